@@ -1,0 +1,41 @@
+"""The exceptions of fusionkit.
+
+Every message has one form: what should be, what was found, and where (which view, which option).
+All of them rebuild from ``args``, so they cross process borders by pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["ConfigError", "DimsError", "FusionError", "OptionError", "RegistryError", "nearest"]
+
+
+class FusionError(ValueError):
+    """An input that an operator cannot accept: wrong views, ``w``, dtype, device or option."""
+
+
+class DimsError(FusionError, AssertionError):
+    """Widths that do not fit: of the views, of the output, or of a matrix.
+
+    Also an ``AssertionError``, because the reference library documents that type for the same mistakes.
+    """
+
+
+class RegistryError(LookupError):
+    """A name that the registry does not have, may not give, or has from two places; or a plugin that failed."""
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be composed, written, or safely instantiated."""
+
+
+class OptionError(ConfigError, TypeError):
+    """An option that a constructor does not take.  Also a ``TypeError``, as Python's own complaint would be."""
+
+
+def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> str:
+    """Return `` Did you mean 'a' or 'b'?`` (with a leading blank) for the known names nearest to ``name``, or ``""``."""
+    matches = get_close_matches(name, list(known), n=limit, cutoff=0.6)
+    return f" Did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""

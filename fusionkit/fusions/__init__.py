@@ -1,0 +1,1 @@
+"""The fusions of the core: one operator per file; the folder is the catalogue."""
