@@ -1,0 +1,307 @@
+"""The base class of every fabrication, and the multiplication by a matrix whose columns are split among views."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import BoolTensor, Tensor, nn
+
+from fusionkit.construct import ConstructMeta, writable
+from fusionkit.errors import ConfigError, FusionError
+from fusionkit.fusion import Traits, check_dims, check_size, in_place_ok, registered_key
+
+__all__ = ["CallableFabrication", "Fabrication", "as_fabrication", "linear"]
+
+#: Up to this many elements of the concatenation, concatenating and one product are faster than a product per view (eager mode).
+CONCATENATE_ELEMENTS = 2**20
+#: Neighbouring narrow views are joined up to this many columns.
+JOIN_COLUMNS = 512
+#: In bfloat16 and float16 every partial sum is rounded; with more of them the error shows.
+HALF_PARTIAL_SUMS = 16
+
+
+class Fabrication(nn.Module, metaclass=ConstructMeta):
+    """Make a matrix W of shape (n, D) out of l(n, D) parameters, and multiply by it.
+
+    A subclass writes ``shapes`` and ``_materialize``; ``_project`` where the structure allows to do without W; ``_squared_norm``
+    where the norm of W is known without W.  Frozen parts: ``frozen_shapes`` and ``_draw_frozen``.
+    """
+
+    traits: ClassVar[Traits] = Traits()
+    #: W(c * w) = c**degree * W(w); the number of trainable factors of the product.  ``init_`` relies on it.
+    degree: ClassVar[int] = 1
+    #: dtypes of frozen parts that are not floating point.
+    frozen_dtypes: ClassVar[dict[str, torch.dtype]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._key: str | None = None
+        self._arguments: dict[str, Any] = {}
+        self._prepared: tuple[int, tuple[int, ...]] | None = None
+
+    # ------------------------------------------------------------------ what a subclass writes
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return the parameter blocks in the order of ``w``.  Pure.
+
+        Raises:
+            FusionError: an option is out of range for this n and D.
+        """
+        raise NotImplementedError(f"{type(self).__name__} should define shapes.")
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        """Return W (n, D) from blocks in their natural shape."""
+        raise NotImplementedError(f"{type(self).__name__} should define _materialize.")
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        """Return concat(x) @ W.T, x: views (..., n_i) -> (..., n)."""
+        return linear(x, self._materialize(blocks, n, sum(view.shape[-1] for view in x)))
+
+    def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        """Return the squared Frobenius norm of W."""
+        return self._materialize(blocks, n, D).square().sum()
+
+    def frozen_shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return the frozen parts and their shapes; none by default.  Pure."""
+        return {}
+
+    def _draw_frozen(self, n: int, D: int) -> dict[str, Tensor]:
+        """Draw the frozen parts from the option ``seed``: on the CPU, floating-point ones as float32."""
+        return {}
+
+    def padding(self, n: int, D: int) -> dict[str, BoolTensor]:
+        """Return, per block, which entries of a padded layout cannot influence W; none by default."""
+        return {}
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield keyword sets with which the conformance kit builds the fabrication."""
+        yield {}
+
+    # ------------------------------------------------------------------ what a user calls
+
+    def calculate_l(self, n: int, D: int) -> int:
+        """Return the number of parameters, the sum of the sizes of the blocks.  Pure."""
+        return sum(prod(shape) for shape in self.checked_shapes(n, D).values())
+
+    def materialize(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) from w of shape (l,) or (1, l)."""
+        return self._materialize(self.split(w, n, D), n, D)
+
+    def __call__(self, n: int, D: int, w: Tensor, device: torch.device | str | None = None) -> Tensor:  # type: ignore[override]
+        """Return ``materialize(w, n, D)``, with ``w`` moved to ``device`` first if one is given."""
+        return self.materialize(w if device is None else w.to(device), n, D)
+
+    def project(self, x: Sequence[Tensor], w: Tensor, n: int) -> Tensor:
+        """Return concat(x) @ materialize(w, n, D).T, x: views (..., n_i) -> (..., n), by the cheaper way."""
+        D = sum(view.shape[-1] for view in x)
+        return self._project(x, self.split(w, n, D), n)
+
+    def init_(self, w: Tensor, n: int, D: int, generator: torch.Generator | None = None) -> None:
+        """Fill ``w`` (l,) or (1, l) in place with Gaussian blocks, scaled so that W has mean square 1/D (fan-in of W)."""
+        with torch.no_grad():
+            flat = w.reshape(-1)
+            if not flat.numel():
+                return
+            # In half precision the norm would overflow or lose digits.
+            draw = flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
+            draw.normal_(generator=generator)
+            norm = self._squared_norm(self.split(draw, n, D), n, D)
+            draw.mul_((n / norm).pow(0.5 / self.degree))
+            w.copy_(draw.view(w.shape))
+
+    def prepare(self, n: int, dims: Sequence[int], device: Any = None, dtype: torch.dtype | None = None) -> None:
+        """Create the frozen buffers for this size; called once, by the constructor of the owning operator, on its own copy."""
+        widths = check_dims(dims)
+        self._prepared = (n, widths)
+        shapes = self.frozen_shapes(n, sum(widths))
+        for name, shape in shapes.items():
+            kind = self.frozen_dtypes.get(name, dtype)
+            self.register_buffer(name, torch.empty(shape, device=device, dtype=kind))
+        self.reset_frozen()
+
+    def reset_frozen(self) -> None:
+        """Refill the frozen buffers from the seed."""
+        if self._prepared is None or not self._buffers:
+            return
+        buffers = self._buffers
+        if any(buffer is not None and buffer.is_meta for buffer in buffers.values()):
+            return
+        n, widths = self._prepared
+        for name, value in self._draw_frozen(n, sum(widths)).items():
+            buffer = buffers[name]
+            if buffer is not None:
+                buffer.copy_(value)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return plain JSON types with which ``fusionkit.create_fabrication(**config)`` builds an equal fabrication.
+
+        Raises:
+            ConfigError: the class is not registered, or an argument has no plain form.
+        """
+        key = registered_key(self)
+        return {"name": key, **writable(key, self._arguments)}
+
+    # ------------------------------------------------------------------ for owners and subclasses
+
+    def checked_shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return ``shapes(n, D)`` for validated n and D."""
+        return self.shapes(check_size("n, the height of W,", n), check_size("D, the width of W,", D))
+
+    def split(self, w: Tensor, n: int, D: int) -> dict[str, Tensor]:
+        """Cut ``w`` (l,) or (1, l) into the blocks, views in their natural shape.
+
+        Raises:
+            FusionError: a wrong length.
+        """
+        shapes = self.checked_shapes(n, D)
+        sizes = [prod(shape) for shape in shapes.values()]
+        l = sum(sizes)
+        if tuple(w.shape) not in ((l,), (1, l)):
+            raise FusionError(f"w should have shape ({l},) or (1, {l}); found {tuple(w.shape)}.")
+        pieces = w.reshape(-1).split(sizes) if sizes else ()
+        return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+
+    def frozen(self, n: int, D: int, like: Tensor) -> dict[str, Tensor]:
+        """Return the frozen parts: the buffers if prepared, else drawn for this call and cast to the dtype and device of ``like``."""
+        if self._prepared is not None:
+            return {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        return {
+            name: value.to(device=like.device, dtype=self.frozen_dtypes.get(name, like.dtype))
+            for name, value in self._draw_frozen(n, D).items()
+        }
+
+    def extra_repr(self) -> str:
+        """Return the options that were given."""
+        return ", ".join(f"{key}={value!r}" for key, value in self._arguments.items())
+
+    def _constructed(self, key: str | None, arguments: dict[str, Any]) -> None:
+        self._key, self._arguments = key, arguments
+
+
+class CallableFabrication(Fabrication):
+    """A foreign object with ``calculate_l(n=, D=)`` and ``__call__(n=, D=, w=, device=) -> (n, D)``, as a fabrication.
+
+    Its parameters are one flat block ``w``; it gets them as (1, l).
+    """
+
+    def __init__(self, source: Any) -> None:
+        super().__init__()
+        self.source = source
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return one block of the length that the object states."""
+        return {
+            "w": (check_size("calculate_l of parameter_fabrication", self.source.calculate_l(n=n, D=D), minimum=0),)
+        }
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        w = blocks["w"]
+        W = self.source(n=n, D=D, w=w.view(1, -1), device=str(w.device))
+        if not isinstance(W, Tensor) or tuple(W.shape) != (n, D):
+            found = tuple(W.shape) if isinstance(W, Tensor) else type(W).__name__
+            raise FusionError(f"parameter_fabrication should return a matrix of shape ({n}, {D}); found {found}.")
+        return W
+
+    def init_(self, w: Tensor, n: int, D: int, generator: torch.Generator | None = None) -> None:
+        """Scale a Gaussian w so that W has mean square 1/D, after measuring how W scales with w."""
+        with torch.no_grad():
+            draw = torch.empty(w.numel(), device=w.device).normal_(generator=generator)
+            if not draw.numel() or draw.is_meta:
+                return
+            norm = self._squared_norm({"w": draw}, n, D)
+            degree = 0.5 * (self._squared_norm({"w": 2 * draw}, n, D) / norm).log2()
+            scale = (n / norm).pow(0.5 / degree)
+            # An object that does not scale as a power of w keeps the plain draw.
+            w.copy_((draw * scale if bool(torch.isfinite(scale)) and float(degree) > 0.1 else draw).view(w.shape))
+
+
+def as_fabrication(spec: Any) -> Fabrication:
+    """Return a fabrication of its own for ``spec``: None (dense), a name, a mapping with a name, a fabrication, or a callable object.
+
+    Raises:
+        FusionError: anything else.
+        RegistryError: an unknown name.
+    """
+    from fusionkit import registry
+
+    if spec is None:
+        spec = "dense"
+    if isinstance(spec, str):
+        return registry.create_fabrication(spec)
+    if isinstance(spec, Mapping):
+        options = {str(key): value for key, value in spec.items()}
+        if "_target_" in options:
+            raise ConfigError(f"parameter_fabrication should select by name; found _target_ {options['_target_']!r}.")
+        if not isinstance(options.get("name"), str):
+            raise ConfigError(f"parameter_fabrication should have a name; found {dict(spec)!r}.")
+        return registry.create_fabrication(**options)
+    if isinstance(spec, Fabrication):
+        return copy.deepcopy(spec)
+    if callable(spec) and callable(getattr(spec, "calculate_l", None)) and not isinstance(spec, type):
+        return CallableFabrication(spec)
+    raise FusionError(
+        "parameter_fabrication should be None, a name, a mapping with a name, a Fabrication, or a callable object with "
+        f"calculate_l(n=, D=); found {spec!r}."
+    )
+
+
+# ---------------------------------------------------------------------- the product
+
+
+def linear(x: Sequence[Tensor], W: Tensor) -> Tensor:
+    """Return concat(x) @ W.T without the concatenation where that pays, x: views (..., n_i), W: (n, D) -> (..., n).
+
+    Eager mode multiplies a small concatenation at once and accumulates large views in place; while compiling the path depends on
+    the widths alone, since a choice by batch size would break an export with a dynamic batch.
+    """
+    if len(x) == 1:
+        return F.linear(x[0], W)
+    first = x[0]
+    n, D = W.shape
+    widths = [view.shape[-1] for view in x]
+    rows = first.numel() // widths[0]
+    traced = torch.compiler.is_compiling() or not isinstance(rows, int)
+    if not traced and rows * D <= CONCATENATE_ELEMENTS:
+        return F.linear(torch.cat(tuple(x), -1), W)
+    half = W.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(first.device.type)
+    groups = _groups(widths, n, HALF_PARTIAL_SUMS if half else None)
+    pieces = W.t().split([sum(widths[a:b]) for a, b in groups])
+    joined = (_rows(x[a:b]) for a, b in groups)
+    in_place = not traced and not torch.is_autocast_enabled(first.device.type) and in_place_ok((W, *x))
+    out = torch.mm(next(joined), pieces[0])
+    for rows_of_view, piece in zip(joined, pieces[1:], strict=True):
+        out = out.addmm_(rows_of_view, piece) if in_place else torch.addmm(out, rows_of_view, piece)
+    return out.view(*first.shape[:-1], n)
+
+
+def _rows(views: Sequence[Tensor]) -> Tensor:
+    """Return the concatenation of the views as a matrix; one view is not copied."""
+    view = views[0] if len(views) == 1 else torch.cat(tuple(views), -1)
+    return view.reshape(-1, view.shape[-1])
+
+
+def _groups(widths: Sequence[int], n: int, most: int | None) -> list[tuple[int, int]]:
+    """Return the ranges of neighbouring views to be multiplied together: narrow ones joined, at most ``most`` ranges."""
+    limit = JOIN_COLUMNS
+    narrow = n / 4
+    while True:
+        groups: list[tuple[int, int]] = []
+        columns = 0
+        for i, width in enumerate(widths):
+            if groups and width < narrow and widths[i - 1] < narrow and columns + width <= limit:
+                groups[-1] = (groups[-1][0], i + 1)
+                columns += width
+            else:
+                groups.append((i, i + 1))
+                columns = width
+        if most is None or len(groups) <= most:
+            return groups
+        # Too many partial sums: join wider views, into wider groups.
+        narrow = float("inf")
+        limit = max(limit + 1, -(-sum(widths) // most)) if limit == JOIN_COLUMNS else limit * 2

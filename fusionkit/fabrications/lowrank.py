@@ -1,0 +1,63 @@
+"""A product of two thin matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusionkit.errors import FusionError
+from fusionkit.fabrication import Fabrication, linear
+from fusionkit.fusion import check_size
+
+
+class Lowrank(Fabrication):
+    """``W = A B`` of rank r; blocks A (n, r), B (r, D), l = r*(n + D).  Source: Hu et al., "LoRA", 2021, equation 3.
+
+    Args:
+        r: the rank, from 1 to min(n, D); None means min(8, n, D).
+    """
+
+    degree = 2
+
+    def __init__(self, r: int | None = None) -> None:
+        super().__init__()
+        self.r = None if r is None else check_size("r, the rank of lowrank,", r)
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield the default and an explicit rank."""
+        yield {}
+        yield {"r": 2}
+
+    def rank(self, n: int, D: int) -> int:
+        """Return r, or the default for this size.
+
+        Raises:
+            FusionError: r is greater than min(n, D).
+        """
+        if self.r is None:
+            return min(8, n, D)
+        if self.r > min(n, D):
+            raise FusionError(
+                f"r, the rank of lowrank, should be from 1 to min(n, D) = {min(n, D)} for n = {n} and D = {D}; found {self.r}."
+            )
+        return self.r
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return A (n, r) and B (r, D)."""
+        r = self.rank(n, D)
+        return {"A": (n, r), "B": (r, D)}
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        return blocks["A"] @ blocks["B"]
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        return F.linear(linear(x, blocks["B"]), blocks["A"])
+
+    def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        # ||A B||^2 = trace(A^T A B B^T)
+        A, B = blocks["A"], blocks["B"]
+        return ((A.T @ A) * (B @ B.T)).sum()

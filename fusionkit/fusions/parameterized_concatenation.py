@@ -1,0 +1,131 @@
+"""The parameterized concatenation, whose matrix may be fabricated from few parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fusionkit.errors import DimsError, FusionError
+from fusionkit.fabrication import as_fabrication
+from fusionkit.fusion import Fusion, Traits
+
+
+class ParameterizedConcatenation(Fusion):
+    """``(A_1 ⊔ A_2 ⊔ ... ⊔ A_k) W^T`` with W of shape (n, D), views (..., n_i) -> (..., n).
+
+    l = n*D for the dense W, else what the fabrication states.  The blocks of w are parameters in their natural shape
+    (dense: ``weight`` (n, D)).  Source: Zhang, "RPN 2: On Interdependence Function Learning Towards Unifying and Advancing CNN,
+    RNN, GNN, and Transformer", 2024, section on data fusion functions.
+
+    Args:
+        parameter_fabrication: how W is made: None (dense), a registered name, a mapping ``{"name": "lowrank", "r": 8}``,
+            a ``Fabrication``, or a callable object with ``calculate_l(n=, D=)`` and ``__call__(n=, D=, w=, device=)``.
+
+    Raises:
+        DimsError: ``n`` is missing and the widths differ.
+        FusionError: an option of the fabrication is out of range for (n, D).
+    """
+
+    traits = Traits(linear=True, batch_independent=True, free_n=True)
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        parameter_fabrication: Any = None,
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            n,
+            dims,
+            name,
+            require_parameters,
+            preprocess=preprocess,
+            postprocess=postprocess,
+            device=device,
+            dtype=dtype,
+        )
+        self.fabrication = as_fabrication(parameter_fabrication)
+        self._blocks: tuple[str, ...] = ()
+        if self.dims is None:
+            return
+        n, D = self.calculate_n(), sum(self.dims)
+        shapes = self.fabrication.checked_shapes(n, D)
+        self.fabrication.prepare(n, self.dims, **self._factory)
+        for block, shape in shapes.items():
+            if hasattr(self, block):
+                raise FusionError(
+                    f"A block of {self.fabrication} should not be called {block!r}: the operator has that attribute."
+                )
+            self.register_parameter(block, nn.Parameter(torch.empty(shape, **self._factory)))
+        self._blocks = tuple(shapes)
+        self.reset_parameters()
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield dense and low-rank matrices over equal, unequal and prime widths."""
+        yield {"dims": [4, 4]}
+        yield {"dims": [3, 1, 7], "n": 5}
+        yield {"dims": [6, 5], "n": 4, "parameter_fabrication": {"name": "lowrank", "r": 2}}
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        """Return the given n, or the common width of the views."""
+        widths = None if dims is None and self.dims is None else self.resolve_dims(dims)
+        if self._n_given and self.n is not None:
+            return self.n
+        if widths is None or len(set(widths)) > 1:
+            found = "neither n nor dims" if widths is None else f"dims {list(widths)}"
+            raise DimsError(f"{self.name} should get n, or views of equal width; found {found}.")
+        return widths[0]
+
+    def calculate_l(self) -> int:
+        """Return the number of parameters of the fabrication for (n, D)."""
+        return self.fabrication.calculate_l(self.calculate_n(), sum(self.resolve_dims()))
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the blocks so that W has mean square 1/D, and refill the frozen parts from their seed."""
+        self.fabrication.reset_frozen()
+        blocks = [block for name in self._blocks if (block := self._parameters[name]) is not None]
+        if not blocks or blocks[0].is_meta:
+            return
+        # One block is filled where it lies; several are drawn as one w and copied.
+        w = blocks[0].detach().view(-1) if len(blocks) == 1 else torch.empty_like(self.flat_w())
+        self.fabrication.init_(w, self.calculate_n(), sum(self.resolve_dims()), generator)
+        if len(blocks) > 1:
+            with torch.no_grad():
+                for block, piece in zip(blocks, w.split([prod(b.shape) for b in blocks]), strict=True):
+                    block.copy_(piece.view(block.shape))
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        n = self.n or self.calculate_n()
+        return self.fabrication._project(x, {name: getattr(self, name) for name in self._blocks}, n)
+
+    def fold(self) -> ParameterizedConcatenation:
+        """Return an equal operator whose W is dense, for faster inference; it owns a copy of W.
+
+        Raises:
+            FusionError: the operator owns no parameters, or has no dims.
+        """
+        n, dims = self.calculate_n(), self.resolve_dims()
+        with torch.no_grad():
+            W = self.fabrication.materialize(self.flat_w(), n, sum(dims))
+            folded = type(self)(n, dims, self._name, device=W.device, dtype=W.dtype)
+            folded.get_parameter("weight").copy_(W)
+        folded.preprocess, folded.postprocess = copy.deepcopy(self.preprocess), copy.deepcopy(self.postprocess)
+        return folded.train(self.training)
+
+    def reference(self, x: Sequence[Tensor]) -> Tensor:
+        """Multiply a float64 concatenation by the materialized W."""
+        W = self.fabrication.materialize(self.flat_w(), self.calculate_n(), sum(self.resolve_dims())).double()
+        return torch.cat([view.double() for view in x], -1) @ W.T

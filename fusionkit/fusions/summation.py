@@ -1,0 +1,37 @@
+"""Sum of the views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fusionkit.fusion import Fusion, Traits, in_place_ok
+
+
+class Summation(Fusion):
+    """``A_1 + A_2 + ... + A_k`` of k views of equal width, (..., n) each -> (..., n); l = 0."""
+
+    traits = Traits(permutation_invariant=True, linear=True, batch_independent=True, monotone=True)
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        """Return the common width of the views."""
+        return self.resolve_equal_dims(dims)
+
+    def calculate_l(self) -> int:
+        """Return 0."""
+        return 0
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        if len(x) == 1:
+            return x[0].clone()
+        out = x[0] + x[1]
+        in_place = in_place_ok(x)
+        for view in x[2:]:
+            out = out.add_(view) if in_place else out + view
+        return out
+
+    def reference(self, x: Sequence[Tensor]) -> Tensor:
+        """Sum a stacked float64 copy."""
+        return torch.stack([view.double() for view in x]).sum(0)
