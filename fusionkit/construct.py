@@ -1,7 +1,7 @@
 """What happens around ``__init__`` of every fusion and fabrication.
 
-The metaclass refuses unknown options with the nearest known one, keeps the arguments in plain form for ``to_config``, and lets the
-finished object complete itself (``_constructed``).  It knows neither base class.
+The metaclass refuses unknown options with the nearest known one, keeps the arguments in plain form for ``to_config``,
+and lets the finished object complete itself (``_constructed``).  It knows neither base class.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import numbers
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy
@@ -32,7 +32,7 @@ class Unwritable:
         return f"<{self.why}>"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _signature(cls: type) -> inspect.Signature:
     signature = inspect.signature(cls.__init__)
     return signature.replace(parameters=list(signature.parameters.values())[1:])

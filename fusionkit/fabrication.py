@@ -17,7 +17,8 @@ from fusionkit.fusion import Traits, check_dims, check_size, in_place_ok, regist
 
 __all__ = ["CallableFabrication", "Fabrication", "as_fabrication", "linear"]
 
-#: Up to this many elements of the concatenation, concatenating and one product are faster than a product per view (eager mode).
+#: Up to this many elements of the concatenation, concatenating and one product are faster than a product per view
+#: (eager mode).
 CONCATENATE_ELEMENTS = 2**20
 #: Neighbouring narrow views are joined up to this many columns.
 JOIN_COLUMNS = 512
@@ -28,8 +29,8 @@ HALF_PARTIAL_SUMS = 16
 class Fabrication(nn.Module, metaclass=ConstructMeta):
     """Make a matrix W of shape (n, D) out of l(n, D) parameters, and multiply by it.
 
-    A subclass writes ``shapes`` and ``_materialize``; ``_project`` where the structure allows to do without W; ``_squared_norm``
-    where the norm of W is known without W.  Frozen parts: ``frozen_shapes`` and ``_draw_frozen``.
+    A subclass writes ``shapes`` and ``_materialize``; ``_project`` where the structure allows to do without W;
+    ``_squared_norm`` where the norm of W is known without W.  Frozen parts: ``frozen_shapes`` and ``_draw_frozen``.
     """
 
     traits: ClassVar[Traits] = Traits()
@@ -103,7 +104,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         return self._project(x, self.split(w, n, D), n)
 
     def init_(self, w: Tensor, n: int, D: int, generator: torch.Generator | None = None) -> None:
-        """Fill ``w`` (l,) or (1, l) in place with Gaussian blocks, scaled so that W has mean square 1/D (fan-in of W)."""
+        """Fill ``w`` (l,) or (1, l) in place with Gaussian blocks, scaled so that W has mean square 1/D."""
         with torch.no_grad():
             flat = w.reshape(-1)
             if not flat.numel():
@@ -116,7 +117,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
             w.copy_(draw.view(w.shape))
 
     def prepare(self, n: int, dims: Sequence[int], device: Any = None, dtype: torch.dtype | None = None) -> None:
-        """Create the frozen buffers for this size; called once, by the constructor of the owning operator, on its own copy."""
+        """Create the frozen buffers for this size; called once, by the owner's constructor, on its own copy."""
         widths = check_dims(dims)
         self._prepared = (n, widths)
         shapes = self.frozen_shapes(n, sum(widths))
@@ -168,7 +169,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 
     def frozen(self, n: int, D: int, like: Tensor) -> dict[str, Tensor]:
-        """Return the frozen parts: the buffers if prepared, else drawn for this call and cast to the dtype and device of ``like``."""
+        """Return the frozen parts: the buffers if prepared, else drawn for this call and cast like ``like``."""
         if self._prepared is not None:
             return {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         return {
@@ -222,7 +223,8 @@ class CallableFabrication(Fabrication):
 
 
 def as_fabrication(spec: Any) -> Fabrication:
-    """Return a fabrication of its own for ``spec``: None (dense), a name, a mapping with a name, a fabrication, or a callable object.
+    """Return a fabrication of its own for ``spec``: None (dense), a name, a mapping with a name, a fabrication, or a
+    callable object.
 
     Raises:
         FusionError: anything else.
@@ -257,8 +259,8 @@ def as_fabrication(spec: Any) -> Fabrication:
 def linear(x: Sequence[Tensor], W: Tensor) -> Tensor:
     """Return concat(x) @ W.T without the concatenation where that pays, x: views (..., n_i), W: (n, D) -> (..., n).
 
-    Eager mode multiplies a small concatenation at once and accumulates large views in place; while compiling the path depends on
-    the widths alone, since a choice by batch size would break an export with a dynamic batch.
+    Eager mode multiplies a small concatenation at once and accumulates large views in place; while compiling the path
+    depends on the widths alone, since a choice by batch size would break an export with a dynamic batch.
     """
     if len(x) == 1:
         return F.linear(x[0], W)
@@ -287,7 +289,7 @@ def _rows(views: Sequence[Tensor]) -> Tensor:
 
 
 def _groups(widths: Sequence[int], n: int, most: int | None) -> list[tuple[int, int]]:
-    """Return the ranges of neighbouring views to be multiplied together: narrow ones joined, at most ``most`` ranges."""
+    """Return the ranges of views to be multiplied together: narrow neighbours joined, at most ``most`` ranges."""
     limit = JOIN_COLUMNS
     narrow = n / 4
     while True:

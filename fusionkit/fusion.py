@@ -6,7 +6,6 @@ import functools
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import prod
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -94,7 +93,7 @@ def check_dims(dims: Any) -> tuple[int, ...]:
 def check_dtype(dtype: Any) -> torch.dtype | None:
     """Return a floating ``torch.dtype`` (also from its name, "float32"), or raise a ``FusionError``."""
     found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if found is None and dtype is None or isinstance(found, torch.dtype) and found.is_floating_point:
+    if (found is None and dtype is None) or (isinstance(found, torch.dtype) and found.is_floating_point):
         return found
     names = ("float32", "float64", "bfloat16", "float16")
     hint = nearest(dtype, names) if isinstance(dtype, str) else ""
@@ -124,8 +123,8 @@ def check_device(device: Any) -> torch.device | None:
 def in_place_ok(tensors: Iterable[Tensor]) -> bool:
     """Tell whether results may be accumulated in place.
 
-    Not while compiling or exporting, inside functorch transforms (a batched operand cannot be added in place to an unbatched result),
-    or on tensor subclasses.
+    Not while compiling or exporting, inside functorch transforms (a batched operand cannot be added in place to an
+    unbatched result), or on tensor subclasses.
     """
     if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
         return False
@@ -135,20 +134,23 @@ def in_place_ok(tensors: Iterable[Tensor]) -> bool:
 class Fusion(nn.Module, metaclass=ConstructMeta):
     """Combine k views ``A_i`` of shape (..., n_i) into one tensor of shape (..., n).
 
-    A subclass writes ``calculate_n``, ``calculate_l`` and ``_fuse``; if it learns anything also ``__init__``, which creates its
-    parameters and ends with ``self.reset_parameters()``, and ``reset_parameters``.  It may declare ``traits`` and ``examples``.
+    A subclass writes ``calculate_n``, ``calculate_l`` and ``_fuse``; if it learns anything also ``__init__``, which
+    creates its parameters and ends with ``self.reset_parameters()``, and ``reset_parameters``.  It may declare
+    ``traits`` and ``examples``.
 
     Args:
         n: width of the output; None where it follows from ``dims``.
         dims: widths of the views; None builds an operator that has no parameters and can only size others.
         name: a label; defaults to the registry key.
         require_parameters: False makes an operator that owns no parameters, to every call of which ``w`` must be given.
-        preprocess: applied to each view; a module, a callable, a config such as ``{"name": "layer_norm"}``, or a list of them.
+        preprocess: applied to each view; a module, a callable, a config such as ``{"name": "layer_norm"}``, or a list
+        of them.
         postprocess: the same for the result.  Both keep the width.
         device, dtype: of parameters and buffers; ``dtype`` also by name.
 
     Raises:
-        DimsError: widths that are no positive integers, a missing ``n`` that does not follow, an ``n`` that contradicts ``dims``.
+        DimsError: widths that are no positive integers, a missing ``n`` that does not follow, an ``n`` that
+        contradicts ``dims``.
         OptionError: an unknown option.
     """
 
@@ -316,7 +318,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
             cls.reset_parameters = _unless_external(cls.reset_parameters)  # type: ignore[method-assign]
 
     def _constructed(self, key: str | None, arguments: dict[str, Any]) -> None:
-        """Complete the finished object: n, pre- and postprocess, the layout of w; drop the parameters if they come from outside."""
+        """Complete the finished object; drop its parameters if they are to come from outside."""
         self._key, self._arguments = key, arguments
         if self.dims is not None:
             width = self.calculate_n()
@@ -338,7 +340,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
                     module._parameters[name] = None
 
     def _own_modules(self) -> Iterator[tuple[nn.Module, str]]:
-        """Yield this module and its descendants, each once, with the prefix of its names, without pre- and postprocess."""
+        """Yield this module and its descendants but pre- and postprocess, each once, with the prefix of its names."""
         yield self, ""
         memo: set[nn.Module] = set()
         for name, child in self._modules.items():
@@ -399,7 +401,8 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     def _check_owned(self, view: Tensor) -> None:
         if not self.require_parameters:
             raise FusionError(
-                f"{self.name} has require_parameters=False and should get w with {self._size_of_w()} elements; found None."
+                f"{self.name} has require_parameters=False and should get w with {self._size_of_w()} elements; "
+                "found None."
             )
         # The first parameter stands for all: modules are moved and cast as a whole.
         parameter = self._parameters.get(self._layout[0].name)
@@ -413,7 +416,8 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
             )
         if parameter.dtype != view.dtype and not torch.is_autocast_enabled(view.device.type):
             raise FusionError(
-                f"The views should be of dtype {parameter.dtype}, as the parameters of {self.name} are; found {view.dtype}."
+                f"The views should be of dtype {parameter.dtype}, as the parameters of {self.name} are; "
+                f"found {view.dtype}."
             )
 
     # ------------------------------------------------------------------ parameters from outside
@@ -472,18 +476,17 @@ def _twin(fusion: Fusion, values: Mapping[str, Tensor]) -> Fusion:
         twin.__dict__["_parameters"] = {name: values.get(prefix + name) for name in module._parameters}
         twin.__dict__["_modules"] = {
             name: child
-            if child is None or not prefix and name in ("preprocess", "postprocess")
+            if child is None or (not prefix and name in ("preprocess", "postprocess"))
             else copy(child, f"{prefix}{name}.")
             for name, child in module._modules.items()
         }
         return twin
 
-    twin = copy(fusion, "")
-    return twin  # type: ignore[return-value]
+    return copy(fusion, "")  # type: ignore[return-value]
 
 
 def _unless_external(reset: Any) -> Any:
-    """Wrap a subclass's ``reset_parameters``: without own parameters only the frozen parts of fabrications are refilled."""
+    """Wrap a subclass's ``reset_parameters``: without own parameters it refills only frozen parts of fabrications."""
 
     @functools.wraps(reset)
     def reset_parameters(self: Fusion, *args: Any, **kwargs: Any) -> None:
@@ -517,6 +520,6 @@ def registered_key(obj: Any) -> str:
     key = obj._key or registry.key_of(type(obj))
     if key is None:
         raise ConfigError(
-            f"{type(obj).__module__}:{type(obj).__qualname__} should be registered to be written to a config; it is not."
+            f"{type(obj).__module__}:{type(obj).__qualname__} should be registered to have a config; it is not."
         )
     return str(key)

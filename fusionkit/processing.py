@@ -37,7 +37,8 @@ Step = Callable[[Tensor], Tensor]
 class Processing(nn.Module):
     """A chain of steps, applied to each of k tensors; every step keeps the shape.
 
-    A config makes one instance per tensor, so that a module with a width fits each; a given module or callable is shared by all.
+    A config makes one instance per tensor, so that a module with a width fits each; a given module or callable is
+    shared by all.
     """
 
     def __init__(self, role: str, chains: Sequence[Sequence[Step]]) -> None:

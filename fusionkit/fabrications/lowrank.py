@@ -42,7 +42,8 @@ class Lowrank(Fabrication):
             return min(8, n, D)
         if self.r > min(n, D):
             raise FusionError(
-                f"r, the rank of lowrank, should be from 1 to min(n, D) = {min(n, D)} for n = {n} and D = {D}; found {self.r}."
+                f"r, the rank of lowrank, should be from 1 to min(n, D) = {min(n, D)} for n = {n} and D = {D}; "
+                f"found {self.r}."
             )
         return self.r
 

@@ -19,11 +19,12 @@ class ParameterizedConcatenation(Fusion):
     """``(A_1 ⊔ A_2 ⊔ ... ⊔ A_k) W^T`` with W of shape (n, D), views (..., n_i) -> (..., n).
 
     l = n*D for the dense W, else what the fabrication states.  The blocks of w are parameters in their natural shape
-    (dense: ``weight`` (n, D)).  Source: Zhang, "RPN 2: On Interdependence Function Learning Towards Unifying and Advancing CNN,
-    RNN, GNN, and Transformer", 2024, section on data fusion functions.
+    (dense: ``weight`` (n, D)).  Source: Zhang, "RPN 2: On Interdependence Function Learning Towards Unifying and
+    Advancing CNN, RNN, GNN, and Transformer", 2024, section on data fusion functions.
 
     Args:
-        parameter_fabrication: how W is made: None (dense), a registered name, a mapping ``{"name": "lowrank", "r": 8}``,
+        parameter_fabrication: how W is made: None (dense), a registered name, a mapping ``{"name": "lowrank", "r":
+        8}``,
             a ``Fabrication``, or a callable object with ``calculate_l(n=, D=)`` and ``__call__(n=, D=, w=, device=)``.
 
     Raises:
