@@ -13,7 +13,7 @@ from fusionkit.fabrication import Fabrication, linear
 from fusionkit.fusion import check_size
 
 
-class Lowrank(Fabrication):
+class LowRank(Fabrication):
     """``W = A B`` of rank r; blocks A (n, r), B (r, D), l = r*(n + D).  Source: Hu et al., "LoRA", 2021, equation 3.
 
     Args:
