@@ -1,0 +1,175 @@
+"""The ``fusionkit`` command: finds the module of a command, imports that one alone, and words its errors.
+
+A command is a function ``main(argv) -> int`` that parses its own arguments.  The status is 0 on success, 1 when what it
+checks or runs fails, 2 on wrong usage.  A mistake of the user is one sentence on stderr; ``--debug`` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from fusionkit.errors import ConfigError, FusionError, RegistryError, nearest
+
+__all__ = ["COMMANDS", "Command", "main"]
+
+
+class Command(NamedTuple):
+    """Where a command is, and its line in the help."""
+
+    module: str
+    summary: str
+    function: str = "main"
+
+    @property
+    def exists(self) -> bool:
+        """Whether its module is part of this installation.  Imports nothing."""
+        return Path(__file__).parents[1].joinpath(*self.module.split(".")).with_suffix(".py").is_file()
+
+    def __call__(self, argv: Sequence[str]) -> int:
+        """Import the module and run the command."""
+        status: int = getattr(importlib.import_module(self.module), self.function)(argv)
+        return status
+
+
+COMMANDS = {
+    "list": Command("fusionkit.registry_cli", "list every fusion and fabrication on this machine", "list_names"),
+    "show": Command("fusionkit.registry_cli", "show one of them: signature, formula, traits, sizes", "show"),
+    "plugins": Command("fusionkit.registry_cli", "say which plugins loaded, which did not, and why", "plugins"),
+    "check": Command("fusionkit.contract.cli", "prove that operators keep their contract"),
+    "run": Command("fusionkit.experiment.app", "train and evaluate (a Hydra application)"),
+    "leaderboard": Command("fusionkit.experiment.leaderboard", "compare the runs in a directory"),
+    "bench": Command("fusionkit.bench.cli", "measure speed and memory"),
+    "benchmark": Command("fusionkit.experiment.benchmark", "measure accuracy against the number of parameters"),
+    "conf": Command("fusionkit.config.cli", "check or show the configuration"),
+    "new": Command("fusionkit.scaffold.cli", "write a new plugin package"),
+}
+
+# Top-level modules that only an extra installs.
+EXTRAS = {
+    "copier": "new",
+    "hypothesis": "test",
+    "lightning_fabric": "run",
+    "matplotlib": "run",
+    "pytest": "test",
+    "sklearn": "run",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    Args:
+        argv: the arguments after ``fusionkit``; by default those of the process.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        with warnings.catch_warnings():
+            # A deprecated name is the user's business here, and the line of ours that used it is not.
+            warnings.filterwarnings("default", r"the (fusion|fabrication) .* is deprecated", DeprecationWarning)
+            warnings.showwarning = _show_warning
+            status = _dispatch(arguments)
+        sys.stdout.flush()
+    except SystemExit as exit:  # argparse leaves this way.
+        return _status(exit.code)
+    except BrokenPipeError:  # `fusionkit list | head`: nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (FusionError, RegistryError, ConfigError, OSError, ModuleNotFoundError, KeyboardInterrupt) as error:
+        sentence = _sentence(error)
+        if debug or sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        return _failure(error)
+    return status
+
+
+def _dispatch(arguments: list[str]) -> int:
+    first = arguments[0] if arguments else ""
+    if first in ("", "-h", "--help") or arguments == ["help"]:
+        print(_help(), file=sys.stdout if first else sys.stderr)
+        return 0 if first else 2
+    if first in ("-V", "--version"):
+        print(f"fusionkit {importlib.import_module('fusionkit').__version__}")
+        return 0
+    name, rest = (arguments[1], ["--help"]) if first == "help" else (first, arguments[1:])
+    offered = _offered()
+    if name in offered:
+        return offered[name](rest)
+    print(
+        f"error: the command should be one of {', '.join(offered)}; found {name!r}.{nearest(name, offered)}",
+        file=sys.stderr,
+    )
+    return 2
+
+
+def _offered() -> dict[str, Command]:
+    return {name: command for name, command in COMMANDS.items() if command.exists}
+
+
+def _help() -> str:
+    commands = "\n".join(f"  {name:<12} {command.summary}" for name, command in _offered().items())
+    return f"""\
+usage: fusionkit [-h] [--version] [--debug] COMMAND ...
+
+Find, build, check and compare tensor fusion operators.
+
+commands:
+{commands}
+
+options:
+  -h, --help   show this help; after a command, that of the command
+  --version    show the version
+  --debug      show the traceback of an error, anywhere on the line
+
+examples:
+  fusionkit list
+  fusionkit show parameterized_concatenation dims=[76,216] n=64
+  fusionkit plugins --strict"""
+
+
+def _sentence(error: BaseException) -> str | None:
+    """Return what to tell the user, or None where the error is not the user's."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, ModuleNotFoundError):
+        missing = (error.name or "").partition(".")[0]
+        extra = EXTRAS.get(missing)
+        return (
+            f"{missing!r} should be installed: pip install 'fusionkit[{extra}]'; found no such module"
+            if extra
+            else None
+        )
+    return " ".join(str(error).split())
+
+
+def _failure(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return 130  # As a shell reports a program that SIGINT ended.
+    return 2 if isinstance(error, RegistryError | ConfigError) else 1
+
+
+def _status(code: object) -> int:
+    """Return the exit status that Python would make of ``sys.exit(code)``."""
+    if code is None or isinstance(code, int):
+        return code or 0
+    print(code, file=sys.stderr)
+    return 1
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print(f"warning: {message}", file=file or sys.stderr)

@@ -1,0 +1,99 @@
+"""What a plugin can offer to fusionkit: five hooks, all optional.
+
+A plugin is a small module that an installed distribution names under the entry-point group ``fusionkit``::
+
+    [project.entry-points.fusionkit]
+    gram = "fusionkit_gram.plugin"
+
+and that implements at least one of the hooks below::
+
+    import fusionkit
+
+    @fusionkit.hookimpl
+    def fusionkit_fusions():
+        return {"gram": "fusionkit_gram.gram:Gram"}
+
+The module is imported whenever operators are listed, so it should import neither torch nor the operators: a target that
+is written as a string is imported when it is used.  Hooks may gain arguments in a later release, never lose or rename one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pluggy
+
+__all__ = [
+    "PROJECT",
+    "Spec",
+    "fusionkit_checks",
+    "fusionkit_conf",
+    "fusionkit_fabrications",
+    "fusionkit_fusions",
+    "fusionkit_run_finished",
+    "hookimpl",
+]
+
+PROJECT = "fusionkit"
+
+hookimpl = pluggy.HookimplMarker(PROJECT)
+hookspec = pluggy.HookspecMarker(PROJECT)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One registered operator or fabrication: where its class is, and what is worth knowing before it is imported.
+
+    Attributes:
+        target: ``"package.module:Class"``, imported on first use; or the class itself.
+        aliases: other names for it.
+        summary: one line for ``fusionkit list``.
+        deprecated: what to use instead, a name or a sentence; using the name warns once.
+        removed: what to use instead, a name or a sentence; using the name is an error, and ``target`` may be ``""``.
+    """
+
+    target: str | type
+    aliases: tuple[str, ...] = ()
+    summary: str = ""
+    deprecated: str | None = None
+    removed: str | None = None
+
+    def __post_init__(self) -> None:
+        aliases: object = self.aliases
+        if not isinstance(aliases, tuple | list):  # ("sum") is a string.
+            raise TypeError(f"the aliases of a Spec should be a tuple of names; found {aliases!r}")
+        object.__setattr__(self, "aliases", tuple(aliases))
+
+
+@hookspec
+def fusionkit_fusions() -> Mapping[str, str | type | Spec]:  # type: ignore[empty-body]
+    """Return the fusion operators: name -> ``"package.module:Class"``, the class, or a ``Spec``.
+
+    A name matches ``[a-z][a-z0-9_]*``.  It is reachable as ``<distribution>/<name>``, and by itself unless it belongs
+    to the core or another plugin has it too.
+    """
+
+
+@hookspec
+def fusionkit_fabrications() -> Mapping[str, str | type | Spec]:  # type: ignore[empty-body]
+    """Return the fabrications, in the same form as ``fusionkit_fusions``."""
+
+
+@hookspec
+def fusionkit_conf() -> Sequence[str]:  # type: ignore[empty-body]
+    """Return the Hydra config folders of the plugin as ``"pkg://package.folder"``."""
+
+
+@hookspec
+def fusionkit_checks() -> Sequence[Callable[..., Any]]:  # type: ignore[empty-body]
+    """Return further checks for ``fusionkit check``: functions called ``check_<name>`` that take a subject.
+
+    Called when checks are run or plugins are reported, not when operators are listed: it may import torch.
+    """
+
+
+@hookspec
+def fusionkit_run_finished(result: dict[str, Any]) -> None:
+    """Receive the record of a finished run (a copy of ``result.json``), for instance to send it to a tracker."""
