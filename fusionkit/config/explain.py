@@ -1,0 +1,150 @@
+"""Hydra's complaints in one sentence: what should be, what was found, and the nearest name."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from fusionkit.errors import ConfigError, RegistryError, nearest
+
+if TYPE_CHECKING:
+    from fusionkit.config.composition import CheckingLoader
+
+__all__ = ["explain"]
+
+
+def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) -> str:
+    """Return one sentence for an error of composition.
+
+    Args:
+        error: what Hydra, OmegaConf, the YAML parser or a check raised.
+        loader: knows the groups and their options.
+        overrides: the command line, to look up what an unknown key could have meant.
+    """
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from yaml import YAMLError
+
+    if isinstance(error, ConfigError | RegistryError):
+        return str(error.args[0] if error.args else error)
+    if isinstance(error, OverrideParseException):
+        reason = error.message.strip().splitlines()[0]
+        return f"An override should have the form key=value; found {error.override!r} ({reason})."
+    if isinstance(error, MissingConfigException):
+        return _missing_config(error, loader)
+    if isinstance(error, YAMLError):
+        return f"A config should be plain YAML; found {_one_line(str(error))}."
+    chain = [error, *_causes(error)]
+    for one in chain:
+        if isinstance(one, YAMLError):
+            return f"A config should be plain YAML; found {_one_line(str(one))}."
+    text = next((str(one) for one in chain if str(one)), type(error).__name__)
+    unknown = re.match(r"Could not override '([^']+)'", text)
+    if unknown:
+        return _unknown_key(unknown[1], loader, overrides)
+    ambiguous = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']*)'", text)
+    if ambiguous:
+        key, _, values = ambiguous[1].partition("=")
+        return (
+            f"{key} should be one value in a single run; found {values!r}.  Add -m to sweep over it, or write {key}=[...] for a list."
+        )
+    mandatory = re.match(r"You must specify '([^']+)'", text)
+    if mandatory:
+        options = ", ".join(line.strip() for line in text.splitlines()[2:])
+        return f"{mandatory[1]} should be chosen, one of {options}; found nothing."
+    known_item = re.match(r"Could not append to config. An item is already at '([^']+)'", text)
+    if known_item:
+        return f"{known_item[1]} should be overridden without '+', because it exists; found '+{known_item[1]}'."
+    if text.startswith("Error merging override"):
+        detail = next((str(one).strip().splitlines()[0] for one in _causes(error) if str(one)), "")
+        return f"{_one_line(text)}: {detail}." if detail else f"{_one_line(text)}."
+    return f"{_one_line(text).rstrip('.')}."
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found = []
+    cause = error.__cause__ or error.__context__
+    while cause is not None and cause not in found:
+        found.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return found
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text.strip())
+
+
+def _missing_config(error: Any, loader: CheckingLoader) -> str:
+    path = error.missing_cfg_file
+    if not path:
+        return f"{_one_line(str(error)).rstrip('.')}."
+    group, _, name = str(path).removesuffix(".yaml").rpartition("/")
+    if not group:
+        return f"There should be a primary config {path!r} in the config folders; found none."
+    # A qualified name contains a slash itself.
+    if group not in ("fusion", "fabrication") and group.split("/")[0] in ("fusion", "fabrication") and not error.options:
+        kind, _, below = group.partition("/")
+        if loader.repository.group_exists(kind) and not loader.repository.group_exists(group):
+            group, name = kind, f"{below}/{name}"
+    options = list(error.options or _options(loader, group))
+    if not options:
+        return f"There is no group {group!r}, hence no {path!r}.{nearest(group, _groups(loader))}"
+    if group in ("fusion", "fabrication"):
+        from fusionkit import registry
+
+        kind_: Any = group
+        try:
+            registry.resolve(kind_, name)
+        except RegistryError as refused:
+            message = str(refused)
+            # The registry knows why a plugin's name is missing; the options include presets, which it does not know.
+            if "Did you mean" in message or not nearest(name, options):
+                return message
+    guess = nearest(name, options) or f"  Known are {', '.join(options)}."
+    return f"There is no {group} {name!r}.{guess}"
+
+
+def _options(loader: CheckingLoader, group: str) -> list[str]:
+    from hydra.core.object_type import ObjectType
+
+    return list(loader.repository.get_group_options(group, ObjectType.CONFIG))
+
+
+def _groups(loader: CheckingLoader) -> list[str]:
+    from hydra.core.object_type import ObjectType
+
+    return list(loader.repository.get_group_options("", ObjectType.GROUP))
+
+
+def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
+    """Name the keys that exist beside an unknown one, by composing again without the overrides that failed."""
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    rest = [line for line in overrides if not _sets(line, key)]
+    known: list[str] = []
+    parent = key
+    if len(rest) < len(overrides):
+        level, loader.level = loader.level, "safety"
+        try:
+            cfg = loader.load_configuration(config_name="config", overrides=rest, run_mode=RunMode.RUN, from_shell=False)
+            while parent and not known:
+                parent = parent.rpartition(".")[0]
+                node = OmegaConf.select(cfg, parent) if parent else cfg
+                known = [f"{parent}.{name}" if parent else str(name) for name in node] if OmegaConf.is_dict(node) else []
+        except (ConfigError, HydraException, OmegaConfBaseException):
+            known = []
+        finally:
+            loader.level = level
+    if not known:
+        known = _groups(loader)
+    known = [name for name in known if not name.rpartition(".")[2].startswith("_") and name != "hydra"]
+    where = f" in {parent}" if parent and parent != key else ""
+    guess = nearest(key, known)
+    return f"There is no key {key!r}.{guess}" if guess else f"There is no key {key!r}{where}.  Known are {', '.join(known)}."
+
+
+def _sets(line: str, key: str) -> bool:
+    name = line.partition("=")[0].lstrip("+~").replace("/", ".").partition("@")[0]
+    return name == key or key.startswith(f"{name}.")

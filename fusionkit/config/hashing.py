@@ -1,0 +1,75 @@
+"""The name of an experiment: a hash of everything that decides its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fusionkit.config.nodes import Kind, status
+
+__all__ = ["config_hash", "file_digest"]
+
+
+def config_hash(cfg: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits for a configuration; see ``fusionkit.config.config_hash``."""
+    from fusionkit.config.interpolations import resolve
+
+    plain = resolve({name: value for name, value in cfg.items() if name != "hydra"} if type(cfg) is dict else cfg)
+    plain = {name: value for name, value in plain.items() if name not in ("hydra", "device")}
+    fusion = plain.get("fusion")
+    if isinstance(fusion, Mapping):
+        plain["fusion"] = {name: value for name, value in fusion.items() if name != "device"}
+    data = plain.get("data")
+    digest = file_digest(data.get("path")) if isinstance(data, Mapping) else None
+    if digest is not None:
+        # The widths follow from the file, whether or not they are filled in already.
+        plain.pop("dims", None)
+        plain["data"] = {**{name: value for name, value in data.items() if name not in ("path", "dims")}, "digest": digest}
+        if isinstance(plain.get("fusion"), Mapping):
+            plain["fusion"] = {name: value for name, value in plain["fusion"].items() if name != "dims"}
+    content = {"config": plain, "versions": sorted(_versions(plain))}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digest(path: object) -> str | None:
+    """Return the SHA-256 of a file's content; None if there is no such file."""
+    if not isinstance(path, str):
+        return None
+    try:
+        stat = Path(path).stat()
+        return _digest(str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _digest(path: str, size: int, modified: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _versions(cfg: Mapping[str, Any]) -> set[str]:
+    """Return ``distribution==version`` of every operator that the configuration names."""
+    found = set()
+    for kind, name in _operators(cfg):
+        record = status(kind, name)
+        if record is not None:
+            found.add(f"{record.distribution}=={record.version}")
+    return found
+
+
+def _operators(cfg: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
+    kinds: tuple[Kind, ...] = ("fusion", "fabrication")
+    for kind in kinds:
+        node = cfg.get(kind)
+        if isinstance(node, Mapping):
+            if isinstance(node.get("name"), str):
+                yield kind, node["name"]
+            nested = node.get("parameter_fabrication")
+            if isinstance(nested, Mapping) and isinstance(nested.get("name"), str):
+                yield "fabrication", nested["name"]

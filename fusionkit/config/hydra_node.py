@@ -1,0 +1,357 @@
+"""What may stand in the ``hydra`` node of a configuration.
+
+Hydra itself calls what stands there: callbacks, launchers, sweepers and the factories of Python's logging; it writes where its paths
+point, and sets environment variables.  The node is checked as it is written, unresolved, before Hydra looks at it: in its dangerous
+parts nothing may be interpolated, so what was checked is what is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from fusionkit.config.interpolations import leaves
+from fusionkit.config.paths import conf_dir
+from fusionkit.config.safe import extra_names, join
+from fusionkit.errors import ConfigError
+
+__all__ = ["check_hydra", "check_search_path"]
+
+#: Output paths: as in fusionkit's own config.yaml, or from the command line.
+PATHS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir")
+_LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
+_INSIDE = re.compile(r"\$\{hydra\.runtime\.output_dir\}/[A-Za-z0-9_][\w.-]*")
+_SIMPLE = re.compile(r"[A-Za-z0-9_][\w.-]*")
+
+_FILE = frozenset({"filename", "mode", "encoding", "delay", "errors"})
+_HANDLER = frozenset({"class", "level", "formatter", "filters"})
+#: The handlers that a config may choose, with their arguments: none that imports, calls, or opens a connection.
+HANDLERS: dict[str, frozenset[str]] = {
+    "logging.StreamHandler": frozenset({"stream"}),
+    "logging.NullHandler": frozenset(),
+    "logging.FileHandler": _FILE,
+    "logging.handlers.WatchedFileHandler": _FILE,
+    "logging.handlers.RotatingFileHandler": _FILE | {"maxBytes", "backupCount"},
+    "logging.handlers.TimedRotatingFileHandler": _FILE | {"when", "interval", "backupCount", "utc"},
+}
+_SECTIONS = frozenset(
+    {"version", "formatters", "handlers", "filters", "loggers", "root", "disable_existing_loggers", "incremental"}
+)
+_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+
+#: Text that a config may set for a launcher or a sweeper; every other text there may name a command, a file or a host, and has to
+#: be the plugin's own default or stand on the command line.
+_PLAIN_TEXT = frozenset(
+    {
+        "hydra.launcher.backend",
+        "hydra.launcher.prefer",
+        "hydra.launcher.require",
+        "hydra.launcher.pre_dispatch",
+        "hydra.launcher.batch_size",
+        "hydra.launcher.partition",
+        "hydra.launcher.qos",
+        "hydra.launcher.account",
+        "hydra.launcher.comment",
+        "hydra.launcher.constraint",
+        "hydra.launcher.gres",
+        "hydra.launcher.exclude",
+        "hydra.launcher.nodelist",
+        "hydra.sweeper.study_name",
+        "hydra.sweeper.direction",
+    }
+)
+_SWEPT = ("hydra.sweeper.params.", "hydra.sweeper.search_space.", "hydra.sweeper.direction[")
+
+
+def check_hydra(node: object, command_line: Sequence[str]) -> None:
+    """Refuse everything in an unresolved ``hydra`` node by which Hydra would run, import or write what a config names.
+
+    Args:
+        node: the node in plain containers, interpolations as text.
+        command_line: the keys that the command line sets, such as ``hydra.run.dir``.
+
+    Raises:
+        ConfigError: with the full dotted key and what was found.
+    """
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"hydra should be a mapping, written out; found {node!r}.")
+    _check_paths(node, command_line)
+    _check_job(node.get("job"))
+    _check_callbacks(node.get("callbacks"))
+    for section in ("hydra_logging", "job_logging"):
+        _check_logging(node.get(section), f"hydra.{section}", command_line)
+    choices = node.get("runtime", {}).get("choices", {}) if isinstance(node.get("runtime"), Mapping) else {}
+    _check_plugin(node.get("launcher"), "launcher", choices, command_line)
+    _check_plugin(node.get("sweeper"), "sweeper", choices, command_line)
+    if node.get("aliases"):
+        raise ConfigError(f"hydra.aliases should be empty; found {node['aliases']!r}.")
+    for name, value in node.items():
+        if name not in ("callbacks", "launcher", "sweeper"):
+            _refuse_targets(value, f"hydra.{name}")
+
+
+def check_search_path(entries: object) -> None:
+    """Refuse entries of ``hydra.searchpath`` in a config file by which Hydra would import a package.
+
+    Raises:
+        ConfigError: an entry is not the path of a folder.
+    """
+    if entries is None:
+        return
+    if not isinstance(entries, list | tuple):
+        raise ConfigError(f"hydra.searchpath should be a list of folders, written out; found {entries!r}.")
+    for index, entry in enumerate(entries):
+        key = f"hydra.searchpath[{index}]"
+        if not isinstance(entry, str) or "${" in entry:
+            raise ConfigError(f"{key} should be the path of a folder, written out; found {entry!r}.")
+        if "://" in entry and not entry.startswith("file://"):
+            raise ConfigError(f"{key} should be the path of a folder (only the command line may name a package); found {entry!r}.")
+
+
+def covered(key: str, command_line: Sequence[str]) -> bool:
+    """Whether the command line sets ``key`` or something that contains it."""
+    return any(key == given or key.startswith((f"{given}.", f"{given}[")) for given in command_line)
+
+
+@lru_cache(maxsize=1)
+def _own() -> dict[str, Any]:
+    import yaml
+
+    text = (conf_dir() / "config.yaml").read_text(encoding="utf-8")
+    own: dict[str, Any] = yaml.safe_load(text)["hydra"]
+    return own
+
+
+def _select(node: Mapping[str, Any], key: str) -> Any:
+    value: Any = node
+    for part in key.split(".")[1:]:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{key.rpartition('.')[0]} should be a mapping, written out; found {value!r}.")
+        value = value.get(part)
+    return value
+
+
+def _check_paths(node: Mapping[str, Any], command_line: Sequence[str]) -> None:
+    for key in PATHS:
+        found = _select(node, key)
+        trusted = ".hydra" if key == "hydra.output_subdir" else _select(_own(), key)
+        if found != trusted and found is not None and not covered(key, command_line):
+            raise ConfigError(f"{key} should be {trusted!r} or stand on the command line; found {found!r} in a config.")
+
+
+def _check_job(job: object) -> None:
+    if not isinstance(job, Mapping):
+        raise ConfigError(f"hydra.job should be a mapping, written out; found {job!r}.")
+    for name in ("env_set", "env_copy"):
+        if job.get(name):
+            raise ConfigError(f"hydra.job.{name} should be empty; found {job[name]!r}.")
+    found = job.get("name")
+    if found not in (None, "???") and not (isinstance(found, str) and _SIMPLE.fullmatch(found)):
+        raise ConfigError(f"hydra.job.name should consist of letters, digits, '_', '-' and '.'; found {found!r}.")
+
+
+def _check_callbacks(callbacks: object) -> None:
+    if not callbacks:
+        return
+    if not isinstance(callbacks, Mapping):
+        raise ConfigError(f"hydra.callbacks should be empty; found {callbacks!r}.")
+    allowed = extra_names()
+    for name, callback in callbacks.items():
+        target = callback.get("_target_") if isinstance(callback, Mapping) else None
+        if not isinstance(target, str) or target not in allowed:
+            key = f"hydra.callbacks.{name}"
+            raise ConfigError(
+                f"{key + '._target_' if target is not None else key} should be allowed by fusionkit.config.allow(...); "
+                f"found {target if target is not None else callback!r}."
+            )
+        for option, value in callback.items():
+            _refuse_targets(value, f"hydra.callbacks.{name}.{option}", skip=option == "_target_")
+
+
+def _refuse_targets(tree: object, key: str, *, skip: bool = False) -> None:
+    """Refuse every ``_target_`` below a part of the node in which nothing is built."""
+    if skip:
+        return
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            if name == "_target_":
+                raise ConfigError(f"{key}._target_ should not be in the hydra node; found {value!r}.")
+            _refuse_targets(value, join(key, name))
+    elif isinstance(tree, list | tuple):
+        for index, value in enumerate(tree):
+            _refuse_targets(value, f"{key}[{index}]")
+
+
+def _check_logging(section: object, key: str, command_line: Sequence[str]) -> None:
+    if section is None or section == "???":
+        return
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{key} should be a mapping, written out; found {section!r}.")
+    _only(section, _SECTIONS, key)
+    for name, formatter in _members(section, "formatters", key):
+        here = f"{key}.formatters.{name}"
+        _only(formatter, {"format", "datefmt", "style", "validate", "defaults", "class"}, here)
+        if formatter.get("class", "logging.Formatter") != "logging.Formatter":
+            raise ConfigError(f"{here}.class should be logging.Formatter; found {formatter['class']!r}.")
+        if formatter.get("style", "%") not in ("%", "$"):
+            raise ConfigError(f"{here}.style should be '%' or '$'; found {formatter['style']!r}.")
+    for name, entry in _members(section, "filters", key):
+        _only(entry, {"name"}, f"{key}.filters.{name}")
+    for name, handler in _members(section, "handlers", key):
+        _check_handler(handler, f"{key}.handlers.{name}", command_line)
+    for name, logger in (*_members(section, "loggers", key), *_members({"root": {"": section.get("root")}}, "root", key)):
+        _only(logger, {"level", "propagate", "handlers", "filters"}, f"{key}.loggers.{name}" if name else f"{key}.root")
+    for here, text in leaves(section, key):
+        name = here.rpartition(".")[2]
+        if name == "filename" and ".handlers." in here:
+            continue
+        if "${" in text:
+            raise ConfigError(f"{here} should be written out, without an interpolation; found {text!r}.")
+        if "://" in text and not (name == "stream" and text in _STREAMS) and re.match(r"[a-z]+://", text):
+            raise ConfigError(f"{here} should be {' or '.join(_STREAMS)} if it refers to an object; found {text!r}.")
+
+
+def _check_handler(handler: Mapping[str, Any], key: str, command_line: Sequence[str]) -> None:
+    name = handler.get("class")
+    if "()" in handler:
+        raise ConfigError(f"{key}.() should not be in a config; found {handler['()']!r}.")
+    if not isinstance(name, str) or name not in HANDLERS:
+        raise ConfigError(f"{key}.class should be one of {', '.join(HANDLERS)}; found {name!r}.")
+    _only(handler, _HANDLER | HANDLERS[name], key)
+    if "stream" in handler and handler["stream"] not in _STREAMS:
+        raise ConfigError(f"{key}.stream should be {' or '.join(_STREAMS)}; found {handler['stream']!r}.")
+    file = handler.get("filename")
+    if file is None or covered(f"{key}.filename", command_line):
+        return
+    if not isinstance(file, str) or not (file == _LOG_FILE or _INSIDE.fullmatch(file)):
+        raise ConfigError(
+            f"{key}.filename should be inside ${{hydra.runtime.output_dir}} or stand on the command line; found {file!r}."
+        )
+
+
+def _members(section: Mapping[str, Any], name: str, key: str) -> list[tuple[str, Mapping[str, Any]]]:
+    members = section.get(name)
+    if members is None:
+        return []
+    if not isinstance(members, Mapping):
+        raise ConfigError(f"{key}.{name} should be a mapping, written out; found {members!r}.")
+    for member, value in members.items():
+        if value is not None and not isinstance(value, Mapping):
+            raise ConfigError(f"{key}.{name}.{member} should be a mapping, written out; found {value!r}.")
+    return [(str(member), value) for member, value in members.items() if value is not None]
+
+
+def _only(node: Mapping[str, Any], known: frozenset[str] | set[str], key: str) -> None:
+    for name, value in node.items():
+        if name not in known:
+            raise ConfigError(f"{join(key, name)} should not be in a config, only {', '.join(sorted(known))}; found {value!r}.")
+
+
+def _check_plugin(node: object, role: str, choices: Mapping[str, Any], command_line: Sequence[str]) -> None:
+    """Check a launcher or a sweeper: a class that Hydra's discovery lists, and no text that could name something to run."""
+    key = f"hydra.{role}"
+    if node is None or node == "???":
+        return
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{key} should be a mapping, written out; found {node!r}.")
+    known = _plugin_classes(role)
+    target = node.get("_target_")
+    if target not in known:
+        raise ConfigError(f"{key}._target_ should be one of {', '.join(sorted(known))}; found {target!r}.")
+    if role == "launcher" and extra_names() and not str(target).endswith(".BasicLauncher"):
+        raise ConfigError(
+            f"{key}._target_ should be the basic launcher, because what fusionkit.config.allow permits in this process does not "
+            f"reach its workers; found {target!r}."
+        )
+    default = _plugin_default(role, choices.get(f"hydra/{role}"))
+    _check_nested(node, key, default)
+    for here, text in leaves(node, key):
+        if here == f"{key}._target_" or covered(here, command_line):
+            continue
+        if text == _lookup(default, here, key):
+            continue
+        if here.endswith("sampler._target_") or (here in _PLAIN_TEXT or here.startswith(_SWEPT)) and "${" not in text:
+            continue
+        raise ConfigError(f"{here} should be the plugin's default or stand on the command line; found {text!r} in a config.")
+
+
+def _check_nested(node: Mapping[str, Any], key: str, default: object) -> None:
+    for name, value in node.items():
+        here = join(key, name)
+        if name == "custom_search_space" and value:
+            raise ConfigError(f"{here} should be empty, because it names a function to import; found {value!r}.")
+        if name == "sampler" and isinstance(value, Mapping):
+            _check_sampler(value, here)
+        elif name == "_target_":
+            continue
+        else:
+            _refuse_targets(value, here)
+        if isinstance(name, str) and name.startswith("_") and name.endswith("_"):
+            raise ConfigError(f"{here} should not be in a config; found {value!r}.")
+
+
+def _check_sampler(node: Mapping[str, Any], key: str) -> None:
+    target = node.get("_target_")
+    module, _, name = str(target).rpartition(".")
+    samplers = _optuna_samplers() if module == "optuna.samplers" and name.isidentifier() else {}
+    if target is not None and name not in samplers:
+        raise ConfigError(f"{key}._target_ should be a class of optuna.samplers; found {target!r}.")
+    for option, value in node.items():
+        if option == "_target_":
+            continue
+        if option.startswith("_") and option.endswith("_"):
+            raise ConfigError(f"{join(key, option)} should not be in a config; found {value!r}.")
+        _refuse_targets(value, join(key, option))
+
+
+@lru_cache(maxsize=1)
+def _optuna_samplers() -> dict[str, type]:
+    try:
+        from optuna import samplers
+    except ImportError:
+        return {}
+    return {
+        name: obj
+        for name in samplers.__all__
+        if isinstance(obj := getattr(samplers, name), type)
+        and issubclass(obj, samplers.BaseSampler)
+        and obj.__module__.startswith("optuna.samplers")
+    }
+
+
+def _plugin_classes(role: str) -> set[str]:
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.launcher import Launcher
+    from hydra.plugins.sweeper import Sweeper
+
+    kind: Any = {"launcher": Launcher, "sweeper": Sweeper}[role]
+    return {f"{cls.__module__}.{cls.__name__}" for cls in Plugins.instance().discover(kind)}
+
+
+def _plugin_default(role: str, choice: object) -> object:
+    """Return the plugin's own default options, in plain containers, or None."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.plugins.config_source import ConfigLoadError
+
+    from fusionkit.config.interpolations import raw
+
+    if not isinstance(choice, str):
+        return None
+    try:
+        return raw(ConfigStore.instance().load(f"hydra/{role}/{choice}.yaml").node)
+    except (ConfigLoadError, OSError, KeyError):
+        return None
+
+
+def _lookup(default: object, here: str, key: str) -> object:
+    value = default
+    for part in re.findall(r"[^.\[\]]+", here[len(key) :]):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value

@@ -1,0 +1,171 @@
+"""Interpolations: parsed before they are resolved, so that only references and harmless resolvers ever run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Any
+
+from fusionkit.config.safe import join
+from fusionkit.errors import ConfigError
+
+__all__ = ["RESOLVERS", "check", "leaves", "raw", "resolve"]
+
+#: The resolvers that a config may use; fusionkit registers the last.
+RESOLVERS = frozenset({"oc.select", "now", "hydra", "fusionkit.run_name"})
+
+#: Hydra 1.4 itself puts these, literally, into its own node.
+_HYDRAS_OWN = frozenset({"${hydra_override_dirname:}", "${hydra_deprecated_override_dirname:}"})
+
+
+def check(tree: object, key: str = "") -> None:
+    """Refuse interpolations in unresolved plain containers that are neither plain references nor harmless resolvers.
+
+    Raises:
+        ConfigError: names the full dotted key, the text and what is wrong with it.
+    """
+    for here, text in leaves(tree, key):
+        check_text(text, here)
+
+
+def check_text(text: str, key: str) -> None:
+    """Refuse one text that contains an interpolation which is not permitted."""
+    if "${" not in text or text in _HYDRAS_OWN:
+        return
+    if key.rpartition(".")[2] in ("_target_", "_partial_", "_recursive_", "_convert_", "_args_"):
+        raise ConfigError(f"{key} should be written out, without an interpolation; found {text!r}.")
+    from omegaconf.errors import GrammarParseError
+    from omegaconf.grammar_parser import parse
+
+    try:
+        tree = parse(text)
+    except GrammarParseError as error:
+        raise ConfigError(f"{key} should be a valid interpolation; found {text!r} ({error}).") from error
+    problem = _problem(tree)
+    if problem:
+        raise ConfigError(f"{key} should use only plain references and {', '.join(sorted(RESOLVERS))}; found {problem} in {text!r}.")
+
+
+def _problem(tree: Any) -> str | None:
+    """Return what is not permitted below a node of the grammar's parse tree, or None."""
+    from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser as Grammar
+
+    if isinstance(tree, Grammar.InterpolationNodeContext):
+        computed = _first_interpolation(tree)
+        return f"the computed reference {tree.getText()!r}" if computed else None
+    if isinstance(tree, Grammar.InterpolationResolverContext):
+        name = tree.resolverName()
+        if _first_interpolation(name):
+            return f"the computed resolver name {name.getText()!r}"
+        if name.getText() not in RESOLVERS:
+            return f"the resolver {name.getText()!r}"
+        sequence = tree.sequence()
+        elements = list(sequence.element()) if sequence is not None else []
+        for position, element in enumerate(elements):
+            if not _first_interpolation(element):
+                continue
+            # A default is the only argument that may come from elsewhere in the config.
+            if name.getText() != "oc.select" or position == 0:
+                return f"the computed argument {element.getText()!r}"
+            problem = _problem(element)
+            if problem:
+                return problem
+        return None
+    for child in getattr(tree, "children", None) or []:
+        problem = _problem(child)
+        if problem:
+            return problem
+    return None
+
+
+def _first_interpolation(tree: Any) -> bool:
+    from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser as Grammar
+
+    return any(
+        isinstance(child, Grammar.InterpolationContext) or _first_interpolation(child)
+        for child in getattr(tree, "children", None) or []
+    )
+
+
+def leaves(tree: object, key: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Yield ``(dotted key, text)`` of every text in plain containers."""
+    if depth > 64:
+        raise ConfigError(f"{key[:80]} should be nested at most 64 levels deep; found more.")
+    if isinstance(tree, str):
+        yield key, tree
+    elif isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from leaves(value, join(key, name), depth + 1)
+    elif isinstance(tree, list | tuple):
+        for index, value in enumerate(tree):
+            yield from leaves(value, f"{key}[{index}]", depth + 1)
+
+
+def raw(cfg: Any) -> Any:
+    """Return a config as plain containers with its interpolations as text; nothing is resolved."""
+    from omegaconf import OmegaConf, SCMode
+
+    if not OmegaConf.is_config(cfg):
+        return cfg
+    return OmegaConf.to_container(
+        cfg, resolve=False, throw_on_missing=False, enum_to_str=True, structured_config_mode=SCMode.DICT
+    )
+
+
+def resolve(cfg: Any, key: str = "") -> Any:
+    """Return ``cfg`` as plain containers with every interpolation resolved, once, after all of them were checked.
+
+    Missing values stay ``"???"``.
+
+    Raises:
+        ConfigError: an interpolation is not permitted, leads nowhere or leads to itself.
+    """
+    from omegaconf import OmegaConf
+
+    if not OmegaConf.is_config(cfg):
+        plain = _plain(cfg)
+        if not any("${" in text for _, text in leaves(plain, key)):
+            return plain
+        check(plain, key)
+        cfg = OmegaConf.create(plain)
+    else:
+        # The references of a part of a config may lead anywhere in the whole.
+        root = cfg._get_root()
+        check(raw(root))
+    return to_plain(cfg, key)
+
+
+def _plain(value: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_config(value):
+        return raw(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def to_plain(value: Any, key: str) -> Any:
+    """Return the resolved value of a config node in plain containers; its interpolations were checked before.
+
+    Raises:
+        ConfigError: an interpolation leads nowhere or to itself.
+    """
+    from omegaconf import OmegaConf, SCMode
+    from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+    if not OmegaConf.is_config(value):
+        return value.name if isinstance(value, Enum) else value
+    try:
+        return OmegaConf.to_container(
+            value, resolve=True, throw_on_missing=False, enum_to_str=True, structured_config_mode=SCMode.DICT
+        )
+    except InterpolationToMissingValueError as error:
+        raise ConfigError(f"{error.full_key or key} should refer to a value; found one that is missing.") from error
+    except OmegaConfBaseException as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{getattr(error, 'full_key', None) or key} should lead to a value; found: {first}.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{key} should not refer to itself; found a circle of interpolations.") from error

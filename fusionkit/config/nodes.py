@@ -1,0 +1,140 @@
+"""The config node of an operator: its YAML file, or one generated from the signature of its class."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from fusionkit.config.paths import conf_dir, folder_of
+from fusionkit.errors import RegistryError
+
+if TYPE_CHECKING:
+    from fusionkit.registry import Record
+
+__all__ = ["COMMON", "Kind", "listed", "node_text", "options_of", "split", "status", "yaml_file"]
+
+Kind = Literal["fusion", "fabrication"]
+
+#: The options of every fusion that a node sets from the top level, or that say nothing about the operator.
+COMMON = ("n", "dims", "name", "device", "dtype", "preprocess", "postprocess")
+
+
+def split(config_path: str) -> tuple[Kind, str] | None:
+    """Return kind and name of a config such as ``fusion/summation``; None for a config of another group."""
+    group, _, name = config_path.strip("/").removesuffix(".yaml").partition("/")
+    if group not in get_args(Kind) or not name:
+        return None
+    kind: Any = group
+    return kind, name
+
+
+def status(kind: Kind, name: str) -> Record | None:
+    """Return the record of a name, an alias or a qualified name; None when the registry does not give it."""
+    from fusionkit import registry
+
+    try:
+        return registry.resolve(kind, name)
+    except RegistryError:
+        return None
+
+
+def listed(kind: Kind) -> list[str]:
+    """Return the names of the registry, sorted; nothing is imported."""
+    from fusionkit import registry
+
+    return registry.names(kind)
+
+
+def yaml_file(kind: Kind, name: str) -> Path | None:
+    """Return the YAML file that the group option ``name`` is read from, or None."""
+    from fusionkit import registry
+
+    folders = [conf_dir(), *(folder for _, path in registry.conf_paths() if (folder := folder_of(path)) is not None)]
+    for folder in folders:
+        file = folder / kind / f"{name}.yaml"
+        if file.is_file():
+            return file
+    return None
+
+
+def node_text(kind: Kind, name: str) -> str | None:
+    """Return the YAML text of an operator's node; imports the class only when there is no file."""
+    record = status(kind, name)
+    file = yaml_file(kind, name if record is None or record.status == "ambiguous" else record.name)
+    if file is not None and (record is None or record.key == record.name):
+        return file.read_text(encoding="utf-8")
+    return None if record is None else _generated(kind, record)
+
+
+def _generated(kind: Kind, record: Record) -> str:
+    from fusionkit import registry
+
+    cls = registry.load(kind, record.key)
+    summary = record.summary or (inspect.getdoc(cls) or "").partition("\n")[0]
+    lines = [f"# {summary}"] if summary else []
+    if kind == "fusion":
+        free = bool(getattr(getattr(cls, "traits", None), "free_n", False))
+        lines += [
+            "_target_: fusionkit.create",
+            "_recursive_: false",
+            "_convert_: all",
+            f"name: {_yaml(record.key)}",
+            "# Output width." + ("" if free else "  null: it follows from the widths."),
+            "n: ${n}" if free else "n: null",
+            "# Widths of the views; they follow from the data.",
+            "dims: ${dims}",
+            "# Where the parameters live.",
+            "device: ${device}",
+            "# Applied to each view before, and to the result after the fusion; see the group fusion/preprocess.",
+            "preprocess: null",
+            "postprocess: null",
+        ]
+    else:
+        lines.append(f"name: {_yaml(record.key)}")
+    for parameter in options_of(cls):
+        lines += _option(parameter)
+    return "\n".join(lines) + "\n"
+
+
+def options_of(cls: type) -> Iterator[inspect.Parameter]:
+    """Yield the options of an operator beyond those that every node sets."""
+    for parameter in inspect.signature(cls).parameters.values():
+        if parameter.name not in COMMON and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            yield parameter
+
+
+def _option(parameter: inspect.Parameter) -> list[str]:
+    comment = "" if parameter.annotation is parameter.empty else _annotation(parameter.annotation)
+    lines = [f"# {comment}"] if comment else []
+    if parameter.name == "parameter_fabrication":
+        return ["# How the matrices are made: the group fabrication.", "parameter_fabrication: ${fabrication}"]
+    if parameter.default is parameter.empty:
+        return [*lines, f"{parameter.name}: ???"]
+    text = _yaml(parameter.default)
+    # A default that no config can hold is left to the constructor.
+    return [] if text is None else [*lines, f"{parameter.name}: {text}"]
+
+
+def _annotation(annotation: Any) -> str:
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"\s+", " ", re.sub(r"\b(?:typing|collections\.abc)\.", "", text))
+
+
+def _yaml(value: Any) -> str | None:
+    """Return ``value`` on one line of YAML (of which JSON is a part); None if it is not plain or would be interpolated."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        return None
+    if "${" in text:
+        return None
+    # JSON's 1e-05 would be text to YAML.
+    text = re.sub(r"(?<![\w.\"])(-?\d+)(e[+-]?\d+)\b", r"\1.0\2", text)
+    return text[1:-1] if isinstance(value, str) and re.fullmatch(r"[a-z_][a-z0-9_]*", value) and value not in _WORDS else text
+
+
+_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})

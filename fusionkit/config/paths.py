@@ -1,0 +1,58 @@
+"""Where configs are found: fusionkit's own folder, those of plugins, and nothing that has to be imported first."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+
+from fusionkit.errors import ConfigError
+
+__all__ = ["conf_dir", "plugin_folders"]
+
+
+@lru_cache(maxsize=1)
+def conf_dir() -> Path:
+    """Return the absolute path of fusionkit's own folder of configs: inside the wheel, else beside the sources."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise ConfigError(f"The configs of fusionkit should be in {package / 'conf'}; found no config.yaml there.")
+
+
+def plugin_folders() -> list[tuple[str, str]]:
+    """Return ``(distribution, search path)`` for the configs that plugins offer, in the order of the registry.
+
+    A ``pkg://`` path of a package on disk is given as ``file://``, because Hydra would import the package to read it.
+    """
+    from fusionkit import registry
+
+    return [(distribution, as_file(path)) for distribution, path in registry.conf_paths()]
+
+
+def as_file(path: str) -> str:
+    """Return ``pkg://a.b`` as ``file:///.../a/b`` when that is a folder, found without importing anything; else ``path``."""
+    folder = folder_of(path)
+    return path if folder is None else f"file://{folder}"
+
+
+def folder_of(path: str) -> Path | None:
+    """Return the folder of a search path (``pkg://``, ``file://`` or plain), or None when it does not exist on disk."""
+    scheme, separator, rest = path.rpartition("://")
+    if not separator or scheme == "file":
+        return Path(rest) if Path(rest).is_dir() else None
+    if scheme != "pkg":
+        return None
+    top, *below = rest.strip("/").replace("/", ".").split(".")
+    try:
+        # Only the top-level name is looked up: finding `a.b` would import `a`.
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        spec = PathFinder.find_spec(top)
+    for location in (spec.submodule_search_locations or []) if spec is not None else []:
+        folder = Path(location).joinpath(*below)
+        if folder.is_dir():
+            return folder
+    return None

@@ -1,0 +1,75 @@
+"""The config source ``fusionkit://``: a node for every registered operator that has no YAML, made on demand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+
+__all__ = ["RegistryConfigSource", "register"]
+
+
+class RegistryConfigSource(ConfigSource):
+    """Serves the groups ``fusion`` and ``fabrication``.  Listing imports no operator; loading imports the one that was selected."""
+
+    def __init__(self, provider: str, path: str) -> None:
+        super().__init__(provider=provider, path=path)
+
+    @staticmethod
+    def scheme() -> str:
+        """Return the scheme of the search path."""
+        return "fusionkit"
+
+    def available(self) -> bool:
+        """Return True: the registry is always there."""
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether ``config_path`` is a kind of operator."""
+        return config_path.strip("/") in ("", "fusion", "fabrication")
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether the registry has the operator; aliases and qualified names count."""
+        from fusionkit.config.nodes import split, status
+
+        place = split(config_path)
+        return place is not None and status(*place) is not None
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Return the node of one operator."""
+        from omegaconf import OmegaConf
+
+        from fusionkit.config.nodes import node_text, split
+
+        place = split(config_path)
+        text = node_text(*place) if place is not None else None
+        if place is None or text is None:
+            raise ConfigLoadError(f"Config not found : {config_path}")
+        # A qualified name contains a slash, which Hydra would take for a sub-group.
+        package = place[0] if "/" in place[1] else None
+        return ConfigResult(
+            config=OmegaConf.create(text),
+            path=f"{self.scheme()}://{self.path}",
+            provider=self.provider,
+            header={"package": package},
+        )
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """List what is registered, from names alone."""
+        from fusionkit.config.nodes import listed
+
+        group = config_path.strip("/")
+        if group == "":
+            return [] if results_filter == ObjectType.CONFIG else ["fabrication", "fusion"]
+        if group not in ("fusion", "fabrication") or results_filter == ObjectType.GROUP:
+            return []
+        kind: Any = group
+        return listed(kind)
+
+
+def register() -> None:
+    """Make Hydra know the scheme; safe to call often."""
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance().register(RegistryConfigSource)
