@@ -10,7 +10,7 @@ import inspect
 import numbers
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy
 import torch
@@ -34,7 +34,7 @@ class Unwritable:
 
 @cache
 def _signature(cls: type) -> inspect.Signature:
-    signature = inspect.signature(cls.__init__)
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
@@ -57,7 +57,7 @@ def build(cls: type[T], key: str, options: Mapping[str, Any]) -> T:
 
 
 def _construct(cls: type[T], key: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-    signature = _signature(cls)
+    signature = _signature(cast("type", cls))
     parameters = signature.parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for option in kwargs:

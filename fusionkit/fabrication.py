@@ -94,7 +94,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         """Return W (n, D) from w of shape (l,) or (1, l)."""
         return self._materialize(self.split(w, n, D), n, D)
 
-    def __call__(self, n: int, D: int, w: Tensor, device: torch.device | str | None = None) -> Tensor:  # type: ignore[override]
+    def __call__(self, n: int, D: int, w: Tensor, device: torch.device | str | None = None) -> Tensor:
         """Return ``materialize(w, n, D)``, with ``w`` moved to ``device`` first if one is given."""
         return self.materialize(w if device is None else w.to(device), n, D)
 
