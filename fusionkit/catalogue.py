@@ -168,20 +168,22 @@ class Snapshot:
             RegistryError: it means nothing, or more than one thing.
         """
         if not isinstance(name, str):
-            raise RegistryError(f"the name of a {' or '.join(kinds)} should be a string; found {name!r}")
+            raise RegistryError(f"the name of a {' or '.join(kinds)} should be a string; found {name!r}.")
         found = [record for kind in kinds for record in self.names[kind].meanings(name)]
         if len(found) == 1:
             return found[0]
         if len({record.kind for record in found}) > 1:
-            raise RegistryError(f"the name {name!r} should be of one kind; found a fusion and a fabrication: say which")
+            raise RegistryError(
+                f"the name {name!r} should be of one kind; found a fusion and a fabrication: say which (--kind on the command line)."
+            )
         if found:
             choices = " or ".join(repr(f"{record.distribution}/{name}") for record in found)
             raise RegistryError(
-                f"the {found[0].kind} {name!r} should come from one plugin; found {len(found)}: use {choices}"
+                f"the {found[0].kind} {name!r} should come from one plugin; found {len(found)}: use {choices}."
             )
         for kind in kinds:
             if replacement := self.names[kind].removed.get(_normal(name)):
-                raise RegistryError(f"the {kind} {name!r} was removed: {instead(replacement)}")
+                raise RegistryError(f"the {kind} {name!r} was removed: {instead(replacement)}.")
         raise RegistryError(self._unknown(kinds, name))
 
     def _unknown(self, kinds: Sequence[Kind], name: str) -> str:

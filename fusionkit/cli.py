@@ -1,7 +1,7 @@
 """The ``fusionkit`` command: finds the module of a command, imports that one alone, and words its errors.
 
 A command is a function ``main(argv) -> int`` that parses its own arguments.  The status is 0 on success, 1 when what it
-checks or runs fails, 2 on wrong usage.  A mistake of the user is one sentence on stderr; ``--debug`` shows the traceback.
+checks or runs fails, 2 on wrong usage.  A mistake of the user is one sentence on stderr; ``--debug`` shows more.
 """
 
 from __future__ import annotations

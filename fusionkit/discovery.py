@@ -113,8 +113,8 @@ def _origin(distribution: importlib.metadata.Distribution) -> _Origin:
     requires: Sequence[str] = ()
     try:
         metadata = distribution.metadata
-        name = metadata.get("Name")
-        version = metadata.get("Version")
+        name = next(iter(metadata.get_all("Name") or ()), None)
+        version = next(iter(metadata.get_all("Version") or ()), None)
         # An egg-info folder keeps its requirements in another file, which .requires knows.
         requires = metadata.get_all("Requires-Dist") or distribution.requires or ()
     except Exception:

@@ -14,7 +14,7 @@ and that implements at least one of the hooks below::
         return {"gram": "fusionkit_gram.gram:Gram"}
 
 The module is imported whenever operators are listed, so it should import neither torch nor the operators: a target that
-is written as a string is imported when it is used.  Hooks may gain arguments in a later release, never lose or rename one.
+is written as a string is imported when it is used.  In later releases hooks may gain arguments, never lose one.
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ def describe(error: BaseException) -> str:
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split())
+    line = " ".join(text.split()).rstrip(".")
     return line if len(line) <= 400 else f"{line[:400]}..."
 
 

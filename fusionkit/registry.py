@@ -51,6 +51,7 @@ __all__ = [
     "register",
     "resolve",
     "run_finished",
+    "verify",
 ]
 
 STRICT = "FUSIONKIT_STRICT"
@@ -168,13 +169,8 @@ def conf_paths() -> list[tuple[str, str]]:
 
 def checks() -> list[Callable[..., Any]]:
     """Return the contract checks of all plugins.  A plugin whose hook fails is quarantined and gives none."""
-    found = []
-    for plugin in _current().loaded:
-        try:
-            found += checks_of(plugin)
-        except PluginProblem as problem:
-            _quarantine(plugin, problem)
-    _current()  # Under FUSIONKIT_STRICT=1 that is an error.
+    found = _load_checks()
+    _current()  # Under FUSIONKIT_STRICT=1 a quarantine is an error.
     return found
 
 
@@ -190,25 +186,27 @@ def run_finished(result: Mapping[str, Any]) -> None:
         try:
             call(plugin, "fusionkit_run_finished", result=copy.deepcopy(dict(result)))
         except PluginProblem as problem:
-            message = f"the plugin {plugin.title} was not told about the run: {problem}"
-            if _flag(STRICT):
+            message = f"the plugin {plugin.title} was not told about the run: {problem}."
+            if strict():
                 raise RegistryError(message) from problem
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
-def plugins(*, import_targets: bool = False) -> list[Plugin]:
-    """Return every installed plugin, the core's first, with what became of it.
+def plugins() -> list[Plugin]:
+    """Return every installed plugin, the core's first, with what became of it when it was loaded.
 
-    Never raises on a plugin's account, not even under FUSIONKIT_STRICT=1: it is there to say what is wrong.
+    Not even FUSIONKIT_STRICT=1 makes it raise: it is there to say what is wrong.
+    """
+    return list(_snapshot().plugins)
+
+
+def verify(*, import_targets: bool = False) -> list[Plugin]:
+    """Return the same after calling the hooks that listing does not need; a plugin where one fails is quarantined.
 
     Args:
-        import_targets: also import every class; a plugin with one that cannot be imported is then reported as failed.
+        import_targets: also import every class; a plugin with one that cannot be imported is reported as failed.
     """
-    for plugin in _snapshot().loaded:
-        try:
-            checks_of(plugin)
-        except PluginProblem as problem:
-            _quarantine(plugin, problem)
+    _load_checks()
     snapshot = _snapshot()
     return [_with_targets(snapshot, plugin) if import_targets else plugin for plugin in snapshot.plugins]
 
@@ -243,7 +241,7 @@ def register(module: object) -> None:
         after = Snapshot([*before.given, plugin], sealed=before.sealed)
         plugin = after.plugins[-1]  # As judged next to the others.
         if plugin.status != "loaded":
-            raise RegistryError(f"the plugin {plugin.title} cannot be registered: {plugin.error}")
+            raise RegistryError(f"the plugin {plugin.title} cannot be registered: {plugin.error}.")
         _publish(after)
 
 
@@ -265,6 +263,16 @@ def isolated(*modules: object) -> Iterator[None]:
         yield
     finally:
         _publish(before)
+
+
+def _load_checks() -> list[Callable[..., Any]]:
+    found = []
+    for plugin in _snapshot().loaded:
+        try:
+            found += checks_of(plugin)
+        except PluginProblem as problem:
+            _quarantine(plugin, problem)
+    return found
 
 
 # -- importing classes -------------------------------------------------------------------------------------------------
@@ -292,10 +300,12 @@ def _import(record: Record) -> type:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: the module is somebody else's.
-        raise RegistryError(f"{what} cannot be imported from {record.target!r}: {describe(error)}") from error
+        raise RegistryError(f"{what} cannot be imported from {record.target!r}: {describe(error)}.") from error
     if isinstance(cls, type) and issubclass(cls, base):
         return cls
-    raise RegistryError(f"{what} should be a subclass of fusionkit.{base.__name__}; found {cls!r} at {record.target!r}")
+    raise RegistryError(
+        f"{what} should be a subclass of fusionkit.{base.__name__}; found {cls!r} at {record.target!r}."
+    )
 
 
 def _attribute(target: str) -> object:
@@ -351,7 +361,7 @@ def _warn_once(record: Record) -> None:
         if (record.kind, record.qualified) in _warned:
             return
         _warned.add((record.kind, record.qualified))
-    message = f"the {record.kind} {record.key!r} is deprecated: {instead(record.spec.deprecated or '')}"
+    message = f"the {record.kind} {record.key!r} is deprecated: {instead(record.spec.deprecated or '')}."
     warnings.warn(message, DeprecatedNameWarning, stacklevel=4)  # _warn_once, _use, create or load, their caller.
 
 
@@ -365,9 +375,9 @@ _building = False
 def _current() -> Snapshot:
     """Return the registry, unless it is to be perfect (FUSIONKIT_STRICT=1) and is not."""
     snapshot = _snapshot()
-    if snapshot.quarantined and _flag(STRICT):
+    if snapshot.quarantined and strict():
         found = "; ".join(f"{plugin.title}: {plugin.error}" for plugin in snapshot.quarantined)
-        raise RegistryError(f"under {STRICT}=1 every plugin should load; found {found}")
+        raise RegistryError(f"under {STRICT}=1 every plugin should load; found {found}.")
     return snapshot
 
 
@@ -384,7 +394,7 @@ def _build(*, anew: bool = False) -> Snapshot:
             return before
         if _building:  # The lock is reentrant, so it is a plugin being imported that asks.
             raise RegistryError(
-                "the registry should be asked when an operator is used; found a plugin that asks it while being imported"
+                "the registry should be asked when an operator is used; found a plugin that asks while being imported."
             )
         _building = True
         try:
@@ -420,8 +430,13 @@ def _local_plugin(module: object) -> Plugin:
 
 def _check_kind(kind: Kind) -> Kind:
     if kind not in KINDS:
-        raise RegistryError(f"the kind should be {' or '.join(map(repr, KINDS))}; found {kind!r}")
+        raise RegistryError(f"the kind should be {' or '.join(map(repr, KINDS))}; found {kind!r}.")
     return kind
+
+
+def strict() -> bool:
+    """Whether FUSIONKIT_STRICT turns every quarantine into an error."""
+    return _flag(STRICT)
 
 
 def _flag(variable: str) -> bool:

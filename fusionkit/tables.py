@@ -1,0 +1,43 @@
+"""Tables on standard output: drawn by rich on a terminal; elsewhere plain aligned columns, nothing cut or coloured."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+__all__ = ["print_table"]
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: Sequence[str] = ()) -> None:
+    """Print ``rows`` under the headings ``columns``; None is an empty cell.
+
+    Args:
+        columns: the headings.
+        rows: one cell per column each.
+        whole: columns whose cells are never folded on a terminal, such as names to copy.
+    """
+    cells = [["" if cell is None else " ".join(str(cell).split()) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _draw(columns, cells, whole)
+    else:
+        _align([list(columns), *cells])
+
+
+def _align(lines: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _draw(columns: Sequence[str], cells: Iterable[Sequence[str]], whole: Sequence[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column in whole, overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))  # Not markup: a name or a message may contain brackets.
+    Console().print(table)
