@@ -174,7 +174,7 @@ class Snapshot:
             return found[0]
         if len({record.kind for record in found}) > 1:
             raise RegistryError(
-                f"the name {name!r} should be of one kind; found a fusion and a fabrication: say which (--kind on the command line)."
+                f"the name {name!r} should be of one kind; found a fusion and a fabrication: say which (--kind)."
             )
         if found:
             choices = " or ".join(repr(f"{record.distribution}/{name}") for record in found)

@@ -7,6 +7,8 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from email import message_from_string
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,11 +114,14 @@ def _origin(distribution: importlib.metadata.Distribution) -> _Origin:
     name = version = None
     requires: Sequence[str] = ()
     try:
-        metadata = distribution.metadata
-        name = next(iter(metadata.get_all("Name") or ()), None)
-        version = next(iter(metadata.get_all("Version") or ()), None)
-        # An egg-info folder keeps its requirements in another file, which .requires knows.
-        requires = metadata.get_all("Requires-Dist") or distribution.requires or ()
+        text = distribution.read_text("METADATA")
+        if text:
+            # Not .metadata, which would parse the description as well, often hundreds of lines.
+            headers = message_from_string(text.partition("\n\n")[0])
+            name, version = headers.get("Name"), headers.get("Version")
+            requires = headers.get_all("Requires-Dist") or ()
+        else:  # An egg-info folder, which keeps the same in other files.
+            name, version, requires = distribution.name, distribution.version, distribution.requires or ()
     except Exception:
         pass  # The name of the folder remains.
     if not name:
@@ -147,6 +152,7 @@ def incompatible(candidate: Candidate, running: str) -> str | None:
     return None
 
 
+@cache
 def _unmet(line: str, running: str) -> str | None:
     from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
     from packaging.requirements import InvalidRequirement, Requirement

@@ -14,6 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from reprlib import repr as short_repr
 from time import perf_counter
+from types import ModuleType
 from typing import Any, Literal
 
 import pluggy
@@ -27,6 +28,11 @@ __all__ = ["Kind", "Plugin", "PluginProblem", "ask", "call", "checks_of", "descr
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+HOOKS = tuple(name for name in hookspecs.__all__ if name.startswith("fusionkit_"))
+# A module with nothing but the hooks: pluggy looks at every name of what it is given, for every plugin.
+_SPECS = ModuleType("hooks")
+vars(_SPECS).update({name: getattr(hookspecs, name) for name in HOOKS})
 
 Kind = Literal["fusion", "fabrication"]
 Status = Literal["loaded", "failed", "incompatible", "disabled"]
@@ -191,20 +197,19 @@ def call(plugin: Plugin, hook: str, **arguments: Any) -> list[Any]:
 def _manager(plugin: Plugin) -> pluggy.PluginManager:
     """Return a manager of this plugin alone, with at least one implementation, each of a hook that exists."""
     manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(_SPECS)
     try:
         manager.register(plugin.module, plugin.name)
     except pluggy.PluginValidationError as error:
         raise PluginProblem(f"a hook should fit its specification; found {_one_line(str(error))}") from error
     # Not check_pending(): it names no alternatives.
-    known = [name for name in hookspecs.__all__ if name.startswith("fusionkit_")]
     callers = manager.get_hookcallers(plugin.module) or []
     if not callers:
         raise PluginProblem(f"it should mark at least one hook with @fusionkit.hookimpl; found none in {plugin.target}")
     for caller in callers:
         if not caller.has_spec() and not all(impl.optionalhook for impl in caller.get_hookimpls()):
             raise PluginProblem(
-                f"its hooks should be among {', '.join(known)}; found {caller.name!r}.{nearest(caller.name, known)}"
+                f"its hooks should be among {', '.join(HOOKS)}; found {caller.name!r}.{nearest(caller.name, HOOKS)}"
             )
     return manager
 
