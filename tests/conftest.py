@@ -1,12 +1,18 @@
-"""A fixed seed for every test."""
+"""A fixed seed for every test, and a place to install fake plugins."""
 
 from __future__ import annotations
 
 import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fake_distributions import Site
+
+from fusionkit import registry
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +20,19 @@ def _seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Return a folder on sys.path for fake distributions; registry and modules are as before afterwards."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    for variable in ("FUSIONKIT_PLUGINS", "FUSIONKIT_STRICT", "FUSIONKIT_CHECK"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(registry, "_published", None)
+    monkeypatch.setattr(registry, "_warned", set())
+    yield Site(folder)
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(folder)):
+            del sys.modules[name]

@@ -1,0 +1,82 @@
+"""Installs distributions that exist only as files: a ``dist-info`` folder and a module in a folder on ``sys.path``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from textwrap import dedent
+
+PLUGIN = """\
+import fusionkit
+
+@fusionkit.hookimpl
+def fusionkit_fusions():
+    return {names!r}
+"""
+
+
+class Site:
+    """A folder that takes fake distributions."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def install(
+        self,
+        name: str,
+        source: str | None = None,
+        *,
+        entry: str = "plugin",
+        version: str = "1.0",
+        requires: Iterable[str] = (),
+        metadata: str | None = None,
+        entry_points: str | None = None,
+    ) -> str:
+        """Install ``name`` with one plugin module of the given source, and return the name of the module.
+
+        Args:
+            name: of the distribution.
+            source: of the module; None writes no module.
+            entry: the left side of the entry point.
+            version: of the distribution.
+            requires: its ``Requires-Dist`` lines.
+            metadata: all of METADATA instead; empty writes none.
+            entry_points: all of entry_points.txt instead.
+        """
+        module = name.replace("-", "_")
+        info = self.folder / f"{module}-{version}.dist-info"
+        info.mkdir()
+        if metadata is None:
+            lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+            metadata = "\n".join([*lines, *(f"Requires-Dist: {line}" for line in requires), "", "About it.", ""])
+        if metadata:
+            (info / "METADATA").write_text(metadata, encoding="utf-8")
+        text = f"[fusionkit]\n{entry} = {module}\n" if entry_points is None else entry_points
+        (info / "entry_points.txt").write_text(text, encoding="utf-8")
+        if source is not None:
+            (self.folder / f"{module}.py").write_text(dedent(source), encoding="utf-8")
+        return module
+
+    def fusions(self, name: str, names: dict[str, str], *, entry: str = "plugin", version: str = "1.0") -> str:
+        """Install a right plugin with these fusions, name -> target."""
+        return self.install(name, PLUGIN.format(names=names), entry=entry, version=version)
+
+    def command(self, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run ``fusionkit ARGUMENTS`` in a fresh interpreter that sees this folder."""
+        return self.python("-m", "fusionkit", *arguments, cwd=cwd, **environment)
+
+    def python(self, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run ``python ARGUMENTS`` in a fresh interpreter that sees this folder."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("FUSIONKIT_")}
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env={**kept, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", **environment},
+            cwd=cwd or self.folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
