@@ -1,0 +1,313 @@
+"""``fusionkit leaderboard``: the runs below a directory, grouped and averaged over seeds, as a table and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fusionkit.errors import FusionError
+from fusionkit.experiment.results import RESULT, read_result, write_atomic
+from fusionkit.tables import print_table
+
+__all__ = ["Board", "Group", "Run", "main", "read_board"]
+
+PICTURE = "leaderboard.png"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One record that could be read."""
+
+    path: Path
+    result: Mapping[str, Any]
+
+    @property
+    def completed(self) -> bool:
+        """Whether it ended well."""
+        return bool(self.result["status"] == "completed")
+
+    @property
+    def accuracy(self) -> float:
+        """The accuracy on the test part."""
+        return float(self.result["metrics"]["accuracy"])
+
+    @property
+    def data(self) -> tuple[str, str]:
+        """What tells data sets apart, and their name: runs of different data are never averaged together."""
+        data = self.result.get("data")
+        data = data if isinstance(data, Mapping) else {}
+        name = data.get("name") or "unknown data"
+        shown = data.get("file") if name == "npz" and data.get("file") else name
+        widths = "" if data.get("digest") else _canonical(self.result.get("data_dims"))
+        return f"{data.get('digest') or name}{widths}", str(shown)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config without what may differ within a group: the seed, the device, and the place of the data."""
+        config = self.result.get("config")
+        flat = dict(_flatten(config)) if isinstance(config, Mapping) else {}
+        return {key: value for key, value in flat.items() if key not in _IGNORED and not key.endswith(".device")}
+
+    @property
+    def fabrication(self) -> str:
+        """The fabrication with the options that were given."""
+        name = self.result.get("fabrication")
+        options = {
+            key.removeprefix(_FABRICATION): value
+            for key, value in self.config.items()
+            if key.startswith(_FABRICATION) and key != f"{_FABRICATION}name" and value is not None
+        }
+        shown = ", ".join(f"{key}={value}" for key, value in sorted(options.items()))
+        return f"{name or '-'}{f' ({shown})' if shown else ''}"
+
+    def key(self) -> str:
+        """What the runs of a group share."""
+        facts = [self.result.get(key) for key in ("fusion", "fabrication", "n", "l", "dims", "encoder", "parameters")]
+        return _canonical([self.data[0], facts, self.config])
+
+
+_IGNORED = frozenset({"seed", "device", "data.path"})
+_FABRICATION = "fusion.parameter_fabrication."
+
+
+@dataclass
+class Group:
+    """The runs that differ in their seed only.
+
+    Attributes:
+        data: the name of the data set.
+        runs: at least one, all completed, no two of the same config and seed.
+        options: what tells the group from others that look alike.
+    """
+
+    data: str
+    runs: list[Run]
+    options: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        """The mean accuracy."""
+        return statistics.fmean(run.accuracy for run in self.runs)
+
+    @property
+    def std(self) -> float | None:
+        """The standard deviation over the runs (n - 1 in the denominator); None for a single one."""
+        return statistics.stdev(run.accuracy for run in self.runs) if len(self.runs) > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row in plain JSON types."""
+        first = self.runs[0].result
+        seconds = [run.result["seconds"] for run in self.runs if isinstance(run.result.get("seconds"), int | float)]
+        return {
+            "data": self.data,
+            "fusion": first.get("fusion"),
+            "fabrication": first.get("fabrication"),
+            "encoder": first.get("encoder"),
+            "n": first.get("n"),
+            "l": first.get("l"),
+            "parameters": first.get("parameters"),
+            "options": self.options,
+            "runs": len(self.runs),
+            "seeds": sorted({seed for run in self.runs if isinstance(seed := run.result.get("seed"), int)}),
+            "accuracy": self.accuracy,
+            "std": self.std,
+            "seconds": statistics.fmean(seconds) if seconds else None,
+            "paths": [str(run.path.parent) for run in self.runs],
+        }
+
+    @property
+    def label(self) -> str:
+        """What the picture calls the group."""
+        first = self.runs[0]
+        encoder = first.result.get("encoder")
+        parts = [
+            str(first.result.get("fusion")),
+            first.fabrication if first.result.get("fabrication") else "",
+            f"n={first.result.get('n')}",
+            f"encoder={encoder}" if encoder not in (None, "none") else "",
+            self.options,
+        ]
+        return " ".join(part for part in parts if part)
+
+
+@dataclass
+class Board:
+    """What was found below a directory.
+
+    Attributes:
+        groups: by data set, the best first.
+        failed: runs that failed.
+        problems: files that could not be used, each with a sentence.
+        repeated: the number of runs left out because another has the same config and seed.
+    """
+
+    groups: list[Group] = field(default_factory=list)
+    failed: list[Run] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    repeated: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {
+            "schema_version": 1,
+            "rows": [group.to_dict() for group in self.groups],
+            "failed": [{"path": str(run.path.parent), "error": run.result.get("error")} for run in self.failed],
+            "problems": self.problems,
+            "repeated": self.repeated,
+        }
+
+
+def read_board(directory: Path) -> Board:
+    """Read every ``result.json`` below ``directory`` and group the runs.
+
+    Raises:
+        FusionError: no such directory.  A record that cannot be used is among the board's problems.
+    """
+    if not directory.is_dir():
+        raise FusionError(f"The directory of runs should exist; found no directory {directory}.")
+    board = Board()
+    groups: dict[str, Group] = {}
+    seen: set[str] = set()
+    for path in _records(directory):
+        try:
+            run = Run(path, _checked(path))
+        except FusionError as error:
+            board.problems.append(str(error))
+            continue
+        if not run.completed:
+            board.failed.append(run)
+            continue
+        digest = run.result.get("config_hash")
+        if isinstance(digest, str) and digest in seen:
+            board.repeated += 1
+            continue
+        seen.add(str(digest))
+        groups.setdefault(run.key(), Group("", [])).runs.append(run)
+    board.groups = _named(list(groups.values()))
+    return board
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the leaderboard of a directory and draw its picture; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="fusionkit leaderboard",
+        description="Compare the runs below a directory: a table, means and standard deviations over seeds, and "
+        f"DIR/{PICTURE}, accuracy against the number of learnable parameters l.",
+        epilog="example:\n  fusionkit run -m fabrication=dense,lowrank seed=0,1,2\n  fusionkit leaderboard multirun",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directory", metavar="DIR", type=Path, help="where to look for runs, at any depth")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    options = parser.parse_args(argv)
+    board = read_board(options.directory)
+    if options.json:
+        print(json.dumps(board.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        _print(board)
+    _report(board)
+    if not board.groups:
+        found = f"{len(board.failed)} failed" if board.failed else "none"
+        raise FusionError(f"{options.directory} should contain a completed run; found {found}.")
+    picture = options.directory / PICTURE
+    from fusionkit.experiment.plots import draw_leaderboard
+
+    rows = [
+        {"data": group.data, "label": group.label, "l": group.runs[0].result["l"], "accuracy": group.accuracy}
+        | {"std": group.std}
+        for group in board.groups
+    ]
+    try:
+        write_atomic(picture, lambda path: draw_leaderboard(rows, path))
+    except OSError as error:
+        raise FusionError(f"{picture} should be writable; found: {error.strerror}.") from error
+    print(f"accuracy against l: {picture}", file=sys.stderr if options.json else sys.stdout)
+    return 0
+
+
+def _records(directory: Path) -> Iterator[Path]:
+    """Yield the paths of all records, sorted, so that the result does not depend on the file system."""
+    for folder, folders, files in os.walk(directory):
+        folders.sort()
+        if RESULT in files:
+            yield Path(folder) / RESULT
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """Return a record with everything that the board needs of a completed run."""
+    result = read_result(path)
+    if result["status"] != "completed":
+        return result
+    metrics = result.get("metrics")
+    accuracy = metrics.get("accuracy") if isinstance(metrics, Mapping) else None
+    if isinstance(accuracy, bool) or not isinstance(accuracy, int | float) or not math.isfinite(accuracy):
+        raise FusionError(f"{path} should have a number as metrics.accuracy; found {accuracy!r}.")
+    if type(result.get("l")) is not int or result["l"] < 0:
+        raise FusionError(f"{path} should have a non-negative integer as l; found {result.get('l')!r}.")
+    return result
+
+
+def _named(groups: list[Group]) -> list[Group]:
+    """Give groups the names of their data, unique, and the options that tell them apart; sort them."""
+    identities = {group.runs[0].data for group in groups}
+    shared = Counter(name for _, name in identities)
+    alike: dict[str, list[Group]] = {}
+    for group in groups:
+        identity, name = group.runs[0].data
+        group.data = name if shared[name] == 1 else f"{name} [{identity[:8]}]"
+        first = group.runs[0].result
+        looks = [group.data, group.runs[0].fabrication, *(first.get(key) for key in ("fusion", "n", "l", "encoder"))]
+        alike.setdefault(_canonical(looks), []).append(group)
+    for bucket in alike.values():
+        configs = [group.runs[0].config for group in bucket]
+        keys = sorted({key for config in configs for key in config})
+        differing = [key for key in keys if len({_canonical(config.get(key)) for config in configs}) > 1]
+        for group, config in zip(bucket, configs, strict=True):
+            group.options = " ".join(f"{key}={config.get(key)}" for key in differing)
+    return sorted(groups, key=lambda group: (group.data, -group.accuracy, group.runs[0].result["l"], group.label))
+
+
+def _print(board: Board) -> None:
+    encoders = any(group.runs[0].result.get("encoder") not in (None, "none") for group in board.groups)
+    options = any(group.options for group in board.groups)
+    columns = ["data", "fusion", "fabrication", *(["encoder"] * encoders), "n", "l", "parameters", "runs", "accuracy"]
+    columns += ["seconds", *(["options"] * options)]
+    rows = []
+    for group in board.groups:
+        row = group.to_dict() | {"fabrication": group.runs[0].fabrication}
+        spread = "" if group.std is None else f" ± {group.std:.4f}"
+        row["accuracy"] = f"{group.accuracy:.4f}{spread}"
+        row["seconds"] = None if row["seconds"] is None else f"{row['seconds']:.1f}"
+        rows.append([row[column] for column in columns])
+    if rows:
+        print_table(columns, rows, whole=("fusion", "accuracy"))
+
+
+def _report(board: Board) -> None:
+    """Say on stderr what is not in the table."""
+    for run in board.failed:
+        print(f"failed: {run.path.parent}: {run.result.get('error')}", file=sys.stderr)
+    for problem in board.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if board.repeated:
+        print(f"left out: {board.repeated} repeated runs, of the same config and seed as others.", file=sys.stderr)
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

@@ -1,0 +1,112 @@
+"""Keep a trained model in one file of tensors and JSON, and rebuild it from there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusionkit.errors import ConfigError, FusionError, RegistryError
+from fusionkit.experiment import results
+from fusionkit.experiment.model import FusionModel
+from fusionkit.fusion import check_device
+
+__all__ = ["load", "save"]
+
+#: The one key of the safetensors metadata: with several their order in the file would vary from run to run.
+_KEY = "fusionkit"
+_VERSION = 1
+
+
+def save(model: FusionModel, path: Path) -> None:
+    """Write the tensors of ``model`` and, as metadata, its description; at once or not at all.
+
+    Raises:
+        ConfigError: the operator cannot be written to a config.
+    """
+    from safetensors.torch import save_file
+
+    description = {"schema_version": _VERSION, **model.describe()}
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    metadata = {_KEY: json.dumps(description, sort_keys=True, ensure_ascii=False, allow_nan=False)}
+    results.write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def load(run_dir: str | Path, device: Any = None) -> FusionModel:
+    """Rebuild the trained model of a run.
+
+    It takes the list of raw views, (..., n_i) each, and returns logits (..., classes); the scaler is inside, and the
+    label value of each logit is in ``classes``.  Only tensors and JSON are read, and operators come from the registry
+    by name, so a hostile directory runs nothing.
+
+    Args:
+        run_dir: the directory of a completed run.
+        device: where to put the model; None is the CPU.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        FusionError: not a completed run, or a damaged one; or a device that does not exist.
+        RegistryError: the operator is not installed.
+        ConfigError: the description asks for something that is not allowed.
+    """
+    target = check_device(device)
+    run_dir = Path(run_dir)
+    if not run_dir.is_dir():
+        raise FusionError(f"A run directory should exist; found no directory {run_dir}.")
+    if not (run_dir / results.RESULT).exists():
+        raise FusionError(f"{run_dir} should be the directory of a completed run; found no {results.RESULT} in it.")
+    result = results.read_result(run_dir / results.RESULT)
+    if result["status"] != "completed":
+        raise FusionError(
+            f"{run_dir} should be the directory of a completed run; found a failed one: {result.get('error')}"
+        )
+    tensors, description = _read(run_dir / results.MODEL)
+    model = _build(run_dir / results.MODEL, description)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        found = " ".join(str(error).split())
+        raise FusionError(f"{run_dir / results.MODEL} should hold the tensors of its model; found: {found}") from error
+    return model if target is None else model.to(target)
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    except FileNotFoundError:
+        raise FusionError(f"{path.parent} should hold {path.name}; found no such file.") from None
+    except (SafetensorError, OSError) as error:
+        raise FusionError(f"{path} should be a complete safetensors file; found it damaged ({error}).") from error
+    try:
+        description = json.loads(metadata[_KEY])
+        version = description["schema_version"]
+    except (KeyError, ValueError, TypeError, RecursionError):
+        raise FusionError(f"{path} should describe its model in the metadata {_KEY!r}; found no description.") from None
+    if version != _VERSION:
+        raise FusionError(f"{path} should describe its model in version {_VERSION}; found {version!r}.")
+    return tensors, description
+
+
+def _build(path: Path, description: dict[str, Any]) -> FusionModel:
+    from fusionkit.config.safe import check_tree
+
+    try:
+        # Operators build the configs nested in their own: preprocess, fabrications.
+        check_tree(description["fusion"], "fusion")
+        return FusionModel.from_description(description)
+    except RegistryError as error:
+        raise RegistryError(f"{path} should describe a model of installed operators; found: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path} should describe a model; found: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise FusionError(
+            f"{path} should describe a model; found a description that builds none ({type(error).__name__}: {error})."
+        ) from error

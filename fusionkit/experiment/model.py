@@ -1,0 +1,234 @@
+"""The model of a run: scaler -> encoders -> fusion -> linear head, and its description in plain JSON types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
+from fusionkit.fusion import Fusion, check_dtype, check_size
+
+__all__ = ["ENCODERS", "FusionModel", "Network", "Scaler", "encoder", "encoder_widths"]
+
+ENCODERS = ("none", "linear", "mlp")
+HEADS = ("linear",)
+
+
+class Scaler(nn.Module):
+    """Standardize each view: ``(x_i - mean_i) / scale_i``, x_i (..., n_i).
+
+    The buffers are float64, so that large offsets do not cancel; the result has the dtype of the network behind it.
+
+    Args:
+        names: of the views, for messages.
+        dims: widths of the views.
+    """
+
+    def __init__(self, names: Sequence[str], dims: Sequence[int]) -> None:
+        super().__init__()
+        self.names, self.dims = tuple(names), tuple(dims)
+        for i, width in enumerate(dims):
+            self.register_buffer(f"mean_{i}", torch.zeros(width, dtype=torch.float64))
+            self.register_buffer(f"scale_{i}", torch.ones(width, dtype=torch.float64))
+
+    @torch.no_grad()
+    def fit(self, views: Sequence[np.ndarray[Any, Any]]) -> None:
+        """Take mean and scale from arrays (m, n_i); a constant column keeps scale 1.
+
+        Raises:
+            FusionError: values so large that their variance overflows.
+        """
+        from sklearn.preprocessing import StandardScaler
+
+        for i, view in enumerate(views):
+            # Halves and integers would overflow in the sums; what overflows in float64 too is refused below.
+            with np.errstate(over="ignore", invalid="ignore"):
+                fitted = StandardScaler().fit(view.astype("float64"))
+            if not (np.isfinite(fitted.mean_).all() and np.isfinite(fitted.scale_).all()):
+                raise FusionError(
+                    f"View {i} ({self.names[i]}) should have columns of finite mean and variance; "
+                    f"found values up to {np.abs(view).max():.3g}."
+                )
+            self.get_buffer(f"mean_{i}").copy_(torch.from_numpy(fitted.mean_))
+            self.get_buffer(f"scale_{i}").copy_(torch.from_numpy(fitted.scale_))
+
+    def forward(self, x: Sequence[Any], dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        """Return the standardized views.
+
+        Args:
+            x: list or tuple of k raw views, tensors or arrays (..., n_i) of any real dtype.
+            dtype: of the result.
+
+        Raises:
+            DimsError: a wrong number of views or a wrong width.
+            FusionError: something else than numbers.
+        """
+        if not isinstance(x, list | tuple):
+            raise FusionError(f"x should be a list or tuple of views; found {type(x).__name__}.")
+        if len(x) != len(self.dims):
+            raise DimsError(
+                f"x should hold {len(self.dims)} views ({', '.join(self.names)}), of widths {list(self.dims)}; "
+                f"found {len(x)}."
+            )
+        out = []
+        for i, (value, width) in enumerate(zip(x, self.dims, strict=True)):
+            mean = self.get_buffer(f"mean_{i}")
+            try:
+                view = torch.as_tensor(value)
+            except (TypeError, ValueError, RuntimeError):
+                raise FusionError(
+                    f"View {i} ({self.names[i]}) should be a tensor or an array of numbers; "
+                    f"found {type(value).__name__}."
+                ) from None
+            if not view.ndim or view.shape[-1] != width:
+                found = f"shape {tuple(view.shape)}"
+                raise DimsError(f"View {i} ({self.names[i]}) should have width {width}; found {found}.")
+            if view.is_complex():
+                raise FusionError(f"View {i} ({self.names[i]}) should be real; found {view.dtype}.")
+            if view.device != mean.device:
+                raise FusionError(f"View {i} ({self.names[i]}) should be on {mean.device}; found {view.device}.")
+            out.append(((view.to(mean.dtype) - mean) / self.get_buffer(f"scale_{i}")).to(dtype))
+        return out
+
+
+def encoder(kind: str, width_in: int, width_out: int) -> nn.Module:
+    """Return the encoder of one view, (..., width_in) -> (..., width_out); ``none`` is the identity."""
+    if kind == "linear":
+        return nn.Linear(width_in, width_out)
+    if kind == "mlp":
+        hidden = 2 * width_out
+        return nn.Sequential(nn.Linear(width_in, hidden), nn.GELU(), nn.Linear(hidden, width_out))
+    return nn.Identity()
+
+
+def encoder_widths(kind: Any, dims: Sequence[int], width: Any) -> list[int]:
+    """Return what the fusion sees: the widths of the views behind their encoders.
+
+    Raises:
+        ConfigError: an unknown kind, or no width.
+        DimsError: a width that is no positive integer.
+    """
+    if kind not in ENCODERS:
+        raise ConfigError(
+            f"model.encoder should be one of {', '.join(ENCODERS)}; found {kind!r}.{nearest(str(kind), ENCODERS)}"
+        )
+    if kind == "none":
+        return list(dims)
+    if width is None:
+        raise ConfigError(f"model.encoder_width should be given for model.encoder={kind} where n is null; found null.")
+    return [check_size("model.encoder_width, the width of every encoder's output,", width)] * len(dims)
+
+
+class Network(nn.Module):
+    """What is trained: input dropout -> encoder per view -> fusion -> linear head.
+
+    Args:
+        fusion: built for ``encoder_widths``.
+        dims: widths of the standardized views.
+        classes: number of classes.
+        encoder_kind: ``none``, ``linear`` or ``mlp``.
+        input_dropout: part of the standardized inputs that is zeroed while training.
+    """
+
+    def __init__(
+        self,
+        fusion: Fusion,
+        dims: Sequence[int],
+        classes: int,
+        encoder_kind: str = "none",
+        input_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if fusion.dims is None or fusion.n is None:
+            raise DimsError(f"{fusion.name} should know dims and n to be trained; found {fusion.dims}, {fusion.n}.")
+        self.encoder_kind = encoder_kind
+        self.encoders = nn.ModuleList(
+            encoder(encoder_kind, width, seen) for width, seen in zip(dims, fusion.dims, strict=True)
+        )
+        self.fusion = fusion
+        self.dropout = nn.Dropout(input_dropout)
+        self.head = nn.Linear(fusion.n, classes)
+
+    def forward(self, x: Sequence[Tensor]) -> Tensor:
+        """Return logits (..., classes) for standardized views (..., n_i)."""
+        seen = [encode(self.dropout(view)) for encode, view in zip(self.encoders, x, strict=True)]
+        logits: Tensor = self.head(self.fusion(seen))
+        return logits
+
+
+class FusionModel(nn.Module):
+    """A scaler and a network: raw views in, logits out.
+
+    Attributes:
+        classes: the label values, in the order of the logits.
+    """
+
+    def __init__(self, scaler: Scaler, network: Network, classes: Sequence[Any]) -> None:
+        super().__init__()
+        self.scaler, self.network, self.classes = scaler, network, list(classes)
+
+    @property
+    def fusion(self) -> Fusion:
+        """The operator."""
+        return self.network.fusion
+
+    def forward(self, x: Sequence[Any]) -> Tensor:
+        """Return logits (..., classes).
+
+        Args:
+            x: list or tuple of k raw views (..., n_i), as they stand in the data.
+
+        Raises:
+            DimsError: a wrong number of views or a wrong width.
+            FusionError: views that do not fit otherwise.
+        """
+        logits: Tensor = self.network(self.scaler(x, self.network.head.weight.dtype))
+        return logits
+
+    @torch.no_grad()
+    def predict(self, x: Sequence[Any]) -> list[Any]:
+        """Return the label value of every row, for raw views (m, n_i)."""
+        return [self.classes[i] for i in self(x).argmax(-1).tolist()]
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain JSON types from which ``from_description`` builds the same model, but for its tensors.
+
+        Raises:
+            ConfigError: the operator cannot be written to a config.
+        """
+        return {
+            "views": list(self.scaler.names),
+            "dims": list(self.scaler.dims),
+            "classes": self.classes,
+            "encoder": self.network.encoder_kind,
+            "input_dropout": self.network.dropout.p,
+            "dtype": str(self.network.head.weight.dtype).removeprefix("torch."),
+            "fusion": self.fusion.to_config(),
+        }
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> FusionModel:
+        """Build the model that ``describe`` describes, in evaluation mode.  Operators come from the registry only.
+
+        Raises:
+            RegistryError: the operator is not installed.
+            ValueError, KeyError, TypeError: not such a description.
+        """
+        from fusionkit import registry
+
+        fusion = registry.create(description["fusion"]["name"], **_without_name(description["fusion"]))
+        dims = [check_size("a width", width) for width in description["dims"]]
+        network = Network(
+            fusion, dims, len(description["classes"]), description["encoder"], float(description["input_dropout"])
+        )
+        network.to(check_dtype(description["dtype"]))
+        model = cls(Scaler(description["views"], dims), network, description["classes"])
+        return model.eval()
+
+
+def _without_name(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "name"}

@@ -1,0 +1,151 @@
+"""The pictures: of one run, and of many (accuracy against l).  Drawn with Agg, without pyplot's global state."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_leaderboard", "draw_run"]
+
+_BLUE, _ORANGE, _GREY = "#2b6cb0", "#c05621", "#718096"
+_CYCLE = ("#2b6cb0", "#c05621", "#2f855a", "#805ad5", "#b83280", "#b7791f", "#319795", "#4a5568")
+_MARKERS = "osD^vPX*<>"
+
+
+def draw_run(result: Mapping[str, Any], path: Path) -> None:
+    """Draw training loss and test accuracy by epoch and the confusion matrix of the test part to a PNG file.
+
+    Args:
+        result: the record of a completed run.
+        path: the file.
+    """
+    with _figure((12.0, 4.1)) as figure:
+        left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.05))
+        history = result["history"]
+        epochs = range(1, len(history["loss"]) + 1)
+        _curve(left, epochs, history["loss"], _BLUE, "training loss", f"{history['loss'][-1]:.3f}")
+        _curve(middle, epochs, history["accuracy"], _ORANGE, "test accuracy", f"{history['accuracy'][-1]:.4f}")
+        # The end is what one looks at; the first epochs would flatten it.
+        middle.set_ylim(max(0.0, 1 - 6 * max(1 - history["accuracy"][-1], 0.01)), 1.002)
+        _confusion(figure, right, result["confusion"], result["classes"])
+        fabrication = f" ({result['fabrication']})" if result["fabrication"] else ""
+        figure.suptitle(
+            f"{result['fusion']}{fabrication} on {result['data']['name']}:  "
+            f"accuracy {result['metrics']['accuracy']:.4f},  "
+            f"n = {result['n']},  l = {result['l']:,},  seed {result['seed']}",
+            fontsize=12,
+            fontweight="bold",
+        )
+        figure.savefig(path, format="png")
+
+
+def draw_leaderboard(groups: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw accuracy against l, one panel per data set, to a PNG file.
+
+    Args:
+        groups: the rows of the leaderboard: ``data``, ``label``, ``l``, ``accuracy``, ``std``.
+        path: the file.
+    """
+    sets = list(dict.fromkeys(group["data"] for group in groups))
+    with _figure((9.5, 4.6 * len(sets))) as figure:
+        panels = figure.subplots(len(sets), 1, squeeze=False)[:, 0]
+        for axes, data in zip(panels, sets, strict=True):
+            rows = [group for group in groups if group["data"] == data]
+            for i, row in enumerate(rows):
+                axes.errorbar(
+                    row["l"],
+                    row["accuracy"],
+                    yerr=row["std"] or None,
+                    fmt=_MARKERS[i // len(_CYCLE) % len(_MARKERS)],
+                    color=_CYCLE[i % len(_CYCLE)],
+                    markersize=7,
+                    capsize=3,
+                    elinewidth=1,
+                    label=f"{row['label']}  {row['accuracy']:.4f}" if i < 24 else None,
+                )
+            # Operators without parameters have l = 0, which a logarithmic axis cannot show.
+            greatest = max(row["l"] for row in rows)
+            if greatest > 100:
+                axes.set_xscale("symlog", linthresh=10, linscale=0.5)
+                least = min(row["l"] for row in rows)
+                axes.set_xlim(0.8 * least if least else -1, 2 * greatest)
+            axes.set_xlabel("l, learnable parameters of the fusion")
+            axes.set_ylabel("test accuracy (mean ± std over seeds)")
+            axes.set_title(f"{data}", loc="left", fontsize=11, fontweight="bold")
+            axes.grid(alpha=0.25)
+            axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
+        figure.savefig(path, format="png")
+
+
+@contextmanager
+def _figure(size: tuple[float, float]) -> Iterator[Figure]:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    style: dict[Any, Any] = {
+        "text.parse_math": False,  # A dollar sign in the name of a class is one.
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": _GREY,
+        "font.size": 10,
+        "font.family": "DejaVu Sans",
+    }
+    # The user's own matplotlib style should not decide what a result looks like.
+    with rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        from matplotlib import rcdefaults, rcParams
+
+        rcdefaults()
+        rcParams.update(style)
+        yield Figure(figsize=size, dpi=130, layout="constrained")
+
+
+def _curve(axes: Axes, x: Sequence[int], y: Sequence[float], color: str, title: str, last: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.plot(x, y, color=color, linewidth=1.8, marker="o" if len(y) < 8 else None)
+    axes.plot(x[-1], y[-1], "o", color=color, markersize=5)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(last, loc="right", fontsize=11, color=color, fontweight="bold")
+    axes.set_xlabel("epoch")
+    axes.grid(alpha=0.25)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _confusion(figure: Figure, axes: Axes, counts: Sequence[Sequence[int]], classes: Sequence[Any]) -> None:
+    import numpy as np
+
+    table = np.asarray(counts)
+    share = table / np.maximum(table.sum(1, keepdims=True), 1)
+    # By share of the true class; the square root makes single errors visible.
+    axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1.15)
+    k = len(classes)
+    if k <= 20:
+        for i, j in zip(*np.nonzero(table), strict=True):
+            axes.text(
+                j,
+                i,
+                str(table[i, j]),
+                ha="center",
+                va="center",
+                fontsize=8 if k <= 12 else 6,
+                color="white" if share[i, j] > 0.4 else "black",
+            )
+    ticks = range(0, k, max(1, -(-k // 20)))
+    labels = [str(classes[i])[:12] for i in ticks]
+    wide = max(map(len, labels)) > 3
+    axes.set_xticks(ticks, labels, rotation=90 if wide else 0, fontsize=8)
+    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    rows = int(table.sum())
+    axes.set_title(f"test part: {rows - int(np.trace(table))} errors in {rows} rows", loc="left", fontsize=11)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)

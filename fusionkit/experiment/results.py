@@ -1,0 +1,256 @@
+"""The files of a run: written under a temporary name and renamed when complete, ``result.json`` last."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import secrets
+import subprocess
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from fusionkit.errors import FusionError, RegistryError
+
+__all__ = [
+    "CURVE",
+    "MODEL",
+    "RESULT",
+    "SCHEMA_VERSION",
+    "provenance",
+    "read_result",
+    "record",
+    "start",
+    "write_atomic",
+    "write_failed",
+    "write_json",
+]
+
+SCHEMA_VERSION = 1
+RESULT, MODEL, CURVE = "result.json", "model.safetensors", "curve.png"
+
+_TEMPORARY = ".partial-"
+
+#: What every run uses besides the distributions of its operators.
+_DISTRIBUTIONS = (
+    "fusionkit",
+    "torch",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+    "lightning-fabric",
+    "safetensors",
+    "hydra-core",
+    "omegaconf",
+    "pluggy",
+    "matplotlib",
+    "rich",
+)
+
+
+def record(cfg: Mapping[str, Any], *, status: Literal["completed", "failed"], **found: Any) -> dict[str, Any]:
+    """Return a result record: every key of the schema, from ``cfg`` where ``found`` does not say.
+
+    Args:
+        cfg: the config of the run; what it lacks becomes None.
+        status: how the run ended.
+        **found: what the run found out; wins over ``cfg``.
+    """
+    fusion, data = _mapping(cfg, "fusion"), _mapping(cfg, "data")
+    fabrication = fusion.get("parameter_fabrication")
+    result: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "status": status,
+        "error": None,
+        "fusion": fusion.get("name"),
+        "fabrication": fabrication.get("name") if isinstance(fabrication, Mapping) else fabrication,
+        "dims": fusion.get("dims"),
+        "data_dims": cfg.get("dims"),
+        "n": fusion.get("n") or cfg.get("n"),
+        "l": None,
+        "parameters": None,
+        "seed": cfg.get("seed"),
+        "metrics": {},
+        "seconds": None,
+        "config_hash": None,
+        "encoder": _mapping(cfg, "model").get("encoder"),
+        "data": {"name": data.get("name")},
+        "classes": None,
+        "confusion": None,
+        "history": None,
+        "config": {key: value for key, value in cfg.items() if key != "hydra"},
+        "provenance": None,
+    }
+    unknown = sorted(set(found) - set(result) - {"error_type", "traceback"})
+    if unknown:
+        raise TypeError(f"a result record has no {', '.join(unknown)}")
+    return {**result, **found}
+
+
+def start(run_dir: Path) -> None:
+    """Make ``run_dir`` ready for a run: what an earlier one left, finished or not, is removed, ``result.json`` first.
+
+    Raises:
+        FusionError: the directory cannot be made or written to.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        for name in (RESULT, MODEL, CURVE):
+            (run_dir / name).unlink(missing_ok=True)
+        for leftover in run_dir.glob(f"{_TEMPORARY}*"):
+            leftover.unlink(missing_ok=True)
+    except OSError as error:
+        raise FusionError(f"The run directory should be writable; found {run_dir}: {error.strerror}.") from error
+
+
+def write_failed(
+    run_dir: Path, cfg: Mapping[str, Any], error: BaseException, seconds: float | None = None
+) -> dict[str, Any]:
+    """Record that a run has failed, and remove what it may have written; return the record.
+
+    Args:
+        run_dir: made if it does not exist.
+        cfg: the config of the run, complete or not.
+        error: why it failed.
+        seconds: how long it took, if known.
+    """
+    start(run_dir)
+    found: dict[str, Any] = {"config_hash": None, "provenance": None}
+    # The record of a failure must not fail because of what the failure is about.
+    with contextlib.suppress(Exception):
+        from fusionkit.config import config_hash
+
+        found["config_hash"] = config_hash(dict(cfg))
+    with contextlib.suppress(Exception):
+        found["provenance"] = provenance(cfg)
+    result = record(
+        cfg,
+        status="failed",
+        error=str(error) or type(error).__name__,
+        error_type=type(error).__name__,
+        traceback="".join(traceback.format_exception(error)),
+        seconds=seconds,
+        **found,
+    )
+    write_json(run_dir / RESULT, result)
+    return result
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON, at once or not at all; NaN and infinities become null, foreign objects their ``str``."""
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` fill a temporary file beside ``path`` (same suffix), then rename it to ``path``."""
+    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}{path.suffix}")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a ``result.json``.
+
+    Raises:
+        FusionError: missing, unreadable, truncated, of another schema version, or not a result; the message says which.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise FusionError(f"{path} should exist; found no such file.") from None
+    except OSError as error:
+        raise FusionError(f"{path} should be readable; found: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise FusionError(f"{path} should be complete JSON; found {error}.") from None
+    if not isinstance(found, dict) or "schema_version" not in found:
+        raise FusionError(f"{path} should be the record of a run, with a schema_version; found none.")
+    if found["schema_version"] != SCHEMA_VERSION:
+        raise FusionError(
+            f"{path} should have the schema version {SCHEMA_VERSION}; found {found['schema_version']!r}, "
+            "written by another release of fusionkit."
+        )
+    if found.get("status") not in ("completed", "failed"):
+        raise FusionError(f"{path} should have the status completed or failed; found {found.get('status')!r}.")
+    return found
+
+
+def provenance(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the result may depend on besides the config: versions, interpreter, machine, git commit."""
+    versions = {}
+    for name in _DISTRIBUTIONS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    import fusionkit
+
+    versions.setdefault("fusionkit", fusionkit.__version__)
+    for kind, name in _operators(cfg):
+        from fusionkit import registry
+
+        with contextlib.suppress(RegistryError):
+            found = registry.resolve(kind, name)
+            versions.setdefault(found.distribution, found.version or "unknown")
+    return {
+        "versions": dict(sorted(versions.items())),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "git": dict(commit) if (commit := git_commit()) else None,
+    }
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> Mapping[str, Any] | None:
+    """Return commit and cleanness of the git checkout in which the program was started; None outside one."""
+
+    def ask(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, timeout=5, check=True, stdin=subprocess.DEVNULL
+        ).stdout.strip()
+
+    try:
+        return {
+            "commit": ask("rev-parse", "HEAD"),
+            "dirty": bool(ask("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _operators(cfg: Mapping[str, Any]) -> Iterator[tuple[Literal["fusion", "fabrication"], str]]:
+    fusion = _mapping(cfg, "fusion")
+    fabrication = fusion.get("parameter_fabrication")
+    name = fabrication.get("name") if isinstance(fabrication, Mapping) else fabrication
+    if isinstance(fusion.get("name"), str):
+        yield "fusion", fusion["name"]
+    if isinstance(name, str):
+        yield "fabrication", name
+
+
+def _mapping(cfg: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = cfg.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)

@@ -1,0 +1,321 @@
+"""The training loop: shuffled batches of data that stay on the device, AdamW, one-cycle rate, label smoothing.
+
+One process or several (``ddp_spawn``) through lightning-fabric, which also handles precision.  The test part is
+measured after every epoch for the learning curve; nothing is selected by it: the model is the one after the last epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fusionkit.errors import ConfigError, FusionError, nearest
+from fusionkit.fusion import check_device
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["History", "Part", "Settings", "train"]
+
+OPTIMIZERS = ("adamw", "adam", "sgd")
+SCHEDULERS = ("onecycle", "constant")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+
+#: Multiply-adds of a step, up to which threads cost more than they gain: much more on a machine that has other work,
+#: where each of thousands of small kernels would wait for the slowest thread.
+_SERIAL_WORK = 2**26
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The group ``train`` of the config, checked.  The values of the recipe stand in ``conf/train/default.yaml``.
+
+    Raises:
+        ConfigError: a value of the wrong type or out of range; the message has its key.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+    scheduler: str = "onecycle"
+    label_smoothing: float = 0.0
+    input_dropout: float = 0.0
+    devices: int = 1
+    precision: str = "32-true"
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> Settings:
+        """Check the node ``train`` of a config."""
+        known = [field.name for field in fields(cls)]
+        for key in node:
+            if key not in known:
+                hint = nearest(str(key), known)
+                raise ConfigError(f"train should have the keys {', '.join(known)}; found {key!r}.{hint}")
+        for key in ("epochs", "batch_size", "lr"):
+            if node.get(key) is None:
+                raise ConfigError(f"train.{key} should be given; found none.")
+        return cls(**node)
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "devices"):
+            value = getattr(self, key)
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"train.{key} should be an integer of at least 1; found {value!r}.")
+        for key, low, high in (
+            ("lr", 0.0, math.inf),
+            ("weight_decay", 0.0, math.inf),
+            ("label_smoothing", 0.0, 1.0),
+            ("input_dropout", 0.0, 1.0),
+        ):
+            value = getattr(self, key)
+            if type(value) not in (int, float) or not low <= value < high:
+                limit = f"at least {low:g}" + (f" and below {high:g}" if high < math.inf else "")
+                raise ConfigError(f"train.{key} should be a number of {limit}; found {value!r}.")
+        for key, known in (("optimizer", OPTIMIZERS), ("scheduler", SCHEDULERS), ("precision", PRECISIONS)):
+            value = getattr(self, key)
+            if value not in known:
+                hint = nearest(str(value), known)
+                raise ConfigError(f"train.{key} should be one of {', '.join(known)}; found {value!r}.{hint}")
+
+
+@dataclass
+class Part:
+    """Standardized views (m, n_i) and classes (m,) of some rows."""
+
+    views: list[Tensor]
+    target: Tensor
+
+    def to(self, device: torch.device) -> Part:
+        """Return the part on ``device``."""
+        return Part([view.to(device) for view in self.views], self.target.to(device))
+
+    def rows(self, index: Tensor) -> Part:
+        """Return the rows at ``index`` (b,)."""
+        return Part([view.index_select(0, index) for view in self.views], self.target.index_select(0, index))
+
+
+@dataclass
+class History:
+    """Learning curves, one value per epoch: mean training loss, accuracy on the test part, learning rate at the end."""
+
+    loss: list[float]
+    accuracy: list[float]
+    lr: list[float]
+
+    def to_json(self) -> dict[str, list[float]]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+def train(
+    network: nn.Module, training: Part, test: Part, settings: Settings, *, device: Any, seed: int, progress: bool = True
+) -> History:
+    """Train ``network`` in place; it ends on the CPU, in evaluation mode.
+
+    Args:
+        network: takes standardized views (b, n_i), returns logits (b, classes).
+        training: the standardized training part.
+        test: the standardized test part, which is only measured.
+        settings: the recipe.
+        device: where to train.
+        seed: of the order of the batches and of dropout; the caller's random state is left as it was.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        ConfigError: a precision or a number of devices that the device does not offer.
+        FusionError: a device that does not exist; a loss that is NaN or infinite, with its epoch.
+    """
+    place = check_device(device) or torch.device("cpu")
+    work = settings.batch_size * sum(parameter.numel() for parameter in network.parameters())
+    with _threads(1 if place.type == "cpu" and work < _SERIAL_WORK else None):
+        state, history = _launch(_fabric(place, settings), network, training, test, settings, seed, progress)
+    network.load_state_dict(state)
+    network.cpu().eval()
+    return history
+
+
+def _fabric(device: torch.device, settings: Settings) -> Fabric:
+    if device.type == "meta":
+        raise ConfigError("device should be one that computes, such as cpu or cuda; found 'meta'.")
+    if settings.precision == "16-mixed" and device.type == "cpu":
+        raise ConfigError("train.precision should be bf16-mixed or a true precision on the cpu; found '16-mixed'.")
+    devices: Any = settings.devices
+    if device.type != "cpu":
+        available = torch.get_device_module(device.type).device_count()
+        first = device.index or 0
+        if first + settings.devices > available:
+            raise ConfigError(
+                f"train.devices should be at most {available - first} from {device} on; found {settings.devices}."
+            )
+        devices = list(range(first, first + settings.devices))
+    from lightning_fabric import Fabric
+
+    return Fabric(
+        accelerator=device.type,
+        devices=devices,
+        strategy="ddp_spawn" if settings.devices > 1 else "auto",
+        precision=settings.precision,  # type: ignore[arg-type]
+    )
+
+
+def _launch(fabric: Fabric, *arguments: Any) -> tuple[dict[str, Tensor], History]:
+    with _quiet():
+        if fabric.world_size == 1:
+            return _fit(fabric, *arguments)
+        found: tuple[dict[str, Tensor], History] = fabric.launch(_fit, *arguments)  # type: ignore[arg-type]
+        return found
+
+
+def _fit(
+    fabric: Fabric, network: nn.Module, training: Part, test: Part, settings: Settings, seed: int, progress: bool
+) -> tuple[dict[str, Tensor], History]:
+    """Train in this process, one of ``fabric.world_size``; importable, so that it can be spawned."""
+    device = fabric.device
+    indices = [] if device.type == "cpu" else [device.index or 0]
+    with torch.random.fork_rng(indices, device_type="cuda" if device.type == "cpu" else device.type):
+        torch.manual_seed(seed + fabric.global_rank)
+        history = _epochs(fabric, network, training.to(device), test.to(device), settings, seed, progress)
+    return {name: tensor.cpu() for name, tensor in network.state_dict().items()}, history
+
+
+def _epochs(
+    fabric: Fabric, network: nn.Module, training: Part, test: Part, settings: Settings, seed: int, progress: bool
+) -> History:
+    m = len(training.target)
+    optimizer = _optimizer(network, settings)
+    total = settings.epochs * math.ceil(m / settings.batch_size)
+    scheduler = _scheduler(optimizer, settings, total)
+    model, optimizer = fabric.setup(network, optimizer)
+    measure = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing, reduction="sum")
+    # The order is drawn on the CPU: the same on every device and in every process.
+    generator = torch.Generator().manual_seed(seed)
+    history = History([], [], [])
+    with _Progress(settings.epochs, enabled=progress and fabric.is_global_zero) as bar:
+        for epoch in range(1, settings.epochs + 1):
+            model.train()
+            total_loss = torch.zeros((), device=fabric.device)
+            order = torch.randperm(m, generator=generator).to(fabric.device)
+            for index in order.split(settings.batch_size):
+                # Processes take every world_size-th row; the mean of their gradients is that of the whole batch.
+                part = training.rows(index[fabric.global_rank :: fabric.world_size])
+                loss = measure(model(part.views), part.target) * (fabric.world_size / len(index))
+                optimizer.zero_grad()
+                fabric.backward(loss)
+                optimizer.step()
+                scheduler.step()
+                total_loss += loss.detach() * (len(index) / m)
+            mean_loss = float(cast(Tensor, fabric.all_reduce(total_loss, reduce_op="mean")))
+            if not math.isfinite(mean_loss):
+                raise FusionError(
+                    f"The training loss should be finite; found {mean_loss} in epoch {epoch} of {settings.epochs}. "
+                    f"A smaller train.lr than {settings.lr:g} may help."
+                )
+            history.loss.append(mean_loss)
+            history.accuracy.append(_accuracy(model, test))
+            history.lr.append(float(scheduler.get_last_lr()[0]))
+            bar.update(epoch, mean_loss, history.accuracy[-1])
+    return history
+
+
+@torch.no_grad()
+def _accuracy(model: nn.Module, part: Part) -> float:
+    model.eval()
+    return float((model(part.views).argmax(-1) == part.target).double().mean())
+
+
+def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        # Biases and gains are no matrices: decay would only shift them.
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True)
+    cls = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return cls(groups, lr=settings.lr, fused=True)
+
+
+def _scheduler(
+    optimizer: torch.optim.Optimizer, settings: Settings, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if settings.scheduler == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute with ``count`` threads; None leaves their number alone."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep lightning-fabric's notes about devices and precision off the screen."""
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning_fabric")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class _Progress:
+    """A bar with loss, accuracy and time left on a terminal; elsewhere a line after each fifth of the epochs."""
+
+    def __init__(self, epochs: int, *, enabled: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.epochs, self.enabled = epochs, enabled
+        self.lines = enabled and not sys.stderr.isatty()
+        self.bar = Progress(
+            TextColumn("epoch"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("accuracy {task.fields[accuracy]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=Console(stderr=True),
+            disable=not enabled or self.lines,
+        )
+        self.task = self.bar.add_task("", total=epochs, loss="-", accuracy="-")
+
+    def __enter__(self) -> _Progress:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def update(self, epoch: int, loss: float, accuracy: float) -> None:
+        """Show the state after ``epoch``."""
+        self.bar.update(self.task, completed=epoch, loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}")
+        if self.lines and epoch * 5 // self.epochs > (epoch - 1) * 5 // self.epochs:
+            print(f"epoch {epoch}/{self.epochs}  loss {loss:.4f}  accuracy {accuracy:.4f}", file=sys.stderr, flush=True)
