@@ -7,7 +7,8 @@ sweep, each of its jobs (also in the workers of a launcher, to which the loader 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,9 +91,18 @@ class CheckingLoader(ConfigLoaderImpl):
 
     def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         """Compose and check; every error is one sentence."""
-        overrides = kwargs["overrides"] if "overrides" in kwargs else args[1]
-        try:
+        with self._worded(kwargs.get("overrides", args[1] if len(args) > 1 else [])):
             return super().load_configuration(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def _load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+        # Hydra 1.4 calls this one directly.
+        with self._worded(kwargs.get("overrides", args[1] if len(args) > 1 else [])):
+            return super()._load_configuration(*args, **kwargs)  # type: ignore[no-any-return, misc, unused-ignore]
+
+    @contextmanager
+    def _worded(self, overrides: Sequence[str]) -> Iterator[None]:
+        try:
+            yield
         except CompositionError:
             raise
         except Exception as error:
@@ -103,15 +113,11 @@ class CheckingLoader(ConfigLoaderImpl):
         for override in sweep_overrides:
             if override.lstrip("+~").startswith(("hydra.", "hydra/", "hydra=", "hydra@")):
                 raise CompositionError(f"A sweep should not change the hydra node; found {override!r}.")
-        try:
+        with self._worded(sweep_overrides):
             cfg: DictConfig = super().load_sweep_config(master_config, sweep_overrides)
             if _sweeps_device(master_config) and interpolations.raw(cfg)["hydra"]["sweep"]["subdir"] == RUN_NAME:
                 cfg.hydra.sweep.subdir = RUN_NAME_AND_DEVICE
             return cfg
-        except CompositionError:
-            raise
-        except Exception as error:
-            raise CompositionError(explain(error, self, list(sweep_overrides))) from error
 
     def get_mode(self, config_name: str | None, overrides: list[str], parsed_overrides: Any = None) -> Any:
         """Return the mode that the primary config or the command line sets (Hydra 1.4 only)."""
@@ -244,6 +250,7 @@ def search_path(config_path: str | None = None, config_dir: str | None = None) -
 def prepare() -> None:
     """Set up in this process what composition needs: version base (Hydra 1.3), resolvers, the config source."""
     import hydra
+    import omegaconf
     from hydra import version
     from hydra.core.utils import setup_globals
 
@@ -252,7 +259,11 @@ def prepare() -> None:
     setup_globals()
     from fusionkit.config.run_name import run_name
 
-    OmegaConf.register_new_resolver("fusionkit.run_name", run_name, replace=True)
+    if not OmegaConf.has_resolver("fusionkit.run_name"):
+        # OmegaConf 2.4 renamed it; before, that name belonged to something older.
+        old = omegaconf.__version__.startswith("2.3")
+        register: Any = OmegaConf.register_new_resolver if old else OmegaConf.register_resolver
+        register("fusionkit.run_name", run_name)
     source.register()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from fusionkit.errors import ConfigError, RegistryError, nearest
@@ -10,7 +11,7 @@ from fusionkit.errors import ConfigError, RegistryError, nearest
 if TYPE_CHECKING:
     from fusionkit.config.composition import CheckingLoader
 
-__all__ = ["explain"]
+__all__ = ["explain", "unknown_key"]
 
 
 def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) -> str:
@@ -27,7 +28,7 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
     if isinstance(error, ConfigError | RegistryError):
         return str(error.args[0] if error.args else error)
     if isinstance(error, OverrideParseException):
-        reason = error.message.strip().splitlines()[0]
+        reason = error.message.strip().splitlines()[0].rstrip('.')
         return f"An override should have the form key=value; found {error.override!r} ({reason})."
     if isinstance(error, MissingConfigException):
         return _missing_config(error, loader)
@@ -47,6 +48,9 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
         return (
             f"{key} should be one value in a single run; found {values!r}.  Add -m to sweep over it, or write {key}=[...] for a list."
         )
+    null = re.match(r"Config group override must be a string or a list. Got (\w+)", text)
+    if null:
+        return f"A group should be set to the name of one of its options; found {null[1].replace('NoneType', 'null')}."
     mandatory = re.match(r"You must specify '([^']+)'", text)
     if mandatory:
         options = ", ".join(line.strip() for line in text.splitlines()[2:])
@@ -58,6 +62,25 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
         detail = next((str(one).strip().splitlines()[0] for one in _causes(error) if str(one)), "")
         return f"{_one_line(text)}: {detail}." if detail else f"{_one_line(text)}."
     return f"{_one_line(text).rstrip('.')}."
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """Return the sentence for a key that does not exist; ``known`` are the dotted keys beside it, or beside one above it."""
+    known = list(known)
+    parent = known[0].rpartition(".")[0] if known else ""
+    rest = key[len(parent) + 1 :] if parent else key
+    wrong, dot, below = rest.partition(".")
+    names = [name.rpartition(".")[2] for name in known]
+    guesses = [f"{parent}.{guess}{dot}{below}" if parent else f"{guess}{dot}{below}" for guess in _nearest(wrong, names)]
+    if guesses:
+        return f"There is no key {key!r}. Did you mean {' or '.join(map(repr, guesses))}?"
+    return f"There is no key {key!r}.  Known are {', '.join(known)}." if known else f"There is no key {key!r}."
+
+
+def _nearest(name: str, known: list[str]) -> list[str]:
+    from difflib import get_close_matches
+
+    return get_close_matches(name, known, n=3, cutoff=0.6)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -138,11 +161,9 @@ def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
         finally:
             loader.level = level
     if not known:
-        known = _groups(loader)
+        known, parent = _groups(loader), ""
     known = [name for name in known if not name.rpartition(".")[2].startswith("_") and name != "hydra"]
-    where = f" in {parent}" if parent and parent != key else ""
-    guess = nearest(key, known)
-    return f"There is no key {key!r}.{guess}" if guess else f"There is no key {key!r}{where}.  Known are {', '.join(known)}."
+    return unknown_key(key, known)
 
 
 def _sets(line: str, key: str) -> bool:

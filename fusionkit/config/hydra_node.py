@@ -19,8 +19,13 @@ from fusionkit.errors import ConfigError
 
 __all__ = ["check_hydra", "check_search_path"]
 
-#: Output paths: as in fusionkit's own config.yaml, or from the command line.
-PATHS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir")
+#: Output paths, with Hydra's defaults: those, or as in fusionkit's own config.yaml, or from the command line.
+PATHS = {
+    "hydra.run.dir": "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S}",
+    "hydra.sweep.dir": "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}",
+    "hydra.sweep.subdir": "${hydra.job.num}",
+    "hydra.output_subdir": ".hydra",
+}
 _LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
 _INSIDE = re.compile(r"\$\{hydra\.runtime\.output_dir\}/[A-Za-z0-9_][\w.-]*")
 _SIMPLE = re.compile(r"[A-Za-z0-9_][\w.-]*")
@@ -134,10 +139,10 @@ def _select(node: Mapping[str, Any], key: str) -> Any:
 
 
 def _check_paths(node: Mapping[str, Any], command_line: Sequence[str]) -> None:
-    for key in PATHS:
+    for key, default in PATHS.items():
         found = _select(node, key)
-        trusted = ".hydra" if key == "hydra.output_subdir" else _select(_own(), key)
-        if found != trusted and found is not None and not covered(key, command_line):
+        trusted = _select(_own(), key) or default
+        if found not in (None, "???", trusted, default) and not covered(key, command_line):
             raise ConfigError(f"{key} should be {trusted!r} or stand on the command line; found {found!r} in a config.")
 
 

@@ -10,15 +10,19 @@ from fusionkit.errors import ConfigError, FusionError
 __all__ = ["preflight"]
 
 
-def preflight(cfg: Mapping[str, Any]) -> None:
+def preflight(cfg: Mapping[str, Any], fabrication_of_group: bool = True) -> None:
     """Check the device and that fusion and fabrication go together.
+
+    Args:
+        cfg: checked, resolved, plain.
+        fabrication_of_group: whether the fusion takes its fabrication from the group, by reference.
 
     Raises:
         FusionError: there is no such device.
         ConfigError: a fabrication was chosen for a fusion that does not take one, or that fixes its own.
     """
     _check_device(str(cfg["device"]))
-    _check_fabrication(cfg)
+    _check_fabrication(cfg, fabrication_of_group)
 
 
 def _check_device(name: str) -> None:
@@ -34,16 +38,16 @@ def _check_device(name: str) -> None:
         raise FusionError("device should be one that computes; found 'meta'.")
 
 
-def _check_fabrication(cfg: Mapping[str, Any]) -> None:
+def _check_fabrication(cfg: Mapping[str, Any], fabrication_of_group: bool) -> None:
     chosen = cfg["fabrication"]
-    if chosen == {"name": "dense"} or chosen.get("name") == "dense":
+    if chosen["name"] == "dense":
         return
     fusion = cfg["fusion"]
     if "parameter_fabrication" not in fusion:
         raise ConfigError(
             f"fabrication should be dense, because the fusion {fusion['name']!r} takes none; found {chosen['name']!r}."
         )
-    if fusion["parameter_fabrication"] != chosen:
+    if not fabrication_of_group:
         own = fusion["parameter_fabrication"]
         name = own.get("name") if isinstance(own, Mapping) else own
         raise ConfigError(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from fusionkit.config.explain import unknown_key
 from fusionkit.config.nodes import Kind
 from fusionkit.config.paths import conf_dir, plugin_folders
 from fusionkit.config.safe import CONTROL_KEYS, join, refusal
@@ -154,9 +155,7 @@ def _mapping(cfg: Mapping[str, Any], group: str) -> Mapping[str, Any]:
 def _unknown(key: str, known: Iterable[str]) -> ConfigError:
     """Return the error for a key that does not exist beside ``known`` (names, not dotted)."""
     parent = key.rpartition(".")[0]
-    names = [join(parent, name) for name in known]
-    guess = nearest(key, names) or f"  Known are {', '.join(names)}."
-    return ConfigError(f"There is no key {key!r}.{guess}")
+    return ConfigError(unknown_key(key, [join(parent, name) for name in known]))
 
 
 def _apply(key: str, value: Any, default: Any, deep: bool) -> None:

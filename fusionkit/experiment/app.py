@@ -34,6 +34,7 @@ class Outcome(NamedTuple):
     """How one job of a sweep ended."""
 
     directory: str
+    number: int
     status: str
     error: str | None
     overrides: tuple[str, ...]
@@ -62,7 +63,8 @@ class Job:
         overrides = tuple(hydra.overrides.task)
         result: Mapping[str, Any] | None = None
         error: BaseException | None = None
-        self._note(Outcome(str(run_dir), "started", None, overrides))
+        number = 0 if self.sweep is None else int(hydra.job.num)
+        self._note(Outcome(str(run_dir), number, "started", None, overrides))
         try:
             result = self._run(task, run_dir)
         except KeyboardInterrupt:
@@ -71,7 +73,7 @@ class Job:
             error = raised
         status = "failed" if error is not None else str((result or {}).get("status"))
         message = _sentence(error) if error is not None else (result or {}).get("error")
-        self._note(Outcome(str(run_dir), status, message, overrides))
+        self._note(Outcome(str(run_dir), number, status, message, overrides))
         if status != "completed":
             self.error = error if error is not None else FusionError(str(message))
             if self.sweep is not None:
@@ -84,6 +86,7 @@ class Job:
 
         cfg: dict[str, Any] = {}
         try:
+            from fusionkit.config import interpolations
             from fusionkit.config.composition import plain_config
             from fusionkit.config.preflight import preflight
             from fusionkit.config.schema import validate
@@ -93,7 +96,9 @@ class Job:
             done = _completed(cfg, run_dir) if self.sweep is not None else None
             if done is not None:
                 return done
-            preflight(cfg)
+            # A preset, or an override, writes its fabrication out instead of referring to the group.
+            written = interpolations.raw(task)["fusion"].get("parameter_fabrication")
+            preflight(cfg, fabrication_of_group=written == "${fabrication}")
             from fusionkit.experiment.run import run_job
 
             return run_job(cfg, run_dir)
@@ -110,7 +115,7 @@ class Job:
             return
         folder = Path(self.sweep)
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{Path(outcome.directory).name}.json"
+        file = folder / f"{outcome.number}.json"
         temporary = folder / f".{file.name}.{os.getpid()}"
         temporary.write_text(json.dumps(outcome._asdict()), encoding="utf-8")
         temporary.replace(file)
@@ -303,14 +308,14 @@ def _multirun(hydra: Any, name: str, overrides: list[str]) -> int:
 def _collect(folder: Path) -> list[Outcome]:
     """Read and remove what the jobs of a sweep left."""
     found = []
-    for file in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+    for file in folder.glob("*.json") if folder.is_dir() else ():
         content = json.loads(file.read_text(encoding="utf-8"))
         found.append(Outcome(**{**content, "overrides": tuple(content["overrides"])}))
         file.unlink()
     for empty in (folder, folder.parent):
         if empty.is_dir() and not any(empty.iterdir()):
             empty.rmdir()
-    return found
+    return sorted(found, key=lambda outcome: outcome.number)
 
 
 def _tidy(sweep_dir: Path, existed: bool, had_yaml: bool) -> None:
