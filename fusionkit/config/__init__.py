@@ -68,8 +68,8 @@ def compose(overrides: list[str] | None = None) -> dict[str, Any]:
 def config_hash(cfg: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that name the experiment ``cfg`` describes.
 
-    The order of keys, the device and the ``hydra`` node do not matter; a data file counts by its content, and the versions
-    of the distributions of the operators count.
+    The order of keys, the device and the ``hydra`` node do not matter.  A data file counts by its content; the
+    versions of the operators' distributions count.
     """
     from fusionkit.config.hashing import config_hash as implementation
 

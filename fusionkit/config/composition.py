@@ -1,7 +1,8 @@
 """Composition by Hydra, with every config checked while it is loaded and once it is composed, before Hydra acts on it.
 
-The checks sit in the config loader, because everything passes through it on both lines of Hydra: single runs, the master config of a
-sweep, each of its jobs (also in the workers of a launcher, to which the loader is sent), ``--cfg``, ``--info`` and completion.
+The checks sit in the config loader, because everything passes through it on both lines of Hydra: single runs, the
+master config of a sweep, each of its jobs (also in the workers of a launcher, to which the loader is sent),
+``--cfg``, ``--info`` and completion.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
@@ -57,7 +58,7 @@ class CheckingRepository(ConfigRepository):
         defaults = tree.get("defaults") if isinstance(tree, dict) else None
         if isinstance(defaults, str):
             raise ConfigError(f"defaults of {config_path} should be a list; found {defaults!r}.")
-        return super()._extract_defaults_list(config_path, cfg)  # type: ignore[no-any-return]
+        return super()._extract_defaults_list(config_path, cfg)
 
     def _package(self, config_path: str) -> str:
         from hydra.core.object_type import ObjectType
@@ -92,12 +93,13 @@ class CheckingLoader(ConfigLoaderImpl):
     def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         """Compose and check; every error is one sentence."""
         with self._worded(kwargs.get("overrides", args[1] if len(args) > 1 else [])):
-            return super().load_configuration(*args, **kwargs)  # type: ignore[no-any-return]
+            return super().load_configuration(*args, **kwargs)
 
     def _load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         # Hydra 1.4 calls this one directly.
         with self._worded(kwargs.get("overrides", args[1] if len(args) > 1 else [])):
-            return super()._load_configuration(*args, **kwargs)  # type: ignore[no-any-return, misc, unused-ignore]
+            cfg: DictConfig = cast(Any, super())._load_configuration(*args, **kwargs)
+            return cfg
 
     @contextmanager
     def _worded(self, overrides: Sequence[str]) -> Iterator[None]:
@@ -122,8 +124,8 @@ class CheckingLoader(ConfigLoaderImpl):
     def get_mode(self, config_name: str | None, overrides: list[str], parsed_overrides: Any = None) -> Any:
         """Return the mode that the primary config or the command line sets (Hydra 1.4 only)."""
         if parsed_overrides is None:
-            parsed_overrides = self.parse_overrides(config_name, overrides)
-        return super().get_mode(config_name, overrides, parsed_overrides)
+            parsed_overrides = cast(Any, self).parse_overrides(config_name, overrides)
+        return cast(Any, super()).get_mode(config_name, overrides, parsed_overrides)
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Override], repo: Any) -> None:
         for override in parsed_overrides:
@@ -133,7 +135,9 @@ class CheckingLoader(ConfigLoaderImpl):
         self._parsed = list(parsed_overrides)
         if config_name is not None:
             loaded = repo.load_config(config_path=config_name)
-            hydra = interpolations.raw(loaded.config).get("hydra") if loaded and OmegaConf.is_dict(loaded.config) else None
+            hydra = (
+                interpolations.raw(loaded.config).get("hydra") if loaded and OmegaConf.is_dict(loaded.config) else None
+            )
             if isinstance(hydra, dict):
                 check_search_path(hydra.get("searchpath"))
             elif hydra is not None:
@@ -173,7 +177,9 @@ def _sweeps_device(master_config: DictConfig) -> bool:
     hydra = interpolations.raw(master_config)["hydra"]
     params = (hydra.get("sweeper") or {}).get("params") or {}
     lines = [*hydra["overrides"]["task"], *(f"{key}={value}" for key, value in params.items())]
-    parsed = OverridesParser.create().parse_overrides([line for line in lines if line.lstrip("+").startswith("device=")])
+    parsed = OverridesParser.create().parse_overrides(
+        [line for line in lines if line.lstrip("+").startswith("device=")]
+    )
     return any(override.is_sweep_override() for override in parsed)
 
 

@@ -23,12 +23,12 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
         overrides: the command line, to look up what an unknown key could have meant.
     """
     from hydra.errors import MissingConfigException, OverrideParseException
-    from yaml import YAMLError
+    from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
     if isinstance(error, ConfigError | RegistryError):
         return str(error.args[0] if error.args else error)
     if isinstance(error, OverrideParseException):
-        reason = error.message.strip().splitlines()[0].rstrip('.')
+        reason = error.message.strip().splitlines()[0].rstrip(".")
         return f"An override should have the form key=value; found {error.override!r} ({reason})."
     if isinstance(error, MissingConfigException):
         return _missing_config(error, loader)
@@ -46,7 +46,8 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
     if ambiguous:
         key, _, values = ambiguous[1].partition("=")
         return (
-            f"{key} should be one value in a single run; found {values!r}.  Add -m to sweep over it, or write {key}=[...] for a list."
+            f"{key} should be one value in a single run; found {values!r}.  "
+            f"Add -m to sweep over it, or write {key}=[...] for a list."
         )
     null = re.match(r"Config group override must be a string or a list. Got (\w+)", text)
     if null:
@@ -65,13 +66,20 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """Return the sentence for a key that does not exist; ``known`` are the dotted keys beside it, or beside one above it."""
+    """Return the sentence for a key that does not exist.
+
+    Args:
+        key: the dotted key.
+        known: the dotted keys beside it, or beside the first part of it that does not exist.
+    """
     known = list(known)
     parent = known[0].rpartition(".")[0] if known else ""
     rest = key[len(parent) + 1 :] if parent else key
     wrong, dot, below = rest.partition(".")
     names = [name.rpartition(".")[2] for name in known]
-    guesses = [f"{parent}.{guess}{dot}{below}" if parent else f"{guess}{dot}{below}" for guess in _nearest(wrong, names)]
+    guesses = [
+        f"{parent}.{guess}{dot}{below}" if parent else f"{guess}{dot}{below}" for guess in _nearest(wrong, names)
+    ]
     if guesses:
         return f"There is no key {key!r}. Did you mean {' or '.join(map(repr, guesses))}?"
     return f"There is no key {key!r}.  Known are {', '.join(known)}." if known else f"There is no key {key!r}."
@@ -104,7 +112,11 @@ def _missing_config(error: Any, loader: CheckingLoader) -> str:
     if not group:
         return f"There should be a primary config {path!r} in the config folders; found none."
     # A qualified name contains a slash itself.
-    if group not in ("fusion", "fabrication") and group.split("/")[0] in ("fusion", "fabrication") and not error.options:
+    if (
+        group not in ("fusion", "fabrication")
+        and group.split("/")[0] in ("fusion", "fabrication")
+        and not error.options
+    ):
         kind, _, below = group.partition("/")
         if loader.repository.group_exists(kind) and not loader.repository.group_exists(group):
             group, name = kind, f"{below}/{name}"
@@ -151,11 +163,17 @@ def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
     if len(rest) < len(overrides):
         level, loader.level = loader.level, "safety"
         try:
-            cfg = loader.load_configuration(config_name="config", overrides=rest, run_mode=RunMode.RUN, from_shell=False)
+            cfg = loader.load_configuration(
+                config_name="config", overrides=rest, run_mode=RunMode.RUN, from_shell=False
+            )
             while parent and not known:
                 parent = parent.rpartition(".")[0]
                 node = OmegaConf.select(cfg, parent) if parent else cfg
-                known = [f"{parent}.{name}" if parent else str(name) for name in node] if OmegaConf.is_dict(node) else []
+                known = (
+                    [f"{parent}.{name!s}" if parent else str(name) for name in map(str, node)]
+                    if OmegaConf.is_dict(node)
+                    else []
+                )
         except (ConfigError, HydraException, OmegaConfBaseException):
             known = []
         finally:

@@ -25,10 +25,13 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
         plain["fusion"] = {name: value for name, value in fusion.items() if name != "device"}
     data = plain.get("data")
     digest = file_digest(data.get("path")) if isinstance(data, Mapping) else None
-    if digest is not None:
+    if isinstance(data, Mapping) and digest is not None:
         # The widths follow from the file, whether or not they are filled in already.
         plain.pop("dims", None)
-        plain["data"] = {**{name: value for name, value in data.items() if name not in ("path", "dims")}, "digest": digest}
+        plain["data"] = {
+            **{name: value for name, value in data.items() if name not in ("path", "dims")},
+            "digest": digest,
+        }
         if isinstance(plain.get("fusion"), Mapping):
             plain["fusion"] = {name: value for name, value in plain["fusion"].items() if name != "dims"}
     content = {"config": plain, "versions": sorted(_versions(plain))}

@@ -1,8 +1,8 @@
 """What may stand in the ``hydra`` node of a configuration.
 
-Hydra itself calls what stands there: callbacks, launchers, sweepers and the factories of Python's logging; it writes where its paths
-point, and sets environment variables.  The node is checked as it is written, unresolved, before Hydra looks at it: in its dangerous
-parts nothing may be interpolated, so what was checked is what is used.
+Hydra itself calls what stands there: callbacks, launchers, sweepers and the factories of Python's logging; it writes
+where its paths point, and sets environment variables.  The node is checked as it is written, unresolved, before Hydra
+looks at it: in its dangerous parts nothing may be interpolated, so what was checked is what is used.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _SECTIONS = frozenset(
 )
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
-#: Text that a config may set for a launcher or a sweeper; every other text there may name a command, a file or a host, and has to
-#: be the plugin's own default or stand on the command line.
+#: Text that a config may set for a launcher or a sweeper; every other text there may name a command, a file or a
+#: host, and has to be the plugin's own default or stand on the command line.
 _PLAIN_TEXT = frozenset(
     {
         "hydra.launcher.backend",
@@ -112,7 +112,9 @@ def check_search_path(entries: object) -> None:
         if not isinstance(entry, str) or "${" in entry:
             raise ConfigError(f"{key} should be the path of a folder, written out; found {entry!r}.")
         if "://" in entry and not entry.startswith("file://"):
-            raise ConfigError(f"{key} should be the path of a folder (only the command line may name a package); found {entry!r}.")
+            raise ConfigError(
+                f"{key} should be the path of a folder (only the command line may name a package); found {entry!r}."
+            )
 
 
 def covered(key: str, command_line: Sequence[str]) -> bool:
@@ -122,7 +124,7 @@ def covered(key: str, command_line: Sequence[str]) -> bool:
 
 @lru_cache(maxsize=1)
 def _own() -> dict[str, Any]:
-    import yaml
+    import yaml  # type: ignore[import-untyped, unused-ignore]
 
     text = (conf_dir() / "config.yaml").read_text(encoding="utf-8")
     own: dict[str, Any] = yaml.safe_load(text)["hydra"]
@@ -206,7 +208,10 @@ def _check_logging(section: object, key: str, command_line: Sequence[str]) -> No
         _only(entry, {"name"}, f"{key}.filters.{name}")
     for name, handler in _members(section, "handlers", key):
         _check_handler(handler, f"{key}.handlers.{name}", command_line)
-    for name, logger in (*_members(section, "loggers", key), *_members({"root": {"": section.get("root")}}, "root", key)):
+    for name, logger in (
+        *_members(section, "loggers", key),
+        *_members({"root": {"": section.get("root")}}, "root", key),
+    ):
         _only(logger, {"level", "propagate", "handlers", "filters"}, f"{key}.loggers.{name}" if name else f"{key}.root")
     for here, text in leaves(section, key):
         name = here.rpartition(".")[2]
@@ -232,7 +237,8 @@ def _check_handler(handler: Mapping[str, Any], key: str, command_line: Sequence[
         return
     if not isinstance(file, str) or not (file == _LOG_FILE or _INSIDE.fullmatch(file)):
         raise ConfigError(
-            f"{key}.filename should be inside ${{hydra.runtime.output_dir}} or stand on the command line; found {file!r}."
+            f"{key}.filename should be inside ${{hydra.runtime.output_dir}} or stand on the command line; "
+            f"found {file!r}."
         )
 
 
@@ -251,11 +257,13 @@ def _members(section: Mapping[str, Any], name: str, key: str) -> list[tuple[str,
 def _only(node: Mapping[str, Any], known: frozenset[str] | set[str], key: str) -> None:
     for name, value in node.items():
         if name not in known:
-            raise ConfigError(f"{join(key, name)} should not be in a config, only {', '.join(sorted(known))}; found {value!r}.")
+            raise ConfigError(
+                f"{join(key, name)} should not be in a config, only {', '.join(sorted(known))}; found {value!r}."
+            )
 
 
 def _check_plugin(node: object, role: str, choices: Mapping[str, Any], command_line: Sequence[str]) -> None:
-    """Check a launcher or a sweeper: a class that Hydra's discovery lists, and no text that could name something to run."""
+    """Check a launcher or a sweeper: a class that Hydra discovers, and no text that may name something to run."""
     key = f"hydra.{role}"
     if node is None or node == "???":
         return
@@ -267,8 +275,8 @@ def _check_plugin(node: object, role: str, choices: Mapping[str, Any], command_l
         raise ConfigError(f"{key}._target_ should be one of {', '.join(sorted(known))}; found {target!r}.")
     if role == "launcher" and extra_names() and not str(target).endswith(".BasicLauncher"):
         raise ConfigError(
-            f"{key}._target_ should be the basic launcher, because what fusionkit.config.allow permits in this process does not "
-            f"reach its workers; found {target!r}."
+            f"{key}._target_ should be the basic launcher, because what fusionkit.config.allow permits in this process "
+            f"does not reach other processes; found {target!r}."
         )
     default = _plugin_default(role, choices.get(f"hydra/{role}"))
     _check_nested(node, key, default)
@@ -277,9 +285,11 @@ def _check_plugin(node: object, role: str, choices: Mapping[str, Any], command_l
             continue
         if text == _lookup(default, here, key):
             continue
-        if here.endswith("sampler._target_") or (here in _PLAIN_TEXT or here.startswith(_SWEPT)) and "${" not in text:
+        if here.endswith("sampler._target_") or ("${" not in text and (here in _PLAIN_TEXT or here.startswith(_SWEPT))):
             continue
-        raise ConfigError(f"{here} should be the plugin's default or stand on the command line; found {text!r} in a config.")
+        raise ConfigError(
+            f"{here} should be the plugin's default or stand on the command line; found {text!r} in a config."
+        )
 
 
 def _check_nested(node: Mapping[str, Any], key: str, default: object) -> None:
@@ -314,7 +324,7 @@ def _check_sampler(node: Mapping[str, Any], key: str) -> None:
 @lru_cache(maxsize=1)
 def _optuna_samplers() -> dict[str, type]:
     try:
-        from optuna import samplers
+        from optuna import samplers  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         return {}
     return {

@@ -43,48 +43,57 @@ def check_text(text: str, key: str) -> None:
         raise ConfigError(f"{key} should be a valid interpolation; found {text!r} ({error}).") from error
     problem = _problem(tree)
     if problem:
-        raise ConfigError(f"{key} should use only plain references and {', '.join(sorted(RESOLVERS))}; found {problem} in {text!r}.")
+        raise ConfigError(
+            f"{key} should use only plain references and {', '.join(sorted(RESOLVERS))}; found {problem} in {text!r}."
+        )
 
 
-def _problem(tree: Any) -> str | None:
+def _problem(node: Any) -> str | None:
     """Return what is not permitted below a node of the grammar's parse tree, or None."""
     from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser as Grammar
 
-    if isinstance(tree, Grammar.InterpolationNodeContext):
-        computed = _first_interpolation(tree)
-        return f"the computed reference {tree.getText()!r}" if computed else None
-    if isinstance(tree, Grammar.InterpolationResolverContext):
-        name = tree.resolverName()
-        if _first_interpolation(name):
-            return f"the computed resolver name {name.getText()!r}"
-        if name.getText() not in RESOLVERS:
-            return f"the resolver {name.getText()!r}"
-        sequence = tree.sequence()
-        elements = list(sequence.element()) if sequence is not None else []
-        for position, element in enumerate(elements):
-            if not _first_interpolation(element):
-                continue
-            # A default is the only argument that may come from elsewhere in the config.
-            if name.getText() != "oc.select" or position == 0:
-                return f"the computed argument {element.getText()!r}"
-            problem = _problem(element)
-            if problem:
-                return problem
-        return None
-    for child in getattr(tree, "children", None) or []:
+    if isinstance(node, Grammar.InterpolationNodeContext):
+        return f"the computed reference {_text(node)!r}" if _computed(node) else None
+    if isinstance(node, Grammar.InterpolationResolverContext):
+        return _problem_of_resolver(node)
+    for child in getattr(node, "children", None) or []:
         problem = _problem(child)
         if problem:
             return problem
     return None
 
 
-def _first_interpolation(tree: Any) -> bool:
+def _problem_of_resolver(node: Any) -> str | None:
+    name = node.resolverName()
+    if _computed(name):
+        return f"the computed resolver name {_text(name)!r}"
+    if _text(name) not in RESOLVERS:
+        return f"the resolver {_text(name)!r}"
+    sequence = node.sequence()
+    for position, element in enumerate(sequence.element() if sequence is not None else []):
+        if not _computed(element):
+            continue
+        # A default is the only argument that may come from elsewhere in the config.
+        if _text(name) != "oc.select" or position == 0:
+            return f"the computed argument {_text(element)!r}"
+        problem = _problem(element)
+        if problem:
+            return problem
+    return None
+
+
+def _computed(node: Any) -> bool:
+    """Whether there is an interpolation below a node."""
     from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser as Grammar
 
     return any(
-        isinstance(child, Grammar.InterpolationContext) or _first_interpolation(child)
-        for child in getattr(tree, "children", None) or []
+        isinstance(child, Grammar.InterpolationContext) or _computed(child)
+        for child in getattr(node, "children", None) or []
     )
+
+
+def _text(node: Any) -> str:
+    return str(node.getText())
 
 
 def leaves(tree: object, key: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
@@ -166,6 +175,8 @@ def to_plain(value: Any, key: str) -> Any:
         raise ConfigError(f"{error.full_key or key} should refer to a value; found one that is missing.") from error
     except OmegaConfBaseException as error:
         first = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{getattr(error, 'full_key', None) or key} should lead to a value; found: {first}.") from error
+        raise ConfigError(
+            f"{getattr(error, 'full_key', None) or key} should lead to a value; found: {first}."
+        ) from error
     except RecursionError as error:
         raise ConfigError(f"{key} should not refer to itself; found a circle of interpolations.") from error

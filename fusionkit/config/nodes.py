@@ -125,7 +125,7 @@ def _annotation(annotation: Any) -> str:
 
 
 def _yaml(value: Any) -> str | None:
-    """Return ``value`` on one line of YAML (of which JSON is a part); None if it is not plain or would be interpolated."""
+    """Return ``value`` on one line of YAML, or None if it is not plain or would be interpolated."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError):
@@ -134,7 +134,11 @@ def _yaml(value: Any) -> str | None:
         return None
     # JSON's 1e-05 would be text to YAML.
     text = re.sub(r"(?<![\w.\"])(-?\d+)(e[+-]?\d+)\b", r"\1.0\2", text)
-    return text[1:-1] if isinstance(value, str) and re.fullmatch(r"[a-z_][a-z0-9_]*", value) and value not in _WORDS else text
+    return (
+        text[1:-1]
+        if isinstance(value, str) and re.fullmatch(r"[a-z_][a-z0-9_]*", value) and value not in _WORDS
+        else text
+    )
 
 
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})

@@ -33,7 +33,7 @@ def plugin_folders() -> list[tuple[str, str]]:
 
 
 def as_file(path: str) -> str:
-    """Return ``pkg://a.b`` as ``file:///.../a/b`` when that is a folder, found without importing anything; else ``path``."""
+    """Return ``pkg://a.b`` as ``file:///.../a/b`` if that is a folder, found without importing; else ``path``."""
     folder = folder_of(path)
     return path if folder is None else f"file://{folder}"
 

@@ -51,6 +51,6 @@ def _check_fabrication(cfg: Mapping[str, Any], fabrication_of_group: bool) -> No
         own = fusion["parameter_fabrication"]
         name = own.get("name") if isinstance(own, Mapping) else own
         raise ConfigError(
-            f"fabrication should be left at dense, because this fusion fixes its own, {name!r}; found {chosen['name']!r}.  "
-            "fusion=parameterized_concatenation takes any."
+            f"fabrication should be left at dense, because this fusion fixes its own, {name!r}; "
+            f"found {chosen['name']!r}.  fusion=parameterized_concatenation takes any."
         )

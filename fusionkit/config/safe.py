@@ -1,7 +1,8 @@
 """What a config may build.
 
-Hydra calls whatever ``_target_`` names.  Here a target is looked up in a fixed table: fusionkit's own factories and classes of
-``torch.nn`` and ``torch.optim`` that do nothing but compute.  Nothing is imported because a config names it.
+Hydra calls whatever ``_target_`` names.  Here a target is looked up in a fixed table: fusionkit's own factories, and
+classes of ``torch.nn`` and ``torch.optim`` that do nothing but compute.  Nothing is imported because a config names
+it.
 """
 
 from __future__ import annotations
@@ -17,15 +18,21 @@ __all__ = ["CONTROL_KEYS", "FACTORIES", "allow", "allowed_name", "build", "check
 #: The targets that build operators, by registry key.
 FACTORIES = frozenset({"fusionkit.create", "fusionkit.create_fabrication"})
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 #: Classes that compute on their input and neither call nor import what their arguments name.
-TORCH_NN = frozenset(
-    (
-        "AlphaDropout BatchNorm1d Bilinear CELU Dropout ELU FeatureAlphaDropout Flatten GELU GLU GroupNorm Hardshrink "
-        "Hardsigmoid Hardswish Hardtanh Identity LayerNorm LazyLinear LeakyReLU Linear LogSigmoid LogSoftmax Mish PReLU "
-        "RMSNorm RReLU ReLU ReLU6 SELU SiLU Sigmoid Softmax Softmin Softplus Softshrink Softsign Tanh Tanhshrink Threshold"
-    ).split()
-)
-TORCH_OPTIM = frozenset("ASGD Adadelta Adagrad Adam AdamW Adamax LBFGS NAdam RAdam RMSprop Rprop SGD".split())
+TORCH_NN = _words("""
+    AlphaDropout BatchNorm1d Bilinear CELU Dropout ELU FeatureAlphaDropout Flatten GELU GLU GroupNorm Hardshrink
+    Hardsigmoid Hardswish Hardtanh Identity LayerNorm LazyLinear LeakyReLU Linear LogSigmoid LogSoftmax Mish
+    PReLU RMSNorm RReLU ReLU ReLU6 SELU SiLU Sigmoid Softmax Softmin Softplus Softshrink Softsign Tanh
+    Tanhshrink Threshold
+""")
+TORCH_OPTIM = _words("""
+    ASGD Adadelta Adagrad Adam AdamW Adamax LBFGS NAdam RAdam RMSprop Rprop SGD
+""")
 
 #: The keys by which a node steers Hydra's ``instantiate``; any other key of the form ``_x_`` is refused.
 CONTROL_KEYS = frozenset({"_target_", "_recursive_", "_convert_", "_partial_"})
@@ -41,7 +48,9 @@ def allow(target: str | type | Callable[..., Any]) -> None:
     else:
         obj = target
     if not callable(obj):
-        raise ConfigError(f"An allowed target should be a class or a function; found {target!r}, a {type(obj).__name__}.")
+        raise ConfigError(
+            f"An allowed target should be a class or a function; found {target!r}, a {type(obj).__name__}."
+        )
     _extra[_identity(obj)] = obj
 
 
@@ -89,8 +98,8 @@ def resolve_target(target: str, key: str) -> Any:
 def refusal(target: object, key: str) -> ConfigError:
     """Return the error for a target that is not allowed."""
     return ConfigError(
-        f"{key} should be fusionkit.create, fusionkit.create_fabrication or an allow-listed class of torch.nn or torch.optim; "
-        f"found {target!r}."
+        f"{key} should be fusionkit.create, fusionkit.create_fabrication or an allow-listed class of torch.nn or "
+        f"torch.optim; found {target!r}."
     )
 
 
@@ -125,7 +134,9 @@ def check_tree(tree: object, key: str = "", *, depth: int = 0) -> None:
 
 def _check_control(name: str, value: object, key: str) -> None:
     if name not in CONTROL_KEYS:
-        raise ConfigError(f"{key} should not be in a config: only {', '.join(sorted(CONTROL_KEYS))} may have such names.")
+        raise ConfigError(
+            f"{key} should not be in a config: only {', '.join(sorted(CONTROL_KEYS))} may have such names."
+        )
     if name == "_partial_" and value is not False:
         raise ConfigError(f"{key} should be absent or false; found {value!r}.")
     if name == "_recursive_" and not isinstance(value, bool):

@@ -190,7 +190,7 @@ def _like(value: Any, default: Any) -> str | None:
 @lru_cache(maxsize=8)
 def _group_files(group: str) -> dict[str, dict[str, Any]]:
     """Return the options of a group: file name -> its keys and defaults, from fusionkit's folder and the plugins'."""
-    import yaml
+    import yaml  # type: ignore[import-untyped, unused-ignore]
 
     from fusionkit.config.paths import folder_of
 
@@ -209,9 +209,9 @@ def _check_group(group: str, node: Mapping[str, Any], deep: bool) -> None:
         by_name = {content.get("name"): content for content in files.values()}
         name = node.get("name")
         if name not in by_name:
-            raise ConfigError(
-                f"data.name should be one of {', '.join(map(str, by_name))}; found {name!r}.{nearest(str(name), map(str, by_name))}"
-            )
+            names = [str(one) for one in by_name]
+            guess = nearest(str(name), names)
+            raise ConfigError(f"data.name should be one of {', '.join(names)}; found {name!r}.{guess}")
         known = by_name[name]
     else:
         known = {name: value for content in files.values() for name, value in content.items()}
@@ -229,9 +229,7 @@ def _check_group(group: str, node: Mapping[str, Any], deep: bool) -> None:
 
 def _check_fusion(node: Mapping[str, Any], deep: bool, cfg: Mapping[str, Any]) -> None:
     if node.get("_target_") != "fusionkit.create":
-        if "_target_" not in node:
-            raise ConfigError(f"fusion._target_ should be 'fusionkit.create'; found nothing.")
-        raise ConfigError(f"fusion._target_ should be 'fusionkit.create'; found {node['_target_']!r}.")
+        raise ConfigError(f"fusion._target_ should be 'fusionkit.create'; found {node.get('_target_')!r}.")
     if node.get("_recursive_", True) is not False:
         raise ConfigError(f"fusion._recursive_ should be false; found {node.get('_recursive_')!r}.")
     options = {name: value for name, value in node.items() if name not in CONTROL_KEYS}
@@ -272,7 +270,7 @@ def _check_operator(kind: Kind, options: Mapping[str, Any], key: str, deep: bool
 
 @lru_cache(maxsize=256)
 def _file_keys(kind: Kind, name: str) -> frozenset[str]:
-    import yaml
+    import yaml  # type: ignore[import-untyped, unused-ignore]
 
     from fusionkit.config.nodes import yaml_file
 

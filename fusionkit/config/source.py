@@ -11,7 +11,7 @@ __all__ = ["RegistryConfigSource", "register"]
 
 
 class RegistryConfigSource(ConfigSource):
-    """Serves the groups ``fusion`` and ``fabrication``.  Listing imports no operator; loading imports the one that was selected."""
+    """Serves the groups ``fusion`` and ``fabrication``.  Listing imports no operator, loading only the one selected."""
 
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider=provider, path=path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import types
 import typing
@@ -21,10 +22,9 @@ def options_with_types(cls: type) -> dict[str, tuple[inspect.Parameter, Any]]:
         init = owner.__dict__.get("__init__")
         if init is None:
             continue
-        try:
+        # An annotation may use a name that only type checkers know; its options are then not checked.
+        with contextlib.suppress(Exception):
             hints.update(typing.get_type_hints(init))
-        except Exception:  # noqa: S110 -- a name known to type checkers only; the option is then not checked.
-            pass
     return {name: (parameter, hints.get(name, Any)) for name, parameter in parameters.items()}
 
 

@@ -1,7 +1,8 @@
 """``fusionkit run``: a Hydra application whose configuration is checked before Hydra acts on any of it.
 
-Hydra's own entry point builds its config loader itself and prints tracebacks; this driver gives it the checking loader and words its errors.
-Each job runs in ``Job``, which never raises: what goes wrong is in the job's ``result.json``.
+Hydra's own entry point builds its config loader itself and prints tracebacks; this driver gives it the checking
+loader and words its errors.  Each job runs in ``Job``, which never raises: what goes wrong is in the job's
+``result.json``.
 """
 
 from __future__ import annotations
@@ -216,7 +217,10 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser
         if given
     ]
     if len(chosen) > 1:
-        raise ConfigError(f"Only one of --run, --multirun, --cfg, --info and --shell-completion should be given; found {', '.join(chosen)}.")
+        raise ConfigError(
+            "Only one of --run, --multirun, --cfg, --info and --shell-completion should be given; "
+            f"found {', '.join(chosen)}."
+        )
     if args.resolve and args.cfg is None and not args.help:
         raise ConfigError("--resolve should stand beside --cfg or --help; found it alone.")
     return args, parser
@@ -280,8 +284,6 @@ def _run(hydra: Any, name: str, overrides: list[str]) -> int:
 def _multirun(hydra: Any, name: str, overrides: list[str]) -> int:
     from hydra.types import RunMode
 
-    from fusionkit.config.hydra_node import covered  # noqa: F401
-
     lines = [*overrides, "hydra.mode=MULTIRUN"]
     master = hydra.compose_config(config_name=name, overrides=lines, run_mode=RunMode.MULTIRUN)
     sweep_dir = Path(str(master.hydra.sweep.dir)).absolute()
@@ -327,10 +329,11 @@ def _tidy(sweep_dir: Path, existed: bool, had_yaml: bool) -> None:
 
 
 def _whitelist() -> Any:
-    """Return the context in which Hydra 1.4 itself calls nothing but what is listed; on 1.3 the loader's checks stand alone."""
-    try:
-        from hydra.utils import execution_whitelist
-    except ImportError:
+    """Return a context in which Hydra 1.4 calls nothing but what is listed; on 1.3 the loader's checks stand alone."""
+    from hydra import utils
+
+    execution_whitelist: Any = getattr(utils, "execution_whitelist", None)
+    if execution_whitelist is None:
         return nullcontext()
     from fusionkit.config.hydra_node import HANDLERS
     from fusionkit.config.safe import FACTORIES, extra_names
