@@ -209,7 +209,7 @@ def _manager(plugin: Plugin) -> pluggy.PluginManager:
     for caller in callers:
         if not caller.has_spec() and not all(impl.optionalhook for impl in caller.get_hookimpls()):
             raise PluginProblem(
-                f"its hooks should be among {', '.join(HOOKS)}; found {caller.name!r}.{nearest(caller.name, HOOKS)}"
+                f"its hooks should be among {', '.join(HOOKS)}; found {caller.name!r}.{nearest(caller.name, HOOKS, limit=1)}"
             )
     return manager
 
