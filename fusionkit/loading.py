@@ -208,9 +208,8 @@ def _manager(plugin: Plugin) -> pluggy.PluginManager:
         raise PluginProblem(f"it should mark at least one hook with @fusionkit.hookimpl; found none in {plugin.target}")
     for caller in callers:
         if not caller.has_spec() and not all(impl.optionalhook for impl in caller.get_hookimpls()):
-            raise PluginProblem(
-                f"its hooks should be among {', '.join(HOOKS)}; found {caller.name!r}.{nearest(caller.name, HOOKS, limit=1)}"
-            )
+            hint = nearest(caller.name, HOOKS, limit=1)
+            raise PluginProblem(f"its hooks should be among {', '.join(HOOKS)}; found {caller.name!r}.{hint}")
     return manager
 
 

@@ -117,10 +117,11 @@ def load(kind: Kind, name: str) -> type:
 def key_of(cls: type) -> str | None:
     """Return the name under which a class is registered, the best one if there are several; None if it is not."""
     snapshot = _current()
-    used = {record.qualified for record, known in snapshot.classes.values() if known is cls}
-    found = [record for record in snapshot.records if record.qualified in used or _imported(record) is cls]
+    used = [record for record, known in list(snapshot.classes.values()) if known is cls]
+    found = [*used, *(record for record in snapshot.records if _imported(record) is cls)]
     rank = {"ok": 0, "deprecated": 1, "shadowed": 2, "ambiguous": 2}
-    return min(found, key=lambda record: rank[record.status]).key if found else None
+    best = min(found, key=lambda r: (rank[r.status], r.distribution != PROJECT, r.qualified), default=None)
+    return best.key if best else None
 
 
 def create(name: str, *, check: bool = False, **options: Any) -> Fusion:
@@ -294,9 +295,9 @@ def _import(record: Record) -> type:
     """Return the class of a record, or raise a RegistryError that says whose it is and what is wrong."""
     owner = " ".join(part for part in (record.distribution, record.version) if part)
     what = f"the {record.kind} {record.key!r} of {owner}"
+    base = _base(record.kind)
     try:
         cls = record.spec.target if isinstance(record.spec.target, type) else _attribute(record.target)
-        base = _base(record.kind)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: the module is somebody else's.
