@@ -15,7 +15,7 @@ from fusionkit.construct import ConstructMeta, writable
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.fusion import Traits, check_dims, check_size, in_place_ok, registered_key
 
-__all__ = ["CallableFabrication", "Fabrication", "as_fabrication", "linear"]
+__all__ = ["CallableFabrication", "Fabrication", "as_fabrication", "gaussians", "linear", "padded"]
 
 #: Up to this many elements of the concatenation, concatenating and one product are faster than a product per view
 #: (eager mode).
@@ -35,7 +35,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
 
     traits: ClassVar[Traits] = Traits()
     #: W(c * w) = c**degree * W(w); the number of trainable factors of the product.  ``init_`` relies on it.
-    degree: ClassVar[int] = 1
+    degree: int = 1
     #: dtypes of frozen parts that are not floating point.
     frozen_dtypes: ClassVar[dict[str, torch.dtype]] = {}
 
@@ -92,7 +92,8 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
 
     def materialize(self, w: Tensor, n: int, D: int) -> Tensor:
         """Return W (n, D) from w of shape (l,) or (1, l)."""
-        return self._materialize(self.split(w, n, D), n, D)
+        # Without blocks there is nothing else to take the dtype and the device from.
+        return self._materialize(self.split(w, n, D), n, D).to(w)
 
     def __call__(self, n: int, D: int, w: Tensor, device: torch.device | str | None = None) -> Tensor:
         """Return ``materialize(w, n, D)``, with ``w`` moved to ``device`` first if one is given."""
@@ -169,13 +170,14 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 
     def frozen(self, n: int, D: int, like: Tensor) -> dict[str, Tensor]:
-        """Return the frozen parts: the buffers if prepared, else drawn for this call and cast like ``like``."""
-        if self._prepared is not None:
-            return {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
-        return {
-            name: value.to(device=like.device, dtype=self.frozen_dtypes.get(name, like.dtype))
-            for name, value in self._draw_frozen(n, D).items()
-        }
+        """Return the frozen parts in the dtype of ``like``: the buffers if prepared for this size, else drawn anew."""
+        if self._prepared is not None and (self._prepared[0], sum(self._prepared[1])) == (n, D):
+            parts = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        else:
+            # Under vmap drawing is refused, though what is drawn here does not depend on the batch.
+            with torch._C._DisableFuncTorch():
+                parts = {name: value.to(like.device) for name, value in self._draw_frozen(n, D).items()}
+        return {name: part.to(self.frozen_dtypes.get(name, like.dtype)) for name, part in parts.items()}
 
     def extra_repr(self) -> str:
         """Return the options that were given."""
@@ -191,9 +193,18 @@ class CallableFabrication(Fabrication):
     Its parameters are one flat block ``w``; it gets them as (1, l).
     """
 
+    source: Any
+
     def __init__(self, source: Any) -> None:
         super().__init__()
-        self.source = source
+        # Not registered, should it be a module: the parameters that it may create in a call are none of the operator's.
+        self.__dict__["source"] = source
+
+    def _apply(self, fn: Any, recurse: bool = True) -> CallableFabrication:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if isinstance(self.source, nn.Module):
+            self.source._apply(fn, recurse)
+        return self
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return one block of the length that the object states."""
@@ -203,11 +214,11 @@ class CallableFabrication(Fabrication):
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         w = blocks["w"]
-        W = self.source(n=n, D=D, w=w.view(1, -1), device=str(w.device))
+        W = self.source(n=n, D=D, w=w.unsqueeze(0), device=str(w.device))
         if not isinstance(W, Tensor) or tuple(W.shape) != (n, D):
             found = tuple(W.shape) if isinstance(W, Tensor) else type(W).__name__
             raise FusionError(f"parameter_fabrication should return a matrix of shape ({n}, {D}); found {found}.")
-        return W
+        return W.to(w)
 
     def init_(self, w: Tensor, n: int, D: int, generator: torch.Generator | None = None) -> None:
         """Scale a Gaussian w so that W has mean square 1/D, after measuring how W scales with w."""
@@ -254,6 +265,23 @@ def as_fabrication(spec: Any) -> Fabrication:
 
 
 # ---------------------------------------------------------------------- the product
+
+
+def gaussians(seed: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Return standard normal tensors of these shapes, drawn in this order from ``seed``: float32 on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        for name, shape in shapes.items()
+    }
+
+
+def padded(x: Sequence[Tensor], width: int) -> Tensor:
+    """Return the concatenation of the views, zeros on its right, as rows (m, width)."""
+    missing = width - sum(view.shape[-1] for view in x)
+    if missing:
+        x = [*x, x[0].new_zeros(()).expand(*x[0].shape[:-1], missing)]
+    return _rows(x)
 
 
 def linear(x: Sequence[Tensor], W: Tensor) -> Tensor:
