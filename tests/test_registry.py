@@ -156,8 +156,9 @@ class TestKeyOf:
 
     def test_exported_from_another_module(self, gram: Site) -> None:
         (gram.folder / "fk_exports.py").write_text("from fk_gram_ops import Gram as Exported")
-        gram.fusions("fk-nested", {"a_name": "fk_exports:Exported"})
-        assert registry.key_of(registry.load("fusion", "a_name")) == "a_name"
+        with registry.isolated(hooks(exported="fk_exports:Exported")):
+            assert registry.key_of(importlib.import_module("fk_gram_ops").Gram) is None
+            assert registry.key_of(importlib.import_module("fk_exports").Exported) == "exported"
 
     def test_not_registered(self) -> None:
         assert registry.key_of(type("Foreign", (Summation,), {})) is None
