@@ -1,0 +1,39 @@
+"""The first-party plugin: every operator of the folders is offered, under the hooks that everybody uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fusionkit import Fabrication, Fusion, Spec, builtin, fabrications, fusions, registry
+from fusionkit.loading import HOOKS
+
+OFFERS = [("fusion", builtin.fusionkit_fusions()), ("fabrication", builtin.fusionkit_fabrications())]
+ENTRIES = [
+    pytest.param(kind, name, spec, id=f"{kind}-{name}") for kind, offers in OFFERS for name, spec in offers.items()
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "spec"), ENTRIES)
+def test_entry(kind: registry.Kind, name: str, spec: Spec) -> None:
+    cls = registry.load(kind, name)
+    assert issubclass(cls, Fusion if kind == "fusion" else Fabrication)
+    assert spec.target == f"{cls.__module__}:{cls.__qualname__}"
+    assert registry.key_of(cls) == name
+    assert spec.summary
+
+
+@pytest.mark.parametrize(("folder", "offers"), [(fusions, OFFERS[0][1]), (fabrications, OFFERS[1][1])])
+def test_the_folder_is_the_catalogue(folder: object, offers: dict[str, Spec]) -> None:
+    file = folder.__file__  # type: ignore[attr-defined]
+    modules = {path.stem for path in Path(file).parent.glob("*.py") if not path.stem.startswith("_")}
+    registered = {str(spec.target).partition(":")[0].rpartition(".")[2] for spec in offers.values()}
+    assert registered == modules
+
+
+def test_it_goes_through_the_door_of_everybody() -> None:
+    (core,) = [plugin for plugin in registry.plugins() if plugin.core]
+    assert (core.name, core.target, core.status) == ("builtin", "fusionkit.builtin", "loaded")
+    marked = {name for name in vars(builtin) if hasattr(getattr(builtin, name), "fusionkit_impl")}
+    assert marked <= set(HOOKS)
