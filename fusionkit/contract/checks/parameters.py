@@ -1,0 +1,186 @@
+"""The operator's own parameters, from inside and from outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fusionkit.contract.rules import describe, equal, expect, rule, skip
+from fusionkit.contract.subject import Subject
+from fusionkit.errors import FusionError
+from fusionkit.fabrication import Fabrication
+from fusionkit.fusion import Fusion
+
+
+@rule()
+def check_parameters_stable(subject: Subject) -> None:
+    """Forward and backward create, remove and rename no parameter and no buffer.
+
+    Create everything in the constructor; nothing lazily at the first call.
+    """
+    op = subject.build(dtype=torch.float64)
+    before = _inventory(op)
+    for training in (True, False):
+        op.train(training)
+        out = subject.forward(op, subject.views(3, requires_grad=True))
+        if out.requires_grad:
+            out.sum().backward()
+        after = _inventory(op)
+        expect(after == before, f"parameters and buffers should stay {before} during a call", str(after))
+
+
+def _inventory(op: nn.Module) -> dict[str, tuple[int, ...] | None]:
+    """Return the names and shapes of all parameters and buffers, None entries included."""
+    return {
+        f"{prefix}.{name}" if prefix else name: None if tensor is None else tuple(tensor.shape)
+        for prefix, module in op.named_modules()
+        for entries in (module._parameters, module._buffers)
+        for name, tensor in entries.items()
+    }
+
+
+@rule()
+def check_all_parameters_get_grad(subject: Subject) -> None:
+    """Every element of the own parameters, but for `padding`, gets a gradient, and an optimizer step changes it.
+
+    Remove what the output does not depend on, or declare it: `requires_grad=False`, or the fabrication's `padding`.
+    """
+    op = subject.operator()
+    trained = [(name, parameter) for name, parameter in subject.own(op) if parameter.requires_grad]
+    if not trained:
+        skip("the operator has no parameters that are trained")
+    padding = padding_of(op)
+    before = {name: parameter.detach().clone() for name, parameter in trained}
+    gradients = {name: torch.zeros_like(parameter) for name, parameter in trained}
+    for _ in range(8):
+        out = subject.forward(op, subject.views(16))
+        expect(out.requires_grad, "the output should depend on the parameters", "an output without a graph")
+        op.zero_grad()
+        (out * torch.randn_like(out)).sum().backward()
+        for name, parameter in trained:
+            expect(parameter.grad is not None, f"{name} should get a gradient", "None")
+            assert parameter.grad is not None
+            gradients[name] += parameter.grad.abs()
+    for name, _ in trained:
+        _all_alive(name, gradients[name], padding.get(name), "get a gradient that is not zero")
+    with torch.no_grad():
+        for name, parameter in trained:
+            # The first step of Adam; torch.optim itself takes seconds to import its compiler.
+            parameter.sub_(1e-2 * gradients[name] / (gradients[name] + 1e-8))
+    for name, parameter in trained:
+        _all_alive(name, (parameter.detach() - before[name]).abs(), padding.get(name), "change in an optimizer step")
+
+
+def _all_alive(name: str, amount: Tensor, padding: Tensor | None, should: str) -> None:
+    dead = (amount == 0) | amount.isnan()
+    if padding is not None:
+        alive = ~dead & padding
+        expect(
+            not alive.any(),
+            f"entries of {name} in padding should not influence the output",
+            f"{int(alive.sum())} that do",
+        )
+        dead &= ~padding
+    where = dead.nonzero()[:1].tolist()
+    expect(
+        not dead.any(),
+        f"every element of {name} should {should}",
+        f"{int(dead.sum())} of {dead.numel()} that do not, the first at {where}",
+    )
+
+
+def padding_of(op: Fusion) -> dict[str, Tensor]:
+    """Return own parameter -> its entries that cannot influence W, as the operator's fabrications say."""
+    found: dict[str, Tensor] = {}
+    for path, module in op.named_modules():
+        if isinstance(module, Fabrication) and module._prepared is not None:
+            n, widths = module._prepared
+            # The blocks are parameters of the module that holds the fabrication.
+            owner = path.rpartition(".")[0]
+            for block, entries in module.padding(n, sum(widths)).items():
+                found[f"{owner}.{block}" if owner else block] = entries
+    return found
+
+
+@rule()
+def check_external_w(subject: Subject) -> None:
+    """A `w` (l,) or (1, l) replaces the own parameters for one call; one that does not fit is a `FusionError`.
+
+    Reach the parameters as attributes (`self.weight`), never through a closure or a list; leave `forward` to the
+    base class.
+    """
+    op, other = subject.operator(), subject.operator()
+    x = subject.views(3)
+    l = op.calculate_l()
+    own, w = op.flat_w().detach(), other.flat_w().detach()
+    expect(tuple(w.shape) == (l,), f"flat_w() should have shape ({l},)", str(tuple(w.shape)))
+    # Buffers of the two may differ by chance, the parameters alone are to make the difference.
+    _copy_buffers(op, other)
+    wanted = subject.forward(other, x)
+    _calls_once(subject, op, x, w)
+    for given in (w, w[None]):
+        what = f"the output for w of shape {tuple(given.shape)}"
+        if not op.traits.stochastic:
+            equal(what, subject.forward(op, x, w=given), wanted)
+    expect(
+        torch.equal(op.flat_w().detach(), own),
+        "the own parameters should stay as they are when w is given",
+        "other values",
+    )
+    _refuse(subject, op, x, w)
+    bare = subject.build(dtype=torch.float64, require_parameters=False).eval()
+    _copy_buffers(op, bare)
+    if not op.traits.stochastic:
+        equal("the output with require_parameters=False", subject.forward(bare, x, w=w), wanted)
+    if l:
+        _refused(bare, x, {"w": None}, "no w, with require_parameters=False,", str(l))
+        _differentiable(subject, bare, x, w)
+
+
+def _copy_buffers(source: nn.Module, target: nn.Module) -> None:
+    buffers = dict(source.named_buffers())
+    for name, buffer in target.named_buffers():
+        if name in buffers and buffers[name].shape == buffer.shape:
+            buffer.copy_(buffers[name])
+
+
+def _calls_once(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor) -> None:
+    calls: list[Any] = []
+    handle = op.register_forward_hook(lambda *arguments: calls.append(arguments))
+    try:
+        subject.forward(op, x, w=w)
+    finally:
+        handle.remove()
+    expect(len(calls) == 1, "a forward hook should fire once when w is given", f"{len(calls)} calls")
+
+
+def _refuse(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor) -> None:
+    l = w.numel()
+    _refused(op, x, {"w": torch.cat([w, w.new_zeros(1)])}, f"w of length {l + 1}", str(l))
+    if l:
+        _refused(op, x, {"w": w[:-1]}, f"w of length {l - 1}", str(l))
+        _refused(op, x, {"w": w.view(-1, 1).expand(-1, 2)}, f"w of shape ({l}, 2)", str(l))
+        _refused(op, x, {"w": w.float()}, "w of dtype float32 for views of float64", "float32")
+        _refused(op, x, {"w": w.to("meta")}, "w on the meta device for views on the cpu", "meta")
+    _refused(op, x, {"w": w.tolist()}, "a list as w", "list")
+
+
+def _refused(op: Fusion, x: list[Tensor], arguments: dict[str, Any], what: str, names: str) -> None:
+    should = f"{what} should be refused with a FusionError that names {names}"
+    try:
+        op(x, **arguments)
+    except FusionError as error:
+        expect(names in str(error), should, repr(str(error)))
+    except Exception as error:
+        expect(False, should, describe(error))
+    else:
+        expect(False, should, "no error")
+
+
+def _differentiable(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor) -> None:
+    given = w.clone().requires_grad_()
+    out = subject.forward(op, x, w=given)
+    out.square().sum().backward() if out.requires_grad else None
+    expect(given.grad is not None and bool(given.grad.any()), "a given w should get a gradient", repr(given.grad)[:80])

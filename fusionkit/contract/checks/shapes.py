@@ -1,0 +1,95 @@
+"""The shape of the output, for every shape of the views."""
+
+from __future__ import annotations
+
+import torch
+
+from fusionkit.contract.rules import equal, expect, rule
+from fusionkit.contract.subject import Subject
+
+
+@rule()
+def check_forward_shape(subject: Subject) -> None:
+    """Views of shape (..., n_i) give an output of shape (..., n).
+
+    Let `_fuse` keep the leading dimensions, and only them.
+    """
+    op = subject.operator()
+    for lead in ((1,), (5,), (2, 3)):
+        out = subject.forward(op, subject.views(*lead))
+        wanted = (*lead, op.calculate_n())
+        expect(
+            tuple(out.shape) == wanted,
+            f"the output of views (*{lead}, n_i) should have shape {wanted}",
+            str(tuple(out.shape)),
+        )
+
+
+@rule()
+def check_leading_dims(subject: Subject) -> None:
+    """Views with 0, 1, 2 or 3 leading dimensions give what the flattened views give.
+
+    Work on the last dimension only; never assume that the views are matrices.
+    """
+    op = subject.operator()
+    for lead in ((), (3,), (2, 3), (2, 1, 3)):
+        x = subject.views(*lead)
+        flat = [view.reshape(-1, view.shape[-1]) for view in x]
+        out = subject.forward(op, x)
+        wanted = subject.forward(op, flat)
+        shape = (*lead, op.calculate_n())
+        expect(
+            tuple(out.shape) == shape,
+            f"the output for leading dimensions {lead} should have shape {shape}",
+            str(tuple(out.shape)),
+        )
+        if not op.traits.stochastic:
+            equal(f"the output for leading dimensions {lead}", out, wanted.reshape(shape))
+
+
+@rule()
+def check_empty_batch(subject: Subject) -> None:
+    """Views (0, n_i) give an output (0, n), and gradients that are empty or zero.
+
+    Avoid reductions that have no identity (`max` over the batch) and divisions by the number of rows.
+    """
+    op = subject.operator()
+    for lead in ((0,), (2, 0)):
+        x = subject.views(*lead, requires_grad=True)
+        out = subject.forward(op, x)
+        wanted = (*lead, op.calculate_n())
+        expect(
+            tuple(out.shape) == wanted,
+            f"the output of views (*{lead}, n_i) should have shape {wanted}",
+            str(tuple(out.shape)),
+        )
+        if out.requires_grad:
+            out.sum().backward()
+        for name, parameter in op.named_parameters():
+            gradient = parameter.grad
+            fine = gradient is None or bool((gradient == 0).all())
+            expect(fine, f"the gradient of {name} after an empty batch should be zero", str(gradient))
+        for i, view in enumerate(x):
+            expect(
+                view.grad is None or view.grad.shape == view.shape,
+                f"the gradient of view {i} should have shape {tuple(view.shape)}",
+                str(None if view.grad is None else tuple(view.grad.shape)),
+            )
+
+
+@rule()
+def check_zero_views(subject: Subject) -> None:
+    """No views at all are a `ValueError`.
+
+    Leave the validation of `forward` to the base class; do not override `forward`.
+    """
+    op = subject.operator()
+    empty: tuple[list[torch.Tensor] | tuple[torch.Tensor, ...], ...] = ([], ())
+    for x in empty:
+        try:
+            found = f"an output of type {type(op(x)).__name__}"
+        except ValueError:
+            continue
+        except Exception as error:
+            found = f"{type(error).__name__}: {error}"
+        expect(False, f"forward({x!r}) should raise a ValueError that says that there are no views", found)

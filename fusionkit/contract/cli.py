@@ -1,0 +1,252 @@
+"""``fusionkit check``: runs the conformance kit, shows a table, and writes reports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fusionkit.contract.report import Report, Result
+    from fusionkit.contract.runner import Plan
+    from fusionkit.contract.subject import Subject
+
+__all__ = ["main"]
+
+EPILOG = """\
+examples:
+  fusionkit check                                       everything that is registered
+  fusionkit check summation --tier 1                    one operator, the quick checks
+  fusionkit check my_package.gram:Gram                  a class that is not registered
+  fusionkit check gram --select 'config_*' --json -     some checks, as JSON
+  fusionkit check --list                                the checks, their tiers and rules
+
+exit status: 0 if every check passed or was skipped, 1 if one failed, 2 on wrong usage
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit status.
+
+    Raises:
+        RegistryError: a name that means nothing.
+        ConfigError: a check that does not exist.
+    """
+    options = _parser().parse_args(argv)
+    from rich.console import Console
+
+    # With JSON on the standard output, the table goes to the other one.
+    console = Console(stderr=options.json == "-")
+    if not console.is_terminal:
+        console.width = 200  # Nobody wraps a file at 80 columns.
+    if options.list:
+        return _list(options, console)
+    from fusionkit.contract.report import Report, write
+    from fusionkit.contract.runner import Plan
+    from fusionkit.contract.subject import all_subjects, subjects_of
+
+    for path in (options.json, options.junit):
+        if path not in (None, "-") and not os.path.isdir(os.path.dirname(path) or "."):
+            print(f"error: the folder of {path} should exist; it does not.", file=sys.stderr)
+            return 2
+    plan = Plan.of(
+        tier=options.tier,
+        select=_names(options.select),
+        skip=_names(options.skip),
+        seed=options.seed,
+        time_limit=options.time_limit,
+        case=options.case,
+        stop=options.exitfirst,
+    )
+    if os.getcwd() not in sys.path:  # As python -m does: module:Class is often a file of the folder.
+        sys.path.insert(0, os.getcwd())
+    subjects = subjects_of(options.names, options.kind) if options.names else all_subjects(options.kind)
+    report = Report(_run(subjects, plan, console))
+    _show(report, console, options)
+    if options.json == "-":
+        print(report.to_json())
+    elif options.json:
+        write(options.json, report.to_json() + "\n")
+    if options.junit:
+        write(options.junit, report.to_junit())
+    return 0 if report.ok else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fusionkit check",
+        description="Verify that operators keep their contract.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="a registered name or module:Class; default: everything registered")
+    add("--kind", choices=("fusion", "fabrication"), help="only this kind")
+    add("--tier", type=int, choices=(1, 2, 3), help="run checks up to this tier (default 2)")
+    add("--select", action="append", default=[], metavar="CHECK", help="only these checks; patterns and commas work")
+    add("--skip", action="append", default=[], metavar="CHECK", help="leave these checks out")
+    add("--case", help="only the case that reads so, such as 'dims=[4, 4]'")
+    add("--json", metavar="FILE", help="write the results as JSON; - is the standard output")
+    add("--junit", metavar="FILE", help="write the results as JUnit XML")
+    add("--list", action="store_true", help="list the checks and run nothing")
+    add("-x", "--exitfirst", action="store_true", help="stop at the first failure")
+    add("--seed", type=int, default=0, help="of the random views and parameters (default 0)")
+    add("--time-limit", type=float, default=60.0, metavar="S", help="seconds per check and case (default 60)")
+    add("--verbose", "-v", action="store_true", help="also show the reasons of what was skipped")
+    return parser
+
+
+def _names(given: Iterable[str]) -> list[str]:
+    return [name.strip() for one in given for name in one.split(",") if name.strip()]
+
+
+def _list(options: argparse.Namespace, console: Console) -> int:
+    from rich.table import Table
+
+    from fusionkit.contract.rules import rule_of
+    from fusionkit.contract.runner import Plan
+
+    plan = Plan.of(tier=options.tier or 3, select=_names(options.select), skip=_names(options.skip))
+    rules = [rule_of(check) for check in plan.checks]
+    if options.json:
+        text = json.dumps(
+            [
+                {"check": r.name, "tier": r.tier, "kinds": list(r.kinds), "needs": list(r.needs), "rule": r.summary}
+                for r in rules
+            ],
+            indent=2,
+        )
+        if options.json == "-":
+            print(text)
+        else:
+            from fusionkit.contract.report import write
+
+            write(options.json, text + "\n")
+        return 0
+    table = Table("check", "tier", "of", "needs", "rule", box=None, pad_edge=False)
+    for r in rules:
+        of = "both" if len(r.kinds) == 2 else ", ".join(r.kinds)
+        table.add_row(r.name, str(r.tier), of, ", ".join(r.needs), _plain(r.summary))
+    console.print(table)
+    return 0
+
+
+# ---------------------------------------------------------------------- running
+
+
+def _run(subjects: list[Subject], plan: Plan, console: Console) -> list[Result]:
+    """Return the results; on a terminal with a progress bar that says what is running."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from fusionkit.contract.rules import Rule, rule_of
+    from fusionkit.contract.runner import stream
+
+    total = sum(subject.kind in rule_of(check).kinds for subject in subjects for check in plan.checks)
+    progress = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[bad]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        # Checks redirect the streams themselves.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    task = progress.add_task("", total=total, bad="")
+    results: list[Result] = []
+
+    def started(subject: Subject, rule: Rule) -> None:
+        bad = sum(result.bad for result in results)
+        progress.update(task, description=f"{subject.id} {rule.name}", bad=f"[red]{bad} failed[/]" if bad else "")
+        progress.advance(task)
+
+    live: AbstractContextManager[Any] = progress if console.is_terminal else nullcontext()
+    with live:
+        for result in stream(subjects, plan, started):
+            results.append(result)
+    return results
+
+
+# ---------------------------------------------------------------------- showing
+
+
+def _show(report: Report, console: Console, options: argparse.Namespace) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("subject", overflow="fold")
+    table.add_column("kind")
+    for column in ("passed", "failed", "skipped", "seconds", ""):
+        table.add_column(column, justify="right")
+    for (subject, kind), group in groupby(report.results, lambda result: (result.subject, result.kind)):
+        results = list(group)
+        bad = sum(result.bad for result in results)
+        skipped = sum(result.status in ("skipped", "xfailed") for result in results)
+        passed = len(results) - bad - skipped
+        seconds = sum(result.seconds for result in results)
+        verdict = "[red]failed[/]" if bad else "[green]ok[/]"
+        table.add_row(subject, kind, str(passed), str(bad), str(skipped), f"{seconds:.1f}", verdict)
+    console.print(table)
+    for result in _once_per_reason(report.bad):
+        _failure(result, console, options)
+    if options.verbose:
+        for reason, count in _skips(report):
+            console.print(f"skipped {count}: {reason}", markup=False, highlight=False)
+    summary = report.summary
+    words = [f"{summary[status]} {status}" for status in ("passed", "failed", "error", "skipped") if summary[status]]
+    verdict = "[green]ok[/]" if report.ok else "[red]failed[/]"
+    console.print(f"{verdict}: {', '.join(words) or 'nothing to check'} in {summary['seconds']:.1f} s", highlight=False)
+
+
+def _once_per_reason(bad: Iterable[Result]) -> list[tuple[Result, int]]:
+    """Return the first of the results of one check of one subject that have one reason, and their number."""
+    found: dict[tuple[str, str, str, str], list[Result]] = {}
+    for result in bad:
+        found.setdefault((result.kind, result.subject, result.check, result.reason), []).append(result)
+    return [(results[0], len(results)) for results in found.values()]
+
+
+def _failure(counted: tuple[Result, int], console: Console, options: argparse.Namespace) -> None:
+    result, count = counted
+    lines = [("rule", _plain(result.rule)), ("case", result.case or "the whole subject")]
+    if count > 1:
+        lines[-1] = ("case", f"{result.case} and {count - 1} more")
+    if result.should:
+        lines += [("expected", result.should), ("found", result.found)]
+    else:
+        lines.append(("reason", result.reason))
+    lines.append(("rerun", _rerun(result, options)))
+    console.print(f"\n[red]{result.status}[/] [bold]{result.check}[/] of {result.subject}", highlight=False)
+    for word, text in lines:
+        console.print(f"  {word:<9} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _rerun(result: Result, options: argparse.Namespace) -> str:
+    words = ["fusionkit", "check", result.subject, "--kind", result.kind, "--select", result.check]
+    if ":" in result.subject:
+        del words[3:5]
+    if result.case:
+        words += ["--case", result.case]
+    if options.seed:
+        words += ["--seed", str(options.seed)]
+    return shlex.join(words)
+
+
+def _skips(report: Report) -> list[tuple[str, int]]:
+    reasons = [result.reason for result in report.results if result.status == "skipped"]
+    return sorted({reason: reasons.count(reason) for reason in reasons}.items())
+
+
+def _plain(text: str) -> str:
+    return text.replace("`", "")

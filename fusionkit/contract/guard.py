@@ -1,0 +1,166 @@
+"""Runs somebody else's code so that it leaves no trace and comes to an end."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+import random
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+
+import numpy
+import torch
+
+from fusionkit import registry
+
+__all__ = ["Output", "TimeLimit", "no_traces", "silence", "time_limit"]
+
+
+class TimeLimit(BaseException):
+    """A check took too long.  No ``Exception``, so that an operator's own handlers let it pass."""
+
+
+class Output:
+    """What was printed meanwhile."""
+
+    def __init__(self) -> None:
+        self.stdout = io.StringIO()
+        self.stderr = io.StringIO()
+
+    @property
+    def printed(self) -> str:
+        """The text on the standard output, in one line."""
+        return " ".join(self.stdout.getvalue().split())
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[Output]:
+    """Keep what is printed from the terminal."""
+    output = Output()
+    with contextlib.redirect_stdout(output.stdout), contextlib.redirect_stderr(output.stderr):
+        yield output
+
+
+@contextlib.contextmanager
+def no_traces(seed: int | None = None) -> Iterator[None]:
+    """Put back what a check may have changed: random states, torch's defaults, warning filters, environment, registry.
+
+    Args:
+        seed: of all generators within.
+    """
+    python_state, numpy_state = random.getstate(), numpy.random.get_state()
+    dtype, device, threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
+    gradients, deterministic = torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    precision, anomalies = torch.get_float32_matmul_precision(), torch.is_anomaly_enabled()
+    autocast = {kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")}
+    environment, folder, paths = dict(os.environ), os.getcwd(), list(sys.path)
+    snapshot = registry._snapshot()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+            # The operator's and torch's warnings are not the kit's concern, and under "error" they would end a check.
+            warnings.simplefilter("ignore")
+            if seed is not None:
+                random.seed(seed)
+                numpy.random.seed(seed % 2**32)
+                torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python_state)
+        numpy.random.set_state(numpy_state)
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(None if device.type == "cpu" else device)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        torch.set_grad_enabled(gradients)
+        if torch.are_deterministic_algorithms_enabled() != deterministic:
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        if torch.get_float32_matmul_precision() != precision:
+            torch.set_float32_matmul_precision(precision)
+        if torch.is_anomaly_enabled() != anomalies:
+            torch.autograd.set_detect_anomaly(anomalies)
+        for kind, (enabled, kept) in autocast.items():
+            torch.set_autocast_enabled(kind, enabled)
+            torch.set_autocast_dtype(kind, kept)
+        _restore_environment(environment)
+        if _folder() != folder:
+            os.chdir(folder)
+        if sys.path != paths:
+            sys.path[:] = paths
+        if registry._snapshot() is not snapshot:
+            registry._publish(snapshot)
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
+def _restore_environment(before: dict[str, str]) -> None:
+    if dict(os.environ) == before:
+        return
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    for name, value in before.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise ``TimeLimit`` in the code within after so many seconds; 0 or less means no limit.
+
+    In the main thread a signal does it, also in the middle of a sleep or a wait.  Elsewhere, and without such signals,
+    it takes effect at the next Python instruction.
+    """
+    if seconds <= 0:
+        yield
+    elif threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
+        yield from _by_signal(seconds)
+    else:
+        yield from _by_thread(seconds)
+
+
+def _by_signal(seconds: float) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise TimeLimit(f"{seconds:g} s")
+
+    handler = signal.signal(signal.SIGALRM, stop)
+    # Repeated: an operator may swallow the first one in a bare except.
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, left, interval)
+
+
+def _by_thread(seconds: float) -> Iterator[None]:
+    caller = ctypes.c_ulong(threading.get_ident())
+    lock, done = threading.Lock(), False
+
+    def stop() -> None:
+        with lock:
+            if not done:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(caller, ctypes.py_object(TimeLimit))
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        with lock:
+            done = True
+        timer.cancel()

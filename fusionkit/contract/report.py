@@ -1,0 +1,180 @@
+"""What a run found: results, their summary, JSON and JUnit."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "Report", "Result", "Status", "write"]
+
+SCHEMA_VERSION = 1
+#: The JSON schema of what ``Report.to_json`` writes.
+SCHEMA = Path(__file__).with_name("report.schema.json")
+
+Status = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed"]
+BAD: tuple[Status, ...] = ("failed", "error", "xpassed")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One check on one case of one subject.
+
+    Attributes:
+        subject: ``<distribution>/<name>``, or ``module:Class`` for what is not registered.
+        kind: fusion or fabrication.
+        distribution, version: whose it is; None for what is not registered.
+        check: the name of the check.
+        case: the arguments with which the operator was built; empty for a check of the whole subject.
+        status: passed, failed (the rule is broken), error (the check came to no verdict), skipped, xfailed or xpassed.
+        reason: why, in one sentence; empty if passed.
+        seconds: that it took.
+        should, found, rule: the parts of the reason, and the rule, where there is one; not in the JSON.
+    """
+
+    subject: str
+    kind: str
+    distribution: str | None
+    version: str | None
+    check: str
+    case: str
+    status: Status
+    reason: str = ""
+    seconds: float = 0.0
+    should: str = field(default="", compare=False)
+    found: str = field(default="", compare=False)
+    rule: str = field(default="", compare=False)
+
+    @property
+    def bad(self) -> bool:
+        """Whether it makes the report fail."""
+        return self.status in BAD
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record of the JSON report."""
+        return {
+            "subject": self.subject,
+            "kind": self.kind,
+            "distribution": self.distribution,
+            "version": self.version,
+            "check": self.check,
+            "case": self.case,
+            "status": self.status,
+            "reason": self.reason,
+            "seconds": round(self.seconds, 6),
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """The results of a run."""
+
+    results: list[Result]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed, erred or passed unexpectedly."""
+        return not self.bad
+
+    @property
+    def bad(self) -> list[Result]:
+        """The results that make the report fail."""
+        return [result for result in self.results if result.bad]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """How many results there are of each status, and the seconds they took."""
+        counts = Counter(result.status for result in self.results)
+        return {
+            "ok": self.ok,
+            "total": len(self.results),
+            **{status: counts[status] for status in get_args(Status)},
+            "subjects": len({(result.kind, result.subject) for result in self.results}),
+            "seconds": round(sum(result.seconds for result in self.results), 3),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report in plain types, as the schema ``report.schema.json`` says."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "results": [result.to_dict() for result in self.results],
+            "summary": self.summary,
+        }
+
+    def to_json(self) -> str:
+        """Return the report as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def to_junit(self) -> str:
+        """Return the report as JUnit XML, one suite per subject and one case per result."""
+        suites = ET.Element("testsuites", {"name": "fusionkit check", **_totals(self.results)})
+        groups: dict[tuple[str, str], list[Result]] = {}
+        for result in self.results:
+            groups.setdefault((result.kind, result.subject), []).append(result)
+        for (kind, subject), results in groups.items():
+            suite = ET.SubElement(suites, "testsuite", {"name": _text(f"{kind} {subject}"), **_totals(results)})
+            for result in results:
+                suite.append(_testcase(result))
+        ET.indent(suites)
+        return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n"
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {status}" for status in get_args(Status) if (count := self.summary[status]))
+        lines = [f"<Report: {counts or 'no results'}>"]
+        lines += [f"  {r.subject} {r.check} [{r.case}] {r.status}: {r.reason}" for r in self.bad]
+        return "\n".join(lines)
+
+
+def _totals(results: Iterable[Result]) -> dict[str, str]:
+    results = list(results)
+    counts = Counter(result.status for result in results)
+    return {
+        "tests": str(len(results)),
+        "failures": str(counts["failed"] + counts["xpassed"]),
+        "errors": str(counts["error"]),
+        "skipped": str(counts["skipped"] + counts["xfailed"]),
+        "time": f"{sum(result.seconds for result in results):.3f}",
+    }
+
+
+def _testcase(result: Result) -> ET.Element:
+    name = f"{result.check}[{result.case}]" if result.case else result.check
+    case = ET.Element(
+        "testcase",
+        classname=_text(f"{result.kind}.{result.subject.replace('/', '.').replace(':', '.')}"),
+        name=_text(name),
+        time=f"{result.seconds:.3f}",
+    )
+    tag = {"failed": "failure", "xpassed": "failure", "error": "error", "skipped": "skipped", "xfailed": "skipped"}
+    if result.status in tag:
+        child = ET.SubElement(case, tag[result.status], message=_text(result.reason), type=result.status)
+        child.text = _text(f"{result.rule}\n{result.reason}".strip())
+    return case
+
+
+def _text(text: str) -> str:
+    """Return ``text`` without the characters that XML 1.0 cannot hold."""
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "�", text)
+
+
+def write(path: str, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_file():  # A device or a pipe.
+        target.write_text(text, encoding="utf-8", errors="replace")
+        return
+    part = target.with_name(f".{target.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8", errors="replace")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

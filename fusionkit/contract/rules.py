@@ -1,0 +1,146 @@
+"""What a check is made of: the decorator that states its tier and needs, and the ways to say that a rule is broken."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Check", "Kind", "Rule", "Skip", "Violation", "describe", "equal", "expect", "rule", "rule_of", "skip"]
+
+Kind = Literal["fusion", "fabrication"]
+Check = Callable[[Any], None]
+#: On which cases a check runs: every one, those from ``examples()``, the first one, or once without a case.
+Scope = Literal["all", "examples", "first", "none"]
+
+C = TypeVar("C", bound=Callable[..., None])
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is known of a check without running it.
+
+    Attributes:
+        name: the function's name without ``check_``.
+        tier: 1 always, 2 by default, 3 on request.
+        kinds: of subjects to which it applies.
+        scope: the cases on which it runs.
+        needs: what it needs of the machine or the subject; see ``fusionkit.contract.needs``.
+        summary: the rule in one sentence, the docstring's first line.
+        mend: how to mend what it finds, the rest of the docstring.
+    """
+
+    name: str
+    tier: int
+    kinds: tuple[Kind, ...]
+    scope: Scope
+    needs: tuple[str, ...]
+    summary: str
+    mend: str
+
+
+def rule(
+    *,
+    tier: int = 1,
+    kinds: tuple[Kind, ...] = ("fusion", "fabrication"),
+    scope: Scope = "all",
+    needs: tuple[str, ...] = (),
+) -> Callable[[C], C]:
+    """Mark a function ``check_<name>(subject)`` as a check."""
+
+    def mark(function: C) -> C:
+        function.__dict__["rule"] = _rule(function, tier, kinds, scope, needs)
+        return function
+
+    return mark
+
+
+def rule_of(function: Callable[..., Any]) -> Rule:
+    """Return the rule of a check; one without the decorator is of tier 1 and runs on every case of every subject."""
+    found = getattr(function, "rule", None)
+    return found if isinstance(found, Rule) else _rule(function, 1, ("fusion", "fabrication"), "all", ())
+
+
+def _rule(function: Any, tier: int, kinds: tuple[Kind, ...], scope: Scope, needs: tuple[str, ...]) -> Rule:
+    name = str(getattr(function, "__name__", type(function).__name__)).removeprefix("check_")
+    summary, _, rest = (inspect.getdoc(function) or name).partition("\n")
+    return Rule(name, tier, kinds, scope, needs, summary.strip(), " ".join(rest.split()))
+
+
+class Violation(AssertionError):
+    """A broken rule: what should be, and what was found."""
+
+    def __init__(self, should: str, found: str) -> None:
+        super().__init__(should, found)
+        self.should = should
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"{self.should}; found {self.found}"
+
+
+class Skip(Exception):
+    """A check that does not apply to this subject, with the reason."""
+
+
+def skip(reason: str) -> NoReturn:
+    """Leave a check that does not apply."""
+    raise Skip(reason)
+
+
+def expect(holds: Any, should: str, found: object) -> None:
+    """Raise a ``Violation`` unless ``holds``."""
+    if not holds:
+        raise Violation(should, found if isinstance(found, str) else repr(found))
+
+
+#: dtype -> (relative, absolute) difference that rounding explains in sums over the few terms of a case.
+TOLERANCE: dict[torch.dtype, tuple[float, float]] = {
+    torch.float64: (1e-8, 1e-9),
+    torch.float32: (1e-4, 1e-4),
+    torch.bfloat16: (0.06, 0.06),
+    torch.float16: (0.01, 0.01),
+}
+
+
+def equal(
+    what: str, found: Tensor, wanted: Tensor, *, exact: bool = False, as_dtype: torch.dtype | None = None
+) -> None:
+    """Expect two tensors of one shape to be equal, up to rounding of ``as_dtype`` unless ``exact``; NaN equals NaN."""
+    expect(found.shape == wanted.shape, f"{what} should have shape {tuple(wanted.shape)}", str(tuple(found.shape)))
+    a, b = found.detach().cpu(), wanted.detach().cpu()
+    if exact:
+        same = torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
+    else:
+        relative, absolute = TOLERANCE[as_dtype or min(a.dtype, b.dtype, key=lambda d: torch.finfo(d).bits)]
+        a, b = a.double(), b.double()
+        same = torch.allclose(a, b, rtol=relative, atol=absolute * max(1.0, float(_scale(b))), equal_nan=True)
+    if not same:
+        a, b = a.double(), b.double()
+        gap = torch.where(a.isnan() & b.isnan() | (a == b), 0.0, (a - b).abs().nan_to_num(float("inf"), float("inf")))
+        at = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
+        word = "be bitwise equal" if exact else "agree"
+        raise Violation(
+            f"{what} should {word} with the expected values, {float(b[at]):.6g} at {list(at)}",
+            f"{float(a[at]):.6g} there; {int((gap > 0).sum())} of {gap.numel()} entries differ, by up to "
+            f"{float(gap.max()):.3g}",
+        )
+
+
+def _scale(wanted: Tensor) -> Tensor:
+    finite = wanted[wanted.isfinite()]
+    return finite.abs().max() if finite.numel() else torch.zeros(())
+
+
+def describe(error: BaseException, limit: int = 300) -> str:
+    """Return an exception of the operator in one line: ``ValueError: text``."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # Its __str__ is the operator's code too.
+        text = ""
+    text = text if len(text) <= limit else f"{text[:limit]}..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,104 @@
+"""Operators that misbehave as programs: they raise, hang, exit, print, or return something else than a tensor."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from mutants import Mix, Total
+from torch import Tensor
+
+
+class RaisesInConstructor(Mix):
+    def create(self) -> None:
+        raise RuntimeError("no constructor today")
+
+
+class RaisesInExamples(Mix):
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        raise RuntimeError("no examples today")
+
+
+class NoExamples(Mix):
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        return []
+
+
+class ExitsInExamples(Mix):
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        sys.exit(5)
+
+
+class HangsInExamples(Mix):
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        while True:
+            time.sleep(0.01)
+
+
+class RaisesInL(Mix):
+    def calculate_l(self) -> int:
+        raise KeyError("no l today")
+
+
+class Hangs(Mix):
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        while True:
+            try:
+                time.sleep(10)
+            except Exception:
+                continue
+
+
+class Exits(Mix):
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        sys.exit(3)
+
+
+class Prints(Mix):
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        print("hello from the operator")
+        return super()._fuse(x)
+
+
+class ReturnsTuple(Mix):
+    def _fuse(self, x: Sequence[Tensor]) -> Any:
+        return (super()._fuse(x),)
+
+
+class ReturnsArray(Total):
+    def _fuse(self, x: Sequence[Tensor]) -> Any:
+        return super()._fuse(x).detach().numpy()
+
+
+class ReturnsNone(Mix):
+    def _fuse(self, x: Sequence[Tensor]) -> Any:
+        return None
+
+
+class LeavesTraces(Mix):
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        import os
+        import random
+        import warnings
+
+        import numpy
+
+        torch.manual_seed(99)
+        random.seed(99)
+        numpy.random.seed(99)
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        torch.use_deterministic_algorithms(True)
+        warnings.simplefilter("error")
+        os.environ["FUSIONKIT_TEST_TRACE"] = "1"
+        os.environ.pop("HOME", None)
+        os.chdir("/")
+        sys.path.insert(0, "/nowhere")
+        return super()._fuse(x)

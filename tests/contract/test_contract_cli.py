@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from fusionkit import cli
+from fusionkit.contract.runner import all_checks
+
+QUICK = ["--select", "forward_shape,n_matches_output"]
+
+
+def run(*argv: str) -> int:
+    return cli.main(["check", *argv])
+
+
+def test_table_and_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("summation", "lowrank", *QUICK) == 0
+    out = capsys.readouterr().out
+    assert "fusionkit/summation" in out
+    assert "fusionkit/lowrank" in out
+    assert "ok: " in out
+
+
+def test_failure_shows_rule_case_expected_found_and_rerun(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("mutants:Squeezes", *QUICK) == 1
+    out = capsys.readouterr().out
+    for line in (
+        "failed forward_shape of mutants:Squeezes",
+        "rule      Views of shape (..., n_i) give an output of shape (..., n).",
+        "case      dims=[4, 4, 4]",
+        "expected  the output of views (*(1,), n_i) should have shape (1, 4)",
+        "found     (4,)",
+        "rerun     fusionkit check mutants:Squeezes --select forward_shape --case 'dims=[4, 4, 4]'",
+    ):
+        assert line in out
+
+
+def test_rerun_command_reruns_just_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("mutants:Squeezes", "--select", "forward_shape", "--case", "dims=[4, 4, 4]", "--json", "-") == 1
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert (result["check"], result["case"], result["status"]) == ("forward_shape", "dims=[4, 4, 4]", "failed")
+
+
+def test_json_and_junit_files_also_on_failure(tmp_path: Path) -> None:
+    js, xml = tmp_path / "r.json", tmp_path / "r.xml"
+    assert run("mutants:Squeezes", "mutants:Total", *QUICK, "--json", str(js), "--junit", str(xml)) == 1
+    data = json.loads(js.read_text())
+    assert data["summary"]["failed"] >= 1
+    assert {result["subject"] for result in data["results"]} == {"mutants:Squeezes", "mutants:Total"}
+    root = ET.parse(xml).getroot()
+    assert int(root.attrib["tests"]) == len(data["results"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.json", "r.xml"]
+
+
+def test_exit_first(tmp_path: Path) -> None:
+    js = tmp_path / "r.json"
+    assert run("mutants:Squeezes", "mutants:Total", "-x", "--select", "forward_shape", "--json", str(js)) == 1
+    assert {result["subject"] for result in json.loads(js.read_text())["results"]} == {"mutants:Squeezes"}
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(all_checks()) + 1
+    assert run("--list", "--json", "-", "--tier", "1") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {one["tier"] for one in listed} == {1}
+    assert {"check", "tier", "kinds", "needs", "rule"} == set(listed[0])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["sumation"], "Did you mean 'summation'"),
+        (["--select", "gradchek"], "error: select should name checks; found 'gradchek'. Did you mean 'gradcheck'"),
+        (["--tier", "7"], "invalid choice: 7"),
+        (["summation", "--json", "/no/such/folder/r.json"], "the folder of /no/such/folder/r.json should exist"),
+        (["no_such_module:X"], "error: 'no_such_module:X' should be an importable 'module:Class'"),
+        (["summation", "--time-limit", "-1"], "the time limit should be a positive number"),
+        (
+            ["summation", "--case", "dims=[9]"],
+            "error: case should be one of dims=[4, 4, 4]; ",
+        ),
+    ],
+)
+def test_wrong_usage(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*argv) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_help_has_an_example_and_imports_no_torch() -> None:
+    code = "import sys; from fusionkit import cli; s = cli.main(['check', '--help']); print('torch' in sys.modules, s)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False 0\n")
+    assert "fusionkit check summation --tier 1" in done.stdout
+
+
+def test_class_of_a_file_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import fusionkit\n"
+        "class Mine(fusionkit.Fusion):\n"
+        "    def calculate_n(self, dims=None): return self.resolve_equal_dims(dims)\n"
+        "    def calculate_l(self): return 0\n"
+        "    def _fuse(self, x): return sum(x[1:], x[0].clone())\n"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; sys.path.remove(''); from fusionkit.cli import main; sys.exit(main())",
+    ]
+    done = subprocess.run(
+        [*command, "check", "mine:Mine", *QUICK], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mine:Mine" in done.stdout

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import os
+import random
+import sys
+import threading
+import time
+import types
+import warnings
+from typing import Any
+
+import bad_operators as bad
+import numpy
+import pytest
+import torch
+from mutants import Detached, Mix, Thin, Total
+
+import fusionkit
+from fusionkit import registry
+from fusionkit.contract.report import Report
+from fusionkit.contract.runner import Plan, all_checks, run
+from fusionkit.contract.subject import Subject, subjects_of
+
+
+def only(report: Report) -> str:
+    reasons = {result.reason for result in report.bad}
+    assert len(reasons) == 1, report
+    return reasons.pop()
+
+
+def test_first_party_passes() -> None:
+    names = ["summation", "average", "concatenation", "parameterized_concatenation", "dense", "lowrank"]
+    report = fusionkit.check(names, tier=1)
+    assert report.ok, report
+    assert {result.subject for result in report.results} == {f"fusionkit/{name}" for name in names}
+    assert {(result.distribution, result.version) for result in report.results} == {
+        ("fusionkit", fusionkit.__version__)
+    }
+
+
+def test_name_class_and_instance_are_the_same_subject() -> None:
+    op = fusionkit.create("concatenation", dims=[2, 3])
+    for obj in ("concatenation", "concat", "fusionkit/concatenation", type(op), op):
+        report = fusionkit.check(obj, select=["forward_shape"])
+        assert report.ok
+        assert {result.subject for result in report.results} == {"fusionkit/concatenation"}
+    assert {result.case for result in report.results} == {"dims=[2, 3]"}
+
+
+def test_unregistered_class_is_named_by_its_path() -> None:
+    (result,) = fusionkit.check(Total, select=["n_matches_output"]).results[:1]
+    assert (result.subject, result.distribution, result.version) == ("mutants:Total", None, None)
+    (same,) = fusionkit.check("mutants:Total", select=["n_matches_output"]).results[:1]
+    assert same.subject == "mutants:Total"
+
+
+def test_instance_that_cannot_be_rebuilt() -> None:
+    op = fusionkit.create("parameterized_concatenation", dims=[2, 3], n=2, preprocess=torch.tanh)
+    report = fusionkit.check(op, tier=1)
+    assert report.ok, report
+    skipped = [result.reason for result in report.results if result.status == "skipped"]
+    assert any("preprocess" in reason for reason in skipped)
+    assert len(skipped) < len(report.results) / 2
+
+
+def test_instance_keeps_its_parameters() -> None:
+    op = fusionkit.create("parameterized_concatenation", dims=[2, 3], n=2)
+    before = op.flat_w().clone()
+    assert fusionkit.check(op, tier=1).ok
+    assert torch.equal(op.flat_w(), before)
+
+
+@pytest.mark.parametrize(
+    ("obj", "message"),
+    [
+        ("nope", "'nope'"),
+        ("parametrized_concatenation", "Did you mean 'parameterized_concatenation'"),
+        ("no_such_module:Class", "'no_such_module:Class' should be an importable 'module:Class'; found ModuleNotFound"),
+        ("mutants:Nope", "'mutants:Nope' should be an importable 'module:Class'; found AttributeError"),
+        ("torch.nn:Linear", "should be a subclass of fusionkit.Fusion or fusionkit.Fabrication; found"),
+        (torch.nn.Linear(1, 1), "what is checked should be a name, 'module:Class', a subclass or an instance"),
+        (3, "what is checked should be a name"),
+    ],
+)
+def test_unknown_subject(obj: Any, message: str) -> None:
+    with pytest.raises(fusionkit.RegistryError, match=message):
+        fusionkit.check(obj)
+
+
+def test_unknown_kind() -> None:
+    with pytest.raises(fusionkit.RegistryError, match="the kind should be 'fusion' or 'fabrication'; found 'fussion'"):
+        fusionkit.check("summation", kind="fussion")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"select": ["gradchek"]}, "select should name checks; found 'gradchek'. Did you mean 'gradcheck'"),
+        ({"skip": ["nope"]}, "skip should name checks; found 'nope'"),
+        ({"tier": 4}, "tier should be 1, 2 or 3; found 4"),
+        ({"time_limit": 0}, "the time limit should be a positive number of seconds; found 0"),
+        ({"expected_failures": {"nope": "why"}}, "expected_failures should name checks; found 'nope'"),
+        (
+            {"expected_failures": {"gradcheck": " "}},
+            r"expected_failures\['gradcheck'\] should say why the check fails; found ' '",
+        ),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(fusionkit.ConfigError, match=message):
+        fusionkit.check("summation", **options)
+
+
+def test_select_and_skip() -> None:
+    report = fusionkit.check("summation", select=["*_dims", "check_gradcheck"], skip="wrong_dims")
+    assert {result.check for result in report.results} >= {"leading_dims", "gradcheck"}
+    assert "wrong_dims" not in {result.check for result in report.results}
+    assert "n_matches_output" not in {result.check for result in report.results}
+
+
+def test_same_seed_same_report() -> None:
+    first, second = (fusionkit.check(Detached, select=["gradcheck"], seed=3) for _ in range(2))
+    assert [result.reason for result in first.results] == [result.reason for result in second.results]
+
+
+def test_stop_at_first_failure() -> None:
+    plan = Plan.of(select=["n_matches_output", "l_matches_parameters"], stop=True)
+    report = run(subjects_of([bad.RaisesInConstructor, Total]), plan)
+    assert {result.check for result in report.results} == {"n_matches_output"}
+
+
+# ---------------------------------------------------------------------- programs that misbehave
+
+
+def test_raises_in_constructor() -> None:
+    report = fusionkit.check(bad.RaisesInConstructor, select=["forward_shape", "gradcheck"])
+    assert {result.status for result in report.results} == {"failed"}
+    assert {result.check for result in report.results} == {"forward_shape", "gradcheck"}
+    assert (
+        report.results[0].reason
+        == "the constructor should build dims=[4, 4, 4]; found RuntimeError: no constructor today"
+    )
+
+
+def test_raises_in_examples() -> None:
+    assert (
+        only(fusionkit.check(bad.RaisesInExamples, select=["forward_shape", "gradcheck"]))
+        == "examples() should yield at least one set of keywords for the constructor; "
+        "found RuntimeError: no examples today"
+    )
+
+
+def test_no_examples() -> None:
+    assert "examples() should yield at least one set of keywords for the constructor; found []" in only(
+        fusionkit.check(bad.NoExamples, select=["forward_shape"])
+    )
+
+
+def test_exits_in_examples() -> None:
+    assert "SystemExit: 5" in only(fusionkit.check(bad.ExitsInExamples, select=["forward_shape"]))
+
+
+def test_hangs_in_examples() -> None:
+    assert "keywords for the constructor within 0.3 s; found no end" in only(
+        fusionkit.check(bad.HangsInExamples, select=["forward_shape"], time_limit=0.3)
+    )
+
+
+def test_raises_in_calculate_l() -> None:
+    report = fusionkit.check(bad.RaisesInL, select=["l_matches_parameters", "forward_shape"])
+    assert {result.check for result in report.bad} == {"l_matches_parameters"}
+    assert all(result.reason.endswith("found KeyError: 'no l today'") for result in report.bad), report
+
+
+def test_hangs() -> None:
+    start = time.perf_counter()
+    report = fusionkit.check(bad.Hangs, select=["forward_shape", "l_matches_parameters"], time_limit=0.3)
+    assert time.perf_counter() - start < 20
+    assert {(result.check, result.status) for result in report.results} == {
+        ("forward_shape", "error"),
+        ("l_matches_parameters", "passed"),
+    }
+    assert only(report) == "forward_shape should end within 0.3 s; found no end"
+
+
+def test_hangs_outside_the_main_thread() -> None:
+    reports: list[Report] = []
+
+    def work() -> None:
+        reports.append(fusionkit.check(bad.HangsInExamples, select=["forward_shape"], time_limit=0.3))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(30)
+    assert "keywords for the constructor within 0.3 s; found no end" in only(reports[0])
+
+
+def test_exits() -> None:
+    report = fusionkit.check(bad.Exits, select=["forward_shape"])
+    assert {result.status for result in report.results} == {"error"}
+    assert only(report) == "the operator should not end the interpreter; found SystemExit(3)"
+
+
+def test_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    report = fusionkit.check(bad.Prints, select=["gradcheck", "l_matches_parameters"])
+    assert {(result.check, result.status) for result in report.results} == {
+        ("gradcheck", "failed"),
+        ("l_matches_parameters", "passed"),
+    }
+    assert only(report).startswith("the operator should print nothing; found 'hello from the operator")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("cls", "found"), [(bad.ReturnsTuple, "tuple"), (bad.ReturnsArray, "ndarray"), (bad.ReturnsNone, "None")]
+)
+def test_returns_no_tensor(cls: type, found: str) -> None:
+    report = fusionkit.check(cls, select=["forward_shape", "gradcheck"])
+    assert {result.status for result in report.results} == {"failed"}
+    assert only(report) == f"forward should return a tensor; found {found}"
+
+
+# ---------------------------------------------------------------------- traces
+
+
+def test_leaves_no_trace() -> None:
+    environment, folder, path = dict(os.environ), os.getcwd(), list(sys.path)
+    states = random.getstate(), torch.get_rng_state()
+    draws = numpy.random.get_state()[1].tolist()  # type: ignore[index]
+    filters = list(warnings.filters)
+    settings = torch.get_default_dtype(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    snapshot = registry._snapshot()
+    report = fusionkit.check([bad.LeavesTraces, "summation"], tier=1)
+    assert report.results
+    assert dict(os.environ) == environment
+    assert os.getcwd() == folder
+    assert sys.path == path
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert numpy.random.get_state()[1].tolist() == draws  # type: ignore[index]
+    assert warnings.filters == filters
+    assert (
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+    ) == settings
+    assert registry._snapshot() is snapshot
+
+
+def test_registry_is_put_back() -> None:
+    def check_registers(subject: Subject) -> None:
+        registry.register(_plugin("late_plugin"))
+
+    before = fusionkit.fusions()
+    run(subjects_of(Total), Plan((check_registers,)))
+    assert fusionkit.fusions() == before
+
+
+# ---------------------------------------------------------------------- expected failures and plugins' checks
+
+
+def test_expected_failure() -> None:
+    report = fusionkit.check(Detached, select=["gradcheck"], expected_failures={"gradcheck": "cuts the graph"})
+    assert report.ok
+    assert {result.status for result in report.results} == {"xfailed"}
+    assert report.results[0].reason.startswith("cuts the graph (the gradients of views and parameters should agree")
+
+
+def test_unexpected_pass() -> None:
+    report = fusionkit.check(Mix, select=["gradcheck"], expected_failures={"gradcheck": "cuts the graph"})
+    assert not report.ok
+    assert only(report) == "this check was expected to fail (cuts the graph); it passed"
+    assert {result.status for result in report.results} == {"xpassed"}
+
+
+def _plugin(name: str, **hooks: Any) -> types.ModuleType:
+    module = types.ModuleType(name)
+    for hook, value in hooks.items():
+
+        def implementation(value: Any = value) -> Any:
+            return value
+
+        implementation.__name__ = hook
+        setattr(module, hook, fusionkit.hookimpl(lambda value=value: value, specname=hook))
+    if not hooks:
+        module.fusionkit_fusions = fusionkit.hookimpl(lambda: {"late": Total}, specname="fusionkit_fusions")  # type: ignore[attr-defined]
+    return module
+
+
+def test_check_of_a_plugin() -> None:
+    def check_small(subject: Subject) -> None:
+        """The output is at most 4 wide."""
+        assert subject.build().calculate_n() <= 4, "too wide"
+
+    def check_gradcheck(subject: Subject) -> None:
+        """Would replace the kit's."""
+
+    plugin = types.ModuleType("checking_plugin")
+    plugin.fusionkit_checks = fusionkit.hookimpl(  # type: ignore[attr-defined]
+        lambda: [check_small, check_gradcheck], specname="fusionkit_checks"
+    )
+    with registry.isolated(plugin):
+        assert check_small in all_checks()
+        report = fusionkit.check("concatenation", select=["small"])
+        assert report.bad
+        assert all(result.reason.startswith("AssertionError: too wide") for result in report.bad)
+        # The kit's own check of that name still runs.
+        assert not fusionkit.check(Detached, select=["gradcheck"]).ok
+
+
+def test_fabrication_class_is_checked_in_a_host() -> None:
+    report = fusionkit.check(Thin, tier=1)
+    assert report.ok, report
+    assert {result.kind for result in report.results} == {"fabrication"}
+    assert any("n=7, dims=[5, 6]" in result.case for result in report.results)
+
+
+def test_target_that_cannot_be_imported() -> None:
+    plugin = types.ModuleType("broken_targets")
+    plugin.fusionkit_fusions = fusionkit.hookimpl(  # type: ignore[attr-defined]
+        lambda: {"ghost": "no_such_module:Ghost"}, specname="fusionkit_fusions"
+    )
+    with registry.isolated(plugin):
+        report = fusionkit.check("ghost", select=["forward_shape", "n_matches_output"])
+    assert {(result.check, result.status) for result in report.results} == {
+        ("forward_shape", "failed"),
+        ("n_matches_output", "failed"),
+    }
+    assert "cannot be imported from 'no_such_module:Ghost'" in only(report)
