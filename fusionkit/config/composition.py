@@ -163,11 +163,26 @@ class CheckingLoader(ConfigLoaderImpl):
             # Hydra would apply them to every job of a sweep as if they stood on the command line.
             raise ConfigError(f"hydra.overrides should be left to Hydra; found {found!r} in a config.")
         check_hydra(hydra, [override.key_or_group for override in self._parsed])
-        plain = plain_config(cfg)
+        with _hydra_config(cfg):
+            plain = plain_config(cfg)
         if self.level != "safety" and run_mode == RunMode.RUN:
             from fusionkit.config.schema import validate
 
             validate(plain, deep=self.level == "all", touched=[override.key_or_group for override in self._parsed])
+
+
+@contextmanager
+def _hydra_config(cfg: DictConfig) -> Iterator[None]:
+    """Let ``${hydra:...}`` refer to ``cfg``, as it will once the job runs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    instance = HydraConfig.instance()
+    before = instance.cfg
+    instance.set_config(cfg)
+    try:
+        yield
+    finally:
+        instance.cfg = before
 
 
 def _sweeps_device(master_config: DictConfig) -> bool:

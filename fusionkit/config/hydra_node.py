@@ -151,9 +151,11 @@ def _check_paths(node: Mapping[str, Any], command_line: Sequence[str]) -> None:
 def _check_job(job: object) -> None:
     if not isinstance(job, Mapping):
         raise ConfigError(f"hydra.job should be a mapping, written out; found {job!r}.")
-    for name in ("env_set", "env_copy"):
+    # What was to be copied is in env_set by now; the values are no business of a message.
+    for name in ("env_copy", "env_set"):
         if job.get(name):
-            raise ConfigError(f"hydra.job.{name} should be empty; found {job[name]!r}.")
+            found = ", ".join(map(str, job[name]))
+            raise ConfigError(f"hydra.job.{name} should be empty; found {found}.")
     found = job.get("name")
     if found not in (None, "???") and not (isinstance(found, str) and _SIMPLE.fullmatch(found)):
         raise ConfigError(f"hydra.job.name should consist of letters, digits, '_', '-' and '.'; found {found!r}.")
