@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
 from fusionkit import registry
-from fusionkit.catalogue import Record
+from fusionkit.catalogue import Record, instead
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.fusion import check_dims
 
@@ -31,8 +32,9 @@ def parse(settings: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"an option should have the form key=value; found {setting!r}.")
     try:
         options = OmegaConf.to_container(OmegaConf.from_dotlist(list(settings)), resolve=True)
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"options should be plain values; found {' '.join(settings)!r} ({error}).") from error
+    except (OmegaConfBaseException, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"options should be plain values; found {' '.join(settings)!r} ({reason}).") from error
     return {str(key): value for key, value in options.items()} if isinstance(options, dict) else {}
 
 
@@ -65,7 +67,7 @@ def describe(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
 def page(found: Mapping[str, Any]) -> str:
     """Return what ``describe`` found as text: one line each, the options and the config node below."""
     version = f" {found['version']}" if found["version"] else ""
-    status = found["status"] + (f", use {found['replacement']}" if found["replacement"] else "")
+    status = found["status"] + (f": {instead(found['replacement'])}" if found["replacement"] else "")
     traits = [name if value is True else f"{name}={value}" for name, value in found["traits"].items()]
     lines = {
         "name": found["name"],
@@ -143,7 +145,7 @@ def _options(cls: type) -> list[dict[str, Any]]:
         {
             "name": parameter.name,
             "type": _annotation(parameter),
-            "required": parameter.default is parameter.empty,
+            "required": parameter.default is parameter.empty and not _stars(parameter),
             "default": None if parameter.default is parameter.empty else repr(parameter.default),
         }
         for parameter in inspect.signature(cls).parameters.values()
