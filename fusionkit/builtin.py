@@ -27,4 +27,28 @@ def fusionkit_fabrications() -> dict[str, Spec]:
     return {
         "dense": Spec("fusionkit.fabrications.dense:Dense", ("identity",), "every entry of W is a parameter"),
         "lowrank": Spec("fusionkit.fabrications.lowrank:LowRank", ("lorr",), "W = A B of rank r"),
+        "block_circulant": Spec("fusionkit.fabrications.block_circulant:BlockCirculant", summary="circulant blocks"),
+        "constant": Spec(
+            "fusionkit.fabrications.constant:Constant", summary="every entry of W is the same fixed number"
+        ),
+        "constant_eye": Spec(
+            "fusionkit.fabrications.constant_eye:ConstantEye", summary="the rectangular identity, fixed"
+        ),
+        "fourier": Spec("fusionkit.fabrications.fourier:Fourier", ("fourierft",), "few frequencies"),
+        "hashed": Spec("fusionkit.fabrications.hashed:Hashed", summary="entries share parameters by a hash"),
+        "hypernet": Spec(
+            "fusionkit.fabrications.hypernet:Hypernet", summary="a frozen network makes W from a short vector"
+        ),
+        "masked": Spec(
+            "fusionkit.fabrications.masked:Masked", ("masking",), "parameters at fixed positions, zeros elsewhere"
+        ),
+        "monarch": Spec("fusionkit.fabrications.monarch:Monarch", summary="two block-diagonal factors, mixed between"),
+        "one": Spec("fusionkit.fabrications.one:One", summary="all ones, fixed"),
+        "random_matrix_hypernet": Spec(
+            "fusionkit.fabrications.random_matrix_hypernet:RandomMatrixHypernet",
+            summary="a frozen network of low-rank layers makes W",
+        ),
+        "tensor_train": Spec("fusionkit.fabrications.tensor_train:TensorTrain", summary="a train of small cores"),
+        "toeplitz": Spec("fusionkit.fabrications.toeplitz:Toeplitz", summary="constant along the diagonals"),
+        "zero": Spec("fusionkit.fabrications.zero:Zero", summary="all zeros, fixed"),
     }

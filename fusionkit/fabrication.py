@@ -15,7 +15,7 @@ from fusionkit.construct import ConstructMeta, writable
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.fusion import Traits, check_dims, check_size, in_place_ok, registered_key
 
-__all__ = ["CallableFabrication", "Fabrication", "as_fabrication", "gaussians", "linear", "padded"]
+__all__ = ["CallableFabrication", "Fabrication", "as_fabrication", "cropped", "gaussians", "linear", "padded"]
 
 #: Up to this many elements of the concatenation, concatenating and one product are faster than a product per view
 #: (eager mode).
@@ -282,6 +282,11 @@ def padded(x: Sequence[Tensor], width: int) -> Tensor:
     if missing:
         x = [*x, x[0].new_zeros(()).expand(*x[0].shape[:-1], missing)]
     return _rows(x)
+
+
+def cropped(rows: Tensor, n: int, like: Tensor) -> Tensor:
+    """Return the first n columns of rows (m, N) with the dtype and the leading dimensions of a view, (..., n)."""
+    return rows[:, :n].to(like.dtype).contiguous().view(*like.shape[:-1], n)
 
 
 def linear(x: Sequence[Tensor], W: Tensor) -> Tensor:

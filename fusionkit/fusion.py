@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import numbers
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -15,7 +17,7 @@ from fusionkit.construct import ConstructMeta, writable
 from fusionkit.errors import DimsError, FusionError, nearest
 from fusionkit.processing import Processing
 
-__all__ = ["Fusion", "Traits", "check_device", "check_dims", "check_dtype", "check_size", "in_place_ok"]
+__all__ = ["Fusion", "Traits", "check_device", "check_dims", "check_dtype", "check_number", "check_size", "in_place_ok"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,13 @@ def check_size(what: str, value: Any, *, minimum: int = 1) -> int:
             if size >= minimum:
                 return size
     raise DimsError(f"{what} should be an integer of at least {minimum}; found {value!r}.")
+
+
+def check_number(what: str, value: Any) -> float:
+    """Return ``value`` as a float, or raise a ``FusionError`` that names ``what``."""
+    if not isinstance(value, bool) and isinstance(value, numbers.Real) and isfinite(value):
+        return float(value)
+    raise FusionError(f"{what} should be a finite number; found {value!r}.")
 
 
 def check_dims(dims: Any) -> tuple[int, ...]:

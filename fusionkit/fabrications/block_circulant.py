@@ -1,0 +1,127 @@
+"""A matrix of circulant blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import isqrt
+from typing import Any, cast
+
+import torch
+from torch import BoolTensor, Tensor
+
+from fusionkit.errors import FusionError
+from fusionkit.fabrication import Fabrication, cropped, linear, padded
+from fusionkit.fabrications.toeplitz import diagonal_lengths, diagonals
+from fusionkit.fusion import check_size
+
+
+class BlockCirculant(Fabrication):
+    """Block (I, J) of W is the circulant matrix ``C_ij = c[I, J, (i - j) mod b]``; block c (ceil(n/b), ceil(D/b), b).
+
+    The grid of blocks is cropped to (n, D).  l = ceil(n/b) * ceil(D/b) * b.  A circulant matrix is diagonal in the
+    Fourier basis.  Source: Ding et al., "CirCNN", 2017, section 3.
+
+    Args:
+        b: size of the blocks, from 1 to max(n, D); None means the greatest power of two up to sqrt(min(n, D)).
+    """
+
+    def __init__(self, b: int | None = None) -> None:
+        super().__init__()
+        self.b = None if b is None else check_size("b, the block size of block_circulant,", b)
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield the default and a block size that divides little."""
+        yield {}
+        yield {"b": 3}
+
+    def block_size(self, n: int, D: int) -> int:
+        """Return b, or the default for this size.
+
+        Raises:
+            FusionError: b is greater than max(n, D).
+        """
+        if self.b is None:
+            return 1 << (isqrt(min(n, D)).bit_length() - 1)
+        if self.b > max(n, D):
+            raise FusionError(
+                f"b, the block size of block_circulant, should be from 1 to max(n, D) = {max(n, D)} for n = {n} and "
+                f"D = {D}; found {self.b}."
+            )
+        return self.b
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return the first columns of the blocks."""
+        b = self.block_size(n, D)
+        return {"c": (-(-n // b), -(-D // b), b)}
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        c = blocks["c"]
+        p, q, b = c.shape
+        grid = diagonals(torch.cat([c[..., 1:], c], -1), b)
+        return grid.transpose(1, 2).reshape(p * b, q * b)[:n, :D]
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        c = blocks["c"]
+        p, q, b = c.shape
+        if b <= 2:
+            # Two real frequencies, at least as many products as entries of W.
+            return linear(x, self._materialize(blocks, n, sum(view.shape[-1] for view in x)))
+        dtype = torch.promote_types(x[0].dtype, torch.float32)
+        rows = to_frequencies(padded(x, q * b).to(dtype).view(-1, q, b))  # (m, q, f, 2)
+        m, f = rows.shape[0], rows.shape[2]
+        real, imaginary = to_frequencies(c.to(dtype)).permute(3, 2, 1, 0)  # (f, q, p) each
+        # The product of complex numbers, as one of real matrices for each frequency.
+        kernel = torch.cat([torch.cat([real, imaginary], 2), torch.cat([-imaginary, real], 2)], 1)
+        mixed = torch.bmm(rows.permute(2, 0, 3, 1).reshape(f, m, 2 * q), kernel)  # (f, m, 2p)
+        out = from_frequencies(mixed.view(f, m, 2, p).permute(1, 3, 0, 2).to(dtype), b).reshape(m, p * b)
+        return cropped(out, n, x[0])
+
+    def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        c = blocks["c"]
+        return (c.square() * self._multiplicity(n, D).to(c)).sum()
+
+    def padding(self, n: int, D: int) -> dict[str, BoolTensor]:
+        """Return the entries of the last block that only cropped entries of W would show."""
+        dead = self._multiplicity(n, D) == 0
+        return {"c": cast(BoolTensor, dead)} if bool(dead.any()) else {}
+
+    def _multiplicity(self, n: int, D: int) -> Tensor:
+        """Return how often each entry of c stands in the cropped W."""
+        p, q, b = self.shapes(n, D)["c"]
+        offset = torch.arange(b)
+        count = torch.full((p, q, b), b)
+        rows, columns = n - (p - 1) * b, D - (q - 1) * b
+        count[-1] = diagonal_lengths(offset, rows, b) + diagonal_lengths(offset - b, rows, b)
+        count[:, -1] = diagonal_lengths(offset, b, columns) + diagonal_lengths(offset - b, b, columns)
+        count[-1, -1] = diagonal_lengths(offset, rows, columns) + diagonal_lengths(offset - b, rows, columns)
+        return count
+
+
+def to_frequencies(signal: Tensor) -> Tensor:
+    """Return the real and imaginary parts of the real FFT, (..., b) -> (..., b // 2 + 1, 2)."""
+    if torch.compiler.is_compiling():
+        # As a product with a matrix: compilers leave complex numbers to eager kernels.
+        return (signal @ _fourier_matrix(signal)).view(*signal.shape[:-1], -1, 2)
+    return torch.view_as_real(torch.fft.rfft(signal))
+
+
+def from_frequencies(spectrum: Tensor, b: int) -> Tensor:
+    """Return the inverse of ``to_frequencies``, (..., b // 2 + 1, 2) -> (..., b)."""
+    if torch.compiler.is_compiling():
+        matrix = _fourier_matrix(spectrum.new_empty(b))
+        # Every frequency but the first, and the last for even b, stands for itself and its conjugate.
+        weight = torch.full_like(matrix, 2 / b)
+        weight[:, :2] = 1 / b
+        if b % 2 == 0:
+            weight[:, -2:] = 1 / b
+        return spectrum.reshape(*spectrum.shape[:-2], -1) @ (matrix * weight).T
+    return torch.fft.irfft(torch.view_as_complex(spectrum.contiguous()), b)
+
+
+def _fourier_matrix(like: Tensor) -> Tensor:
+    """Return (b, 2f) with cos(2 pi t k / b) and -sin(2 pi t k / b) alternating, b the last dimension of ``like``."""
+    b = like.shape[-1]
+    turns = torch.outer(torch.arange(b, device=like.device), torch.arange(b // 2 + 1, device=like.device)) % b
+    angle = turns.to(like.dtype) * (2 * torch.pi / b)
+    return torch.stack([angle.cos(), -angle.sin()], -1).view(b, -1)

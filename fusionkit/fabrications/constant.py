@@ -1,0 +1,48 @@
+"""A matrix whose entries are all the same fixed number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusionkit.fabrication import Fabrication
+from fusionkit.fusion import Traits, check_number
+
+
+class Constant(Fabrication):
+    """``W_ij = value``; no parameters, l = 0.  The output is ``value`` times the sum of all columns, n times.
+
+    Args:
+        value: every entry of W; 1 as in the reference library, while 1/sqrt(D) would keep the variance of the views.
+    """
+
+    traits = Traits(constant=True)
+
+    def __init__(self, value: float = 1.0) -> None:
+        super().__init__()
+        self.value = check_number("value, the entries of the constant W,", value)
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield the default and another value."""
+        yield {}
+        yield {"value": -0.25}
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return no blocks."""
+        return {}
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        return torch.full((n, D), self.value)
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        first = x[0]
+        # The sum of many columns in half precision would lose them.
+        dtype = torch.promote_types(first.dtype, torch.float32)
+        total = sum(
+            (view.sum(-1, keepdim=True, dtype=dtype) for view in x[1:]), first.sum(-1, keepdim=True, dtype=dtype)
+        )
+        return (total * self.value).to(first.dtype).repeat(*(1,) * (first.dim() - 1), n)

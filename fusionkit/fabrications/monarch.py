@@ -1,0 +1,111 @@
+"""Two block-diagonal factors with a permutation between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import isqrt
+from typing import Any, cast
+
+import torch
+from torch import BoolTensor, Tensor
+
+from fusionkit.errors import FusionError
+from fusionkit.fabrication import Fabrication, cropped, padded
+from fusionkit.fusion import check_size
+
+
+class Monarch(Fabrication):
+    """``W = blockdiag(L) P blockdiag(R)``, cropped to (n, D); blocks R (nb, c, ib) and L (nb, ob, c).
+
+    ib = ceil(D/nb), ob = ceil(n/nb), c = min(ib, ob), l = nb*c*(ib + ob).  P is the stride permutation: input t of block b
+    of L is entry t*nb + b of blockdiag(R) x.  Source: Dao et al., "Monarch", 2022, definition 3.1, without the permutation
+    of the outputs.
+
+    Args:
+        nb: number of blocks, such that none is all padding; None means the greatest such up to sqrt(min(n, D)), with which
+            every output depends on every input.
+    """
+
+    degree = 2
+
+    def __init__(self, nb: int | None = None) -> None:
+        super().__init__()
+        self.nb = None if nb is None else check_size("nb, the number of blocks of monarch,", nb)
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield the default and two blocks."""
+        yield {}
+        yield {"nb": 2}
+
+    def block_count(self, n: int, D: int) -> int:
+        """Return nb, or the default for this size.
+
+        Raises:
+            FusionError: with nb blocks one would be all padding; the message names the nearest valid numbers.
+        """
+        if self.nb is None:
+            return next(nb for nb in range(isqrt(min(n, D)), 0, -1) if _no_empty_block(nb, n, D))
+        if not _no_empty_block(self.nb, n, D):
+            least = min(n, D)
+            below = next(nb for nb in range(min(self.nb, least), 0, -1) if _no_empty_block(nb, n, D))
+            above = next((nb for nb in range(self.nb, least + 1) if _no_empty_block(nb, n, D)), None)
+            near = f"{below} or {above}" if above is not None else f"at most {below}"
+            raise FusionError(
+                f"nb, the number of blocks of monarch, should be from 1 to min(n, D) = {least} and leave no block "
+                f"empty, for n = {n} and D = {D} {near}; found {self.nb}."
+            )
+        return self.nb
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return the blocks of the right and of the left factor."""
+        nb = self.block_count(n, D)
+        ib, ob = -(-D // nb), -(-n // nb)
+        c = min(ib, ob)
+        return {"R": (nb, c, ib), "L": (nb, ob, c)}
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        R, L = blocks["R"], blocks["L"]
+        nb, c, ib = R.shape
+        right = torch.stack([_shifted(block, k, nb) for k, block in enumerate(R.unbind())])  # (nb, c, nb*ib)
+        inputs = right.view(c, nb, nb * ib).transpose(0, 1)
+        return torch.bmm(L, inputs).view(-1, nb * ib)[:n, :D]
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        R, L = blocks["R"], blocks["L"]
+        nb, c, ib = R.shape
+        rows = padded(x, nb * ib)
+        m = rows.shape[0]
+        h = torch.bmm(rows.view(m, nb, ib).transpose(0, 1), R.mT)  # (nb, m, c)
+        h = h.transpose(0, 1).reshape(m, c, nb).permute(2, 0, 1)
+        out = torch.bmm(h, L.mT).transpose(0, 1)  # (m, nb, ob)
+        return cropped(out.flatten(1), n, x[0])
+
+    def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        R, L = blocks["R"], blocks["L"]
+        nb, c = R.shape[:2]
+        live = {name: ~mask.to(R.device) for name, mask in self.padding(n, D).items()}
+        R, L = (block * live[name] if name in live else block for name, block in (("R", R), ("L", L)))
+        # ||W||^2 is the sum over the blocks of L of trace(L^T L G), G the Gram matrix of the rows of R that they read:
+        # rows of different blocks of R are orthogonal.
+        source = torch.arange(c * nb, device=R.device).view(c, nb).T
+        k, q = source // c, source % c
+        gram = (R @ R.mT)[k[:, :, None], q[:, :, None], q[:, None, :]] * (k[:, :, None] == k[:, None, :])
+        return ((L.mT @ L) * gram).sum()
+
+    def padding(self, n: int, D: int) -> dict[str, BoolTensor]:
+        """Return the last columns of R and the last rows of L, where nb divides D or n with a remainder."""
+        (nb, c, ib), (_, ob, _) = self.shapes(n, D).values()
+        R = (torch.arange(nb * ib).view(nb, 1, ib) >= D).expand(nb, c, ib)
+        L = (torch.arange(nb * ob).view(nb, ob, 1) >= n).expand(nb, ob, c)
+        return {name: cast(BoolTensor, mask) for name, mask in (("R", R), ("L", L)) if bool(mask.any())}
+
+
+def _no_empty_block(nb: int, n: int, D: int) -> bool:
+    return all((nb - 1) * -(-size // nb) < size for size in (n, D))
+
+
+def _shifted(block: Tensor, k: int, nb: int) -> Tensor:
+    """Return the k-th block row of a block-diagonal matrix, (c, ib) -> (c, nb*ib)."""
+    width = block.shape[-1]
+    return torch.nn.functional.pad(block, (k * width, (nb - 1 - k) * width))

@@ -1,0 +1,58 @@
+"""A matrix that is constant along its diagonals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fusionkit.fabrication import Fabrication, cropped, linear, padded
+
+#: The FFT is faster than the product with W from this many entries of W for each of its n + D rows and columns.
+FFT_RATIO = 512
+
+
+class Toeplitz(Fabrication):
+    """``W_ij = c[i - j + D - 1]``; block c (n + D - 1), l = n + D - 1.
+
+    The product is a part of the convolution with c, computed by the real FFT where W is large.  Source: Golub and Van
+    Loan, "Matrix Computations", 4th edition, section 4.8.
+    """
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return the diagonals, from the upper right corner of W to the lower left one."""
+        return {"c": (n + D - 1,)}
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        return diagonals(blocks["c"], D)
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        D = sum(view.shape[-1] for view in x)
+        # Compilers leave complex numbers to eager kernels, and the path must not depend on the batch.
+        if torch.compiler.is_compiling() or n * D < FFT_RATIO * (n + D):
+            return linear(x, self._materialize(blocks, n, D))
+        dtype = torch.promote_types(x[0].dtype, torch.float32)
+        # The D - 1 leading entries of the convolution are not needed, hence may be those that wrap around.
+        length = fast_length(n + D - 1)
+        spectrum = torch.fft.rfft(padded(x, D).to(dtype), length) * torch.fft.rfft(blocks["c"].to(dtype), length)
+        return cropped(torch.fft.irfft(spectrum, length)[:, D - 1 :], n, x[0])
+
+    def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        c = blocks["c"]
+        return c.square() @ diagonal_lengths(torch.arange(1 - D, n, device=c.device), n, D).to(c.dtype)
+
+
+def diagonals(c: Tensor, columns: int) -> Tensor:
+    """Return the Toeplitz matrices of c, (..., rows + columns - 1) -> (..., rows, columns)."""
+    return c.unfold(-1, columns, 1).flip(-1)
+
+
+def diagonal_lengths(offset: Tensor, rows: int, columns: int) -> Tensor:
+    """Return how many entries with i - j = offset a matrix (rows, columns) has."""
+    return ((columns + offset).clamp(max=rows) - offset.clamp(min=0)).clamp(min=0)
+
+
+def fast_length(length: int) -> int:
+    """Return the least power of two times 1, 3, 5, 9 or 15 from ``length`` on, for a fast FFT."""
+    return min(odd << max(0, (-(-length // odd) - 1).bit_length()) for odd in (1, 3, 5, 9, 15))
