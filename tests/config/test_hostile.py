@@ -1,4 +1,4 @@
-"""Hostile configs.  Each is first shown to work: under plain ``hydra.utils.instantiate``, plain OmegaConf or plain Hydra."""
+"""Hostile configs.  Each is first shown to work under plain ``hydra.utils.instantiate``, OmegaConf or Hydra."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import omegaconf
 import pytest
 import tripwire
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import fusionkit.config
@@ -23,6 +24,22 @@ from fusionkit.errors import ConfigError
 from fusionkit.experiment import app
 
 EXECUTION_WHITELIST = not __import__("hydra").__version__.startswith("1.3")
+
+
+def instantiate(node: Any) -> Any:
+    """Call Hydra's own function, which warns since 1.4 that it is not safe."""
+    from hydra.utils import instantiate as plain
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return plain(node)
+
+
+def arm_resolver() -> None:
+    """Register a resolver that fires, as some plugin might."""
+    old = omegaconf.__version__.startswith("2.3")
+    register: Any = OmegaConf.register_new_resolver if old else OmegaConf.register_resolver
+    register("tripwire", tripwire.fire)
 
 
 def fired() -> bool:
@@ -47,7 +64,8 @@ def refused(argv: list[str], key: str, found: str) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
-# -- nodes: plain instantiate runs them ----------------------------------------------------------------------------------
+# -- nodes: plain instantiate runs them
+# ----------------------------------------------------------------------------------
 
 
 MARK = "${oc.env:TRIPWIRE}"
@@ -243,7 +261,7 @@ RESOLVERS = {
 @pytest.fixture
 def _tripwire_resolver(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("SECRET", "swordfish")
-    OmegaConf.register_new_resolver("tripwire", tripwire.fire, replace=True)
+    arm_resolver()
     yield
     OmegaConf.clear_resolver("tripwire")
 
@@ -519,7 +537,11 @@ ATTACKS: dict[str, Attack] = {
     ),
     "defaults_list": Attack(experiment("defaults: ${tripwire:1}\n"), EVIL, "defaults", "the resolver 'tripwire'"),
     "defaults_entry": Attack(
-        experiment("defaults:\n  - /experiment: ${tripwire:1}\n"), EVIL, "defaults", "the resolver 'tripwire'"
+        experiment("defaults:\n  - /experiment: ${tripwire:1}\n"),
+        EVIL,
+        "defaults",
+        "the resolver 'tripwire'",
+        on_1_4=False,
     ),
     "merged_onto": Attack(
         {
@@ -644,7 +666,7 @@ def test_an_untrusted_primary_config_is_checked(folder: Callable[[dict[str, str]
 def test_completion_resolves_nothing(
     folder: Callable[[dict[str, str]], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    OmegaConf.register_new_resolver("tripwire", tripwire.fire, replace=True)
+    arm_resolver()
     untrusted = folder({"data/evil.yaml": "name: ${tripwire:1}\n"})
     try:
         monkeypatch.setenv("COMP_LINE", f"fusionkit run --config-dir {untrusted} data=evil data.na")
