@@ -102,10 +102,11 @@ def show(argv: Sequence[str]) -> int:
     _add_kind(parser, "which one, where a fusion and a fabrication share a name")
     _add_json(parser, "print one JSON object")
     options = parser.parse_intermixed_args(argv)
-    from fusionkit import description  # It imports torch, which --help does not need.
-
     with redirect_stdout(sys.stderr):
-        found = description.describe(registry.find(options.name, options.kind), description.parse(options.options))
+        record = registry.find(options.name, options.kind)
+        from fusionkit import description  # It imports torch, which --help and a mistyped name do not need.
+
+        found = description.describe(record, description.parse(options.options))
     if options.json:
         _print_json(found)
     else:

@@ -1,0 +1,183 @@
+"""``fusionkit list``, ``show`` and ``plugins``, in this process."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from fake_distributions import Site
+
+from fusionkit import cli, registry
+
+LIST_KEYS = {"kind", "name", "qualified", "distribution", "version", "target", "aliases", "summary", "status"}
+PLUGIN_KEYS = {"plugin", "distribution", "version", "status", "error", "fusions", "fabrications"}
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str, status: int = 0) -> str:
+    """Run a command, check its status, and return what it prints."""
+    capsys.readouterr()
+    assert cli.main(argv) == status
+    return capsys.readouterr().out
+
+
+class TestList:
+    def test_table(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.fusions("fk-gram", {"gram": "a:B", "sum": "a:B"})
+        lines = run(capsys, "list").splitlines()
+        assert lines[0].split() == ["kind", "name", "aliases", "distribution", "status", "summary"]
+        assert ["fusion", "gram", "fk-gram", "1.0", "ok"] in [line.split() for line in lines]
+        assert ["fusion", "fk-gram/sum", "fk-gram", "1.0", "shadowed"] in [line.split() for line in lines]
+        assert any(line.startswith("fabrication  lowrank ") for line in lines)
+
+    def test_json(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.fusions("fk-gram", {"gram": "a:B"})
+        records = json.loads(run(capsys, "list", "--json"))
+        assert all(set(record) == LIST_KEYS for record in records)
+        assert [record["target"] for record in records if record["name"] == "gram"] == ["a:B"]
+        assert records == [record.to_dict() for record in registry.records()]
+
+    def test_kind(self, capsys: pytest.CaptureFixture[str]) -> None:
+        records = json.loads(run(capsys, "list", "--kind", "fabrication", "--json"))
+        assert {record["kind"] for record in records} == {"fabrication"}
+
+    def test_a_plugin_that_prints_does_not_spoil_the_output(
+        self, site: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        site.install("fk-loud", "print('hello from a plugin')")
+        assert cli.main(["list", "--json"]) == 0
+        output = capsys.readouterr()
+        json.loads(output.out)
+        assert "hello from a plugin" in output.err
+
+    def test_note_about_what_is_missing(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.install("fk-broken", "raise ValueError")
+        assert cli.main(["list"]) == 0
+        assert capsys.readouterr().err == "note: not loaded: 'plugin' of fk-broken 1.0 ('fusionkit plugins' says why)\n"
+
+    def test_no_note_about_what_is_disabled(
+        self, site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site.install("fk-broken", "raise ValueError")
+        monkeypatch.setenv("FUSIONKIT_PLUGINS", "")
+        assert cli.main(["list"]) == 0
+        assert capsys.readouterr().err == ""
+
+    def test_strict(self, site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        site.install("fk-broken", "raise ValueError('boom')")
+        monkeypatch.setenv("FUSIONKIT_STRICT", "1")
+        assert cli.main(["list"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: under FUSIONKIT_STRICT=1 every plugin should load; found 'plugin' of fk-broken")
+
+
+class TestPlugins:
+    def test_json(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.fusions("fk-gram", {"gram": "a:B"})
+        site.install("fk-broken", "raise ValueError('boom')")
+        site.install("fk-old", "", requires=["fusionkit<0.0.1"])
+        found = {record["distribution"]: record for record in json.loads(run(capsys, "plugins", "--json"))}
+        assert all(set(record) >= PLUGIN_KEYS for record in found.values())
+        assert [found[name]["status"] for name in ("fusionkit", "fk-gram", "fk-broken", "fk-old")] == [
+            "loaded",
+            "loaded",
+            "failed",
+            "incompatible",
+        ]
+        assert found["fk-gram"]["fusions"] == ["gram"]
+        assert found["fk-broken"]["error"] == "it cannot be imported: ValueError: boom"
+        assert 'raise ValueError("boom")' in found["fk-broken"]["traceback"].replace("'", '"')
+
+    def test_table(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.install("fk-broken", "raise ValueError('boom')", entry="broken")
+        site.fusions("fk-thief", {"sum": "a:B"})
+        output = run(capsys, "plugins")
+        assert output.splitlines()[0].split() == [
+            *("plugin", "distribution", "status", "fusions", "fabrications", "seconds", "error")
+        ]
+        (line,) = [line for line in output.splitlines() if line.startswith("broken")]
+        assert line.endswith("it cannot be imported: ValueError: boom")
+        assert "warning: 'plugin' of fk-thief 1.0: the fusion 'sum' is the core's: this one is 'fk-thief/sum'" in output
+        assert "Traceback" not in output
+
+    def test_traceback(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.install("fk-broken", "raise ValueError('boom')", entry="broken")
+        assert "'broken' of fk-broken 1.0:\nTraceback (most recent call last):" in run(capsys, "plugins", "--traceback")
+
+    def test_strict_with_all_loaded(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        run(capsys, "plugins", "--strict")
+
+    @pytest.mark.parametrize(
+        "source",
+        ["raise ValueError", "import fusionkit\n@fusionkit.hookimpl\ndef fusionkit_fusions(): return {'x': 'a:B'}"],
+    )
+    def test_strict_with_something_broken(self, source: str, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.install("fk-broken", source)
+        run(capsys, "plugins")
+        (record,) = [
+            record
+            for record in json.loads(run(capsys, "plugins", "--strict", "--json", status=1))
+            if record["distribution"] == "fk-broken"
+        ]
+        assert record["status"] == "failed"
+
+    def test_strict_with_something_disabled(
+        self, site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site.fusions("fk-gram", {"gram": "a:B"})
+        monkeypatch.setenv("FUSIONKIT_PLUGINS", "")
+        assert " disabled " in run(capsys, "plugins")
+        run(capsys, "plugins", "--strict", status=1)
+
+    def test_strict_environment(
+        self, site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site.install("fk-broken", "raise ValueError('boom')", entry="broken")
+        monkeypatch.setenv("FUSIONKIT_STRICT", "1")
+        assert "ValueError: boom" in run(capsys, "plugins", status=1)
+
+
+class TestShow:
+    def test_json(self, capsys: pytest.CaptureFixture[str]) -> None:
+        argv = ("show", "parameterized_concatenation", "--json", "dims=[76,216]", "n=64")
+        found = json.loads(run(capsys, *argv))
+        assert set(found) > LIST_KEYS
+        assert (found["name"], found["n"], found["l"]) == ("parameterized_concatenation", 64, 18688)
+
+    @pytest.mark.parametrize("name", ["summation", "sum", "fusionkit/summation"])
+    def test_page(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(capsys, "show", name).startswith("name          summation\nkind          fusion\n")
+
+    @pytest.mark.parametrize(
+        ("argv", "status", "error"),
+        [
+            (["sumation"], 2, "the name of a fusion or fabrication should be one that 'fusionkit list' shows; found"),
+            (["sum", "--kind", "fabrication"], 2, "the name of a fabrication should be one that"),
+            (["summation", "dims"], 2, "an option should have the form key=value; found 'dims'."),
+            (["summation", "dim=[2]"], 2, "summation should get options among"),
+            (["summation", "dims=[2,3]"], 1, "summation should get views of equal width; found dims [2, 3]"),
+            (["lowrank", "n=3"], 1, "the size of W should be given as n=... dims=[...]; found n."),
+        ],
+    )
+    def test_mistakes(self, argv: list[str], status: int, error: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["show", *argv]) == status
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert output.err.startswith("error: ")
+        assert error in output.err
+        assert output.err.count("\n") == 1
+
+    def test_both_kinds(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.fusions("fk-both", {"dense": "fusionkit.fusions.summation:Summation"})
+        assert cli.main(["show", "dense"]) == 2
+        assert "should be of one kind; found a fusion and a fabrication: say which (--kind)" in capsys.readouterr().err
+        found: dict[str, Any] = json.loads(run(capsys, "show", "dense", "--kind", "fusion", "--json"))
+        assert found["distribution"] == "fk-both"
+
+    def test_target_that_cannot_be_imported(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.fusions("fk-broken", {"broken": "fk_nowhere:X"})
+        assert cli.main(["show", "broken"]) == 2
+        assert capsys.readouterr().err == (
+            "error: the fusion 'broken' of fk-broken 1.0 cannot be imported from 'fk_nowhere:X': "
+            "ModuleNotFoundError: No module named 'fk_nowhere'.\n"
+        )
