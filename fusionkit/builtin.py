@@ -18,6 +18,20 @@ def fusionkit_fusions() -> dict[str, Spec]:
             summary="the concatenation times a fabricated matrix",
         ),
         "summation": Spec("fusionkit.fusions.summation:Summation", ("sum",), "the sum of the views"),
+        "l1_norm": Spec("fusionkit.fusions.l1_norm:L1Norm", summary="the sum of the absolute values of the views"),
+        "l2_norm": Spec("fusionkit.fusions.l2_norm:L2Norm", summary="the Euclidean norm over the views"),
+        "maximum": Spec("fusionkit.fusions.maximum:Maximum", ("max",), "the greatest of the views, entry by entry"),
+        "median": Spec("fusionkit.fusions.median:Median", summary="the lower median of the views, entry by entry"),
+        "metric": Spec("fusionkit.fusions.metric:MetricFusion", summary="any reduction over the views"),
+        "minimum": Spec("fusionkit.fusions.minimum:Minimum", ("min",), "the least of the views, entry by entry"),
+        "parameterized_weighted_summation": Spec(
+            "fusionkit.fusions.parameterized_weighted_summation:ParameterizedWeightedSummation",
+            summary="the sum of the views with learned weights",
+        ),
+        "product": Spec("fusionkit.fusions.product:Product", ("prod",), "the product of the views, entry by entry"),
+        "weighted_summation": Spec(
+            "fusionkit.fusions.weighted_summation:WeightedSummation", summary="the sum of the views with fixed weights"
+        ),
     }
 
 

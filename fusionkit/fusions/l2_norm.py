@@ -1,0 +1,89 @@
+"""Euclidean norm over the views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fusionkit.elementwise import blocks, plain, with_backward
+from fusionkit.fusion import Fusion, Traits
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+class L2Norm(Fusion):
+    """``sqrt(A_1^2 + ... + A_k^2)``, entry by entry, of k views of equal width, (..., n) each -> (..., n); l = 0.
+
+    The derivative at 0 is taken as 0.  Entries whose squares would overflow or vanish are scaled by the greatest of the
+    views first, as in Blue, "A portable Fortran program to find the Euclidean norm of a vector", 1978.
+    """
+
+    traits = Traits(permutation_invariant=True, batch_independent=True)
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        """Return the common width of the views."""
+        return self.resolve_equal_dims(dims)
+
+    def calculate_l(self) -> int:
+        """Return 0."""
+        return 0
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        dtype = x[0].dtype
+        if dtype in HALF:
+            x = [view.float() for view in x]
+        fast = plain(x) and x[0].device.type == "cpu"
+        return (with_backward(_norm, _derivative, x) if fast else _scaled_norm(x)).to(dtype)
+
+    def reference(self, x: Sequence[Tensor]) -> Tensor:
+        """Take the norm of a stacked float64 copy."""
+        return torch.stack([view.double() for view in x]).square().sum(0).sqrt()
+
+
+def _scaled_norm(x: Sequence[Tensor]) -> Tensor:
+    """Return the norm with every entry scaled by the greatest of the views; any magnitude, all derivatives."""
+    tiny = torch.finfo(x[0].dtype).tiny
+    with torch.no_grad():
+        # The scale is constant for the derivatives, which is exact, since the norm does not depend on it.
+        scale = x[0].detach().abs()
+        for view in x[1:]:
+            scale = torch.maximum(scale, view.detach().abs())
+        zero = scale == 0
+        scale = scale.clamp(tiny, 1 / tiny)
+        inverse = scale.reciprocal()
+    squares = (x[0] * inverse).square()
+    for view in x[1:]:
+        squares = squares + (view * inverse).square()
+    # The root of 1 instead of 0: its derivative is finite, and multiplied by 0.
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, squares).sqrt() * scale)
+
+
+def _norm(x: Sequence[Tensor]) -> Tensor:
+    """Return the norm by one pass over the squares; the entries that leave their safe range are done again, scaled."""
+    info = torch.finfo(x[0].dtype)
+    # Below this a square may have lost digits that the sum would show.
+    safe = info.tiny / info.eps
+    out = torch.empty_like(x[0])
+    for block, views in blocks(x, out):
+        torch.mul(views[0], views[0], out=block)
+        for view in views[1:]:
+            block.addcmul_(view, view)
+        again = None
+        if block.numel():
+            least, greatest = block.aminmax()
+            if not (least >= safe and greatest <= info.max):
+                again = (block >= safe).logical_and_(block <= info.max).logical_not_().nonzero(as_tuple=True)
+        block.sqrt_()
+        if again is not None:
+            block[again] = _scaled_norm([view[again] for view in views])
+    return out
+
+
+def _derivative(grad: Tensor, out: Tensor, x: Sequence[Tensor]) -> list[Tensor]:
+    # Views over norm first: that is at most 1, where the gradient over the norm could overflow.
+    norm = torch.where(out == 0, 1.0, out)
+    if torch.is_grad_enabled():
+        return [view / norm * grad for view in x]
+    return [(view / norm).mul_(grad) for view in x]

@@ -1,0 +1,122 @@
+"""Median of the views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from fusionkit.elementwise import BLOCK, blocks, plain, select
+from fusionkit.fusion import Fusion, Traits
+
+#: More views than this are sorted out entry by entry instead of by a network, whose length grows as k log(k)^2.
+NETWORK_VIEWS = 32
+
+
+class Median(Fusion):
+    """``median(A_1, ..., A_k)``, entry by entry, of k views of equal width, (..., n) each -> (..., n); l = 0.
+
+    The lower one of the two middle values for even k.  The gradient of an entry is shared evenly by the views that have
+    its value.  NaN in any view gives NaN.  Computed by a selection network: Batcher's merge exchange (Knuth, The Art of
+    Computer Programming, volume 3, algorithm 5.2.2M) without the comparators that cannot influence the median.
+    """
+
+    traits = Traits(permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True)
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        """Return the common width of the views."""
+        return self.resolve_equal_dims(dims)
+
+    def calculate_l(self) -> int:
+        """Return 0."""
+        return 0
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return select(_middle, x)
+
+    def reference(self, x: Sequence[Tensor]) -> Tensor:
+        """Take the lower median of a stacked float64 copy."""
+        return torch.stack([view.double() for view in x]).median(0).values
+
+
+def _comparators(k: int) -> Iterator[tuple[int, int]]:
+    """Yield the comparators (lower wire, upper wire) that sort k wires ascending."""
+    p = 1
+    while p < k:
+        q = p
+        while q:
+            for start in range(q % p, k - q, 2 * q):
+                for i in range(start, min(start + q, k - q)):
+                    if i // (2 * p) == (i + q) // (2 * p):
+                        yield i, i + q
+            q //= 2
+        p *= 2
+
+
+@cache
+def program(k: int) -> tuple[tuple[bool, int, int, tuple[int, ...]], ...]:
+    """Return the network for the lower median of k values, k > 1, as steps (greater?, first, second, last used).
+
+    The views are the values 0 to k-1.  Step i makes the value k+i: the greater or lesser of two values; those last used
+    by it are not needed any more.  The last step makes the median.
+    """
+    median = (k - 1) // 2
+    needed, kept = {median}, []
+    for lower, upper in reversed(list(_comparators(k))):
+        if lower in needed or upper in needed:
+            kept.append((lower, upper, lower in needed, upper in needed))
+            needed |= {lower, upper}
+    wires = list(range(k))
+    steps: list[tuple[bool, int, int]] = []
+    for lower, upper, low, high in reversed(kept):
+        first, second = wires[lower], wires[upper]
+        for wire, wanted, greater in ((lower, low, False), (upper, high, True)):
+            if wanted:
+                wires[wire] = k + len(steps)
+                steps.append((greater, first, second))
+    last = {value: i for i, (_, *pair) in enumerate(steps) for value in pair}
+    return tuple(
+        (greater, a, b, tuple(value for value in (a, b) if last[value] == i)) for i, (greater, a, b) in enumerate(steps)
+    )
+
+
+def _middle(x: Sequence[Tensor]) -> Tensor:
+    k = len(x)
+    if not plain(x):
+        if k > NETWORK_VIEWS:
+            return torch.stack(tuple(x), -1).median(-1).values
+        values = list(x)
+        for greater, a, b, _ in program(k):
+            values.append((torch.maximum if greater else torch.minimum)(values[a], values[b]))
+        return values[-1]
+    out = torch.empty_like(x[0])
+    if k > NETWORK_VIEWS:
+        for block, views in blocks(x, out, BLOCK // k):
+            block.copy_(torch.stack(views, -1).median(-1).values)
+        return out
+    steps = program(k)
+    spare: list[Tensor] = []
+    for block, views in blocks(x, out):
+        _run(steps, block, views, spare)
+    return out
+
+
+def _run(
+    steps: Sequence[tuple[bool, int, int, tuple[int, ...]]], out: Tensor, views: Sequence[Tensor], spare: list[Tensor]
+) -> None:
+    """Fill ``out`` with the median of the views; ``spare`` keeps scratch tensors from block to block."""
+    k = len(views)
+    values: list[Tensor] = list(views)
+    unused = list(spare)
+    for i, (greater, a, b, dead) in enumerate(steps):
+        if i == len(steps) - 1:
+            target = out
+        elif unused:
+            target = unused.pop()[: len(out)]
+        else:
+            target = torch.empty_like(out)
+            spare.append(target)
+        values.append((torch.maximum if greater else torch.minimum)(values[a], values[b], out=target))
+        unused.extend(values[value] for value in dead if value >= k)

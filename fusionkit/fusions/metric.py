@@ -1,0 +1,113 @@
+"""Any reduction over the views."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusionkit.errors import FusionError, nearest
+from fusionkit.fusion import Fusion, Traits
+
+Metric = Callable[..., Any]
+
+#: What a config may name.
+NAMES: dict[str, Metric] = {
+    "sum": torch.sum,
+    "mean": torch.mean,
+    "max": torch.amax,
+    "min": torch.amin,
+    "prod": torch.prod,
+    "median": torch.median,
+    "var": functools.partial(torch.var, correction=0),
+    "logsumexp": torch.logsumexp,
+}
+
+
+class MetricFusion(Fusion):
+    """``metric(A_1, ..., A_k)``, entry by entry, of k views of equal width, (..., n) each -> (..., n); l = 0.
+
+    The views are stacked, which the operators with a name of their own avoid.
+
+    Args:
+        metric: a name (sum, mean, max, min, prod, median, var, logsumexp), or a callable that reduces the last
+            dimension of a tensor (N, k), one row per entry of the result, to (N,).  It is called as
+            ``metric(t, dim=-1)`` if it takes ``dim``, as the reductions of torch do, else as ``metric(t)``.  The traits
+            hold for one that treats the views alike and the rows one by one; a module must not have parameters.
+
+    Raises:
+        FusionError: ``metric`` is not one of these, or returns another shape or an integer dtype.
+    """
+
+    traits = Traits(permutation_invariant=True, batch_independent=True)
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        metric: str | Metric = "mean",
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            n,
+            dims,
+            name,
+            require_parameters,
+            preprocess=preprocess,
+            postprocess=postprocess,
+            device=device,
+            dtype=dtype,
+        )
+        found = NAMES.get(metric) if isinstance(metric, str) else metric
+        if not callable(found) or isinstance(found, type):
+            hint = nearest(metric, NAMES) if isinstance(metric, str) else ""
+            raise FusionError(f"metric should be one of {', '.join(NAMES)}, or a callable; found {metric!r}.{hint}")
+        if isinstance(found, torch.nn.Module) and any(True for _ in found.parameters()):
+            raise FusionError(f"metric should have no parameters; found {metric!r}.")
+        self.metric = found
+        self._takes_dim = _takes_dim(found)
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield reductions with and without ties."""
+        yield {"dims": [4, 4, 4]}
+        yield {"dims": [3, 3], "metric": "logsumexp"}
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        """Return the common width of the views."""
+        return self.resolve_equal_dims(dims)
+
+    def calculate_l(self) -> int:
+        """Return 0."""
+        return 0
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        first = x[0]
+        stack = torch.stack(tuple(x), -1).flatten(0, -2)
+        out = self.metric(stack, dim=-1) if self._takes_dim else self.metric(stack)
+        # Some reductions of torch return (values, indices).
+        out = getattr(out, "values", out) if isinstance(out, tuple) else out
+        if not isinstance(out, Tensor) or out.shape != stack.shape[:-1]:
+            found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise FusionError(f"metric should reduce {tuple(stack.shape)} to {tuple(stack.shape[:-1])}; found {found}.")
+        if not out.is_floating_point():
+            raise FusionError(f"metric should return a floating-point tensor; found {out.dtype}.")
+        return out.to(first.dtype).reshape(first.shape)
+
+
+def _takes_dim(metric: Metric) -> bool:
+    try:
+        parameters = inspect.signature(metric).parameters
+    except (TypeError, ValueError):
+        return True
+    return "dim" in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

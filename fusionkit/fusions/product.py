@@ -1,0 +1,52 @@
+"""Product of the views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fusionkit.elementwise import blocks, plain, recording
+from fusionkit.fusion import Fusion, Traits
+
+#: What the factors are multiplied in, so that no partial product overflows where the product does not.
+WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float64}
+
+
+class Product(Fusion):
+    """``A_1 * A_2 * ... * A_k``, entry by entry, of k views of equal width, (..., n) each -> (..., n); l = 0.
+
+    The gradients are right where views are 0.  Half precision multiplies in a wider type.
+    """
+
+    traits = Traits(permutation_invariant=True, batch_independent=True)
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        """Return the common width of the views."""
+        return self.resolve_equal_dims(dims)
+
+    def calculate_l(self) -> int:
+        """Return 0."""
+        return 0
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        if len(x) == 1:
+            return x[0].clone()
+        dtype = x[0].dtype
+        if dtype not in WIDE and plain(x) and not recording(x):
+            out = torch.empty_like(x[0])
+            for block, (first, second, *rest) in blocks(x, out):
+                torch.mul(first, second, out=block)
+                for view in rest:
+                    block.mul_(view)
+            return out
+        # Not in place: every partial product is needed for the gradients.
+        out = x[0].to(WIDE.get(dtype, dtype))
+        for view in x[1:]:
+            out = out * view
+        return out.to(dtype)
+
+    def reference(self, x: Sequence[Tensor]) -> Tensor:
+        """Multiply a stacked float64 copy."""
+        return torch.stack([view.double() for view in x]).prod(0)
