@@ -35,8 +35,9 @@ RUN_NAME_AND_DEVICE = "${fusionkit.run_name:device}"
 
 __all__ = ["CheckingLoader", "CompositionError", "Level", "compose", "plain_config", "prepare", "search_path"]
 
-#: How much is checked beyond safety: nothing (completion), what needs no operator's class (``--cfg``), or all (runs).
-Level = Literal["safety", "keys", "all"]
+#: How much is checked beyond safety: nothing (completion), what needs no operator's class (``--cfg``), all but whether
+#: values are missing (``conf check``), or all (runs).
+Level = Literal["safety", "keys", "options", "all"]
 
 
 class CompositionError(ConfigError, ConfigCompositionException):
@@ -168,7 +169,7 @@ class CheckingLoader(ConfigLoaderImpl):
         if self.level != "safety" and run_mode == RunMode.RUN:
             from fusionkit.config.schema import validate
 
-            validate(plain, deep=self.level == "all", touched=[override.key_or_group for override in self._parsed])
+            validate(plain, deep=self.level != "keys", complete=self.level == "all")
 
 
 @contextmanager

@@ -154,8 +154,7 @@ def _check_job(job: object) -> None:
     # What was to be copied is in env_set by now; the values are no business of a message.
     for name in ("env_copy", "env_set"):
         if job.get(name):
-            found = ", ".join(map(str, job[name]))
-            raise ConfigError(f"hydra.job.{name} should be empty; found {found}.")
+            raise ConfigError(f"hydra.job.{name} should be empty; found {', '.join(map(str, job[name]))}.")
     found = job.get("name")
     if found not in (None, "???") and not (isinstance(found, str) and _SIMPLE.fullmatch(found)):
         raise ConfigError(f"hydra.job.name should consist of letters, digits, '_', '-' and '.'; found {found!r}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from fusionkit.config.safe import join
@@ -34,18 +35,25 @@ def check_text(text: str, key: str) -> None:
         return
     if key.rpartition(".")[2] in ("_target_", "_partial_", "_recursive_", "_convert_", "_args_"):
         raise ConfigError(f"{key} should be written out, without an interpolation; found {text!r}.")
+    problem = _problem_of_text(text)
+    if problem is not None:
+        raise ConfigError(f"{key} should {problem}.")
+
+
+@lru_cache(maxsize=4096)
+def _problem_of_text(text: str) -> str | None:
+    """Return what should be and what was found in a text with interpolations, or None."""
     from omegaconf.errors import GrammarParseError
     from omegaconf.grammar_parser import parse
 
     try:
         tree = parse(text)
     except GrammarParseError as error:
-        raise ConfigError(f"{key} should be a valid interpolation; found {text!r} ({error}).") from error
+        return f"be a valid interpolation; found {text!r} ({error})"
     problem = _problem(tree)
-    if problem:
-        raise ConfigError(
-            f"{key} should use only plain references and {', '.join(sorted(RESOLVERS))}; found {problem} in {text!r}."
-        )
+    if problem is None:
+        return None
+    return f"use only plain references and {', '.join(sorted(RESOLVERS))}; found {problem} in {text!r}"
 
 
 def _problem(node: Any) -> str | None:

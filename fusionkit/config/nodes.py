@@ -15,12 +15,23 @@ from fusionkit.errors import RegistryError
 if TYPE_CHECKING:
     from fusionkit.registry import Record
 
-__all__ = ["COMMON", "Kind", "listed", "node_text", "options_of", "split", "status", "yaml_file"]
+__all__ = [
+    "COMMON",
+    "Kind",
+    "annotation",
+    "descriptions",
+    "listed",
+    "node_text",
+    "options_of",
+    "split",
+    "status",
+    "yaml_file",
+]
 
 Kind = Literal["fusion", "fabrication"]
 
 #: The options of every fusion that a node sets from the top level, or that say nothing about the operator.
-COMMON = ("n", "dims", "name", "device", "dtype", "preprocess", "postprocess")
+COMMON = ("n", "dims", "name", "require_parameters", "device", "dtype", "preprocess", "postprocess")
 
 
 def split(config_path: str) -> tuple[Kind, str] | None:
@@ -95,8 +106,9 @@ def _generated(kind: Kind, record: Record) -> str:
         ]
     else:
         lines.append(f"name: {_yaml(record.key)}")
+    described = descriptions(cls)
     for parameter in options_of(cls):
-        lines += _option(parameter)
+        lines += _option(parameter, described.get(parameter.name, ""))
     return "\n".join(lines) + "\n"
 
 
@@ -107,11 +119,24 @@ def options_of(cls: type) -> Iterator[inspect.Parameter]:
             yield parameter
 
 
-def _option(parameter: inspect.Parameter) -> list[str]:
-    comment = "" if parameter.annotation is parameter.empty else _annotation(parameter.annotation)
-    lines = [f"# {comment}"] if comment else []
+def descriptions(cls: type) -> dict[str, str]:
+    """Return what the docstrings of a class and its constructor say of each option, under ``Args:``."""
+    found: dict[str, str] = {}
+    for text in (inspect.getdoc(inspect.getattr_static(cls, "__init__")), inspect.getdoc(cls)):
+        section = re.search(r"^Args:\n((?:[ \t].*\n?|\n)+)", text or "", re.MULTILINE)
+        for match in re.finditer(
+            r"^ +(\w+)(?: \([^)\n]*\))?: (.*(?:\n {6,}\S.*)*)", section[1] if section else "", re.M
+        ):
+            found[match[1]] = " ".join(match[2].split())
+    return found
+
+
+def _option(parameter: inspect.Parameter, described: str) -> list[str]:
     if parameter.name == "parameter_fabrication":
         return ["# How the matrices are made: the group fabrication.", "parameter_fabrication: ${fabrication}"]
+    of_type = "" if parameter.annotation is parameter.empty else annotation(parameter.annotation)
+    comment = " -- ".join(part for part in (described, of_type) if part)
+    lines = [f"# {comment}"] if comment else []
     if parameter.default is parameter.empty:
         return [*lines, f"{parameter.name}: ???"]
     text = _yaml(parameter.default)
@@ -119,8 +144,9 @@ def _option(parameter: inspect.Parameter) -> list[str]:
     return [] if text is None else [*lines, f"{parameter.name}: {text}"]
 
 
-def _annotation(annotation: Any) -> str:
-    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+def annotation(of: Any) -> str:
+    """Return the type of an option as one writes it, without module names of the standard library."""
+    text = of if isinstance(of, str) else inspect.formatannotation(of)
     return re.sub(r"\s+", " ", re.sub(r"\b(?:typing|collections\.abc)\.", "", text))
 
 

@@ -107,14 +107,15 @@ GROUPS = ("fusion", "fabrication", "data", "model", "train")
 TOP = ("n", "dims", "device", "seed", *GROUPS)
 
 
-def validate(cfg: Mapping[str, Any], *, deep: bool = True, touched: Iterable[str] = ()) -> None:
+def validate(cfg: Mapping[str, Any], *, deep: bool = True, complete: bool = True) -> None:
     """Check keys, types and ranges of a plain configuration; nothing is built.
 
     Args:
         cfg: the whole, without the ``hydra`` node.
-        deep: check operators against their classes, which imports them; missing values are errors then.
-            Otherwise only an operator is imported that has keys its file does not have.
-        touched: the keys that the command line sets.
+        deep: check operators against their classes, which imports them.  Otherwise only an operator is imported that
+        has
+            keys its file does not have.
+        complete: whether a missing value (``???``) is an error.
 
     Raises:
         ConfigError: with the dotted key, what should be, what was found and the nearest key.
@@ -125,12 +126,14 @@ def validate(cfg: Mapping[str, Any], *, deep: bool = True, touched: Iterable[str
     for name in TOP:
         if name not in cfg:
             raise ConfigError(f"{name} should be in the configuration; found nothing.")
+    if complete and (absent := missing(cfg)) is not None:
+        raise ConfigError(f"{absent} should be given, as in {absent}=...; found nothing.")
     for name in ("n", "dims", "device", "seed"):
-        _apply(name, cfg[name], None, deep)
+        _apply(name, cfg[name], None)
     for group in ("data", "model", "train"):
-        _check_group(group, _mapping(cfg, group), deep)
-    _check_fusion(_mapping(cfg, "fusion"), deep, cfg)
-    _check_fabrication(_mapping(cfg, "fabrication"), "fabrication", deep)
+        _check_group(group, _mapping(cfg, group))
+    _check_fusion(_mapping(cfg, "fusion"), cfg, deep, complete)
+    _check_fabrication(_mapping(cfg, "fabrication"), "fabrication", deep, complete)
 
 
 def missing(cfg: object, key: str = "") -> str | None:
@@ -158,10 +161,8 @@ def _unknown(key: str, known: Iterable[str]) -> ConfigError:
     return ConfigError(unknown_key(key, [join(parent, name) for name in known]))
 
 
-def _apply(key: str, value: Any, default: Any, deep: bool) -> None:
+def _apply(key: str, value: Any, default: Any) -> None:
     if value == "???":
-        if deep:
-            raise ConfigError(f"{key} should be given, as in {key}=...; found nothing.")
         return
     rule = RULES.get(key)
     wanted = rule(value) if rule is not None else _like(value, default)
@@ -203,7 +204,7 @@ def _group_files(group: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _check_group(group: str, node: Mapping[str, Any], deep: bool) -> None:
+def _check_group(group: str, node: Mapping[str, Any]) -> None:
     files = _group_files(group)
     if group == "data":
         by_name = {content.get("name"): content for content in files.values()}
@@ -218,7 +219,7 @@ def _check_group(group: str, node: Mapping[str, Any], deep: bool) -> None:
     for name, value in node.items():
         if name not in known:
             raise _unknown(f"{group}.{name}", known)
-        _apply(f"{group}.{name}", value, known[name], deep)
+        _apply(f"{group}.{name}", value, known[name])
     for name in known if group == "data" else ():
         if name not in node:
             raise ConfigError(f"{group}.{name} should be in the configuration; found nothing.")
@@ -227,26 +228,26 @@ def _check_group(group: str, node: Mapping[str, Any], deep: bool) -> None:
 # -- operators ---------------------------------------------------------------------------------------------------------
 
 
-def _check_fusion(node: Mapping[str, Any], deep: bool, cfg: Mapping[str, Any]) -> None:
+def _check_fusion(node: Mapping[str, Any], cfg: Mapping[str, Any], deep: bool, complete: bool) -> None:
     if node.get("_target_") != "fusionkit.create":
         raise ConfigError(f"fusion._target_ should be 'fusionkit.create'; found {node.get('_target_')!r}.")
     if node.get("_recursive_", True) is not False:
         raise ConfigError(f"fusion._recursive_ should be false; found {node.get('_recursive_')!r}.")
     options = {name: value for name, value in node.items() if name not in CONTROL_KEYS}
-    _check_operator("fusion", options, "fusion", deep)
+    _check_operator("fusion", options, "fusion", deep, complete)
     nested = options.get("parameter_fabrication")
     if isinstance(nested, Mapping) and nested != cfg.get("fabrication"):
-        _check_fabrication(nested, "fusion.parameter_fabrication", deep)
+        _check_fabrication(nested, "fusion.parameter_fabrication", deep, complete)
 
 
-def _check_fabrication(node: Mapping[str, Any], key: str, deep: bool) -> None:
+def _check_fabrication(node: Mapping[str, Any], key: str, deep: bool, complete: bool) -> None:
     if "_target_" in node and node["_target_"] != "fusionkit.create_fabrication":
         raise refusal(node["_target_"], f"{key}._target_")
     options = {name: value for name, value in node.items() if name not in CONTROL_KEYS}
-    _check_operator("fabrication", options, key, deep)
+    _check_operator("fabrication", options, key, deep, complete)
 
 
-def _check_operator(kind: Kind, options: Mapping[str, Any], key: str, deep: bool) -> None:
+def _check_operator(kind: Kind, options: Mapping[str, Any], key: str, deep: bool, complete: bool) -> None:
     """Check an operator's options: cheaply against its file, or against its constructor."""
     from fusionkit import registry
 
@@ -265,7 +266,7 @@ def _check_operator(kind: Kind, options: Mapping[str, Any], key: str, deep: bool
                 raise ConfigError(f"{key}.{option} should be {wanted}; found {value!r}.")
     if not deep and set(options) <= _file_keys(kind, name):
         return
-    _check_signature(kind, name, options, key, deep)
+    _check_signature(kind, name, options, key, complete)
 
 
 @lru_cache(maxsize=256)
@@ -279,7 +280,7 @@ def _file_keys(kind: Kind, name: str) -> frozenset[str]:
     return frozenset(content) if isinstance(content, dict) else frozenset()
 
 
-def _check_signature(kind: Kind, name: str, options: Mapping[str, Any], key: str, deep: bool) -> None:
+def _check_signature(kind: Kind, name: str, options: Mapping[str, Any], key: str, complete: bool) -> None:
     import inspect
 
     from fusionkit import registry
@@ -300,8 +301,6 @@ def _check_signature(kind: Kind, name: str, options: Mapping[str, Any], key: str
                 continue
             raise _unknown(f"{key}.{option}", [one for one in known if one != "name"])
         if value == "???":
-            if deep:
-                raise ConfigError(f"{key}.{option} should be given, as in {key}.{option}=...; found nothing.")
             continue
         parameter, annotation = parameters[option]
         # A null stands for the default wherever a node writes it, whatever the annotation says.
@@ -312,5 +311,5 @@ def _check_signature(kind: Kind, name: str, options: Mapping[str, Any], key: str
             raise ConfigError(f"{key}.{option} should be {wanted}; found {value!r}.")
     for option in known:
         parameter, _ = parameters[option]
-        if parameter.default is inspect.Parameter.empty and option not in options and deep:
+        if parameter.default is inspect.Parameter.empty and option not in options and complete:
             raise ConfigError(f"{key}.{option} should be given, because {name} has no default for it; found nothing.")

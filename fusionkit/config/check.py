@@ -1,0 +1,194 @@
+"""The static check of every option of every group: it composes, is safe, fits its constructor, and nothing hides it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.config_source import ConfigLoadError
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
+
+from fusionkit import registry
+from fusionkit.config import interpolations
+from fusionkit.config.composition import CheckingLoader, plain_config, prepare, search_path
+from fusionkit.config.paths import conf_dir, folder_of
+from fusionkit.config.schema import validate
+from fusionkit.errors import ConfigError, RegistryError
+
+__all__ = ["SCHEMA_VERSION", "Examiner", "Finding", "check_all", "report"]
+
+SCHEMA_VERSION = 1
+CORE = "fusionkit"
+GENERATED = "generated"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the check found of one option.
+
+    Attributes:
+        group: such as ``fusion`` or ``fusion/preprocess``; ``config`` for the primary config.
+        option: the name to choose it by.
+        distribution: who offers it.
+        source: its file, or ``generated``.
+        status: ok, failed, shadowed (another file of that name comes first) or missing (a promised folder is not
+        there). message: what is wrong; empty when ok.
+    """
+
+    group: str
+    option: str
+    distribution: str
+    source: str
+    status: Literal["ok", "failed", "shadowed", "missing"]
+    message: str = ""
+
+
+def check_all() -> Iterator[Finding]:
+    """Check the primary config and every option of every group, fusionkit's and the plugins'; nothing is built.
+
+    Yields:
+        one finding per option, as it is found; those of folders that are not there, and of hidden files, first.
+    """
+    prepare()
+    files, findings = _files()
+    yield from findings
+    examiner = Examiner(CheckingLoader(search_path(), level="options"))
+    yield examiner.primary()
+    for (group, option), (distribution, file) in sorted(files.items()):
+        yield examiner.option(group, option, distribution, str(file))
+    for record in registry.records():
+        if (record.kind, record.key) not in files:
+            yield examiner.option(record.kind, record.key, record.distribution, GENERATED)
+
+
+def report(findings: list[Finding]) -> dict[str, Any]:
+    """Return the findings as ``conf check --json`` prints them."""
+    counts = Counter(finding.status for finding in findings)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "results": [asdict(finding) for finding in findings],
+        "summary": {status: counts[status] for status in ("ok", "failed", "shadowed", "missing")},
+    }
+
+
+Files = dict[tuple[str, str], tuple[str, Path]]
+
+
+def _files() -> tuple[Files, list[Finding]]:
+    """Return the files that are used, by group and option, and what is wrong with the folders they come from."""
+    offers: dict[tuple[str, str], list[tuple[str, Path]]] = defaultdict(list)
+    findings = []
+    folders = [(CORE, str(conf_dir())), *registry.conf_paths()]
+    for distribution, path in folders:
+        folder = folder_of(path)
+        if folder is None:
+            message = f"{distribution} should have the config folder it offers; found none at {path}."
+            findings.append(Finding("", "", distribution, path, "missing", message))
+            continue
+        if not any(folder.rglob("*.yaml")):
+            message = f"{distribution} should have configs in the folder it offers; found none in {folder}."
+            findings.append(Finding("", "", distribution, path, "missing", message))
+        for file in sorted(folder.rglob("*.yaml")):
+            group = file.parent.relative_to(folder).as_posix()
+            if group != ".":
+                offers[group, file.stem].append((distribution, file))
+    for (group, option), found in sorted(offers.items()):
+        first = found[0]
+        for distribution, file in found[1:]:
+            message = (
+                f"{group}/{option} should come from one place; found {distribution}'s {file.name}, "
+                f"which is hidden by that of {first[0]}."
+            )
+            findings.append(Finding(group, option, distribution, str(file), "shadowed", message))
+    return {key: found[0] for key, found in offers.items()}, findings
+
+
+class Examiner:
+    """Checks one option after the other.
+
+    Hydra takes a quarter of a second to compose a configuration, most of it for its own node.  An option without a
+    defaults list is therefore put into the composed default configuration, as Hydra would; all others are composed by
+    Hydra.
+
+    Args:
+        loader: checks what it gives out, but for missing values.
+    """
+
+    def __init__(self, loader: CheckingLoader) -> None:
+        self.loader = loader
+        self._base: dict[str, Any] | None = None
+
+    def primary(self) -> Finding:
+        """Check the default configuration."""
+        origin = CORE, str(conf_dir() / "config.yaml")
+        try:
+            self._base = interpolations.raw(self._compose([]))
+        except (ConfigError, RegistryError) as error:
+            return Finding("config", "config", *origin, "failed", _sentence(error))
+        return Finding("config", "config", *origin, "ok")
+
+    def option(self, group: str, option: str, distribution: str, source: str) -> Finding:
+        """Check one option of a group."""
+        try:
+            if group == "experiment":
+                for overrides in self._jobs([f"+experiment={option}"]):
+                    self._compose(overrides)
+            elif not self._put(group, option):
+                self._compose([f"{group}={option}"])
+        except (ConfigError, RegistryError) as error:
+            return Finding(group, option, distribution, source, "failed", _sentence(error))
+        return Finding(group, option, distribution, source, "ok")
+
+    def _compose(self, overrides: list[str], *, multirun: bool = False) -> DictConfig:
+        mode = RunMode.MULTIRUN if multirun else RunMode.RUN
+        return self.loader.load_configuration("config", overrides, mode, from_shell=False)
+
+    def _put(self, group: str, option: str) -> bool:
+        """Put an option into the default configuration and check the whole; False if only Hydra can do that."""
+        try:
+            loaded = self.loader.repository.load_config(f"{group}/{option}")
+        except YAMLError as error:
+            raise ConfigError(f"{group}/{option} should be plain YAML; found {_sentence(error)}.") from error
+        except (ConfigLoadError, OSError, ValueError) as error:
+            raise ConfigError(f"{group}/{option} should be readable; found {_sentence(error)}.") from error
+        package = group.replace("/", ".")
+        simple = (
+            loaded is not None and not loaded.defaults_list and loaded.header["package"] in (None, "_group_", package)
+        )
+        if self._base is None or loaded is None or not simple:
+            return False
+        tree = {name: value for name, value in self._base.items() if name != "hydra"}
+        *above, last = package.split(".")
+        node = tree
+        for name in above:
+            node[name] = dict(node[name])
+            node = node[name]
+        node[last] = interpolations.raw(loaded.config)
+        validate(plain_config(OmegaConf.create(tree)), complete=False)
+        return True
+
+    def _jobs(self, overrides: list[str]) -> Iterator[list[str]]:
+        """Yield the overrides of jobs in which every value of every swept key of an experiment occurs once."""
+        master = interpolations.raw(self._compose(overrides, multirun=True))
+        params = (master["hydra"].get("sweeper") or {}).get("params") or {}
+        lines = [f"{key}={value}" for key, value in params.items()]
+        values = {
+            override.get_key_element(): (
+                list(override.sweep_string_iterator())
+                if override.is_discrete_sweep()
+                else [override.get_value_element_as_str()]
+            )
+            for override in OverridesParser.create(config_loader=self.loader).parse_overrides(lines)
+        }
+        for index in range(max(map(len, values.values()), default=1)):
+            yield [*overrides, *(f"{key}={found[min(index, len(found) - 1)]}" for key, found in values.items())]
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())
