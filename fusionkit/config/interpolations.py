@@ -7,7 +7,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from fusionkit.config.safe import join
+from fusionkit.config.safe import MAX_DEPTH, join
 from fusionkit.errors import ConfigError
 
 __all__ = ["RESOLVERS", "check", "leaves", "raw", "resolve"]
@@ -106,8 +106,8 @@ def _text(node: Any) -> str:
 
 def leaves(tree: object, key: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
     """Yield ``(dotted key, text)`` of every text in plain containers."""
-    if depth > 64:
-        raise ConfigError(f"{key[:80]} should be nested at most 64 levels deep; found more.")
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"{key[:80]} should be nested at most {MAX_DEPTH} levels deep; found more.")
     if isinstance(tree, str):
         yield key, tree
     elif isinstance(tree, Mapping):
@@ -140,7 +140,7 @@ def resolve(cfg: Any, key: str = "") -> Any:
     from omegaconf import OmegaConf
 
     if not OmegaConf.is_config(cfg):
-        plain = _plain(cfg)
+        plain = _plain(cfg, key)
         if not any("${" in text for _, text in leaves(plain, key)):
             return plain
         check(plain, key)
@@ -152,15 +152,17 @@ def resolve(cfg: Any, key: str = "") -> Any:
     return to_plain(cfg, key)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, key: str, depth: int = 0) -> Any:
     from omegaconf import OmegaConf
 
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"{key[:80]} should be nested at most {MAX_DEPTH} levels deep; found more.")
     if OmegaConf.is_config(value):
         return raw(value)
     if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: _plain(item, join(key, name), depth + 1) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, f"{key}[{index}]", depth + 1) for index, item in enumerate(value)]
     return value
 
 

@@ -13,7 +13,17 @@ from typing import Any
 
 from fusionkit.errors import ConfigError
 
-__all__ = ["CONTROL_KEYS", "FACTORIES", "allow", "allowed_name", "build", "check_tree", "extra_names", "resolve_target"]
+__all__ = [
+    "CONTROL_KEYS",
+    "FACTORIES",
+    "MAX_DEPTH",
+    "allow",
+    "allowed_name",
+    "build",
+    "check_tree",
+    "extra_names",
+    "resolve_target",
+]
 
 #: The targets that build operators, by registry key.
 FACTORIES = frozenset({"fusionkit.create", "fusionkit.create_fabrication"})
@@ -37,21 +47,22 @@ TORCH_OPTIM = _words("""
 #: The keys by which a node steers Hydra's ``instantiate``; any other key of the form ``_x_`` is refused.
 CONTROL_KEYS = frozenset({"_target_", "_recursive_", "_convert_", "_partial_"})
 
+#: Deeper configs are taken for an attack on the stack.
+MAX_DEPTH = 64
+
 _extra: dict[str, Any] = {}
 
 
 def allow(target: str | type | Callable[..., Any]) -> None:
     """Let configs of this process name ``target`` as a ``_target_``; see ``fusionkit.config.allow``."""
-    if isinstance(target, str):
-        obj = _import(target)
-        _extra[target] = obj
-    else:
-        obj = target
+    obj = _import(target) if isinstance(target, str) else target
     if not callable(obj):
         raise ConfigError(
             f"An allowed target should be a class or a function; found {target!r}, a {type(obj).__name__}."
         )
     _extra[_identity(obj)] = obj
+    if isinstance(target, str):
+        _extra[target] = obj
 
 
 def extra_names() -> list[str]:
@@ -109,8 +120,8 @@ def check_tree(tree: object, key: str = "", *, depth: int = 0) -> None:
     Raises:
         ConfigError: the message contains the full dotted key and what was found.
     """
-    if depth > 64:
-        raise ConfigError(f"{key[:80]} should be nested at most 64 levels deep; found more.")
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"{key[:80]} should be nested at most {MAX_DEPTH} levels deep; found more.")
     if isinstance(tree, Mapping):
         for name, value in tree.items():
             here = join(key, name)

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import tripwire
+
+import fusionkit
+from fusionkit import config
+from fusionkit.config import safe
+from fusionkit.errors import ConfigError, RegistryError
+
+
+@pytest.fixture(autouse=True)
+def _nothing_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safe, "_extra", {})
+
+
+def test_build_makes_what_a_node_describes() -> None:
+    cfg = config.compose(["fabrication=lowrank", "fabrication.r=2", "n=5"])
+    operator: Any = config.build(cfg["fusion"], "fusion")
+    assert type(operator).__name__ == "ParameterizedConcatenation"
+    assert operator.calculate_n() == 5
+    assert operator.calculate_l() == 2 * (5 + 649)
+
+
+def test_build_accepts_a_fabrication_a_module_and_nested_modules() -> None:
+    fabrication = config.build({"_target_": "fusionkit.create_fabrication", "name": "lowrank", "r": 3})
+    assert fabrication.calculate_l(4, 5) == 27
+    linear = config.build({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3})
+    assert isinstance(linear, torch.nn.Linear)
+    operator: Any = config.build(
+        {
+            "_target_": "fusionkit.create",
+            "name": "average",
+            "dims": [4, 4],
+            "preprocess": [{"_target_": "torch.nn.LayerNorm", "normalized_shape": 4}, None],
+        }
+    )
+    assert any(isinstance(module, torch.nn.LayerNorm) for module in operator.modules())
+
+
+def test_build_resolves_references_within_the_node() -> None:
+    node = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": "${.in_features}"}
+    assert config.build(node).out_features == 2
+
+
+def test_build_of_a_dictconfig_leaves_it_alone() -> None:
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.create({"_target_": "fusionkit.create", "name": "average", "dims": "${.widths}", "widths": [3, 3]})
+    del node["widths"]
+    with pytest.raises(
+        ConfigError, match=r"dims should lead to a value; found: Interpolation key '\.?widths' not found"
+    ):
+        config.build(node)
+    assert node._target_ == "fusionkit.create"
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"name": "average"}, "fusion._target_ should name what to build; found nothing."),
+        ({"_target_": 3}, "fusion._target_ should be fusionkit.create, "),
+        ({"_target_": "fusionkit.create"}, "fusion.name should be the name of an operator; found None."),
+        ({"_target_": "fusionkit.create", 1: 2}, "fusion.1 should have a string as its name; found 1."),
+        ({"_target_": "fusionkit.create", "name": "average", "dims": {3}}, "fusion.dims should be text, a number, "),
+        ({"_target_": "torch.nn.Linear", "x": b"a"}, "fusion.x should be text, a number, a list or a mapping; found "),
+        ({"_target_": "torch.nn.Linear", "_recursive_": 1}, "fusion._recursive_ should be true or false; found 1."),
+        ({"_target_": "torch.nn.Linear", "_convert_": 1}, "fusion._convert_ should be none, partial, object or all; "),
+        ("torch.nn.Linear", "fusion should be a mapping with _target_; found str."),
+    ],
+)
+def test_build_refuses_what_is_no_node(node: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config.build(node, "fusion")
+    assert str(error.value).startswith(message)
+
+
+def test_a_tree_may_be_deep_but_not_endless() -> None:
+    node: dict[str, Any] = {}
+    inner = node
+    for _ in range(70):
+        inner["a"] = {}
+        inner = inner["a"]
+    with pytest.raises(ConfigError, match="should be nested at most 64 levels deep; found more"):
+        safe.check_tree(node)
+    circle: dict[str, Any] = {}
+    circle["a"] = circle
+    with pytest.raises(ConfigError, match="should be nested at most 64 levels deep; found more"):
+        config.build({"_target_": "torch.nn.Linear", "x": circle})
+
+
+def test_every_listed_class_is_torchs_own() -> None:
+    table = safe._torch_table()
+    for name in safe.TORCH_NN:
+        assert table[f"torch.nn.{name}"] is getattr(torch.nn, name)
+    for name in safe.TORCH_OPTIM:
+        assert table[f"torch.optim.{name}"] is getattr(torch.optim, name)
+
+
+def test_a_class_is_found_by_its_public_and_its_canonical_name_only() -> None:
+    for name in ("torch.nn.Linear", "torch.nn.modules.linear.Linear"):
+        assert safe.resolve_target(name, "k") is torch.nn.Linear
+    for name in (
+        "torch.nn.modules.Linear",
+        "torch.nn.functional.torch.nn.Linear",
+        "torch.nn.Module",
+        "torch.nn.Sequential",
+        "torch.nn.modules.module.Module",
+        "torch.nn.utils.parametrize.torch.nn.Linear",
+        "nn.Linear",
+        "torch.nn.Linear.forward",
+        "torch.nn",
+        "",
+    ):
+        with pytest.raises(ConfigError, match=r"^k\[0\]\._target_ should be fusionkit\.create, "):
+            safe.resolve_target(name, "k[0]._target_")
+
+
+def test_a_class_put_in_the_place_of_torchs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.nn, "Linear", tripwire.Fire)
+    with pytest.raises(ConfigError, match="should name a class of the installed torch; found 'torch.nn.Linear'"):
+        safe.resolve_target("torch.nn.Linear", "k")
+    with pytest.raises(ConfigError, match="k should be fusionkit.create, "):
+        safe.resolve_target("torch.nn.modules.linear.Linear", "k")
+    assert not tripwire.fired
+
+
+@pytest.mark.parametrize("target", ["tripwire.Fire", tripwire.Fire])
+def test_allow_extends_the_list_in_this_process(target: Any) -> None:
+    with pytest.raises(ConfigError):
+        config.build({"_target_": "tripwire.Fire"})
+    config.allow(target)
+    assert isinstance(config.build({"_target_": "tripwire.Fire"}), tripwire.Fire)
+    assert safe.extra_names() == ["tripwire.Fire"]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("tripwire.nothing", "An allowed target should be importable; found 'tripwire.nothing'."),
+        ("nothing_at_all.x", "An allowed target should be importable; found 'nothing_at_all.x'."),
+        ("tripwire.fired", "An allowed target should be a class or a function; found 'tripwire.fired', a list."),
+    ],
+)
+def test_allow_refuses_what_cannot_be_called(target: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config.allow(target)
+    assert str(error.value) == message
+    assert safe.extra_names() == []
+
+
+def test_what_is_allowed_does_not_reach_other_processes(tmp_path: Path) -> None:
+    config.allow("tripwire.Fire")
+    script = "import fusionkit.config as c\nc.build({'_target_': 'tripwire.Fire'}, 'k')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parent)
+    assert "k._target_ should be fusionkit.create" in done.stderr
+
+
+def test_refusing_a_target_imports_nothing(tmp_path: Path) -> None:
+    script = (
+        "import sys, json\nfrom fusionkit.config import safe\n"
+        "before = set(sys.modules)\n"
+        "found = [safe.allowed_name(n) for n in ('os.system', 'antigravity.x', 'torch.nn.Linear', 'torch.nnx.Linear')]\n"
+        "print(json.dumps([found, sorted(set(sys.modules) - before), 'torch' in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [[False, False, True, False], [], False]
+
+
+def test_importing_the_package_imports_neither_torch_nor_hydra() -> None:
+    script = (
+        "import sys, fusionkit.config as c\nc.conf_dir()\n"
+        "print({'torch', 'hydra', 'omegaconf', 'yaml'} & set(sys.modules) or '{}')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{}"
+
+
+def test_create_looks_up_names_only() -> None:
+    with pytest.raises(RegistryError):
+        fusionkit.create("tripwire:Fire", dims=[2])
+    assert not tripwire.fired
