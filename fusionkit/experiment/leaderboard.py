@@ -41,14 +41,14 @@ class Run:
         return float(self.result["metrics"]["accuracy"])
 
     @property
-    def data(self) -> tuple[str, str]:
-        """What tells data sets apart, and their name: runs of different data are never averaged together."""
+    def data(self) -> tuple[str, str, str]:
+        """What tells data sets apart (runs of two are never averaged), their name, and a short form of the former."""
         data = self.result.get("data")
         data = data if isinstance(data, Mapping) else {}
         name = data.get("name") or "unknown data"
         shown = data.get("file") if name == "npz" and data.get("file") else name
-        widths = "" if data.get("digest") else _canonical(self.result.get("data_dims"))
-        return f"{data.get('digest') or name}{widths}", str(shown)
+        digest, widths = data.get("digest"), _canonical(self.result.get("data_dims"))
+        return (str(digest), str(shown), str(digest)[:8]) if digest else (f"{name} {widths}", str(shown), widths)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -257,12 +257,11 @@ def _checked(path: Path) -> dict[str, Any]:
 
 def _named(groups: list[Group]) -> list[Group]:
     """Give groups the names of their data, unique, and the options that tell them apart; sort them."""
-    identities = {group.runs[0].data for group in groups}
-    shared = Counter(name for _, name in identities)
+    shared = Counter(name for _, name, _ in {group.runs[0].data for group in groups})
     alike: dict[str, list[Group]] = {}
     for group in groups:
-        identity, name = group.runs[0].data
-        group.data = name if shared[name] == 1 else f"{name} [{identity[:8]}]"
+        _, name, short = group.runs[0].data
+        group.data = name if shared[name] == 1 else f"{name} ({short})"
         first = group.runs[0].result
         looks = [group.data, group.runs[0].fabrication, *(first.get(key) for key in ("fusion", "n", "l", "encoder"))]
         alike.setdefault(_canonical(looks), []).append(group)
@@ -298,7 +297,8 @@ def _report(board: Board) -> None:
     for problem in board.problems:
         print(f"left out: {problem}", file=sys.stderr)
     if board.repeated:
-        print(f"left out: {board.repeated} repeated runs, of the same config and seed as others.", file=sys.stderr)
+        runs = "run" if board.repeated == 1 else "runs"
+        print(f"left out: {board.repeated} repeated {runs}, of the same config and seed as another.", file=sys.stderr)
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
-from fusionkit.fusion import Fusion, check_dtype, check_size
+from fusionkit.fusion import Fusion, check_dims, check_dtype, check_size
 
 __all__ = ["ENCODERS", "FusionModel", "Network", "Scaler", "encoder", "encoder_widths"]
 
@@ -48,7 +48,7 @@ class Scaler(nn.Module):
             # Halves and integers would overflow in the sums; what overflows in float64 too is refused below.
             with np.errstate(over="ignore", invalid="ignore"):
                 fitted = StandardScaler().fit(view.astype("float64"))
-            if not (np.isfinite(fitted.mean_).all() and np.isfinite(fitted.scale_).all()):
+            if not (np.isfinite(fitted.mean_).all() and np.isfinite(fitted.var_).all()):
                 raise FusionError(
                     f"View {i} ({self.names[i]}) should have columns of finite mean and variance; "
                     f"found values up to {np.abs(view).max():.3g}."
@@ -220,15 +220,19 @@ class FusionModel(nn.Module):
         """
         from fusionkit import registry
 
-        fusion = registry.create(description["fusion"]["name"], **_without_name(description["fusion"]))
-        dims = [check_size("a width", width) for width in description["dims"]]
-        network = Network(
-            fusion, dims, len(description["classes"]), description["encoder"], float(description["input_dropout"])
-        )
-        network.to(check_dtype(description["dtype"]))
-        model = cls(Scaler(description["views"], dims), network, description["classes"])
-        return model.eval()
+        views, classes, dims = (_list(description, key) for key in ("views", "classes", "dims"))
+        kind, dropout = description["encoder"], float(description["input_dropout"])
+        if kind not in ENCODERS or len(views) != len(check_dims(dims)):
+            raise ValueError(f"the encoder {kind!r}, the views {views!r}, the dims {dims!r}")
+        config = dict(description["fusion"])
+        fusion = registry.create(config.pop("name"), **config)
+        network = Network(fusion, dims, len(classes), kind, dropout)
+        network.to(check_dtype(str(description["dtype"])))
+        return cls(Scaler(views, dims), network, classes).eval()
 
 
-def _without_name(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != "name"}
+def _list(description: Mapping[str, Any], key: str) -> list[Any]:
+    found = description[key]
+    if not isinstance(found, list) or not found:
+        raise TypeError(f"{key} should be a list that is not empty; found {found!r}")
+    return found

@@ -53,6 +53,8 @@ def draw_leaderboard(groups: Sequence[Mapping[str, Any]], path: Path) -> None:
         groups: the rows of the leaderboard: ``data``, ``label``, ``l``, ``accuracy``, ``std``.
         path: the file.
     """
+    from matplotlib.ticker import StrMethodFormatter
+
     sets = list(dict.fromkeys(group["data"] for group in groups))
     with _figure((9.5, 4.6 * len(sets))) as figure:
         panels = figure.subplots(len(sets), 1, squeeze=False)[:, 0]
@@ -74,6 +76,7 @@ def draw_leaderboard(groups: Sequence[Mapping[str, Any]], path: Path) -> None:
             greatest = max(row["l"] for row in rows)
             if greatest > 100:
                 axes.set_xscale("symlog", linthresh=10, linscale=0.5)
+                axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
                 least = min(row["l"] for row in rows)
                 axes.set_xlim(0.8 * least if least else -1, 2 * greatest)
             axes.set_xlabel("l, learnable parameters of the fusion")

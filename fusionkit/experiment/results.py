@@ -145,7 +145,7 @@ def write_failed(
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as JSON, at once or not at all; NaN and infinities become null, foreign objects their ``str``."""
     text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomic(path, lambda temporary: temporary.write_bytes(text.encode(errors="backslashreplace")))
 
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:

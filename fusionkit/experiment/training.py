@@ -6,13 +6,17 @@ measured after every epoch for the learning curve; nothing is selected by it: th
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -137,10 +141,12 @@ def train(
         ConfigError: a precision or a number of devices that the device does not offer.
         FusionError: a device that does not exist; a loss that is NaN or infinite, with its epoch.
     """
-    place = check_device(device) or torch.device("cpu")
-    work = settings.batch_size * sum(parameter.numel() for parameter in network.parameters())
-    with _threads(1 if place.type == "cpu" and work < _SERIAL_WORK else None):
-        state, history = _launch(_fabric(place, settings), network, training, test, settings, seed, progress)
+    fabric = _fabric(check_device(device) or torch.device("cpu"), settings)
+    with _quiet():
+        if fabric.world_size == 1:
+            state, history = _fit(fabric, network, training, test, settings, seed, progress)
+        else:
+            state, history = _spawn(fabric, network, training, test, settings, seed, progress)
     network.load_state_dict(state)
     network.cpu().eval()
     return history
@@ -170,21 +176,64 @@ def _fabric(device: torch.device, settings: Settings) -> Fabric:
     )
 
 
-def _launch(fabric: Fabric, *arguments: Any) -> tuple[dict[str, Tensor], History]:
+def _spawn(
+    fabric: Fabric, network: nn.Module, training: Part, test: Part, settings: Settings, seed: int, progress: bool
+) -> tuple[dict[str, Tensor], History]:
+    """Train in ``fabric.world_size`` new processes.
+
+    The outcome comes back through a file: a tensor in a queue is lost with the process that sent it, and what is larger
+    than a pipe's buffer would wait for ever, as the queue is read after the processes have ended.
+    """
+    from safetensors import safe_open
+
+    with tempfile.TemporaryDirectory(prefix="fusionkit-") as folder, _environment("MASTER_PORT", "MASTER_ADDR"):
+        path = Path(folder) / "outcome.safetensors"
+        # The launcher refuses frozen dataclasses.
+        fabric.launch(_spawned, network, training, test, asdict(settings), seed, progress, path)  # type: ignore[arg-type]
+        with safe_open(path, framework="pt") as file:
+            outcome = json.loads(file.metadata()["outcome"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    if outcome["error"] is not None:
+        raise FusionError(outcome["error"])
+    return state, History(**outcome["history"])
+
+
+def _spawned(
+    fabric: Fabric,
+    network: nn.Module,
+    training: Part,
+    test: Part,
+    options: Mapping[str, Any],
+    seed: int,
+    progress: bool,
+    path: Path,
+) -> None:
+    """Train in one of several processes; the first leaves the outcome at ``path``."""
+    from safetensors.torch import save_file
+
+    outcome: dict[str, Any] = {"error": None, "history": None}
+    state: dict[str, Tensor] = {}
     with _quiet():
-        if fabric.world_size == 1:
-            return _fit(fabric, *arguments)
-        found: tuple[dict[str, Tensor], History] = fabric.launch(_fit, *arguments)  # type: ignore[arg-type]
-        return found
+        try:
+            state, history = _fit(fabric, network, training, test, Settings(**options), seed, progress)
+            outcome["history"] = history.to_json()
+        except FusionError as error:  # In all processes at once, as the loss is reduced over them.
+            outcome["error"] = str(error)
+    if fabric.is_global_zero:
+        save_file({name: tensor.clone() for name, tensor in state.items()}, path, {"outcome": json.dumps(outcome)})
 
 
 def _fit(
     fabric: Fabric, network: nn.Module, training: Part, test: Part, settings: Settings, seed: int, progress: bool
 ) -> tuple[dict[str, Tensor], History]:
-    """Train in this process, one of ``fabric.world_size``; importable, so that it can be spawned."""
+    """Train in this process, one of ``fabric.world_size``."""
     device = fabric.device
     indices = [] if device.type == "cpu" else [device.index or 0]
-    with torch.random.fork_rng(indices, device_type="cuda" if device.type == "cpu" else device.type):
+    work = settings.batch_size * sum(parameter.numel() for parameter in network.parameters())
+    with (
+        torch.random.fork_rng(indices, device_type="cuda" if device.type == "cpu" else device.type),
+        _threads(1 if device.type == "cpu" and work < _SERIAL_WORK else None),
+    ):
         torch.manual_seed(seed + fabric.global_rank)
         history = _epochs(fabric, network, training.to(device), test.to(device), settings, seed, progress)
     return {name: tensor.cpu() for name, tensor in network.state_dict().items()}, history
@@ -267,6 +316,20 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _environment(*names: str) -> Iterator[None]:
+    """Put these environment variables back afterwards: the next run should not meet the ports of this one."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

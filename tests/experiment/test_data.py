@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusionkit.errors import ConfigError, DimsError, FusionError
+from fusionkit.experiment.data import EMBEDDED, Dataset, load_data, read_npz, split
+
+Write = Callable[..., Path]
+
+
+def refused(path: Path, sentence: str) -> None:
+    """Assert that reading the file fails with exactly this sentence, in which {path} stands for the file."""
+    with pytest.raises(FusionError) as caught:
+        read_npz(path)
+    assert str(caught.value) == sentence.replace("{path}", str(path))
+
+
+def test_embedded_data_are_there_with_their_attribution() -> None:
+    data = load_data({"name": "mfeat"}, [76, 216, 64, 240, 47, 6])
+    assert data.rows == 2000
+    assert list(data.views) == ["fou", "fac", "kar", "pix", "zer", "mor"]
+    assert data.dims == [76, 216, 64, 240, 47, 6]
+    assert data.classes == list(range(10))
+    assert np.bincount(data.target).tolist() == [200] * 10
+    readme = (EMBEDDED["mfeat"].parent / "README.md").read_text(encoding="utf-8")
+    assert "Creative Commons Attribution 4.0" in readme
+    assert "doi:10.24432/C5HC70" in readme
+
+
+def test_every_array_but_label_is_a_view(npz: Write, arrays: dict[str, Any]) -> None:
+    data = load_data({"name": "npz", "path": str(npz())})
+    assert list(data.views) == ["a", "b"]
+    assert data.dims == [4, 3]
+    np.testing.assert_array_equal(data.views["b"], arrays["b"])
+    np.testing.assert_array_equal(data.target, arrays["label"])
+
+
+@pytest.mark.parametrize(
+    ("label", "classes"),
+    [
+        (np.array(["zebra", "ant", "gnu"] * 20), ["ant", "gnu", "zebra"]),
+        (np.array([b"zebra", b"ant", b"gnu"] * 20), ["ant", "gnu", "zebra"]),
+        (np.array([70, -3, 10**12] * 20), [-3, 70, 10**12]),
+        (np.array([0.5, -1.0, 2.0] * 20, dtype=np.float32), [-1.0, 0.5, 2.0]),
+        (np.array([True, False, False] * 20), [False, True]),
+    ],
+    ids=["strings", "bytes", "integers", "floats", "bools"],
+)
+def test_labels_of_any_plain_type(npz: Write, label: np.ndarray[Any, Any], classes: list[Any]) -> None:
+    data = read_npz(npz(label=label))
+    assert data.classes == classes
+    assert [type(value) for value in data.classes] == [type(value) for value in classes]
+    assert [data.classes[i] for i in data.target[:2]] == [v.decode() if isinstance(v, bytes) else v for v in label[:2]]
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "float16", ">f4", "longdouble"])
+def test_views_of_any_real_type(npz: Write, arrays: dict[str, Any], dtype: str) -> None:
+    import torch
+
+    view = read_npz(npz(b=arrays["b"].astype(dtype))).views["b"]
+    assert torch.from_numpy(view).shape == (60, 3)
+
+
+def test_digest_is_that_of_the_content(npz: Write, arrays: dict[str, Any]) -> None:
+    first = read_npz(npz()).digest
+    assert read_npz(npz()).digest == first
+    assert read_npz(npz(a=arrays["a"] + 1)).digest != first
+
+
+def test_description_is_plain_json(npz: Write) -> None:
+    import json
+
+    described = read_npz(npz()).describe()
+    assert json.loads(json.dumps(described)) == described
+    assert described["rows"] == 60
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_data_set() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^data\.name should be one of mfeat, npz; found 'mfaet'\. Did you mean 'mfeat'\?"
+    ):
+        load_data({"name": "mfaet"})
+
+
+@pytest.mark.parametrize("path", [None, "", 3])
+def test_no_path(path: Any) -> None:
+    sentence = f"data.path should be the .npz file to train on; found {path!r}."
+    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+        load_data({"name": "npz", "path": path})
+
+
+def test_other_widths_than_the_files(npz: Write) -> None:
+    sentence = "dims should be [4, 3], the widths of the views in views.npz; found [4, 5]."
+    with pytest.raises(DimsError, match=f"^{re.escape(sentence)}$"):
+        load_data({"name": "npz", "path": str(npz())}, [4, 5])
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    refused(tmp_path / "none.npz", "The data file should exist; found no file {path}.")
+
+
+def test_directory(tmp_path: Path) -> None:
+    refused(tmp_path, "The data file should be a .npz file; found the directory {path}.")
+
+
+@pytest.mark.parametrize("content", [b"", b"label,a\n1,2\n", b"\x93NUMPY"], ids=["empty", "text", "npy"])
+def test_another_format(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.npz"
+    path.write_bytes(content)
+    refused(path, "{path} should be a .npz file, as numpy.savez writes it; found another format.")
+
+
+def test_truncated_file(npz: Write) -> None:
+    path = npz()
+    content = path.read_bytes()
+    # The directory at the end is kept, so that the archive opens; the arrays before it are destroyed.
+    path.write_bytes(b"\0" * 1000 + content[1000:])
+    with pytest.raises(FusionError, match=r"should be a complete \.npz file; found it damaged"):
+        read_npz(path)
+
+
+def test_archive_of_something_else(tmp_path: Path) -> None:
+    import zipfile
+
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("label.txt", "1")
+    refused(path, "{path} should hold arrays only; found 'label.txt', which is none.")
+
+
+def test_no_label(npz: Write, arrays: dict[str, Any]) -> None:
+    refused(
+        npz(label=None, labels=arrays["label"]),
+        "{path} should hold an array 'label' with a class per row; found the arrays 'a', 'b', 'labels'."
+        " Did you mean 'labels'?",
+    )
+
+
+def test_no_views(npz: Write) -> None:
+    refused(npz(a=None, b=None), "{path} should hold at least one view besides 'label'; found none.")
+
+
+def test_views_of_different_lengths(npz: Write, arrays: dict[str, Any]) -> None:
+    refused(npz(b=arrays["b"][:-1]), "View 'b' of {path} should have 60 rows, as view 'a' has; found 59.")
+
+
+def test_label_of_another_length(npz: Write, arrays: dict[str, Any]) -> None:
+    refused(npz(label=arrays["label"][1:]), "The array 'label' of {path} should have 60 rows, as the views; found 59.")
+
+
+def test_nan_and_infinity(npz: Write, arrays: dict[str, Any]) -> None:
+    view = arrays["a"].copy()
+    view[3, 1] = view[7, 2] = np.nan
+    view[9, 0] = -np.inf
+    refused(npz(a=view), "View 'a' of {path} should be finite; found 2 NaN and 1 infinite among 240 values.")
+
+
+def test_nan_label(npz: Write) -> None:
+    label = np.array([0.0, 1.0, np.nan] * 20)
+    refused(npz(label=label), "The array 'label' of {path} should be finite; found 20 NaN or infinite.")
+
+
+@pytest.mark.parametrize("key", ["a", "label"])
+def test_objects_are_not_unpickled(npz: Write, key: str, tmp_path: Path) -> None:
+    witness = tmp_path / "executed"
+
+    class Hostile:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (witness,))
+
+    objects = np.empty((60, 1) if key == "a" else 60, dtype=object)
+    objects[:] = Hostile()
+    refused(
+        npz(**{key: objects}),
+        f"The array {key!r} of {{path}} should hold numbers; found Python objects, which are not read because that "
+        "could run code.",
+    )
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("shape", [(60,), (60, 2, 2), ()])
+def test_views_of_other_ranks(npz: Write, shape: tuple[int, ...]) -> None:
+    view = np.zeros(shape)
+    refused(npz(b=view), f"View 'b' of {{path}} should have the shape (rows, width); found {view.shape}.")
+
+
+@pytest.mark.parametrize("shape", [(60, 0), (0, 3)])
+def test_empty_views(npz: Write, shape: tuple[int, ...]) -> None:
+    refused(
+        npz(b=np.zeros(shape)),
+        f"View 'b' of {{path}} should have at least one row and one column; found the shape {shape}.",
+    )
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "U3", "datetime64[s]"])
+def test_views_that_are_no_numbers(npz: Write, dtype: str) -> None:
+    view = np.zeros((60, 2)).astype("int64").astype(dtype)
+    refused(npz(b=view), f"View 'b' of {{path}} should hold real numbers; found dtype {view.dtype}.")
+
+
+def test_label_of_another_shape(npz: Write, arrays: dict[str, Any]) -> None:
+    refused(
+        npz(label=arrays["label"][:, None]), "The array 'label' of {path} should have the shape (rows,); found (60, 1)."
+    )
+
+
+def test_label_that_is_none(npz: Write) -> None:
+    label = np.zeros(60, dtype=complex)
+    refused(npz(label=label), "The array 'label' of {path} should hold numbers or strings; found dtype complex128.")
+
+
+def test_one_class(npz: Write) -> None:
+    refused(npz(label=np.full(60, 7)), "The array 'label' of {path} should hold at least two classes; found only 7.")
+
+
+# -- split -------------------------------------------------------------------------------------------------------------
+
+
+def test_split_is_stratified_by_seed(npz: Write) -> None:
+    data = read_npz(npz())
+    train, test = split(data, seed=3)
+    assert sorted([*train, *test]) == list(range(60))
+    assert np.bincount(data.target[train]).tolist() == [16, 16, 16]
+    assert np.bincount(data.target[test]).tolist() == [4, 4, 4]
+    again = split(data, seed=3)
+    np.testing.assert_array_equal(train, again[0])
+    assert set(split(data, seed=4)[1]) != set(test)
+
+
+def test_split_leaves_the_global_random_state(npz: Write) -> None:
+    state = np.random.get_state()[1]  # type: ignore[index]
+    split(read_npz(npz()), seed=0)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("size", [0, 1, 1.5, -0.2, "half", True, None])
+def test_split_refuses_a_part_out_of_range(npz: Write, size: Any) -> None:
+    sentence = f"data.test_size should be a number above 0 and below 1; found {size!r}."
+    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+        split(read_npz(npz()), seed=0, test_size=size)
+
+
+def test_split_needs_two_rows_per_class(npz: Write) -> None:
+    path = npz(label=np.array(["x", "y"] * 29 + ["x", "rare"]))
+    sentence = f"Every class of {path} should have at least 2 rows, for the stratified split; found 1 of class 'rare'."
+    with pytest.raises(FusionError, match=f"^{re.escape(sentence)}$"):
+        split(read_npz(path), seed=0)
+
+
+@pytest.mark.parametrize(("size", "part", "rows"), [(0.01, "test", 1), (0.99, "training", 0)])
+def test_split_needs_a_row_per_class_in_both_parts(npz: Write, size: float, part: str, rows: int) -> None:
+    path = npz()
+    sentence = (
+        f"The {part} part of {path} should have at least 3 rows, one per class; "
+        f"found {rows} of 60 rows at test_size {size}."
+    )
+    with pytest.raises(FusionError, match=f"^{re.escape(sentence)}$"):
+        split(read_npz(path), seed=0, test_size=size)
+
+
+def test_dataset_counts() -> None:
+    data = Dataset("x", Path("x"), "", {"a": np.zeros((2, 3))}, np.array([0, 1]), [0, 1])
+    assert (data.rows, data.dims) == (2, [3])

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusionkit.errors import FusionError
+from fusionkit.experiment.leaderboard import main, read_board
+
+Config = Callable[..., dict[str, Any]]
+
+
+def put(folder: Path, name: str, **changes: Any) -> Path:
+    """Write the record of a completed run, with nothing but the keys that the design promises."""
+    result = {
+        "schema_version": 1,
+        "status": "completed",
+        "error": None,
+        "fusion": "parameterized_concatenation",
+        "fabrication": "dense",
+        "dims": [4, 3],
+        "data_dims": [4, 3],
+        "n": 5,
+        "l": 35,
+        "parameters": 53,
+        "seed": 0,
+        "metrics": {"accuracy": 0.9},
+        "seconds": 2.0,
+        "config_hash": name,
+        "provenance": {},
+        **changes,
+    }
+    path = folder / name
+    path.mkdir(parents=True)
+    (path / "result.json").write_text(json.dumps(result))
+    return path
+
+
+def test_means_over_seeds(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.9, 0.92, 0.97)):
+        put(tmp_path / "deep" / "er", f"dense{seed}", seed=seed, metrics={"accuracy": accuracy})
+    put(tmp_path, "lowrank", fabrication="lowrank", l=7, metrics={"accuracy": 0.95})
+    board = read_board(tmp_path)
+    first, second = (group.to_dict() for group in board.groups)
+    assert (first["fabrication"], first["accuracy"], first["std"], first["runs"]) == ("lowrank", 0.95, None, 1)
+    assert second["accuracy"] == pytest.approx(0.93)
+    assert second["std"] == pytest.approx(0.036055512754)
+    assert (second["runs"], second["seeds"]) == (3, [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "differing",
+    [
+        {"n": 6},
+        {"l": 36},
+        {"dims": [5, 5]},
+        {"fabrication": "lowrank"},
+        {"fusion": "gram"},
+        {"encoder": "linear"},
+        {"parameters": 54},
+        {"config": {"train": {"lr": 0.1}}},
+    ],
+)
+def test_only_seeds_are_averaged(tmp_path: Path, differing: dict[str, Any]) -> None:
+    put(tmp_path, "a")
+    put(tmp_path, "b", seed=1, **differing)
+    assert len(read_board(tmp_path).groups) == 2
+
+
+def test_device_and_place_of_the_data_do_not_separate(tmp_path: Path) -> None:
+    for seed, device in enumerate(("cpu", "cuda")):
+        config = {"seed": seed, "device": device, "fusion": {"device": device}, "data": {"path": f"/{device}/x.npz"}}
+        put(tmp_path, device, seed=seed, config=config)
+    assert [len(group.runs) for group in read_board(tmp_path).groups] == [2]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"data_dims": [9, 9]}, {"data": {"name": "mfeat"}}, {"data": {"name": "npz", "file": "x.npz", "digest": "22"}}],
+)
+def test_different_data_are_never_averaged(tmp_path: Path, other: dict[str, Any]) -> None:
+    put(tmp_path, "a", data={"name": "npz", "file": "x.npz", "digest": "11"})
+    put(tmp_path, "b", seed=1)
+    put(tmp_path, "c", seed=2, **other)
+    board = read_board(tmp_path)
+    assert [len(group.runs) for group in board.groups] == [1, 1, 1]
+    assert len({group.data for group in board.groups}) == 3
+
+
+def test_a_repeated_run_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(put(tmp_path, "a"), tmp_path / "copy")
+    put(tmp_path, "b", seed=1)
+    board = read_board(tmp_path)
+    assert [len(group.runs) for group in board.groups] == [2]
+    assert board.repeated == 1
+    assert main([str(tmp_path)]) == 0
+    assert capsys.readouterr().err == "left out: 1 repeated run, of the same config and seed as another.\n"
+
+
+def test_options_tell_alike_groups_apart(tmp_path: Path) -> None:
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        put(tmp_path, name, config={"train": {"lr": lr, "epochs": 3}}, metrics={"accuracy": 1 - lr})
+    put(tmp_path, "c", n=6, config={"train": {"lr": 0.3, "epochs": 3}}, metrics={"accuracy": 0.1})
+    assert [group.options for group in read_board(tmp_path).groups] == ["train.lr=0.1", "train.lr=0.2", ""]
+
+
+def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fabrication = {"name": "lowrank", "r": 2}
+    config = {"fusion": {"parameter_fabrication": fabrication}}
+    put(tmp_path, "a", metrics={"accuracy": 0.9})
+    put(tmp_path, "b", metrics={"accuracy": 0.92}, seed=1)
+    put(tmp_path, "c", fabrication="lowrank", config=config, l=14, metrics={"accuracy": 0.95})
+    assert main([str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    header, first, second, last = shown.out.splitlines()
+    split = re.compile(r"\s{2,}").split
+    assert split(header) == ["data", "fusion", "fabrication", "n", "l", "parameters", "runs", "accuracy", "seconds"]
+    assert split(first)[2:] == ["lowrank (r=2)", "5", "14", "53", "1", "0.9500", "2.0"]
+    assert split(second)[2:] == ["dense", "5", "35", "53", "2", "0.9100 ± 0.0141", "2.0"]
+    assert last == f"accuracy against l: {tmp_path / 'leaderboard.png'}"
+    assert shown.err == ""
+    assert (tmp_path / "leaderboard.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "a")
+    put(tmp_path, "b", status="failed", error="It broke.", metrics={})
+    assert main([str(tmp_path), "--json"]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert [row["accuracy"] for row in found["rows"]] == [0.9]
+    assert found["failed"] == [{"path": str(tmp_path / "b"), "error": "It broke."}]
+    assert shown.err.splitlines()[0] == f"failed: {tmp_path / 'b'}: It broke."
+
+
+def test_real_runs_can_be_read(tmp_path: Path, run_dir: Path) -> None:
+    (group,) = read_board(run_dir.parent).groups
+    assert group.to_dict()["l"] == 35
+    assert group.data == "views.npz"
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    assert "fusionkit leaderboard multirun" in capsys.readouterr().out
+
+
+def test_no_directory(tmp_path: Path) -> None:
+    sentence = f"The directory of runs should exist; found no directory {tmp_path / 'none'}."
+    with pytest.raises(FusionError, match=f"^{re.escape(sentence)}$"):
+        main([str(tmp_path / "none")])
+
+
+def test_no_runs(tmp_path: Path) -> None:
+    with pytest.raises(
+        FusionError, match=f"^{re.escape(str(tmp_path))} should contain a completed run; found none\\.$"
+    ):
+        main([str(tmp_path)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_failed_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "a", status="failed", error="It broke.")
+    with pytest.raises(FusionError, match=r"should contain a completed run; found 1 failed\.$"):
+        main([str(tmp_path)])
+    assert capsys.readouterr().err == f"failed: {tmp_path / 'a'}: It broke.\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('{"schema_version": 1, "status"', "should be complete JSON; found "),
+        (
+            '{"schema_version": 7}',
+            "should have the schema version 1; found 7, written by another release of fusionkit.",
+        ),
+        ("[]", "should be the record of a run, with a schema_version; found none."),
+        (
+            '{"schema_version": 1, "status": "completed", "metrics": {}, "l": 1}',
+            "should have a number as metrics.accuracy; found None.",
+        ),
+        (
+            '{"schema_version": 1, "status": "completed", "metrics": {"accuracy": NaN}, "l": 1}',
+            "should have a number as metrics.accuracy; found nan.",
+        ),
+        (
+            '{"schema_version": 1, "status": "completed", "metrics": {"accuracy": 1}, "l": null}',
+            "should have a non-negative integer as l; found None.",
+        ),
+    ],
+)
+def test_bad_records_are_reported_and_not_fatal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, problem: str
+) -> None:
+    put(tmp_path, "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "result.json").write_text(content)
+    assert main([str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"left out: {tmp_path / 'bad' / 'result.json'} {problem}")
+    assert shown.err.count("\n") == 1
+    assert "0.9000" in shown.out
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"data": 3, "config": [], "encoder": 7, "seconds": "long"},
+        {"fusion": None, "fabrication": None, "n": None, "dims": None, "data_dims": None, "seed": "x"},
+        {"config_hash": None, "data": {"name": "$x_1$"}},
+    ],
+)
+def test_odd_records_are_no_reason_to_stop(tmp_path: Path, odd: dict[str, Any]) -> None:
+    put(tmp_path, "a", **odd)
+    put(tmp_path, "b", **odd)
+    assert main([str(tmp_path)]) == 0
+    assert sum(len(group.runs) for group in read_board(tmp_path).groups) == 2

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fusionkit
+from fusionkit import registry
+from fusionkit.errors import ConfigError, DimsError, FusionError
+from fusionkit.experiment import results, run
+from fusionkit.experiment.run import run_job
+
+Config = Callable[..., dict[str, Any]]
+
+
+def test_a_run_writes_its_files_and_returns_its_record(tmp_path: Path, config: Config) -> None:
+    found = run_job(config(train__epochs=8), tmp_path, quiet=True)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "views.npz") == [
+        "curve.png",
+        "model.safetensors",
+        "result.json",
+    ]
+    assert json.loads((tmp_path / results.RESULT).read_text(encoding="utf-8")) == found
+    assert (tmp_path / results.CURVE).read_bytes().startswith(b"\x89PNG")
+    expected = {
+        "schema_version": 1,
+        "status": "completed",
+        "error": None,
+        "fusion": "parameterized_concatenation",
+        "fabrication": "dense",
+        "dims": [4, 3],
+        "data_dims": [4, 3],
+        "n": 5,
+        "l": 35,
+        "parameters": 35 + 3 * 5 + 3,
+        "seed": 0,
+        "classes": [0, 1, 2],
+        "encoder": "none",
+    }
+    assert {key: found[key] for key in expected} == expected
+    assert found["metrics"]["accuracy"] > 0.9
+    assert 0 < found["seconds"] < 60
+    assert re.fullmatch("[0-9a-f]{16}", found["config_hash"])
+    assert found["provenance"]["versions"]["torch"] == torch.__version__
+    assert len(found["history"]["loss"]) == 8
+    assert np.sum(found["confusion"]) == found["data"]["test_rows"] == 12
+
+
+def test_accuracy_is_that_of_the_confusion_matrix(tmp_path: Path, config: Config) -> None:
+    found = run_job(config(train__epochs=1, train__lr=1e-9), tmp_path, quiet=True)
+    assert found["metrics"]["accuracy"] == pytest.approx(np.trace(found["confusion"]) / 12)
+    assert found["metrics"]["accuracy"] == found["history"]["accuracy"][-1]
+
+
+def test_the_embedded_data_train(tmp_path: Path, config: Config) -> None:
+    cfg = config(train__epochs=2, data={"name": "mfeat"}, dims=None, fusion__dims=None, n=16, fusion__n=16)
+    found = run_job(cfg, tmp_path, quiet=True)
+    assert found["data_dims"] == [76, 216, 64, 240, 47, 6]
+    assert found["l"] == 16 * 649
+    assert found["metrics"]["accuracy"] > 0.9
+
+
+# -- what the fusion sees ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoder", ["linear", "mlp"])
+@pytest.mark.parametrize(("width", "seen"), [(None, 5), (6, 6)])
+def test_an_encoder_makes_widths_equal(tmp_path: Path, config: Config, encoder: str, width: Any, seen: int) -> None:
+    cfg = config(model__encoder=encoder, model__encoder_width=width, fusion__name="average", fusion__n=None)
+    del cfg["fusion"]["parameter_fabrication"]
+    found = run_job(cfg, tmp_path, quiet=True)
+    assert (found["dims"], found["data_dims"]) == ([seen, seen], [4, 3])
+    assert (found["n"], found["l"], found["fabrication"]) == (seen, 0, None)
+    assert cfg["fusion"]["dims"] == [4, 3]  # the caller's config is left alone
+
+
+def test_an_alias_is_recorded_by_its_name(tmp_path: Path, config: Config) -> None:
+    cfg = config(model__encoder="linear", fusion__name="mean", fusion__n=None)
+    del cfg["fusion"]["parameter_fabrication"]
+    assert run_job(cfg, tmp_path, quiet=True)["fusion"] == "average"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [(None, "dense"), ("lowrank", "lowrank"), ({"name": "lowrank", "r": 2}, "lowrank"), ("identity", "dense")],
+)
+def test_the_fabrication_is_recorded_by_its_name(tmp_path: Path, config: Config, given: Any, name: str) -> None:
+    cfg = config(fusion__parameter_fabrication=given, train__epochs=1)
+    assert run_job(cfg, tmp_path, quiet=True)["fabrication"] == name
+
+
+def test_own_files_need_no_dims(tmp_path: Path, config: Config) -> None:
+    assert run_job(config(dims=None, fusion__dims=None, train__epochs=1), tmp_path, quiet=True)["dims"] == [4, 3]
+
+
+# -- determinism -------------------------------------------------------------------------------------------------------
+
+
+def test_same_seed_same_bits(tmp_path: Path, config: Config) -> None:
+    found: list[Any] = []
+    for name in ("one", "two"):
+        torch.manual_seed(len(found))
+        record = run_job(config(seed=3), tmp_path / name, quiet=True)
+        found.append((record["metrics"], record["history"], (tmp_path / name / results.MODEL).read_bytes()))
+    assert found[0] == found[1]
+    other = run_job(config(seed=4), tmp_path / "three", quiet=True)
+    assert other["history"] != found[0][1]
+
+
+def test_the_callers_random_state_is_left_alone(tmp_path: Path, config: Config) -> None:
+    state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1]  # type: ignore[index]
+    run_job(config(), tmp_path, quiet=True)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # type: ignore[index]
+
+
+# -- what is shown -----------------------------------------------------------------------------------------------------
+
+
+def test_a_piped_run_shows_plain_text(
+    tmp_path: Path, config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = run_job(config(), tmp_path / "a run")
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert shown.err.splitlines()[-1].startswith("epoch 5/5  loss ")
+    lines = dict(line.split(None, 1) for line in shown.out.splitlines() if line and not line.startswith(" "))
+    assert lines["run"] == "parameterized_concatenation (dense) on npz, seed 0"
+    assert lines["accuracy"] == f"{found['metrics']['accuracy']:.4f} on 12 test rows"
+    assert lines["l"] == "35 learnable parameters of the fusion, n = 5"
+    assert lines["parameters"] == "53 of the whole model"
+    assert lines["seconds"] == f"{found['seconds']:.1f}"
+    assert lines["files"] == "a run"
+
+
+def test_quiet_shows_nothing(tmp_path: Path, config: Config, capfd: pytest.CaptureFixture[str]) -> None:
+    run_job(config(), tmp_path, quiet=True)
+    assert capfd.readouterr() == ("", "")
+
+
+# -- trackers ----------------------------------------------------------------------------------------------------------
+
+
+def tracker(receive: Callable[[dict[str, Any]], None]) -> Any:
+    def fusionkit_run_finished(result: dict[str, Any]) -> None:
+        receive(result)
+
+    return SimpleNamespace(__name__="tracker", fusionkit_run_finished=fusionkit.hookimpl(fusionkit_run_finished))
+
+
+def test_trackers_get_the_finished_record(tmp_path: Path, config: Config) -> None:
+    received = []
+
+    def receive(result: dict[str, Any]) -> None:
+        assert (tmp_path / results.RESULT).exists()
+        received.append(result)
+
+    with registry.isolated(tracker(receive)):
+        found = run_job(config(train__epochs=1), tmp_path, quiet=True)
+    assert received == [found]
+
+
+def test_a_failing_tracker_changes_nothing(tmp_path: Path, config: Config) -> None:
+    def fail(result: dict[str, Any]) -> None:
+        result.clear()
+        raise OSError("server down")
+
+    with registry.isolated(tracker(fail)), pytest.warns(RuntimeWarning, match="server down"):
+        found = run_job(config(train__epochs=1), tmp_path, quiet=True)
+    assert results.read_result(tmp_path / results.RESULT) == found
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "sentence"),
+    [
+        ({"dims": [4, 4]}, DimsError, "dims should be [4, 3], the widths of the views in views.npz; found [4, 4]."),
+        (
+            {"fusion__dims": [9, 9]},
+            DimsError,
+            "fusion.dims should be [4, 3], the widths that the fusion sees; found [9, 9].",
+        ),
+        ({"seed": -1}, ConfigError, "seed should be an integer from 0 to 4294967295; found -1."),
+        ({"seed": 1.5}, ConfigError, "seed should be an integer from 0 to 4294967295; found 1.5."),
+        ({"seed": None}, ConfigError, "seed should be an integer from 0 to 4294967295; found None."),
+        ({"model__head": "mlp"}, ConfigError, "model.head should be linear; found 'mlp'."),
+        ({"model": None}, ConfigError, "model should be a group of the config; found None."),
+        ({"train__lr": "x"}, ConfigError, "train.lr should be a number of at least 0; found 'x'."),
+        ({"device": "cuda:99"}, FusionError, "device should be one of this machine's; found 'cuda:99'"),
+        ({"device": "meta"}, ConfigError, "device should be one that computes, such as cpu or cuda; found 'meta'."),
+        (
+            {"fusion__require_parameters": False},
+            ConfigError,
+            "fusion.require_parameters should be true to be trained; found false.",
+        ),
+        (
+            {"fusion__name": "average", "fusion__parameter_fabrication": None},
+            ConfigError,
+            "average should get options among",
+        ),
+        ({"fusion__n": -3}, DimsError, "n, the width of the output, should be an integer of at least 1; found -3."),
+        ({"fusion___target_": "torch.nn.Identity"}, ConfigError, ""),
+    ],
+)
+def test_a_run_that_cannot_be_leaves_nothing(
+    tmp_path: Path, config: Config, changes: dict[str, Any], kind: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(kind, match=f"^{re.escape(sentence)}"):
+        run_job(config(**changes), tmp_path / "run", quiet=True)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_loss_that_diverges_names_its_epoch(tmp_path: Path, config: Config) -> None:
+    cfg = config(train__lr=1e38, train__scheduler="constant", train__optimizer="sgd")
+    with pytest.raises(FusionError, match=r"^The training loss should be finite; found (nan|inf) in epoch [12] of 5\."):
+        run_job(cfg, tmp_path / "run", quiet=True)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_weights_that_break_in_the_last_step_are_found(tmp_path: Path, config: Config) -> None:
+    cfg = config(train__lr=1e38, train__scheduler="constant", train__optimizer="sgd", train__epochs=1)
+    cfg["train"]["batch_size"] = 48
+    with pytest.raises(FusionError, match=r"^The trained model should give finite logits; found others after epoch 1,"):
+        run_job(cfg, tmp_path / "run", quiet=True)
+
+
+def test_a_run_that_breaks_while_writing_does_not_look_finished(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = config(train__epochs=1)
+    run_job(cfg, tmp_path / "run", quiet=True)
+
+    def full(result: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("fusionkit.experiment.plots.draw_run", full)
+    with pytest.raises(OSError, match="disk full"):
+        run_job(cfg, tmp_path / "run", quiet=True)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [results.MODEL]
+    with pytest.raises(FusionError, match=r"found no result\.json in it\.$"):
+        fusionkit.load(tmp_path / "run")
+
+
+def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path: Path, run_dir: Path, config: Config) -> None:
+    cfg = config(train__epochs=10**6)
+    program = (
+        "import json, sys, pathlib; from fusionkit.experiment.run import run_job\n"
+        "run_job(json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]), quiet=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, json.dumps(cfg), str(run_dir)])
+    try:
+        deadline = time.monotonic() + 60
+        while (run_dir / results.RESULT).exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not os.listdir(run_dir)
+    with pytest.raises(FusionError, match=r"should be the directory of a completed run"):
+        fusionkit.load(run_dir)
+
+
+def test_build_model_draws_from_the_global_state(config: Config) -> None:
+    from fusionkit.experiment.data import load_data
+
+    cfg = config()
+    data = load_data(cfg["data"])
+    models = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        models.append(run.build_model(cfg, data).fusion.flat_w())
+    assert torch.equal(models[0], models[1])
+    assert not torch.equal(models[0], models[2])

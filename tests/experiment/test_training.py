@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment.training import Part, Settings, train
+
+
+class Linear(nn.Module):
+    """A network of two views, small enough to follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(7, 3)
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, x: list[torch.Tensor]) -> torch.Tensor:
+        out: torch.Tensor = self.layer(self.dropout(torch.cat(x, -1)))
+        return out
+
+
+def parts(rows: int = 60) -> tuple[Part, Part]:
+    """Return a training and a test part of three separable classes."""
+    generator = torch.Generator().manual_seed(1)
+
+    def make(count: int) -> Part:
+        target = torch.arange(count) % 3
+        first = nn.functional.one_hot(target, 4).float() + 0.1 * torch.randn(count, 4, generator=generator)
+        return Part([first, torch.randn(count, 3, generator=generator)], target)
+
+    return make(rows), make(30)
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(**{"epochs": 8, "batch_size": 16, "lr": 0.2, **changes})
+
+
+def fit(seed: int = 0, network: nn.Module | None = None, **changes: Any) -> tuple[nn.Module, Any]:
+    network = Linear() if network is None else network
+    history = train(network, *parts(), settings(**changes), device="cpu", seed=seed, progress=False)
+    return network, history
+
+
+def test_training_learns() -> None:
+    network, history = fit(label_smoothing=0.1)
+    assert history.loss[-1] < 0.7 * history.loss[0]
+    assert history.accuracy[-1] == 1.0
+    assert [len(curve) for curve in history.to_json().values()] == [8, 8, 8]
+    assert not network.training
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("scheduler", ["onecycle", "constant"])
+def test_every_optimizer_and_scheduler(optimizer: str, scheduler: str) -> None:
+    _, history = fit(optimizer=optimizer, scheduler=scheduler)
+    assert history.loss[-1] < history.loss[0]
+    assert (history.lr[-1] == 0.2) == (scheduler == "constant")
+
+
+@pytest.mark.parametrize(("epochs", "batch_size"), [(1, 1000), (1, 60), (2, 59), (1, 1)])
+def test_odd_sizes(epochs: int, batch_size: int) -> None:
+    _, history = fit(epochs=epochs, batch_size=batch_size)
+    assert len(history.loss) == epochs
+
+
+def test_loss_is_the_mean_over_rows_whatever_the_batches() -> None:
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(3))
+
+        def forward(self, x: list[torch.Tensor]) -> torch.Tensor:
+            # The gradient is zero, so the loss stays that of the rows: class i has the logit i.
+            return torch.arange(3.0).expand(len(x[0]), 3) + 0 * self.bias
+
+    expected = float(nn.functional.cross_entropy(torch.arange(3.0).expand(60, 3), parts()[0].target))
+    for batch_size in (7, 16, 60):
+        _, history = fit(network=Constant(), batch_size=batch_size, epochs=1)
+        assert history.loss[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_same_seed_same_weights_bit_for_bit() -> None:
+    first, curves = fit(seed=5)
+    torch.manual_seed(999)
+    second, again = fit(seed=5)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert curves == again
+    third, _ = fit(seed=6)
+    assert not torch.equal(next(first.parameters()), next(third.parameters()))
+
+
+def test_the_number_of_threads_does_not_matter() -> None:
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(fit()[0].state_dict())
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+def test_the_callers_random_state_is_left_alone() -> None:
+    network = Linear()
+    state = torch.random.get_rng_state()
+    fit(network=network)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_weight_decay_is_for_matrices_only() -> None:
+    network = Linear()
+    before = copy.deepcopy(network.state_dict())
+    for parameter in network.parameters():
+        parameter.register_hook(torch.zeros_like)
+    fit(network=network, weight_decay=0.5, scheduler="constant")
+    assert torch.equal(network.layer.bias, before["layer.bias"])
+    assert network.layer.weight.abs().sum() < 0.9 * before["layer.weight"].abs().sum()
+
+
+def test_frozen_parameters_stay() -> None:
+    network = Linear()
+    network.layer.bias.requires_grad_(False)
+    before = network.layer.bias.clone()
+    fit(network=network)
+    assert torch.equal(network.layer.bias, before)
+
+
+def test_a_loss_that_becomes_nan_is_an_error_with_its_epoch() -> None:
+    class Breaks(Linear):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, x: list[torch.Tensor]) -> torch.Tensor:
+            self.calls += self.training
+            return super().forward(x) * (float("nan") if self.calls == 10 else 1.0)  # 4 steps per epoch: the third
+
+    sentence = "The training loss should be finite; found nan in epoch 3 of 8. A smaller train.lr than 0.2 may help."
+    with pytest.raises(FusionError, match=f"^{re.escape(sentence)}$"):
+        fit(network=Breaks())
+
+
+def test_a_learning_rate_out_of_bounds_diverges_with_an_error() -> None:
+    with pytest.raises(FusionError, match=r"^The training loss should be finite; found (nan|inf) in epoch \d of 8\."):
+        fit(lr=1e38, optimizer="sgd", scheduler="constant")
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_precision(precision: str, capfd: pytest.CaptureFixture[str]) -> None:
+    network, history = fit(precision=precision)
+    assert history.accuracy[-1] > 0.9
+    expected = {"bf16-mixed": torch.float32, "bf16-true": torch.bfloat16, "64-true": torch.float64}[precision]
+    assert next(network.parameters()).dtype == expected
+    assert capfd.readouterr() == ("", "")
+
+
+def test_two_processes_agree_with_one() -> None:
+    network = Linear()
+    network.dropout.p = 0.0
+    twin = copy.deepcopy(network)
+    _, alone = fit(network=network)
+    _, together = fit(network=twin, devices=2)
+    assert together.loss == pytest.approx(alone.loss, rel=1e-4)
+    for a, b in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_an_error_in_a_process_is_the_error_of_the_run() -> None:
+    with pytest.raises(FusionError, match=r"^The training loss should be finite; found (nan|inf) in epoch \d of 8\."):
+        fit(lr=1e38, optimizer="sgd", scheduler="constant", devices=2)
+
+
+def test_progress_on_a_pipe_is_five_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    train(Linear(), *parts(), settings(epochs=10), device="cpu", seed=0)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    lines = shown.err.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [f"epoch {epoch}/10" for epoch in (2, 4, 6, 8, 10)]
+    assert all(re.fullmatch(r"epoch \d+/10  loss \d\.\d{4}  accuracy [01]\.\d{4}", line) for line in lines)
+
+
+def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+    import sys
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    train(Linear(), *parts(), settings(epochs=4), device="cpu", seed=0)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
+    assert re.search(r"epoch 4/4 .* loss \d\.\d{4} accuracy [01]\.\d{4} .*left", text)
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"epochs": 0}, "train.epochs should be an integer of at least 1; found 0."),
+        ({"epochs": 2.0}, "train.epochs should be an integer of at least 1; found 2.0."),
+        ({"batch_size": True}, "train.batch_size should be an integer of at least 1; found True."),
+        ({"devices": -1}, "train.devices should be an integer of at least 1; found -1."),
+        ({"lr": -1.0}, "train.lr should be a number of at least 0; found -1.0."),
+        ({"lr": float("nan")}, "train.lr should be a number of at least 0; found nan."),
+        ({"lr": "fast"}, "train.lr should be a number of at least 0; found 'fast'."),
+        ({"input_dropout": 1.0}, "train.input_dropout should be a number of at least 0 and below 1; found 1.0."),
+        ({"label_smoothing": 2}, "train.label_smoothing should be a number of at least 0 and below 1; found 2."),
+        ({"weight_decay": None}, "train.weight_decay should be a number of at least 0; found None."),
+        (
+            {"optimizer": "adamv"},
+            "train.optimizer should be one of adamw, adam, sgd; found 'adamv'. Did you mean 'adam' or 'adamw'?",
+        ),
+        ({"scheduler": "cosine"}, "train.scheduler should be one of onecycle, constant; found 'cosine'."),
+        (
+            {"precision": 32},
+            "train.precision should be one of 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true, 64-true; found 32.",
+        ),
+    ],
+)
+def test_settings_refuse(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+        settings(**changes)
+
+
+def test_settings_of_a_node() -> None:
+    assert Settings.of({"epochs": 1, "batch_size": 2, "lr": 0.1}) == Settings(1, 2, 0.1)
+    with pytest.raises(
+        ConfigError, match=r"^train should have the keys epochs, .*; found 'epoch'\. Did you mean 'epochs'\?$"
+    ):
+        Settings.of({"epoch": 1, "batch_size": 2, "lr": 0.1})
+    with pytest.raises(ConfigError, match=r"^train\.lr should be given; found none\.$"):
+        Settings.of({"epochs": 1, "batch_size": 2})
+
+
+def test_half_precision_needs_an_accelerator() -> None:
+    sentence = "train.precision should be bf16-mixed or a true precision on the cpu; found '16-mixed'."
+    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+        fit(precision="16-mixed")
+
+
+def test_the_meta_device_computes_nothing() -> None:
+    sentence = "device should be one that computes, such as cpu or cuda; found 'meta'."
+    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+        train(Linear(), *parts(), settings(), device="meta", seed=0, progress=False)
+
+
+def test_a_device_that_does_not_exist() -> None:
+    with pytest.raises(FusionError, match=r"^device should be one of this machine's; found 'cuda:99'"):
+        train(Linear(), *parts(), settings(), device="cuda:99", seed=0, progress=False)
