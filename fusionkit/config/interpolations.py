@@ -177,16 +177,17 @@ def to_plain(value: Any, key: str) -> Any:
 
     if not OmegaConf.is_config(value):
         return value.name if isinstance(value, Enum) else value
+    # The keys in OmegaConf's messages start at the root, which a node on its own is.
+    above = key if value._get_parent() is None else ""
     try:
         return OmegaConf.to_container(
             value, resolve=True, throw_on_missing=False, enum_to_str=True, structured_config_mode=SCMode.DICT
         )
     except InterpolationToMissingValueError as error:
-        raise ConfigError(f"{error.full_key or key} should refer to a value; found one that is missing.") from error
+        where = join(above, error.full_key) if error.full_key else key
+        raise ConfigError(f"{where} should refer to a value; found one that is missing.") from error
     except OmegaConfBaseException as error:
-        first = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"{getattr(error, 'full_key', None) or key} should lead to a value; found: {first}."
-        ) from error
+        where = join(above, error.full_key) if error.full_key else key or "The config"
+        raise ConfigError(f"{where} should lead to a value; found: {str(error).strip().splitlines()[0]}.") from error
     except RecursionError as error:
         raise ConfigError(f"{key} should not refer to itself; found a circle of interpolations.") from error

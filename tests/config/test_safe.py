@@ -125,9 +125,9 @@ def test_a_class_is_found_by_its_public_and_its_canonical_name_only() -> None:
 
 def test_a_class_put_in_the_place_of_torchs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn, "Linear", tripwire.Fire)
-    with pytest.raises(ConfigError, match="should name a class of the installed torch; found 'torch.nn.Linear'"):
+    with pytest.raises(ConfigError, match=r"should name a class of the installed torch; found 'torch\.nn\.Linear'"):
         safe.resolve_target("torch.nn.Linear", "k")
-    with pytest.raises(ConfigError, match="k should be fusionkit.create, "):
+    with pytest.raises(ConfigError, match=r"k should be fusionkit\.create, "):
         safe.resolve_target("torch.nn.modules.linear.Linear", "k")
     assert not tripwire.fired
 
@@ -167,7 +167,8 @@ def test_refusing_a_target_imports_nothing(tmp_path: Path) -> None:
     script = (
         "import sys, json\nfrom fusionkit.config import safe\n"
         "before = set(sys.modules)\n"
-        "found = [safe.allowed_name(n) for n in ('os.system', 'antigravity.x', 'torch.nn.Linear', 'torch.nnx.Linear')]\n"
+        "names = ('os.system', 'antigravity.x', 'torch.nn.Linear', 'torch.nnx.Linear')\n"
+        "found = [safe.allowed_name(name) for name in names]\n"
         "print(json.dumps([found, sorted(set(sys.modules) - before), 'torch' in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

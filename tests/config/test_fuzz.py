@@ -1,0 +1,202 @@
+"""Random config trees around a tripwire that must never be touched, whatever else happens to the tree."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import omegaconf
+import pytest
+import tripwire
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+import fusionkit
+from fusionkit import config
+from fusionkit.config import interpolations, safe
+from fusionkit.errors import ConfigError, FusionError, RegistryError
+from fusionkit.experiment import app
+
+TARGETS = [
+    "tripwire.fire",
+    "tripwire.Fire",
+    "tripwire.Fire.make",
+    "tripwire:fire",
+    "builtins.open",
+    "os.system",
+    "logging.os.makedirs",
+    "torch.nn.modules.module.torch.os.makedirs",
+    "torch.nn.Linear",
+    "torch.nn.modules.linear.Linear",
+    "torch.nn.LayerNorm",
+    "fusionkit.create",
+    "fusionkit.create_fabrication",
+    "fusionkit.config.allow",
+    "hydra.utils.instantiate",
+    "functools.partial",
+]
+TEXTS = [
+    *TARGETS,
+    "average",
+    "lowrank",
+    "???",
+    "${tripwire:1}",
+    "${oc.create:{_target_:tripwire.fire}}",
+    "${oc.decode:'{_target_:tripwire.fire}'}",
+    r"\${tripwire:1}",
+    "${${kind}:1}",
+    "${.name}",
+    "${..name}",
+    "${fusion}",
+    "${hydra}",
+    "${oc.select:fusion}",
+    "ext://tripwire.fire",
+    "cfg://handlers",
+    "!!python/name:tripwire.fire",
+    "{view}",
+]
+KEYS = [
+    "_target_",
+    "_target_",
+    "_args_",
+    "_partial_",
+    "_recursive_",
+    "_convert_",
+    "_execution_whitelist_",
+    "name",
+    "dims",
+    "n",
+    "preprocess",
+    "postprocess",
+    "parameter_fabrication",
+    "normalized_shape",
+    "in_features",
+    "()",
+    "class",
+    "handlers",
+    "x",
+]
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-2, 9), st.floats(-1, 1), st.sampled_from(TEXTS))
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner, min_size=1, max_size=5)
+    ),
+    max_leaves=20,
+)
+NODES = st.dictionaries(st.sampled_from(KEYS), TREES, min_size=1, max_size=6)
+ERRORS = (ConfigError, RegistryError, FusionError, TypeError, ValueError, RuntimeError, KeyError, IndexError)
+
+
+@pytest.fixture(autouse=True)
+def _resolver() -> Any:
+    old = omegaconf.__version__.startswith("2.3")
+    register: Any = OmegaConf.register_new_resolver if old else OmegaConf.register_resolver
+    register("tripwire", tripwire.fire)
+    yield
+    OmegaConf.clear_resolver("tripwire")
+
+
+def untouched() -> bool:
+    return not tripwire.fired and not Path(os.environ["TRIPWIRE"]).exists()
+
+
+def targets(tree: Any) -> list[Any]:
+    below = list(tree.values()) if isinstance(tree, Mapping) else tree if isinstance(tree, list) else []
+    own = [tree["_target_"]] if isinstance(tree, Mapping) and "_target_" in tree else []
+    return [*own, *(target for inner in below for target in targets(inner))]
+
+
+QUIET = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@settings(QUIET, max_examples=600)
+@given(node=NODES)
+def test_build_touches_nothing(node: dict[str, Any]) -> None:
+    with contextlib.suppress(*ERRORS):
+        config.build(node, "fusion")
+    assert untouched()
+
+
+@settings(QUIET, max_examples=300)
+@given(node=NODES)
+def test_a_tree_passes_only_if_every_target_is_allowed(node: dict[str, Any]) -> None:
+    message, plain = "", {}
+    try:
+        plain = interpolations.resolve(node, "fusion")
+        safe.check_tree(plain, "fusion")
+    except ConfigError as error:
+        message = str(error)
+    assert message.startswith("fusion") or (not message and all(map(safe.allowed_name, targets(plain))))
+    assert untouched()
+
+
+@settings(QUIET, max_examples=300)
+@given(
+    role=st.sampled_from(["preprocess", "postprocess", "parameter_fabrication"]),
+    tree=TREES,
+    name=st.sampled_from(["average", "parameterized_concatenation"]),
+)
+def test_create_touches_nothing(role: str, tree: Any, name: str) -> None:
+    with contextlib.suppress(*ERRORS):
+        fusionkit.create(name, dims=[4, 4], **{role: tree})
+    assert untouched()
+
+
+PLACES = [
+    "fusion",
+    "fusion.preprocess",
+    "fabrication",
+    "train.optimizer",
+    "data.path",
+    "hydra",
+    "hydra.callbacks",
+    "hydra.callbacks.x",
+    "hydra.job_logging",
+    "hydra.job_logging.handlers.x",
+    "hydra.hydra_logging.formatters.x",
+    "hydra.launcher",
+    "hydra.sweeper.params",
+    "hydra.job.env_set",
+    "hydra.searchpath",
+    "hydra.run.dir",
+    "hydra.overrides",
+    "anything",
+]
+
+
+@seed(0)
+@settings(QUIET, max_examples=60)
+@given(place=st.sampled_from(PLACES), tree=TREES, sweep=st.booleans(), inspect=st.booleans())
+@pytest.mark.filterwarnings("ignore")
+def test_the_application_touches_nothing(
+    place: str, tree: Any, sweep: bool, inspect: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fusionkit.experiment.run
+
+    monkeypatch.setattr(fusionkit.experiment.run, "run_job", lambda cfg, run_dir: {"status": "completed"})
+    folder = tmp_path / "untrusted"
+    (folder / "experiment").mkdir(parents=True, exist_ok=True)
+    content: Any = tree
+    for name in reversed(place.split(".")):
+        content = {name: content}
+    text = "# @package _global_\n" + OmegaConf.to_yaml(OmegaConf.create(content))
+    (folder / "experiment" / "evil.yaml").write_text(text, encoding="utf-8")
+    argv = ["--config-dir", str(folder), "+experiment=evil", *(["-m", "seed=0,1"] if sweep else [])]
+    with contextlib.suppress(ConfigError, FusionError, RegistryError):
+        app.main([*argv, "--cfg", "all"] if inspect and not sweep else argv)
+    assert untouched()
+    for found in Path.cwd().iterdir():
+        assert found.name in ("outputs", "multirun")
+        shutil.rmtree(found)
+    assert {found.name for found in tmp_path.iterdir()} <= {"cwd", "untrusted"}
