@@ -179,7 +179,7 @@ def _hydra_config(cfg: DictConfig) -> Iterator[None]:
 
     instance = HydraConfig.instance()
     before = instance.cfg
-    instance.set_config(cfg)
+    instance.cfg = cfg  # Its set_config would make cfg.hydra read-only.
     try:
         yield
     finally:

@@ -124,18 +124,22 @@ def _missing_config(error: Any, loader: CheckingLoader) -> str:
     if not options:
         return f"There is no group {group!r}, hence no {path!r}.{nearest(group, _groups(loader))}"
     if group in ("fusion", "fabrication"):
-        from fusionkit import registry
-
-        kind_: Any = group
-        try:
-            registry.resolve(kind_, name)
-        except RegistryError as refused:
-            message = str(refused)
-            # The registry knows why a plugin's name is missing; the options include presets, which it does not know.
-            if "Did you mean" in message or not nearest(name, options):
-                return message
+        return _no_operator(group, name, options)
     guess = nearest(name, options) or f"  Known are {', '.join(options)}."
     return f"There is no {group} {name!r}.{guess}"
+
+
+def _no_operator(kind: Any, name: str, options: list[str]) -> str:
+    """Let the registry say what is wrong with a name, and suggest among its names and the presets."""
+    from fusionkit import registry
+
+    try:
+        registry.resolve(kind, name)
+    except RegistryError as error:
+        reason = " ".join(str(error).split()).partition(" Did you mean ")[0]
+        aliases = (alias for record in registry.records(kind) for alias in record.aliases)
+        return reason + nearest(name, dict.fromkeys((*options, *aliases)))
+    return f"There should be a config for the {kind} {name!r}; found none."
 
 
 def _options(loader: CheckingLoader, group: str) -> list[str]:
@@ -157,7 +161,7 @@ def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    rest = [line for line in overrides if not _sets(line, key)]
+    rest = [line for line in overrides if line.partition("=")[0].lstrip("+~") != key]
     known: list[str] = []
     parent = key
     if len(rest) < len(overrides):
@@ -182,8 +186,3 @@ def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
         known, parent = _groups(loader), ""
     known = [name for name in known if not name.rpartition(".")[2].startswith("_") and name != "hydra"]
     return unknown_key(key, known)
-
-
-def _sets(line: str, key: str) -> bool:
-    name = line.partition("=")[0].lstrip("+~").replace("/", ".").partition("@")[0]
-    return name == key or key.startswith(f"{name}.")

@@ -48,8 +48,7 @@ def _one_of(*values: str) -> Rule:
     def rule(value: Any) -> str | None:
         if value in values:
             return None
-        guess = nearest(value, values) if isinstance(value, str) else ""
-        return f"one of {', '.join(values)}{guess and ' --' + guess}"
+        return f"one of {', '.join(values)}"
 
     return rule
 
@@ -167,7 +166,8 @@ def _apply(key: str, value: Any, default: Any) -> None:
     rule = RULES.get(key)
     wanted = rule(value) if rule is not None else _like(value, default)
     if wanted is not None:
-        raise ConfigError(f"{key} should be {wanted}; found {value!r}.")
+        guess = nearest(value, wanted.removeprefix("one of ").split(", ")) if isinstance(value, str) else ""
+        raise ConfigError(f"{key} should be {wanted}; found {value!r}.{guess}")
 
 
 def _like(value: Any, default: Any) -> str | None:

@@ -295,6 +295,11 @@ def _multirun(hydra: Any, name: str, overrides: list[str]) -> int:
     except ConfigError:
         _tidy(sweep_dir, *before)
         raise
+    except (FusionError, RegistryError, OSError):
+        raise
+    except Exception as error:
+        # A worker that was killed, a cluster that is not there: the launcher's error, not a job's.
+        raise FusionError(f"The launcher should bring every job to its end; found {_sentence(error)}") from error
     finally:
         ended = _collect(outcomes)
     failed = [outcome for outcome in ended if outcome.status != "completed"]

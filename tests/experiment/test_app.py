@@ -1,0 +1,531 @@
+"""``fusionkit run`` as a user meets it: what it prints, returns, writes and leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusionkit import cli
+from fusionkit.config import config_hash
+from fusionkit.experiment import app
+
+
+@pytest.fixture(autouse=True)
+def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    import logging
+
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    level, handlers, config = root.level, list(root.handlers), HydraConfig.instance().cfg
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    HydraConfig.instance().cfg = config
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call ``fusionkit run`` and return status, stdout and stderr."""
+
+    def call(*argv: str) -> tuple[int, str, str]:
+        status = cli.main(["run", *argv])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Replace training by a record, and return the configurations it was given."""
+    import fusionkit.experiment.run
+    from fusionkit.config import build
+    from fusionkit.experiment import results
+
+    seen: list[dict[str, Any]] = []
+
+    def run_job(cfg: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+        build(cfg["fusion"], "fusion")
+        seen.append(cfg)
+        results.start(run_dir)
+        (run_dir / results.MODEL).write_bytes(b"")
+        found = results.record(cfg, status="completed", metrics={"accuracy": 0.5}, config_hash=config_hash(cfg))
+        results.write_json(run_dir / results.RESULT, found)
+        return found
+
+    monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)
+    return seen
+
+
+@pytest.fixture
+def views(tmp_path: Path, arrays: dict[str, Any]) -> str:
+    np.savez(tmp_path / "views.npz", **arrays)
+    return "views.npz"
+
+
+def only(pattern: str) -> Path:
+    (found,) = Path.cwd().glob(pattern)
+    return found
+
+
+def record(pattern: str = "outputs/*/*/result.json") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(only(pattern).read_text())
+    return found
+
+
+# -- a run -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_real_run_writes_its_files(run: Callable[..., tuple[int, str, str]], views: str) -> None:
+    status, out, _ = run("data=npz", f"data.path={views}", "n=5", "train.epochs=3", "train.batch_size=16")
+    assert status == 0
+    assert "accuracy" in out
+    folder = only("outputs/*/*")
+    names = {"result.json", "model.safetensors", "curve.png", ".hydra"}
+    assert {file.name for file in folder.iterdir()} == names
+    assert {file.name for file in (folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    found = record()
+    assert found["status"] == "completed"
+    assert found["data_dims"] == [4, 3]
+    assert 0 <= found["metrics"]["accuracy"] <= 1
+
+
+def test_the_job_gets_the_plain_configuration(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    assert run("n=8", "fabrication=lowrank", "fabrication.r=2", "fusion/preprocess=layer_norm")[0] == 0
+    (cfg,) = trained
+    assert "hydra" not in cfg
+    assert type(cfg["fusion"]) is dict
+    assert cfg["fusion"]["n"] == 8
+    assert cfg["fusion"]["dims"] == cfg["dims"] == [76, 216, 64, 240, 47, 6]
+    assert cfg["fusion"]["parameter_fabrication"] == cfg["fabrication"] == {"name": "lowrank", "r": 2}
+    assert cfg["fusion"]["preprocess"] == {"name": "layer_norm"}
+
+
+def test_a_saved_configuration_composes_again(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    from omegaconf import OmegaConf
+
+    from fusionkit.config import build
+
+    run("n=8", "fabrication=lowrank")
+    saved = OmegaConf.load(only("outputs/*/*/.hydra/config.yaml"))
+    assert build(saved.fusion).calculate_l() == 8 * (8 + 649)
+    overrides = OmegaConf.load(only("outputs/*/*/.hydra/overrides.yaml"))
+    assert run(*overrides, "hydra.run.dir=again")[0] == 0
+    assert config_hash(trained[0]) == config_hash(trained[1])
+
+
+def test_the_output_directory_may_be_chosen(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    assert run("hydra.run.dir=here")[0] == 0
+    assert Path("here/result.json").is_file()
+    assert not Path("outputs").exists()
+
+
+# -- what is wrong before anything is written --------------------------------------------------------------------------
+
+REFUSED = {
+    "unknown_operator": (["fusion=sumation"], "found 'sumation'. Did you mean 'summation'"),
+    "unknown_fabrication": (["fabrication=lowrnk"], "found 'lowrnk'. Did you mean 'lowrank'"),
+    "unknown_preset": (["fusion=lowrank_parametrized_concatenation"], "'lowrank_parameterized_concatenation'"),
+    "unknown_data": (["data=mfaet"], "There is no data 'mfaet'. Did you mean 'mfeat'?"),
+    "unknown_group": (["fabricaton=dense"], "There is no key 'fabricaton'. Did you mean 'fabrication'?"),
+    "unknown_experiment": (["+experiment=debgu"], "There is no experiment 'debgu'. Did you mean 'debug'?"),
+    "unknown_key": (["fusion.nn=3"], "There is no key 'fusion.nn'. Did you mean 'fusion.n'?"),
+    "unknown_deep_key": (["fabrication=lowrank", "fabrication.rr=3"], "Did you mean 'fabrication.r'?"),
+    "unknown_top_key": (["ssed=3"], "There is no key 'ssed'. Did you mean 'seed'?"),
+    "added_key": (["+train.epoch=3"], "There is no key 'train.epoch'. Did you mean 'train.epochs'?"),
+    "added_option": (
+        ["+fusion.prepocess=linear"],
+        "There is no key 'fusion.prepocess'. Did you mean 'fusion.preprocess' or",
+    ),
+    "added_top_key": (["+nn=3"], "There is no key 'nn'. Did you mean 'n'?"),
+    "deleted_key": (["~seed"], "seed should be in the configuration; found nothing."),
+    "malformed": (["fusion={"], "An override should have the form key=value; found 'fusion={'"),
+    "no_value": (["fusion"], "An override should have the form key=value; found 'fusion'"),
+    "null_group": (["fusion=null"], "A group should be set to the name of one of its options; found null."),
+    "sweep_without_m": (
+        ["seed=0,1"],
+        "seed should be one value in a single run; found '0,1'.  Add -m to sweep over it",
+    ),
+    "missing_value": (["data=npz"], "data.path should be given, as in data.path=...; found nothing."),
+    "negative_n": (["n=-3"], "n should be an integer of at least 1; found -3."),
+    "zero_n": (["n=0"], "n should be an integer of at least 1; found 0."),
+    "fractional_n": (["n=2.5"], "n should be an integer of at least 1; found 2.5."),
+    "text_n": (["n=many"], "n should be an integer of at least 1; found 'many'."),
+    "boolean_n": (["n=true"], "n should be an integer of at least 1; found True."),
+    "operators_n": (["fusion.n=-3"], "fusion.n should be an integer of at least 1 or null; found -3."),
+    "seed": (["seed=-1"], "seed should be an integer of at least 0; found -1."),
+    "dims": (["dims=[4,0]"], "dims should be a list of integers of at least 1, or null; found [4, 0]."),
+    "empty_dims": (["dims=[]"], "dims should be a list of integers of at least 1, or null; found []."),
+    "device": (["device=7"], "device should be a device such as cpu, cuda or cuda:1; found 7."),
+    "epochs": (["train.epochs=0"], "train.epochs should be an integer of at least 1; found 0."),
+    "lr": (["train.lr=0"], "train.lr should be a number above 0; found 0."),
+    "infinite_lr": (["train.lr=inf"], "train.lr should be a number above 0; found inf."),
+    "nan_lr": (["train.lr=nan"], "train.lr should be a number above 0; found nan."),
+    "text_lr": (["train.lr=fast"], "train.lr should be a number above 0; found 'fast'."),
+    "test_size": (["data.test_size=1"], "data.test_size should be a number above 0 and below 1; found 1."),
+    "smoothing": (
+        ["train.label_smoothing=2"],
+        "train.label_smoothing should be a number of at least 0 and below 1; found 2.",
+    ),
+    "encoder": (
+        ["model.encoder=linaer"],
+        "model.encoder should be one of none, linear, mlp; found 'linaer'. Did you mean 'linear'?",
+    ),
+    "precision": (["train.precision=16"], "train.precision should be one of 32-true"),
+    "rank_type": (
+        ["fabrication=lowrank", "fabrication.r=two"],
+        "fabrication.r should be an integer or null; found 'two'.",
+    ),
+    "path_as_name": (["fusion.name=os:system"], "fusion.name"),
+    "two_modes": (["--cfg", "job", "--info"], "Only one of --run, --multirun, --cfg, --info"),
+    "resolve_alone": (["--resolve"], "--resolve should stand beside --cfg or --help"),
+    "no_config_dir": (["--config-dir", "nowhere"], "--config-dir should be an existing folder; found 'nowhere'."),
+    "no_config_path": (["--config-path", "nowhere"], "--config-path should be an existing folder; found 'nowhere'."),
+    "no_config_name": (["--config-name", "confg"], "There should be a primary config 'confg'"),
+    "dangling": (["n=${nothing}"], "should lead to a value; found: Interpolation key 'nothing' not found"),
+    "no_group_value": (["+fusion@x=average"], "x"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_wrong_command_line_is_one_sentence_and_writes_nothing(
+    name: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    argv, message = REFUSED[name]
+    status, out, err = run(*argv)
+    assert status == 2
+    assert " ".join(message.split()) in err, err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert list(Path.cwd().iterdir()) == []
+    assert trained == []
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fusionkit", "run", "--debug", "fusion=sumation"], capture_output=True, text=True
+    )
+    assert "Traceback" in done.stderr
+    assert "MissingConfigException" in done.stderr
+
+
+def test_an_unknown_option_of_the_command_is_wrong_usage(run: Callable[..., tuple[int, str, str]]) -> None:
+    status, _, err = run("--bogus")
+    assert status == 2
+    assert "fusionkit run: error: unrecognized arguments: --bogus" in err
+
+
+# -- what fails after composition --------------------------------------------------------------------------------------
+
+
+def failing(run: Callable[..., tuple[int, str, str]], *argv: str) -> tuple[str, dict[str, Any]]:
+    status, out, err = run(*argv)
+    assert status in (1, 2)
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in out + err
+    folder = only("outputs/*/*")
+    assert {file.name for file in folder.iterdir()} == {".hydra", "result.json"}
+    found = record()
+    assert found["status"] == "failed"
+    assert found["config_hash"] is not None
+    return err, found
+
+
+@pytest.mark.parametrize("fusion", ["summation", "average"])
+def test_unequal_widths_name_the_way_out(fusion: str, run: Callable[..., tuple[int, str, str]]) -> None:
+    err, found = failing(run, f"fusion={fusion}")
+    assert "216" in err
+    assert "76" in err
+    assert "model.encoder=linear" in err
+    assert found["error"] in (err[len("error: ") :].strip(), found["error"])
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "tpu", "meta"])
+def test_a_device_that_does_not_exist(device: str, run: Callable[..., tuple[int, str, str]]) -> None:
+    import torch
+
+    if torch.cuda.is_available() and device == "cuda":
+        pytest.skip("this machine has it")
+    err, found = failing(run, f"device={device}")
+    assert "device should be one" in err
+    assert f"found '{device}'" in err
+    assert found["error"].startswith("device should be one")
+
+
+def test_a_fusion_without_fabrication_refuses_one(run: Callable[..., tuple[int, str, str]]) -> None:
+    err, _ = failing(run, "fusion=concatenation", "fabrication=lowrank")
+    assert (
+        err == "error: fabrication should be dense, because the fusion 'concatenation' takes none; found 'lowrank'.\n"
+    )
+
+
+@pytest.mark.parametrize("fabrication", ["lowrank", "toeplitz"])
+def test_a_preset_refuses_a_fabrication(fabrication: str, run: Callable[..., tuple[int, str, str]]) -> None:
+    err, _ = failing(run, "fusion=lowrank_parameterized_concatenation", f"fabrication={fabrication}")
+    assert "fabrication should be left at dense, because this fusion fixes its own, 'lowrank'" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["data=npz", "data.path=nowhere.npz"], "nowhere.npz"),
+        (["data=npz", "data.path=views.npz", "data.dims=[4,4]"], "[4, 4]"),
+        (["fabrication=lowrank", "fabrication.r=100"], "100"),
+    ],
+)
+def test_other_failures_are_recorded_too(
+    argv: list[str], message: str, run: Callable[..., tuple[int, str, str]], views: str
+) -> None:
+    err, found = failing(run, *argv)
+    assert message in err
+    assert message in found["error"]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("two\nlines"), SystemExit(3), MemoryError(), AssertionError("x"), GeneratorExit()]
+)
+def test_whatever_a_job_raises_is_recorded(
+    error: BaseException, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fusionkit.experiment.run
+
+    def run_job(cfg: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+        (run_dir / "model.safetensors").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)
+    err, found = failing(run)
+    assert type(error).__name__ in err
+    assert found["error_type"] == type(error).__name__
+
+
+def test_an_interruption_is_not_a_result(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fusionkit.experiment.run
+
+    def run_job(cfg: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)
+    status, _, err = run()
+    assert status == 130
+    assert err == "error: interrupted\n"
+    assert not list(Path.cwd().rglob("result.json"))
+
+
+def test_a_directory_that_cannot_be_written(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path("file").write_text("")
+    status, _, err = run("hydra.run.dir=file/below")
+    assert status == 1
+    assert "file" in err
+    assert err.count("\n") == 1
+
+
+# -- sweeps ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_names_directories_by_hash_and_skips_what_is_completed(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    assert run("-m", "fusion=concatenation,parameterized_concatenation", "seed=0,1")[0] == 0
+    assert len(trained) == 4
+    folders = {folder.name for folder in Path("multirun").iterdir() if folder.is_dir()}
+    assert folders == {config_hash(cfg) for cfg in trained}
+    assert run("-m", "seed=1,0,2", "fusion=concatenation,parameterized_concatenation")[0] == 0
+    assert len(trained) == 6
+    assert {cfg["seed"] for cfg in trained[4:]} == {2}
+
+
+def test_a_job_that_did_not_complete_is_run_again(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    run("-m", "seed=0,1,2")
+    names = {cfg["seed"]: Path("multirun") / config_hash(cfg) for cfg in trained}
+    (names[0] / "result.json").unlink()
+    (names[1] / "result.json").write_text('{"status": "compl')
+    assert run("-m", "seed=0,1,2")[0] == 0
+    assert [cfg["seed"] for cfg in trained] == [0, 1, 2, 0, 1]
+
+
+def test_a_failing_job_does_not_stop_the_others(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    status, _, err = run("-m", "fusion=summation,concatenation,average", "seed=0")
+    assert status == 1
+    assert [cfg["fusion"]["name"] for cfg in trained] == ["concatenation"]
+    first, *rest = err.splitlines()
+    assert first == "error: 2 of 3 jobs failed:"
+    assert [line.split(":")[0].strip() for line in rest] == ["fusion=summation seed=0", "fusion=average seed=0"]
+    states = [json.loads(file.read_text())["status"] for file in Path("multirun").glob("*/result.json")]
+    assert sorted(states) == ["completed", "failed", "failed"]
+    assert not list(Path("multirun").glob(".outcomes"))
+
+
+def test_a_swept_device_is_part_of_the_name(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    status, _, err = run("-m", "device=cpu,nothing")
+    assert status == 1
+    assert "device=nothing: device should be one of this machine" in err
+    names = sorted(folder.name for folder in Path("multirun").iterdir() if folder.is_dir())
+    assert names == [f"{config_hash(trained[0])}-{device}" for device in ("cpu", "nothing")]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["fusion=average,sumation"], "Did you mean 'summation'"),
+        (["seed=0,-1"], "seed should be an integer of at least 0; found -1."),
+        (["seed=interval(0,1)"], "does not support sweep type"),
+        (["hydra.run.dir=a,b"], "Sweeping over Hydra's configuration is not supported"),
+    ],
+)
+def test_a_sweep_with_a_wrong_job_is_refused_as_a_whole(
+    argv: list[str], message: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    status, _, err = run("-m", *argv)
+    assert status == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert trained == []
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_sweeps_over_groups_and_ranges(run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]) -> None:
+    assert run("-m", "fusion=glob(*concat*)", "seed=range(0,2)", "n=choice(4)")[0] == 0
+    names = {(cfg["fusion"]["name"], cfg["seed"]) for cfg in trained}
+    assert {("concatenation", 0), ("parameterized_concatenation", 1)} <= names
+
+
+def test_an_experiment_may_be_a_sweep(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    text = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params: {seed: 'range(0,3)'}\n"
+    (folder / "seeds.yaml").write_text(text)
+    assert run("--config-dir", "mine", "+experiment=seeds")[0] == 0
+    assert [cfg["seed"] for cfg in trained] == [0, 1, 2]
+
+
+# -- looking instead of running ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--cfg", "job"],
+        ["--cfg", "job", "--resolve"],
+        ["--cfg", "hydra"],
+        ["--cfg", "all"],
+        ["--info"],
+        ["--info", "defaults"],
+        ["--help"],
+        ["-h"],
+        ["--hydra-help"],
+        ["--cfg", "job", "data=npz"],
+        ["--cfg", "job", "-p", "train"],
+    ],
+)
+def test_looking_writes_nothing(
+    argv: list[str], run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    status, out, err = run(*argv)
+    assert status == 0
+    assert out.strip()
+    assert "Traceback" not in err
+    assert list(Path.cwd().iterdir()) == []
+    assert trained == []
+
+
+def test_the_help_has_examples_and_names_hydras_own(run: Callable[..., tuple[int, str, str]]) -> None:
+    _, out, _ = run("--help")
+    assert "fusionkit run -m fabrication=dense,lowrank seed=0,1,2" in out
+    assert "--hydra-help" in out
+    assert "parameterized_concatenation" in out
+    _, out, _ = run("--hydra-help")
+    assert "hydra/launcher" in out
+
+
+def test_looking_at_an_operator_with_a_file_imports_no_torch() -> None:
+    script = (
+        "import sys\nfrom fusionkit.cli import main\n"
+        "assert main(['run', '--cfg', 'job', 'fusion=average', 'fabrication=lowrank', 'n=3']) == 0\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_options_and_overrides_may_stand_in_any_order(run: Callable[..., tuple[int, str, str]]) -> None:
+    _, out, _ = run("n=3", "--cfg", "job", "seed=4")
+    assert "'n': 3" in out
+    assert "seed: 4" in out
+
+
+# -- completion --------------------------------------------------------------------------------------------------------
+
+
+def complete(line: str) -> list[str]:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys\nfrom fusionkit.cli import main\nmain(sys.argv[1:])\nprint('torch' in sys.modules)",
+            "run",
+            "-sc",
+            "query=bash",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))},
+    )
+    *words, torch_imported = done.stdout.split()
+    assert torch_imported == "False"
+    return words
+
+
+def test_completion_knows_operators_keys_and_commands() -> None:
+    assert {"fusion=average", "fusion=summation"} <= set(complete("fusionkit run fusion="))
+    assert complete("fusionkit run fusion=av") == ["fusion=average"]
+    assert complete("fusionkit run train.ep") == ["train.epochs="]
+    assert complete("fusionkit le") == ["leaderboard"]
+    assert complete("fusionkit list ") == []
+
+
+def test_the_completion_script_asks_the_run_command(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/fusionkit"])
+    _, out, _ = run("-sc", "install=bash")
+    assert "$helper run -sc query=bash" in out
+    assert out.rstrip().endswith("hydra_bash_completion fusionkit")
+
+
+def test_job_survives_a_pickle() -> None:
+    import pickle
+
+    job = app.Job(sweep="somewhere")
+    assert pickle.loads(pickle.dumps(job)) == job
