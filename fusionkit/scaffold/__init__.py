@@ -1,0 +1,1 @@
+"""Writes new plugin packages, from the copier template in ``template/``."""

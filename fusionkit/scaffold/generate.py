@@ -1,0 +1,134 @@
+"""Renders the template into a directory, all of it or nothing, and updates what was rendered from an older one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from fusionkit.errors import ConfigError
+from fusionkit.scaffold import versions
+from fusionkit.scaffold.answers import Answers
+
+__all__ = ["new", "update"]
+
+ANSWERS = ".copier-answers.yml"
+
+
+def new(target: Path, answers: Answers) -> bool:
+    """Write a package into ``target``, which is new or empty (but for ``.git``).
+
+    Returns:
+        Whether the package can be updated to later templates.
+
+    Raises:
+        ConfigError: ``target`` is neither, or cannot be written, or copier is not installed; nothing is written then.
+    """
+    if os.path.lexists(target) and not target.is_dir():
+        raise ConfigError(f"DIR should be a new or an empty directory; found the file {target}.")
+    copier = _copier()
+    with _sentences(target, copier):
+        found = sorted(entry.name for entry in target.iterdir() if entry.name != ".git") if target.exists() else []
+        if found:
+            raise ConfigError(f"DIR should be a new or an empty directory; found {found[0]!r} in {target}.")
+        template = versions.keep() or versions.Template(str(versions.SHIPPED))
+        with _beside(target) as folder:
+            made = folder / "made"
+            copier.run_copy(
+                template.source,
+                made,
+                answers.to_dict(),
+                vcs_ref=template.tag,
+                defaults=True,
+                overwrite=True,
+                quiet=True,
+            )
+            _place(made, target)
+    return template.tag is not None
+
+
+def update(target: Path) -> str:
+    """Merge the template of the running version into the package in ``target``.
+
+    Returns:
+        The version of that template.
+
+    Raises:
+        ConfigError: copier or git refuse, for instance because something is not committed.
+    """
+    try:
+        text = (target / ANSWERS).read_text(encoding="utf-8")
+    except OSError:
+        raise ConfigError(
+            f"DIR should hold a package that fusionkit new wrote; found no {ANSWERS} in {target}."
+        ) from None
+    copier = _copier()
+    template = versions.keep()
+    if template is None or template.tag is None:
+        raise ConfigError("git should be installed, and the user's data folder writable, for an update; one is not.")
+    written = dict(re.findall(r"^(_src_path|_commit): *['\"]?(.*?)['\"]?$", text, re.MULTILINE))
+    if written.get("_src_path") != template.source:
+        raise ConfigError(
+            f"_src_path in {ANSWERS} should be {template.source}, where the templates of this user are; "
+            f"found {written.get('_src_path')}."
+        )
+    if written.get("_commit") not in template.tags:
+        raise ConfigError(
+            f"_commit in {ANSWERS} should be a template in {template.source}; found {written.get('_commit')}: "
+            "run this once with that version of fusionkit installed."
+        )
+    with _sentences(target, copier):
+        copier.run_update(target, vcs_ref=template.tag, defaults=True, overwrite=True, quiet=True)
+    return template.tag
+
+
+def _copier() -> ModuleType:
+    try:
+        import copier
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"fusionkit new should find copier: pip install 'fusionkit[new]'; found no module {error.name!r}."
+        ) from error
+    return copier
+
+
+@contextmanager
+def _sentences(target: Path, copier: ModuleType) -> Iterator[None]:
+    """Word what copier, git and the file system complain about."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{target} should be a directory that can be written; found {error}.") from error
+    except copier.errors.CopierError as error:
+        raise ConfigError(f"copier should be able to write {target}; found: {error}") from error
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder on the file system of ``target``."""
+    parent = next(folder for folder in target.parents if folder.exists())
+    with tempfile.TemporaryDirectory(prefix=".fusionkit-new-", dir=parent) as folder:
+        yield Path(folder)
+
+
+def _place(made: Path, target: Path) -> None:
+    """Move what was made to its place."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(made, target)
+        return
+    # The directory itself stays: a shell may be in it.
+    moved: list[Path] = []
+    try:
+        for child in sorted(made.iterdir()):
+            os.rename(child, target / child.name)
+            moved.append(target / child.name)
+    except BaseException:
+        for path in moved:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
