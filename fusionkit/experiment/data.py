@@ -46,6 +46,11 @@ class Dataset:
         return [view.shape[1] for view in self.views.values()]
 
     @property
+    def label(self) -> str:
+        """What people read: the name of an embedded set, or of the file."""
+        return self.name if self.name in EMBEDDED else self.path.name
+
+    @property
     def rows(self) -> int:
         """The number of rows m."""
         return len(self.target)
@@ -54,7 +59,7 @@ class Dataset:
         """Return what a result records about its data, in plain JSON types."""
         return {
             "name": self.name,
-            "file": self.path.name,
+            "label": self.label,
             "digest": self.digest,
             "rows": self.rows,
             "views": list(self.views),

@@ -46,7 +46,7 @@ class Run:
         data = self.result.get("data")
         data = data if isinstance(data, Mapping) else {}
         name = data.get("name") or "unknown data"
-        shown = data.get("file") if name == "npz" and data.get("file") else name
+        shown = data.get("label") or name
         digest, widths = data.get("digest"), _canonical(self.result.get("data_dims"))
         return (str(digest), str(shown), str(digest)[:8]) if digest else (f"{name} {widths}", str(shown), widths)
 

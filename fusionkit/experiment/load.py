@@ -71,7 +71,11 @@ def load(run_dir: str | Path, device: Any = None) -> FusionModel:
     except RuntimeError as error:
         found = " ".join(str(error).split())
         raise FusionError(f"{run_dir / results.MODEL} should hold the tensors of its model; found: {found}") from error
-    return model if target is None else model.to(target)
+    if target is None:
+        return model
+    if target.type == "mps":  # Which has no float64.
+        model.scaler.float()
+    return model.to(target)
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -37,7 +37,7 @@ def draw_run(result: Mapping[str, Any], path: Path) -> None:
         _confusion(figure, right, result["confusion"], result["classes"])
         fabrication = f" ({result['fabrication']})" if result["fabrication"] else ""
         figure.suptitle(
-            f"{result['fusion']}{fabrication} on {result['data']['name']}:  "
+            f"{result['fusion']}{fabrication} on {result['data']['label']}:  "
             f"accuracy {result['metrics']['accuracy']:.4f},  "
             f"n = {result['n']},  l = {result['l']:,},  seed {result['seed']}",
             fontsize=12,

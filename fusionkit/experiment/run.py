@@ -193,7 +193,7 @@ def _report(result: dict[str, Any]) -> None:
 def _summary(result: Mapping[str, Any], run_dir: Path) -> None:
     what = result["fusion"] + (f" ({result['fabrication']})" if result["fabrication"] else "")
     print_table(
-        ("run", f"{what} on {result['data']['name']}, seed {result['seed']}"),
+        ("run", f"{what} on {result['data']['label']}, seed {result['seed']}"),
         [
             ("accuracy", f"{result['metrics']['accuracy']:.4f} on {result['data']['test_rows']} test rows"),
             ("l", f"{result['l']} learnable parameters of the fusion, n = {result['n']}"),

@@ -78,7 +78,7 @@ def test_description_is_plain_json(npz: Write) -> None:
 
     described = read_npz(npz()).describe()
     assert json.loads(json.dumps(described)) == described
-    assert described["rows"] == 60
+    assert (described["rows"], described["label"]) == (60, "views.npz")
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------

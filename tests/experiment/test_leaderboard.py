@@ -81,10 +81,10 @@ def test_device_and_place_of_the_data_do_not_separate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [{"data_dims": [9, 9]}, {"data": {"name": "mfeat"}}, {"data": {"name": "npz", "file": "x.npz", "digest": "22"}}],
+    [{"data_dims": [9, 9]}, {"data": {"name": "mfeat"}}, {"data": {"name": "npz", "label": "x.npz", "digest": "22"}}],
 )
 def test_different_data_are_never_averaged(tmp_path: Path, other: dict[str, Any]) -> None:
-    put(tmp_path, "a", data={"name": "npz", "file": "x.npz", "digest": "11"})
+    put(tmp_path, "a", data={"name": "npz", "label": "x.npz", "digest": "11"})
     put(tmp_path, "b", seed=1)
     put(tmp_path, "c", seed=2, **other)
     board = read_board(tmp_path)

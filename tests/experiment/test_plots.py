@@ -16,7 +16,7 @@ def record(classes: list[Any], epochs: int = 5) -> dict[str, Any]:
     return {
         "fusion": "parameterized_concatenation",
         "fabrication": "dense",
-        "data": {"name": "mfeat"},
+        "data": {"label": "mfeat"},
         "metrics": {"accuracy": 0.9},
         "n": 5,
         "l": 35,

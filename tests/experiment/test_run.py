@@ -138,7 +138,7 @@ def test_a_piped_run_shows_plain_text(
     assert "\x1b" not in shown.out + shown.err
     assert shown.err.splitlines()[-1].startswith("epoch 5/5  loss ")
     lines = dict(line.split(None, 1) for line in shown.out.splitlines() if line and not line.startswith(" "))
-    assert lines["run"] == "parameterized_concatenation (dense) on npz, seed 0"
+    assert lines["run"] == "parameterized_concatenation (dense) on views.npz, seed 0"
     assert lines["accuracy"] == f"{found['metrics']['accuracy']:.4f} on 12 test rows"
     assert lines["l"] == "35 learnable parameters of the fusion, n = 5"
     assert lines["parameters"] == "53 of the whole model"
