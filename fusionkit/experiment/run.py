@@ -160,7 +160,7 @@ def _measure(
     labels = list(range(len(data.classes)))
     metrics = {
         "accuracy": float(accuracy_score(target, found)),
-        "f1_macro": float(f1_score(target, found, average="macro", labels=labels)),
+        "f1_macro": float(f1_score(target, found, average="macro", labels=labels, zero_division=0.0)),
         "log_loss": float(log_loss(target, logits.softmax(-1).numpy(), labels=labels)),
     }
     return metrics, confusion_matrix(target, found, labels=labels).tolist()

@@ -72,6 +72,15 @@ def test_the_embedded_data_train(tmp_path: Path, config: Config) -> None:
     assert found["metrics"]["accuracy"] > 0.9
 
 
+def test_classes_without_a_test_row_are_no_reason_to_warn(
+    tmp_path: Path, config: Config, npz: Callable[..., Path]
+) -> None:
+    npz(label=np.array(["rare"] * 2 + ["scarce"] * 2 + ["common"] * 56))
+    found = run_job(config(train__epochs=2), tmp_path, quiet=True)
+    assert min(sum(row) for row in found["confusion"]) == 0
+    assert 0 <= found["metrics"]["f1_macro"] < 1
+
+
 # -- what the fusion sees ----------------------------------------------------------------------------------------------
 
 
