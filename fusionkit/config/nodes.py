@@ -64,6 +64,8 @@ def yaml_file(kind: Kind, name: str) -> Path | None:
     """Return the YAML file that the group option ``name`` is read from, or None."""
     from fusionkit import registry
 
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or ".." in name:
+        return None
     folders = [conf_dir(), *(folder for _, path in registry.conf_paths() if (folder := folder_of(path)) is not None)]
     for folder in folders:
         file = folder / kind / f"{name}.yaml"
@@ -88,28 +90,36 @@ def _generated(kind: Kind, record: Record) -> str:
     summary = record.summary or (inspect.getdoc(cls) or "").partition("\n")[0]
     lines = [f"# {summary}"] if summary else []
     if kind == "fusion":
-        free = bool(getattr(getattr(cls, "traits", None), "free_n", False))
-        lines += [
-            "_target_: fusionkit.create",
-            "_recursive_: false",
-            "_convert_: all",
-            f"name: {_yaml(record.key)}",
-            "# Output width." + ("" if free else "  null: it follows from the widths."),
-            "n: ${n}" if free else "n: null",
-            "# Widths of the views; they follow from the data.",
-            "dims: ${dims}",
-            "# Where the parameters live.",
-            "device: ${device}",
-            "# Applied to each view before, and to the result after the fusion; see the group fusion/preprocess.",
-            "preprocess: null",
-            "postprocess: null",
-        ]
+        lines += ["_target_: fusionkit.create", "_recursive_: false", "_convert_: all", f"name: {_yaml(record.key)}"]
+        lines += _shared(cls)
     else:
         lines.append(f"name: {_yaml(record.key)}")
     described = descriptions(cls)
     for parameter in options_of(cls):
         lines += _option(parameter, described.get(parameter.name, ""))
     return "\n".join(lines) + "\n"
+
+
+def _shared(cls: type) -> list[str]:
+    """Return the options that every fusion has, as far as this one has them."""
+    parameters = inspect.signature(cls).parameters.values()
+    catch_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    known = {parameter.name for parameter in parameters}
+    free = bool(getattr(getattr(cls, "traits", None), "free_n", False))
+    texts = {
+        "n": [
+            "# Output width." if free else "# Output width.  null: it follows from the widths.",
+            "n: ${n}" if free else "n: null",
+        ],
+        "dims": ["# Widths of the views; they follow from the data.", "dims: ${dims}"],
+        "device": ["# Where the parameters live.", "device: ${device}"],
+        "preprocess": [
+            "# Applied to each view before the fusion; see the group fusion/preprocess.",
+            "preprocess: null",
+        ],
+        "postprocess": ["# Applied to the result.", "postprocess: null"],
+    }
+    return [line for name, lines in texts.items() if catch_all or name in known for line in lines]
 
 
 def options_of(cls: type) -> Iterator[inspect.Parameter]:

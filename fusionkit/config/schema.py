@@ -11,7 +11,7 @@ from typing import Any
 from fusionkit.config.explain import unknown_key
 from fusionkit.config.nodes import Kind
 from fusionkit.config.paths import conf_dir, plugin_folders
-from fusionkit.config.safe import CONTROL_KEYS, join, refusal
+from fusionkit.config.safe import CONTROL_KEYS, join
 from fusionkit.errors import ConfigError, RegistryError, nearest
 
 __all__ = ["missing", "validate"]
@@ -242,7 +242,8 @@ def _check_fusion(node: Mapping[str, Any], cfg: Mapping[str, Any], deep: bool, c
 
 def _check_fabrication(node: Mapping[str, Any], key: str, deep: bool, complete: bool) -> None:
     if "_target_" in node and node["_target_"] != "fusionkit.create_fabrication":
-        raise refusal(node["_target_"], f"{key}._target_")
+        found = node["_target_"]
+        raise ConfigError(f"{key}._target_ should be 'fusionkit.create_fabrication'; found {found!r}.")
     options = {name: value for name, value in node.items() if name not in CONTROL_KEYS}
     _check_operator("fabrication", options, key, deep, complete)
 

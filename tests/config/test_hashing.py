@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from fusionkit import registry
+from fusionkit.config import compose, config_hash
+
+
+def reverse(tree: Any) -> Any:
+    """Return the tree with the keys of every mapping in the opposite order."""
+    if isinstance(tree, dict):
+        return {key: reverse(value) for key, value in reversed(list(tree.items()))}
+    return [reverse(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def test_sixteen_hexadecimal_digits() -> None:
+    name = config_hash(compose([]))
+    assert len(name) == 16
+    assert int(name, 16) >= 0
+
+
+def test_the_order_of_keys_the_device_and_the_hydra_node_do_not_matter() -> None:
+    cfg = compose(["fabrication=lowrank"])
+    name = config_hash(cfg)
+    assert config_hash(reverse(cfg)) == name
+    assert config_hash({**cfg, "device": "cuda", "fusion": {**cfg["fusion"], "device": "cuda"}}) == name
+    assert config_hash({**cfg, "hydra": {"run": {"dir": "x"}}}) == name
+    assert config_hash(json.loads(json.dumps(cfg))) == name
+    assert config_hash(OmegaConf.create(cfg)) == name  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "n=65", "train.lr=0.02", "fabrication=lowrank", "fusion/preprocess=gelu", "model.encoder=mlp"],
+)
+def test_whatever_decides_the_result_matters(override: str) -> None:
+    assert config_hash(compose([override])) != config_hash(compose([]))
+
+
+def test_other_processes_agree_whatever_their_hash_seed() -> None:
+    script = "from fusionkit.config import compose, config_hash\nprint(config_hash(compose(['seed=3'])))"
+    names = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert names == {config_hash(compose(["seed=3"])) + "\n"}
+
+
+def test_a_data_file_counts_by_its_content(tmp_path: Path) -> None:
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / f"{name}.npz").write_bytes(content)
+
+    def named(name: str) -> str:
+        return config_hash(compose(["data=npz", f"data.path={tmp_path / name}.npz"]))
+
+    assert named("a") == named("b") != named("c")
+    before = named("a")
+    (tmp_path / "a.npz").write_bytes(b"3")
+    assert named("a") != before
+    assert named("missing") != named("other")
+
+
+def test_widths_filled_in_from_the_file_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"1")
+    cfg = compose(["data=npz", f"data.path={tmp_path / 'a.npz'}"])
+    filled = {
+        **cfg,
+        "dims": [3, 4],
+        "data": {**cfg["data"], "dims": [3, 4]},
+        "fusion": {**cfg["fusion"], "dims": [3, 4]},
+    }
+    assert config_hash(filled) == config_hash(cfg)
+
+
+def test_the_version_of_an_operators_distribution_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    cfg = compose([])
+    before = config_hash(cfg)
+    resolve = registry.resolve
+    monkeypatch.setattr(registry, "resolve", lambda kind, name: replace(resolve(kind, name), version="99"))
+    assert config_hash(cfg) != before
