@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -37,8 +37,8 @@ def _compiler() -> str | None:
     return None
 
 
-def _linux() -> str | None:
-    return None if os.path.exists("/proc/self/statm") else "needs /proc to measure memory"
+def _interpreter() -> str | None:
+    return None if sys.executable else "needs to start a Python interpreter, and sys.executable is empty"
 
 
 #: need -> a function that returns why it is missing, or None.
@@ -49,7 +49,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "onnxruntime": _modules("onnxruntime"),
     "hydra": _modules("hydra"),
     "hypothesis": _modules("hypothesis"),
-    "proc": _linux,
+    "interpreter": _interpreter,
 }
 
 

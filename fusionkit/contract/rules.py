@@ -13,11 +13,12 @@ from torch import Tensor
 __all__ = ["Check", "Kind", "Rule", "Skip", "Violation", "describe", "equal", "expect", "rule", "rule_of", "skip"]
 
 Kind = Literal["fusion", "fabrication"]
-Check = Callable[[Any], None]
+#: A check may return a remark, which becomes the reason of its result.
+Check = Callable[[Any], str | None]
 #: On which cases a check runs: every one, those from ``examples()``, the first one, or once without a case.
 Scope = Literal["all", "examples", "first", "none"]
 
-C = TypeVar("C", bound=Callable[..., None])
+C = TypeVar("C", bound=Callable[..., str | None])
 
 
 @dataclass(frozen=True, slots=True)

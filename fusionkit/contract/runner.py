@@ -11,6 +11,7 @@ from time import perf_counter
 
 from fusionkit import registry
 from fusionkit.contract import checks as shipped
+from fusionkit.contract import probe
 from fusionkit.contract.guard import TimeLimit, no_traces, silence, time_limit
 from fusionkit.contract.needs import missing
 from fusionkit.contract.report import Report, Result, Status
@@ -117,6 +118,15 @@ def stream(
         plan: with which checks.
         started: told before each check.
     """
+    if any("interpreter" in rule_of(check).needs for check in plan.checks):
+        probe.start()  # It takes seconds to be ready, meanwhile the first checks run.
+    try:
+        yield from _stream(subjects, plan, started)
+    finally:
+        probe.close()
+
+
+def _stream(subjects: Iterable[Subject], plan: Plan, started: Callable[[Subject, Rule], None]) -> Iterator[Result]:
     for subject in subjects:
         cases = _cases(subject, plan)
         for check in plan.checks:
@@ -195,7 +205,7 @@ def _execute(subject: Subject, case: Case | None, check: Check, rule: Rule, plan
         with silence() as output, no_traces(seed), time_limit(plan.time_limit):
             if (lack := missing(rule.needs)) is not None:
                 raise Skip(lack)
-            check(type(subject)(subject.source, case, seed))
+            reason = check(type(subject)(subject.source, case, seed)) or ""
         if output.printed:
             raise Violation("the operator should print nothing", repr(output.printed[:200]))
     except KeyboardInterrupt:

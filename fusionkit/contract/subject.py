@@ -47,6 +47,9 @@ CROSSED_N = 6
 SIZES: tuple[tuple[int, tuple[int, ...]], ...] = ((6, (4, 8)), (16, (12, 20)), (64, (76, 216)))
 ODD_SIZES: tuple[tuple[int, tuple[int, ...]], ...] = ((7, (5, 6)), (11, (2, 3)), (1, (4, 3)), (5, (6,)), (3, (1,)))
 
+#: Traits that an operator has as soon as a fabrication in it has them.
+INHERITED = ("stochastic", "train_eval_differ", "once_differentiable_only", "constant")
+
 S = TypeVar("S", bound="Subject")
 
 
@@ -198,6 +201,20 @@ class Subject:
             raise
         except Exception as error:
             raise Violation(f"the constructor should build {self._case or self.case}", describe(error)) from error
+
+    def made(self) -> Fusion | Fabrication:
+        """Return the object that is checked: the operator, or the fabrication itself."""
+        return self.build()
+
+    def promises(self, op: Fusion) -> Traits:
+        """Return what the operator that ``build`` made may be held to: its traits, and those of fabrications in it."""
+        inside = [module.traits for module in op.modules() if isinstance(module, Fabrication)]
+        return replace(
+            op.traits,
+            linear=op.traits.linear and not any(traits.stochastic for traits in inside),
+            **{name: any(getattr(traits, name) for traits in (op.traits, *inside)) for name in INHERITED},
+            memory_factor=max(traits.memory_factor for traits in (op.traits, *inside)),
+        )
 
     def operator(self, *, dtype: torch.dtype = torch.float64, **overrides: Any) -> Fusion:
         """Return the operator of the case in evaluation mode, with parameters at random values."""
@@ -395,22 +412,23 @@ class FabricationSubject(Subject):
         host: Fusion = build(registry.load("fusion", HOST), HOST, options)
         return host
 
-    @property
-    def host_traits(self) -> Traits:
-        """The traits of the host with this fabrication in it."""
-        host = registry.load("fusion", HOST)
-        traits: Traits = host.traits  # type: ignore[attr-defined]
-        mine = self.traits
-        return replace(
-            traits,
-            linear=not mine.stochastic and traits.linear,
-            stochastic=mine.stochastic,
-            train_eval_differ=mine.train_eval_differ,
-            constant_init=mine.constant_init,
-            once_differentiable_only=mine.once_differentiable_only,
-            constant=mine.constant,
-            memory_factor=mine.memory_factor,
+    def resized(self, n: int, dims: tuple[int, ...], options: Mapping[str, Any]) -> Fusion:
+        """Return a host of another size on the meta device, with other options of the fabrication."""
+        host: Fusion = build(
+            registry.load("fusion", HOST),
+            HOST,
+            {"n": n, "dims": list(dims), "parameter_fabrication": self.fabrication(**options), "device": "meta"},
         )
+        return host
+
+    def made(self) -> Fabrication:
+        """Return the fabrication itself; a violation if it cannot be built."""
+        try:
+            return self.fabrication()
+        except (Skip, Violation):
+            raise
+        except Exception as error:
+            raise Violation(f"the constructor should accept {dict(self.case.options)}", describe(error)) from error
 
 
 # ---------------------------------------------------------------------- finding subjects

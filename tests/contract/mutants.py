@@ -5,6 +5,7 @@ Each mutant changes one thing in a right operator (``Mix``, ``Total`` or ``Thin`
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion, Traits
+from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 
 T = TypeVar("T", bound=type)
+F = TypeVar("F", bound=Callable[..., object])
 
 #: check -> the mutants that it has to catch.
 MUTANTS: dict[str, list[type]] = {}
@@ -24,6 +27,18 @@ def caught_by(check: str) -> Callable[[T], T]:
     def mark(cls: T) -> T:
         MUTANTS.setdefault(check, []).append(cls)
         return cls
+
+    return mark
+
+
+#: check -> the tests that show what it catches, where that is no class.
+TESTED: dict[str, list[str]] = {}
+
+
+def shows(check: str) -> Callable[[F], F]:
+    def mark(test: F) -> F:
+        TESTED.setdefault(check, []).append(getattr(test, "__name__", repr(test)))
+        return test
 
     return mark
 
@@ -349,3 +364,747 @@ class HiddenOffset(Mix):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         return super()._fuse(x) + self.get_buffer("offset")
+
+
+# ---------------------------------------------------------------------- constructor, docs, config
+
+
+@caught_by("signature")
+@caught_by("unknown_option")
+class SwallowsOptions(Total):
+    """``A_1 + ... + A_k``, with a constructor that takes anything."""
+
+    def __init__(self, n: int | None = None, dims: Sequence[int] | None = None, **kwargs: Any) -> None:
+        super().__init__(n, dims, device=kwargs.get("device"), dtype=kwargs.get("dtype"))
+
+
+@caught_by("signature")
+class NeedsDims(Total):
+    """``A_1 + ... + A_k``, with dims that have no default."""
+
+    def __init__(self, dims: Sequence[int], n: int | None = None, device: Any = None) -> None:
+        super().__init__(n, dims, device=device)
+
+
+@caught_by("signature")
+class ThinWithAnything(Thin):
+    """``W = u v^T``, with a constructor that takes anything."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+
+@caught_by("documented")
+class Undocumented(Total):
+    __doc__ = None
+
+
+@caught_by("documented")
+class WithoutFormula(Total):
+    """Adds the views."""
+
+
+@caught_by("documented")
+class HidesItsArguments(Total):
+    """``A_1 + ... + A_k``"""
+
+    def extra_repr(self) -> str:
+        return ""
+
+
+@caught_by("no_work_in_init")
+class WorksInInit(Mix):
+    """Draws a matrix in the constructor, whatever the device."""
+
+    def create(self) -> None:
+        super().create()
+        self.norm = float(torch.randn(100, 100, device="cpu").norm())
+
+
+@caught_by("config_containers")
+class WantsLists(Mix):
+    """Takes dims as a list only."""
+
+    def __init__(self, n: int | None = None, dims: Any = None, device: Any = None, dtype: Any = None) -> None:
+        super().__init__(n, None if dims is None else dims + [], device=device, dtype=dtype)  # noqa: RUF005
+
+
+# ---------------------------------------------------------------------- sizes
+
+
+@caught_by("n_pure")
+class StoresN(Mix):
+    """Keeps the width that was asked for last."""
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        self.last = self.resolve_equal_dims(dims)
+        return self.last
+
+
+@caught_by("n_pure")
+class FloatN(Mix):
+    """Returns the width as another type."""
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        return torch.tensor(self.resolve_equal_dims(dims))  # type: ignore[return-value]
+
+
+@caught_by("n_explicit_and_inferred")
+class BelievesN(Mix):
+    """Takes the given n for the width of its output."""
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        return self.n or super().calculate_n(dims)
+
+
+@caught_by("n_explicit_and_inferred")
+class OnlyOneN(Mix):
+    """Declares n a free choice, and accepts one."""
+
+    traits = Traits(linear=True, batch_independent=True, free_n=True)
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        yield {"dims": [4, 4, 4], "n": 4}
+
+
+@caught_by("n_invalid_dims")
+class TakesAnyDims(Mix):
+    """Does not validate the dims that it is asked about."""
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        return int((dims or self.resolve_dims())[0])
+
+
+@caught_by("l_pure")
+class StoresL(Mix):
+    """Keeps the size that it computed."""
+
+    def calculate_l(self) -> int:
+        self.size = super().calculate_l()
+        return self.size
+
+
+@caught_by("l_pure")
+class StoresBlockSize(Thin):
+    """Keeps the size that was asked for first; the next one is wrong."""
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        self.sizes = getattr(self, "sizes", (n, D))
+        return {"u": self.sizes[:1], "v": self.sizes[1:]}
+
+
+@caught_by("l_zero_iff_parameter_free")
+class AlwaysOwns(Mix):
+    """Ignores require_parameters."""
+
+    def create(self) -> None:
+        self.require_parameters = True
+        super().create()
+
+
+@caught_by("l_every_fabrication")
+class ThinksDense(ParameterizedConcatenation):
+    """``concat(A) W^T``, with the number of parameters of a dense W."""
+
+    def calculate_l(self) -> int:
+        return self.calculate_n() * sum(self.resolve_dims())
+
+
+@caught_by("l_property")
+class WrongFromEight(Mix):
+    """Miscounts widths that no example has."""
+
+    def calculate_l(self) -> int:
+        return sum(width + (width > 7) for width in self.resolve_dims())
+
+
+# ---------------------------------------------------------------------- inputs
+
+
+@caught_by("single_view")
+class NeedsTwo(Mix):
+    """Reads the second view without looking whether there is one."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse(x) + 0 * x[1]
+
+
+@caught_by("all_inputs_matter")
+class DropsTheLast(Mix):
+    """Multiplies the last view by zero."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse([*x[:-1], 0 * x[-1]]) if len(x) > 1 else super()._fuse(x)
+
+
+@caught_by("batch_mismatch")
+class Broadcasts(Mix):
+    """Broadcasts the leading dimensions of the views."""
+
+    def _views(self, x: Sequence[Tensor]) -> list[Tensor]:
+        try:
+            lead = torch.broadcast_shapes(*(view.shape[:-1] for view in x))
+        except (RuntimeError, AttributeError):
+            return super()._views(x)
+        return super()._views([view.expand(*lead, view.shape[-1]) for view in x])
+
+
+@caught_by("container_types")
+class TakesGenerators(Mix):
+    """Makes a list of whatever it gets."""
+
+    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: Any = None) -> Tensor:
+        return super().forward(list(x), w, device)
+
+
+@caught_by("noncontiguous")
+class AssumesStrides(Mix):
+    """Reads the memory of a view as if it were contiguous."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        first = x[0]
+        if not first.requires_grad and first.dim() == 2 and type(first) is Tensor and first.device.type == "cpu":
+            first = torch.as_strided(first, first.shape, (first.shape[1], 1)) if first.stride(1) != 2 else first
+        return super()._fuse([first, *x[1:]])
+
+
+@caught_by("output_aliasing")
+class ReturnsTheFirst(Total):
+    """Returns the first view itself."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return x[0]
+
+
+@caught_by("output_aliasing")
+class SaysThatItAliases(Total):
+    """Declares an aliasing that never happens."""
+
+    traits = Traits(permutation_invariant=True, linear=True, aliases_input=True)
+
+
+# ---------------------------------------------------------------------- values
+
+
+@caught_by("device_preserved")
+class ConstantOnCpu(Mix):
+    """Adds a constant that is always on the cpu."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out = super()._fuse(x)
+        return out + torch.zeros(out.shape[-1], dtype=out.dtype, device="cpu")
+
+
+@caught_by("reference")
+class WrongReference(Mix):
+    """Has a reference that is the plain sum."""
+
+    def reference(self, x: Sequence[Tensor]) -> Tensor:
+        return torch.stack([view.double() for view in x]).sum(0)
+
+
+@caught_by("nonfinite")
+class HidesNaN(Mix):
+    """Replaces NaN by zero."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse([torch.where(view.isnan(), 0, view) for view in x])
+
+
+@caught_by("extreme_values")
+class SquaresFirst(Mix):
+    """Squares before it takes the root."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse([view.sign() * (view * view).sqrt() for view in x])
+
+
+@caught_by("autocast")
+class MixesDtypes(Mix):
+    """Contracts two tensors of which autocast casts only one."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        eye = torch.eye(x[0].shape[-1], dtype=x[0].dtype, device=x[0].device)
+        out: Tensor = torch.tensordot(super()._fuse(x) @ eye, eye, 1)
+        return out
+
+
+# ---------------------------------------------------------------------- traits
+
+
+@caught_by("batch_independence")
+class Centers(Mix):
+    """Subtracts a mean over the rows and declares them independent."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out = super()._fuse(x)
+        rows = out.reshape(-1, out.shape[-1])
+        return out - 0.5 * rows.sum(0) / max(1, rows.shape[0])
+
+
+@caught_by("permutation")
+class SaysInvariant(Mix):
+    """Declares an invariance that its weights break."""
+
+    traits = Traits(linear=True, batch_independent=True, permutation_invariant=True)
+
+
+@caught_by("permutation")
+class DoesNotSayInvariant(Total):
+    """Is invariant and does not say so."""
+
+    traits = Traits(linear=True, batch_independent=True)
+
+
+@caught_by("stochastic")
+class DropsOut(Mix):
+    """Drops entries in training mode and does not say so."""
+
+    traits = Traits(linear=True, batch_independent=True, train_eval_differ=True)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return nn.functional.dropout(super()._fuse(x), 0.5, self.training)
+
+
+@caught_by("stochastic")
+class SaysStochastic(Mix):
+    """Declares a randomness that never happens."""
+
+    traits = Traits(stochastic=True)
+
+
+@caught_by("train_eval")
+class DoublesInTraining(Mix):
+    """Doubles its output in training mode and does not say so."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse(x) * (2 if self.training else 1)
+
+
+@caught_by("train_eval")
+class SaysThatModesDiffer(Mix):
+    """Declares a difference that is not there."""
+
+    traits = Traits(linear=True, batch_independent=True, train_eval_differ=True)
+
+
+@caught_by("linear")
+class Biased(Mix):
+    """Adds one and declares itself linear."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse(x) + 1
+
+
+@caught_by("algebraic")
+class SaysIdempotent(Total):
+    """A sum that declares itself idempotent."""
+
+    traits = Traits(permutation_invariant=True, linear=True, batch_independent=True, idempotent=True)
+
+
+@caught_by("algebraic")
+class SaysConvex(Total):
+    """A sum that declares itself convex."""
+
+    traits = Traits(permutation_invariant=True, linear=True, batch_independent=True, convex=True)
+
+
+@caught_by("algebraic")
+class SaysMonotone(Mix):
+    """Has negative weights and declares itself monotone."""
+
+    traits = Traits(linear=True, batch_independent=True, monotone=True)
+
+
+# ---------------------------------------------------------------------- state
+
+
+@caught_by("rng_isolation")
+class DrawsForNothing(Mix):
+    """Draws a number that it does not use."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        if not x[0].is_meta and torch._C._functorch.peek_interpreter_stack() is None:
+            torch.rand(1)
+        return super()._fuse(x)
+
+
+@caught_by("idempotent_calls")
+class CountsCalls(Mix):
+    """Counts its calls."""
+
+    calls = 0
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        self.calls += 1
+        return super()._fuse(x)
+
+
+@caught_by("no_grad")
+class InsistsOnGradients(Mix):
+    """Turns gradients on."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        with torch.enable_grad():
+            return super()._fuse(x)
+
+
+# ---------------------------------------------------------------------- derivatives
+
+
+class _Square(torch.autograd.Function):
+    """x^2, whose backward cannot be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Any:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        return 2 * x.detach() * gradient
+
+
+class _Cube(torch.autograd.Function):
+    """x^3, without a forward mode."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Any:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        return 3 * x * x * gradient
+
+
+@caught_by("gradgradcheck")
+class OnceDifferentiable(Total):
+    """Has a wrong second derivative."""
+
+    traits = Traits(permutation_invariant=True, batch_independent=True)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse([_Square.apply(view) for view in x])  # type: ignore[no-untyped-call]
+
+
+@caught_by("forward_ad")
+class WithoutForwardMode(Total):
+    """Has no forward mode."""
+
+    traits = Traits(permutation_invariant=True, batch_independent=True)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse([_Cube.apply(view) for view in x])  # type: ignore[no-untyped-call]
+
+
+@caught_by("partial_requires_grad")
+class AlwaysRequiresGrad(Mix):
+    """Gives its output a graph that nobody asked for."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out = super()._fuse(x)
+        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled() and not out.requires_grad:
+            out = out.detach().requires_grad_()
+        return out
+
+
+@caught_by("activation_checkpoint")
+class FlipsAtEachCall(Mix):
+    """Computes every other call differently."""
+
+    flip = False
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        self.flip = not self.flip
+        return super()._fuse(x).exp() if self.flip else super()._fuse(x)
+
+
+@caught_by("functional")
+class AsksForValues(Mix):
+    """Decides by the value of a parameter."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse(x) * (2 if bool(self.weight.sum() > 1e9) else 1)
+
+
+# ---------------------------------------------------------------------- initialization and instances
+
+
+@caught_by("seeding")
+class IgnoresGenerator(Mix):
+    """Draws from the global generator."""
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        super().reset_parameters(None)
+
+
+@caught_by("seeding")
+class ConstantInit(Mix):
+    """Starts with ones and does not say so."""
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        with torch.no_grad():
+            self.weight.fill_(len(self.resolve_dims()) ** -0.5)
+
+
+_SHARED = torch.ones(1)
+
+
+@caught_by("instances_independent")
+class SharesBuffer(Mix):
+    """Registers one tensor in all instances."""
+
+    def create(self) -> None:
+        super().create()
+        self.register_buffer("scale", _SHARED)
+
+
+@caught_by("instances_independent")
+class SharesList(Mix):
+    """Keeps a list on the class."""
+
+    history: list[int] = []
+
+
+@caught_by("init_statistics")
+class WideInit(Mix):
+    """Starts three times too wide."""
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        for _, parameter in self._own_parameters():
+            with torch.no_grad():
+                parameter.normal_(std=3.0, generator=generator)
+
+
+# ---------------------------------------------------------------------- storage
+
+
+@caught_by("safetensors")
+class OverlappingBuffers(Mix):
+    """Keeps two halves of one tensor as buffers, which overlap."""
+
+    def create(self) -> None:
+        super().create()
+        whole = torch.zeros(3, **self._factory)
+        self.register_buffer("left", whole[:2])
+        self.register_buffer("right", whole[1:])
+
+
+class _Note:
+    """Something that a state_dict should not contain."""
+
+
+@caught_by("weights_only")
+class KeepsAnObject(Mix):
+    """Puts an object of its own into the state_dict."""
+
+    def get_extra_state(self) -> Any:
+        return _Note()
+
+    def set_extra_state(self, state: Any) -> None:
+        pass
+
+
+@caught_by("pickle_deepcopy")
+class KeepsALambda(Mix):
+    """Keeps a function that cannot be pickled."""
+
+    def create(self) -> None:
+        super().create()
+        self.act = lambda view: view
+
+
+@caught_by("factory_kwargs")
+class IgnoresFactory(Mix):
+    """Creates a buffer without device and dtype."""
+
+    def create(self) -> None:
+        super().create()
+        self.register_buffer("scale", torch.ones(1, device="cpu"))
+
+
+@caught_by("meta_to_empty")
+class FillsBufferOnce(Mix):
+    """Fills a buffer in the constructor only."""
+
+    def create(self) -> None:
+        super().create()
+        self.register_buffer("scale", torch.full((1,), 2.0, **self._factory))
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse(x) * self.get_buffer("scale")
+
+
+@caught_by("to_moves_everything")
+class KeepsATensor(Mix):
+    """Keeps a constant as a plain attribute."""
+
+    def create(self) -> None:
+        super().create()
+        self.scale = torch.ones(1, **self._factory)
+
+
+# ---------------------------------------------------------------------- tracing
+
+
+@caught_by("fake_tensor")
+class ReadsAValue(Mix):
+    """Reads a value of its output."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out = super()._fuse(x)
+        return out * (1 + 0 * out.detach().sum().item())
+
+
+@caught_by("compile_fullgraph")
+class BreaksTheGraph(Mix):
+    """Breaks the graph in two."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        torch._dynamo.graph_break()
+        return super()._fuse(x)
+
+
+@caught_by("compile_dynamic")
+class UnrollsRows(Mix):
+    """Loops over the rows."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out = super()._fuse(x)
+        return torch.stack([out[i] for i in range(out.shape[0])]) if out.dim() > 1 and out.shape[0] else out
+
+
+@caught_by("export")
+class SpecialBatch(Mix):
+    """Treats a batch of four rows in another way."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out = super()._fuse(x)
+        return out.clone() if out.shape[0] == 4 else out
+
+
+@caught_by("onnx")
+class UnknownToOnnx(Mix):
+    """Uses a function that ONNX does not have."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse(x) + 0 * torch.lgamma(x[0].abs() + 1)
+
+
+# ---------------------------------------------------------------------- resources
+
+
+@caught_by("memory")
+class CopiesTheViews(Mix):
+    """Stacks forty copies of the views."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return torch.stack([Mix._fuse(self, x)] * 40).mean(0)
+
+
+@caught_by("memory")
+class BuildsW(Thin):
+    """Has a project that multiplies by W after all."""
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        return torch.cat(tuple(x), -1) @ torch.outer(blocks["v"], blocks["u"])
+
+
+@caught_by("no_leak")
+class KeepsOutputs(Mix):
+    """Keeps every output."""
+
+    def create(self) -> None:
+        super().create()
+        self.outputs: list[Tensor] = []
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        self.outputs.append(super()._fuse(x))
+        return self.outputs[-1]
+
+
+@caught_by("scaling")
+class PassesPerRow(Mix):
+    """Passes over all rows again for every 64 of them."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out = super()._fuse(x)
+        for _ in range(x[0].shape[0] // 64 if x[0].dim() > 1 else 0):
+            out = out + 0 * super()._fuse(x)
+        return out
+
+
+@caught_by("thread_safety")
+class RemembersTheViews(Mix):
+    """Keeps the views in an attribute during the call."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        holder = self.__dict__.setdefault("_holder", {})
+        holder["x"] = x
+        time.sleep(1e-3)
+        return super()._fuse(holder["x"])
+
+
+#: Set by the tests; a fresh process does not have it.
+RUNTIME = {"scale": 1.0}
+
+
+@caught_by("spawn_safety")
+class SetUpAtRunTime(Mix):
+    """Depends on a global that the program sets."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse(x) * RUNTIME["scale"]
+
+
+# ---------------------------------------------------------------------- fabrications
+
+
+@caught_by("project_equals_materialize")
+class ForgetsAView(Thin):
+    """Leaves out the last column in project."""
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        joined = torch.cat(tuple(x), -1)
+        return (joined[..., :-1] @ blocks["v"][:-1])[..., None] * blocks["u"]
+
+
+@caught_by("structure")
+class Unreshaped(Thin):
+    """Says u v^T and computes the outer product in the other order, reshaped."""
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        return torch.outer(blocks["v"], blocks["u"]).reshape(n, D)
+
+    def reference(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        return torch.tensor(
+            [[float(blocks["u"][i] * blocks["v"][j]) for j in range(D)] for i in range(n)], dtype=torch.float64
+        )
+
+
+@caught_by("seeded_buffers")
+class DrawsGlobally(Thin):
+    """Draws its frozen part from the global generator."""
+
+    def frozen_shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        return {"A": (n, D)}
+
+    def _draw_frozen(self, n: int, D: int) -> dict[str, Tensor]:
+        return {"A": torch.randn(n, D)}
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        return super()._materialize(blocks, n, D) * self.frozen(n, D, blocks["u"])["A"]
+
+
+@caught_by("init_variance")
+class FlatFan(Thin):
+    """Starts with unit variance, whatever the size of W."""
+
+    def init_(self, w: Tensor, n: int, D: int, generator: torch.Generator | None = None) -> None:
+        with torch.no_grad():
+            w.normal_(generator=generator)

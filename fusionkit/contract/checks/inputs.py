@@ -1,16 +1,60 @@
-"""Views that do not fit, and what a call may do to those that do."""
+"""Views that do not fit, views that come in another form, and what a call may do to them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fusionkit.contract.rules import expect, rule
+from fusionkit.contract.rules import Violation, describe, equal, expect, rule, skip
 from fusionkit.contract.subject import Subject
-from fusionkit.errors import DimsError
+from fusionkit.contract.two_way import verify
+from fusionkit.errors import DimsError, FusionError
+from fusionkit.fabrication import Fabrication
+from fusionkit.fusion import Fusion
+
+
+@rule()
+def check_all_inputs_matter(subject: Subject) -> None:
+    """Every view influences the output.
+
+    Loop over all of `x`.  A fabrication that ignores its inputs declares `Traits(constant=True)`.
+    """
+    op = subject.operator()
+    if subject.promises(op).constant:
+        skip("the operator is declared constant")
+    if subject.promises(op).stochastic:
+        skip("the operator is stochastic")
+    x = subject.views(16)
+    base = subject.forward(op, x)
+    idle = _idle_views(op)
+    for i in range(len(x)):
+        if i in idle:
+            continue
+        moved = [
+            subject.forward(op, [*x[:i], scale * torch.randn_like(x[i]), *x[i + 1 :]]) for scale in (1.0, 10.0, 0.01)
+        ]
+        expect(
+            any(not torch.equal(out, base) for out in moved),
+            f"view {i} should influence the output",
+            "that it does not",
+        )
+
+
+def _idle_views(op: Fusion) -> set[int]:
+    """Return the views of which a fabrication with frozen positions keeps no entry."""
+    idle: set[int] = set()
+    for fabrication in (module for module in op.modules() if isinstance(module, Fabrication)):
+        if fabrication._prepared is None or not fabrication._buffers:
+            continue
+        n, widths = fabrication._prepared
+        w = torch.randn(fabrication.calculate_l(n, sum(widths)), dtype=torch.float64)
+        columns = fabrication.materialize(w, n, sum(widths)).split(list(widths), dim=1)
+        idle |= {i for i, part in enumerate(columns) if not part.any()}
+    return idle
 
 
 @rule()
@@ -23,25 +67,102 @@ def check_wrong_dims(subject: Subject) -> None:
     dims = subject.dims
     for i, width in enumerate(dims):
         wrong = [*dims[:i], width + 1, *dims[i + 1 :]]
-        _refuses(op, subject.views(2, dims=wrong), f"view {i} of width {width + 1}", (i, width + 1, width), f"view {i}")
+        _named(op, subject.views(2, dims=wrong), f"view {i} of width {width + 1}", (i, width + 1, width), f"view {i}")
     few, many = dims[:-1], (*dims, dims[-1])
     if few:
-        _refuses(op, subject.views(2, dims=few), f"{len(few)} views", (len(few), len(dims)))
-    _refuses(op, subject.views(2, dims=many), f"{len(many)} views", (len(many), len(dims)))
+        _named(op, subject.views(2, dims=few), f"{len(few)} views", (len(few), len(dims)))
+    _named(op, subject.views(2, dims=many), f"{len(many)} views", (len(many), len(dims)))
 
 
-def _refuses(op: object, x: Sequence[Tensor], what: str, numbers: Sequence[int], phrase: str = "") -> None:
+def _named(op: Fusion, x: Sequence[Tensor], what: str, numbers: Sequence[int], phrase: str = "") -> None:
     should = f"{what} should be refused with a DimsError that names {phrase + ' and ' if phrase else ''}{list(numbers)}"
     try:
-        op(x)  # type: ignore[operator]
+        op(x)
     except DimsError as error:
         message = str(error)
         named = set(map(int, re.findall(r"\d+", message)))
         expect(named.issuperset(numbers) and phrase in message.lower(), should, repr(message))
     except Exception as error:
-        expect(False, should, f"{type(error).__name__}: {error}")
+        raise Violation(should, describe(error)) from error
     else:
         expect(False, should, "no error")
+
+
+@rule()
+def check_batch_mismatch(subject: Subject) -> None:
+    """Views of different leading dimensions are a `FusionError`, also where torch would broadcast them.
+
+    Leave the validation of `forward` to the base class; do not override `forward`.
+    """
+    if len(subject.dims) < 2:
+        skip("the case has one view")
+    op = subject.operator()
+    for first, others in (((3,), (2,)), ((3,), (1,)), ((1,), (3,)), ((2, 3), (3,)), ((3,), (1, 3)), ((0,), (1,))):
+        x = [*subject.views(*first)[:1], *subject.views(*others)[1:]]
+        _refused(op, x, f"views with the leading dimensions {first} and {others}")
+
+
+@rule(tier=2, kinds=("fusion",), scope="first")
+def check_container_types(subject: Subject) -> None:
+    """A list and a tuple of views are the same; anything else, or a view that is no tensor, is a `FusionError`.
+
+    Leave the validation of `forward` to the base class; do not override `forward`.
+    """
+    op = subject.operator()
+    x = subject.views(3)
+    if not op.traits.stochastic:
+        equal("the output for a tuple", subject.forward(op, tuple(x)), subject.forward(op, x))
+    wrong: dict[str, Any] = {
+        "None": None,
+        "one tensor": x[0],
+        "a dict": dict(enumerate(x)),
+        "a generator": (view for view in x),
+        "a text": "views",
+        "a list with None": [*x[:-1], None],
+        "a list with an array": [*x[:-1], x[-1].numpy()],
+        "a list with a list": [*x[:-1], x[-1].tolist()],
+    }
+    for what, value in wrong.items():
+        _refused(op, value, f"{what} as x")
+
+
+def _refused(op: Callable[..., Any], x: Any, what: str) -> None:
+    should = f"{what} should be refused with a FusionError"
+    try:
+        out = op(x)
+    except FusionError:
+        return
+    except Exception as error:
+        raise Violation(should, describe(error)) from error
+    expect(False, should, f"an output of type {type(out).__name__}")
+
+
+@rule()
+def check_noncontiguous(subject: Subject) -> None:
+    """Transposed, strided, expanded and sliced views give what their contiguous copies give.
+
+    Use `reshape` in place of `view`, and look at no strides.
+    """
+    op = subject.operator()
+    if subject.promises(op).stochastic:
+        skip("the operator is stochastic")
+    for what, make in LAYOUTS.items():
+        x = [make(width) for width in subject.dims]
+        copies = [view.contiguous().clone() for view in x]
+        equal(f"the output of {what} views", subject.forward(op, x), subject.forward(op, copies))
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+LAYOUTS: dict[str, Callable[[int], Tensor]] = {
+    "transposed": lambda width: _random(width, 4).t(),
+    "strided": lambda width: _random(4, 2 * width)[:, ::2],
+    "expanded": lambda width: _random(1, width).expand(4, width),
+    "sliced": lambda width: _random(9, width + 3)[1::2, 2 : 2 + width],
+    "permuted": lambda width: _random(3, width, 2).permute(2, 0, 1),
+}
 
 
 @rule()
@@ -58,7 +179,7 @@ def check_no_input_mutation(subject: Subject) -> None:
         _unchanged(subject, op, subject.views(3), w)
 
 
-def _unchanged(subject: Subject, op: object, x: Sequence[Tensor], w: Tensor | None) -> None:
+def _unchanged(subject: Subject, op: Fusion, x: Sequence[Tensor], w: Tensor | None) -> None:
     tensors = {f"view {i}": view for i, view in enumerate(x)} | ({} if w is None else {"w": w})
     before = {name: (tensor.detach().clone(), tensor._version) for name, tensor in tensors.items()}
     held = list(x)
@@ -72,13 +193,23 @@ def _unchanged(subject: Subject, op: object, x: Sequence[Tensor], w: Tensor | No
     )
     for name, tensor in tensors.items():
         value, version = before[name]
-        expect(
-            torch.equal(tensor.detach(), value),
-            f"{name} should keep its values during forward and backward",
-            "other values",
-        )
-        expect(
-            tensor._version == version,
-            f"{name} should not be written to",
-            f"{tensor._version - version} in-place writes",
-        )
+        same = torch.equal(tensor.detach(), value)
+        expect(same, f"{name} should keep its values during forward and backward", "other values")
+        writes = tensor._version - version
+        expect(not writes, f"{name} should not be written to", f"{writes} in-place writes")
+
+
+@rule(tier=2, kinds=("fusion",), scope="none")
+def check_output_aliasing(subject: Subject) -> None:
+    """The output shares memory with a view if and only if `aliases_input` is declared.
+
+    Return a copy (`x[0].clone()`) where nothing is computed, or declare it.
+    """
+    verify(subject, "aliases_input", _aliases, "the output should share no memory with a view")
+
+
+def _aliases(subject: Subject) -> bool:
+    op = subject.operator()
+    x = subject.views(3)
+    storage = subject.forward(op, x).untyped_storage().data_ptr()
+    return any(view.untyped_storage().data_ptr() == storage for view in x)

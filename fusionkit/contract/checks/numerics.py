@@ -1,12 +1,17 @@
-"""dtypes, devices and values."""
+"""dtypes, devices, and values that are hard to compute with."""
 
 from __future__ import annotations
 
-import torch
+import copy
+from typing import Any
 
-from fusionkit.contract.rules import describe, expect, rule
+import torch
+from torch import Tensor
+
+from fusionkit.contract.rules import TOLERANCE, Violation, describe, equal, expect, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.errors import FusionError
+from fusionkit.fusion import Fusion
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -26,19 +31,184 @@ def check_dtype_preserved(subject: Subject) -> None:
             expect(out.dtype == dtype, f"an operator {how} as {dtype} should return {dtype}", str(out.dtype))
     op = subject.operator()
     for wrong in (torch.int64, torch.bool):
-        x = [torch.ones(2, width).to(wrong) for width in subject.dims]
-        _refuses(op, x, f"views of dtype {wrong}")
+        _refused(op, [torch.ones(2, width).to(wrong) for width in subject.dims], f"views of dtype {wrong}")
     if len(subject.dims) > 1:
         x = subject.views(2)
-        _refuses(op, [x[0].float(), *x[1:]], "views of dtype float32 and float64")
+        _refused(op, [x[0].float(), *x[1:]], "views of dtype float32 and float64")
 
 
-def _refuses(op: object, x: list[torch.Tensor], what: str) -> None:
+@rule()
+def check_device_preserved(subject: Subject) -> None:
+    """The output is on the device of the views (cpu, meta, cuda if there is one); mixed devices are a `FusionError`.
+
+    Create constants with the device of the views, buffers with `**self._factory`; call no `.item()` or `.tolist()`.
+    """
+    devices = ["cpu", "meta", *(["cuda"] if torch.cuda.is_available() else [])]
+    for device in devices:
+        op = subject.operator().to(device) if device == "cuda" else subject.build(device=device, dtype=torch.float64)
+        x = subject.views(3, device=device)
+        out = subject.forward(op.eval(), x)
+        expect(out.device.type == device, f"the output for views on {device} should be on {device}", str(out.device))
+        wanted = (3, op.calculate_n())
+        expect(tuple(out.shape) == wanted, f"the output on {device} should have shape {wanted}", str(tuple(out.shape)))
+    op = subject.operator()
+    x = subject.views(3)
+    if len(x) > 1:
+        _refused(op, [*x[:-1], x[-1].to("meta")], "views on the cpu and on meta")
+    if op.calculate_l():
+        _refused(op, [view.to("meta") for view in x], "views on meta for parameters on the cpu")
+
+
+def _refused(op: Fusion, x: list[Tensor], what: str) -> None:
     should = f"{what} should be refused with a FusionError"
     try:
-        out = op(x)  # type: ignore[operator]
+        out = op(x)
     except FusionError:
         return
     except Exception as error:
-        expect(False, should, describe(error))
-    expect(False, should, f"an output of dtype {getattr(out, 'dtype', None)}")
+        raise Violation(should, describe(error)) from error
+    expect(False, should, f"an output of dtype {out.dtype} on {out.device}")
+
+
+@rule(tier=2)
+def check_reference(subject: Subject) -> None:
+    """The output equals `reference(x)`, where the class has one.
+
+    Correct the one of the two that does not follow the formula of the docstring.
+    """
+    op = subject.operator()
+    reference = _reference(op)
+    if reference is None:
+        skip("the class defines no reference")
+    for lead in ((5,), (2, 3)):
+        x = subject.views(*lead)
+        equal("the output", subject.forward(op, x), _call(reference, x))
+    single = copy.deepcopy(op).float()
+    x = subject.views(5, dtype=torch.float32)
+    equal("the output in float32", subject.forward(single, x), _call(_reference(single), x), as_dtype=torch.float32)
+
+
+def _reference(op: Fusion) -> Any:
+    reference = getattr(op, "reference", None)
+    base = getattr(Fusion, "reference", None)
+    return None if reference is None or getattr(type(op), "reference", None) is base else reference
+
+
+def _call(reference: Any, x: list[Tensor]) -> Tensor:
+    try:
+        out = reference(x)
+    except Exception as error:
+        raise Violation("reference(x) should return what forward(x) should", describe(error)) from error
+    expect(isinstance(out, Tensor), "reference(x) should return a tensor", type(out).__name__)
+    return out  # type: ignore[no-any-return]
+
+
+@rule(tier=2)
+def check_nonfinite(subject: Subject) -> None:
+    """NaN in a view gives NaN in the outputs that depend on it, and Inf is non-finite where it is in float64.
+
+    Do not replace NaN (`nan_to_num`, comparisons, `fmax`); let it through.
+    """
+    op = subject.operator()
+    if subject.promises(op).stochastic:
+        skip("the operator is stochastic")
+    for i, width in enumerate(subject.dims):
+        x = subject.views(3)
+        j = width // 2
+        x[i].requires_grad_()
+        depends = _depends(subject.forward(op, x), x[i], j)
+        x[i].requires_grad_(False)
+        for value in (float("nan"), float("inf"), -float("inf")):
+            spoilt = [view.clone() for view in x]
+            spoilt[i][1, j] = value
+            out = subject.forward(op, spoilt)
+            what = f"with {value} at [1, {j}] of view {i}, "
+            if value != value:
+                silent = depends & ~out[1].isnan()
+                expect(
+                    not silent.any(),
+                    f"{what}the outputs that depend on it should be NaN",
+                    f"{int(silent.sum())} that are not, the first at [1, {int(silent.int().argmax())}]",
+                )
+            else:
+                _as_in_float64(subject, op, spoilt, out, depends, what)
+            if subject.promises(op).batch_independent:
+                expect(out[[0, 2]].isfinite().all(), f"{what}the other rows should stay finite", "that they do not")
+
+
+def _depends(out: Tensor, view: Tensor, j: int) -> Tensor:
+    """Return which outputs of row 1 have a derivative by entry [1, j] of the view."""
+    if not out.requires_grad:
+        return torch.zeros(out.shape[-1], dtype=torch.bool)
+    derivatives = [
+        torch.autograd.grad(out[1, o], view, retain_graph=True, allow_unused=True)[0] for o in range(out.shape[-1])
+    ]
+    return torch.tensor([d is not None and bool(d[1, j] != 0) for d in derivatives])
+
+
+def _as_in_float64(subject: Subject, op: Fusion, x: list[Tensor], out: Tensor, depends: Tensor, what: str) -> None:
+    reference = _reference(op)
+    wanted = (out if reference is None else _call(reference, x))[1].isfinite()
+    single = subject.forward(copy.deepcopy(op).float(), [view.float() for view in x])
+    for dtype, found in (("float64", out), ("float32", single)):
+        wrong = depends & (found[1].isfinite() != wanted)
+        expect(
+            not wrong.any(),
+            f"{what}the outputs that depend on it should be finite exactly where the float64 reference is, in {dtype}",
+            f"{int(wrong.sum())} that are not so",
+        )
+
+
+@rule(tier=3)
+def check_extreme_values(subject: Subject) -> None:
+    """In float16 and bfloat16, large, small and denormal values stay finite where the float64 result is in range.
+
+    Scale before squaring or summing, and divide by nothing that may underflow to zero.
+    """
+    wide = subject.operator()
+    if subject.promises(wide).stochastic:
+        skip("the operator is stochastic")
+    for dtype in (torch.float16, torch.bfloat16):
+        info = torch.finfo(dtype)
+        op = copy.deepcopy(wide).to(dtype)
+        room = 8 * max(len(subject.dims), sum(subject.dims))
+        scales = {"large": info.max / room, "small": 2 * info.smallest_normal, "denormal": info.smallest_normal / 4}
+        for size, scale in scales.items():
+            x = [(torch.rand_like(view) * 0.5 + 0.5) * view.sign() * scale for view in subject.views(4)]
+            rounded = [view.to(dtype) for view in x]
+            wanted = subject.forward(wide, [view.double() for view in rounded])
+            out = subject.forward(op, rounded)
+            wrong = (wanted.isfinite() & (wanted.abs() < info.max / 8)) & ~out.isfinite()
+            expect(
+                not wrong.any(),
+                f"{size} values in {dtype} should give a finite output where float64 does",
+                f"{int(wrong.sum())} of {wrong.numel()} entries that are not",
+            )
+
+
+@rule(tier=2)
+def check_autocast(subject: Subject) -> None:
+    """Under autocast to bfloat16 and float16 the output is finite and close to that of float32, and backward works.
+
+    Mix no dtypes by hand; cast to the dtype of the views where a function wants one dtype.
+    """
+    op = subject.operator(dtype=torch.float32)
+    x = subject.views(8, dtype=torch.float32, requires_grad=True)
+    wanted = subject.forward(op, x).detach()
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype=dtype):
+            out = subject.forward(op, x)
+        expect(out.isfinite().all(), f"the output under autocast to {dtype} should be finite", "that it is not")
+        if not subject.promises(op).stochastic:
+            relative = TOLERANCE[dtype][0]
+            gap = float((out.detach().float() - wanted).norm() / wanted.norm().clamp_min(1e-6))
+            expect(
+                gap <= relative,
+                f"the output under autocast to {dtype} should be within {relative:g} of float32",
+                f"{gap:.3g}",
+            )
+        if out.requires_grad:
+            out.float().square().mean().backward()
+    for i, view in enumerate(x):
+        fine = view.grad is None or bool(view.grad.isfinite().all())
+        expect(fine, f"the gradient of view {i} after autocast should be finite", "that it is not")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fusionkit.contract.rules import describe, equal, expect, rule, skip
 from fusionkit.contract.subject import Subject
+from fusionkit.contract.two_way import verify
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion
@@ -122,7 +123,7 @@ def check_external_w(subject: Subject) -> None:
     _calls_once(subject, op, x, w)
     for given in (w, w[None]):
         what = f"the output for w of shape {tuple(given.shape)}"
-        if not op.traits.stochastic:
+        if not subject.promises(op).stochastic:
             equal(what, subject.forward(op, x, w=given), wanted)
     expect(
         torch.equal(op.flat_w().detach(), own),
@@ -132,7 +133,7 @@ def check_external_w(subject: Subject) -> None:
     _refuse(subject, op, x, w)
     bare = subject.build(dtype=torch.float64, require_parameters=False).eval()
     _copy_buffers(op, bare)
-    if not op.traits.stochastic:
+    if not subject.promises(op).stochastic:
         equal("the output with require_parameters=False", subject.forward(bare, x, w=w), wanted)
     if l:
         _refused(bare, x, {"w": None}, "no w, with require_parameters=False,", str(l))
@@ -184,3 +185,118 @@ def _differentiable(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor) ->
     out = subject.forward(op, x, w=given)
     out.square().sum().backward() if out.requires_grad else None
     expect(given.grad is not None and bool(given.grad.any()), "a given w should get a gradient", repr(given.grad)[:80])
+
+
+@rule(scope="none")
+def check_seeding(subject: Subject) -> None:
+    """The same generator gives the same initial parameters; another one others, unless `constant_init` is declared.
+
+    Hand the `generator` of `reset_parameters` to every function that draws.
+    """
+    if not subject.build().calculate_l():
+        skip("the operator has no parameters")
+    verify(subject, "constant_init", _ignores_generator, "another generator should give other initial parameters")
+
+
+def _ignores_generator(subject: Subject) -> bool | None:
+    op = subject.build(dtype=torch.float64)
+    if not subject.own(op):
+        return None
+    drawn = []
+    for seed in (1, 1, 2):
+        # What is drawn from the global generator instead differs between the two with one seed.
+        subject.randomize(op)
+        op.reset_parameters(torch.Generator().manual_seed(seed))
+        drawn.append(op.flat_w().detach().clone())
+    same = torch.equal(drawn[0], drawn[1])
+    expect(same, "reset_parameters with the same generator should give the same parameters", "others")
+    with torch.random.fork_rng():
+        built = []
+        for _ in range(2):
+            torch.manual_seed(5)
+            built.append(subject.build(dtype=torch.float64).flat_w().detach())
+    expect(
+        torch.equal(*built), "building twice under the same torch.manual_seed should give the same parameters", "others"
+    )
+    return torch.equal(drawn[0], drawn[2])
+
+
+@rule()
+def check_instances_independent(subject: Subject) -> None:
+    """Two instances share no parameter, no buffer and no mutable attribute.
+
+    Create lists, dicts and tensors in the constructor, never as class attributes or default arguments.
+    """
+    op, other = subject.operator(), subject.operator()
+    mine, others = _mutable(op), _mutable(other)
+    shared = sorted(mine[identity] for identity in mine.keys() & others.keys())
+    expect(not shared, "two instances should share nothing that can change", f"the shared {shared}")
+    if subject.promises(op).stochastic:
+        return
+    x = subject.views(3)
+    before = subject.forward(op, x).clone()
+    with torch.no_grad():
+        for tensor in (*other.parameters(), *other.buffers()):
+            tensor.zero_()
+    equal(
+        "the output after the parameters of another instance were changed", subject.forward(op, x), before, exact=True
+    )
+
+
+def _mutable(op: nn.Module) -> dict[int, str]:
+    """Return identity -> name of everything that can change: storages, containers, child modules."""
+    found: dict[int, str] = {}
+
+    def enter(value: Any, name: str) -> None:
+        if isinstance(value, Tensor):
+            if value.numel():
+                found[value.untyped_storage().data_ptr()] = name
+        elif isinstance(value, list | dict | set):
+            found[id(value)] = name
+            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+                enter(item, f"{name}[{key!r}]")
+        elif isinstance(value, tuple):
+            for key, item in enumerate(value):
+                enter(item, f"{name}[{key}]")
+        elif isinstance(value, nn.Module):
+            found[id(value)] = name
+
+    for prefix, module in op.named_modules():
+        for name, value in vars(module).items():
+            enter(value, f"{prefix}.{name}" if prefix else name)
+        for name in [name for cls in type(module).__mro__[:-1] for name in vars(cls) if not name.startswith("__")]:
+            value = vars(type(module)).get(name)
+            if isinstance(value, Tensor) or (isinstance(value, list | dict | set) and _is_state(type(module), name)):
+                enter(value, f"{type(module).__name__}.{name}")
+    return found
+
+
+def _is_state(cls: type, name: str) -> bool:
+    """Whether a container on the class is state, not one of torch's or fusionkit's tables."""
+    return name not in ("frozen_dtypes", "call_super_init", "dump_patches") and not cls.__module__.startswith("torch.")
+
+
+@rule(tier=2)
+def check_init_statistics(subject: Subject) -> None:
+    """At initialization the variance of the output, over 20 seeds or more, is within a factor of 2 of the inputs'.
+
+    Initialize by the fan-in of the matrix that multiplies the views, which is not that of a flat vector.
+    """
+    op = subject.build(dtype=torch.float64)
+    l = op.calculate_l()
+    if not l or not subject.own(op):
+        skip("the operator has no parameters")
+    x = subject.views(256)
+    inputs = sum(float(view.var(correction=0)) for view in x) / len(x)
+    variances = []
+    # Few parameters scatter widely: the mean is taken over at least 600 draws in all.
+    for seed in range(max(20, -(-600 // l))):
+        op.reset_parameters(torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            variances.append(float(subject.forward(op, x).square().mean()))
+    ratio = sum(variances) / len(variances) / inputs
+    expect(
+        0.5 <= ratio <= 2,
+        f"the output variance at initialization, the mean of {len(variances)} seeds, should be 0.5 to 2 of the inputs'",
+        f"{ratio:.3g}",
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from fusionkit.contract.rules import equal, expect, rule
+from fusionkit.contract.rules import Violation, describe, equal, expect, rule, skip
 from fusionkit.contract.subject import Subject
+from fusionkit.errors import DimsError
 
 
 @rule()
@@ -43,7 +44,7 @@ def check_leading_dims(subject: Subject) -> None:
             f"the output for leading dimensions {lead} should have shape {shape}",
             str(tuple(out.shape)),
         )
-        if not op.traits.stochastic:
+        if not subject.promises(op).stochastic:
             equal(f"the output for leading dimensions {lead}", out, wanted.reshape(shape))
 
 
@@ -75,6 +76,28 @@ def check_empty_batch(subject: Subject) -> None:
                 f"the gradient of view {i} should have shape {tuple(view.shape)}",
                 str(None if view.grad is None else tuple(view.grad.shape)),
             )
+
+
+@rule(kinds=("fusion",), scope="first")
+def check_single_view(subject: Subject) -> None:
+    """One view alone is fused too, unless the constructor refuses it with a `DimsError`.
+
+    Begin with `x[0]` and loop over `x[1:]`; do not index `x[1]`.
+    """
+    width = subject.dims[0]
+    try:
+        op = subject.construct(dims=[width], dtype=torch.float64)
+    except DimsError as error:
+        skip(f"the operator refuses a single view ({error})")
+    except ValueError as error:
+        skip(f"the options of the example do not fit a single view ({error})")
+    except Exception as error:
+        raise Violation("a single view should be accepted, or refused with a DimsError", describe(error)) from error
+    subject.randomize(op)
+    x = subject.views(3, dims=[width], requires_grad=True)
+    out = subject.forward(op.eval(), x)
+    wanted = (3, op.calculate_n())
+    expect(tuple(out.shape) == wanted, f"the output of a single view should have shape {wanted}", str(tuple(out.shape)))
 
 
 @rule()

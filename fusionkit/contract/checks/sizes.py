@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from fusionkit.contract.rules import describe, expect, rule
-from fusionkit.contract.subject import Subject
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from fusionkit import registry
+from fusionkit.contract.rules import Violation, describe, expect, rule, skip
+from fusionkit.contract.subject import FabricationSubject, Subject
+from fusionkit.contract.tracking import attributes, largest_on_cpu
+from fusionkit.errors import DimsError
+from fusionkit.fabrication import Fabrication
+from fusionkit.fusion import Fusion
 
 
 @rule()
@@ -14,16 +26,99 @@ def check_n_matches_output(subject: Subject) -> None:
     """
     op = subject.operator()
     out = subject.forward(op, subject.views(2))
-    try:
-        n = op.calculate_n()
-    except Exception as error:
-        expect(False, "calculate_n() should return the width of the output", describe(error))
-    expect(
-        out.dim() > 0 and out.shape[-1] == n,
-        f"the output should have width calculate_n() = {n!r}",
-        str(tuple(out.shape)),
-    )
+    n = _asked("calculate_n()", op.calculate_n)
+    shape = tuple(out.shape)
+    expect(out.dim() > 0 and shape[-1] == n, f"the output should have width calculate_n() = {n!r}", str(shape))
     expect(op.n == n, f"the attribute n should be calculate_n() = {n!r}", op.n)
+
+
+@rule(kinds=("fusion",))
+def check_n_pure(subject: Subject) -> None:
+    """`calculate_n` returns an int, before any forward and on the meta device too, always the same, and stores nothing.
+
+    Compute it from `self.resolve_dims(dims)` with integer arithmetic and assign to nothing.
+    """
+    for device in ("cpu", "meta"):
+        op = subject.build(device=device)
+        before = attributes(op)
+        n = _asked(f"calculate_n() on {device}", op.calculate_n)
+        expect(type(n) is int and n > 0, f"calculate_n() on {device} should return an int of at least 1", repr(n))
+        other = [width + 1 for width in subject.dims]
+        with contextlib.suppress(ValueError):
+            op.calculate_n(other)
+            _stores_nothing("calculate_n", before, attributes(op))
+        again = op.calculate_n()
+        expect(again == n, f"calculate_n() should still be {n} after it was asked for dims {other}", again)
+        explicit = op.calculate_n(list(subject.dims))
+        expect(explicit == n, f"calculate_n(dims) for the operator's own dims should be {n}", explicit)
+        _stores_nothing("calculate_n", before, attributes(op))
+
+
+@rule(kinds=("fusion",))
+def check_n_explicit_and_inferred(subject: Subject) -> None:
+    """`n` may be given where it is free, is inferred where it follows, and a contradicting `n` is a `DimsError`.
+
+    Declare `Traits(free_n=True)` if n is a choice; else compute it from dims, and let the base class compare.
+    """
+    n = subject.build().calculate_n()
+    if subject.traits.free_n:
+        accepted = [m for m in (n + 1, n + 2, 2 * n, 2 * n + 1, 4 * n) if _n_of(subject, n=m) == m]
+        expect(accepted, f"another n than {n} should be accepted, since free_n is declared", "that none is")
+        _n_of(subject, n=None)
+        return
+    inferred = _n_of(subject, n=None)
+    expect(inferred == n, f"n should be inferred as {n} from dims {list(subject.dims)}", repr(inferred))
+    given = _n_of(subject, n=n)
+    expect(given == n, f"the given n = {n} should be accepted, as it is what dims imply", repr(given))
+    for wrong in (n + 1, 2 * n + 1):
+        found = _n_of(subject, n=wrong)
+        expect(
+            isinstance(found, DimsError),
+            f"n = {wrong} should be refused with a DimsError, since n = {n} follows from dims",
+            describe(found) if isinstance(found, Exception) else f"an operator with n = {found}",
+        )
+
+
+def _n_of(subject: Subject, **overrides: Any) -> int | DimsError:
+    """Return n of an operator built so, or the ``DimsError`` with which it is refused."""
+    try:
+        return subject.construct(**overrides).calculate_n()
+    except DimsError as error:
+        return error
+    except Exception as error:
+        raise Violation(f"{overrides} should be accepted, or refused with a DimsError", describe(error)) from error
+
+
+INVALID_DIMS: tuple[Any, ...] = ([], [4, 0], [4, -1], [4, 2.5], "44", ["4", "4"], [True, True], [None, 4], 4)
+
+
+@rule(kinds=("fusion",), scope="first")
+def check_n_invalid_dims(subject: Subject) -> None:
+    """Dims that are empty, zero, negative, floats, strings or booleans, or missing, are a `DimsError`.
+
+    Let `calculate_n` begin with `self.resolve_dims(dims)`, and hand `dims` to `super().__init__`.
+    """
+    op = subject.build()
+    for dims in INVALID_DIMS:
+        _refuses(f"calculate_n({dims!r})", partial(op.calculate_n, dims))
+        _refuses(f"the constructor with dims={dims!r}", partial(subject.construct, dims=dims))
+    try:
+        bare = subject.construct(dims=None, n=None)
+    except Exception as error:
+        raise Violation("the constructor should accept dims=None", describe(error)) from error
+    _refuses("calculate_n() without dims", bare.calculate_n)
+    _refuses("calculate_l() without dims", bare.calculate_l, unless=0)
+
+
+def _refuses(what: str, call: Callable[[], Any], unless: Any = None) -> None:
+    should = f"{what} should raise a DimsError"
+    try:
+        found = call()
+    except DimsError:
+        return
+    except Exception as error:
+        raise Violation(should, describe(error)) from error
+    expect(found == unless and unless is not None, should, repr(found))
 
 
 @rule()
@@ -34,9 +129,8 @@ def check_l_matches_parameters(subject: Subject) -> None:
     that are kept in lists.
     """
     op = subject.build()
-    own = subject.own(op)
-    total = sum(parameter.numel() for _, parameter in own)
-    shapes = {name: tuple(parameter.shape) for name, parameter in own}
+    total = _count(op)
+    shapes = {name: tuple(parameter.shape) for name, parameter in subject.own(op)}
     expect(_l(op) == total, f"calculate_l() should be {total}, the elements of the own parameters {shapes}", _l(op))
     for parameter in op.parameters():
         parameter.requires_grad_(False)
@@ -47,8 +141,211 @@ def check_l_matches_parameters(subject: Subject) -> None:
     )
 
 
-def _l(op: object) -> object:
+@rule()
+def check_l_pure(subject: Subject) -> None:
+    """`calculate_l` returns an int of at least 0, the same on every device and at every call, and stores nothing.
+
+    Compute it from dims and options with integer arithmetic and assign to nothing.
+    """
+    found = {}
+    for device in ("cpu", "meta"):
+        op = subject.build(device=device)
+        before = attributes(op)
+        l = found[device] = _asked(f"calculate_l() on {device}", op.calculate_l)
+        expect(type(l) is int and l >= 0, f"calculate_l() on {device} should return an int of at least 0", repr(l))
+        again = op.calculate_l()
+        expect(again == l, f"calculate_l() should be {l} also when asked again", again)
+        _stores_nothing("calculate_l", before, attributes(op))
+    expect(
+        found["cpu"] == found["meta"], f"calculate_l() on meta should be {found['cpu']}, as on the cpu", found["meta"]
+    )
+    if isinstance(subject, FabricationSubject):
+        _pure_in_size(subject)
+
+
+def _pure_in_size(subject: FabricationSubject) -> None:
+    n, D = subject.size
+    fabrication = subject.made()
+    before = attributes(fabrication)
+    l = fabrication.calculate_l(n, D)
+    for other in ((2 * n, 3 * D), (n + 1, D)):
+        try:
+            wanted = subject.made().calculate_l(*other)
+        except ValueError:
+            continue
+        found = fabrication.calculate_l(*other)
+        expect(found == wanted, f"calculate_l{other} should be {wanted}, whatever was asked for before", found)
+    again = fabrication.calculate_l(n, D)
+    expect(again == l, f"calculate_l({n}, {D}) should still be {l} after other sizes were asked for", again)
+    _stores_nothing("calculate_l", before, attributes(fabrication))
+
+
+@rule()
+def check_l_zero_iff_parameter_free(subject: Subject) -> None:
+    """`l` is 0 if and only if there are no own parameters; with `require_parameters=False` every one of them is None.
+
+    Create parameters normally in the constructor and hand `require_parameters` to `super().__init__`.
+    """
+    op = subject.build()
+    names = [name for name, _ in subject.own(op)]
+    expect(
+        (_l(op) == 0) == (not names),
+        f"l should be {'more than 0' if names else '0'} with the own parameters {names}",
+        _l(op),
+    )
+    bare = subject.build(require_parameters=False)
+    expect(_l(bare) == _l(op), f"l should be {_l(op)} with require_parameters=False too", _l(bare))
+    left = [name for name, _ in subject.own(bare)]
+    expect(not left, "no own parameter should be left with require_parameters=False", left)
+    entries = [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in bare.named_modules()
+        for name, parameter in module._parameters.items()
+        if parameter is None
+    ]
+    missing = [name for name in names if name not in entries]
+    expect(
+        not missing,
+        "every own parameter should be an entry that is None with require_parameters=False",
+        f"no {missing}",
+    )
+
+
+@rule(scope="first")
+def check_l_every_fabrication(subject: Subject) -> str:
+    """With every registered fabrication l is the sum of the fabricated matrices' parameters, and W has shape (n, D).
+
+    Take shapes and l from the fabrication itself, for the (n, D) of this operator.
+    """
+    if isinstance(subject, FabricationSubject):
+        return "l/(n*D) = " + _fabricated(subject, subject.build(), "")
+    if not subject.accepts("parameter_fabrication"):
+        skip("the operator takes no fabrication")
+    ratios = []
+    for key in registry.names("fabrication"):
+        try:
+            registry.load("fabrication", key)
+        except LookupError:  # Its own subject fails.
+            continue
+        op = subject.build(parameter_fabrication={"name": key})
+        ratios.append(f"{key} {_fabricated(subject, op, f' with the fabrication {key}')}")
+    return "l/(n*D): " + ", ".join(ratios)
+
+
+def _fabricated(subject: Subject, op: Fusion, where: str) -> str:
+    """Expect l and the shapes of the operator's fabrications; return the ratio of parameters to entries of W."""
+    l, total = _asked(f"calculate_l(){where}", op.calculate_l), _count(op)
+    expect(l == total, f"calculate_l(){where} should be {total}, the elements of the own parameters", l)
+    parts = entries = 0
+    for fabrication in (module for module in op.modules() if isinstance(module, Fabrication)):
+        if fabrication._prepared is None:
+            continue
+        n, widths = fabrication._prepared
+        D = sum(widths)
+        part = fabrication.calculate_l(n, D)
+        shapes = fabrication.shapes(n, D)
+        size = sum(torch.Size(shape).numel() for shape in shapes.values())
+        expect(part == size, f"l of a fabrication{where} should be {size}, the sizes of its blocks {shapes}", part)
+        W = fabrication.materialize(torch.randn(part), n, D)
+        expect(tuple(W.shape) == (n, D), f"W{where} should have shape ({n}, {D})", str(tuple(W.shape)))
+        parts += part
+        entries += n * D
+    expect(parts <= l, f"l{where} should include the {parts} parameters of its fabrications", l)
+    return f"{parts / entries:.3g}" if entries else "-"
+
+
+@rule(tier=2, scope="first", needs=("hypothesis",))
+def check_l_property(subject: Subject) -> None:
+    """For random dims, n and integer options `calculate_l()` is the number of own parameters, or they are refused.
+
+    Look for a formula that holds for the examples only: divisions that do not come out even, widths of 1, n > D.
+    """
+    from hypothesis import HealthCheck, Phase, given, reject, settings
+    from hypothesis import strategies as st
+
+    numbers = [
+        option for option, value in subject.case.options.items() if type(value) is int and option not in ("n", "seed")
+    ]
+    widths = st.lists(st.integers(1, 9), min_size=1, max_size=5)
+    equal = st.builds(lambda width, k: [width] * k, st.integers(1, 9), st.integers(1, 5))
+
+    @settings(
+        database=None,
+        derandomize=True,
+        deadline=None,
+        max_examples=40,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate, Phase.shrink),
+    )
+    @given(dims=widths | equal, n=st.integers(1, 12), values=st.tuples(*(st.integers(1, 6) for _ in numbers)))
+    def verify(dims: list[int], n: int, values: tuple[int, ...]) -> None:
+        options = dict(zip(numbers, values, strict=True))
+        try:
+            op = _sized(subject, dims, n, options)
+        except ValueError:
+            reject()
+        total = _count(op)
+        what = f"dims={dims}, n={n}" + "".join(f", {key}={value}" for key, value in options.items())
+        expect(_l(op) == total, f"calculate_l() should be {total}, the number of own parameters, for {what}", _l(op))
+
+    from hypothesis.errors import HypothesisException
+
     try:
-        return op.calculate_l()  # type: ignore[attr-defined]
+        verify()
+    except Violation:
+        raise
+    except HypothesisException as error:  # Nearly all sizes were refused.
+        skip(f"too few random sizes are admitted ({describe(error, 80)})")
+    except Exception as error:
+        raise Violation("random sizes should be accepted, or refused with a ValueError", describe(error)) from error
+
+
+def _sized(subject: Subject, dims: list[int], n: int, options: dict[str, Any]) -> Fusion:
+    if isinstance(subject, FabricationSubject):
+        return subject.resized(n, tuple(dims), options)
+    return subject.construct(dims=dims, n=n if subject.traits.free_n else None, device="meta", **options)
+
+
+@rule(tier=2)
+def check_no_work_in_init(subject: Subject) -> None:
+    """Building the operator on the meta device allocates no memory for parameters or frozen parts.
+
+    Create tensors with `**self._factory`, and draw values in `reset_parameters` or `_draw_frozen`.
+    """
+    with largest_on_cpu() as largest:
+        op = subject.build(device="meta")
+    allowed = 16 + sum(subject.dims) + op.calculate_n()  # A vector of widths or weights is no work.
+    expect(
+        largest.elements <= allowed,
+        f"building on meta should create no tensor of more than {allowed} elements on the cpu",
+        f"one of {largest.elements}, by {largest.by}",
+    )
+    tensors = {**dict(op.named_parameters()), **dict(op.named_buffers())}
+    stray = [name for name, tensor in tensors.items() if not tensor.is_meta]
+    expect(not stray, "parameters and buffers should be on meta", stray)
+
+
+# ---------------------------------------------------------------------- helpers
+
+
+def _count(op: Fusion) -> int:
+    return sum(parameter.numel() for _, parameter in op._own_parameters())
+
+
+def _l(op: Fusion) -> object:
+    try:
+        return op.calculate_l()
     except Exception as error:
         return describe(error)
+
+
+def _asked(what: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:
+        raise Violation(f"{what} should return a number", describe(error)) from error
+
+
+def _stores_nothing(what: str, before: dict[str, str], after: dict[str, str]) -> None:
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    expect(not changed, f"{what} should store nothing", f"changed attributes {changed}")

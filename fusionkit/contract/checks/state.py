@@ -1,9 +1,15 @@
-"""What depends on more than the arguments: random numbers, modes, earlier calls."""
+"""What may not depend on earlier calls, nor remain after a call."""
 
 from __future__ import annotations
 
-from fusionkit.contract.rules import equal, rule, skip
+import random
+
+import numpy
+import torch
+
+from fusionkit.contract.rules import equal, expect, rule, skip
 from fusionkit.contract.subject import Subject
+from fusionkit.contract.tracking import attributes
 
 
 @rule()
@@ -13,9 +19,64 @@ def check_deterministic(subject: Subject) -> None:
     Draw nothing in evaluation mode and keep nothing between calls; or declare `Traits(stochastic=True)`.
     """
     op = subject.operator()
-    if op.traits.stochastic:
+    if subject.promises(op).stochastic:
         skip("the operator is declared stochastic")
     x = subject.views(4)
     first = subject.forward(op, x).clone()
     for _ in range(2):
         equal("a second call", subject.forward(op, x), first, exact=True)
+
+
+@rule(tier=2)
+def check_rng_isolation(subject: Subject) -> None:
+    """A call in evaluation mode draws nothing from the global generators of torch, NumPy and Python.
+
+    Draw constants in the constructor from a generator of one's own, and keep them as buffers.
+    """
+    op = subject.operator()
+    if subject.promises(op).stochastic:
+        skip("the operator is declared stochastic")
+    x = subject.views(4)
+    before = (torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state()))
+    subject.forward(op, x)
+    after = (torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state()))
+    for generator, one, two in zip(("torch", "Python", "NumPy"), before, after, strict=True):
+        expect(one == two, f"the global generator of {generator} should be left alone", "that it was drawn from")
+
+
+@rule()
+def check_idempotent_calls(subject: Subject) -> None:
+    """A call in evaluation mode leaves parameters, buffers and attributes as they were.
+
+    Assign to nothing in `_fuse`; running statistics may change in training mode only.
+    """
+    op = subject.operator()
+    tensors = dict((*op.named_parameters(), *op.named_buffers()))
+    values = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    before = attributes(op)
+    for _ in range(2):
+        subject.forward(op, subject.views(4))
+    after = attributes(op)
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    expect(not changed, "a call should change no attribute", f"changed {changed}")
+    for name, tensor in tensors.items():
+        expect(torch.equal(tensor, values[name]), f"{name} should keep its values", "other values")
+
+
+@rule()
+def check_no_grad(subject: Subject) -> None:
+    """There is no graph under `no_grad`, and `inference_mode` works, with the same output.
+
+    Never turn gradients on in `_fuse`.
+    """
+    op = subject.operator()
+    x = subject.views(3, requires_grad=True)
+    wanted = subject.forward(op, x).detach()
+    for what, mode in (("no_grad", torch.no_grad), ("inference_mode", torch.inference_mode)):
+        with mode():
+            out = subject.forward(op, x)
+            expect(
+                not out.requires_grad and out.grad_fn is None, f"the output under {what} should have no graph", "one"
+            )
+            if not subject.promises(op).stochastic:
+                equal(f"the output under {what}", out, wanted)

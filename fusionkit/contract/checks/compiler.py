@@ -1,0 +1,193 @@
+"""Tracing: fake tensors, torch.compile, torch.export, ONNX."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import torch._dynamo  # Explicit: else the first operation on a meta tensor imports it, in the middle of some check.
+from torch import Tensor
+
+from fusionkit.contract.needs import missing
+from fusionkit.contract.rules import Violation, describe, equal, expect, rule, skip
+from fusionkit.contract.subject import Subject
+from fusionkit.fusion import Fusion
+
+#: Compiled with the default backend; the others with ``aot_eager``, which traces the same and generates no code.
+REPRESENTATIVE = ("fusionkit/dense", "fusionkit/lowrank", "fusionkit/kronecker")
+
+
+@rule()
+def check_fake_tensor(subject: Subject) -> None:
+    """Under FakeTensorMode shapes, dtypes and strides of the output are those of a real call.
+
+    Take decisions by shapes, never by values; call no `.item()`, `.tolist()` or NumPy function.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    op = subject.operator()
+    x = subject.views(4)
+    real = subject.forward(op, x)
+    with FakeTensorMode() as mode:
+        state: dict[str, Tensor] = {
+            name: mode.from_tensor(tensor) for name, tensor in (*op.named_parameters(), *op.named_buffers())
+        }
+        views = [mode.from_tensor(view) for view in x]
+        fake = _traced("a call with fake tensors", lambda: torch.func.functional_call(op, state, (views,)))
+    for what in ("shape", "dtype"):
+        expect(
+            getattr(fake, what) == getattr(real, what),
+            f"the {what} of a fake call should be {getattr(real, what)}",
+            getattr(fake, what),
+        )
+    expect(fake.stride() == real.stride(), f"the strides of a fake call should be {real.stride()}", fake.stride())
+
+
+@rule(tier=2, scope="examples")
+def check_compile_fullgraph(subject: Subject) -> str | None:
+    """`torch.compile(fullgraph=True)` gives the same values and gradients.
+
+    Avoid data-dependent Python branches, prints and unsupported library calls in `_fuse`.
+    """
+    first = str(subject.case) == str(subject.cases()[0])
+    representative = first and (subject.kind == "fusion" or subject.id in REPRESENTATIVE)
+    lack = missing(("compiler",)) if representative else None
+    backend = "inductor" if representative and lack is None else "aot_eager"
+    op = subject.operator(dtype=torch.float32)
+    if subject.promises(op).stochastic:
+        skip("the operator is stochastic")
+    twin = copy.deepcopy(op)
+    x = subject.views(4, dtype=torch.float32, requires_grad=True)
+    y = [view.detach().clone().requires_grad_() for view in x]
+    wanted = subject.forward(op, x)
+    cotangent = torch.randn_like(wanted)
+    with _dynamo():
+        compiled = torch.compile(twin, fullgraph=True, backend=backend)
+        found = _traced(f"torch.compile with {backend}", lambda: compiled(y))
+        equal("the compiled output", found, wanted)
+        if wanted.requires_grad:
+            (wanted * cotangent).sum().backward()
+            _traced("the compiled backward", lambda: (found * cotangent).sum().backward())
+    for i, (a, b) in enumerate(zip(y, x, strict=True)):
+        if a.grad is not None or b.grad is not None:
+            expect(
+                a.grad is not None and b.grad is not None,
+                f"view {i} should get a gradient in both modes",
+                "one of them",
+            )
+            equal(f"the compiled gradient of view {i}", a.grad, b.grad)  # type: ignore[arg-type]
+    for (name, a), (_, b) in zip(twin.named_parameters(), op.named_parameters(), strict=True):
+        if b.grad is not None:
+            expect(a.grad is not None, f"{name} should get a gradient when compiled", "None")
+            equal(f"the compiled gradient of {name}", a.grad, b.grad)  # type: ignore[arg-type]
+    return f"compiled with {backend}{f', {lack}' if lack else ''}"
+
+
+@rule(tier=3, scope="first")
+def check_compile_dynamic(subject: Subject) -> None:
+    """Compiled, batches of 2 rows and more need at most one recompilation.
+
+    Let no decision depend on the number of rows while compiling (`torch.compiler.is_compiling()`).
+    """
+    op = subject.operator(dtype=torch.float32)
+    graphs: list[Any] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    with _dynamo(), torch.no_grad():
+        compiled = torch.compile(op, fullgraph=True, backend=backend)
+        for rows in (2, 3, 5, 8, 64):
+            x = subject.views(rows, dtype=torch.float32)
+            found = _traced("torch.compile", partial(compiled, x))
+            if not subject.promises(op).stochastic:
+                equal(f"the compiled output of {rows} rows", found, subject.forward(op, x))
+    expect(len(graphs) <= 2, "five batch sizes should need at most two graphs", f"{len(graphs)}")
+
+
+@rule(tier=2, scope="first")
+def check_export(subject: Subject) -> None:
+    """`torch.export` with a dynamic batch, saved and loaded again, computes the same for another batch.
+
+    Let no decision depend on the number of rows, or on values.
+    """
+    op = subject.operator(dtype=torch.float32)
+    x, y = subject.views(4, dtype=torch.float32), subject.views(7, dtype=torch.float32)
+    with _dynamo(), torch.no_grad():
+        program = _traced("torch.export", lambda: _exported(op, x))
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer)
+        buffer.seek(0)
+        loaded = torch.export.load(buffer).module()
+        found = _traced("the exported program", lambda: loaded(y))
+    if not subject.promises(op).stochastic:
+        equal("the output of the exported program", found, subject.forward(op, y))
+
+
+def _exported(op: Fusion, x: list[Tensor]) -> Any:
+    batch = torch.export.Dim.DYNAMIC
+    return torch.export.export(op, (x,), dynamic_shapes=([{0: batch} for _ in x],))
+
+
+@rule(tier=3, scope="first", needs=("onnx", "onnxruntime"))
+def check_onnx(subject: Subject) -> None:
+    """Exported to ONNX and run by onnxruntime, the operator computes the same.
+
+    Use operations that ONNX knows; complex numbers and scatter with duplicates are often missing.
+    """
+    import onnxruntime
+
+    op = subject.operator(dtype=torch.float32)
+    if subject.promises(op).stochastic:
+        skip("the operator is stochastic")
+    x, y = subject.views(4, dtype=torch.float32), subject.views(7, dtype=torch.float32)
+    with _dynamo(), _no_logging(), torch.no_grad():
+        batch = torch.export.Dim("batch")
+        program = _traced(
+            "the export to ONNX",
+            lambda: torch.onnx.export(op, (x,), dynamo=True, dynamic_shapes=([{0: batch} for _ in x],), verbose=False),
+        )
+    buffer = io.BytesIO()
+    program.save(buffer)
+    session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+    feed = dict(zip(names, (view.numpy() for view in y), strict=True))
+    found = _traced("onnxruntime", lambda: session.run(None, feed))[0]
+    equal("the output of onnxruntime", torch.from_numpy(found), subject.forward(op, y))
+
+
+def _traced(what: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Violation:
+        raise
+    except Exception as error:
+        raise Violation(f"{what} should work on the operator", describe(error)) from error
+
+
+@contextlib.contextmanager
+def _no_logging() -> Iterator[None]:
+    """Keep the exporter from logging which packages it did not find."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _dynamo() -> Iterator[None]:
+    """Compile from a clean slate and leave one: earlier graphs count towards the limit of recompilations."""
+    torch._dynamo.reset()
+    try:
+        yield
+    finally:
+        torch._dynamo.reset()

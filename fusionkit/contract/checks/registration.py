@@ -1,0 +1,178 @@
+"""The entry in the registry, and what importing the target does."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import re
+from types import ModuleType
+from typing import Any
+
+from fusionkit import registry
+from fusionkit.contract import probe
+from fusionkit.contract.rules import expect, rule, rule_of, skip
+from fusionkit.contract.subject import Subject
+from fusionkit.errors import RegistryError
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+#: Seconds that importing an operator may take beyond torch and fusionkit themselves.
+IMPORT_BUDGET = 2.0
+
+
+@rule(scope="none", needs=("interpreter",))
+def check_entry_point_resolves(subject: Subject) -> None:
+    """The target imports alone in a fresh interpreter, and is a Fusion (a Fabrication).
+
+    Import what the module needs in the module itself; do not rely on another module having been imported before.
+    """
+    answer = _imported(subject)
+    expect(
+        "error" not in answer,
+        f"{subject.record.target} should import alone in a fresh interpreter",
+        answer.get("error"),
+    )
+    expect(
+        answer["kind"] == subject.kind,
+        f"{subject.record.target} should be a subclass of fusionkit.{subject.kind.capitalize()}",
+        answer["found"],
+    )
+
+
+@rule(tier=2, scope="none", needs=("interpreter",))
+def check_import_side_effects(subject: Subject) -> None:
+    """Importing the target changes no global state of torch, Python or the environment, and opens no socket.
+
+    Move what the module does at import into the functions that need it.
+    """
+    answer = _imported(subject)
+    if "error" in answer:
+        skip("the target cannot be imported alone; entry_point_resolves says why")
+    expect(not answer["changed"], "importing the target should change nothing", ", ".join(answer["changed"]))
+
+
+@rule(tier=2, scope="none", needs=("interpreter",))
+def check_import_budget(subject: Subject) -> str:
+    """Listing the registry does not import the target, and importing it takes at most 2 s beyond torch.
+
+    Register the target as a string, and import heavy packages in the functions that use them.
+    """
+    answer = _imported(subject)
+    if "error" in answer:
+        skip("the target cannot be imported alone; entry_point_resolves says why")
+    seconds = float(answer["seconds"])
+    expect(
+        seconds <= IMPORT_BUDGET, f"importing the target should take at most {IMPORT_BUDGET:g} s", f"{seconds:.1f} s"
+    )
+    if isinstance(subject.record.spec.target, type):
+        expect(False, "the target should be registered as 'package.module:Class'", "the class, which listing imports")
+    module = subject.record.target.partition(":")[0]
+    listed = probe.ask({"do": "list", "modules": [module]})
+    expect("error" not in listed, "the registry should be listed in a fresh interpreter", listed.get("error"))
+    expect(not listed["imported"], f"listing the registry should not import {module}", "that it does")
+    return f"imported in {seconds:.2f} s"
+
+
+def _imported(subject: Subject) -> dict[str, Any]:
+    """Return what the fresh interpreter says of the target; asked once per subject."""
+    record = subject.record
+    if record.local:
+        skip("needs an installed plugin, and the subject was registered at run time")
+    return probe.imported(record.target)
+
+
+@rule(scope="none")
+def check_name_valid(subject: Subject) -> None:
+    """The name matches `[a-z][a-z0-9_]*`, and the short name, or else the qualified one, means this operator.
+
+    Choose another name; `fusionkit plugins` says with whom it collides.
+    """
+    record = subject.record
+    for name in (record.name, *record.aliases):
+        expect(NAME.fullmatch(name), f"a name should match {NAME.pattern}", name)
+    for name in (record.key, record.qualified):
+        try:
+            found = registry.resolve(record.kind, name).qualified
+        except RegistryError as error:
+            found = str(error)
+        expect(found == record.qualified, f"{name} should mean {record.qualified}", found)
+
+
+@rule(scope="none")
+def check_api_version(subject: Subject) -> None:
+    """The requirement of its distribution on fusionkit, if there is one, admits the running version.
+
+    Correct the requirement in the distribution's metadata, or install a fusionkit that it admits.
+    """
+    import fusionkit
+    from fusionkit.discovery import Candidate, incompatible
+
+    record = subject.record
+    try:
+        requires = tuple(importlib.metadata.distribution(record.distribution).requires or ())
+    except importlib.metadata.PackageNotFoundError:
+        skip(f"needs an installed distribution, and {record.distribution} is none")
+    candidate = Candidate(record.plugin, "", record.distribution, record.version, lambda: None, requires)
+    reason = incompatible(candidate, fusionkit.__version__)
+    expect(reason is None, f"{record.distribution} should admit fusionkit {fusionkit.__version__}", str(reason))
+
+
+@rule(scope="none")
+def check_signature(subject: Subject) -> None:
+    """The constructor takes options by keyword, a fusion's `n`, `dims` and `device` among them, without `**kwargs`.
+
+    Write the options out; hand those of the base to `super().__init__`.
+    """
+    parameters = inspect.signature(subject.cls).parameters
+    for name, parameter in parameters.items():
+        expect(
+            parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY),
+            "every parameter of the constructor should be an option with a name",
+            f"{parameter}, which is {parameter.kind.description}",
+        )
+        expect(
+            parameter.default is not parameter.empty or name not in ("n", "dims", "device"),
+            f"{name} should have a default",
+            f"{name} without one",
+        )
+    for name in ("n", "dims", "device") if subject.kind == "fusion" else ():
+        expect(name in parameters, f"the constructor should take {name} by keyword", f"only {', '.join(parameters)}")
+
+
+@rule(tier=2, scope="examples")
+def check_documented(subject: Subject) -> None:
+    """The class has a docstring with a summary line and a formula, and `repr` shows every argument.
+
+    Begin the docstring with the formula in backticks; leave `__repr__` and `extra_repr` to the base class.
+    """
+    text = inspect.cleandoc(subject.cls.__dict__.get("__doc__") or "")
+    expect(text.partition("\n")[0].strip(), "the docstring should begin with a summary line", repr(text[:40]))
+    expect(
+        re.search(r"`[^`]+`|\$|=", text), "the docstring should contain a formula in `backticks`, with $ or =", "none"
+    )
+    shown = repr(subject.made())
+    for option in subject.case.options:
+        expect(re.search(rf"\b{option}=", shown), f"repr should show the argument {option}", repr(shown))
+
+
+@rule(scope="none")
+def check_kit_integrity(subject: Subject) -> None:
+    """The checks that run are the kit's own, all of them, and no plugin's check takes the name of one.
+
+    Give a plugin's check a name of its own; state what is not kept in `expected_failures`, with the reason.
+    """
+    from fusionkit.contract import checks as shipped
+
+    names = [rule_of(check).name for check in shipped.CHECKS]
+    expect(
+        tuple(names) == shipped.NAMES, f"the kit should have its {len(shipped.NAMES)} checks", f"{len(names)} others"
+    )
+    for check in shipped.CHECKS:
+        home = inspect.getmodule(check)
+        name = f"check_{rule_of(check).name}"
+        expect(
+            isinstance(home, ModuleType) and home in shipped.FAMILIES and vars(home).get(name) is check,
+            f"{name} should be the kit's own",
+            repr(check),
+        )
+    for check in registry.checks():
+        expect(rule_of(check).name not in names, "a plugin's check should have a name of its own", rule_of(check).name)

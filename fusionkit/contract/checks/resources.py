@@ -1,0 +1,213 @@
+"""Memory, time, threads and processes."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import io
+import pickle
+import statistics
+import threading
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusionkit.contract import probe
+from fusionkit.contract.rules import Violation, describe, equal, expect, rule, skip
+from fusionkit.contract.subject import FabricationSubject, Subject
+from fusionkit.contract.tracking import Allocations
+from fusionkit.fabrication import Fabrication
+from fusionkit.fusion import Fusion
+
+#: Bytes of views at which memory is measured.
+MEGABYTE = 2**20
+#: (rows, n, dims) at which a fabrication with its own ``_project`` may not build W; the prime number of rows tells the
+#: rows' tensors from those of W.
+LARGE = (2003, 1024, (520, 504))
+
+
+@rule(tier=2, scope="examples")
+def check_memory(subject: Subject) -> str:
+    """The peak of extra memory is at most `memory_factor` times inputs, output and parameters; `project` builds no W.
+
+    Accumulate into one result instead of stacking views, and multiply by the factors of W.
+    """
+    op = subject.operator(dtype=torch.float32)
+    rows = -(-MEGABYTE // (4 * sum(subject.dims)))
+    x = subject.views(rows, dtype=torch.float32, requires_grad=True)
+    given = [*x, *op.parameters(), *op.buffers()]
+    with Allocations(given) as counter:
+        out = subject.forward(op, x)
+        if out.requires_grad:
+            out.backward(torch.ones_like(out))
+    sizes = sum(tensor.numel() * tensor.element_size() for tensor in (*x, out, *op.parameters()))
+    factor = subject.promises(op).memory_factor
+    expect(
+        counter.peak <= factor * sizes,
+        f"the peak of extra memory should be at most {factor:g} times the {sizes / MEGABYTE:.1f} MB of inputs, output "
+        "and parameters",
+        f"{counter.peak / sizes:.1f} times",
+    )
+    if isinstance(subject, FabricationSubject):
+        _builds_no_matrix(subject)
+    return f"{counter.peak / sizes:.1f} times"
+
+
+def _builds_no_matrix(subject: FabricationSubject) -> None:
+    rows, n, dims = LARGE
+    fabrication = subject.made()
+    if type(fabrication)._project is Fabrication._project:
+        return
+    try:
+        l = fabrication.calculate_l(n, sum(dims))
+        fabrication.prepare(n, dims, dtype=torch.float32)
+    except ValueError:
+        return  # The options do not fit this size.
+    w, x = torch.randn(l), subject.views(rows, dtype=torch.float32, dims=dims)
+    with torch.no_grad(), Allocations([w, *x, *fabrication.buffers()]) as counter:
+        fabrication.project(x, w, n)
+    entries = n * sum(dims)
+    matrices = [s for s in counter.shapes if torch.Size(s).numel() >= entries and torch.Size(s).numel() % rows]
+    expect(
+        not matrices,
+        f"project of {rows} rows should build no matrix of n*D = {entries} elements",
+        f"one of shape {matrices}",
+    )
+
+
+@rule(tier=3, scope="first")
+def check_no_leak(subject: Subject) -> None:
+    """Repeated forward and backward passes leave no memory behind.
+
+    Append to nothing in `_fuse`, and keep no outputs or graphs in attributes.
+    """
+    op = subject.operator(dtype=torch.float32)
+    x = subject.views(64, dtype=torch.float32, requires_grad=True)
+    alive = []
+    with Allocations([*x, *op.parameters(), *op.buffers()]) as counter:
+        for i in range(9):
+            out = subject.forward(op, x)
+            if out.requires_grad:
+                out.sum().backward()
+            for tensor in (*x, *op.parameters()):
+                tensor.grad = None
+            del out
+            if i % 3 == 2:  # The first passes may fill caches.
+                gc.collect()
+                alive.append(counter.alive())
+    expect(alive[1] == alive[2], "the memory after 6 and after 9 passes should be the same", f"{alive[1:]} bytes")
+
+
+@rule(tier=3, scope="first")
+def check_scaling(subject: Subject) -> None:
+    """Time grows at most linearly with the number of rows and of views, and at most quadratically with the widths.
+
+    Look for loops over rows, and for pairs of views.
+    """
+    op = subject.operator(dtype=torch.float32)
+    few, many = 2048, 16384
+    _grows("rows", many / few, 1, _time(op, subject.views(few, dtype=torch.float32)), op, subject, many)
+    if isinstance(subject, FabricationSubject):
+        return
+    dims = subject.dims
+    for what, factor, power, larger in (
+        ("views", 4, 1, dims * 4),
+        ("widths", 4, 2, tuple(4 * width for width in dims)),
+    ):
+        try:
+            wide = subject.construct(dims=list(larger), dtype=torch.float32).eval()
+        except ValueError:
+            continue
+        base = _time(op, subject.views(few, dtype=torch.float32))
+        found = _time(wide, subject.views(few, dtype=torch.float32, dims=larger))
+        _judge(what, factor, power, base, found)
+
+
+def _grows(what: str, factor: float, power: int, base: float, op: Fusion, subject: Subject, rows: int) -> None:
+    _judge(what, factor, power, base, _time(op, subject.views(rows, dtype=torch.float32)))
+
+
+def _judge(what: str, factor: float, power: int, base: float, found: float) -> None:
+    # Caches and the machine's other work blur small times; three times the order, and 2 ms, are granted.
+    times = factor**power
+    expect(
+        found <= 3 * times * base + 2e-3,
+        f"{factor:g} times the {what} should take about {times:g} times as long, {times * base * 1e3:.2f} ms",
+        f"{found * 1e3:.2f} ms",
+    )
+
+
+def _time(op: Fusion, x: list[Tensor]) -> float:
+    times = []
+    with torch.no_grad():
+        op(x)
+        for _ in range(5):
+            start = perf_counter()
+            op(x)
+            times.append(perf_counter() - start)
+    return statistics.median(times)
+
+
+@rule(tier=3, scope="first")
+def check_thread_safety(subject: Subject) -> None:
+    """Eight threads, half of them with an external `w` of their own, get what serial calls get; parameters stay intact.
+
+    Keep nothing in attributes during a call.
+    """
+    op = subject.operator()
+    if subject.promises(op).stochastic:
+        skip("the operator is stochastic")
+    before = op.flat_w().detach().clone()
+    views = [subject.views(16) for _ in range(8)]
+    weights = [torch.randn_like(before) if i % 2 and before.numel() else None for i in range(8)]
+    calls: list[Callable[[], Tensor]] = [partial(op, x, w=w) for x, w in zip(views, weights, strict=True)]
+    wanted = [call().detach() for call in calls]
+    found: list[Any] = [None] * 8
+    barrier = threading.Barrier(8)
+
+    def work(i: int) -> None:
+        barrier.wait()
+        try:
+            for _ in range(20):
+                found[i] = calls[i]().detach()
+                if not torch.equal(found[i], wanted[i]):
+                    return
+        except Exception as error:
+            found[i] = error
+
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, (one, other) in enumerate(zip(found, wanted, strict=True)):
+        if isinstance(one, Exception):
+            raise Violation("a call in one of eight threads should work", describe(one))
+        equal(f"the output in thread {i}", one, other, exact=True)
+    expect(torch.equal(op.flat_w().detach(), before), "the parameters should be intact afterwards", "other values")
+
+
+@rule(tier=3, scope="first", needs=("interpreter",))
+def check_spawn_safety(subject: Subject) -> None:
+    """Pickled and sent to a fresh process, the operator computes the same there.
+
+    Define the class in an importable module, and rely on nothing that was set up at run time.
+    """
+    op = subject.operator()
+    if subject.promises(op).stochastic:
+        skip("the operator is stochastic")
+    if subject.source.record is not None and subject.source.record.local:
+        skip("needs an installed plugin, and the subject was registered at run time")
+    x = subject.views(5)
+    try:
+        message = base64.b64encode(pickle.dumps((op, x))).decode()
+    except Exception as error:
+        raise Violation("the operator should be picklable", describe(error)) from error
+    answer = probe.ask({"do": "compute", "pickle": message})
+    expect("error" not in answer, "the operator should work in a fresh process", answer.get("error"))
+    found = torch.load(io.BytesIO(base64.b64decode(answer["output"])), weights_only=True)
+    equal("the output of the other process", found, subject.forward(op, x))

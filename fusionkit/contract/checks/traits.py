@@ -1,0 +1,135 @@
+"""What the operator declares beyond the contract."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+
+from fusionkit.contract.rules import TOLERANCE, equal, expect, rule, skip
+from fusionkit.contract.subject import Subject
+from fusionkit.contract.two_way import verify
+
+
+@rule()
+def check_batch_independence(subject: Subject) -> None:
+    """Row i of the output depends on row i of the views alone, if `batch_independent` is declared.
+
+    Reduce over the last dimension only, or do not declare it.
+    """
+    op = subject.operator()
+    if not subject.promises(op).batch_independent:
+        skip("batch_independent is not declared")
+    if subject.promises(op).stochastic:
+        skip("the operator is stochastic")
+    for lead in ((4,), (2, 2)):
+        x = subject.views(*lead)
+        kept = (1,) if len(lead) == 1 else (1, 0)
+        other = [torch.randn_like(view) for view in x]
+        for moved, view in zip(other, x, strict=True):
+            moved[kept] = view[kept]
+        equal("a row, when the other rows change,", subject.forward(op, other)[kept], subject.forward(op, x)[kept])
+
+
+@rule(kinds=("fusion",), scope="none")
+def check_permutation(subject: Subject) -> None:
+    """Exchanging views of equal width changes nothing, if and only if `permutation_invariant` is declared.
+
+    Declare what holds; weights per view, or an order of the views in the output, make it false.
+    """
+    verify(subject, "permutation_invariant", _invariant, "an exchange of views should change the output")
+
+
+def _invariant(subject: Subject) -> bool | None:
+    op = subject.operator()
+    if op.traits.stochastic:
+        return None
+    x = subject.views(6)
+    pairs = [(i, j) for i, j in combinations(range(len(x)), 2) if subject.dims[i] == subject.dims[j]]
+    if not pairs:
+        return None
+    base = subject.forward(op, x)
+    for i, j in pairs:
+        swapped = list(x)
+        swapped[i], swapped[j] = x[j], x[i]
+        if not torch.allclose(subject.forward(op, swapped), base, rtol=1e-9, atol=1e-10):
+            return False
+    return True
+
+
+@rule(scope="none")
+def check_stochastic(subject: Subject) -> None:
+    """Two calls in training mode differ if and only if `stochastic` is declared.
+
+    Declare it, or draw nothing in `_fuse`.
+    """
+    verify(subject, "stochastic", _differs_in_training, "two calls in training mode should agree")
+
+
+def _differs_in_training(subject: Subject) -> bool:
+    op = subject.operator().train()
+    x = subject.views(32)
+    return not torch.equal(subject.forward(op, x), subject.forward(op, x))
+
+
+@rule(scope="none")
+def check_train_eval(subject: Subject) -> None:
+    """Training and evaluation mode compute different things if and only if `train_eval_differ` is declared.
+
+    Declare it, or look at `self.training` nowhere.
+    """
+    verify(subject, "train_eval_differ", _mode_matters, "training and evaluation mode should agree")
+
+
+def _mode_matters(subject: Subject) -> bool:
+    op = subject.operator()
+    x = subject.views(32)
+    state = torch.get_rng_state()
+    trained = subject.forward(op.train(), x)
+    torch.set_rng_state(state)
+    return not torch.allclose(trained, subject.forward(op.eval(), x), rtol=1e-9, atol=1e-10)
+
+
+@rule(tier=2)
+def check_linear(subject: Subject) -> None:
+    """The output is linear in the views, if `linear` is declared.
+
+    A bias, a normalization or a nonlinearity makes it false; then do not declare it.
+    """
+    op = subject.operator()
+    if not subject.promises(op).linear:
+        skip("linear is not declared")
+    x, y = subject.views(4), subject.views(4)
+    mixed = [2.5 * a - 1.5 * b for a, b in zip(x, y, strict=True)]
+    wanted = 2.5 * subject.forward(op, x) - 1.5 * subject.forward(op, y)
+    equal("the output of 2.5 x - 1.5 y", subject.forward(op, mixed), wanted)
+    zero = subject.forward(op, [torch.zeros_like(view) for view in x])
+    expect(not zero.any(), "the output of zeros should be zero", f"values up to {float(zero.abs().max()):.3g}")
+
+
+@rule(tier=2, kinds=("fusion",))
+def check_algebraic(subject: Subject) -> None:
+    """`idempotent`, `convex` and `monotone` hold where they are declared.
+
+    Declare only what the formula implies for all views.
+    """
+    op = subject.operator()
+    traits = op.traits
+    if not (traits.idempotent or traits.convex or traits.monotone):
+        skip("neither idempotent, convex nor monotone is declared")
+    slack = TOLERANCE[torch.float64][1]
+    x = subject.views(16)
+    out = subject.forward(op, x)
+    if traits.idempotent and len(set(subject.dims)) == 1:
+        equal("the output of k copies of one view", subject.forward(op, [x[0]] * len(x)), x[0])
+    if traits.convex and set(subject.dims) == {out.shape[-1]}:
+        stacked = torch.stack(x)
+        outside = (out < stacked.amin(0) - slack) | (out > stacked.amax(0) + slack)
+        expect(
+            not outside.any(), "every output should lie between the views' entries", f"{int(outside.sum())} that do not"
+        )
+    if traits.monotone:
+        for i in range(len(x)):
+            raised = [*x[:i], x[i] + torch.rand_like(x[i]), *x[i + 1 :]]
+            fell = subject.forward(op, raised) < out - slack
+            expect(not fell.any(), f"raising view {i} should lower no output", f"{int(fell.sum())} outputs that fell")

@@ -1,0 +1,43 @@
+"""Traits that are verified both ways: what is declared has to hold, and what always holds has to be declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fusionkit.contract.rules import Violation, skip
+from fusionkit.contract.subject import Subject
+
+__all__ = ["example_cases", "verify"]
+
+#: Traits that say what may happen: declared, they have to be seen on one example; the others have to hold on every one.
+MAY = ("stochastic", "train_eval_differ", "aliases_input")
+
+
+def example_cases(subject: Subject) -> list[Subject]:
+    """Return the subject at the cases of its examples."""
+    return [subject.at(case) for case in subject.cases() if case.origin in ("example", "instance")]
+
+
+def verify(subject: Subject, trait: str, holds: Callable[[Subject], bool | None], should: str) -> None:
+    """Compare a trait with what is seen on the examples, with randomized parameters.
+
+    Args:
+        subject: the subject.
+        trait: the name of the trait.
+        holds: tells whether the property is seen at a case; None where the case cannot show it.
+        should: what an operator without the trait should do.
+    """
+    declared = bool(getattr(subject.traits, trait))
+    seen = {str(case.case): holds(case) for case in example_cases(subject)}
+    shown = {case: value for case, value in seen.items() if value is not None}
+    if not shown:
+        skip(f"no example can show {trait}")
+    if declared and trait in MAY:
+        if not any(shown.values()):
+            raise Violation(f"{trait} is declared, and an example should show it", f"none among {list(shown)}")
+    elif declared:
+        wrong = [case for case, value in shown.items() if not value]
+        if wrong:
+            raise Violation(f"{trait} is declared and should hold", f"that it does not for {wrong[0]}")
+    elif all(seen.values()):
+        raise Violation(f"{should}, or {trait} should be declared", f"the property on every example, {list(seen)}")
