@@ -27,7 +27,7 @@ from fusionkit.config.explain import explain
 from fusionkit.config.hydra_node import check_hydra, check_search_path
 from fusionkit.config.paths import conf_dir, plugin_folders
 from fusionkit.config.safe import check_tree
-from fusionkit.errors import ConfigError, RegistryError
+from fusionkit.errors import ConfigError
 
 #: The default name of a job's directory, and the one where the jobs differ in their device.
 RUN_NAME = "${fusionkit.run_name:}"
@@ -177,7 +177,7 @@ def _hydra_config(cfg: DictConfig) -> Iterator[None]:
     """Let ``${hydra:...}`` refer to ``cfg``, as it will once the job runs."""
     from hydra.core.hydra_config import HydraConfig
 
-    instance = HydraConfig.instance()
+    instance: Any = HydraConfig.instance()
     before = instance.cfg
     instance.cfg = cfg  # Its set_config would make cfg.hydra read-only.
     try:
@@ -296,7 +296,5 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     cfg = loader.load_configuration(
         config_name="config", overrides=list(overrides), run_mode=RunMode.RUN, from_shell=False
     )
-    try:
+    with _hydra_config(cfg):
         return plain_config(cfg)
-    except RegistryError as error:
-        raise ConfigError(str(error)) from error

@@ -34,7 +34,7 @@ def test_the_order_of_keys_the_device_and_the_hydra_node_do_not_matter() -> None
     assert config_hash({**cfg, "device": "cuda", "fusion": {**cfg["fusion"], "device": "cuda"}}) == name
     assert config_hash({**cfg, "hydra": {"run": {"dir": "x"}}}) == name
     assert config_hash(json.loads(json.dumps(cfg))) == name
-    assert config_hash(OmegaConf.create(cfg)) == name  # type: ignore[arg-type]
+    assert config_hash(OmegaConf.create(cfg)) == name
 
 
 @pytest.mark.parametrize(
