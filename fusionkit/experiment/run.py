@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fusionkit.contract import passive
 from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
 from fusionkit.experiment import results
 from fusionkit.experiment.data import Dataset, load_data, split
@@ -52,6 +53,8 @@ def run_job(cfg: dict[str, Any], run_dir: Path, *, quiet: bool = False) -> dict[
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         model = build_model(cfg, data, settings.input_dropout)
+    # The operator may be a stranger's: one that does not keep its contract is refused at its first call.
+    passive.attach(model.fusion)
     model.scaler.fit([view[rows] for view in data.views.values()])
     history = train(
         model.network,
@@ -198,6 +201,7 @@ def _summary(result: Mapping[str, Any], run_dir: Path) -> None:
             ("accuracy", f"{result['metrics']['accuracy']:.4f} on {result['data']['test_rows']} test rows"),
             ("l", f"{result['l']} learnable parameters of the fusion, n = {result['n']}"),
             ("parameters", f"{result['parameters']} of the whole model"),
+            ("contract", "n, l, shape, dtype and device verified at the first call; more by fusionkit check"),
             ("seconds", f"{result['seconds']:.1f}"),
             ("files", _shown(run_dir)),
             *(("", name) for name in (results.RESULT, results.MODEL, results.CURVE)),

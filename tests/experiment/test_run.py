@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,7 @@ from fusionkit import registry
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results, run
 from fusionkit.experiment.run import run_job
+from fusionkit.fusion import Fusion
 
 Config = Callable[..., dict[str, Any]]
 
@@ -231,6 +232,31 @@ def test_a_run_that_cannot_be_leaves_nothing(
 ) -> None:
     with pytest.raises(kind, match=f"^{re.escape(sentence)}"):
         run_job(config(**changes), tmp_path / "run", quiet=True)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+class Broken(Fusion):
+    """``A_1 ⊔ ... ⊔ A_k`` that says it learns one parameter."""
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        return sum(self.resolve_dims(dims))
+
+    def calculate_l(self) -> int:
+        return 1
+
+    def _fuse(self, x: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.cat(tuple(x), -1)
+
+
+def test_an_operator_that_breaks_its_contract_is_refused_at_its_first_call(tmp_path: Path, config: Config) -> None:
+    plugin = SimpleNamespace(__name__="broken")
+    plugin.fusionkit_fusions = fusionkit.hookimpl(lambda: {"broken": Broken})
+    plugin.fusionkit_fusions.__name__ = "fusionkit_fusions"
+    cfg = config(fusion__name="broken")
+    cfg["fusion"] = {key: cfg["fusion"][key] for key in ("_target_", "_recursive_", "_convert_", "name", "dims")}
+    sentence = r"^broken should have calculate_l\(\) = 0, the elements of its own parameters; found 1\.$"
+    with registry.isolated(plugin), pytest.raises(FusionError, match=sentence):
+        run_job(cfg, tmp_path / "run", quiet=True)
     assert list((tmp_path / "run").iterdir()) == []
 
 
