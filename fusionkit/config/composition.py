@@ -170,6 +170,8 @@ class CheckingLoader(ConfigLoaderImpl):
             from fusionkit.config.schema import validate
 
             validate(plain, deep=self.level != "keys", complete=self.level == "all")
+            if hydra is not None and hydra.get("mode") == "MULTIRUN":
+                _check_reach(plain, hydra)
 
 
 @contextmanager
@@ -184,6 +186,23 @@ def _hydra_config(cfg: DictConfig) -> Iterator[None]:
         yield
     finally:
         instance.cfg = before
+
+
+def _check_reach(plain: dict[str, Any], hydra: dict[str, Any]) -> None:
+    """Refuse a job of a parallel sweep that needs an operator which was registered in this process only."""
+    from fusionkit.config.hashing import operators
+    from fusionkit.config.nodes import status
+
+    launcher = (hydra.get("launcher") or {}).get("_target_", "")
+    if str(launcher).endswith(".BasicLauncher"):
+        return
+    for kind, name in operators(plain):
+        record = status(kind, name)
+        if record is not None and record.local:
+            raise ConfigError(
+                f"A sweep by {launcher} should use operators of installed distributions, because its workers know no "
+                f"others; found the {kind} {name!r}, which was registered in this process."
+            )
 
 
 def _sweeps_device(master_config: DictConfig) -> bool:

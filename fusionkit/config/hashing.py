@@ -11,7 +11,7 @@ from typing import Any
 
 from fusionkit.config.nodes import Kind, status
 
-__all__ = ["config_hash", "file_digest"]
+__all__ = ["config_hash", "file_digest", "operators"]
 
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
@@ -26,14 +26,7 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     data = plain.get("data")
     digest = file_digest(data.get("path")) if isinstance(data, Mapping) else None
     if isinstance(data, Mapping) and digest is not None:
-        # The widths follow from the file, whether or not they are filled in already.
-        plain.pop("dims", None)
-        plain["data"] = {
-            **{name: value for name, value in data.items() if name not in ("path", "dims")},
-            "digest": digest,
-        }
-        if isinstance(plain.get("fusion"), Mapping):
-            plain["fusion"] = {name: value for name, value in plain["fusion"].items() if name != "dims"}
+        plain["data"] = {**{name: value for name, value in data.items() if name != "path"}, "digest": digest}
     content = {"config": plain, "versions": sorted(_versions(plain))}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -59,14 +52,15 @@ def _digest(path: str, size: int, modified: int) -> str:
 def _versions(cfg: Mapping[str, Any]) -> set[str]:
     """Return ``distribution==version`` of every operator that the configuration names."""
     found = set()
-    for kind, name in _operators(cfg):
+    for kind, name in operators(cfg):
         record = status(kind, name)
         if record is not None:
             found.add(f"{record.distribution}=={record.version}")
     return found
 
 
-def _operators(cfg: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
+def operators(cfg: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
+    """Yield kind and name of every operator that a configuration names."""
     kinds: tuple[Kind, ...] = ("fusion", "fabrication")
     for kind in kinds:
         node = cfg.get(kind)

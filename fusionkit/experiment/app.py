@@ -286,10 +286,14 @@ def _multirun(hydra: Any, name: str, overrides: list[str]) -> int:
 
     lines = [*overrides, "hydra.mode=MULTIRUN"]
     master = hydra.compose_config(config_name=name, overrides=lines, run_mode=RunMode.MULTIRUN)
+    if "max_failure_rate" in master.hydra.sweeper and not any("max_failure_rate" in line for line in lines):
+        # Optuna would stop at the first trial without a value; here that is a recorded job like any other.
+        lines.append("hydra.sweeper.max_failure_rate=1.0")
     sweep_dir = Path(str(master.hydra.sweep.dir)).absolute()
     before = sweep_dir.is_dir(), (sweep_dir / "multirun.yaml").is_file()
     outcomes = sweep_dir / OUTCOMES / uuid.uuid4().hex[:12]
     job = Job(sweep=str(outcomes))
+    stopped: str | None = None
     try:
         hydra.multirun(config_name=name, task_function=job, overrides=lines)
     except ConfigError:
@@ -298,18 +302,20 @@ def _multirun(hydra: Any, name: str, overrides: list[str]) -> int:
     except (FusionError, RegistryError, OSError):
         raise
     except Exception as error:
-        # A worker that was killed, a cluster that is not there: the launcher's error, not a job's.
-        raise FusionError(f"The launcher should bring every job to its end; found {_sentence(error)}") from error
+        # A worker that was killed, a cluster that is not there, a study without a single value: no job's error.
+        stopped = _sentence(error)
+        cause = error
     finally:
         ended = _collect(outcomes)
     failed = [outcome for outcome in ended if outcome.status != "completed"]
-    if not failed:
-        return 0
-    print(f"error: {len(failed)} of {len(ended)} jobs failed:", file=sys.stderr)
+    if failed:
+        print(f"error: {len(failed)} of {len(ended)} jobs failed:", file=sys.stderr)
     for outcome in failed:
         what = " ".join(outcome.overrides) or outcome.directory
         print(f"  {what}: {outcome.error or 'it did not end'}", file=sys.stderr)
-    return 1
+    if stopped is not None:
+        raise FusionError(f"The sweep should come to its end; found {stopped}") from cause
+    return 1 if failed else 0
 
 
 def _collect(folder: Path) -> list[Outcome]:

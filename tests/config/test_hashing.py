@@ -74,16 +74,11 @@ def test_a_data_file_counts_by_its_content(tmp_path: Path) -> None:
     assert named("missing") != named("other")
 
 
-def test_widths_filled_in_from_the_file_do_not_matter(tmp_path: Path) -> None:
+def test_widths_matter_even_if_the_file_decides_them(tmp_path: Path) -> None:
+    """A run with widths that contradict the file is another run: it fails."""
     (tmp_path / "a.npz").write_bytes(b"1")
-    cfg = compose(["data=npz", f"data.path={tmp_path / 'a.npz'}"])
-    filled = {
-        **cfg,
-        "dims": [3, 4],
-        "data": {**cfg["data"], "dims": [3, 4]},
-        "fusion": {**cfg["fusion"], "dims": [3, 4]},
-    }
-    assert config_hash(filled) == config_hash(cfg)
+    line = ["data=npz", f"data.path={tmp_path / 'a.npz'}"]
+    assert config_hash(compose([*line, "dims=[3,4]"])) != config_hash(compose(line))
 
 
 def test_the_version_of_an_operators_distribution_matters(monkeypatch: pytest.MonkeyPatch) -> None:
