@@ -136,8 +136,8 @@ class Examiner:
     def option(self, group: str, option: str, distribution: str, source: str) -> Finding:
         """Check one option of a group."""
         try:
-            if group == "experiment":
-                for overrides in self._jobs([f"+experiment={option}"]):
+            if group.partition("/")[0] == "experiment":
+                for overrides in self._jobs([f"+{group}={option}"]):
                     self._compose(overrides)
             elif not self._put(group, option):
                 self._compose([f"{group}={option}"])

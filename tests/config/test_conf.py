@@ -1,0 +1,64 @@
+"""The folder conf/: every built-in has a file with every option, and every option a comment."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped, unused-ignore]
+
+from fusionkit import registry
+from fusionkit.config import conf_dir
+from fusionkit.config.nodes import options_of
+
+BUILTIN = [record for record in registry.records() if record.distribution == "fusionkit"]
+FILES = sorted(file.relative_to(conf_dir()).as_posix() for file in conf_dir().rglob("*.yaml"))
+STEERING = {"_target_", "_recursive_", "_convert_", "name"}
+
+
+@pytest.mark.parametrize("record", BUILTIN, ids=lambda record: f"{record.kind}-{record.name}")
+def test_every_built_in_has_a_file_with_all_its_options(record: registry.Record) -> None:
+    file = conf_dir() / record.kind / f"{record.name}.yaml"
+    assert file.is_file(), f"write conf/{record.kind}/{record.name}.yaml; `fusionkit conf show` prints a first version"
+    found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    options = {parameter.name for parameter in options_of(registry.load(record.kind, record.name))}
+    shared = {"n", "dims", "device", "preprocess", "postprocess"} if record.kind == "fusion" else set()
+    assert set(found) - STEERING == options | shared
+    assert found["name"] == record.name
+    if record.kind == "fusion":
+        assert (found["_target_"], found["_recursive_"], found["_convert_"]) == ("fusionkit.create", False, "all")
+        takes_fabrication = "parameter_fabrication" in options
+        assert (found.get("parameter_fabrication") == "${fabrication}") is takes_fabrication
+    else:
+        assert "_target_" not in found
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith(("config", "experiment"))])
+def test_every_option_has_a_comment(name: str) -> None:
+    lines = (conf_dir() / name).read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    for before, line in zip(lines, lines[1:], strict=False):
+        option = re.match(r" *(\w+):", line)
+        if option and option[1] not in STEERING:
+            assert before.strip().startswith("#"), f"{name}: {line}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_lines_are_short_and_files_end_with_one_newline(name: str) -> None:
+    text = (conf_dir() / name).read_text(encoding="utf-8")
+    assert all(len(line) <= 120 for line in text.splitlines())
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+
+
+def test_the_groups_of_the_design_are_there() -> None:
+    assert {Path(name).parent.as_posix() for name in FILES} >= {
+        "data",
+        "experiment",
+        "fabrication",
+        "fusion",
+        "fusion/preprocess",
+        "model",
+        "train",
+    }
