@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_every_built_in_has_a_file_with_all_its_options(record: registry.Record)
 def test_every_option_has_a_comment(name: str) -> None:
     lines = (conf_dir() / name).read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in itertools.pairwise(lines):
         option = re.match(r" *(\w+):", line)
         if option and option[1] not in STEERING:
             assert before.strip().startswith("#"), f"{name}: {line}"
