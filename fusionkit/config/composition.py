@@ -17,6 +17,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
@@ -29,6 +30,8 @@ from fusionkit.config.paths import conf_dir, plugin_folders
 from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError
 
+#: Larger configs are taken for an attack on the memory.
+MAX_BYTES, MAX_VALUES = 1_000_000, 100_000
 #: The default name of a job's directory, and the one where the jobs differ in their device.
 RUN_NAME = "${fusionkit.run_name:}"
 RUN_NAME_AND_DEVICE = "${fusionkit.run_name:device}"
@@ -47,6 +50,14 @@ class CompositionError(ConfigError, ConfigCompositionException):
 class CheckingRepository(ConfigRepository):
     """Reads configs and refuses what may not be resolved, before anything of a config is resolved."""
 
+    def load_config(self, config_path: str) -> Any:
+        """Read one config; refuse a file that aliases would blow up."""
+        found = self._find_object_source(config_path, ObjectType.CONFIG)
+        if found is not None and found.scheme() == "file":
+            file = Path(found.path, config_path if config_path.endswith(".yaml") else f"{config_path}.yaml")
+            refuse_large(file, config_path)
+        return super().load_config(config_path)
+
     def _extract_defaults_list(self, config_path: str, cfg: Any) -> ListConfig:
         tree = interpolations.raw(cfg)
         try:
@@ -62,12 +73,37 @@ class CheckingRepository(ConfigRepository):
         return super()._extract_defaults_list(config_path, cfg)
 
     def _package(self, config_path: str) -> str:
-        from hydra.core.object_type import ObjectType
-
         group = config_path.rpartition("/")[0].strip("/").replace("/", ".")
         found = self._find_object_source(config_path, ObjectType.CONFIG)
         header = found.load_config(config_path).header["package"] if found is not None else None
         return group if header in (None, "_group_") else "" if header == "_global_" else str(header)
+
+
+def refuse_large(file: Path, name: str) -> None:
+    """Refuse a file that OmegaConf, which copies what an alias stands for, would turn into more than 100 000 values.
+
+    Raises:
+        ConfigError: it would.
+    """
+    import yaml  # type: ignore[import-untyped, unused-ignore]
+
+    text = file.read_bytes()
+    if len(text) > MAX_BYTES:
+        raise ConfigError(f"{name} should be at most {MAX_BYTES} bytes long; found {len(text)}.")
+    if b"*" not in text or b"&" not in text:
+        return
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 1  # What contains itself is refused by OmegaConf.
+            children = node.value if isinstance(node.value, list) else []
+            flat = [one for child in children for one in (child if isinstance(child, tuple) else (child,))]
+            sizes[id(node)] = 1 + sum(map(size, flat))
+        return sizes[id(node)]
+
+    if size(yaml.compose(text, Loader=yaml.SafeLoader)) > MAX_VALUES:
+        raise ConfigError(f"{name} should stand for at most {MAX_VALUES} values; found aliases that multiply to more.")
 
 
 class CheckingLoader(ConfigLoaderImpl):

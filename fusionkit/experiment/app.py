@@ -243,7 +243,10 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     try:
         with _whitelist():
             if args.help:
-                hydra.app_help(config_name=name, args_parser=parser, args=args)
+                try:
+                    hydra.app_help(config_name=name, args_parser=parser, args=args)
+                except (KeyError, ValueError) as error:
+                    raise ConfigError(f"hydra.help.template should use Hydra's placeholders; found {error}.") from error
             elif args.hydra_help:
                 hydra.hydra_help(config_name=name, args_parser=parser, args=args)
             elif args.cfg:

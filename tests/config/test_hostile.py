@@ -643,6 +643,27 @@ def test_yaml_tags_are_refused(folder: Callable[[dict[str, str]], Path]) -> None
     refused(["--config-dir", str(untrusted), "data=name"], "data/name", "python/name:tripwire.fire")
 
 
+def test_aliases_that_multiply_are_refused(folder: Callable[[dict[str, str]], Path]) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    untrusted = folder(
+        {
+            "data/evil.yaml": "\n".join(lines),
+            "data/long.yaml": "name: " + "x" * 2_000_000,
+            "data/few.yaml": "name: npz\npath: &p x.npz\ndims: null\ntest_size: 0.2\nother: *p\n",
+        }
+    )
+    argv = ["--config-dir", str(untrusted)]
+    refused([*argv, "data=evil"], "data/evil", "found aliases that multiply to more")
+    refused([*argv, "data=long"], "data/long", "found 2000006")
+    refused([*argv, "data=few"], "data.other", "There is no key")
+
+
+def test_a_help_text_with_foreign_placeholders_is_refused(folder: Callable[[dict[str, str]], Path]) -> None:
+    untrusted = folder(experiment("hydra: {help: {template: $NOTHING}}\n"))
+    refused(["--config-dir", str(untrusted), *EVIL, "--help"], "hydra.help.template", "NOTHING")
+
+
 def test_a_pickle_is_not_rerun(tmp_path: Path) -> None:
     import pickle
 

@@ -75,7 +75,7 @@ def test_what_only_this_process_knows_is_refused(
 
     module = types.ModuleType("my_local_plugin")
     module.fusionkit_fusions = fusionkit.hookimpl(lambda: {"gram": Gram})  # type: ignore[attr-defined]
-    module.fusionkit_fusions.__name__ = "fusionkit_fusions"  # type: ignore[attr-defined]
+    module.fusionkit_fusions.__name__ = "fusionkit_fusions"
     monkeypatch.setattr(hydra_node, "_plugin_classes", lambda role: {"hydra_plugins.x.X", *BASIC})
     folder = tmp_path / "mine" / "hydra" / "launcher"
     folder.mkdir(parents=True)
