@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from fusionkit import registry
-from fusionkit.config import conf_dir
+from fusionkit.config import build, compose, conf_dir
 from fusionkit.config.nodes import options_of
 
 BUILTIN = [record for record in registry.records() if record.distribution == "fusionkit"]
@@ -63,3 +64,26 @@ def test_the_groups_of_the_design_are_there() -> None:
         "model",
         "train",
     }
+
+
+FIXED = sorted(file.stem for file in (conf_dir() / "experiment" / "fixed_l").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_the_fixed_l_is_as_the_file_says(name: str) -> None:
+    cfg = compose(["+experiment=fabrications", f"+experiment/fixed_l={name}"])
+    operator: Any = build(cfg["fusion"], "fusion")
+    text = (conf_dir() / "experiment" / "fixed_l" / f"{name}.yaml").read_text(encoding="utf-8")
+    stated = re.search(r"l = (\d+)", text)
+    assert stated is not None
+    assert operator.calculate_l() == int(stated[1])
+    assert cfg["fabrication"]["name"] == name
+    assert abs(int(stated[1]) - 1426) <= 0.06 * 1426 or ("least" in text or "whatever" in text)
+
+
+def test_the_sweeps_and_the_debug_run_are_there() -> None:
+    assert {"default", "debug", "operators", "fabrications"} <= {
+        file.stem for file in (conf_dir() / "experiment").glob("*.yaml")
+    }
+    assert compose(["+experiment=default"]) == compose([])
+    assert compose(["+experiment=operators"])["model"]["encoder"] == "linear"
