@@ -36,6 +36,6 @@ class OptionError(ConfigError, TypeError):
 
 
 def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> str:
-    """Return `` Did you mean 'a' or 'b'?`` (with a leading blank) for the known names nearest to ``name``, or ``""``."""
+    """Return a hint at the known names nearest to ``name``, with a leading blank, or nothing."""
     matches = get_close_matches(name, list(known), n=limit, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import BoolTensor, Tensor, nn
 
+from fusionkit import choice
 from fusionkit.construct import ConstructMeta, writable
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.fusion import Traits, check_dims, check_size, in_place_ok, registered_key
+from fusionkit.fusion import Traits, autocasting, check_dims, check_size, in_place_ok, registered_key
 
 __all__ = ["CallableFabrication", "Fabrication", "as_fabrication", "cropped", "gaussians", "linear", "padded"]
 
@@ -36,6 +37,8 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
     traits: ClassVar[Traits] = Traits()
     #: W(c * w) = c**degree * W(w); the number of trainable factors of the product.  ``init_`` relies on it.
     degree: int = 1
+    #: Whether ``_project`` is taken at every size; else ``fusionkit.choice`` weighs it against building W.
+    never_builds_W: ClassVar[bool] = False
     #: dtypes of frozen parts that are not floating point.
     frozen_dtypes: ClassVar[dict[str, torch.dtype]] = {}
 
@@ -44,6 +47,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         self._key: str | None = None
         self._arguments: dict[str, Any] = {}
         self._prepared: tuple[int, tuple[int, ...]] | None = None
+        self._plan: choice.Plan | None = None
 
     # ------------------------------------------------------------------ what a subclass writes
 
@@ -101,8 +105,11 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
 
     def project(self, x: Sequence[Tensor], w: Tensor, n: int) -> Tensor:
         """Return concat(x) @ materialize(w, n, D).T, x: views (..., n_i) -> (..., n), by the cheaper way."""
-        D = sum(view.shape[-1] for view in x)
-        return self._project(x, self.split(w, n, D), n)
+        dims = tuple(view.shape[-1] for view in x)
+        blocks = self.split(w, n, sum(dims))
+        if self._prepared == (n, dims):
+            return self.multiply(x, blocks, n)
+        return self._multiply(x, blocks, n, None if torch.compiler.is_compiling() else self._planned(n, dims))
 
     def init_(self, w: Tensor, n: int, D: int, generator: torch.Generator | None = None) -> None:
         """Fill ``w`` (l,) or (1, l) in place with Gaussian blocks, scaled so that W has mean square 1/D."""
@@ -126,6 +133,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
             kind = self.frozen_dtypes.get(name, dtype)
             self.register_buffer(name, torch.empty(shape, device=device, dtype=kind))
         self.reset_frozen()
+        self._plan = self._planned(n, widths)
 
     def reset_frozen(self) -> None:
         """Refill the frozen buffers from the seed."""
@@ -168,6 +176,20 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
             raise FusionError(f"w should have shape ({l},) or (1, {l}); found {tuple(w.shape)}.")
         pieces = w.reshape(-1).split(sizes) if sizes else ()
         return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+
+    def multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        """Return concat(x) @ W.T of the size prepared for, by the cheaper way, x: views (..., n_i) -> (..., n)."""
+        return self._multiply(x, blocks, n, self._plan)
+
+    def _multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int, plan: choice.Plan | None) -> Tensor:
+        if plan is None or plan.structured(x[0]):
+            return self._project(x, blocks, n)
+        W = self._materialize(blocks, n, sum(plan.dims))
+        return linear(x, W if blocks else W.to(x[0]))
+
+    def _planned(self, n: int, dims: tuple[int, ...]) -> choice.Plan | None:
+        own = type(self)._project is not Fabrication._project and not self.never_builds_W
+        return choice.plan(type(self), self._arguments, n, dims) if own else None
 
     def frozen(self, n: int, D: int, like: Tensor) -> dict[str, Tensor]:
         """Return the frozen parts in the dtype of ``like``: the buffers if prepared for this size, else drawn anew."""
@@ -295,20 +317,20 @@ def linear(x: Sequence[Tensor], W: Tensor) -> Tensor:
     Eager mode multiplies a small concatenation at once and accumulates large views in place; while compiling the path
     depends on the widths alone, since a choice by batch size would break an export with a dynamic batch.
     """
-    if len(x) == 1:
-        return F.linear(x[0], W)
     first = x[0]
+    if len(x) == 1:
+        return F.linear(first, W)
     n, D = W.shape
-    widths = [view.shape[-1] for view in x]
-    rows = first.numel() // widths[0]
+    rows = first.numel() // first.shape[-1]
     traced = torch.compiler.is_compiling() or not isinstance(rows, int)
     if not traced and rows * D <= CONCATENATE_ELEMENTS:
         return F.linear(torch.cat(tuple(x), -1), W)
-    half = W.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(first.device.type)
+    widths = [view.shape[-1] for view in x]
+    half = W.dtype in (torch.bfloat16, torch.float16) or autocasting(first.device)
     groups = _groups(widths, n, HALF_PARTIAL_SUMS if half else None)
     pieces = W.t().split([sum(widths[a:b]) for a, b in groups])
     joined = (_rows(x[a:b]) for a, b in groups)
-    in_place = not traced and not torch.is_autocast_enabled(first.device.type) and in_place_ok((W, *x))
+    in_place = not traced and not autocasting(first.device) and in_place_ok((W, *x))
     out = torch.mm(next(joined), pieces[0])
     for rows_of_view, piece in zip(joined, pieces[1:], strict=True):
         out = out.addmm_(rows_of_view, piece) if in_place else torch.addmm(out, rows_of_view, piece)

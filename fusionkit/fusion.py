@@ -17,7 +17,17 @@ from fusionkit.construct import ConstructMeta, writable
 from fusionkit.errors import DimsError, FusionError, nearest
 from fusionkit.processing import Processing
 
-__all__ = ["Fusion", "Traits", "check_device", "check_dims", "check_dtype", "check_number", "check_size", "in_place_ok"]
+__all__ = [
+    "Fusion",
+    "Traits",
+    "autocasting",
+    "check_device",
+    "check_dims",
+    "check_dtype",
+    "check_number",
+    "check_size",
+    "in_place_ok",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +143,19 @@ def in_place_ok(tensors: Iterable[Tensor]) -> bool:
     """Tell whether results may be accumulated in place.
 
     Not while compiling or exporting, inside functorch transforms (a batched operand cannot be added in place to an
-    unbatched result), or on tensor subclasses.
+    unbatched result), in batched gradients, which still use an older kind of batched tensor, or on tensor subclasses.
     """
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+    functorch = torch._C._functorch
+    if torch.compiler.is_compiling() or functorch.peek_interpreter_stack() is not None:
         return False
-    return all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
+    return all(
+        type(tensor) in (Tensor, nn.Parameter) and not functorch.is_legacy_batchedtensor(tensor) for tensor in tensors
+    )
+
+
+def autocasting(device: torch.device) -> bool:
+    """Tell whether autocast is on for ``device``; torch refuses the question for devices that have none, as meta."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 class Fusion(nn.Module, metaclass=ConstructMeta):
@@ -423,7 +441,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
             raise FusionError(
                 f"The views should be on {parameter.device}, as the parameters of {self.name} are; found {view.device}."
             )
-        if parameter.dtype != view.dtype and not torch.is_autocast_enabled(view.device.type):
+        if parameter.dtype != view.dtype and not autocasting(view.device):
             raise FusionError(
                 f"The views should be of dtype {parameter.dtype}, as the parameters of {self.name} are; "
                 f"found {view.dtype}."
@@ -443,7 +461,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
             raise FusionError(f"w should have shape ({size},) or (1, {size}); found {tuple(w.shape)}.")
         if w.device != view.device:
             raise FusionError(f"w should be on {view.device}, as the views are; found {w.device}.")
-        if w.dtype != view.dtype and not torch.is_autocast_enabled(view.device.type):
+        if w.dtype != view.dtype and not autocasting(view.device):
             raise FusionError(f"w should be of dtype {view.dtype}, as the views are; found {w.dtype}.")
         self._check_replaceable()
         if not size:
@@ -530,7 +548,7 @@ def _common_dtype(x: Sequence[Tensor]) -> list[Tensor]:
     for i, view in enumerate(x):
         if not view.dtype.is_floating_point:
             raise FusionError(f"View {i} should be floating point; found {view.dtype}.")
-    if torch.is_autocast_enabled(x[0].device.type):
+    if autocasting(x[0].device):
         dtype = functools.reduce(torch.promote_types, (view.dtype for view in x))
         return [view.to(dtype) for view in x]
     for i, view in enumerate(x):

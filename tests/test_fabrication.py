@@ -79,6 +79,12 @@ def test_linear_derivatives() -> None:
 
 
 @pytest.mark.usefixtures("path")
+def test_linear_on_meta() -> None:
+    x = [torch.empty(5, width, device="meta") for width in (3, 1, 7)]
+    assert linear(x, torch.empty(2, 11, device="meta")).shape == (5, 2)
+
+
+@pytest.mark.usefixtures("path")
 def test_linear_under_transforms() -> None:
     dims = (3, 1, 7)
     x = [torch.randn(4, width) for width in dims]

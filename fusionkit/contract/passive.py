@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fusionkit.errors import FusionError
-from fusionkit.fusion import Fusion
+from fusionkit.fusion import Fusion, autocasting
 
 __all__ = ["PassiveCheck", "attach"]
 
@@ -50,7 +50,7 @@ class PassiveCheck:
         wanted = torch.device(device) if device is not None else view.device
         if out.device.type != wanted.type or wanted.index not in (None, out.device.index):
             raise _broken(op, f"return a tensor on {wanted}", str(out.device))
-        if out.dtype != view.dtype and not torch.is_autocast_enabled(out.device.type):
+        if out.dtype != view.dtype and not autocasting(out.device):
             raise _broken(op, f"return dtype {view.dtype}, as the views have", str(out.dtype))
         own = sum(parameter.numel() for _, parameter in op._own_parameters())
         l = op.calculate_l()

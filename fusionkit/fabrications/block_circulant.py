@@ -58,7 +58,7 @@ class BlockCirculant(Fabrication):
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         c = blocks["c"]
         p, q, b = c.shape
-        grid = diagonals(torch.cat([c[..., 1:], c], -1), b)
+        grid = diagonals(torch.cat([c[..., 1:], c], -1), b, b)
         return grid.transpose(1, 2).reshape(p * b, q * b)[:n, :D]
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
@@ -100,15 +100,14 @@ class BlockCirculant(Fabrication):
 
 def to_frequencies(signal: Tensor) -> Tensor:
     """Return the real and imaginary parts of the real FFT, (..., b) -> (..., b // 2 + 1, 2)."""
-    if torch.compiler.is_compiling():
-        # As a product with a matrix: compilers leave complex numbers to eager kernels.
+    if _as_matrix(signal):
         return (signal @ _fourier_matrix(signal)).view(*signal.shape[:-1], -1, 2)
     return torch.view_as_real(torch.fft.rfft(signal))
 
 
 def from_frequencies(spectrum: Tensor, b: int) -> Tensor:
     """Return the inverse of ``to_frequencies``, (..., b // 2 + 1, 2) -> (..., b)."""
-    if torch.compiler.is_compiling():
+    if _as_matrix(spectrum):
         matrix = _fourier_matrix(spectrum.new_empty(b))
         # Every frequency but the first, and the last for even b, stands for itself and its conjugate.
         weight = torch.full_like(matrix, 2 / b)
@@ -116,7 +115,13 @@ def from_frequencies(spectrum: Tensor, b: int) -> Tensor:
         if b % 2 == 0:
             weight[:, -2:] = 1 / b
         return spectrum.reshape(*spectrum.shape[:-2], -1) @ (matrix * weight).T
-    return torch.fft.irfft(torch.view_as_complex(spectrum.contiguous()), b)
+    signal: Tensor = torch.fft.irfft(torch.view_as_complex(spectrum.contiguous()), b)
+    return signal
+
+
+def _as_matrix(signal: Tensor) -> bool:
+    """Tell whether to multiply by the Fourier matrix: compilers know no complex numbers, and MKL no empty batch."""
+    return torch.compiler.is_compiling() or not signal.numel()
 
 
 def _fourier_matrix(like: Tensor) -> Tensor:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from fusionkit.fabrication import Fabrication
+from fusionkit.fabrication import Fabrication, linear
 
 
 class Dense(Fabrication):
     """``W = reshape(w, (n, D))``; block ``weight`` (n, D), l = n*D."""
+
+    never_builds_W = True  # It is there.
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return the one block ``weight``."""
@@ -18,3 +20,6 @@ class Dense(Fabrication):
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return blocks["weight"]
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        return linear(x, blocks["weight"])

@@ -21,10 +21,10 @@ FFT_COST = 16
 class Fourier(Fabrication):
     """``W = Re ifft2(S)``, S (n, D) zero but for ``S[u_k, v_k] = f_k``; block f (l).
 
-    ``W_ij = sum_k f_k cos(2 pi (u_k i / n + v_k j / D)) / sqrt(n D)``: the transform is orthonormal, which keeps f of the
-    order of 1.  The frequencies are drawn from ``seed`` without replacement, of each pair (u, v), (-u, -v) one at most,
-    since their real parts coincide; they are the buffer ``frequencies`` (2, l).  Source: Gao et al., "Parameter-Efficient
-    Fine-Tuning with Discrete Fourier Transform", 2024, equations 2 to 4.
+    ``W_ij = sum_k f_k cos(2 pi (u_k i / n + v_k j / D)) / sqrt(n D)``: the transform is orthonormal, which keeps f of
+    the order of 1.  The frequencies are drawn from ``seed`` without replacement, of each pair (u, v), (-u, -v) one at
+    most, since their real parts coincide; they are the buffer ``frequencies`` (2, l).  Source: Gao et al.,
+    "Parameter-Efficient Fine-Tuning with Discrete Fourier Transform", 2024, equations 2 to 4.
 
     Args:
         l: number of frequencies, at most the number of those pairs, about n*D/2; None means at most 64.
@@ -87,7 +87,8 @@ class Fourier(Fabrication):
         u, v = frequencies
         dtype = torch.promote_types(f.dtype, torch.float32)
         spectrum = f.new_zeros(n * D, dtype=dtype).scatter(0, u * D + v, f.to(dtype)).view(n, D)
-        return torch.fft.ifft2(spectrum, norm="ortho").real.to(f.dtype)
+        W: Tensor = torch.fft.ifft2(spectrum, norm="ortho").real
+        return W.to(f.dtype)
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         D = sum(view.shape[-1] for view in x)
@@ -111,7 +112,8 @@ class Fourier(Fabrication):
         u, v = self.frozen(n, D, f)["frequencies"]
         # A frequency that mirrors itself keeps all of its power, the others share it with the mirrored one.
         own = (2 * u % n == 0) & (2 * v % D == 0)
-        return (f.square() * (1 + own.to(f.dtype)) / 2).sum()
+        shares: Tensor = (1 + own.to(f.dtype)) / 2
+        return f.square() @ shares
 
 
 def _half_plane(n: int, D: int) -> int:

@@ -19,8 +19,8 @@ class Hypernet(Fabrication):
     """``W = A diag(σ(w H)) B``: a frozen network with one hidden layer of h units; block w (l), l given.
 
     H (l, h), A (n, h) and B (h, D) are Gaussian buffers drawn from ``seed``.  Hidden unit k contributes the matrix
-    ``A[:, k] B[k, :]`` of rank one, so that no output layer of n*D*h weights exists.  σ is the leaky ReLU, hence W scales
-    with w.
+    ``A[:, k] B[k, :]`` of rank one, so that no output layer of n*D*h weights exists.  σ is the leaky ReLU, hence W
+    scales with w.
     Source: Ha et al., "HyperNetworks", 2017, section 3.1.
 
     Args:

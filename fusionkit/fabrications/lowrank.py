@@ -21,6 +21,7 @@ class LowRank(Fabrication):
     """
 
     degree = 2
+    never_builds_W = True
 
     def __init__(self, r: int | None = None) -> None:
         super().__init__()

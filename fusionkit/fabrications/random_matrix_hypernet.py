@@ -15,9 +15,9 @@ from fusionkit.fusion import check_size
 class RandomMatrixHypernet(Hypernet):
     """``W = A diag(σ(w P Q) S) B``: a frozen network whose layers are products of thin matrices; block w (l), l given.
 
-    P (l, h), Q (h, hidden), S (hidden, h), A (n, h) and B (h, D) are Gaussian buffers drawn from ``seed``; σ is the leaky
-    ReLU.  Source: Zhang, "RPN 2", 2024, random matrix based hypernet reconciliation, whose output layer here has rows that
-    are matrices of rank one.
+    P (l, h), Q (h, hidden), S (hidden, h), A (n, h) and B (h, D) are Gaussian buffers drawn from ``seed``; σ is the
+    leaky ReLU.  Source: Zhang, "RPN 2", 2024, random matrix based hypernet reconciliation, whose output layer here
+    has rows that are matrices of rank one.
 
     Args:
         l: number of parameters.

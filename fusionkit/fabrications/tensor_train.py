@@ -82,7 +82,8 @@ class TensorTrain(Fabrication):
         first, *rest = _cores(blocks)
         W = first.squeeze(0)  # (rows, columns, rank) of the leading cores
         for core in rest:
-            grown = torch.tensordot(W, core, 1).transpose(1, 2)
+            # A product of matrices, which autocast knows, unlike a tensordot.
+            grown = (W @ core.flatten(1)).view(*W.shape[:2], *core.shape[1:]).transpose(1, 2)
             W = grown.reshape(W.shape[0] * core.shape[1], W.shape[1] * core.shape[2], core.shape[3])
         return W.squeeze(2)[:n, :D]
 

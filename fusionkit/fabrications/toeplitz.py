@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fusionkit.fabrication import Fabrication, cropped, linear, padded
@@ -25,12 +26,12 @@ class Toeplitz(Fabrication):
         return {"c": (n + D - 1,)}
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
-        return diagonals(blocks["c"], D)
+        return diagonals(blocks["c"], n, D)
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         D = sum(view.shape[-1] for view in x)
-        # Compilers leave complex numbers to eager kernels, and the path must not depend on the batch.
-        if torch.compiler.is_compiling() or n * D < FFT_RATIO * (n + D):
+        # Compilers know no complex numbers, and MKL transforms no empty batch.
+        if torch.compiler.is_compiling() or n * D < FFT_RATIO * (n + D) or not x[0].numel():
             return linear(x, self._materialize(blocks, n, D))
         dtype = torch.promote_types(x[0].dtype, torch.float32)
         # The D - 1 leading entries of the convolution are not needed, hence may be those that wrap around.
@@ -43,9 +44,15 @@ class Toeplitz(Fabrication):
         return c.square() @ diagonal_lengths(torch.arange(1 - D, n, device=c.device), n, D).to(c.dtype)
 
 
-def diagonals(c: Tensor, columns: int) -> Tensor:
+def diagonals(c: Tensor, rows: int, columns: int) -> Tensor:
     """Return the Toeplitz matrices of c, (..., rows + columns - 1) -> (..., rows, columns)."""
-    return c.unfold(-1, columns, 1).flip(-1)
+    if rows > columns:
+        return diagonals(c.flip(-1), columns, rows).mT
+    # As many copies of c as rows, one entry longer than they are read: each next one starts one entry later.
+    length = rows + columns - 1
+    copies = F.pad(c.flip(-1).unsqueeze(-2).expand(*c.shape[:-1], rows, length), (0, 1))
+    shifted: Tensor = copies.flatten(-2)[..., : rows * length].unflatten(-1, (rows, length))
+    return shifted[..., rows - 1 :]
 
 
 def diagonal_lengths(offset: Tensor, rows: int, columns: int) -> Tensor:

@@ -84,6 +84,6 @@ def _norm(x: Sequence[Tensor]) -> Tensor:
 def _derivative(grad: Tensor, out: Tensor, x: Sequence[Tensor]) -> list[Tensor]:
     # Views over norm first: that is at most 1, where the gradient over the norm could overflow.
     norm = torch.where(out == 0, 1.0, out)
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or not plain((grad, out, *x)):
         return [view / norm * grad for view in x]
     return [(view / norm).mul_(grad) for view in x]

@@ -55,7 +55,6 @@ def _comparators(k: int) -> Iterator[tuple[int, int]]:
         p *= 2
 
 
-@cache
 def program(k: int) -> tuple[tuple[bool, int, int, tuple[int, ...]], ...]:
     """Return the network for the lower median of k values, k > 1, as steps (greater?, first, second, last used).
 
@@ -82,13 +81,17 @@ def program(k: int) -> tuple[tuple[bool, int, int, tuple[int, ...]], ...]:
     )
 
 
+_kept_program = cache(program)
+
+
 def _middle(x: Sequence[Tensor]) -> Tensor:
     k = len(x)
     if not plain(x):
         if k > NETWORK_VIEWS:
             return torch.stack(tuple(x), -1).median(-1).values
         values = list(x)
-        for greater, a, b, _ in program(k):
+        # Compilers trace the plain function: they do not look into caches.
+        for greater, a, b, _ in (program if torch.compiler.is_compiling() else _kept_program)(k):
             values.append((torch.maximum if greater else torch.minimum)(values[a], values[b]))
         return values[-1]
     out = torch.empty_like(x[0])
@@ -96,7 +99,7 @@ def _middle(x: Sequence[Tensor]) -> Tensor:
         for block, views in blocks(x, out, BLOCK // k):
             block.copy_(torch.stack(views, -1).median(-1).values)
         return out
-    steps = program(k)
+    steps = _kept_program(k)
     spare: list[Tensor] = []
     for block, views in blocks(x, out):
         _run(steps, block, views, spare)

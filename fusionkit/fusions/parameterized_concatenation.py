@@ -62,8 +62,9 @@ class ParameterizedConcatenation(Fusion):
         if self.dims is None:
             return
         n, D = self.calculate_n(), sum(self.dims)
-        shapes = self.fabrication.checked_shapes(n, D)
+        # First: the blocks of some fabrications follow the widths of the views.
         self.fabrication.prepare(n, self.dims, **self._factory)
+        shapes = self.fabrication.checked_shapes(n, D)
         for block, shape in shapes.items():
             if hasattr(self, block):
                 raise FusionError(
@@ -110,7 +111,7 @@ class ParameterizedConcatenation(Fusion):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         n = self.n or self.calculate_n()
-        return self.fabrication._project(x, {name: getattr(self, name) for name in self._blocks}, n)
+        return self.fabrication.multiply(x, {name: getattr(self, name) for name in self._blocks}, n)
 
     def fold(self) -> ParameterizedConcatenation:
         """Return an equal operator whose W is dense, for faster inference; it owns a copy of W.

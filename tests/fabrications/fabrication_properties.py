@@ -1,4 +1,4 @@
-"""What every fabrication promises, one function per property; the tests of a fabrication run them over its own cases."""
+"""What every fabrication promises, one function per property; the tests run them over the cases of each."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class Case:
     def operator(self, **options: Any) -> ParameterizedConcatenation:
         return ParameterizedConcatenation(self.n, self.dims, parameter_fabrication=self.fabrication(), **options)
 
-    def l(self) -> int:
+    def length(self) -> int:
         return self.fabrication().calculate_l(self.n, self.D)
 
     def w(self, dtype: torch.dtype = torch.float64) -> Tensor:
-        return torch.randn(self.l(), dtype=dtype)
+        return torch.randn(self.length(), dtype=dtype)
 
     def x(self, *lead: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
         return [torch.randn(*lead, width, dtype=dtype) for width in self.dims]
@@ -78,7 +78,7 @@ def cases(name: str, *options: dict[str, Any], sizes: Iterable[tuple[int, list[i
         for n, dims in sizes:
             case = Case(name, n, dims, some)
             try:
-                case.l()
+                case.length()
             except ValueError:
                 assert some, "the default options should do for every size"
                 continue
@@ -146,10 +146,12 @@ def call_is_materialize(case: Case) -> None:
 
 def initial_norm(case: Case) -> None:
     made = case.fabrication()
-    for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-4), (torch.bfloat16, 0.05)):
-        if not case.l():
+    # A single entry of W may be a sum that cancels.
+    half = 0.05 if case.n * case.D > 1 else 0.5
+    for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-4), (torch.bfloat16, half)):
+        if not case.length():
             return
-        w = torch.empty(case.l(), dtype=dtype)
+        w = torch.empty(case.length(), dtype=dtype)
         made.init_(w, case.n, case.D, torch.Generator().manual_seed(1))
         W = made.materialize(w.double(), case.n, case.D)
         assert W.square().sum().item() == pytest.approx(case.n, rel=tolerance)
@@ -157,7 +159,8 @@ def initial_norm(case: Case) -> None:
         made.init_(again, case.n, case.D, torch.Generator().manual_seed(1))
         made.init_(other, case.n, case.D, torch.Generator().manual_seed(2))
         assert torch.equal(again[0], w)
-        assert not torch.equal(other, w) or (w.numel() == 1 and dtype != torch.float64)
+        # A single parameter has only its sign left.
+        assert w.numel() == 1 or not torch.equal(other, w)
         op = case.operator(dtype=dtype)
         W = op.fabrication.materialize(op.flat_w(), case.n, case.D)
         assert W.double().square().sum().item() == pytest.approx(case.n, rel=max(tolerance, 0.001))
@@ -172,7 +175,7 @@ def squared_norm(case: Case) -> None:
 
 def padding_is_what_cannot_matter(case: Case) -> None:
     made = case.fabrication()
-    if not case.l():
+    if not case.length():
         assert made.padding(case.n, case.D) == {}
         return
     shapes, masks = made.shapes(case.n, case.D), made.padding(case.n, case.D)
@@ -192,11 +195,11 @@ def padding_is_what_cannot_matter(case: Case) -> None:
 
 def derivatives(case: Case) -> None:
     made = case.fabrication()
-    inputs = [t.requires_grad_() for t in (*case.x(2), *([case.w()] if case.l() else []))]
+    inputs = [t.requires_grad_() for t in (*case.x(2), *([case.w()] if case.length() else []))]
     k = len(case.dims)
 
     def function(*t: Tensor) -> Tensor:
-        return made.project(t[:k], t[k] if case.l() else t[0].new_empty(0), case.n)
+        return made.project(t[:k], t[k] if case.length() else t[0].new_empty(0), case.n)
 
     assert torch.autograd.gradcheck(function, inputs, check_forward_ad=True, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(function, inputs)
@@ -204,17 +207,17 @@ def derivatives(case: Case) -> None:
 
 def transforms(case: Case) -> None:
     op = case.operator(dtype="float64")
-    many, x = torch.randn(4, case.l(), dtype=torch.float64), case.x(3)
+    many, x = torch.randn(4, case.length(), dtype=torch.float64), case.x(3)
     expected = torch.stack([op(x, w=w) for w in many])
-    if case.l():
+    if case.length():
         torch.testing.assert_close(torch.vmap(lambda w: op(x, w=w))(many), expected)
     rows = torch.vmap(lambda *x: op(x, w=many[0]))(*x)
     torch.testing.assert_close(rows, expected[0])
     # Unprepared, the frozen parts are drawn inside the transform.
     made = case.fabrication()
     torch.testing.assert_close(torch.vmap(lambda *x: made.project(x, many[0], case.n))(*x), expected[0])
-    if case.l():
-        _, tangent = torch.func.jvp(lambda w: op(x, w=w), (many[0],), (many[1],))
+    if case.length():
+        tangent: Tensor = torch.func.jvp(lambda w: op(x, w=w), (many[0],), (many[1],))[1]
         assert tangent.shape == expected[0].shape
 
 
@@ -234,13 +237,15 @@ def compiled(case: Case) -> None:
 def exported(case: Case) -> None:
     op, x = case.operator(), case.x(3, dtype=torch.float32)
     batch = torch.export.Dim("batch", min=2, max=64)
-    program = torch.export.export(op, (x,), dynamic_shapes=([{0: batch} for _ in x], None, None))
+    program = torch.export.export(op, (x,), dynamic_shapes=([{0: batch} for _ in x],))
     x = case.x(5, dtype=torch.float32)
     torch.testing.assert_close(program.module()(x), op(x), atol=1e-5, rtol=1e-4)
 
 
 def half_precision(case: Case) -> None:
-    for dtype, tolerance in ((torch.bfloat16, 0.03), (torch.float16, 0.004)):
+    if case.n * case.D == 1:
+        return  # One sum, which may cancel.
+    for dtype, tolerance in ((torch.bfloat16, 0.02), (torch.float16, 0.0025)):
         op, x = case.operator(dtype=dtype), case.x(64, dtype=dtype)
         out = op(x)
         assert out.dtype == dtype

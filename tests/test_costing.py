@@ -1,0 +1,55 @@
+"""Costs on the meta device against counts by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import fusionkit
+from fusionkit.errors import DimsError, FusionError, RegistryError
+
+
+def test_dense_by_hand() -> None:
+    found = fusionkit.cost("parameterized_concatenation", dims=[100, 200], n=50, m=5000)
+    assert found["macs"] == 5000 * 300 * 50
+    assert found["l"] == 300 * 50
+    assert found["parameter_bytes"] == 4 * 300 * 50
+    assert found["buffer_bytes"] == 0
+    assert found["output_bytes"] == 4 * 5000 * 50
+    # Above 2^20 elements nothing but the output is made.
+    assert found["peak_activation_bytes"] == found["output_bytes"]
+    assert all(type(value) in (int, str, list) for value in found.values())
+
+
+@pytest.mark.parametrize(("m", "r"), [(5000, 8), (3, 2)])
+def test_lowrank_by_hand(m: int, r: int) -> None:
+    found = fusionkit.cost("lowrank", dims=[100, 200], n=50, m=m, r=r)
+    assert found["kind"] == "fabrication"
+    assert found["macs"] == m * r * (300 + 50)
+    assert found["l"] == r * (300 + 50)
+
+
+def test_summation_has_no_products() -> None:
+    found = fusionkit.cost("summation", dims=[10, 10, 10], m=7, dtype="float64")
+    assert (found["macs"], found["elementwise"], found["l"], found["dtype"]) == (0, 2 * 70, 0, "float64")
+
+
+def test_nothing_is_allocated() -> None:
+    found = fusionkit.cost("parameterized_concatenation", dims=[10**6] * 4, n=10**6, m=10**6)
+    assert found["parameter_bytes"] == 16 * 10**12
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("summation", {}, DimsError, "dims should be a sequence of widths"),
+        ("summation", {"dims": [3, 4]}, DimsError, "should get views of equal width"),
+        ("summation", {"dims": [3, 3], "m": -1}, DimsError, "m, the number of rows, should be"),
+        ("sumation", {"dims": [3]}, RegistryError, "Did you mean 'summation'"),
+        ("lowrank", {"dims": [3], "n": 2, "r": 9}, FusionError, r"should be from 1 to min\(n, D\) = 2"),
+    ],
+)
+def test_bad_input(name: str, options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        fusionkit.cost(name, **options)
