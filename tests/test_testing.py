@@ -97,8 +97,6 @@ def fusionkit_fusions():
         operators=OPERATORS,
         test_it="""
 import fusionkit
-pytest_plugins = ["fusionkit.contract.pytest_plugin"]
-
 def test_isolated(isolated_registry):
     import plugin
     assert "right" not in fusionkit.fusions()

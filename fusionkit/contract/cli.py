@@ -8,18 +8,22 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from itertools import groupby
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
     from fusionkit.contract.report import Report, Result
     from fusionkit.contract.runner import Plan
     from fusionkit.contract.subject import Subject
 
 __all__ = ["main"]
+
+STATUSES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
 EPILOG = """\
 examples:
@@ -57,20 +61,24 @@ def main(argv: Sequence[str]) -> int:
         if path not in (None, "-") and not os.path.isdir(os.path.dirname(path) or "."):
             print(f"error: the folder of {path} should exist; it does not.", file=sys.stderr)
             return 2
-    plan = Plan.of(
-        tier=options.tier,
-        select=_names(options.select),
-        skip=_names(options.skip),
-        seed=options.seed,
-        time_limit=options.time_limit,
-        case=options.case,
-        stop=options.exitfirst,
-    )
+    wanted: dict[str, Any] = {
+        "tier": options.tier,
+        "select": _names(options.select),
+        "skip": _names(options.skip),
+        "seed": options.seed,
+        "time_limit": options.time_limit,
+        "case": options.case,
+        "stop": options.exitfirst,
+    }
+    plan = Plan.of(**wanted)
+    start = perf_counter()
     if os.getcwd() not in sys.path:  # As python -m does: module:Class is often a file of the folder.
         sys.path.insert(0, os.getcwd())
     subjects = subjects_of(options.names, options.kind) if options.names else all_subjects(options.kind)
-    report = Report(_run(subjects, plan, console))
-    _show(report, console, options)
+    jobs = _jobs(options, subjects)
+    results = _parallel(subjects, wanted, jobs, console) if jobs > 1 else _serial(subjects, plan, console)
+    report = Report(results)
+    _show(report, console, options, perf_counter() - start)
     if options.json == "-":
         print(report.to_json())
     elif options.json:
@@ -98,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--junit", metavar="FILE", help="write the results as JUnit XML")
     add("--list", action="store_true", help="list the checks and run nothing")
     add("-x", "--exitfirst", action="store_true", help="stop at the first failure")
+    add("-j", "--jobs", type=int, metavar="N", help="worker processes (default: up to 2, for 4 operators or more)")
     add("--seed", type=int, default=0, help="of the random views and parameters (default 0)")
     add("--time-limit", type=float, default=60.0, metavar="S", help="seconds per check and case (default 60)")
     add("--verbose", "-v", action="store_true", help="also show the reasons of what was skipped")
@@ -142,15 +151,60 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 # ---------------------------------------------------------------------- running
 
 
-def _run(subjects: list[Subject], plan: Plan, console: Console) -> list[Result]:
-    """Return the results; on a terminal with a progress bar that says what is running."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def _jobs(options: argparse.Namespace, subjects: list[Subject]) -> int:
+    from fusionkit.contract import parallel
+    from fusionkit.errors import ConfigError
 
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigError(f"--jobs should be at least 1; found {options.jobs}.")
+    if options.exitfirst or not parallel.possible(subjects):
+        return 1
+    return options.jobs or parallel.default_jobs(subjects)
+
+
+def _serial(subjects: list[Subject], plan: Plan, console: Console) -> list[Result]:
+    """Return the results; on a terminal with a progress bar that says what is running."""
     from fusionkit.contract.rules import Rule, rule_of
     from fusionkit.contract.runner import stream
 
     total = sum(subject.kind in rule_of(check).kinds for subject in subjects for check in plan.checks)
-    progress = Progress(
+    progress = _progress(console)
+    task = progress.add_task("", total=total, bad="")
+    results: list[Result] = []
+
+    def started(subject: Subject, rule: Rule) -> None:
+        bad = sum(result.bad for result in results)
+        progress.update(task, description=f"{subject.id} {rule.name}", bad=f"[red]{bad} failed[/]" if bad else "")
+        progress.advance(task)
+
+    with progress if console.is_terminal else nullcontext():
+        for result in stream(subjects, plan, started):
+            results.append(result)
+    return results
+
+
+def _parallel(subjects: list[Subject], wanted: dict[str, Any], jobs: int, console: Console) -> list[Result]:
+    """Return the results of worker processes; on a terminal with a progress bar that counts subjects."""
+    from fusionkit.contract.parallel import stream
+
+    progress = _progress(console)
+    task = progress.add_task(f"{jobs} workers", total=len(subjects), bad="")
+    bad = 0
+
+    def done(subject: Subject, results: list[Result]) -> None:
+        nonlocal bad
+        bad += sum(result.bad for result in results)
+        progress.update(task, description=subject.id, bad=f"[red]{bad} failed[/]" if bad else "")
+        progress.advance(task)
+
+    with progress if console.is_terminal else nullcontext():
+        return [result for results in stream(subjects, wanted, jobs, done) for result in results]
+
+
+def _progress(console: Console) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
@@ -163,25 +217,12 @@ def _run(subjects: list[Subject], plan: Plan, console: Console) -> list[Result]:
         redirect_stdout=False,
         redirect_stderr=False,
     )
-    task = progress.add_task("", total=total, bad="")
-    results: list[Result] = []
-
-    def started(subject: Subject, rule: Rule) -> None:
-        bad = sum(result.bad for result in results)
-        progress.update(task, description=f"{subject.id} {rule.name}", bad=f"[red]{bad} failed[/]" if bad else "")
-        progress.advance(task)
-
-    live: AbstractContextManager[Any] = progress if console.is_terminal else nullcontext()
-    with live:
-        for result in stream(subjects, plan, started):
-            results.append(result)
-    return results
 
 
 # ---------------------------------------------------------------------- showing
 
 
-def _show(report: Report, console: Console, options: argparse.Namespace) -> None:
+def _show(report: Report, console: Console, options: argparse.Namespace, seconds: float) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -194,9 +235,9 @@ def _show(report: Report, console: Console, options: argparse.Namespace) -> None
         bad = sum(result.bad for result in results)
         skipped = sum(result.status in ("skipped", "xfailed") for result in results)
         passed = len(results) - bad - skipped
-        seconds = sum(result.seconds for result in results)
+        taken = sum(result.seconds for result in results)
         verdict = "[red]failed[/]" if bad else "[green]ok[/]"
-        table.add_row(subject, kind, str(passed), str(bad), str(skipped), f"{seconds:.1f}", verdict)
+        table.add_row(subject, kind, str(passed), str(bad), str(skipped), f"{taken:.1f}", verdict)
     console.print(table)
     for result in _once_per_reason(report.bad):
         _failure(result, console, options)
@@ -204,9 +245,9 @@ def _show(report: Report, console: Console, options: argparse.Namespace) -> None
         for reason, count in _skips(report):
             console.print(f"skipped {count}: {reason}", markup=False, highlight=False)
     summary = report.summary
-    words = [f"{summary[status]} {status}" for status in ("passed", "failed", "error", "skipped") if summary[status]]
+    words = [f"{summary[status]} {status}" for status in STATUSES if summary[status]]
     verdict = "[green]ok[/]" if report.ok else "[red]failed[/]"
-    console.print(f"{verdict}: {', '.join(words) or 'nothing to check'} in {summary['seconds']:.1f} s", highlight=False)
+    console.print(f"{verdict}: {', '.join(words) or 'nothing to check'} in {seconds:.1f} s", highlight=False)
 
 
 def _once_per_reason(bad: Iterable[Result]) -> list[tuple[Result, int]]:

@@ -66,6 +66,8 @@ def no_traces(seed: int | None = None) -> Iterator[None]:
         with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
             # The operator's and torch's warnings are not the kit's concern, and under "error" they would end a check.
             warnings.simplefilter("ignore")
+            # The tensors of a check are small: more threads would wait for each other.
+            torch.set_num_threads(1)
             if seed is not None:
                 random.seed(seed)
                 numpy.random.seed(seed % 2**32)

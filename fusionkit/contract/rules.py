@@ -84,8 +84,11 @@ class Violation(AssertionError):
         return f"{self.should}; found {self.found}"
 
 
-class Skip(Exception):
-    """A check that does not apply to this subject, with the reason."""
+class Skip(BaseException):
+    """A check that does not apply to this subject, with the reason.
+
+    No ``Exception``: what a check expects of an operator's errors is not meant for it.
+    """
 
 
 def skip(reason: str) -> NoReturn:

@@ -19,7 +19,7 @@ from fusionkit.contract.rules import Check, Rule, Skip, Violation, describe, rul
 from fusionkit.contract.subject import EXAMPLES, Case, Subject
 from fusionkit.errors import ConfigError, nearest
 
-__all__ = ["DEFAULT_TIER", "Plan", "all_checks", "results_of", "run", "stream"]
+__all__ = ["DEFAULT_TIER", "Plan", "all_checks", "failed", "results_of", "run", "stream"]
 
 DEFAULT_TIER = 2
 
@@ -226,7 +226,17 @@ def _execute(subject: Subject, case: Case | None, check: Check, rule: Rule, plan
         reason = f"{should}; found {found}"
     except BaseException as error:
         status, reason = "error", f"the check should come to a verdict; found {describe(error)}"
-    seconds = perf_counter() - start
+    return _result(subject, rule, name, status, reason, perf_counter() - start, should, found)
+
+
+def failed(subject: Subject, rule: Rule, case: str, should: str, found: str, *, status: Status = "failed") -> Result:
+    """Return the result of a check that found something wrong, or came to no verdict."""
+    return _result(subject, rule, case, status, f"{should}; found {found}", 0.0, should, found)
+
+
+def _result(
+    subject: Subject, rule: Rule, case: str, status: Status, reason: str, seconds: float, should: str, found: str
+) -> Result:
     record = subject.source.record
     return Result(
         subject=subject.id,
@@ -234,7 +244,7 @@ def _execute(subject: Subject, case: Case | None, check: Check, rule: Rule, plan
         distribution=record.distribution if record else None,
         version=record.version if record else None,
         check=rule.name,
-        case=name,
+        case=case,
         status=status,
         reason=reason,
         seconds=seconds,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fusionkit import registry
 from fusionkit.catalogue import KINDS, Record
 from fusionkit.construct import Unwritable, build
-from fusionkit.contract.rules import Kind, Skip, Violation, describe, skip
+from fusionkit.contract.rules import Kind, Violation, describe, skip
 from fusionkit.errors import RegistryError
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion, Traits
@@ -167,6 +167,14 @@ class Subject:
             raise Violation(*self._case.problem)
         return self._case
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """A copy of the keywords of the case; skips the check where an instance does not tell them."""
+        for option, value in self.case.options.items():
+            if isinstance(value, Unwritable):
+                skip(f"needs to build the operator anew, and its argument {option} is {value.why}")
+        return copy.deepcopy(dict(self.case.options))
+
     def cases(self) -> list[Case]:
         """Return the cases on which it is checked, at least one."""
         raise NotImplementedError
@@ -184,8 +192,13 @@ class Subject:
 
     # ------------------------------------------------------------------ building it
 
-    def construct(self, **overrides: Any) -> Fusion:
-        """Build the operator of the case, with ``overrides``; what the constructor raises passes through."""
+    def construct(self, *, fresh: bool = False, **overrides: Any) -> Fusion:
+        """Build the operator of the case, with ``overrides``; what the constructor raises passes through.
+
+        Args:
+            fresh: call the constructor also for an instance, which else is copied where that will do.
+            **overrides: options other than those of the case.
+        """
         raise NotImplementedError
 
     @property
@@ -197,7 +210,7 @@ class Subject:
         """Build the operator of the case; a violation if that fails."""
         try:
             return self.construct(**overrides)
-        except (Skip, Violation):
+        except Violation:
             raise
         except Exception as error:
             raise Violation(f"the constructor should build {self._case or self.case}", describe(error)) from error
@@ -320,15 +333,12 @@ class FusionSubject(Subject):
             raise Violation("every keyword set of examples() should hold dims", str(self.case))
         return tuple(dims)
 
-    def construct(self, **overrides: Any) -> Fusion:
-        """Build the operator of the case, with ``overrides``."""
+    def construct(self, *, fresh: bool = False, **overrides: Any) -> Fusion:
+        """Build the operator of the case, with ``overrides``; see ``Subject.construct``."""
         given = self.source.instance
-        if given is not None and not set(overrides) - {"device", "dtype"}:
-            return copy.deepcopy(given).to(**overrides)  # type: ignore[return-value]
-        options = {**copy.deepcopy(dict(self.case.options)), **overrides}
-        for option, value in options.items():
-            if given is not None and isinstance(value, Unwritable):
-                skip(f"needs to build the operator anew, and its argument {option} is {value.why}")
+        if given is not None and not fresh and not set(overrides) - {"dtype"}:
+            return copy.deepcopy(given).to(overrides.get("dtype"))  # type: ignore[return-value]
+        options = {**self.options, **overrides}
         moved = {key: options.pop(key) for key in ("device", "dtype") if key in overrides and not self.accepts(key)}
         cls = self.cls
         op: Fusion = build(cls, self.key, options) if self.key else cls(**options)
@@ -356,7 +366,8 @@ class FabricationSubject(Subject):
             if not fitting:
                 cases.append(Case(options, problem=(should, f"{options}: {problem}")))
             cases += fitting[:1]
-            cases += self._fitting(options, ODD_SIZES)[0] if i == 0 else []
+            if i == 0:
+                cases += [replace(case, origin="generated") for case in self._fitting(options, ODD_SIZES)[0]]
         return _unique(cases)
 
     def _fitting(
@@ -399,15 +410,15 @@ class FabricationSubject(Subject):
         given = self.source.instance
         if given is not None and not overrides:
             return copy.deepcopy(given)  # type: ignore[return-value]
-        options = {**copy.deepcopy(dict(self.case.options)), **overrides}
+        options = {**self.options, **overrides}
         cls = self.cls
         made: Fabrication = build(cls, self.key, options) if self.key else cls(**options)
         return made
 
-    def construct(self, **overrides: Any) -> Fusion:
+    def construct(self, *, fresh: bool = False, **overrides: Any) -> Fusion:
         """Build the host of the case, with ``overrides`` of the host's options."""
         registered = self.key is not None and self.source.instance is None
-        spec = {"name": self.key, **self.case.options} if registered else self.fabrication()
+        spec = {"name": self.key, **self.options} if registered else self.fabrication()
         options = {"n": self.case.n, "dims": list(self.dims), "parameter_fabrication": spec, **overrides}
         host: Fusion = build(registry.load("fusion", HOST), HOST, options)
         return host
@@ -425,7 +436,7 @@ class FabricationSubject(Subject):
         """Return the fabrication itself; a violation if it cannot be built."""
         try:
             return self.fabrication()
-        except (Skip, Violation):
+        except Violation:
             raise
         except Exception as error:
             raise Violation(f"the constructor should accept {dict(self.case.options)}", describe(error)) from error

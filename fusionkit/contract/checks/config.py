@@ -36,16 +36,28 @@ def check_config_safe(subject: Subject) -> None:
 
     Select nested objects by name; no `_target_` but fusionkit's factories and allow-listed classes of torch.
     """
+    from omegaconf import OmegaConf
+
     from fusionkit.config import build
+    from fusionkit.config import node as node_text
+    from fusionkit.config.interpolations import resolve
     from fusionkit.config.safe import check_tree
 
-    node = _composed(subject)
     try:
+        tree = {
+            "n": None,
+            "dims": None,
+            "device": "cpu",
+            "fabrication": {"name": "dense"},
+            subject.kind: OmegaConf.create(node_text(subject.kind, subject.record.key) or ""),
+        }
+        # What else the node takes from the configuration, composing tells.
+        node = resolve(OmegaConf.create(tree))[subject.kind]
         check_tree(node, subject.kind)
         if subject.kind == "fusion":
-            build({**node, **subject.case.options}, "fusion")
+            build({**node, **subject.options}, "fusion")
         else:
-            registry.create_fabrication(**{**node, **subject.case.options})
+            registry.create_fabrication(**{**node, **subject.options})
     except Exception as error:
         raise Violation(f"the node {subject.kind} should instantiate under the allow-list", describe(error)) from error
 
@@ -84,7 +96,7 @@ def _composed(subject: Subject) -> dict[str, Any]:
     # Options without a default stand as ??? in the node; the case has them.
     required = [
         f"{subject.kind}.{option}={json.dumps(value)}"
-        for option, value in subject.case.options.items()
+        for option, value in subject.options.items()
         if f"\n{option}: ???" in f"\n{text}"
     ]
     try:
@@ -182,7 +194,7 @@ def check_unknown_option(subject: Subject) -> None:
         if len(option) > 3:  # Of a shorter one a misspelling need not be near.
             should += f" and suggests {option!r}"
         try:
-            subject.cls(**{**subject.case.options, wrong: None})
+            subject.cls(**{**subject.options, wrong: None})
         except Exception as error:
             suggests = len(option) <= 3 or f"'{option}'" in str(error).partition(wrong)[2]
             expect(

@@ -214,7 +214,7 @@ def _ignores_generator(subject: Subject) -> bool | None:
         built = []
         for _ in range(2):
             torch.manual_seed(5)
-            built.append(subject.build(dtype=torch.float64).flat_w().detach())
+            built.append(subject.build(fresh=True, dtype=torch.float64).flat_w().detach())
     expect(
         torch.equal(*built), "building twice under the same torch.manual_seed should give the same parameters", "others"
     )
@@ -227,7 +227,7 @@ def check_instances_independent(subject: Subject) -> None:
 
     Create lists, dicts and tensors in the constructor, never as class attributes or default arguments.
     """
-    op, other = subject.operator(), subject.operator()
+    op, other = subject.operator(fresh=True), subject.operator(fresh=True)
     mine, others = _mutable(op), _mutable(other)
     shared = sorted(mine[identity] for identity in mine.keys() & others.keys())
     expect(not shared, "two instances should share nothing that can change", f"the shared {shared}")

@@ -273,7 +273,7 @@ def check_l_property(subject: Subject) -> None:
         database=None,
         derandomize=True,
         deadline=None,
-        max_examples=40,
+        max_examples=25,
         suppress_health_check=list(HealthCheck),
         phases=(Phase.generate, Phase.shrink),
     )

@@ -113,11 +113,13 @@ def check_factory_kwargs(subject: Subject) -> None:
     Create every tensor of the constructor with `**self._factory`.
     """
     for dtype in (torch.float64, torch.bfloat16, "float64"):
-        _all(subject.build(dtype=dtype), "dtype", getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+        _all(
+            subject.build(fresh=True, dtype=dtype), "dtype", getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        )
     _all(subject.build(device="meta"), "device", torch.device("meta"))
     try:
         with torch.device("meta"):
-            op = subject.construct()
+            op = subject.construct(fresh=True)
     except Exception as error:
         raise Violation("the constructor should work under torch.device('meta')", describe(error)) from error
     _all(op, "device", torch.device("meta"))

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fusionkit.contract.docs import page
+from fusionkit.contract.rules import Rule, rule_of
+from fusionkit.contract.runner import all_checks
+
+DOCS = Path(__file__).parents[2] / "docs"
+RULES = [rule_of(check) for check in all_checks()]
+
+
+def test_page_is_current() -> None:
+    assert (DOCS / "contract.md").read_text(encoding="utf-8") == page()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_check_states_its_rule_and_how_to_mend_it(rule: Rule) -> None:
+    assert rule.summary.endswith(".")
+    assert rule.mend.endswith(".")
+    assert rule.tier in (1, 2, 3)
+    assert f"#### {rule.name}\n\n{rule.summary}\n\n*To mend it:* {rule.mend}\n" in page()
