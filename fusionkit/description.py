@@ -14,10 +14,14 @@ from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
 from fusionkit import registry
 from fusionkit.catalogue import Record, instead
+from fusionkit.costing import cost
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.fusion import check_dims
 
 __all__ = ["describe", "formula", "page", "parse"]
+
+# What ``show`` takes from ``fusionkit.cost``.
+FIGURES = ("m", "macs", "elementwise", "parameter_bytes", "buffer_bytes", "output_bytes", "peak_activation_bytes")
 
 
 def parse(settings: Sequence[str]) -> dict[str, Any]:
@@ -84,10 +88,12 @@ def page(found: Mapping[str, Any]) -> str:
         "traits": ", ".join(traits),
         "n": found["n"],
         "l": found["l"],
+        **{label: found.get(label) for label in (*FIGURES, "cost_error")},
         "signature": found["signature"],
     }
+    lines = {label: value for label, value in lines.items() if value not in (None, "")}
     width = max(map(len, lines)) + 2
-    text = "\n".join(f"{label:<{width}}{value}" for label, value in lines.items() if value not in (None, ""))
+    text = "\n".join(f"{label:<{width}}{value}" for label, value in lines.items())
     return f"{text}\n\nconfig\n{_indented(found['config'])}" if found["config"] else text
 
 
@@ -153,21 +159,33 @@ def _options(cls: type) -> list[dict[str, Any]]:
 
 
 def _sizes(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return n and l of what ``options`` build; on the meta device, so nothing is allocated.  None without options."""
+    """Return n and l of what ``options`` build, and with ``dims`` its cost; nothing is allocated."""
     if not options:
         return {"n": None, "l": None}
-    if record.kind == "fabrication":
-        return _fabrication_sizes(record, dict(options))
+    own = {key: value for key, value in options.items() if key != "m"}
+    found = _fabrication_sizes(record, own) if record.kind == "fabrication" else _fusion_sizes(record, own)
+    if options.get("dims") is None:
+        return found
+    try:
+        figures = cost(record.qualified, kind=record.kind, **options)
+    except FusionError as error:  # n and l are arithmetic; the rest needs a forward pass on the meta device.
+        return {**found, "cost_error": str(error)}
+    return {**found, **{key: figures[key] for key in FIGURES}}
+
+
+def _fusion_sizes(record: Record, options: dict[str, Any]) -> dict[str, Any]:
     with torch.device("meta"):
-        fusion = registry.create(record.key, **options)
+        fusion = registry.create(record.qualified, **options)
     return {"n": fusion.calculate_n(), "l": fusion.calculate_l()}
 
 
 def _fabrication_sizes(record: Record, options: dict[str, Any]) -> dict[str, Any]:
     if not {"n", "dims"} <= options.keys():
-        raise FusionError(f"the size of W should be given as n=... dims=[...]; found {', '.join(options)}.")
+        raise FusionError(
+            f"the size of W should be given as n=... dims=[...]; found {', '.join(options) or 'neither'}."
+        )
     n, D = options.pop("n"), sum(check_dims(options.pop("dims")))
-    return {"n": n, "l": registry.create_fabrication(record.key, **options).calculate_l(n, D)}
+    return {"n": n, "l": registry.create_fabrication(record.qualified, **options).calculate_l(n, D)}
 
 
 def _config(record: Record) -> str | None:

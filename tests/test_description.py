@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from fusionkit import ConfigError, FusionError, Spec, hookimpl, registry
 from fusionkit.description import describe, formula, page, parse
@@ -94,15 +96,32 @@ class TestDescribe:
         found = described("parameterized_concatenation", **options)
         assert (found["n"], found["l"]) == (n, l)
 
+    def test_cost(self) -> None:
+        found = described("parameterized_concatenation", dims=[76, 216], n=64, m=10)
+        assert (found["m"], found["macs"], found["parameter_bytes"]) == (10, 10 * 292 * 64, 4 * 292 * 64)
+        assert "macs" not in described("parameterized_concatenation")
+
+    def test_operator_that_cannot_run_without_values(self) -> None:
+        class Choosy(Summation):
+            def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+                return x[0] if x[0].sum() > 0 else x[-1]
+
+        module = SimpleNamespace(__name__="local_pkg", fusionkit_fusions=hookimpl(lambda: {"choosy": Choosy}))
+        with registry.isolated(module):
+            found = described("choosy", dims=[2, 2])
+        assert (found["n"], found["l"]) == (2, 0)
+        assert "should run on the meta device" in found["cost_error"]
+        assert found["cost_error"] in page(found)
+
     def test_sizes_of_a_fabrication(self) -> None:
         found = described("lowrank", dims=[76, 216], n=64, r=2)
         assert (found["n"], found["l"]) == (64, 2 * (292 + 64))
 
-    @pytest.mark.parametrize("options", [{"n": 64}, {"dims": [3]}, {"r": 2}])
+    @pytest.mark.parametrize("options", [{"n": 64}, {"dims": [3]}, {"r": 2}, {"dims": [3], "m": 2}])
     def test_half_a_size(self, options: dict[str, Any]) -> None:
         with pytest.raises(FusionError) as caught:
             described("lowrank", **options)
-        assert str(caught.value) == f"the size of W should be given as n=... dims=[...]; found {', '.join(options)}."
+        assert str(caught.value) == f"the size of W should be given as n=... dims=[...]; found {next(iter(options))}."
 
     def test_wrong_options(self) -> None:
         with pytest.raises(OptionError, match="found 'dim'"):
