@@ -64,5 +64,34 @@ def fusionkit_fabrications() -> dict[str, Spec]:
         ),
         "tensor_train": Spec("fusionkit.fabrications.tensor_train:TensorTrain", summary="a train of small cores"),
         "toeplitz": Spec("fusionkit.fabrications.toeplitz:Toeplitz", summary="constant along the diagonals"),
+        "block_diagonal": Spec(
+            "fusionkit.fabrications.block_diagonal:BlockDiagonal",
+            ("duplicated_diagonal_padding",),
+            "copies of one matrix along the diagonal",
+        ),
+        "dual_lowrank_kronecker": Spec(
+            "fusionkit.fabrications.dual_lowrank_kronecker:DualLowRankKronecker",
+            ("dual_lphm",),
+            "W = (P Q) ⊗ (S T)",
+        ),
+        "duplicated_padding": Spec(
+            "fusionkit.fabrications.duplicated_padding:DuplicatedPadding", summary="copies of one matrix"
+        ),
+        "khatri_rao": Spec(
+            "fusionkit.fabrications.khatri_rao:KhatriRao", ("loha",), "the entrywise product of two low-rank matrices"
+        ),
+        "kronecker": Spec("fusionkit.fabrications.kronecker:Kronecker", ("hm",), "W = A ⊗ B"),
+        "kronecker_sum": Spec(
+            "fusionkit.fabrications.kronecker_sum:KroneckerSum", ("phm",), "a sum of Kronecker products"
+        ),
+        "lowrank_kronecker": Spec(
+            "fusionkit.fabrications.lowrank_kronecker:LowRankKronecker", ("lphm",), "W = A ⊗ (S T)"
+        ),
+        "random_matrix_adaption": Spec(
+            "fusionkit.fabrications.random_matrix_adaption:RandomMatrixAdaption",
+            ("vera",),
+            "two frozen random matrices, scaled by learned vectors",
+        ),
+        "view_lowrank": Spec("fusionkit.fabrications.view_lowrank:ViewLowRank", summary="a low-rank matrix per view"),
         "zero": Spec("fusionkit.fabrications.zero:Zero", summary="all zeros, fixed"),
     }

@@ -63,8 +63,8 @@ def _builds_no_matrix(subject: FabricationSubject) -> None:
     if type(fabrication)._project is Fabrication._project:
         return
     try:
-        l = fabrication.calculate_l(n, sum(dims))
         fabrication.prepare(n, dims, dtype=torch.float32)
+        l = fabrication.calculate_l(n, sum(dims))
     except ValueError:
         return  # The options do not fit this size.
     w, x = torch.randn(l), subject.views(rows, dtype=torch.float32, dims=dims)

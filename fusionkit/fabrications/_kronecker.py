@@ -1,0 +1,172 @@
+"""What the Kronecker products share: the numbers of blocks, the product with rows, the norm of the cropped matrix.
+
+W of shape (n, D) consists of p x q blocks of shape (s, t), s = ceil(n/p), t = ceil(D/q), and is cropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, lru_cache
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fusionkit.errors import FusionError
+from fusionkit.fabrication import Fabrication, cropped
+from fusionkit.fusion import check_size
+
+__all__ = ["BlockProduct", "Layout", "check_count", "counts", "cropped_sum", "mix", "nearest_counts", "rows_of"]
+
+Sizes = NDArray[np.int64]
+
+
+class Layout(NamedTuple):
+    """p x q blocks of shape (s, t), and the rank r of their factors (1 where there is none)."""
+
+    p: int
+    q: int
+    s: int
+    t: int
+    r: int
+
+
+@cache
+def counts(size: int) -> tuple[int, ...]:
+    """Return, ascending, the valid numbers p of equal blocks of a length: those with (p-1)*ceil(size/p) < size."""
+    found, p = [], 1
+    while True:
+        found.append(p)
+        length = -(-size // p)
+        if length == 1:
+            return tuple(found)
+        p = -(-size // (length - 1))
+
+
+def nearest_counts(p: int, valid: Iterable[int]) -> str:
+    """Return the valid number above p and that below it, "10, or 5 below it"; "5, below it" if there is none above."""
+    valid = tuple(valid)
+    below = max(count for count in valid if count < p)
+    above = min((count for count in valid if count > p), default=None)
+    return f"{below}, below it" if above is None else f"{above}, or {below} below it"
+
+
+def check_count(what: str, p: int, side: str, size: int) -> int:
+    """Return p, or raise a ``FusionError`` that names the valid numbers next to it."""
+    if p > size:
+        raise FusionError(f"{what} should be from 1 to {side} = {size}; found {p}.")
+    if p not in counts(size):
+        raise FusionError(
+            f"{what} should leave none of its blocks without a place in {side} = {size}: the next valid value is "
+            f"{nearest_counts(p, counts(size))}; found {p}."
+        )
+    return p
+
+
+class BlockProduct(Fabrication):
+    """Base of the Kronecker products, whose numbers of blocks p and q follow from the size where they are not given.
+
+    A subclass writes ``measure``, and ``limit`` where its factors have a rank.  The pair chosen has, among those with l
+    within 5 % of the least, the greatest rank, then the fewest multiply-adds, then the smallest p.
+    """
+
+    #: The option that limits the rank, and its value unless the size admits only less.
+    rank_option: ClassVar[str | None] = None
+    default_rank: ClassVar[int] = 8
+
+    def __init__(self, p: int | None = None, q: int | None = None) -> None:
+        super().__init__()
+        self.p = None if p is None else check_size(f"p, the number of block rows of {self.label()},", p)
+        self.q = None if q is None else check_size(f"q, the number of block columns of {self.label()},", q)
+
+    @classmethod
+    def label(cls) -> str:
+        """Return the name of the fabrication in messages: that of its file."""
+        return cls.__module__.rpartition(".")[2]
+
+    @staticmethod
+    def measure(n: int, D: int, p: int, q: Sizes, s: int, t: Sizes, r: int) -> tuple[Sizes, Sizes, Sizes]:
+        """Return l, the rank of W, and the multiply-adds per row, for each of the q, t (arrays)."""
+        raise NotImplementedError
+
+    @staticmethod
+    def limit(p: int, q: Sizes, s: int, t: Sizes) -> Sizes:
+        """Return the greatest r, for each of the q, t (arrays)."""
+        return np.ones_like(q)
+
+    def layout(self, n: int, D: int) -> Layout:
+        """Return the sizes of the blocks.
+
+        Raises:
+            FusionError: p, q or the rank are out of range for this n and D.
+        """
+        if self.p is not None:
+            check_count(f"p, the number of block rows of {self.label()},", self.p, "n", n)
+        if self.q is not None:
+            check_count(f"q, the number of block columns of {self.label()},", self.q, "D", D)
+        rank = None if self.rank_option is None else getattr(self, self.rank_option)
+        return _layout(type(self), n, D, self.p, self.q, rank)
+
+
+@lru_cache(maxsize=4096)
+def _layout(cls: type[BlockProduct], n: int, D: int, p: int | None, q: int | None, r: int | None) -> Layout:
+    q_all = np.array(counts(D) if q is None else (q,), dtype=np.int64)
+    t_all = -(-D // q_all)
+    rows = [(count, -(-n // count)) for count in (counts(n) if p is None else (p,))]
+    most = max(int(cls.limit(count, q_all, length, t_all).max()) for count, length in rows)
+    if r is not None and r > most:
+        fixed = "".join(f", {name} = {value}" for name, value in (("p", p), ("q", q)) if value is not None)
+        raise FusionError(
+            f"{cls.rank_option}, the rank of {cls.label()}, should be from 1 to {most} for n = {n}, D = {D}{fixed}; "
+            f"found {r}."
+        )
+    r = min(cls.default_rank, most) if r is None else r
+    # Only numbers that leave no block empty are tried: there are at most 2 sqrt(n) and 2 sqrt(D) of them.
+    measured = []
+    for count, length in rows:
+        fits = cls.limit(count, q_all, length, t_all) >= r
+        if fits.any():
+            qs, ts = q_all[fits], t_all[fits]
+            measured.append((count, length, qs, ts, *cls.measure(n, D, count, qs, length, ts, r)))
+    least = min(int(l.min()) for *_, l, _, _ in measured)
+    candidates = []
+    for count, length, qs, ts, l, rank, macs in measured:
+        near = np.flatnonzero(20 * l <= 21 * least)
+        for i in near[np.lexsort((qs[near], macs[near], -rank[near]))][:1]:
+            layout = Layout(count, int(qs[i]), length, int(ts[i]), r)
+            candidates.append((-int(rank[i]), int(macs[i]), layout))
+    return min(candidates)[-1]
+
+
+def rows_of(x: Tensor, q: int) -> Tensor:
+    """Turn rows of q blocks into q rows of blocks, (m*q, s) -> (q, m*s)."""
+    s = x.shape[-1]
+    return x.view(-1, q, s).transpose(0, 1).reshape(q, -1)
+
+
+def mix(rows: Tensor, s: int, n: int, like: Tensor) -> Tensor:
+    """Undo ``rows_of``, (p, m*s) -> (m, p*s), and crop to (..., n)."""
+    p = rows.shape[0]
+    return cropped(rows.view(p, -1, s).transpose(0, 1).reshape(-1, p * s), n, like)
+
+
+def cropped_sum(layout: Layout, n: int, D: int, term: Callable[[slice, slice, slice, slice], Tensor]) -> Tensor:
+    """Return a sum over the entries of the cropped matrix that factors into blocks (p, q) and (s, t).
+
+    It is taken apart into the blocks that are complete and those that are cropped, of the last block row and column:
+    ``term`` gets, for each part, the rows of the left and of the right factor, then the columns of both.
+    """
+    parts = [
+        term(left_rows, right_rows, left_columns, right_columns)
+        for left_rows, right_rows in _parts(layout.p, layout.s, n)
+        for left_columns, right_columns in _parts(layout.q, layout.t, D)
+    ]
+    return sum(parts[1:], parts[0])
+
+
+def _parts(count: int, length: int, size: int) -> Sequence[tuple[slice, slice]]:
+    if count * length == size:
+        return [(slice(0, count), slice(0, length))]
+    last = (slice(count - 1, count), slice(0, size - (count - 1) * length))
+    return [(slice(0, count - 1), slice(0, length)), last] if count > 1 else [last]

@@ -1,0 +1,77 @@
+"""Copies of one small matrix along the diagonal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusionkit.errors import FusionError
+from fusionkit.fabrication import Fabrication, cropped, padded
+from fusionkit.fabrications._kronecker import counts, nearest_counts
+from fusionkit.fusion import check_size
+
+
+class BlockDiagonal(Fabrication):
+    """``W = I_p ⊗ B``, cropped to (n, D); block B (s, t), s = ceil(n/p), t = ceil(D/p), l = s*t.
+
+    Source: Zhang, "RPN: Reconciled Polynomial Network", 2024, duplicated diagonal padding reconciliation.
+
+    Args:
+        p: the number of copies, such that (p-1)*ceil(n/p) < n and (p-1)*ceil(D/p) < D; None means 2, or 1 where n or D
+            is 1.
+    """
+
+    def __init__(self, p: int | None = None) -> None:
+        super().__init__()
+        self.p = None if p is None else check_size("p, the number of blocks of block_diagonal,", p)
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield the default and a given number of copies."""
+        yield {}
+        yield {"p": 3}
+
+    def block_count(self, n: int, D: int) -> int:
+        """Return p, or the default for this size.
+
+        Raises:
+            FusionError: p is greater than n or D, or some block would have no rows or no columns.
+        """
+        if self.p is None:
+            return min(2, n, D)
+        what, least = "p, the number of blocks of block_diagonal,", min(n, D)
+        if self.p > least:
+            raise FusionError(f"{what} should be from 1 to min(n, D) = {least}; found {self.p}.")
+        valid = [count for count in counts(n) if count in counts(D)]
+        if self.p not in valid:
+            raise FusionError(
+                f"{what} should leave none of its blocks without a place in n = {n} and D = {D}: the next valid value "
+                f"is {nearest_counts(self.p, valid)}; found {self.p}."
+            )
+        return self.p
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return the one copy."""
+        p = self.block_count(n, D)
+        return {"B": (-(-n // p), -(-D // p))}
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        B, p = blocks["B"], self.block_count(n, D)
+        s, t = B.shape
+        # Row u of all blocks: the row, then p*t zeros; cut at p*t, every copy starts t columns after that above it.
+        W = F.pad(B.view(s, 1, t).expand(s, p, t), (0, p * t)).flatten(1)[:, : p * p * t]
+        return W.view(s, p, p * t).transpose(0, 1).reshape(p * s, p * t)[:n, :D]
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        B, p = blocks["B"], self.block_count(n, sum(view.shape[-1] for view in x))
+        s, t = B.shape
+        pieces = padded(x, p * t).reshape(-1, t)
+        return cropped(F.linear(pieces, B).view(-1, p * s), n, x[0])
+
+    def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        B, p = blocks["B"].square(), self.block_count(n, D)
+        s, t = B.shape
+        return (p - 1) * B.sum() + B[: n - (p - 1) * s, : D - (p - 1) * t].sum()

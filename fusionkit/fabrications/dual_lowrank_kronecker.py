@@ -1,0 +1,71 @@
+"""A Kronecker product of two matrices of low rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusionkit.fabrication import padded
+from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, mix, rows_of
+from fusionkit.fabrications.kronecker import kron
+from fusionkit.fabrications.lowrank_kronecker import product_norm
+from fusionkit.fusion import check_size
+
+
+class DualLowRankKronecker(BlockProduct):
+    """``W = (P Q) ⊗ (S T)``, cropped to (n, D); blocks P (p, r), Q (r, q), S (s, r), T (r, t), l = r*(p + q + s + t).
+
+    s = ceil(n/p), t = ceil(D/q).  Source: Zhang, "RPN: Reconciled Polynomial Network", 2024, dual low-rank
+    parameterized hypercomplex multiplication.
+
+    Args:
+        r: rank of both factors, from 1 to min(p, q, s, t); None means 8, or the greatest possible.
+        p, q: numbers of block rows and columns, as for kronecker, among those that admit r.
+    """
+
+    degree = 4
+    rank_option = "r"
+
+    def __init__(self, r: int | None = None, p: int | None = None, q: int | None = None) -> None:
+        super().__init__(p, q)
+        self.r = None if r is None else check_size("r, the rank of dual_lowrank_kronecker,", r)
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield the default and given numbers."""
+        yield {}
+        yield {"r": 1, "p": 2, "q": 3}
+
+    @staticmethod
+    def measure(n: int, D: int, p: int, q: Sizes, s: int, t: Sizes, r: int) -> tuple[Sizes, Sizes, Sizes]:
+        """Return l, the rank of W, and the multiply-adds per row."""
+        return r * (p + q + s + t), np.full_like(q, r * r), r * (D + n) + r * r * (p + q)
+
+    @staticmethod
+    def limit(p: int, q: Sizes, s: int, t: Sizes) -> Sizes:
+        """Return the greatest rank of both factors."""
+        return np.minimum(np.minimum(p, q), np.minimum(s, t))
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return the two factors of either factor."""
+        p, q, s, t, r = self.layout(n, D)
+        return {"P": (p, r), "Q": (r, q), "S": (s, r), "T": (r, t)}
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        return kron(blocks["P"] @ blocks["Q"], blocks["S"] @ blocks["T"], n, D)
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        P, Q, S, T = (blocks[name] for name in "PQST")
+        p, q, (s, r), t = P.shape[0], Q.shape[1], S.shape, T.shape[1]
+        inner = rows_of(F.linear(padded(x, q * t).reshape(-1, t), T), q)  # (q, m*r)
+        return mix(F.linear((P @ (Q @ inner)).view(-1, r), S).view(p, -1), s, n, x[0])
+
+    def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        P, Q, S, T = (blocks[name] for name in "PQST")
+        return cropped_sum(
+            self.layout(n, D), n, D, lambda a, b, c, d: product_norm(P[a], Q[:, c]) * product_norm(S[b], T[:, d])
+        )

@@ -1,0 +1,66 @@
+"""A Kronecker product of two matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusionkit.fabrication import padded
+from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, mix, rows_of
+
+
+class Kronecker(BlockProduct):
+    """``W = A ⊗ B``, cropped to (n, D); blocks A (p, q), B (s, t), s = ceil(n/p), t = ceil(D/q), l = p*q + s*t.
+
+    Source: Zhang, "RPN: Reconciled Polynomial Network", 2024, hypercomplex multiplication.
+
+    Args:
+        p, q: numbers of block rows and columns, such that (p-1)*ceil(n/p) < n, q likewise.  None: among the pairs with
+            l within 5 % of the least, that of the greatest rank, then fewest multiply-adds, then smallest p.
+    """
+
+    degree = 2
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield the default and given numbers of blocks."""
+        yield {}
+        yield {"p": 2, "q": 3}
+
+    @staticmethod
+    def measure(n: int, D: int, p: int, q: Sizes, s: int, t: Sizes, r: int) -> tuple[Sizes, Sizes, Sizes]:
+        """Return l, the rank of A ⊗ B, and the multiply-adds per row."""
+        rank = np.minimum(p, q) * np.minimum(s, t)
+        return p * q + s * t, rank, np.minimum(D * s + q * n, D * p + n * t)
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return the factors."""
+        p, q, s, t, _ = self.layout(n, D)
+        return {"A": (p, q), "B": (s, t)}
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        return kron(blocks["A"], blocks["B"], n, D)
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        A, B = blocks["A"], blocks["B"]
+        (p, q), (s, t) = A.shape, B.shape
+        D = sum(view.shape[-1] for view in x)
+        pieces = padded(x, q * t).reshape(-1, t)
+        if D * s + q * n <= D * p + n * t:
+            return mix(A @ rows_of(F.linear(pieces, B), q), s, n, x[0])
+        mixed = A @ rows_of(pieces, q)  # (p, m*t)
+        return mix(F.linear(mixed.view(-1, t), B).view(p, -1), s, n, x[0])
+
+    def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        A, B = blocks["A"].square(), blocks["B"].square()
+        return cropped_sum(self.layout(n, D), n, D, lambda a, b, c, d: A[a, c].sum() * B[b, d].sum())
+
+
+def kron(A: Tensor, B: Tensor, n: int, D: int) -> Tensor:
+    """Return A ⊗ B cropped to (n, D), A (p, q), B (s, t)."""
+    (p, q), (s, t) = A.shape, B.shape
+    return (A.view(p, 1, q, 1) * B.view(1, s, 1, t)).view(p * s, q * t)[:n, :D]

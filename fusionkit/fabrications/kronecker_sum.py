@@ -1,0 +1,85 @@
+"""A sum of Kronecker products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusionkit.fabrication import padded
+from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, mix
+from fusionkit.fusion import check_size
+
+
+class KroneckerSum(BlockProduct):
+    """``W = A_1 ⊗ B_1 + ... + A_R ⊗ B_R``, cropped to (n, D); blocks A (R, p, q), B (R, s, t), l = R*(p*q + s*t).
+
+    Source: Zhang et al., "Beyond Fully-Connected Layers with Quaternions: Parameterization of Hypercomplex
+    Multiplications with 1/n Parameters", 2021, equation 3.
+
+    Args:
+        R: the number of terms, at most min(p*q, s*t), with which any matrix is such a sum; None means 4, or that.
+        p, q: numbers of block rows and columns, as for kronecker.
+    """
+
+    degree = 2
+    rank_option = "R"
+    default_rank = 4
+
+    def __init__(self, R: int | None = None, p: int | None = None, q: int | None = None) -> None:
+        super().__init__(p, q)
+        self.R = None if R is None else check_size("R, the number of terms of kronecker_sum,", R)
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield the default and given numbers of terms and blocks."""
+        yield {}
+        yield {"R": 2, "p": 2, "q": 3}
+
+    @staticmethod
+    def measure(n: int, D: int, p: int, q: Sizes, s: int, t: Sizes, r: int) -> tuple[Sizes, Sizes, Sizes]:
+        """Return l, the rank of W, and the multiply-adds per row, all but for the factor R."""
+        rank = np.minimum(p, q) * np.minimum(s, t)
+        return p * q + s * t, rank, np.minimum(D * s + q * n, D * p + n * t)
+
+    @staticmethod
+    def limit(p: int, q: Sizes, s: int, t: Sizes) -> Sizes:
+        """Return the greatest number of terms, that of the entries of the smaller factor."""
+        return np.minimum(p * q, s * t)
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return the factors of all terms."""
+        p, q, s, t, R = self.layout(n, D)
+        return {"A": (R, p, q), "B": (R, s, t)}
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        A, B = blocks["A"], blocks["B"]
+        (_, p, q), (_, s, t) = A.shape, B.shape
+        pairs = A.flatten(1).T @ B.flatten(1)  # (p*q, s*t)
+        return pairs.view(p, q, s, t).transpose(1, 2).reshape(p * s, q * t)[:n, :D]
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        A, B = blocks["A"], blocks["B"]
+        (R, p, q), (_, s, t) = A.shape, B.shape
+        D = sum(view.shape[-1] for view in x)
+        pieces = padded(x, q * t).reshape(-1, t)
+        if D * s + q * n <= D * p + n * t:
+            inner = F.linear(pieces, B.flatten(0, 1)).view(-1, q, R, s)
+            inner = inner.permute(2, 1, 0, 3).reshape(R * q, -1)  # (R*q, m*s)
+            return mix(A.transpose(0, 1).reshape(p, R * q) @ inner, s, n, x[0])
+        inner = pieces.view(-1, q, t).transpose(0, 1).reshape(q, -1)  # (q, m*t)
+        inner = (A.flatten(0, 1) @ inner).view(R, -1, t).transpose(0, 1).reshape(-1, R * t)  # (p*m, R*t)
+        return mix(F.linear(inner, B.transpose(0, 1).reshape(s, R * t)).view(p, -1), s, n, x[0])
+
+    def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        # The inner product of two Kronecker products is that of their left times that of their right factors.
+        A, B = blocks["A"], blocks["B"]
+        return cropped_sum(self.layout(n, D), n, D, lambda a, b, c, d: (_gram(A[:, a, c]) * _gram(B[:, b, d])).sum())
+
+
+def _gram(terms: Tensor) -> Tensor:
+    rows = terms.flatten(1)
+    return rows @ rows.T
