@@ -96,6 +96,7 @@ class Job:
             validate(cfg)
             done = _completed(cfg, run_dir) if self.sweep is not None else None
             if done is not None:
+                print(f"completed   earlier, in {os.path.relpath(run_dir)}")
                 return done
             # A preset, or an override, writes its fabrication out instead of referring to the group.
             written = interpolations.raw(task)["fusion"].get("parameter_fabrication")
@@ -137,12 +138,10 @@ def _completed(cfg: Mapping[str, Any], run_dir: Path) -> Mapping[str, Any] | Non
 
 def _with_advice(error: BaseException, cfg: Mapping[str, Any]) -> BaseException:
     """Return the error, with the way out where unequal widths are the trouble."""
-    dims = cfg.get("dims")
-    unequal = isinstance(dims, list) and len(set(dims)) > 1
     model = cfg.get("model")
     bare = isinstance(model, Mapping) and model.get("encoder") == "none"
     text = str(error)
-    if isinstance(error, DimsError) and bare and unequal and "model.encoder" not in text:
+    if isinstance(error, DimsError) and bare and "equal width" in text and "model.encoder" not in text:
         return DimsError(f"{text.rstrip('.')}.  model.encoder=linear makes the views equally wide.")
     return error
 
@@ -285,13 +284,20 @@ def _run(hydra: Any, name: str, overrides: list[str]) -> int:
 
 
 def _multirun(hydra: Any, name: str, overrides: list[str]) -> int:
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
     from hydra.types import RunMode
+
+    from fusionkit.config import interpolations
 
     lines = [*overrides, "hydra.mode=MULTIRUN"]
     master = hydra.compose_config(config_name=name, overrides=lines, run_mode=RunMode.MULTIRUN)
     if "max_failure_rate" in master.hydra.sweeper and not any("max_failure_rate" in line for line in lines):
         # Optuna would stop at the first trial without a value; here that is a recorded job like any other.
         lines.append("hydra.sweeper.max_failure_rate=1.0")
+    if "${" in interpolations.raw(master)["hydra"]["sweep"]["dir"]:
+        # The time in its name should not pass on between two compositions.
+        lines.append(f"hydra.sweep.dir={QuotedString(str(master.hydra.sweep.dir), Quote.double).with_quotes()}")
     sweep_dir = Path(str(master.hydra.sweep.dir)).absolute()
     before = sweep_dir.is_dir(), (sweep_dir / "multirun.yaml").is_file()
     outcomes = sweep_dir / OUTCOMES / uuid.uuid4().hex[:12]
@@ -305,6 +311,10 @@ def _multirun(hydra: Any, name: str, overrides: list[str]) -> int:
     except (FusionError, RegistryError, OSError):
         raise
     except Exception as error:
+        if isinstance(error, HydraException) and not outcomes.is_dir():
+            # Refused by the sweeper or the launcher before the first job.
+            _tidy(sweep_dir, *before)
+            raise
         # A worker that was killed, a cluster that is not there, a study without a single value: no job's error.
         stopped = _sentence(error)
         cause = error

@@ -260,6 +260,13 @@ def test_unequal_widths_name_the_way_out(fusion: str, run: Callable[..., tuple[i
     assert found["error"] in (err[len("error: ") :].strip(), found["error"])
 
 
+def test_wrong_dims_are_no_reason_to_advise_encoders(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    status, _, err = run("dims=[1,2]", f"hydra.run.dir={tmp_path / 'run'}")
+    assert status == 1
+    assert "found [1, 2]." in err
+    assert "encoder" not in err
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:7", "tpu", "meta"])
 def test_a_device_that_does_not_exist(device: str, run: Callable[..., tuple[int, str, str]]) -> None:
     import torch
@@ -352,9 +359,19 @@ def test_a_sweep_names_directories_by_hash_and_skips_what_is_completed(
     assert len(trained) == 4
     folders = {folder.name for folder in Path("multirun").iterdir() if folder.is_dir()}
     assert folders == {config_hash(cfg) for cfg in trained}
-    assert run("-m", "seed=1,0,2", "fusion=concatenation,parameterized_concatenation")[0] == 0
+    status, out, _ = run("-m", "seed=1,0,2", "fusion=concatenation,parameterized_concatenation")
+    assert status == 0
+    assert out.count("completed   earlier, in multirun/") == 4
     assert len(trained) == 6
     assert {cfg["seed"] for cfg in trained[4:]} == {2}
+
+
+def test_a_sweep_directory_with_the_time_in_its_name_is_one_directory(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    assert run("-m", "seed=0,1", "hydra.sweep.dir='sweeps/${now:%S-%f}'")[0] == 0
+    (folder,) = Path("sweeps").iterdir()
+    assert len(list(folder.glob("*/result.json"))) == 2
 
 
 def test_a_job_that_did_not_complete_is_run_again(
