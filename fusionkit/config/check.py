@@ -19,7 +19,7 @@ from fusionkit.config import interpolations
 from fusionkit.config.composition import CheckingLoader, plain_config, prepare, search_path
 from fusionkit.config.paths import conf_dir, folder_of
 from fusionkit.config.schema import validate
-from fusionkit.errors import ConfigError, RegistryError
+from fusionkit.errors import ConfigError, RegistryError, nearest
 
 __all__ = ["SCHEMA_VERSION", "Examiner", "Finding", "check_all", "report"]
 
@@ -174,20 +174,29 @@ class Examiner:
         return True
 
     def _jobs(self, overrides: list[str]) -> Iterator[list[str]]:
-        """Yield the overrides of jobs in which every value of every swept key of an experiment occurs once."""
+        """Yield the overrides of jobs in which every value of every swept key of an experiment occurs once.
+
+        Of a group only the first option: all of them are checked one by one as options.
+        """
         master = interpolations.raw(self._compose(overrides, multirun=True))
         params = (master["hydra"].get("sweeper") or {}).get("params") or {}
         lines = [f"{key}={value}" for key, value in params.items()]
-        values = {
-            override.get_key_element(): (
-                list(override.sweep_string_iterator())
-                if override.is_discrete_sweep()
-                else [override.get_value_element_as_str()]
-            )
-            for override in OverridesParser.create(config_loader=self.loader).parse_overrides(lines)
-        }
-        for index in range(max(map(len, values.values()), default=1)):
-            yield [*overrides, *(f"{key}={found[min(index, len(found) - 1)]}" for key, found in values.items())]
+        swept: dict[str, list[str]] = {}
+        for override in OverridesParser.create(config_loader=self.loader).parse_overrides(lines):
+            values = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
+            values = values or [override.get_value_element_as_str()]
+            if self.loader.repository.group_exists(override.key_or_group):
+                self._known(override.key_or_group, values)
+                values = values[:1]
+            swept[override.get_key_element()] = values
+        for index in range(max(map(len, swept.values()), default=1)):
+            yield [*overrides, *(f"{key}={found[min(index, len(found) - 1)]}" for key, found in swept.items())]
+
+    def _known(self, group: str, options: list[str]) -> None:
+        for option in options:
+            if not self.loader.repository.config_exists(f"{group}/{option}"):
+                known = self.loader.repository.get_group_options(group)
+                raise ConfigError(f"There is no {group} {option!r}.{nearest(option, known)}")
 
 
 def _sentence(error: Exception) -> str:

@@ -102,7 +102,8 @@ def refuse_large(file: Path, name: str) -> None:
             sizes[id(node)] = 1 + sum(map(size, flat))
         return sizes[id(node)]
 
-    if size(yaml.compose(text, Loader=yaml.SafeLoader)) > MAX_VALUES:
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if root is not None and size(root) > MAX_VALUES:
         raise ConfigError(f"{name} should stand for at most {MAX_VALUES} values; found aliases that multiply to more.")
 
 
@@ -119,7 +120,6 @@ class CheckingLoader(ConfigLoaderImpl):
         super().__init__(config_search_path)
         self.repository = CheckingRepository(config_search_path)
         self.level = level
-        self.aliases: dict[str, str] = {}
         self._parsed: list[Override] = []
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -134,10 +134,11 @@ def descriptions(cls: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in (inspect.getdoc(inspect.getattr_static(cls, "__init__")), inspect.getdoc(cls)):
         section = re.search(r"^Args:\n((?:[ \t].*\n?|\n)+)", text or "", re.MULTILINE)
-        for match in re.finditer(
-            r"^ +(\w+)(?: \([^)\n]*\))?: (.*(?:\n {6,}\S.*)*)", section[1] if section else "", re.M
-        ):
-            found[match[1]] = " ".join(match[2].split())
+        entries = re.finditer(
+            r"^ +(\w+(?:, \w+)*)(?: \([^)\n]*\))?: (.*(?:\n {6,}\S.*)*)", section[1] if section else "", re.MULTILINE
+        )
+        for entry in entries:
+            found.update(dict.fromkeys(entry[1].split(", "), " ".join(entry[2].split())))
     return found
 
 

@@ -112,6 +112,11 @@ def test_an_operator_without_a_file_is_checked_as_generated(site: Site) -> None:
         ),
         (
             "experiment/mine.yaml",
+            "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {fusion: 'average,sumation'}}}\n",
+            "There is no fusion 'sumation'. Did you mean 'summation'",
+        ),
+        (
+            "experiment/mine.yaml",
             "# @package _global_\nhydra: {callbacks: {x: {_target_: os.system}}}\n",
             "hydra.callbacks.x._target_ should be allowed",
         ),
