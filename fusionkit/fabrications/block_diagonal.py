@@ -59,19 +59,22 @@ class BlockDiagonal(Fabrication):
         return {"B": (-(-n // p), -(-D // p))}
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
-        B, p = blocks["B"], self.block_count(n, D)
+        B = blocks["B"]
         s, t = B.shape
+        p = -(-n // s)
         # Row u of all blocks: the row, then p*t zeros; cut at p*t, every copy starts t columns after that above it.
         W = F.pad(B.view(s, 1, t).expand(s, p, t), (0, p * t)).flatten(1)[:, : p * p * t]
         return W.view(s, p, p * t).transpose(0, 1).reshape(p * s, p * t)[:n, :D]
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
-        B, p = blocks["B"], self.block_count(n, sum(view.shape[-1] for view in x))
+        B = blocks["B"]
         s, t = B.shape
+        p = -(-n // s)
         pieces = padded(x, p * t).reshape(-1, t)
         return cropped(F.linear(pieces, B).view(-1, p * s), n, x[0])
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
-        B, p = blocks["B"].square(), self.block_count(n, D)
+        B = blocks["B"].square()
         s, t = B.shape
+        p = -(-n // s)
         return (p - 1) * B.sum() + B[: n - (p - 1) * s, : D - (p - 1) * t].sum()

@@ -51,13 +51,16 @@ class DuplicatedPadding(Fabrication):
         return {"B": (s, t)}
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
-        p, q, *_ = self.layout(n, D)
-        return blocks["B"].repeat(p, q)[:n, :D]
+        B = blocks["B"]
+        s, t = B.shape
+        # Of valid numbers of blocks there is one for each length of a block.
+        return B.repeat(-(-n // s), -(-D // t))[:n, :D]
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
-        p, q, _, t, _ = self.layout(n, sum(view.shape[-1] for view in x))
+        s, t = blocks["B"].shape
+        q = -(-sum(view.shape[-1] for view in x) // t)
         folded = padded(x, q * t).view(-1, q, t).sum(1)
-        return cropped(F.linear(folded, blocks["B"]).repeat(1, p), n, x[0])
+        return cropped(F.linear(folded, blocks["B"]).repeat(1, -(-n // s)), n, x[0])
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         B = blocks["B"].square()
