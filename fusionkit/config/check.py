@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hydra.core.default_element import GroupDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.config_source import ConfigLoadError
 from hydra.types import RunMode
@@ -135,12 +136,11 @@ class Examiner:
 
     def option(self, group: str, option: str, distribution: str, source: str) -> Finding:
         """Check one option of a group."""
+        addition = "+" if group.partition("/")[0] == "experiment" else ""
         try:
-            if group.partition("/")[0] == "experiment":
-                for overrides in self._jobs([f"+{group}={option}"]):
+            if not self._put(group, option):
+                for overrides in self._jobs([f"{addition}{group}={option}"]):
                     self._compose(overrides)
-            elif not self._put(group, option):
-                self._compose([f"{group}={option}"])
         except (ConfigError, RegistryError) as error:
             return Finding(group, option, distribution, source, "failed", _sentence(error))
         return Finding(group, option, distribution, source, "ok")
@@ -151,26 +151,50 @@ class Examiner:
 
     def _put(self, group: str, option: str) -> bool:
         """Put an option into the default configuration and check the whole; False if only Hydra can do that."""
+        if self._base is None:
+            return False
+        tree = {name: value for name, value in self._base.items() if name != "hydra"}
+        if not self._enter(tree, group, option):
+            return False
+        validate(plain_config(OmegaConf.create(tree)), complete=False)
+        return True
+
+    def _enter(self, tree: dict[str, Any], group: str, option: str) -> bool:
+        """Enter one config into the unresolved tree as Hydra would; False if it needs more than that."""
         try:
             loaded = self.loader.repository.load_config(f"{group}/{option}")
         except YAMLError as error:
             raise ConfigError(f"{group}/{option} should be plain YAML; found {_sentence(error)}.") from error
         except (ConfigLoadError, OSError, ValueError) as error:
             raise ConfigError(f"{group}/{option} should be readable; found {_sentence(error)}.") from error
-        package = group.replace("/", ".")
-        simple = (
-            loaded is not None and not loaded.defaults_list and loaded.header["package"] in (None, "_group_", package)
-        )
-        if self._base is None or loaded is None or not simple:
+        if loaded is None or not OmegaConf.is_dict(loaded.config):
             return False
-        tree = {name: value for name, value in self._base.items() if name != "hydra"}
+        content = interpolations.raw(loaded.config)
+        header = loaded.header["package"]
+        package = group.replace("/", ".")
+        for default in loaded.defaults_list or []:
+            if default.is_self():
+                continue
+            if not isinstance(default, GroupDefault) or not default.is_override():
+                return False
+            place, name = default.group or "", default.value
+            if not place.startswith("/") or not isinstance(name, str) or "${" in name:
+                return False
+            if not self._enter(tree, place[1:], name):
+                return False
+        if header == "_global_":
+            if "hydra" in content:
+                return False
+            _merge(tree, content)
+            return True
+        if header not in (None, "_group_", package):
+            return False
         *above, last = package.split(".")
         node = tree
-        for name in above:
-            node[name] = dict(node[name])
-            node = node[name]
-        node[last] = interpolations.raw(loaded.config)
-        validate(plain_config(OmegaConf.create(tree)), complete=False)
+        for part in above:
+            node[part] = dict(node[part])
+            node = node[part]
+        node[last] = content
         return True
 
     def _jobs(self, overrides: list[str]) -> Iterator[list[str]]:
@@ -197,6 +221,15 @@ class Examiner:
             if not self.loader.repository.config_exists(f"{group}/{option}"):
                 known = self.loader.repository.get_group_options(group)
                 raise ConfigError(f"There is no {group} {option!r}.{nearest(option, known)}")
+
+
+def _merge(tree: dict[str, Any], content: Mapping[str, Any]) -> None:
+    for name, value in content.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(name), Mapping):
+            tree[name] = dict(tree[name])
+            _merge(tree[name], value)
+        else:
+            tree[name] = value
 
 
 def _sentence(error: Exception) -> str:
