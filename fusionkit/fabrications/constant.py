@@ -20,6 +20,7 @@ class Constant(Fabrication):
     """
 
     traits = Traits(constant=True)
+    never_builds_W = True
 
     def __init__(self, value: float = 1.0) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ class ConstantEye(Fabrication):
     """
 
     traits = Traits(constant=True)
+    never_builds_W = True
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return no blocks."""

@@ -23,15 +23,15 @@ class TensorTrain(Fabrication):
 
     Args:
         r: the rank, up to the least of the products of n_i * d_i on either side of a bond; None means at most 8.
-        cores: how many cores, from 2 to max(2, ceil(log2(max(n, D)))); None means 3, or 2 where 3 are too many.
+        cores: how many cores, from 2 to max(3, ceil(log2(max(n, D)))); None means 3.
     """
 
     def __init__(self, r: int | None = None, cores: int | None = None) -> None:
         super().__init__()
         self.r = None if r is None else check_size("r, the rank of tensor_train,", r)
-        self.cores = (
-            None if cores is None else check_size("cores, the number of cores of tensor_train,", cores, minimum=2)
-        )
+        what = "cores, the number of cores of tensor_train,"
+        self.cores = 3 if cores is None else check_size(what, cores, minimum=2)
+        self.degree = self.cores
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
@@ -43,16 +43,15 @@ class TensorTrain(Fabrication):
         """Return n_1..n_c and d_1..d_c.
 
         Raises:
-            FusionError: more cores than max(n, D) has binary digits.
+            FusionError: more cores than binary digits count the rows or the columns of W.
         """
-        most = max(2, (max(n, D) - 1).bit_length())
-        cores = min(3, most) if self.cores is None else self.cores
-        if cores > most:
+        most = max(3, (max(n, D) - 1).bit_length())
+        if self.cores > most:
             raise FusionError(
-                f"cores, the number of cores of tensor_train, should be from 2 to {most}, the binary digits of the "
-                f"greater of n and D, for n = {n} and D = {D}; found {cores}."
+                "cores, the number of cores of tensor_train, should be from 2 to max(3, ceil(log2(max(n, D)))) = "
+                f"{most} for n = {n} and D = {D}; found {self.cores}."
             )
-        return _factors(n, cores), _factors(D, cores)
+        return _factors(n, self.cores), _factors(D, self.cores)
 
     def rank(self, n: int, D: int) -> int:
         """Return r, or the default for this size.
@@ -89,24 +88,20 @@ class TensorTrain(Fabrication):
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         cores = _cores(blocks)
-        rows = padded(x, prod(core.shape[2] for core in cores))
+        rows = padded(x, prod([core.shape[2] for core in cores]))
         m = rows.shape[0]
-        # From the last core to the first: (m * d_1..d_(k-1), d_k, n_c * n_(c-1).. n_(k+1), r).
-        state = rows.view(m, -1, 1, 1)
+        # From the last core to the first: (m, d_1..d_k, n_c * n_(c-1).. n_(k+1), r).
+        todo, done = rows.shape[1], 1
+        state = rows
         for core in reversed(cores):
             s, height, width, r = core.shape
-            done = state.shape[2]
-            state = state.reshape(-1, width, done, r).transpose(1, 2).reshape(-1, width * r)
+            todo //= width
+            state = state.reshape(m * todo, width, done, r).transpose(1, 2).reshape(m * todo * done, width * r)
             state = state @ core.permute(2, 3, 1, 0).reshape(width * r, height * s)
-            state = state.view(m, -1, done * height, s)
+            done *= height
         heights = [core.shape[1] for core in reversed(cores)]
         out = state.view(m, *heights).permute(0, *range(len(cores), 0, -1))
         return cropped(out.flatten(1), n, x[0])
-
-    def init_(self, w: Tensor, n: int, D: int, generator: torch.Generator | None = None) -> None:
-        """Fill ``w`` as the base does; W is of degree c, the number of cores."""
-        self.degree = len(self.factors(n, D)[0])
-        super().init_(w, n, D, generator)
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         # From the last core to the first: sums over the trailing indices of products of two such matrices, for all

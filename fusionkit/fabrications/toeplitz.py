@@ -10,15 +10,12 @@ from torch import Tensor
 
 from fusionkit.fabrication import Fabrication, cropped, linear, padded
 
-#: The FFT is faster than the product with W from this many entries of W for each of its n + D rows and columns.
-FFT_RATIO = 512
-
 
 class Toeplitz(Fabrication):
     """``W_ij = c[i - j + D - 1]``; block c (n + D - 1), l = n + D - 1.
 
-    The product is a part of the convolution with c, computed by the real FFT where W is large.  Source: Golub and Van
-    Loan, "Matrix Computations", 4th edition, section 4.8.
+    The product is a part of the convolution with c, computed by the real FFT.  Source: Golub and Van Loan, "Matrix
+    Computations", 4th edition, section 4.8.
     """
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
@@ -31,7 +28,7 @@ class Toeplitz(Fabrication):
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         D = sum(view.shape[-1] for view in x)
         # Compilers know no complex numbers, and MKL transforms no empty batch.
-        if torch.compiler.is_compiling() or n * D < FFT_RATIO * (n + D) or not x[0].numel():
+        if torch.compiler.is_compiling() or not x[0].numel():
             return linear(x, self._materialize(blocks, n, D))
         dtype = torch.promote_types(x[0].dtype, torch.float32)
         # The D - 1 leading entries of the convolution are not needed, hence may be those that wrap around.

@@ -52,6 +52,8 @@ class Case:
     def fabrication(self) -> Fabrication:
         made = registry.create_fabrication(self.name, **self.options)
         assert isinstance(made, Fabrication)
+        # Its own product also at small sizes, where building W would often be chosen.
+        vars(made)["never_builds_W"] = True
         return made
 
     def operator(self, **options: Any) -> ParameterizedConcatenation:
