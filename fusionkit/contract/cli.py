@@ -8,14 +8,13 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from itertools import groupby
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.table import Table
 
     from fusionkit.contract.report import Report, Result
     from fusionkit.contract.runner import Plan
@@ -168,16 +167,12 @@ def _serial(subjects: list[Subject], plan: Plan, console: Console) -> list[Resul
     from fusionkit.contract.runner import stream
 
     total = sum(subject.kind in rule_of(check).kinds for subject in subjects for check in plan.checks)
-    progress = _progress(console)
-    task = progress.add_task("", total=total, bad="")
     results: list[Result] = []
+    with _Live(console, total) as live:
 
-    def started(subject: Subject, rule: Rule) -> None:
-        bad = sum(result.bad for result in results)
-        progress.update(task, description=f"{subject.id} {rule.name}", bad=f"[red]{bad} failed[/]" if bad else "")
-        progress.advance(task)
+        def started(subject: Subject, rule: Rule) -> None:
+            live.step(f"{subject.id} {rule.name}", results)
 
-    with progress if console.is_terminal else nullcontext():
         for result in stream(subjects, plan, started):
             results.append(result)
     return results
@@ -187,58 +182,59 @@ def _parallel(subjects: list[Subject], wanted: dict[str, Any], jobs: int, consol
     """Return the results of worker processes; on a terminal with a progress bar that counts subjects."""
     from fusionkit.contract.parallel import stream
 
-    progress = _progress(console)
-    task = progress.add_task(f"{jobs} workers", total=len(subjects), bad="")
-    bad = 0
+    found: list[Result] = []
+    with _Live(console, len(subjects)) as live:
+        live.step(f"{jobs} workers", found, 0)
 
-    def done(subject: Subject, results: list[Result]) -> None:
-        nonlocal bad
-        bad += sum(result.bad for result in results)
-        progress.update(task, description=subject.id, bad=f"[red]{bad} failed[/]" if bad else "")
-        progress.advance(task)
+        def done(subject: Subject, results: list[Result]) -> None:
+            found.extend(results)
+            live.step(f"{jobs} workers, {subject.id} is done", found)
 
-    with progress if console.is_terminal else nullcontext():
         return [result for results in stream(subjects, wanted, jobs, done) for result in results]
 
 
-def _progress(console: Console) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+class _Live:
+    """On a terminal, the table of what is done and a progress bar; elsewhere nothing."""
 
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[bad]}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        # Checks redirect the streams themselves.
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
+    def __init__(self, console: Console, total: int) -> None:
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self.shown = console.is_terminal
+        self.progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        )
+        self.task = self.progress.add_task("", total=total)
+        # Checks redirect the streams themselves; the table is printed again, whole, at the end.
+        self.live = Live(self.progress, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+        self.rows = max(3, console.height - 6)
+        self.counted = 0
+
+    def __enter__(self) -> _Live:
+        if self.shown:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown:
+            self.live.stop()
+
+    def step(self, text: str, results: list[Result], steps: int = 1) -> None:
+        """Say what is running, and show the results so far."""
+        from rich.console import Group
+
+        self.progress.update(self.task, description=text)
+        self.progress.advance(self.task, steps)
+        if self.shown and len(results) != self.counted:
+            self.counted = len(results)
+            self.live.update(Group(_table(results, self.rows), self.progress))
 
 
 # ---------------------------------------------------------------------- showing
 
 
 def _show(report: Report, console: Console, options: argparse.Namespace, seconds: float) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("subject", overflow="fold")
-    table.add_column("kind")
-    for column in ("passed", "failed", "skipped", "seconds", ""):
-        table.add_column(column, justify="right")
-    for (subject, kind), group in groupby(report.results, lambda result: (result.subject, result.kind)):
-        results = list(group)
-        bad = sum(result.bad for result in results)
-        skipped = sum(result.status in ("skipped", "xfailed") for result in results)
-        passed = len(results) - bad - skipped
-        taken = sum(result.seconds for result in results)
-        verdict = "[red]failed[/]" if bad else "[green]ok[/]"
-        table.add_row(subject, kind, str(passed), str(bad), str(skipped), f"{taken:.1f}", verdict)
-    console.print(table)
+    console.print(_table(report.results))
     for result in _once_per_reason(report.bad):
         _failure(result, console, options)
     if options.verbose:
@@ -248,6 +244,26 @@ def _show(report: Report, console: Console, options: argparse.Namespace, seconds
     words = [f"{summary[status]} {status}" for status in STATUSES if summary[status]]
     verdict = "[green]ok[/]" if report.ok else "[red]failed[/]"
     console.print(f"{verdict}: {', '.join(words) or 'nothing to check'} in {seconds:.1f} s", highlight=False)
+
+
+def _table(results: list[Result], rows: int | None = None) -> Table:
+    """Return the table of subjects, or its last rows."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("subject", overflow="fold")
+    table.add_column("kind")
+    for column in ("passed", "failed", "skipped", "seconds", ""):
+        table.add_column(column, justify="right")
+    groups = [list(group) for _, group in groupby(results, lambda result: (result.subject, result.kind))]
+    for group in groups[-rows:] if rows else groups:
+        bad = sum(result.bad for result in group)
+        skipped = sum(result.status in ("skipped", "xfailed") for result in group)
+        seconds = sum(result.seconds for result in group)
+        verdict = "[red]failed[/]" if bad else "[green]ok[/]"
+        counts = (str(len(group) - bad - skipped), str(bad), str(skipped), f"{seconds:.1f}")
+        table.add_row(group[0].subject, group[0].kind, *counts, verdict)
+    return table
 
 
 def _once_per_reason(bad: Iterable[Result]) -> list[tuple[Result, int]]:
