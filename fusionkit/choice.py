@@ -55,7 +55,7 @@ class Machine:
     bandwidth: float
 
 
-#: "cpu" is fitted to measurements (see docs/performance.md); "accelerator" is of the order of recent data sheets.
+#: "cpu" is of the order of a current core's measurements, "accelerator" is of the order of recent data sheets.
 MACHINES = {
     "cpu": Machine(call=4e-6, view=1e-6, rate=6e10, fft=4e9, bandwidth=1e10),
     "accelerator": Machine(call=8e-6, view=2e-6, rate=1e13, fft=1e12, bandwidth=1.5e12),

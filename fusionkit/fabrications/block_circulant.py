@@ -101,7 +101,8 @@ class BlockCirculant(Fabrication):
 def to_frequencies(signal: Tensor) -> Tensor:
     """Return the real and imaginary parts of the real FFT, (..., b) -> (..., b // 2 + 1, 2)."""
     if _as_matrix(signal):
-        return (signal @ _fourier_matrix(signal)).view(*signal.shape[:-1], -1, 2)
+        # Sizes in full: those of an empty batch cannot be inferred.
+        return (signal @ _fourier_matrix(signal)).view(*signal.shape[:-1], signal.shape[-1] // 2 + 1, 2)
     return torch.view_as_real(torch.fft.rfft(signal))
 
 
@@ -114,7 +115,7 @@ def from_frequencies(spectrum: Tensor, b: int) -> Tensor:
         weight[:, :2] = 1 / b
         if b % 2 == 0:
             weight[:, -2:] = 1 / b
-        return spectrum.reshape(*spectrum.shape[:-2], -1) @ (matrix * weight).T
+        return spectrum.reshape(*spectrum.shape[:-2], 2 * spectrum.shape[-2]) @ (matrix * weight).T
     signal: Tensor = torch.fft.irfft(torch.view_as_complex(spectrum.contiguous()), b)
     return signal
 

@@ -1,0 +1,1 @@
+"""Speed against references and limits, as ratios within one run."""

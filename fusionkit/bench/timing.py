@@ -1,0 +1,62 @@
+"""Interleaved timing: contestants take turns, so that whatever else loads the machine slows all of them alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil
+from statistics import median
+from time import perf_counter
+
+__all__ = ["interleaved", "ratio"]
+
+#: One sample repeats a quick function until it takes this long, in seconds.
+SAMPLE = 1e-3
+
+
+def interleaved(
+    contestants: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float = 1.0,
+    least: int = 5,
+    most: int = 200,
+    synchronize: Callable[[], object] | None = None,
+) -> dict[str, list[float]]:
+    """Return the seconds per call of each contestant, one sample per round: A B C, C B A, A B C, ...
+
+    Args:
+        contestants: what is timed, by name.
+        seconds: about how long all of it may take, warm-up included.
+        least: the least number of rounds.
+        most: the greatest.
+        synchronize: waits for the device; called at both ends of every sample.
+    """
+    wait = synchronize or (lambda: None)
+    repeats = {}
+    start = perf_counter()
+    for name, call in contestants.items():
+        call()
+        once = min(_sample(call, 1, wait) for _ in range(2))
+        repeats[name] = max(1, ceil(SAMPLE / max(once, 1e-9)))
+    samples: dict[str, list[float]] = {name: [] for name in contestants}
+    order = list(contestants.items())
+    for count in range(most):
+        if count >= least and perf_counter() - start > seconds:
+            break
+        for name, call in order:
+            samples[name].append(_sample(call, repeats[name], wait))
+        order.reverse()
+    return samples
+
+
+def ratio(samples: Mapping[str, Sequence[float]], name: str, other: str) -> float:
+    """Return the median over the rounds of the time of ``name`` over the time of ``other`` in the same round."""
+    return median(a / b for a, b in zip(samples[name], samples[other], strict=True))
+
+
+def _sample(call: Callable[[], object], repeats: int, wait: Callable[[], object]) -> float:
+    wait()
+    start = perf_counter()
+    for _ in range(repeats):
+        call()
+    wait()
+    return (perf_counter() - start) / repeats
