@@ -385,7 +385,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     # ------------------------------------------------------------------ validation
 
     def _views(self, x: Sequence[Tensor]) -> list[Tensor]:
-        if not isinstance(x, list | tuple):
+        if not isinstance(x, (list, tuple)):  # Not a union, which each call would make anew.
             raise FusionError(f"x should be a list or tuple of tensors, one per view; found {type(x).__name__}.")
         if not x:
             raise FusionError("x should hold at least one view; found none.")
@@ -535,8 +535,13 @@ def _fit(x: Sequence[Tensor], dims: tuple[int, ...]) -> bool:
         dtype, device, lead = first.dtype, first.device, first.shape[:-1]
         if not dtype.is_floating_point:
             return False
+        shape, last = first.shape, dims[0]
+        if shape[-1:] != (last,):
+            return False
         for view, width in zip(x, dims, strict=True):
-            if view.shape != (*lead, width) or view.dtype is not dtype or view.device != device:
+            if width != last:
+                shape, last = torch.Size((*lead, width)), width
+            if view.shape != shape or view.dtype is not dtype or view.device != device:
                 return False
     except AttributeError:
         return False

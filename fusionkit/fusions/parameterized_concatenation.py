@@ -111,7 +111,8 @@ class ParameterizedConcatenation(Fusion):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         n = self.n or self.calculate_n()
-        return self.fabrication.multiply(x, {name: getattr(self, name) for name in self._blocks}, n)
+        blocks = {name: getattr(self, name) for name in self._blocks}
+        return self.fabrication.multiply(x, blocks, n)
 
     def fold(self) -> ParameterizedConcatenation:
         """Return an equal operator whose W is dense, for faster inference; it owns a copy of W.
