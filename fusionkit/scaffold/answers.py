@@ -20,6 +20,8 @@ __all__ = ["Answers", "requirement"]
 DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 #: Files and folders beside the operator's module, whose names it cannot have.
 TAKEN = ("plugin", "conf")
+#: What the operator's module imports, hence cannot be called itself.
+IMPORTED = ("Any", "Iterable", "Mapping", "Sequence", "Tensor")
 #: Hydra reads these as values, so that `fusion=null` would select nothing.
 VALUES = ("null", "true", "false", "inf", "nan")
 
@@ -64,7 +66,7 @@ class Answers:
             distribution=directory.name,
             package=package,
             module=f"{name}_{kind}" if name in TAKEN or iskeyword(name) else name,
-            class_name=f"{camel}{kind.capitalize()}" if iskeyword(camel) else camel,
+            class_name=f"{camel}{kind.capitalize()}" if iskeyword(camel) or camel in IMPORTED else camel,
             requires=requirement(__version__),
         )
 
