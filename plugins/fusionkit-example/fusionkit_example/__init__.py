@@ -1,0 +1,1 @@
+"""A fusion, a fabrication and a check for fusionkit."""

@@ -1,0 +1,71 @@
+"""A smooth maximum of the views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import log
+from typing import Any
+
+import fusionkit
+import torch
+from torch import Tensor
+
+
+class SoftMaximum(fusionkit.Fusion):
+    """`t * log((exp(A_1 / t) + ... + exp(A_k / t)) / k)` of k views of equal width, (..., n) each -> (..., n); l = 0.
+
+    Near the maximum for small t, near the mean for large t.
+
+    Args:
+        temperature: t, positive.
+        n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
+    """
+
+    traits = fusionkit.Traits(
+        permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True
+    )
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        temperature: float = 1.0,
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            n,
+            dims,
+            name,
+            require_parameters,
+            preprocess=preprocess,
+            postprocess=postprocess,
+            device=device,
+            dtype=dtype,
+        )
+        if not temperature > 0:
+            raise fusionkit.FusionError(f"temperature should be positive; found {temperature!r}.")
+        self.temperature = float(temperature)
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield keywords with which the conformance kit builds the operator."""
+        yield {"dims": [4, 4, 4]}
+        yield {"dims": [3, 3], "temperature": 0.5}
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        """Return the common width of the views; widths that differ are a DimsError."""
+        return self.resolve_equal_dims(dims)
+
+    def calculate_l(self) -> int:
+        """Return 0: nothing is learned."""
+        return 0
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        t = self.temperature
+        return t * (torch.stack(tuple(x)).div(t).logsumexp(0) - log(len(x)))
