@@ -166,7 +166,7 @@ def results_of(subject: Subject, check: Check, plan: Plan, cases: list[Case] | N
 
 
 def _cases(subject: Subject, plan: Plan) -> list[Case]:
-    """Return the cases of a subject; if even that fails, one that says why."""
+    """Return the cases of a subject; if even that fails, one that says why, from now on."""
     seed = zlib.crc32(f"{plan.seed}:{subject.id}".encode())
     try:
         with silence(), no_traces(seed), time_limit(plan.time_limit):
@@ -175,9 +175,11 @@ def _cases(subject: Subject, plan: Plan) -> list[Case]:
         raise
     except TimeLimit:
         cases = [Case(problem=(f"{EXAMPLES} within {plan.time_limit:g} s", "no end"))]
+        subject.source.known.extend(cases)
     except BaseException as error:
         violated = (error.should, error.found) if isinstance(error, Violation) else (EXAMPLES, describe(error))
         cases = [Case(problem=violated)]
+        subject.source.known.extend(cases)
     kept = [case for case in cases if case.tier <= plan.tier and plan.case in (None, str(case))]
     if plan.case is not None and not kept:
         known = "; ".join(str(case) for case in cases)

@@ -91,6 +91,7 @@ class Source:
         record: of the registry, None if it is not registered.
         load: returns the class.
         instance: the object to check, if one was given.
+        known: the cases, once they were listed.
     """
 
     id: str
@@ -98,6 +99,7 @@ class Source:
     record: Record | None
     load: Callable[[], type]
     instance: nn.Module | None = None
+    known: list[Case] = field(default_factory=list, compare=False)
 
 
 class Subject:
@@ -176,7 +178,13 @@ class Subject:
         return copy.deepcopy(dict(self.case.options))
 
     def cases(self) -> list[Case]:
-        """Return the cases on which it is checked, at least one."""
+        """Return the cases on which it is checked, at least one; listed once, since that builds operators."""
+        if not self.source.known:
+            self.source.known.extend(self.list_cases())
+        return list(self.source.known)
+
+    def list_cases(self) -> list[Case]:
+        """Return the cases, from ``examples()`` and generated."""
         raise NotImplementedError
 
     def examples(self) -> list[dict[str, Any]]:
@@ -281,7 +289,7 @@ class FusionSubject(Subject):
 
     kind = "fusion"
 
-    def cases(self) -> list[Case]:
+    def list_cases(self) -> list[Case]:
         """Return the examples, generated cases that the operator admits, and every fabrication if it takes one."""
         if self.source.instance is not None:
             return [Case(self._instance_options(), origin="instance")]
@@ -350,7 +358,7 @@ class FabricationSubject(Subject):
 
     kind = "fabrication"
 
-    def cases(self) -> list[Case]:
+    def list_cases(self) -> list[Case]:
         """Return the first example on all sizes that it admits, the others on the first one."""
         if self.source.instance is not None:
             examples: list[dict[str, Any]] = [self._instance_options()]

@@ -7,6 +7,7 @@ import threading
 import time
 import types
 import warnings
+from pathlib import Path
 from typing import Any
 
 import bad_operators as bad
@@ -245,6 +246,13 @@ def test_leaves_no_trace() -> None:
         torch.are_deterministic_algorithms_enabled(),
     ) == settings
     assert registry._snapshot() is snapshot
+
+
+def test_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    report = fusionkit.check("lowrank", select=["l_property", "safetensors", "export", "state_dict"])
+    assert report.ok
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_registry_is_put_back() -> None:

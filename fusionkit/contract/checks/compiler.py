@@ -189,8 +189,12 @@ def _no_logging() -> Iterator[None]:
 @contextlib.contextmanager
 def _dynamo() -> Iterator[None]:
     """Compile from a clean slate and leave one: earlier graphs count towards the limit of recompilations."""
+    from torch._inductor import config
+
     torch._dynamo.reset()
     try:
-        yield
+        # In this process: a pool of compilers would stay, each with a torch of its own.
+        with config.patch(compile_threads=1):
+            yield
     finally:
         torch._dynamo.reset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -288,16 +289,22 @@ def check_l_property(subject: Subject) -> None:
         what = f"dims={dims}, n={n}" + "".join(f", {key}={value}" for key, value in options.items())
         expect(_l(op) == total, f"calculate_l() should be {total}, the number of own parameters, for {what}", _l(op))
 
+    from hypothesis import configuration
     from hypothesis.errors import HypothesisException
 
+    home = getattr(configuration, "__hypothesis_home_directory", None)
     try:
-        verify()
+        with tempfile.TemporaryDirectory() as folder:
+            configuration.set_hypothesis_home_dir(folder)  # Else it leaves one in the current folder.
+            verify()
     except Violation:
         raise
     except HypothesisException as error:  # Nearly all sizes were refused.
         skip(f"too few random sizes are admitted ({describe(error, 80)})")
     except Exception as error:
         raise Violation("random sizes should be accepted, or refused with a ValueError", describe(error)) from error
+    finally:
+        configuration.set_hypothesis_home_dir(home)
 
 
 def _sized(subject: Subject, dims: list[int], n: int, options: dict[str, Any]) -> Fusion:
