@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import BoolTensor, Tensor, nn
 
-from fusionkit import choice
+from fusionkit.choice import Effort, Plan
 from fusionkit.construct import ConstructMeta, writable
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.fusion import Traits, autocasting, check_dims, check_size, in_place_ok, registered_key
@@ -30,14 +30,15 @@ HALF_PARTIAL_SUMS = 16
 class Fabrication(nn.Module, metaclass=ConstructMeta):
     """Make a matrix W of shape (n, D) out of l(n, D) parameters, and multiply by it.
 
-    A subclass writes ``shapes`` and ``_materialize``; ``_project`` where the structure allows to do without W;
-    ``_squared_norm`` where the norm of W is known without W.  Frozen parts: ``frozen_shapes`` and ``_draw_frozen``.
+    A subclass writes ``shapes`` and ``_materialize``; ``_project`` where the structure allows to do without W, with
+    ``effort`` where W is cheaper at some sizes; ``_squared_norm`` where the norm of W is known without W.
+    Frozen parts: ``frozen_shapes`` and ``_draw_frozen``.
     """
 
     traits: ClassVar[Traits] = Traits()
     #: W(c * w) = c**degree * W(w); the number of trainable factors of the product.  ``init_`` relies on it.
     degree: int = 1
-    #: Whether ``_project`` is taken at every size; else ``fusionkit.choice`` weighs it against building W.
+    #: Whether ``_project`` is taken at every size, whatever ``effort`` says.
     never_builds_W: ClassVar[bool] = False
     #: dtypes of frozen parts that are not floating point.
     frozen_dtypes: ClassVar[dict[str, torch.dtype]] = {}
@@ -47,7 +48,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         self._key: str | None = None
         self._arguments: dict[str, Any] = {}
         self._prepared: tuple[int, tuple[int, ...]] | None = None
-        self._plan: choice.Plan | None = None
+        self._plan: Plan | None = None
 
     # ------------------------------------------------------------------ what a subclass writes
 
@@ -79,6 +80,10 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         """Draw the frozen parts from the option ``seed``: on the CPU, floating-point ones as float32."""
         return {}
 
+    def effort(self, n: int, D: int) -> Effort | None:
+        """Return what ``_project`` costs, for ``fusionkit.choice``; None (the default): it is taken at every size."""
+        return None
+
     def padding(self, n: int, D: int) -> dict[str, BoolTensor]:
         """Return, per block, which entries of a padded layout cannot influence W; none by default."""
         return {}
@@ -109,7 +114,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         blocks = self.split(w, n, sum(dims))
         if self._prepared == (n, dims):
             return self.multiply(x, blocks, n)
-        return self._multiply(x, blocks, n, None if torch.compiler.is_compiling() else self._planned(n, dims))
+        return self._multiply(x, blocks, n, self._planned(n, sum(dims)))
 
     def init_(self, w: Tensor, n: int, D: int, generator: torch.Generator | None = None) -> None:
         """Fill ``w`` (l,) or (1, l) in place with Gaussian blocks, scaled so that W has mean square 1/D."""
@@ -133,7 +138,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
             kind = self.frozen_dtypes.get(name, dtype)
             self.register_buffer(name, torch.empty(shape, device=device, dtype=kind))
         self.reset_frozen()
-        self._plan = self._planned(n, widths)
+        self._plan = self._planned(n, sum(widths))
 
     def reset_frozen(self) -> None:
         """Refill the frozen buffers from the seed."""
@@ -181,15 +186,15 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         """Return concat(x) @ W.T of the size prepared for, by the cheaper way, x: views (..., n_i) -> (..., n)."""
         return self._multiply(x, blocks, n, self._plan)
 
-    def _multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int, plan: choice.Plan | None) -> Tensor:
-        if plan is None or plan.structured(x[0]):
+    def _multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int, plan: Plan | None) -> Tensor:
+        if plan is None or plan.own_product(x[0]):
             return self._project(x, blocks, n)
-        W = self._materialize(blocks, n, sum(plan.dims))
+        W = self._materialize(blocks, n, sum(view.shape[-1] for view in x))
         return linear(x, W if blocks else W.to(x[0]))
 
-    def _planned(self, n: int, dims: tuple[int, ...]) -> choice.Plan | None:
-        own = type(self)._project is not Fabrication._project and not self.never_builds_W
-        return choice.plan(type(self), self._arguments, n, dims) if own else None
+    def _planned(self, n: int, D: int) -> Plan | None:
+        effort = None if self.never_builds_W else self.effort(n, D)
+        return None if effort is None else Plan.of(effort, n, D)
 
     def frozen(self, n: int, D: int, like: Tensor) -> dict[str, Tensor]:
         """Return the frozen parts in the dtype of ``like``: the buffers if prepared for this size, else drawn anew."""

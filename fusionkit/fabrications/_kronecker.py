@@ -10,16 +10,20 @@ from functools import cache, lru_cache
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fusionkit.errors import FusionError
-from fusionkit.fabrication import Fabrication, cropped
+from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fusion import check_size
 
-__all__ = ["BlockProduct", "Layout", "check_count", "counts", "cropped_sum", "mix", "nearest_counts", "rows_of"]
+__all__ = ["BlockProduct", "Layout", "check_count", "counts", "cropped_sum", "gather", "nearest_counts", "spread"]
 
 Sizes = NDArray[np.int64]
+#: Views of at least this width are multiplied one by one where their widths are multiples of t.
+WIDE = 256
 
 
 class Layout(NamedTuple):
@@ -139,14 +143,26 @@ def _layout(cls: type[BlockProduct], n: int, D: int, p: int | None, q: int | Non
     return min(candidates)[-1]
 
 
-def rows_of(x: Tensor, q: int) -> Tensor:
-    """Turn rows of q blocks into q rows of blocks, (m*q, s) -> (q, m*s)."""
-    s = x.shape[-1]
-    return x.view(-1, q, s).transpose(0, 1).reshape(q, -1)
+def spread(x: Sequence[Tensor], q: int, t: int, M: Tensor | None = None, terms: int = 1) -> Tensor:
+    """Cut the joined rows into q blocks of width t, multiply each by M (terms*c, t), and put the blocks outermost.
+
+    Returns:
+        (terms*q, m*c), or (q, m*t) without M.
+    """
+    widths = [view.shape[-1] for view in x]
+    if sum(widths) == q * t and all(width % t == 0 and width >= WIDE for width in widths):
+        # The copy that changes the order also joins the views.
+        pieces = [view.reshape(-1, width // t, t) for view, width in zip(x, widths, strict=True)]
+    else:
+        pieces = [padded(x, q * t).reshape(-1, q, t)]
+    if M is not None:
+        pieces = [F.linear(piece, M) for piece in pieces]
+    pieces = [piece.unflatten(-1, (terms, -1)).permute(2, 1, 0, 3) for piece in pieces]
+    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)).reshape(terms * q, -1)
 
 
-def mix(rows: Tensor, s: int, n: int, like: Tensor) -> Tensor:
-    """Undo ``rows_of``, (p, m*s) -> (m, p*s), and crop to (..., n)."""
+def gather(rows: Tensor, s: int, n: int, like: Tensor) -> Tensor:
+    """Put the blocks back into their rows, (p, m*s) -> (m, p*s), and crop to (..., n)."""
     p = rows.shape[0]
     return cropped(rows.view(p, -1, s).transpose(0, 1).reshape(-1, p * s), n, like)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import isqrt
+from math import isqrt, log2
 from typing import Any, cast
 
 import torch
 from torch import BoolTensor, Tensor
 
+from fusionkit.choice import Effort
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, linear, padded
 from fusionkit.fabrications.toeplitz import diagonal_lengths, diagonals
@@ -54,6 +55,14 @@ class BlockCirculant(Fabrication):
         """Return the first columns of the blocks."""
         b = self.block_size(n, D)
         return {"c": (-(-n // b), -(-D // b), b)}
+
+    def effort(self, n: int, D: int) -> Effort:
+        """Return what the product without W costs."""
+        p, q, b = self.shapes(n, D)["c"]
+        f = b // 2 + 1
+        if b <= 2:
+            return Effort(n * D)
+        return Effort(4 * f * p * q, D + 4 * f * (p + q) + n + (p + q) * b * log2(b) / 2, 4 * f * p * q)
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         c = blocks["c"]

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionkit.choice import Effort
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fabrications._kronecker import counts, nearest_counts
@@ -57,6 +58,12 @@ class BlockDiagonal(Fabrication):
         """Return the one copy."""
         p = self.block_count(n, D)
         return {"B": (-(-n // p), -(-D // p))}
+
+    def effort(self, n: int, D: int) -> Effort:
+        """Return what the product without W costs."""
+        ((s, t),) = self.shapes(n, D).values()
+        p = -(-n // s)
+        return Effort(p * s * t, D)
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         B = blocks["B"]

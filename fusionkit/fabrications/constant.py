@@ -37,7 +37,8 @@ class Constant(Fabrication):
         return {}
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
-        return torch.full((n, D), self.value)
+        # In the dtype of the number; the caller casts.
+        return torch.full((n, D), self.value, dtype=torch.float64)
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         first = x[0]

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionkit.choice import Effort
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fabrications._kronecker import Layout, check_count, cropped_sum
 from fusionkit.fusion import check_size
@@ -49,6 +50,11 @@ class DuplicatedPadding(Fabrication):
         """Return the one copy."""
         _, _, s, t, _ = self.layout(n, D)
         return {"B": (s, t)}
+
+    def effort(self, n: int, D: int) -> Effort:
+        """Return what the product without W costs."""
+        ((s, t),) = self.shapes(n, D).values()
+        return Effort(s * t, 2 * D + n)
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         B = blocks["B"]

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionkit.choice import Effort
 from fusionkit.fabrication import Fabrication, gaussians, linear
 from fusionkit.fusion import check_size
 
@@ -59,6 +60,10 @@ class Hypernet(Fabrication):
     def _hidden(self, w: Tensor, layers: Mapping[str, Tensor]) -> Tensor:
         """Return the weights of the h matrices of rank one, (l,) -> (h,)."""
         return F.leaky_relu(w @ layers["H"], SLOPE)
+
+    def effort(self, n: int, D: int) -> Effort:
+        """Return what the product without W costs."""
+        return Effort(self.h * (n + D), setup=self.h * n)
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         layers = self.frozen(n, D, blocks["w"])

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionkit.choice import Effort
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, linear
 from fusionkit.fabrications.lowrank_kronecker import product_norm
@@ -57,6 +58,11 @@ class KhatriRao(Fabrication):
         """Return the factors of both factors."""
         r = self.rank(n, D)
         return {"B1": (n, r), "A1": (r, D), "B2": (n, r), "A2": (r, D)}
+
+    def effort(self, n: int, D: int) -> Effort:
+        """Return what the product without W costs."""
+        inner = self.rank(n, D) ** 2
+        return Effort(inner * (n + D), setup=inner * (n + D))
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return (blocks["B1"] @ blocks["A1"]) * (blocks["B2"] @ blocks["A2"])

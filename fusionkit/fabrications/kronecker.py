@@ -9,8 +9,8 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionkit.fabrication import padded
-from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, mix, rows_of
+from fusionkit.choice import Effort
+from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, gather, spread
 
 
 class Kronecker(BlockProduct):
@@ -42,6 +42,13 @@ class Kronecker(BlockProduct):
         p, q, s, t, _ = self.layout(n, D)
         return {"A": (p, q), "B": (s, t)}
 
+    def effort(self, n: int, D: int) -> Effort:
+        """Return what the product without W costs."""
+        p, q, s, t, _ = self.layout(n, D)
+        if D * s + q * n <= D * p + n * t:
+            return Effort(q * t * s + p * q * s, D + q * s + n)
+        return Effort(p * q * t + p * t * s, D + q * t + n)
+
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return kron(blocks["A"], blocks["B"], n, D)
 
@@ -49,11 +56,10 @@ class Kronecker(BlockProduct):
         A, B = blocks["A"], blocks["B"]
         (p, q), (s, t) = A.shape, B.shape
         D = sum(view.shape[-1] for view in x)
-        pieces = padded(x, q * t).reshape(-1, t)
         if D * s + q * n <= D * p + n * t:
-            return mix(A @ rows_of(F.linear(pieces, B), q), s, n, x[0])
-        mixed = A @ rows_of(pieces, q)  # (p, m*t)
-        return mix(F.linear(mixed.view(-1, t), B).view(p, -1), s, n, x[0])
+            return gather(A @ spread(x, q, t, B), s, n, x[0])
+        inner = A @ spread(x, q, t)  # (p, m*t)
+        return gather(F.linear(inner.view(-1, t), B).view(p, -1), s, n, x[0])
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         A, B = blocks["A"].square(), blocks["B"].square()

@@ -9,8 +9,8 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionkit.fabrication import padded
-from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, mix
+from fusionkit.choice import Effort
+from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, gather, spread
 from fusionkit.fusion import check_size
 
 
@@ -55,6 +55,13 @@ class KroneckerSum(BlockProduct):
         p, q, s, t, R = self.layout(n, D)
         return {"A": (R, p, q), "B": (R, s, t)}
 
+    def effort(self, n: int, D: int) -> Effort:
+        """Return what the product without W costs."""
+        p, q, s, t, R = self.layout(n, D)
+        if D * s + q * n <= D * p + n * t:
+            return Effort(R * (q * t * s + p * q * s), D + R * q * s + n)
+        return Effort(R * (p * q * t + p * t * s), D + q * t + R * p * t + n)
+
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         A, B = blocks["A"], blocks["B"]
         (_, p, q), (_, s, t) = A.shape, B.shape
@@ -65,14 +72,11 @@ class KroneckerSum(BlockProduct):
         A, B = blocks["A"], blocks["B"]
         (R, p, q), (_, s, t) = A.shape, B.shape
         D = sum(view.shape[-1] for view in x)
-        pieces = padded(x, q * t).reshape(-1, t)
         if D * s + q * n <= D * p + n * t:
-            inner = F.linear(pieces, B.flatten(0, 1)).view(-1, q, R, s)
-            inner = inner.permute(2, 1, 0, 3).reshape(R * q, -1)  # (R*q, m*s)
-            return mix(A.transpose(0, 1).reshape(p, R * q) @ inner, s, n, x[0])
-        inner = pieces.view(-1, q, t).transpose(0, 1).reshape(q, -1)  # (q, m*t)
-        inner = (A.flatten(0, 1) @ inner).view(R, -1, t).transpose(0, 1).reshape(-1, R * t)  # (p*m, R*t)
-        return mix(F.linear(inner, B.transpose(0, 1).reshape(s, R * t)).view(p, -1), s, n, x[0])
+            inner = spread(x, q, t, B.flatten(0, 1), terms=R)  # (R*q, m*s)
+            return gather(A.transpose(0, 1).reshape(p, R * q) @ inner, s, n, x[0])
+        inner = (A.flatten(0, 1) @ spread(x, q, t)).view(R, -1, t).transpose(0, 1).reshape(-1, R * t)  # (p*m, R*t)
+        return gather(F.linear(inner, B.transpose(0, 1).reshape(s, R * t)).view(p, -1), s, n, x[0])
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         # The inner product of two Kronecker products is that of their left times that of their right factors.

@@ -9,8 +9,8 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionkit.fabrication import padded
-from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, mix, rows_of
+from fusionkit.choice import Effort
+from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, gather, spread
 from fusionkit.fabrications.kronecker import kron
 from fusionkit.fusion import check_size
 
@@ -54,14 +54,19 @@ class LowRankKronecker(BlockProduct):
         p, q, s, t, r = self.layout(n, D)
         return {"A": (p, q), "S": (s, r), "T": (r, t)}
 
+    def effort(self, n: int, D: int) -> Effort:
+        """Return what the product without W costs."""
+        p, q, s, t, r = self.layout(n, D)
+        return Effort(r * (q * t + p * q + p * s), D + q * r + n)
+
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return kron(blocks["A"], blocks["S"] @ blocks["T"], n, D)
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         A, S, T = blocks["A"], blocks["S"], blocks["T"]
         (p, q), (s, r), t = A.shape, S.shape, T.shape[1]
-        inner = rows_of(F.linear(padded(x, q * t).reshape(-1, t), T), q)  # (q, m*r)
-        return mix(F.linear((A @ inner).view(-1, r), S).view(p, -1), s, n, x[0])
+        inner = A @ spread(x, q, t, T)  # (p, m*r)
+        return gather(F.linear(inner.view(-1, r), S).view(p, -1), s, n, x[0])
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         A, S, T = blocks["A"].square(), blocks["S"], blocks["T"]

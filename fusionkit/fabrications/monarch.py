@@ -9,8 +9,10 @@ from typing import Any, cast
 import torch
 from torch import BoolTensor, Tensor
 
+from fusionkit.choice import Effort
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
+from fusionkit.fabrications._kronecker import counts, nearest_counts
 from fusionkit.fusion import check_size
 
 
@@ -22,8 +24,8 @@ class Monarch(Fabrication):
     the permutation of the outputs.
 
     Args:
-        nb: number of blocks, such that none is all padding; None means the greatest such up to sqrt(min(n, D)), with
-            which every output depends on every input.
+        nb: number of blocks, such that none is all padding; None means floor(sqrt(min(n, D))), the most with which
+            every output depends on every input.
     """
 
     degree = 2
@@ -42,18 +44,20 @@ class Monarch(Fabrication):
         """Return nb, or the default for this size.
 
         Raises:
-            FusionError: with nb blocks one would be all padding; the message names the nearest valid numbers.
+            FusionError: with nb blocks one would be all padding; the message names the next valid numbers.
         """
+        least = min(n, D)
         if self.nb is None:
-            return next(nb for nb in range(isqrt(min(n, D)), 0, -1) if _no_empty_block(nb, n, D))
-        if not _no_empty_block(self.nb, n, D):
-            least = min(n, D)
-            below = next(nb for nb in range(min(self.nb, least), 0, -1) if _no_empty_block(nb, n, D))
-            above = next((nb for nb in range(self.nb, least + 1) if _no_empty_block(nb, n, D)), None)
-            near = f"{below} or {above}" if above is not None else f"at most {below}"
+            return isqrt(least)  # Always valid: (nb - 1)**2 < n is enough.
+        valid = sorted({*counts(n)} & {*counts(D)})
+        if self.nb > least:
             raise FusionError(
-                f"nb, the number of blocks of monarch, should be from 1 to min(n, D) = {least} and leave no block "
-                f"empty, for n = {n} and D = {D} {near}; found {self.nb}."
+                f"nb, the number of blocks of monarch, should be from 1 to min(n, D) = {least}; found {self.nb}."
+            )
+        if self.nb not in valid:
+            raise FusionError(
+                f"nb, the number of blocks of monarch, should leave none of them empty for n = {n} and D = {D}: the "
+                f"next valid value is {nearest_counts(self.nb, valid)}; found {self.nb}."
             )
         return self.nb
 
@@ -63,6 +67,11 @@ class Monarch(Fabrication):
         ib, ob = -(-D // nb), -(-n // nb)
         c = min(ib, ob)
         return {"R": (nb, c, ib), "L": (nb, ob, c)}
+
+    def effort(self, n: int, D: int) -> Effort:
+        """Return what the product without W costs."""
+        (nb, c, ib), (_, ob, _) = self.shapes(n, D).values()
+        return Effort(nb * c * (ib + ob), D + nb * c + n)
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         R, L = blocks["R"], blocks["L"]
@@ -99,10 +108,6 @@ class Monarch(Fabrication):
         R = (torch.arange(nb * ib).view(nb, 1, ib) >= D).expand(nb, c, ib)
         L = (torch.arange(nb * ob).view(nb, ob, 1) >= n).expand(nb, ob, c)
         return {name: cast(BoolTensor, mask) for name, mask in (("R", R), ("L", L)) if bool(mask.any())}
-
-
-def _no_empty_block(nb: int, n: int, D: int) -> bool:
-    return all((nb - 1) * -(-size // nb) < size for size in (n, D))
 
 
 def _shifted(block: Tensor, k: int, nb: int) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusionkit.choice import Effort
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fusion import check_size
@@ -76,6 +77,19 @@ class TensorTrain(Fabrication):
         inner = [(r, a, b, r) for a, b in zip(*self.factors(n, D), strict=True)]
         inner[0], inner[-1] = inner[0][1:], inner[-1][:3]  # type: ignore[assignment]
         return {f"G_{k}": shape for k, shape in enumerate(inner, 1)}
+
+    def effort(self, n: int, D: int) -> Effort:
+        """Return what the product without W costs."""
+        heights, widths = self.factors(n, D)
+        ranks = [1, *[self.rank(n, D)] * (len(widths) - 1), 1]
+        todo, done, macs, copies = prod(widths), 1, 0, D + n
+        for k in reversed(range(len(widths))):
+            todo //= widths[k]
+            read = todo * done * widths[k] * ranks[k + 1]
+            macs += read * heights[k] * ranks[k]
+            copies += read
+            done *= heights[k]
+        return Effort(macs, copies)
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         first, *rest = _cores(blocks)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import log2
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionkit.choice import Effort
 from fusionkit.fabrication import Fabrication, cropped, linear, padded
 
 
@@ -21,6 +23,11 @@ class Toeplitz(Fabrication):
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return the diagonals, from the upper right corner of W to the lower left one."""
         return {"c": (n + D - 1,)}
+
+    def effort(self, n: int, D: int) -> Effort:
+        """Return what the product without W costs."""
+        length = fast_length(n + D - 1)
+        return Effort(0, D + 3 * length + n + length * log2(length))
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return diagonals(blocks["c"], n, D)
