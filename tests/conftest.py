@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ import torch
 from fake_distributions import Site
 
 from fusionkit import registry
+
+# Threads only wait for one another on tensors as small as here; child processes inherit the variable.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ def _check_device(name: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise FusionError(f"device should be one of this machine, {', '.join(there)}; found {name!r}.") from error
+        raise FusionError(f"device should be one of this machine: {', '.join(there)}; found {name!r}.") from error
     if device.type == "meta":
         raise FusionError("device should be one that computes; found 'meta'.")
 

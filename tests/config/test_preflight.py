@@ -23,7 +23,7 @@ def test_a_device_should_be_one_of_this_machine(device: str) -> None:
 
 def test_the_machines_gpus_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(FusionError, match="one of this machine, cpu, cuda:0, cuda:1; found 'nothing'"):
+    with pytest.raises(FusionError, match="one of this machine: cpu, cuda:0, cuda:1; found 'nothing'"):
         preflight({**compose([]), "device": "nothing"})
 
 
