@@ -84,6 +84,7 @@ RULES: dict[str, Rule] = {
     "data.path": _text,
     "data.dims": _widths,
     "data.test_size": _real(0, 1, low_open=True, high_open=True),
+    "data.fold": _integer(0, optional=True),
     "train.epochs": _integer(1),
     "train.batch_size": _integer(1),
     "train.lr": _real(0, low_open=True),

@@ -1,4 +1,4 @@
-"""Multi-view data for a run: the embedded set or one's own ``.npz`` file, checked, and its stratified split."""
+"""Multi-view data for a run: a set that is at hand or one's own ``.npz`` file, checked, and its stratified split."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
+from fusionkit.experiment.datasets import DATASETS
 
 __all__ = ["EMBEDDED", "Dataset", "load_data", "read_npz", "split"]
 
@@ -25,9 +26,9 @@ class Dataset:
     """k views of the same m rows, and their classes.
 
     Attributes:
-        name: ``mfeat``, ``npz``, ...
-        path: the file they came from.
-        digest: SHA-256 of that file.
+        name: ``mfeat``, ``digits``, ``npz``, ...
+        path: the file they came from; only a name for a set of scikit-learn's.
+        digest: SHA-256 of that file, or of the arrays.
         views: name -> array (m, n_i), in the order of the file.
         target: (m,) indices into ``classes``.
         classes: the label values, sorted; plain ints, floats, bools or strings.
@@ -47,8 +48,8 @@ class Dataset:
 
     @property
     def label(self) -> str:
-        """What people read: the name of an embedded set, or of the file."""
-        return self.name if self.name in EMBEDDED else self.path.name
+        """What people read: the name of the set, or of one's own file."""
+        return self.path.name if self.name == "npz" else self.name
 
     @property
     def rows(self) -> int:
@@ -71,7 +72,7 @@ def load_data(node: Mapping[str, Any], dims: Any = None) -> Dataset:
     """Read the data that a node of ``conf/data`` selects.
 
     Args:
-        node: ``name`` (``mfeat`` or ``npz``) and for ``npz`` the ``path`` of the file.
+        node: ``name`` (``mfeat``, ``digits``, ``breast_cancer`` or ``npz``) and for ``npz`` the ``path`` of the file.
         dims: the widths that the rest of the config counts on; None for whatever the file has.
 
     Raises:
@@ -82,13 +83,16 @@ def load_data(node: Mapping[str, Any], dims: Any = None) -> Dataset:
     name = node.get("name")
     if name in EMBEDDED:
         data = read_npz(EMBEDDED[name], name=str(name))
+    elif name in DATASETS:
+        arrays = DATASETS[str(name)]()
+        data = _dataset(str(name), Path(str(name)), _arrays_digest(arrays), arrays)
     elif name == "npz":
         path = node.get("path")
         if not isinstance(path, str | Path) or not str(path):
             raise ConfigError(f"data.path should be the .npz file to train on; found {path!r}.")
         data = read_npz(Path(path))
     else:
-        known = [*EMBEDDED, "npz"]
+        known = [*EMBEDDED, *DATASETS, "npz"]
         raise ConfigError(f"data.name should be one of {', '.join(known)}; found {name!r}.{nearest(str(name), known)}")
     if dims is not None and list(dims) != data.dims:
         raise DimsError(f"dims should be {data.dims}, the widths of the views in {data.path.name}; found {list(dims)}.")
@@ -102,6 +106,10 @@ def read_npz(path: Path, name: str = "npz") -> Dataset:
         FusionError: not such a file; the message says which array and why.
     """
     arrays, digest = _read(path)
+    return _dataset(name, path, digest, arrays)
+
+
+def _dataset(name: str, path: Path, digest: str, arrays: dict[str, npt.NDArray[Any]]) -> Dataset:
     if "label" not in arrays:
         hint = nearest("label", arrays) if arrays else ""
         found = ", ".join(map(repr, arrays)) or "none"
@@ -121,11 +129,28 @@ def read_npz(path: Path, name: str = "npz") -> Dataset:
     return Dataset(name, path, digest, views, target, classes)
 
 
-def split(data: Dataset, *, seed: int, test_size: float = 0.2) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _arrays_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def split(
+    data: Dataset, *, seed: int, test_size: float = 0.2, fold: int | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the rows of the training and of the test part, stratified by class.
 
+    Args:
+        data: whose rows.
+        seed: of the shuffling.
+        test_size: the share of the test part.
+        fold: which of the ``round(1 / test_size)`` folds is the test part; the folds of one seed do not overlap.
+            None draws one test part.
+
     Raises:
-        ConfigError: a ``test_size`` that is no number between 0 and 1.
+        ConfigError: a ``test_size`` that is no number between 0 and 1; no such fold.
         FusionError: a class, or a part, with too few rows to hold every class.
     """
     from sklearn.model_selection import train_test_split
@@ -146,9 +171,31 @@ def split(data: Dataset, *, seed: int, test_size: float = 0.2) -> tuple[npt.NDAr
                 f"The {part} part of {data.path} should have at least {len(data.classes)} rows, one per class; "
                 f"found {rows} of {data.rows} rows at test_size {test_size}."
             )
+    if fold is not None:
+        return _fold(data, seed, round(1 / test_size), fold, int(counts[least]), least)
     train, test = train_test_split(
         np.arange(data.rows), test_size=test_size, stratify=data.target, random_state=seed, shuffle=True
     )
+    return np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)
+
+
+def _fold(
+    data: Dataset, seed: int, folds: int, fold: int, rows: int, least: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the parts of one fold; ``rows`` is the size of the smallest class, of index ``least``."""
+    from sklearn.model_selection import StratifiedKFold
+
+    if folds < 2:
+        raise ConfigError("data.test_size should be at most 2/3 where data.fold is given, for two folds or more.")
+    if type(fold) is not int or not 0 <= fold < folds:
+        raise ConfigError(f"data.fold should be null or an integer from 0 to {folds - 1}; found {fold!r}.")
+    if rows < folds:
+        raise FusionError(
+            f"Every class of {data.path} should have at least {folds} rows, one per fold; "
+            f"found {rows} of class {data.classes[least]!r}."
+        )
+    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(data.target, data.target)
+    train, test = list(parts)[fold]
     return np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)
 
 

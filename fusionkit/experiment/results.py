@@ -83,6 +83,7 @@ def record(cfg: Mapping[str, Any], *, status: Literal["completed", "failed"], **
         "data": {"name": data.get("name")},
         "classes": None,
         "confusion": None,
+        "robustness": None,
         "history": None,
         "config": {key: value for key, value in cfg.items() if key != "hydra"},
         "provenance": None,

@@ -18,6 +18,7 @@ from fusionkit.experiment import results
 from fusionkit.experiment.data import Dataset, load_data, split
 from fusionkit.experiment.load import save
 from fusionkit.experiment.model import HEADS, FusionModel, Network, Scaler, encoder_widths
+from fusionkit.experiment.robustness import robustness
 from fusionkit.experiment.training import Part, Settings, train
 from fusionkit.fusion import Fusion, check_device
 from fusionkit.tables import print_table
@@ -25,13 +26,14 @@ from fusionkit.tables import print_table
 __all__ = ["build_model", "run_job"]
 
 
-def run_job(cfg: dict[str, Any], run_dir: Path, *, quiet: bool = False) -> dict[str, Any]:
+def run_job(cfg: dict[str, Any], run_dir: Path, *, quiet: bool = False, record_only: bool = False) -> dict[str, Any]:
     """Train what ``cfg`` describes; write ``model.safetensors``, ``curve.png`` and, last, ``result.json``.
 
     Args:
         cfg: checked, resolved and plain, without the ``hydra`` node.
         run_dir: made if needed; the files of an earlier run in it are removed first.
         quiet: show neither progress nor summary.
+        record_only: write neither the model nor the picture.
 
     Returns:
         The record that ``result.json`` holds.
@@ -48,7 +50,7 @@ def run_job(cfg: dict[str, Any], run_dir: Path, *, quiet: bool = False) -> dict[
     device = check_device(cfg.get("device")) or torch.device("cpu")
     data_node = _node(cfg, "data")
     data = load_data(data_node, cfg.get("dims"))
-    rows, test_rows = split(data, seed=seed, test_size=data_node.get("test_size", 0.2))
+    rows, test_rows = split(data, seed=seed, test_size=data_node.get("test_size", 0.2), fold=data_node.get("fold"))
     # Built on the CPU: the initial values are the same on every device.
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
@@ -66,7 +68,8 @@ def run_job(cfg: dict[str, Any], run_dir: Path, *, quiet: bool = False) -> dict[
         progress=not quiet,
     )
     metrics, confusion = _measure(model, data, test_rows, settings.epochs)
-    save(model, run_dir / results.MODEL)
+    if not record_only:
+        save(model, run_dir / results.MODEL)
     fusion = model.fusion
     result = results.record(
         {**cfg, "dims": data.dims},
@@ -82,12 +85,14 @@ def run_job(cfg: dict[str, Any], run_dir: Path, *, quiet: bool = False) -> dict[
         data={**data.describe(), "training_rows": len(rows), "test_rows": len(test_rows)},
         classes=data.classes,
         confusion=confusion,
+        robustness=_robustness(model, data, test_rows, seed),
         history=history.to_json(),
         provenance=results.provenance(cfg),
     )
-    from fusionkit.experiment.plots import draw_run
+    if not record_only:
+        from fusionkit.experiment.plots import draw_run
 
-    results.write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path))
+        results.write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path))
     result["seconds"] = round(time.perf_counter() - begun, 3)
     results.write_json(run_dir / results.RESULT, result)
     _report(result)
@@ -167,6 +172,21 @@ def _measure(
         "log_loss": float(log_loss(target, logits.softmax(-1).numpy(), labels=labels)),
     }
     return metrics, confusion_matrix(target, found, labels=labels).tolist()
+
+
+@torch.no_grad()
+def _robustness(
+    model: FusionModel, data: Dataset, rows: np.ndarray[Any, Any], seed: int
+) -> dict[str, dict[str, float]]:
+    """Return the accuracy of the test part with views missing and noisy."""
+    part = _part(model, data, rows)
+    views = {name: view.numpy() for name, view in zip(data.views, part.views, strict=True)}
+
+    def predict(chosen: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+        logits = model.network([torch.from_numpy(view) for view in chosen])
+        return np.asarray(logits.argmax(-1).numpy())
+
+    return robustness(predict, views, data.target[rows], seed=seed)
 
 
 def _fabrication(fusion: Fusion) -> str | None:

@@ -86,7 +86,8 @@ def test_description_is_plain_json(npz: Write) -> None:
 
 def test_unknown_data_set() -> None:
     with pytest.raises(
-        ConfigError, match=r"^data\.name should be one of mfeat, npz; found 'mfaet'\. Did you mean 'mfeat'\?"
+        ConfigError,
+        match=r"^data\.name should be one of mfeat, digits, breast_cancer, npz; found 'mfaet'\. Did you mean 'mfeat'\?",
     ):
         load_data({"name": "mfaet"})
 

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_digits
+
+from fusionkit.config import compose
+from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment.data import Dataset, load_data, split
+from fusionkit.experiment.datasets import DATASETS
+
+
+def test_digits_are_the_quadrants_of_the_images() -> None:
+    data = load_data({"name": "digits"}, [16, 16, 16, 16])
+    views = [view.reshape(-1, 4, 4) for view in data.views.values()]
+    whole = np.concatenate([np.concatenate(views[:2], axis=2), np.concatenate(views[2:], axis=2)], axis=1)
+    np.testing.assert_array_equal(whole, load_digits().images)
+    np.testing.assert_array_equal(np.asarray(data.classes)[data.target], load_digits().target)
+    assert (data.rows, data.label) == (1797, "digits")
+
+
+def test_breast_cancer_is_mean_error_and_worst() -> None:
+    data = load_data({"name": "breast_cancer"}, [10, 10, 10])
+    found = load_breast_cancer()
+    columns = {
+        "mean": [i for i, name in enumerate(found.feature_names) if name.startswith("mean ")],
+        "error": [i for i, name in enumerate(found.feature_names) if name.endswith(" error")],
+        "worst": [i for i, name in enumerate(found.feature_names) if name.startswith("worst ")],
+    }
+    for name, view in data.views.items():
+        np.testing.assert_array_equal(view, found.data[:, columns[name]])
+    assert data.classes == ["benign", "malignant"]
+    np.testing.assert_array_equal(data.target == 1, found.target == 0)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_config_fits_the_data(name: str) -> None:
+    cfg = compose([f"data={name}"])
+    assert cfg["dims"] == load_data(cfg["data"], cfg["dims"]).dims == cfg["fusion"]["dims"]
+
+
+def test_digests_tell_the_sets_apart() -> None:
+    assert len({load_data({"name": name}).digest for name in ("mfeat", *DATASETS)}) == 3
+    assert load_data({"name": "digits"}).digest == load_data({"name": "digits"}).digest
+
+
+# -- folds -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return load_data({"name": "breast_cancer"})
+
+
+def test_the_folds_of_a_seed_are_disjoint_and_stratified(data: Dataset) -> None:
+    parts = [split(data, seed=3, fold=fold) for fold in range(5)]
+    np.testing.assert_array_equal(np.sort(np.concatenate([test for _, test in parts])), np.arange(data.rows))
+    for train, test in parts:
+        assert not set(train) & set(test)
+        assert len(train) + len(test) == data.rows
+        assert np.bincount(data.target[test]).tolist() in ([71, 42], [72, 42], [71, 43], [72, 43])
+
+
+def test_other_seeds_make_other_folds(data: Dataset) -> None:
+    assert set(split(data, seed=0, fold=0)[1]) != set(split(data, seed=1, fold=0)[1])
+    assert len(split(data, seed=0, test_size=0.1, fold=9)[1]) == 56
+
+
+@pytest.mark.parametrize("fold", [5, -1, True, 1.0])
+def test_no_such_fold(data: Dataset, fold: int) -> None:
+    sentence = f"data.fold should be null or an integer from 0 to 4; found {fold!r}."
+    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+        split(data, seed=0, fold=fold)
+
+
+def test_folds_need_a_part_that_is_small_enough(data: Dataset) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.test_size should be at most 2/3 where data\.fold is given"):
+        split(data, seed=0, test_size=0.9, fold=0)
+
+
+def test_folds_need_rows_of_every_class(data: Dataset) -> None:
+    sentence = (
+        "Every class of breast_cancer should have at least 284 rows, one per fold; found 212 of class 'malignant'."
+    )
+    with pytest.raises(FusionError, match=f"^{re.escape(sentence)}$"):
+        split(data, seed=0, test_size=1 / 284, fold=0)
+
+
+def test_a_config_with_a_wrong_fold_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^data\.fold should be an integer of at least 0 or null; found -1\."):
+        compose(["data=digits", "data.fold=-1"])
