@@ -113,10 +113,10 @@ NODES: dict[str, tuple[dict[str, Any], str, str]] = {
         "torch.nn.modules.module.torch.os.makedirs",
     ),
     "torch_save": ({"_target_": "torch.save", "obj": 1, "f": MARK}, "fusion._target_", "torch.save"),
-    "pip": (
-        {"_target_": "pip._internal.utils.misc.ensure_dir", "path": MARK},
+    "numpy": (
+        {"_target_": "numpy.memmap", "filename": MARK, "mode": "w+", "shape": [1]},
         "fusion._target_",
-        "pip._internal.utils.misc.ensure_dir",
+        "numpy.memmap",
     ),
     "function": (FIRE, "fusion._target_", "tripwire.fire"),
     "class": ({"_target_": "tripwire.Fire"}, "fusion._target_", "tripwire.Fire"),
