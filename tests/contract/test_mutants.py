@@ -17,14 +17,14 @@ PAIRS = [(check, cls) for check, classes in MUTANTS.items() for cls in classes]
 def test_check_catches_mutant(check: str, cls: type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RUNTIME, "scale", 2.0)
     report = fusionkit.check(cls, select=[check])
-    assert [result.status for result in report.results if result.bad], report
-    assert {result.status for result in report.bad} == {"failed"}, report
+    assert [result.status for result in report.results if result.bad], repr(report)
+    assert {result.status for result in report.bad} == {"failed"}, repr(report)
 
 
 @pytest.mark.parametrize("cls", RIGHT)
 def test_right_operator_passes(cls: type) -> None:
     report = fusionkit.check(cls, tier=3)
-    assert report.ok, report
+    assert report.ok, repr(report)
 
 
 def test_every_check_has_a_mutant() -> None:
