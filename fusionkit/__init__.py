@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fusionkit.fabrication import Fabrication
     from fusionkit.fusion import Fusion, Traits
     from fusionkit.hookspecs import Spec, hookimpl
+    from fusionkit.projection import Projection
     from fusionkit.registry import create, create_fabrication, fabrications, fusions, refresh
 
     __version__: str
@@ -37,6 +38,7 @@ __all__ = [
     "Fusion",
     "FusionError",
     "OptionError",
+    "Projection",
     "RegistryError",
     "Spec",
     "Traits",
@@ -60,6 +62,7 @@ _HOME: dict[str, tuple[str, str | None]] = {
     "Fusion": ("fusionkit.fusion", "Fusion"),
     "FusionError": ("fusionkit.errors", "FusionError"),
     "OptionError": ("fusionkit.errors", "OptionError"),
+    "Projection": ("fusionkit.projection", "Projection"),
     "RegistryError": ("fusionkit.errors", "RegistryError"),
     "Spec": ("fusionkit.hookspecs", "Spec"),
     "Traits": ("fusionkit.fusion", "Traits"),

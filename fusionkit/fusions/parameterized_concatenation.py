@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fusionkit.errors import DimsError, FusionError
+from fusionkit.errors import DimsError
 from fusionkit.fabrication import as_fabrication
 from fusionkit.fusion import Fusion, Traits
+from fusionkit.projection import create_blocks, draw_blocks
 
 
 class ParameterizedConcatenation(Fusion):
@@ -61,17 +61,7 @@ class ParameterizedConcatenation(Fusion):
         self._blocks: tuple[str, ...] = ()
         if self.dims is None:
             return
-        n, D = self.calculate_n(), sum(self.dims)
-        # First: the blocks of some fabrications follow the widths of the views.
-        self.fabrication.prepare(n, self.dims, **self._factory)
-        shapes = self.fabrication.checked_shapes(n, D)
-        for block, shape in shapes.items():
-            if hasattr(self, block):
-                raise FusionError(
-                    f"A block of {self.fabrication} should not be called {block!r}: the operator has that attribute."
-                )
-            self.register_parameter(block, nn.Parameter(torch.empty(shape, **self._factory)))
-        self._blocks = tuple(shapes)
+        self._blocks = create_blocks(self, self.fabrication, self.calculate_n(), self.dims, self._factory)
         self.reset_parameters()
 
     @classmethod
@@ -97,17 +87,8 @@ class ParameterizedConcatenation(Fusion):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the blocks so that W has mean square 1/D, and refill the frozen parts from their seed."""
-        self.fabrication.reset_frozen()
-        blocks = [block for name in self._blocks if (block := self._parameters[name]) is not None]
-        if not blocks or blocks[0].is_meta:
-            return
-        # One block is filled where it lies; several are drawn as one w and copied.
-        w = blocks[0].detach().view(-1) if len(blocks) == 1 else torch.empty_like(self.flat_w())
-        self.fabrication.init_(w, self.calculate_n(), sum(self.resolve_dims()), generator)
-        if len(blocks) > 1:
-            with torch.no_grad():
-                for block, piece in zip(blocks, w.split([prod(b.shape) for b in blocks]), strict=True):
-                    block.copy_(piece.view(block.shape))
+        if self.dims is not None:
+            draw_blocks(self, self._blocks, self.fabrication, self.calculate_n(), sum(self.resolve_dims()), generator)
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         n = self.n or self.calculate_n()

@@ -286,6 +286,8 @@ def check_init_statistics(subject: Subject) -> None:
     l = op.calculate_l()
     if not l or not subject.own(op):
         skip("the operator has no parameters")
+    if subject.promises(op).constant:
+        skip("a constant matrix cannot be initialized")
     x = subject.views(256)
     inputs = sum(float(view.var(correction=0)) for view in x) / len(x)
     variances = []

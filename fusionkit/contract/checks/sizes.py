@@ -61,8 +61,9 @@ def check_n_explicit_and_inferred(subject: Subject) -> None:
 
     Declare `Traits(free_n=True)` if n is a choice; else compute it from dims, and let the base class compare.
     """
-    n = subject.build().calculate_n()
-    if subject.traits.free_n:
+    op = subject.build()
+    n = op.calculate_n()
+    if op.traits.free_n:  # Of the object: an option may bind n.
         accepted = [m for m in (n + 1, n + 2, 2 * n, 2 * n + 1, 4 * n) if _n_of(subject, n=m) == m]
         expect(accepted, f"another n than {n} should be accepted, since free_n is declared", "that none is")
         _n_of(subject, n=None)

@@ -1,0 +1,1 @@
+"""Bilinear and multiplicative fusion for any number of views, as fusionkit operators."""

@@ -1,0 +1,197 @@
+"""What the operators of this package have in common: they state their matrices, and are built and counted from that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any, NamedTuple
+
+import fusionkit
+import torch
+from fusionkit import DimsError, FusionError
+from fusionkit.errors import nearest
+from torch import Tensor, nn
+
+from fusionkit_bilinear.functions import ACTIVATIONS, ODD, moments
+
+__all__ = ["Layer", "MultiplicativeFusion", "check_activation", "check_dropout"]
+
+#: ``max_bytes`` of the operators whose size grows with the product of the widths: 1 GiB.
+MAX_BYTES = 2**30
+
+
+class Layer(NamedTuple):
+    """One matrix W (n, D), with a bias or without.
+
+    Attributes:
+        n: its height.
+        dims: its width, or the widths of several views that share its columns.
+        bias: whether there is a bias (n,).
+        fabrication: what makes it; None: dense.
+    """
+
+    n: int
+    dims: int | tuple[int, ...]
+    bias: bool = True
+    fabrication: Any = None
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The widths as a tuple."""
+        return (self.dims,) if isinstance(self.dims, int) else self.dims
+
+
+Layers = Mapping[str, Sequence[Layer]]
+
+
+class MultiplicativeFusion(fusionkit.Fusion):
+    """Base of the operators here.  n is free: it is given, or the common width of the views.
+
+    A subclass writes ``layers``, its matrices in lists by name, perhaps ``vectors``, other parameters; its ``__init__``
+    ends with ``self.create()``.  Both are pure arithmetic.
+    """
+
+    def layers(self) -> Layers:
+        """Return the matrices, from n, dims and options."""
+        raise NotImplementedError(f"{type(self).__name__} should define layers.")
+
+    def vectors(self) -> Mapping[str, tuple[int, ...]]:
+        """Return the shapes of the other parameters."""
+        return {}
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        """Return the given n, or the common width of the views."""
+        widths = None if dims is None and self.dims is None else self.resolve_dims(dims)
+        if self._n_given and self.n is not None:
+            return self.n
+        if widths is None or len(set(widths)) > 1:
+            found = "neither n nor dims" if widths is None else f"dims {list(widths)}"
+            raise DimsError(f"{self.name} should get n, or views of equal width; found {found}.")
+        return widths[0]
+
+    def calculate_l(self) -> int:
+        """Return the number of parameters of all matrices and vectors."""
+        self.resolve_dims()
+        matrices = sum(
+            fusionkit.Projection.size(layer.n, sum(layer.widths), layer.fabrication, bias=layer.bias)
+            for group in self.layers().values()
+            for layer in group
+        )
+        return matrices + sum(prod(shape) for shape in self.vectors().values())
+
+    def create(self) -> None:
+        """Create what ``layers`` and ``vectors`` state, each list as a ``ModuleList`` of that name, and draw it."""
+        if self.dims is None:
+            return
+        index = 0
+        for name, group in self.layers().items():
+            modules = nn.ModuleList()
+            for layer in group:
+                modules.append(
+                    fusionkit.Projection(
+                        layer.n, layer.widths, layer.fabrication, bias=layer.bias, index=index, **self._factory
+                    )
+                )
+                index += 1
+            self.add_module(name, modules)
+        for name, shape in self.vectors().items():
+            self.register_parameter(name, nn.Parameter(torch.empty(shape, **self._factory)))
+        self.reset_parameters()
+
+    def group(self, name: str) -> list[fusionkit.Projection]:
+        """Return the projections of one list."""
+        return list(getattr(self, name))
+
+    # ------------------------------------------------------------------ options
+
+    def declare_dropout(self, *rates: float) -> None:
+        """Declare for this object what dropout, if there is any, makes of it."""
+        if any(rates):
+            object.__setattr__(self, "traits", replace(self.traits, stochastic=True, train_eval_differ=True))
+
+    def check_bytes(self, max_bytes: int | None, alternative: str, **entries: int) -> None:
+        """Refuse sizes over the guard before anything is allocated; on the meta device nothing is.
+
+        Args:
+            max_bytes: the most that parameters may take; None: no limit.
+            alternative: what to do instead.
+            entries: further numbers that are held, such as those of a fabricated matrix.
+
+        Raises:
+            FusionError: with l, the bytes and the alternative.
+        """
+        if max_bytes is None or self.dims is None:
+            return
+        device, dtype = self._factory["device"], self._factory["dtype"] or torch.get_default_dtype()
+        if (device or torch.get_default_device()).type == "meta":
+            return
+        l, held = self.calculate_l(), sum(entries.values())
+        size = max(l, held) * dtype.itemsize
+        if size > max_bytes:
+            also = "".join(f" and a {what} of {number} entries" for what, number in entries.items() if number > l)
+            raise FusionError(
+                f"{self.name} should take at most max_bytes = {max_bytes} bytes; found {size} bytes, for l = {l}"
+                f"{also} with dims {list(self.dims)} and n = {self.calculate_n()}: {alternative}."
+            )
+
+    # ------------------------------------------------------------------ initial values
+
+    def draw_factors(
+        self,
+        factors: Sequence[fusionkit.Projection],
+        count: int,
+        generator: torch.Generator | None,
+        name: str | None,
+        scale: float = 1.0,
+    ) -> tuple[float, float]:
+        """Draw projections whose results, behind the activation ``name``, are multiplied, ``count`` in every product.
+
+        1/count of the power of a factor comes from the views, the rest from the bias.  So a product of any number of
+        factors varies with each view at first order too, a third of its power; with no bias it would be of order
+        ``count`` only, heavy-tailed, and of no use where one factor is near zero.  The sign of a bias is random where
+        the activation is odd, else positive.
+
+        ``scale`` multiplies all of it.
+
+        Returns:
+            mean and mean square of the factors, the mean 0 for random signs.
+        """
+        spread, offset = scale * (1 / count) ** 0.5, scale * (1 - 1 / count) ** 0.5
+        for factor in factors:
+            factor.reset_parameters(generator, gain=spread)
+            if factor.bias is not None and not factor.bias.is_meta:
+                with torch.no_grad():
+                    if name in ODD:
+                        factor.bias.normal_(generator=generator).sign_().mul_(offset)
+                    else:
+                        factor.bias.fill_(offset)
+        mean, square = moments(name, offset, spread)
+        return (0.0 if name in ODD else mean), square
+
+
+def output_gain(name: str | None) -> float:
+    """Return the deviation of normal inputs that gives about mean square 1 behind the activation ``name``."""
+    return float(moments(name)[1] ** -0.5)
+
+
+def rows(x: Sequence[Tensor]) -> list[Tensor]:
+    """Return the views as matrices, (..., n_i) -> (m, n_i)."""
+    return [view.reshape(-1, view.shape[-1]) for view in x]
+
+
+def check_activation(option: str, name: str | None) -> str | None:
+    """Return the name of an activation, or None, or raise a ``FusionError``."""
+    if name is not None and name not in ACTIVATIONS:
+        raise FusionError(
+            f"{option} should be None or one of {', '.join(ACTIVATIONS)}; found {name!r}."
+            f"{nearest(str(name), ACTIVATIONS)}"
+        )
+    return name
+
+
+def check_dropout(option: str, rate: float) -> float:
+    """Return a rate from 0 to below 1, or raise a ``FusionError``."""
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise FusionError(f"{option} should be a number from 0 to below 1; found {rate!r}.")
+    return float(rate)

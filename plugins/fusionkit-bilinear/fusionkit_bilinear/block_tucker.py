@@ -1,0 +1,121 @@
+"""A block-diagonal core tensor between projections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fusionkit import Traits
+from fusionkit.fusion import check_size
+from torch import Tensor
+
+from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_dropout, rows
+from fusionkit_bilinear.block import check_pos_norm, joined, normalized_gain
+from fusionkit_bilinear.functions import chunk_sizes, contract
+
+
+class BlockTucker(MultiplicativeFusion):
+    """`P_o [z_1; ...; z_C] + b_o`, `z_c = T_c (y_1^c ⊗ ... ⊗ y_k^c) + t_c`, `y_i = P_i x_i + b_i` in C chunks.
+
+    Views (..., n_i) -> (..., n).  P_i (mm_dim, n_i), T_c (s_c, s_c^k) with the columns of y_k running fastest, P_o (n,
+    mm_dim), where the s_c are the sizes of the chunks, with the sum mm_dim; l = sum_i (n_i + 1)*mm_dim + sum_c (s_c^k +
+    1)*s_c + (mm_dim + 1)*n.  One view is a linear map, but for the normalization.  Source: Ben-younes et al., "BLOCK:
+    Bilinear Superdiagonal Fusion", 2019, equations 4 and 5, with full blocks.
+
+    Args:
+        mm_dim: width of the y_i.
+        chunks: C, the number of blocks, from 1 to mm_dim.
+        pos_norm: where the power and l2 normalization is, "before_cat" (each z_c) or "after_cat"; None: nowhere.
+        dropout_input, dropout_pre_lin, dropout_output: rates of the y_i, of the z_c, and of the result.
+        parameter_fabrication: how the P_i are made.
+        max_bytes: the most that the parameters may take; None: no limit.
+        n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
+
+    Raises:
+        FusionError: more than ``max_bytes``, or more chunks than mm_dim.
+    """
+
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=40)
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        mm_dim: int = 1600,
+        chunks: int = 20,
+        pos_norm: str | None = "before_cat",
+        dropout_input: float = 0.0,
+        dropout_pre_lin: float = 0.0,
+        dropout_output: float = 0.0,
+        parameter_fabrication: Any = None,
+        max_bytes: int | None = MAX_BYTES,
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            n,
+            dims,
+            name,
+            require_parameters,
+            preprocess=preprocess,
+            postprocess=postprocess,
+            device=device,
+            dtype=dtype,
+        )
+        self.mm_dim = check_size("mm_dim, the width of the projected views,", mm_dim)
+        self.chunks = check_size("chunks, the number of blocks,", chunks)
+        self.pos_norm = check_pos_norm(pos_norm)
+        self.sizes = chunk_sizes(self.mm_dim, self.chunks)
+        self.dropout_input = check_dropout("dropout_input", dropout_input)
+        self.dropout_pre_lin = check_dropout("dropout_pre_lin", dropout_pre_lin)
+        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.parameter_fabrication = parameter_fabrication
+        self.declare_dropout(self.dropout_input, self.dropout_pre_lin, self.dropout_output)
+        self.max_bytes = max_bytes
+        self.check_bytes(max_bytes, "take a smaller mm_dim, more chunks, or block, whose blocks have low rank")
+        self.create()
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield blocks of two sizes, normalized before, after, and not at all."""
+        yield {"dims": [4, 4], "n": 5, "mm_dim": 5, "chunks": 2}
+        yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 4, "chunks": 2, "pos_norm": "after_cat"}
+        yield {"dims": [4, 3], "n": 3, "mm_dim": 4, "chunks": 3, "pos_norm": None}
+
+    def layers(self) -> Layers:
+        """Return P_i, T_c and P_o."""
+        dims = self.resolve_dims()
+        return {
+            "inputs": [Layer(self.mm_dim, width, fabrication=self.parameter_fabrication) for width in dims],
+            "cores": [Layer(size, size ** len(dims)) for size in self.sizes],
+            "output": [Layer(self.calculate_n(), self.mm_dim)],
+        }
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters so that the output has about the power of the views."""
+        inputs = self.group("inputs")
+        self.draw_factors(inputs, len(inputs), generator, None)
+        for core in self.group("cores"):
+            core.reset_parameters(generator)
+        self.group("output")[0].reset_parameters(generator, gain=normalized_gain(self, 1.0))
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        inner = [project([view]) for project, view in zip(self.group("inputs"), x, strict=True)]
+        if self.dropout_input:
+            inner = [F.dropout(view, self.dropout_input, self.training) for view in inner]
+        chunks = zip(*(view.split(self.sizes, -1) for view in rows(inner)), strict=True)
+        blocks = [
+            contract(core.matrix(), chunk) + core.bias for core, chunk in zip(self.group("cores"), chunks, strict=True)
+        ]
+        z = joined(blocks, self.pos_norm).view(*x[0].shape[:-1], self.mm_dim)
+        if self.dropout_pre_lin:
+            z = F.dropout(z, self.dropout_pre_lin, self.training)
+        out = self.group("output")[0]([z])
+        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out

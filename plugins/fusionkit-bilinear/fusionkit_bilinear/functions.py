@@ -1,0 +1,105 @@
+"""What several operators compute: activations and their moments, normalization, chunks, the contraction of a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from fusionkit import FusionError
+from torch import Tensor
+
+__all__ = ["ACTIVATIONS", "activation", "chunk_sizes", "contract", "moments", "power_normalized", "product"]
+
+#: What ``activ_input`` and ``activ_output`` may name.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "softplus": F.softplus,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
+#: Odd functions: their mean is zero if the sign of a bias is drawn at random.
+ODD = (None, "tanh")
+
+
+def activation(name: str | None) -> Callable[[Tensor], Tensor]:
+    """Return the function called ``name``; the identity for None."""
+    return _identity if name is None else ACTIVATIONS[name]
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def moments(name: str | None, mean: float = 0.0, deviation: float = 1.0) -> tuple[float, float]:
+    """Return the mean of f(u) and of f(u)^2 for a normal u, by summation over a fine grid."""
+    u = torch.linspace(-8, 8, 1601, dtype=torch.float64, device="cpu")
+    weight = torch.softmax(-u.square() / 2, 0)
+    value = activation(name)(mean + deviation * u)
+    return float(weight @ value), float(weight @ value.square())
+
+
+def power_normalized(z: Tensor) -> Tensor:
+    """Return ``sign(z) sqrt(|z|)`` divided by its Euclidean norm, along the last dimension; zeros stay zeros.
+
+    Where z is 0 the gradient is 0, not the NaN of ``sqrt(relu(z)) - sqrt(relu(-z))``.  Half precision is computed in
+    float32.
+    """
+    wide = z.to(torch.promote_types(z.dtype, torch.float32))
+    size = wide.abs()
+    # sign(z) sqrt(|z|) / sqrt(sum |z|)  =  z / sqrt(|z| * sum |z|)
+    square = size * size.sum(-1, keepdim=True)
+    return (wide * square.where(square != 0, 1).rsqrt()).to(z.dtype)
+
+
+def product(factors: Sequence[Tensor]) -> Tensor:
+    """Return the elementwise product, of at least one factor."""
+    out = factors[0]
+    for factor in factors[1:]:
+        out = out * factor
+    return out
+
+
+def chunk_sizes(width: int, chunks: int) -> tuple[int, ...]:
+    """Return the sizes of ``chunks`` parts of ``width``: equal, but for a smaller last one; else they differ by one.
+
+    Raises:
+        FusionError: more chunks than entries.
+    """
+    if chunks > width:
+        raise FusionError(
+            f"chunks should be from 1 to mm_dim = {width}; found {chunks}: take fewer chunks, or a larger mm_dim."
+        )
+    whole = -(-width // chunks)
+    last = width - whole * (chunks - 1)
+    if last > 0:
+        return (whole,) * (chunks - 1) + (last,)
+    small, larger = divmod(width, chunks)
+    return (small + 1,) * larger + (small,) * (chunks - larger)
+
+
+def split_point(n: int, dims: Sequence[int]) -> int:
+    """Return s for ``contract``: the least memory for the product of dims[s:] and for what is left of dims[:s]."""
+    return min(range(len(dims)), key=lambda s: prod(dims[s:]) + n * prod(dims[:s]))
+
+
+def contract(W: Tensor, x: Sequence[Tensor]) -> Tensor:
+    """Return ``W (x_1 ⊗ ... ⊗ x_k)`` of each row, W: (n, d_1 * ... * d_k), x: k tensors (m, d_i) -> (m, n).
+
+    The last views, from s on, are multiplied out and contracted with W in one matrix product; the first s follow one by
+    one.  So m * (d_{s+1} ... d_k  +  n d_1 ... d_s) numbers are held instead of m * d_1 ... d_k.
+    """
+    n, dims = W.shape[0], [view.shape[-1] for view in x]
+    s = split_point(n, dims)
+    outer = x[s]
+    for view in x[s + 1 :]:
+        outer = (outer.unsqueeze(-1) * view.unsqueeze(-2)).flatten(1)
+    out = F.linear(outer, W.reshape(n * prod(dims[:s]), outer.shape[-1]))
+    for view in reversed(x[:s]):
+        out = torch.bmm(out.view(out.shape[0], -1, view.shape[-1]), view.unsqueeze(-1)).squeeze(-1)
+    return out

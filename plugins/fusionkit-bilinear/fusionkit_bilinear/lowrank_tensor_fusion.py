@@ -1,0 +1,87 @@
+"""The outer product of all views, times a matrix of low rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from fusionkit import Traits
+from fusionkit.fusion import check_size
+from torch import Tensor
+
+from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion
+from fusionkit_bilinear.functions import product
+
+
+class LowRankTensorFusion(MultiplicativeFusion):
+    """`sum_r w_r prod_i ([1; x_i] F_i^r) + b`, views (..., n_i) -> (..., n).
+
+    F_i^r (n_i + 1, n) is kept as the rows r*n to (r+1)*n of a matrix (rank*n, n_i) and, the row of the one, as that
+    matrix's bias; weights w (rank,), b (n,); l = rank*n * sum_i (n_i + 1) + rank + n.  One view is a linear map.
+    Source: Liu et al., "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors", 2018, equations 4 to 6.
+
+    Args:
+        rank: number of products.
+        parameter_fabrication: how the matrices (rank*n, n_i) are made.
+        n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
+    """
+
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=16)
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        rank: int = 4,
+        parameter_fabrication: Any = None,
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            n,
+            dims,
+            name,
+            require_parameters,
+            preprocess=preprocess,
+            postprocess=postprocess,
+            device=device,
+            dtype=dtype,
+        )
+        self.rank = check_size("rank, the number of products,", rank)
+        self.parameter_fabrication = parameter_fabrication
+        self.create()
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield two views and three."""
+        yield {"dims": [4, 4], "n": 5, "rank": 2}
+        yield {"dims": [3, 1, 4], "n": 3}
+
+    def layers(self) -> Layers:
+        """Return the factors."""
+        height, made = self.rank * self.calculate_n(), self.parameter_fabrication
+        return {"factors": [Layer(height, width, fabrication=made) for width in self.resolve_dims()]}
+
+    def vectors(self) -> dict[str, tuple[int, ...]]:
+        """Return w and b."""
+        return {"weights": (self.rank,), "bias": (self.calculate_n(),)}
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the factors so that the products have power 1, weights of norm 1, and b = 0."""
+        factors = self.group("factors")
+        self.draw_factors(factors, len(factors), generator, None)
+        with torch.no_grad():
+            self.bias.zero_()
+            if not self.weights.is_meta:
+                self.weights.normal_(generator=generator).div_(self.weights.norm())
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        factors = [factor([view]) for factor, view in zip(self.group("factors"), x, strict=True)]
+        terms = product(factors).unflatten(-1, (self.rank, -1))
+        return (terms * self.weights.unsqueeze(-1)).sum(-2) + self.bias

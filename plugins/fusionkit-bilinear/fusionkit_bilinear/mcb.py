@@ -1,0 +1,147 @@
+"""The outer product of the views, sketched through the FFT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fusionkit import Traits
+from fusionkit.fusion import check_size
+from torch import Tensor, nn
+
+from fusionkit_bilinear.base import (
+    Layer,
+    Layers,
+    MultiplicativeFusion,
+    check_activation,
+    check_dropout,
+    output_gain,
+)
+from fusionkit_bilinear.functions import activation, power_normalized, product
+
+
+class MCB(MultiplicativeFusion):
+    """`g(P_o (S_1 x_1 * ... * S_k x_k) + b_o)`, `*` the circular convolution; views (..., n_i) -> (..., n).
+
+    The count sketch S_i has in column j the one entry s_i[j] = 1 or -1, in row h_i[j] of mm_dim, both random and fixed;
+    so the convolution sketches the outer product.  It is a product of real Fourier transforms, in float32 for half
+    precision.  P_o (n, mm_dim); l = (mm_dim + 1)*n; buffers sketches.i.h, s (n_i).  One view is a linear map of its
+    sketch.  Source: Fukui et al., "Multimodal Compact Bilinear Pooling", 2016, algorithm 1 (normalized there).
+
+    Args:
+        mm_dim: width of the sketches.
+        activ_output: g, by name; None: the identity.
+        normalize: power and l2 normalization of the convolution.
+        dropout_output: rate of the result.
+        seed: of the h_i and s_i.
+        parameter_fabrication: how P_o is made.
+        n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
+    """
+
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=40)
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        mm_dim: int = 16000,
+        activ_output: str | None = "relu",
+        normalize: bool = False,
+        dropout_output: float = 0.0,
+        seed: int = 0,
+        parameter_fabrication: Any = None,
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            n,
+            dims,
+            name,
+            require_parameters,
+            preprocess=preprocess,
+            postprocess=postprocess,
+            device=device,
+            dtype=dtype,
+        )
+        self.mm_dim = check_size("mm_dim, the width of the sketches,", mm_dim)
+        self.activ_output = check_activation("activ_output", activ_output)
+        self.normalize = bool(normalize)
+        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.seed = check_size("seed, of the sketches,", seed, minimum=0)
+        self.parameter_fabrication = parameter_fabrication
+        self.declare_dropout(self.dropout_output)
+        if self.dims is not None:
+            self.sketches = nn.ModuleList(
+                CountSketch(width, self.mm_dim, (self.seed, i), **self._factory) for i, width in enumerate(self.dims)
+            )
+        self.create()
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield no activation, the default one, and a normalized convolution of three sketches."""
+        yield {"dims": [4, 4], "n": 5, "mm_dim": 8, "activ_output": None}
+        yield {"dims": [3, 4], "n": 4, "mm_dim": 7}
+        yield {"dims": [3, 2, 3], "n": 4, "mm_dim": 6, "activ_output": None, "normalize": True, "seed": 1}
+
+    def layers(self) -> Layers:
+        """Return P_o."""
+        return {"output": [Layer(self.calculate_n(), self.mm_dim, fabrication=self.parameter_fabrication)]}
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw P_o so that the output has about the power of the views, and refill the sketches from the seed."""
+        for sketch in self.sketches:
+            sketch.reset_frozen()
+        # The convolution keeps the power of the outer product, n_1 * ... * n_k, spread over mm_dim entries.
+        power = 1.0 if self.normalize else prod(self.resolve_dims())
+        gain = output_gain(self.activ_output) * (self.mm_dim / power) ** 0.5
+        self.group("output")[0].reset_parameters(generator, gain=gain)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        wide = torch.promote_types(x[0].dtype, torch.float32)
+        sketches = [sketch(view.to(wide)) for sketch, view in zip(self.sketches, x, strict=True)]
+        if len(sketches) == 1:
+            (z,) = sketches
+        else:
+            spectrum = product([torch.fft.rfft(sketch) for sketch in sketches])
+            z = torch.fft.irfft(spectrum, self.mm_dim)
+        if self.normalize:
+            z = power_normalized(z)
+        out = activation(self.activ_output)(self.group("output")[0]([z.to(x[0].dtype)]))
+        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out
+
+
+class CountSketch(nn.Module):
+    """`y[h[j]] += s[j] x[j]`, (..., width) -> (..., mm_dim); buffers h and s (width,) from the seeds."""
+
+    h: Tensor
+    s: Tensor
+
+    def __init__(
+        self, width: int, mm_dim: int, seeds: tuple[int, int], device: Any = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        self.width, self.mm_dim, self.seeds = width, mm_dim, seeds
+        self.register_buffer("h", torch.empty(width, device=device, dtype=torch.int64))
+        self.register_buffer("s", torch.empty(width, device=device, dtype=dtype))
+        self.reset_frozen()
+
+    def reset_frozen(self) -> None:
+        """Draw h and s anew: on the CPU, so that they are the same on every device."""
+        if self.h.is_meta:
+            return
+        seed, index = self.seeds
+        generator = torch.Generator().manual_seed(seed + (index << 32))
+        self.h.copy_(torch.randint(self.mm_dim, (self.width,), generator=generator, device="cpu"))
+        self.s.copy_(torch.randint(2, (self.width,), generator=generator, device="cpu") * 2 - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sketch, (..., width) -> (..., mm_dim)."""
+        return x.new_zeros(*x.shape[:-1], self.mm_dim).index_add(-1, self.h, x * self.s.to(x.dtype))

@@ -1,0 +1,125 @@
+"""Products of projections, summed over factors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fusionkit import Traits
+from fusionkit.fusion import check_size
+from torch import Tensor
+
+from fusionkit_bilinear.base import (
+    Layer,
+    Layers,
+    MultiplicativeFusion,
+    check_activation,
+    check_dropout,
+    output_gain,
+)
+from fusionkit_bilinear.functions import activation, power_normalized, product
+
+
+class MFB(MultiplicativeFusion):
+    """`g(P_o z + b_o)`, `z = sum_f prod_i f(P_i^f x_i + b_i^f)` over `factor` products; views (..., n_i) -> (..., n).
+
+    P_i (factor*mm_dim, n_i), whose row f*mm_dim + o makes the factor f of entry o; P_o (n, mm_dim); l = sum_i (n_i +
+    1)*factor*mm_dim + (mm_dim + 1)*n.  One view is a network with one hidden layer.  Source: Yu et al., "Multi-modal
+    Factorized Bilinear Pooling with Co-attention Learning", 2017, equations 5 and 6 (factor 5 there, f and g the
+    identity, normalized).
+
+    Args:
+        mm_dim: width of z.
+        factor: how many products are summed up in an entry.
+        activ_input, activ_output: f and g, by name; None: the identity.
+        normalize: power and l2 normalization of z.
+        dropout_input, dropout_pre_norm, dropout_output: rates behind f, of the products, and of the result.
+        parameter_fabrication: how the P_i are made.
+        n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
+    """
+
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=24)
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        mm_dim: int = 1200,
+        factor: int = 2,
+        activ_input: str | None = "relu",
+        activ_output: str | None = "relu",
+        normalize: bool = False,
+        dropout_input: float = 0.0,
+        dropout_pre_norm: float = 0.0,
+        dropout_output: float = 0.0,
+        parameter_fabrication: Any = None,
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            n,
+            dims,
+            name,
+            require_parameters,
+            preprocess=preprocess,
+            postprocess=postprocess,
+            device=device,
+            dtype=dtype,
+        )
+        self.mm_dim = check_size("mm_dim, the width of the pooled product,", mm_dim)
+        self.factor = check_size("factor, the number of products in a sum,", factor)
+        self.activ_input = check_activation("activ_input", activ_input)
+        self.activ_output = check_activation("activ_output", activ_output)
+        self.normalize = bool(normalize)
+        self.dropout_input = check_dropout("dropout_input", dropout_input)
+        self.dropout_pre_norm = check_dropout("dropout_pre_norm", dropout_pre_norm)
+        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.parameter_fabrication = parameter_fabrication
+        self.declare_dropout(self.dropout_input, self.dropout_pre_norm, self.dropout_output)
+        self.create()
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield products without activations, the defaults, and a normalized sum over three views."""
+        small = {"n": 4, "mm_dim": 3, "activ_input": None, "activ_output": None}
+        yield {"dims": [4, 4], **small}
+        yield {"dims": [5, 4], "n": 3, "mm_dim": 3}
+        yield {"dims": [3, 4, 3], **small, "factor": 3, "normalize": True}
+
+    def layers(self) -> Layers:
+        """Return P_i and P_o."""
+        height, made = self.factor * self.mm_dim, self.parameter_fabrication
+        return {
+            "inputs": [Layer(height, width, fabrication=made) for width in self.resolve_dims()],
+            "output": [Layer(self.calculate_n(), self.mm_dim)],
+        }
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters so that the output has about the power of the views."""
+        inputs, terms = self.group("inputs"), self.factor
+        k = len(inputs)
+        mean, square = self.draw_factors(inputs, k, generator, self.activ_input)
+        # A sum of `factor` products, which correlate through their means.
+        power = 1 / self.mm_dim if self.normalize else terms * square**k + terms * (terms - 1) * mean ** (2 * k)
+        self.group("output")[0].reset_parameters(generator, gain=output_gain(self.activ_output) * power**-0.5)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        f = activation(self.activ_input)
+        factors = [f(project([view])) for project, view in zip(self.group("inputs"), x, strict=True)]
+        if self.dropout_input:
+            factors = [F.dropout(factor, self.dropout_input, self.training) for factor in factors]
+        h = product(factors)
+        if self.dropout_pre_norm:
+            h = F.dropout(h, self.dropout_pre_norm, self.training)
+        z = h.unflatten(-1, (self.factor, self.mm_dim)).sum(-2)
+        if self.normalize:
+            z = power_normalized(z)
+        out = activation(self.activ_output)(self.group("output")[0]([z]))
+        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out

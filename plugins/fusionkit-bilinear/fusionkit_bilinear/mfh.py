@@ -1,0 +1,131 @@
+"""A cascade of factorized products of rising order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fusionkit import Traits
+from fusionkit.fusion import check_size
+from torch import Tensor
+
+from fusionkit_bilinear.base import (
+    Layer,
+    Layers,
+    MultiplicativeFusion,
+    check_activation,
+    check_dropout,
+    output_gain,
+)
+from fusionkit_bilinear.functions import activation, power_normalized, product
+
+
+class MFH(MultiplicativeFusion):
+    """`g(P_o [z_1; ...; z_p] + b_o)`, `z_j = sum_f h_j^f`, `h_j = h_{j-1} ∘ prod_i f(P_i^j x_i + b_i^j)`, `h_0 = 1`.
+
+    Views (..., n_i) -> (..., n).  P_i^j (factor*mm_dim, n_i), whose row f*mm_dim + o makes the factor f of entry o;
+    P_o (n, p*mm_dim), p = order; l = p * sum_i (n_i + 1)*factor*mm_dim + (p*mm_dim + 1)*n.  One view gives powers of
+    it.  Source: Yu et al., "Beyond Bilinear: Generalized Multimodal Factorized High-order Pooling", 2018, equations 9
+    to 12 (factor 5 there, f and g the identity, normalized).
+
+    Args:
+        mm_dim: width of each z_j.
+        factor: how many products are summed up in an entry.
+        order: p, the number of z_j.
+        activ_input, activ_output: f and g, by name; None: the identity.
+        normalize: power and l2 normalization of each z_j.
+        dropout_input, dropout_pre_lin, dropout_output: rates behind f, of each h_j, and of the result.
+        parameter_fabrication: how the P_i^j are made; all j of a view are one matrix.
+        n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
+    """
+
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=24)
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        mm_dim: int = 1200,
+        factor: int = 2,
+        order: int = 2,
+        activ_input: str | None = "relu",
+        activ_output: str | None = "relu",
+        normalize: bool = False,
+        dropout_input: float = 0.0,
+        dropout_pre_lin: float = 0.0,
+        dropout_output: float = 0.0,
+        parameter_fabrication: Any = None,
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            n,
+            dims,
+            name,
+            require_parameters,
+            preprocess=preprocess,
+            postprocess=postprocess,
+            device=device,
+            dtype=dtype,
+        )
+        self.mm_dim = check_size("mm_dim, the width of a pooled product,", mm_dim)
+        self.factor = check_size("factor, the number of products in a sum,", factor)
+        self.order = check_size("order, the number of pooled products,", order)
+        self.activ_input = check_activation("activ_input", activ_input)
+        self.activ_output = check_activation("activ_output", activ_output)
+        self.normalize = bool(normalize)
+        self.dropout_input = check_dropout("dropout_input", dropout_input)
+        self.dropout_pre_lin = check_dropout("dropout_pre_lin", dropout_pre_lin)
+        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.parameter_fabrication = parameter_fabrication
+        self.declare_dropout(self.dropout_input, self.dropout_pre_lin, self.dropout_output)
+        self.create()
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield two and three orders without activations, and the defaults."""
+        small = {"n": 3, "mm_dim": 3, "activ_input": None, "activ_output": None}
+        yield {"dims": [4, 4], **small}
+        yield {"dims": [5, 4], "n": 3, "mm_dim": 3}
+        yield {"dims": [3, 4, 3], **small, "order": 3, "factor": 3, "normalize": True}
+
+    def layers(self) -> Layers:
+        """Return the P_i^1 to P_i^p of each view in one matrix, and P_o."""
+        height = self.order * self.factor * self.mm_dim
+        return {
+            "inputs": [Layer(height, width, fabrication=self.parameter_fabrication) for width in self.resolve_dims()],
+            "output": [Layer(self.calculate_n(), self.order * self.mm_dim)],
+        }
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters so that the output has about the power of the views."""
+        inputs, p, terms = self.group("inputs"), self.order, self.factor
+        k = len(inputs)
+        mean, square = self.draw_factors(inputs, k * p, generator, self.activ_input)
+        # A sum of `factor` products of k*j factors, which correlate through their means.
+        powers = [terms * square ** (k * j) + terms * (terms - 1) * mean ** (2 * k * j) for j in range(1, p + 1)]
+        power = 1 / self.mm_dim if self.normalize else sum(powers) / p
+        self.group("output")[0].reset_parameters(generator, gain=output_gain(self.activ_output) * power**-0.5)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        f, shape = activation(self.activ_input), (self.order, self.factor, self.mm_dim)
+        factors = [f(project([view])) for project, view in zip(self.group("inputs"), x, strict=True)]
+        if self.dropout_input:
+            factors = [F.dropout(factor, self.dropout_input, self.training) for factor in factors]
+        skip: Tensor | None = None
+        pooled = []
+        for h in product(factors).unflatten(-1, shape).unbind(-3):
+            skip = h if skip is None else h * skip
+            if self.dropout_pre_lin:
+                skip = F.dropout(skip, self.dropout_pre_lin, self.training)
+            z = skip.sum(-2)
+            pooled.append(power_normalized(z) if self.normalize else z)
+        out = activation(self.activ_output)(self.group("output")[0]([torch.cat(pooled, -1)]))
+        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out

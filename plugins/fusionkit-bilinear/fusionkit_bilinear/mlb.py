@@ -1,0 +1,117 @@
+"""The product of projections, projected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fusionkit import Traits
+from fusionkit.fusion import check_size
+from torch import Tensor
+
+from fusionkit_bilinear.base import (
+    Layer,
+    Layers,
+    MultiplicativeFusion,
+    check_activation,
+    check_dropout,
+    output_gain,
+)
+from fusionkit_bilinear.functions import activation, power_normalized, product
+
+
+class MLB(MultiplicativeFusion):
+    """`g(P_o (f(P_1 x_1 + b_1) ∘ ... ∘ f(P_k x_k + b_k)) + b_o)`, views (..., n_i) -> (..., n).
+
+    P_i (mm_dim, n_i), P_o (n, mm_dim); l = sum_i (n_i + 1)*mm_dim + (mm_dim + 1)*n.  One view is a network with one
+    hidden layer.  Source: Kim et al., "Hadamard Product for Low-rank Bilinear Pooling", 2017, equations 6 to 9 (f there
+    is tanh, g the identity).
+
+    Args:
+        mm_dim: width of the product.
+        activ_input, activ_output: f and g, by name; None: the identity.
+        normalize: power and l2 normalization of the product.
+        dropout_input, dropout_pre_lin, dropout_output: rates behind f, before P_o, and of the result.
+        parameter_fabrication: how the P_i are made.
+        n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
+    """
+
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=16)
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        mm_dim: int = 1200,
+        activ_input: str | None = "relu",
+        activ_output: str | None = "relu",
+        normalize: bool = False,
+        dropout_input: float = 0.0,
+        dropout_pre_lin: float = 0.0,
+        dropout_output: float = 0.0,
+        parameter_fabrication: Any = None,
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            n,
+            dims,
+            name,
+            require_parameters,
+            preprocess=preprocess,
+            postprocess=postprocess,
+            device=device,
+            dtype=dtype,
+        )
+        self.mm_dim = check_size("mm_dim, the width of the product,", mm_dim)
+        self.activ_input = check_activation("activ_input", activ_input)
+        self.activ_output = check_activation("activ_output", activ_output)
+        self.normalize = bool(normalize)
+        self.dropout_input = check_dropout("dropout_input", dropout_input)
+        self.dropout_pre_lin = check_dropout("dropout_pre_lin", dropout_pre_lin)
+        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.parameter_fabrication = parameter_fabrication
+        self.declare_dropout(self.dropout_input, self.dropout_pre_lin, self.dropout_output)
+        self.create()
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield the activation of the paper, the defaults, and a normalized product of three views."""
+        yield {"dims": [4, 4], "n": 5, "mm_dim": 6, "activ_input": "tanh", "activ_output": None}
+        yield {"dims": [5, 4], "n": 3, "mm_dim": 4}
+        yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 5, "activ_input": None, "activ_output": None, "normalize": True}
+
+    def layers(self) -> Layers:
+        """Return P_i and P_o."""
+        mm_dim, made = self.mm_dim, self.parameter_fabrication
+        return {
+            "inputs": [Layer(mm_dim, width, fabrication=made) for width in self.resolve_dims()],
+            "output": [Layer(self.calculate_n(), mm_dim)],
+        }
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters so that the output has about the power of the views."""
+        inputs = self.group("inputs")
+        _, square = self.draw_factors(inputs, len(inputs), generator, self.activ_input)
+        power = 1 / self.mm_dim if self.normalize else square ** len(inputs)
+        self.group("output")[0].reset_parameters(generator, gain=output_gain(self.activ_output) * power**-0.5)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        f, drop = activation(self.activ_input), self.dropout_input
+        factors = [f(project([view])) for project, view in zip(self.group("inputs"), x, strict=True)]
+        if drop:
+            factors = [F.dropout(factor, drop, self.training) for factor in factors]
+        z = product(factors)
+        if self.normalize:
+            z = power_normalized(z)
+        if self.dropout_pre_lin:
+            z = F.dropout(z, self.dropout_pre_lin, self.training)
+        out = activation(self.activ_output)(self.group("output")[0]([z]))
+        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out

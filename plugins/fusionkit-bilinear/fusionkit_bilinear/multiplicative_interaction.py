@@ -1,0 +1,152 @@
+"""Products of pairs of views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from fusionkit import DimsError, FusionError, Traits
+from fusionkit.errors import nearest
+from torch import Tensor
+
+from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, rows
+from fusionkit_bilinear.functions import contract
+
+#: What ``form`` may be.
+FORMS = ("matrix", "vector", "scalar")
+
+
+class MultiplicativeInteraction(MultiplicativeFusion):
+    """`sum_{i<j} x_i W_ij x_j + sum_i U_i x_i + b`, views (..., n_i) -> (..., n).
+
+    In the form "matrix" every entry of the output has a matrix (n_i, n_j) of its own: W_ij is kept as (n, n_i*n_j), and
+    l = n*(sum_{i<j} n_i*n_j + D + 1).  In the forms "vector", `(W_ij x_j) ∘ x_i` with W_ij (n, n_j), and "scalar",
+    `(w_ij · x_j) x_i` with w_ij (n_j,), a view scales those before it, entry by entry or as a whole: the views but the
+    last have the width n, and U_i is a vector v_i (n,) or a number v_i but for the last view.
+    l = n*(sum_{i<j} n_j + k-1 + n_k + 1), or sum_{i<j} n_j + k-1 + n*(n_k + 1).
+    Two views are the paper's case; one view is a linear map.  Source: Jayakumar et al., "Multiplicative Interactions
+    and Where to Find Them", 2020, equation 1 and section 3, with x = x_1 and z = x_2.
+
+    Args:
+        form: "matrix", "vector" or "scalar".
+        parameter_fabrication: how the W_ij ("matrix", "vector") and [U_1, ..., U_k] are made.
+        n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
+
+    Raises:
+        DimsError: a view other than the last has not the width n, in the forms "vector" and "scalar".
+    """
+
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=40)
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        form: str = "matrix",
+        parameter_fabrication: Any = None,
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            n,
+            dims,
+            name,
+            require_parameters,
+            preprocess=preprocess,
+            postprocess=postprocess,
+            device=device,
+            dtype=dtype,
+        )
+        if form not in FORMS:
+            raise FusionError(f"form should be one of {', '.join(FORMS)}; found {form!r}.{nearest(str(form), FORMS)}")
+        self.form = form
+        self.parameter_fabrication = parameter_fabrication
+        if form != "matrix":
+            object.__setattr__(self, "traits", replace(self.traits, free_n=False))
+            self.check_widths()
+        self.create()
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield two and three views in the form "matrix", and the other forms."""
+        yield {"dims": [4, 4], "n": 5}
+        yield {"dims": [3, 2, 4], "n": 3}
+        yield {"dims": [4, 3], "form": "vector"}
+        yield {"dims": [3, 3, 2], "form": "scalar"}
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        """Return the given n, or the common width of the views; in the other forms that of the first of several."""
+        if self.form == "matrix":
+            return super().calculate_n(dims)
+        widths = self.resolve_dims(dims)
+        return widths[0] if len(widths) > 1 or not self._n_given or self.n is None else self.n
+
+    def check_widths(self) -> None:
+        """Raise a ``DimsError`` if a view that is scaled has not the width n."""
+        if self.dims is None:
+            return
+        n = self.n if self.n is not None else self.dims[0]
+        for i, width in enumerate(self.dims[:-1]):
+            if width != n:
+                raise DimsError(
+                    f"View {i} should have the width n = {n}, since the form {self.form!r} scales it; found {width}: "
+                    "take form='matrix', which admits all widths."
+                )
+
+    def layers(self) -> Layers:
+        """Return the W_ij, j running fastest, and the U_i in one matrix."""
+        n, dims, made = self.calculate_n(), self.resolve_dims(), self.parameter_fabrication
+        pairs = [(dims[i], dims[j]) for i in range(len(dims)) for j in range(i + 1, len(dims))]
+        if self.form == "matrix":
+            return {
+                "pairs": [Layer(n, a * b, False, made) for a, b in pairs],
+                "sum": [Layer(n, dims, True, made)],
+            }
+        height, of_pair = (n, made) if self.form == "vector" else (1, None)
+        return {
+            "pairs": [Layer(height, b, False, of_pair) for _, b in pairs],
+            "sum": [Layer(n, dims[-1:], True, made)],
+        }
+
+    def vectors(self) -> dict[str, tuple[int, ...]]:
+        """Return the v_i, in one tensor."""
+        scaled = len(self.resolve_dims()) - 1
+        if self.form == "matrix" or not scaled:
+            return {}
+        return {"scales": (scaled, self.calculate_n() if self.form == "vector" else 1)}
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters so that the terms of first and of second order have equal power, that of the views."""
+        pairs, (total,) = self.group("pairs"), self.group("sum")
+        scales = self._parameters.get("scales")
+        parts = (1 if not pairs else 2) + (scales is not None)
+        for pair in pairs:
+            pair.reset_parameters(generator, gain=(parts * len(pairs)) ** -0.5)
+        total.reset_parameters(generator, gain=parts**-0.5)
+        if scales is not None and not scales.is_meta:
+            with torch.no_grad():
+                scales.normal_(generator=generator).mul_((parts * scales.shape[0]) ** -0.5)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        pairs, (total,) = self.group("pairs"), self.group("sum")
+        k, free = len(x), self.form == "matrix"
+        out: Tensor = total(x) if free else total(x[-1:])
+        views = rows(x) if free else x
+        of_pairs = iter(pairs)
+        for i in range(k - 1):
+            if free:
+                for j in range(i + 1, k):
+                    out = out + contract(next(of_pairs).matrix(), [views[i], views[j]]).view(out.shape)
+            else:
+                scale = self.scales[i]
+                for j in range(i + 1, k):
+                    scale = scale + next(of_pairs)([views[j]])
+                out = out + scale * x[i]
+        return out

@@ -1,0 +1,114 @@
+"""A core tensor of low rank between projections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fusionkit import Traits
+from fusionkit.fusion import check_size
+from torch import Tensor
+
+from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_dropout
+from fusionkit_bilinear.functions import power_normalized, product
+
+
+class Mutan(MultiplicativeFusion):
+    """`P_o (sum_r prod_i (M_i^r y_i + c_i^r)) + b_o`, `y_i = P_i x_i + b_i`; views (..., n_i) -> (..., n).
+
+    P_i (mm_dim, n_i), M_i (rank*mm_dim, mm_dim), P_o (n, mm_dim); l = sum_i [(n_i + 1)*mm_dim + (mm_dim +
+    1)*rank*mm_dim] + (mm_dim + 1)*n.  One view is a linear map.  Source: Ben-younes et al., "MUTAN: Multimodal Tucker
+    Fusion for Visual Question Answering", 2017, equations 7 to 9.
+
+    Args:
+        mm_dim: width of the y_i and of the sum.
+        rank: number of products.
+        normalize: power and l2 normalization of the sum.
+        dropout_input, dropout_pre_lin, dropout_output: rates of the y_i, of the sum, and of the result.
+        parameter_fabrication: how the P_i are made.
+        core_fabrication: how the M_i are made.
+        n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
+    """
+
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=32)
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        mm_dim: int = 1600,
+        rank: int = 15,
+        normalize: bool = False,
+        dropout_input: float = 0.0,
+        dropout_pre_lin: float = 0.0,
+        dropout_output: float = 0.0,
+        parameter_fabrication: Any = None,
+        core_fabrication: Any = None,
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            n,
+            dims,
+            name,
+            require_parameters,
+            preprocess=preprocess,
+            postprocess=postprocess,
+            device=device,
+            dtype=dtype,
+        )
+        self.mm_dim = check_size("mm_dim, the width of the projected views,", mm_dim)
+        self.rank = check_size("rank, the number of products,", rank)
+        self.normalize = bool(normalize)
+        self.dropout_input = check_dropout("dropout_input", dropout_input)
+        self.dropout_pre_lin = check_dropout("dropout_pre_lin", dropout_pre_lin)
+        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.parameter_fabrication = parameter_fabrication
+        self.core_fabrication = core_fabrication
+        self.declare_dropout(self.dropout_input, self.dropout_pre_lin, self.dropout_output)
+        self.create()
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield two views, three normalized ones, and factors of low rank."""
+        yield {"dims": [4, 4], "n": 5, "mm_dim": 4, "rank": 2}
+        yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 4, "rank": 3, "normalize": True}
+        yield {"dims": [4, 5], "n": 3, "mm_dim": 4, "rank": 2, "core_fabrication": {"name": "lowrank", "r": 2}}
+
+    def layers(self) -> Layers:
+        """Return P_i, M_i and P_o."""
+        mm_dim, dims = self.mm_dim, self.resolve_dims()
+        return {
+            "inputs": [Layer(mm_dim, width, fabrication=self.parameter_fabrication) for width in dims],
+            "merges": [Layer(self.rank * mm_dim, mm_dim, fabrication=self.core_fabrication) for _ in dims],
+            "output": [Layer(self.calculate_n(), mm_dim)],
+        }
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters so that the output has about the power of the views."""
+        for project in self.group("inputs"):
+            project.reset_parameters(generator)
+        merges = self.group("merges")
+        self.draw_factors(merges, len(merges), generator, None)
+        power = 1 / self.mm_dim if self.normalize else self.rank
+        self.group("output")[0].reset_parameters(generator, gain=power**-0.5)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        inner = [project([view]) for project, view in zip(self.group("inputs"), x, strict=True)]
+        if self.dropout_input:
+            inner = [F.dropout(view, self.dropout_input, self.training) for view in inner]
+        terms = product([merge([view]) for merge, view in zip(self.group("merges"), inner, strict=True)])
+        z = terms.unflatten(-1, (self.rank, self.mm_dim)).sum(-2)
+        if self.normalize:
+            z = power_normalized(z)
+        if self.dropout_pre_lin:
+            z = F.dropout(z, self.dropout_pre_lin, self.training)
+        out = self.group("output")[0]([z])
+        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out

@@ -1,0 +1,94 @@
+"""The outer product of all views, times a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fusionkit import Traits
+from torch import Tensor
+
+from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, rows
+from fusionkit_bilinear.functions import contract
+
+
+class TensorFusion(MultiplicativeFusion):
+    """`W ([1; x_1] ⊗ ... ⊗ [1; x_k])`, plus b with ``bias``; views (..., n_i) -> (..., n).
+
+    W (n, prod_i (n_i + 1)), the columns of the last view running fastest; l = n * prod_i (n_i + 1), plus n with
+    ``bias``.  W is contracted view by view.  One view is a linear map with a bias.  Source: Zadeh et al., "Tensor
+    Fusion Network for Multimodal Sentiment Analysis", 2017, equation 1, and the layer behind it.
+
+    Args:
+        bias: a second constant term, b (n,); W has one already, the column of ones.
+        parameter_fabrication: how W is made.
+        max_bytes: the most that the parameters, and W, may take; None: no limit.
+        n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
+
+    Raises:
+        FusionError: more than ``max_bytes``.
+    """
+
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=24)
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        bias: bool = False,
+        parameter_fabrication: Any = None,
+        max_bytes: int | None = MAX_BYTES,
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            n,
+            dims,
+            name,
+            require_parameters,
+            preprocess=preprocess,
+            postprocess=postprocess,
+            device=device,
+            dtype=dtype,
+        )
+        self.bias = bool(bias)
+        self.parameter_fabrication = parameter_fabrication
+        self.max_bytes = max_bytes
+        if self.dims is not None:
+            total = sum(self.dims) + len(self.dims)
+            alternative = (
+                f"take lowrank_tensor_fusion, whose l is about rank * {self.calculate_n() * total}, or narrower views"
+            )
+            self.check_bytes(max_bytes, alternative, W=self.calculate_n() * prod(width + 1 for width in self.dims))
+        self.create()
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield two views, three with a bias, and a W of low rank."""
+        yield {"dims": [4, 4], "n": 5}
+        yield {"dims": [3, 2, 3], "n": 2, "bias": True}
+        yield {"dims": [4, 3], "n": 4, "parameter_fabrication": {"name": "lowrank", "r": 2}}
+
+    def layers(self) -> Layers:
+        """Return W."""
+        D = prod(width + 1 for width in self.resolve_dims())
+        return {"core": [Layer(self.calculate_n(), D, self.bias, self.parameter_fabrication)]}
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw W with mean square 1 over the number of its columns, which the outer product has as its power."""
+        self.group("core")[0].reset_parameters(generator)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        (core,) = self.group("core")
+        out = contract(core.matrix(), [F.pad(view, (1, 0), value=1.0) for view in rows(x)])
+        if core.bias is not None:
+            out = out + core.bias
+        return out.view(*x[0].shape[:-1], out.shape[-1])

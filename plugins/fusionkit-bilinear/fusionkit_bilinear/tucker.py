@@ -1,0 +1,118 @@
+"""A full core tensor between projections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fusionkit import Traits
+from fusionkit.fusion import check_size
+from torch import Tensor
+
+from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_dropout, rows
+from fusionkit_bilinear.functions import contract, power_normalized
+
+
+class Tucker(MultiplicativeFusion):
+    """`P_o (T (y_1 ⊗ ... ⊗ y_k) + c) + b_o`, `y_i = P_i x_i + b_i`; views (..., n_i) -> (..., n).
+
+    P_i (mm_dim, n_i), T (mm_dim, mm_dim^k) with the columns of y_k running fastest, P_o (n, mm_dim); l = sum_i (n_i +
+    1)*mm_dim + mm_dim^(k+1) + mm_dim + (mm_dim + 1)*n.  One view is a linear map.  Source: Ben-younes et al., "MUTAN:
+    Multimodal Tucker Fusion for Visual Question Answering", 2017, equations 4 to 6.
+
+    Args:
+        mm_dim: width of the y_i and of the core's result.
+        normalize: power and l2 normalization of the core's result.
+        dropout_input, dropout_pre_lin, dropout_output: rates of the y_i, of the core's result, and of the result.
+        parameter_fabrication: how the P_i are made.
+        core_fabrication: how T is made.
+        max_bytes: the most that the parameters, and T, may take; None: no limit.
+        n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
+
+    Raises:
+        FusionError: more than ``max_bytes``.
+    """
+
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=40)
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        mm_dim: int = 235,
+        normalize: bool = False,
+        dropout_input: float = 0.0,
+        dropout_pre_lin: float = 0.0,
+        dropout_output: float = 0.0,
+        parameter_fabrication: Any = None,
+        core_fabrication: Any = None,
+        max_bytes: int | None = MAX_BYTES,
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            n,
+            dims,
+            name,
+            require_parameters,
+            preprocess=preprocess,
+            postprocess=postprocess,
+            device=device,
+            dtype=dtype,
+        )
+        self.mm_dim = check_size("mm_dim, the width of the projected views,", mm_dim)
+        self.normalize = bool(normalize)
+        self.dropout_input = check_dropout("dropout_input", dropout_input)
+        self.dropout_pre_lin = check_dropout("dropout_pre_lin", dropout_pre_lin)
+        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.parameter_fabrication = parameter_fabrication
+        self.core_fabrication = core_fabrication
+        self.declare_dropout(self.dropout_input, self.dropout_pre_lin, self.dropout_output)
+        self.max_bytes = max_bytes
+        if self.dims is not None:
+            alternative = "take a smaller mm_dim, or block_tucker, block or mutan, whose cores have structure"
+            self.check_bytes(max_bytes, alternative, core=self.mm_dim ** (len(self.dims) + 1))
+        self.create()
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield two views, three normalized ones, and a core of low rank."""
+        yield {"dims": [4, 4], "n": 5, "mm_dim": 3}
+        yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 2, "normalize": True}
+        yield {"dims": [4, 5], "n": 3, "mm_dim": 3, "core_fabrication": {"name": "lowrank", "r": 2}}
+
+    def layers(self) -> Layers:
+        """Return P_i, T and P_o."""
+        mm_dim, dims = self.mm_dim, self.resolve_dims()
+        return {
+            "inputs": [Layer(mm_dim, width, fabrication=self.parameter_fabrication) for width in dims],
+            "core": [Layer(mm_dim, mm_dim ** len(dims), fabrication=self.core_fabrication)],
+            "output": [Layer(self.calculate_n(), mm_dim)],
+        }
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters so that the output has about the power of the views."""
+        inputs = self.group("inputs")
+        self.draw_factors(inputs, len(inputs), generator, None)
+        self.group("core")[0].reset_parameters(generator)
+        self.group("output")[0].reset_parameters(generator, gain=self.mm_dim**0.5 if self.normalize else 1.0)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        inner = [project([view]) for project, view in zip(self.group("inputs"), x, strict=True)]
+        if self.dropout_input:
+            inner = [F.dropout(view, self.dropout_input, self.training) for view in inner]
+        (core,) = self.group("core")
+        z = (contract(core.matrix(), rows(inner)) + core.bias).view(*x[0].shape[:-1], self.mm_dim)
+        if self.normalize:
+            z = power_normalized(z)
+        if self.dropout_pre_lin:
+            z = F.dropout(z, self.dropout_pre_lin, self.training)
+        out = self.group("output")[0]([z])
+        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out
