@@ -61,10 +61,11 @@ class Projection(nn.Module):
         self.bias = nn.Parameter(torch.empty(self.n, device=device, dtype=dtype)) if bias else None
 
     @staticmethod
-    def size(n: int, D: int, fabrication: Any = None, *, bias: bool = True) -> int:
-        """Return the number of parameters of a projection of this size, by arithmetic alone."""
+    def size(n: int, dims: Sequence[int], fabrication: Any = None, *, bias: bool = True) -> int:
+        """Return the number of parameters of a projection of this size, without building it."""
         made = as_fabrication(fabrication)
-        return made.calculate_l(n, D) + (n if bias else 0)
+        made.prepare(n, dims, device="meta")  # The blocks of some follow the widths of the views.
+        return made.calculate_l(n, sum(dims)) + (n if bias else 0)
 
     def forward(self, x: Sequence[Tensor]) -> Tensor:
         """Return ``concat(x) W^T + b``, x: views (..., n_i) -> (..., n)."""

@@ -48,8 +48,8 @@ Layers = Mapping[str, Sequence[Layer]]
 class MultiplicativeFusion(fusionkit.Fusion):
     """Base of the operators here.  n is free: it is given, or the common width of the views.
 
-    A subclass writes ``layers``, its matrices in lists by name, perhaps ``vectors``, other parameters; its ``__init__``
-    ends with ``self.create()``.  Both are pure arithmetic.
+    A subclass writes ``layers``, its matrices in lists by name, perhaps ``vectors``, other parameters, both by
+    arithmetic alone; ``draw``, which fills them; and ``_fuse``.  Its ``__init__`` ends with ``self.create()``.
     """
 
     def layers(self) -> Layers:
@@ -59,6 +59,15 @@ class MultiplicativeFusion(fusionkit.Fusion):
     def vectors(self) -> Mapping[str, tuple[int, ...]]:
         """Return the shapes of the other parameters."""
         return {}
+
+    def draw(self, generator: torch.Generator | None) -> None:
+        """Draw the parameters so that the output has about the power of the views."""
+        raise NotImplementedError(f"{type(self).__name__} should define draw.")
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters anew; on the meta device there is nothing to draw."""
+        if self.dims is not None and not any(parameter.is_meta for parameter in self.parameters()):
+            self.draw(generator)
 
     def calculate_n(self, dims: Sequence[int] | None = None) -> int:
         """Return the given n, or the common width of the views."""
@@ -74,7 +83,7 @@ class MultiplicativeFusion(fusionkit.Fusion):
         """Return the number of parameters of all matrices and vectors."""
         self.resolve_dims()
         matrices = sum(
-            fusionkit.Projection.size(layer.n, sum(layer.widths), layer.fabrication, bias=layer.bias)
+            fusionkit.Projection.size(layer.n, layer.widths, layer.fabrication, bias=layer.bias)
             for group in self.layers().values()
             for layer in group
         )
@@ -160,7 +169,7 @@ class MultiplicativeFusion(fusionkit.Fusion):
         spread, offset = scale * (1 / count) ** 0.5, scale * (1 - 1 / count) ** 0.5
         for factor in factors:
             factor.reset_parameters(generator, gain=spread)
-            if factor.bias is not None and not factor.bias.is_meta:
+            if factor.bias is not None:
                 with torch.no_grad():
                     if name in ODD:
                         factor.bias.normal_(generator=generator).sign_().mul_(offset)

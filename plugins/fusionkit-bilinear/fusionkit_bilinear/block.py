@@ -94,7 +94,7 @@ class Block(MultiplicativeFusion):
             "output": [Layer(self.calculate_n(), self.mm_dim)],
         }
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+    def draw(self, generator: torch.Generator | None) -> None:
         """Draw the parameters so that the output has about the power of the views."""
         inputs = self.group("inputs")
         for project in inputs:

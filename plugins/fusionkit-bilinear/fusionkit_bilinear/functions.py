@@ -38,6 +38,8 @@ def _identity(x: Tensor) -> Tensor:
 
 def moments(name: str | None, mean: float = 0.0, deviation: float = 1.0) -> tuple[float, float]:
     """Return the mean of f(u) and of f(u)^2 for a normal u, by summation over a fine grid."""
+    if name is None:
+        return mean, mean * mean + deviation * deviation
     u = torch.linspace(-8, 8, 1601, dtype=torch.float64, device="cpu")
     weight = torch.softmax(-u.square() / 2, 0)
     value = activation(name)(mean + deviation * u)
@@ -100,6 +102,7 @@ def contract(W: Tensor, x: Sequence[Tensor]) -> Tensor:
     for view in x[s + 1 :]:
         outer = (outer.unsqueeze(-1) * view.unsqueeze(-2)).flatten(1)
     out = F.linear(outer, W.reshape(n * prod(dims[:s]), outer.shape[-1]))
-    for view in reversed(x[:s]):
-        out = torch.bmm(out.view(out.shape[0], -1, view.shape[-1]), view.unsqueeze(-1)).squeeze(-1)
+    for i in reversed(range(s)):
+        # Not -1, which an empty batch leaves open.
+        out = torch.bmm(out.view(out.shape[0], n * prod(dims[:i]), dims[i]), x[i].unsqueeze(-1)).squeeze(-1)
     return out

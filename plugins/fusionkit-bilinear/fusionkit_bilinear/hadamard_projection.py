@@ -72,7 +72,7 @@ class HadamardProjection(MultiplicativeFusion):
             "sum": [Layer(n, dims, self.bias, made)],
         }
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+    def draw(self, generator: torch.Generator | None) -> None:
         """Draw the product and the sum with half of the power of the views each."""
         factors, (total,) = self.group("factors"), self.group("sum")
         half = 0.5 ** (0.5 / len(factors))

@@ -72,14 +72,13 @@ class LowRankTensorFusion(MultiplicativeFusion):
         """Return w and b."""
         return {"weights": (self.rank,), "bias": (self.calculate_n(),)}
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+    def draw(self, generator: torch.Generator | None) -> None:
         """Draw the factors so that the products have power 1, weights of norm 1, and b = 0."""
         factors = self.group("factors")
         self.draw_factors(factors, len(factors), generator, None)
         with torch.no_grad():
             self.bias.zero_()
-            if not self.weights.is_meta:
-                self.weights.normal_(generator=generator).div_(self.weights.norm())
+            self.weights.normal_(generator=generator).div_(self.weights.norm())
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         factors = [factor([view]) for factor, view in zip(self.group("factors"), x, strict=True)]

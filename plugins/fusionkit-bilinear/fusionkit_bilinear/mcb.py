@@ -87,15 +87,15 @@ class MCB(MultiplicativeFusion):
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
         """Yield no activation, the default one, and a normalized convolution of three sketches."""
-        yield {"dims": [4, 4], "n": 5, "mm_dim": 8, "activ_output": None}
-        yield {"dims": [3, 4], "n": 4, "mm_dim": 7}
-        yield {"dims": [3, 2, 3], "n": 4, "mm_dim": 6, "activ_output": None, "normalize": True, "seed": 1}
+        yield {"dims": [4, 4], "n": 5, "mm_dim": 4, "activ_output": None, "seed": 3}
+        yield {"dims": [3, 4], "n": 4, "mm_dim": 3}
+        yield {"dims": [3, 2, 3], "n": 4, "mm_dim": 5, "activ_output": None, "normalize": True, "seed": 2}
 
     def layers(self) -> Layers:
         """Return P_o."""
         return {"output": [Layer(self.calculate_n(), self.mm_dim, fabrication=self.parameter_fabrication)]}
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+    def draw(self, generator: torch.Generator | None) -> None:
         """Draw P_o so that the output has about the power of the views, and refill the sketches from the seed."""
         for sketch in self.sketches:
             sketch.reset_frozen()
@@ -107,8 +107,8 @@ class MCB(MultiplicativeFusion):
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         wide = torch.promote_types(x[0].dtype, torch.float32)
         sketches = [sketch(view.to(wide)) for sketch, view in zip(self.sketches, x, strict=True)]
-        if len(sketches) == 1:
-            (z,) = sketches
+        if len(sketches) == 1 or (not torch.compiler.is_compiling() and not sketches[0].numel()):
+            z = product(sketches)  # One view; or no rows, which MKL does not transform.
         else:
             spectrum = product([torch.fft.rfft(sketch) for sketch in sketches])
             z = torch.fft.irfft(spectrum, self.mm_dim)

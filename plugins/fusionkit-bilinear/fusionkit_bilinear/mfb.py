@@ -90,7 +90,7 @@ class MFB(MultiplicativeFusion):
         """Yield products without activations, the defaults, and a normalized sum over three views."""
         small = {"n": 4, "mm_dim": 3, "activ_input": None, "activ_output": None}
         yield {"dims": [4, 4], **small}
-        yield {"dims": [5, 4], "n": 3, "mm_dim": 3}
+        yield {"dims": [8, 6], "n": 3, "mm_dim": 8}
         yield {"dims": [3, 4, 3], **small, "factor": 3, "normalize": True}
 
     def layers(self) -> Layers:
@@ -101,7 +101,7 @@ class MFB(MultiplicativeFusion):
             "output": [Layer(self.calculate_n(), self.mm_dim)],
         }
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+    def draw(self, generator: torch.Generator | None) -> None:
         """Draw the parameters so that the output has about the power of the views."""
         inputs, terms = self.group("inputs"), self.factor
         k = len(inputs)

@@ -90,10 +90,10 @@ class MFH(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield two and three orders without activations, and the defaults."""
+        """Yield two and three orders without activations, and two with."""
         small = {"n": 3, "mm_dim": 3, "activ_input": None, "activ_output": None}
         yield {"dims": [4, 4], **small}
-        yield {"dims": [5, 4], "n": 3, "mm_dim": 3}
+        yield {"dims": [5, 4], "n": 3, "mm_dim": 4, "activ_input": "gelu", "activ_output": "silu"}
         yield {"dims": [3, 4, 3], **small, "order": 3, "factor": 3, "normalize": True}
 
     def layers(self) -> Layers:
@@ -104,7 +104,7 @@ class MFH(MultiplicativeFusion):
             "output": [Layer(self.calculate_n(), self.order * self.mm_dim)],
         }
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+    def draw(self, generator: torch.Generator | None) -> None:
         """Draw the parameters so that the output has about the power of the views."""
         inputs, p, terms = self.group("inputs"), self.order, self.factor
         k = len(inputs)

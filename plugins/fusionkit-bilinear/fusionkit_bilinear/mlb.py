@@ -85,7 +85,7 @@ class MLB(MultiplicativeFusion):
     def examples(cls) -> Iterable[dict[str, Any]]:
         """Yield the activation of the paper, the defaults, and a normalized product of three views."""
         yield {"dims": [4, 4], "n": 5, "mm_dim": 6, "activ_input": "tanh", "activ_output": None}
-        yield {"dims": [5, 4], "n": 3, "mm_dim": 4}
+        yield {"dims": [8, 6], "n": 3, "mm_dim": 8}
         yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 5, "activ_input": None, "activ_output": None, "normalize": True}
 
     def layers(self) -> Layers:
@@ -96,7 +96,7 @@ class MLB(MultiplicativeFusion):
             "output": [Layer(self.calculate_n(), mm_dim)],
         }
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+    def draw(self, generator: torch.Generator | None) -> None:
         """Draw the parameters so that the output has about the power of the views."""
         inputs = self.group("inputs")
         _, square = self.draw_factors(inputs, len(inputs), generator, self.activ_input)

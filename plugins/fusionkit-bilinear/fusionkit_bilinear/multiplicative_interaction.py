@@ -122,7 +122,7 @@ class MultiplicativeInteraction(MultiplicativeFusion):
             return {}
         return {"scales": (scaled, self.calculate_n() if self.form == "vector" else 1)}
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+    def draw(self, generator: torch.Generator | None) -> None:
         """Draw the parameters so that the terms of first and of second order have equal power, that of the views."""
         pairs, (total,) = self.group("pairs"), self.group("sum")
         scales = self._parameters.get("scales")
@@ -130,7 +130,7 @@ class MultiplicativeInteraction(MultiplicativeFusion):
         for pair in pairs:
             pair.reset_parameters(generator, gain=(parts * len(pairs)) ** -0.5)
         total.reset_parameters(generator, gain=parts**-0.5)
-        if scales is not None and not scales.is_meta:
+        if scales is not None:
             with torch.no_grad():
                 scales.normal_(generator=generator).mul_((parts * scales.shape[0]) ** -0.5)
 

@@ -91,7 +91,7 @@ class Mutan(MultiplicativeFusion):
             "output": [Layer(self.calculate_n(), mm_dim)],
         }
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+    def draw(self, generator: torch.Generator | None) -> None:
         """Draw the parameters so that the output has about the power of the views."""
         for project in self.group("inputs"):
             project.reset_parameters(generator)

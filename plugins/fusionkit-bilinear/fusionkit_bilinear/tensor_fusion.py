@@ -82,7 +82,7 @@ class TensorFusion(MultiplicativeFusion):
         D = prod(width + 1 for width in self.resolve_dims())
         return {"core": [Layer(self.calculate_n(), D, self.bias, self.parameter_fabrication)]}
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+    def draw(self, generator: torch.Generator | None) -> None:
         """Draw W with mean square 1 over the number of its columns, which the outer product has as its power."""
         self.group("core")[0].reset_parameters(generator)
 

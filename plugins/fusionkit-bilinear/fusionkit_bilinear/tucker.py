@@ -97,7 +97,7 @@ class Tucker(MultiplicativeFusion):
             "output": [Layer(self.calculate_n(), mm_dim)],
         }
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+    def draw(self, generator: torch.Generator | None) -> None:
         """Draw the parameters so that the output has about the power of the views."""
         inputs = self.group("inputs")
         self.draw_factors(inputs, len(inputs), generator, None)

@@ -1,0 +1,361 @@
+"""Speed and memory against the straightforward implementation of each paper, two views, timed in turn in one run.
+
+    python -m fusionkit_bilinear.bench [NAME ...] [--rows 512] [--dims 216 240] [--n 10] [--seconds 2] [--json FILE]
+
+The references are layers as the papers state them: a matrix per view, the outer product or the elementwise product, the
+sum, the normalization, the last matrix.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import fusionkit
+import torch
+import torch.nn.functional as F
+from fusionkit.bench.timing import interleaved, ratio
+from fusionkit.contract.tracking import Allocations
+from torch import Tensor, nn
+
+from fusionkit_bilinear.plugin import OPERATORS
+
+__all__ = ["REFERENCES", "Row", "main", "measure"]
+
+#: Three views with a large n, for the memory of the outer product.
+THREE_VIEWS = {"m": 512, "dims": [32, 32, 32], "n": 64}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison; ratios are own over reference, medians over rounds in which both took turns.
+
+    Attributes:
+        forward, both: milliseconds of the operator.
+        forward_ratio, both_ratio: of time, forward and forward with backward.
+        memory_ratio: of the most bytes held in forward and backward, views and parameters not counted.
+    """
+
+    name: str
+    m: int
+    dims: list[int]
+    n: int
+    l: int
+    forward: float
+    both: float
+    forward_ratio: float
+    both_ratio: float
+    memory_ratio: float
+
+
+class Reference(nn.Module):
+    """Layers by name; ``compute`` is the formula."""
+
+    def __init__(self, compute: Callable[[Any, Sequence[Tensor]], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self.compute = compute
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Sequence[Tensor]) -> Tensor:
+        """Return the fused views."""
+        return self.compute(self, x)
+
+
+def with_one(x: Tensor) -> Tensor:
+    """Return [1; x] of each row."""
+    return torch.cat([x.new_ones(x.shape[0], 1), x], 1)
+
+
+def signed_root(z: Tensor) -> Tensor:
+    """Return the power and l2 normalization as it is usually written."""
+    return F.normalize(torch.sqrt(F.relu(z)) - torch.sqrt(F.relu(-z)), dim=-1)
+
+
+def tensor_fusion(op: Any) -> Reference:
+    """The outer product of all views, flattened, and one linear layer."""
+
+    def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
+        outer = with_one(x[0])
+        for view in x[1:]:
+            outer = torch.bmm(outer.unsqueeze(2), with_one(view).unsqueeze(1)).flatten(1)
+        return ref.linear(outer)  # type: ignore[no-any-return]
+
+    width = 1
+    for view in op.dims:
+        width *= view + 1
+    return Reference(compute, linear=nn.Linear(width, op.n, bias=False))
+
+
+def lowrank_tensor_fusion(op: Any) -> Reference:
+    """A stack of factors per view, the product, and a weighted sum over the rank."""
+
+    def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
+        out: Any = 1
+        for view, factor in zip(x, ref.factors, strict=True):
+            out = out * torch.matmul(with_one(view), factor)
+        return torch.matmul(ref.weights, out.permute(1, 0, 2)).squeeze(1) + ref.bias
+
+    ref = Reference(compute)
+    ref.factors = nn.ParameterList([torch.randn(op.rank, width + 1, op.n) for width in op.dims])
+    ref.weights = nn.Parameter(torch.randn(1, op.rank))
+    ref.bias = nn.Parameter(torch.zeros(1, op.n))
+    return ref
+
+
+def multiplicative_interaction(op: Any) -> Reference:
+    """A bilinear layer and a linear layer per view."""
+    a, b = op.dims
+    return Reference(
+        lambda ref, x: ref.pair(x[0], x[1]) + ref.first(x[0]) + ref.second(x[1]),
+        pair=nn.Bilinear(a, b, op.n, bias=False),
+        first=nn.Linear(a, op.n, bias=False),
+        second=nn.Linear(b, op.n),
+    )
+
+
+def mlb(op: Any) -> Reference:
+    """Two hidden layers, multiplied, and a last one."""
+    return Reference(
+        lambda ref, x: F.relu(ref.last(F.relu(ref.first(x[0])) * F.relu(ref.second(x[1])))),
+        first=nn.Linear(op.dims[0], op.mm_dim),
+        second=nn.Linear(op.dims[1], op.mm_dim),
+        last=nn.Linear(op.mm_dim, op.n),
+    )
+
+
+def mfb(op: Any) -> Reference:
+    """As mlb, with neighbours summed up."""
+
+    def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
+        z = F.relu(ref.first(x[0])) * F.relu(ref.second(x[1]))
+        return F.relu(ref.last(z.view(-1, op.mm_dim, op.factor).sum(2)))
+
+    wide = op.mm_dim * op.factor
+    return Reference(
+        compute,
+        first=nn.Linear(op.dims[0], wide),
+        second=nn.Linear(op.dims[1], wide),
+        last=nn.Linear(op.mm_dim, op.n),
+    )
+
+
+def mfh(op: Any) -> Reference:
+    """Two mfb, the second multiplied by the products of the first."""
+
+    def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
+        first = F.relu(ref.first_0(x[0])) * F.relu(ref.second_0(x[1]))
+        second = F.relu(ref.first_1(x[0])) * F.relu(ref.second_1(x[1])) * first
+        pooled = [z.view(-1, op.mm_dim, op.factor).sum(2) for z in (first, second)]
+        return F.relu(ref.last(torch.cat(pooled, 1)))
+
+    wide = op.mm_dim * op.factor
+    return Reference(
+        compute,
+        first_0=nn.Linear(op.dims[0], wide),
+        second_0=nn.Linear(op.dims[1], wide),
+        first_1=nn.Linear(op.dims[0], wide),
+        second_1=nn.Linear(op.dims[1], wide),
+        last=nn.Linear(2 * op.mm_dim, op.n),
+    )
+
+
+def mutan(op: Any) -> Reference:
+    """A projection per view, one to rank * mm_dim, the product, and the sum over the rank."""
+
+    def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
+        m = ref.merge_0(ref.first(x[0])) * ref.merge_1(ref.second(x[1]))
+        return ref.last(m.view(-1, op.rank, op.mm_dim).sum(1))  # type: ignore[no-any-return]
+
+    return Reference(
+        compute,
+        first=nn.Linear(op.dims[0], op.mm_dim),
+        second=nn.Linear(op.dims[1], op.mm_dim),
+        merge_0=nn.Linear(op.mm_dim, op.rank * op.mm_dim),
+        merge_1=nn.Linear(op.mm_dim, op.rank * op.mm_dim),
+        last=nn.Linear(op.mm_dim, op.n),
+    )
+
+
+def tucker(op: Any) -> Reference:
+    """A projection per view and a bilinear layer."""
+    return Reference(
+        lambda ref, x: ref.last(ref.core(ref.first(x[0]), ref.second(x[1]))),
+        first=nn.Linear(op.dims[0], op.mm_dim),
+        second=nn.Linear(op.dims[1], op.mm_dim),
+        core=nn.Bilinear(op.mm_dim, op.mm_dim, op.mm_dim),
+        last=nn.Linear(op.mm_dim, op.n),
+    )
+
+
+def block_tucker(op: Any) -> Reference:
+    """A projection per view and a bilinear layer per chunk, normalized."""
+
+    def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
+        chunks = zip(ref.cores, ref.first(x[0]).split(op.sizes, 1), ref.second(x[1]).split(op.sizes, 1), strict=True)
+        return ref.last(torch.cat([signed_root(core(a, b)) for core, a, b in chunks], 1))  # type: ignore[no-any-return]
+
+    return Reference(
+        compute,
+        first=nn.Linear(op.dims[0], op.mm_dim),
+        second=nn.Linear(op.dims[1], op.mm_dim),
+        cores=nn.ModuleList(nn.Bilinear(size, size, size) for size in op.sizes),
+        last=nn.Linear(op.mm_dim, op.n),
+    )
+
+
+def block(op: Any) -> Reference:
+    """A projection per view; per chunk two layers to rank * size, their product, the sum over the rank, normalized."""
+
+    def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
+        chunks = zip(ref.first(x[0]).split(op.sizes, 1), ref.second(x[1]).split(op.sizes, 1), strict=True)
+        blocks = []
+        for (a, b), merge_0, merge_1 in zip(chunks, ref.merges_0, ref.merges_1, strict=True):
+            m = merge_0(a) * merge_1(b)
+            blocks.append(signed_root(m.view(m.shape[0], op.rank, -1).sum(1)))
+        return ref.last(torch.cat(blocks, 1))  # type: ignore[no-any-return]
+
+    return Reference(
+        compute,
+        first=nn.Linear(op.dims[0], op.mm_dim),
+        second=nn.Linear(op.dims[1], op.mm_dim),
+        merges_0=nn.ModuleList(nn.Linear(size, size * op.rank) for size in op.sizes),
+        merges_1=nn.ModuleList(nn.Linear(size, size * op.rank) for size in op.sizes),
+        last=nn.Linear(op.mm_dim, op.n),
+    )
+
+
+def mcb(op: Any) -> Reference:
+    """A count sketch per view by scatter_add, the product of the transforms, the inverse, and a linear layer."""
+    h = [torch.randint(op.mm_dim, (width,)) for width in op.dims]
+    s = [torch.randint(2, (width,)) * 2.0 - 1 for width in op.dims]
+
+    def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
+        spectrum: Any = 1
+        for view, where, sign in zip(x, h, s, strict=True):
+            sketch = view.new_zeros(view.shape[0], op.mm_dim)
+            spectrum = spectrum * torch.fft.rfft(sketch.scatter_add(1, where.expand_as(view), view * sign))
+        return F.relu(ref.last(torch.fft.irfft(spectrum, op.mm_dim)))
+
+    return Reference(compute, last=nn.Linear(op.mm_dim, op.n))
+
+
+def hadamard_projection(op: Any) -> Reference:
+    """Two layers multiplied, and two added."""
+    a, b = op.dims
+    return Reference(
+        lambda ref, x: ref.first(x[0]) * ref.second(x[1]) + ref.third(x[0]) + ref.fourth(x[1]),
+        first=nn.Linear(a, op.n, bias=False),
+        second=nn.Linear(b, op.n, bias=False),
+        third=nn.Linear(a, op.n, bias=False),
+        fourth=nn.Linear(b, op.n, bias=False),
+    )
+
+
+REFERENCES: dict[str, Callable[[Any], Reference]] = {
+    "tensor_fusion": tensor_fusion,
+    "lowrank_tensor_fusion": lowrank_tensor_fusion,
+    "multiplicative_interaction": multiplicative_interaction,
+    "mlb": mlb,
+    "mfb": mfb,
+    "mfh": mfh,
+    "mutan": mutan,
+    "tucker": tucker,
+    "block_tucker": block_tucker,
+    "block": block,
+    "mcb": mcb,
+    "hadamard_projection": hadamard_projection,
+}
+
+
+def measure(name: str, m: int, dims: Sequence[int], n: int, seconds: float = 2.0, **options: Any) -> Row:
+    """Compare an operator with its reference, m rows of views of these widths, about ``seconds`` for each direction."""
+    op: Any = fusionkit.create(name, dims=list(dims), n=n, **options)
+    reference = REFERENCES[name](op)
+    views = [torch.randn(m, width, requires_grad=True) for width in dims]
+    contestants: dict[str, nn.Module] = {"own": op, "reference": reference}
+
+    def forward(module: nn.Module) -> Callable[[], object]:
+        def call() -> object:
+            with torch.no_grad():
+                return module(views)
+
+        return call
+
+    def both(module: nn.Module) -> Callable[[], object]:
+        leaves = [*views, *module.parameters()]
+
+        def call() -> object:
+            out = module(views)
+            return torch.autograd.grad(out, leaves, torch.ones_like(out))
+
+        return call
+
+    def peak(module: nn.Module) -> int:
+        with Allocations([*views, *module.parameters(), *module.buffers()]) as counter:
+            both(module)()
+        return counter.peak
+
+    once = interleaved({key: forward(module) for key, module in contestants.items()}, seconds=seconds)
+    twice = interleaved({key: both(module) for key, module in contestants.items()}, seconds=seconds)
+    return Row(
+        name,
+        m,
+        list(dims),
+        n,
+        op.calculate_l(),
+        round(1e3 * median(once["own"]), 3),
+        round(1e3 * median(twice["own"]), 3),
+        round(ratio(once, "own", "reference"), 3),
+        round(ratio(twice, "own", "reference"), 3),
+        round(peak(op) / peak(reference), 3),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the comparison of the operators that are named, or of all, and of tensor_fusion with three views."""
+    parser = argparse.ArgumentParser(prog="python -m fusionkit_bilinear.bench", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("names", nargs="*", choices=[*OPERATORS, []], metavar="NAME", help="operators; default: all")
+    parser.add_argument("--rows", type=int, default=512, metavar="M", help="rows of the views (default 512)")
+    parser.add_argument("--dims", type=int, nargs=2, default=[216, 240], metavar="N_I", help="default 216 240")
+    parser.add_argument("--n", type=int, default=10, help="width of the output (default 10)")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, metavar="S", help="per operator and direction (default 2)"
+    )
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads of torch (default 2)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    names = options.names or list(OPERATORS)
+    jobs: list[tuple[str, dict[str, Any]]] = [
+        (name, {"m": options.rows, "dims": options.dims, "n": options.n}) for name in names
+    ]
+    if "tensor_fusion" in names:
+        jobs.insert(names.index("tensor_fusion") + 1, ("tensor_fusion", THREE_VIEWS))
+    rows = []
+    print(f"{'operator':27}{'m; dims; n':>22}{'l':>11}{'ms':>9}{'+bwd ms':>9}{'time':>7}{'+bwd':>7}{'memory':>8}")
+    for name, size in jobs:
+        row = measure(name, **size, seconds=options.seconds)
+        rows.append(row)
+        at = f"{row.m}; {','.join(map(str, row.dims))}; {row.n}"
+        print(
+            f"{name:27}{at:>22}{row.l:>11}{row.forward:>9.2f}{row.both:>9.2f}"
+            f"{row.forward_ratio:>7.2f}{row.both_ratio:>7.2f}{row.memory_ratio:>8.2f}",
+            flush=True,
+        )
+    print("time, +bwd, memory: ratios to the reference; below 1 is better")
+    if options.json is not None:
+        content = {"threads": options.threads, "torch": torch.__version__, "rows": [asdict(row) for row in rows]}
+        options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
