@@ -33,9 +33,14 @@ class Projection(nn.Module):
             so that matrices of one size differ.
         device, dtype: of parameters and buffers.
 
+    Attributes:
+        dense: whether W is the parameter ``weight``.
+
     Raises:
         FusionError: an option of the fabrication is out of range for (n, D).
     """
+
+    weight: Tensor  # If dense.
 
     def __init__(
         self,
@@ -55,8 +60,8 @@ class Projection(nn.Module):
         self.fabrication = as_fabrication(fabrication)
         seed = getattr(self.fabrication, "seed", None)
         if index and type(seed) is int:
-            self.fabrication.seed = self.fabrication._arguments["seed"] = seed + index
-        self._dense = isinstance(self.fabrication, Dense)
+            self.fabrication.__dict__["seed"] = self.fabrication._arguments["seed"] = seed + index
+        self.dense = isinstance(self.fabrication, Dense)
         self._blocks = create_blocks(self, self.fabrication, self.n, self.dims, {"device": device, "dtype": dtype})
         self.bias = nn.Parameter(torch.empty(self.n, device=device, dtype=dtype)) if bias else None
 
@@ -69,16 +74,15 @@ class Projection(nn.Module):
 
     def forward(self, x: Sequence[Tensor]) -> Tensor:
         """Return ``concat(x) W^T + b``, x: views (..., n_i) -> (..., n)."""
-        if self._dense and len(x) == 1:
+        if self.dense and len(x) == 1:
             return F.linear(x[0], self.weight, self.bias)
         out = self.fabrication.multiply(x, self._named_blocks(), self.n)
         return out if self.bias is None else out + self.bias
 
-    def matrix(self) -> Tensor:
-        """Return W (n, D)."""
-        like = next(iter(self._parameters.values()), None)
+    def matrix(self, like: Tensor) -> Tensor:
+        """Return W (n, D); one without parameters, where there is nothing else to take them from, as ``like``."""
         W = self.fabrication._materialize(self._named_blocks(), self.n, sum(self.dims))
-        return W if like is None else W.to(like)
+        return W if self._blocks else W.to(like)
 
     def reset_parameters(self, generator: torch.Generator | None = None, *, gain: float = 1.0) -> None:
         """Draw the blocks so that W has mean square gain^2/D, set b to zero, and refill the frozen parts."""

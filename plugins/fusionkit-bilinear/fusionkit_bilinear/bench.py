@@ -64,7 +64,8 @@ class Reference(nn.Module):
 
     def forward(self, x: Sequence[Tensor]) -> Tensor:
         """Return the fused views."""
-        return self.compute(self, x)
+        out: Tensor = self.compute(self, x)
+        return out
 
 
 def with_one(x: Tensor) -> Tensor:
@@ -84,7 +85,8 @@ def tensor_fusion(op: Any) -> Reference:
         outer = with_one(x[0])
         for view in x[1:]:
             outer = torch.bmm(outer.unsqueeze(2), with_one(view).unsqueeze(1)).flatten(1)
-        return ref.linear(outer)  # type: ignore[no-any-return]
+        out: Tensor = ref.linear(outer)
+        return out
 
     width = 1
     for view in op.dims:
@@ -99,7 +101,8 @@ def lowrank_tensor_fusion(op: Any) -> Reference:
         out: Any = 1
         for view, factor in zip(x, ref.factors, strict=True):
             out = out * torch.matmul(with_one(view), factor)
-        return torch.matmul(ref.weights, out.permute(1, 0, 2)).squeeze(1) + ref.bias
+        fused: Tensor = torch.matmul(ref.weights, out.permute(1, 0, 2)).squeeze(1) + ref.bias
+        return fused
 
     ref = Reference(compute)
     ref.factors = nn.ParameterList([torch.randn(op.rank, width + 1, op.n) for width in op.dims])
@@ -299,7 +302,8 @@ def measure(name: str, m: int, dims: Sequence[int], n: int, seconds: float = 2.0
     def peak(module: nn.Module) -> int:
         with Allocations([*views, *module.parameters(), *module.buffers()]) as counter:
             both(module)()
-        return counter.peak
+        held: int = counter.peak
+        return held
 
     once = interleaved({key: forward(module) for key, module in contestants.items()}, seconds=seconds)
     twice = interleaved({key: both(module) for key, module in contestants.items()}, seconds=seconds)

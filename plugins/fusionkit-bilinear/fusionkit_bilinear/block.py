@@ -12,7 +12,7 @@ from fusionkit.fusion import check_size
 from torch import Tensor
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_dropout
-from fusionkit_bilinear.functions import chunk_sizes, power_normalized, product
+from fusionkit_bilinear.functions import chunk_sizes, pooled, power_normalized
 
 
 class Block(MultiplicativeFusion):
@@ -108,9 +108,8 @@ class Block(MultiplicativeFusion):
             inner = [F.dropout(view, self.dropout_input, self.training) for view in inner]
         merges, chunks = self.group("merges"), [view.split(self.sizes, -1) for view in inner]
         blocks = []
-        for c, size in enumerate(self.sizes):
-            terms = product([merges[i * self.chunks + c]([view[c]]) for i, view in enumerate(chunks)])
-            blocks.append(terms.unflatten(-1, (self.rank, size)).sum(-2))
+        for c in range(self.chunks):
+            blocks.append(pooled(merges[c :: self.chunks], [view[c] for view in chunks], self.rank))
         z = joined(blocks, self.pos_norm)
         if self.dropout_pre_lin:
             z = F.dropout(z, self.dropout_pre_lin, self.training)

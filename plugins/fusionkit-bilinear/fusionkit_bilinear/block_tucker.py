@@ -112,7 +112,8 @@ class BlockTucker(MultiplicativeFusion):
             inner = [F.dropout(view, self.dropout_input, self.training) for view in inner]
         chunks = zip(*(view.split(self.sizes, -1) for view in rows(inner)), strict=True)
         blocks = [
-            contract(core.matrix(), chunk) + core.bias for core, chunk in zip(self.group("cores"), chunks, strict=True)
+            contract(core.matrix(x[0]), parts, core.bias)
+            for core, parts in zip(self.group("cores"), chunks, strict=True)
         ]
         z = joined(blocks, self.pos_norm).view(*x[0].shape[:-1], self.mm_dim)
         if self.dropout_pre_lin:

@@ -7,10 +7,10 @@ from math import prod
 
 import torch
 import torch.nn.functional as F
-from fusionkit import FusionError
+from fusionkit import FusionError, Projection
 from torch import Tensor
 
-__all__ = ["ACTIVATIONS", "activation", "chunk_sizes", "contract", "moments", "power_normalized", "product"]
+__all__ = ["ACTIVATIONS", "activation", "chunk_sizes", "contract", "moments", "pooled", "power_normalized", "product"]
 
 #: What ``activ_input`` and ``activ_output`` may name.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -25,6 +25,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 #: Odd functions: their mean is zero if the sign of a bias is drawn at random.
 ODD = (None, "tanh")
+#: From this height on the matrices of a sum of products are multiplied one by one.
+RANK_BY_RANK = 256
 
 
 def activation(name: str | None) -> Callable[[Tensor], Tensor]:
@@ -56,7 +58,7 @@ def power_normalized(z: Tensor) -> Tensor:
     size = wide.abs()
     # sign(z) sqrt(|z|) / sqrt(sum |z|)  =  z / sqrt(|z| * sum |z|)
     square = size * size.sum(-1, keepdim=True)
-    return (wide * square.where(square != 0, 1).rsqrt()).to(z.dtype)
+    return (wide * square.where(square != 0, torch.inf).rsqrt()).to(z.dtype)
 
 
 def product(factors: Sequence[Tensor]) -> Tensor:
@@ -64,6 +66,31 @@ def product(factors: Sequence[Tensor]) -> Tensor:
     out = factors[0]
     for factor in factors[1:]:
         out = out * factor
+    return out
+
+
+def pooled(merges: Sequence[Projection], x: Sequence[Tensor], rank: int) -> Tensor:
+    """Return ``sum_r prod_i (M_i^r x_i + c_i^r)``, x_i (..., d) -> (..., n).
+
+    M_i^r and c_i^r are the rows r*n to (r+1)*n of the projection i.  Dense matrices as wide as a cache are multiplied r
+    by r, so that nothing of rank*n entries per row is held.
+    """
+    n = merges[0].n // rank
+    if rank == 1 or n < RANK_BY_RANK or not all(merge.dense for merge in merges):
+        terms = product([merge([view]) for merge, view in zip(merges, x, strict=True)])
+        return terms.view(*terms.shape[:-1], rank, n).sum(-2)
+    parts = []
+    for merge in merges:
+        bias = merge.bias.view(rank, n).unbind(0) if merge.bias is not None else (None,) * rank
+        parts.append(list(zip(merge.matrix(x[0]).view(rank, n, -1).unbind(0), bias, strict=True)))
+    out: Tensor | None = None
+    for matrices in zip(*parts, strict=True):
+        *factors, last = (F.linear(view, M, c) for view, (M, c) in zip(x, matrices, strict=True))
+        if out is None:
+            out = product([*factors, last])
+        else:
+            out = torch.addcmul(out, product(factors), last) if factors else out + last
+    assert out is not None
     return out
 
 
@@ -90,8 +117,8 @@ def split_point(n: int, dims: Sequence[int]) -> int:
     return min(range(len(dims)), key=lambda s: prod(dims[s:]) + n * prod(dims[:s]))
 
 
-def contract(W: Tensor, x: Sequence[Tensor]) -> Tensor:
-    """Return ``W (x_1 ⊗ ... ⊗ x_k)`` of each row, W: (n, d_1 * ... * d_k), x: k tensors (m, d_i) -> (m, n).
+def contract(W: Tensor, x: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
+    """Return ``W (x_1 ⊗ ... ⊗ x_k) + bias`` of each row, W: (n, d_1 * ... * d_k), x: k tensors (m, d_i) -> (m, n).
 
     The last views, from s on, are multiplied out and contracted with W in one matrix product; the first s follow one by
     one.  So m * (d_{s+1} ... d_k  +  n d_1 ... d_s) numbers are held instead of m * d_1 ... d_k.
@@ -105,4 +132,4 @@ def contract(W: Tensor, x: Sequence[Tensor]) -> Tensor:
     for i in reversed(range(s)):
         # Not -1, which an empty batch leaves open.
         out = torch.bmm(out.view(out.shape[0], n * prod(dims[:i]), dims[i]), x[i].unsqueeze(-1)).squeeze(-1)
-    return out
+    return out if bias is None else out + bias

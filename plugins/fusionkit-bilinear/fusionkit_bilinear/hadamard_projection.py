@@ -85,4 +85,5 @@ class HadamardProjection(MultiplicativeFusion):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         factors, (total,) = self.group("factors"), self.group("sum")
-        return product([factor([view]) for factor, view in zip(factors, x, strict=True)]) + total(x)
+        out: Tensor = product([factor([view]) for factor, view in zip(factors, x, strict=True)]) + total(x)
+        return out

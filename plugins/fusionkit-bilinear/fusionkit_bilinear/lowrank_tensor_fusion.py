@@ -27,6 +27,9 @@ class LowRankTensorFusion(MultiplicativeFusion):
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """
 
+    weights: Tensor
+    bias: Tensor
+
     traits = Traits(batch_independent=True, free_n=True, memory_factor=16)
 
     def __init__(
@@ -83,4 +86,5 @@ class LowRankTensorFusion(MultiplicativeFusion):
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         factors = [factor([view]) for factor, view in zip(self.group("factors"), x, strict=True)]
         terms = product(factors).unflatten(-1, (self.rank, -1))
-        return (terms * self.weights.unsqueeze(-1)).sum(-2) + self.bias
+        out: Tensor = (terms * self.weights.unsqueeze(-1)).sum(-2) + self.bias
+        return out

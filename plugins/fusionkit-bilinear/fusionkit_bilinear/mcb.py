@@ -22,6 +22,9 @@ from fusionkit_bilinear.base import (
 )
 from fusionkit_bilinear.functions import activation, power_normalized, product
 
+#: Between the seeds of two sketches; generators take 32 bits.
+STRIDE = 0x9E3779B1
+
 
 class MCB(MultiplicativeFusion):
     """`g(P_o (S_1 x_1 * ... * S_k x_k) + b_o)`, `*` the circular convolution; views (..., n_i) -> (..., n).
@@ -40,6 +43,8 @@ class MCB(MultiplicativeFusion):
         parameter_fabrication: how P_o is made.
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """
+
+    sketches: nn.ModuleList
 
     traits = Traits(batch_independent=True, free_n=True, memory_factor=40)
 
@@ -87,9 +92,9 @@ class MCB(MultiplicativeFusion):
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
         """Yield no activation, the default one, and a normalized convolution of three sketches."""
-        yield {"dims": [4, 4], "n": 5, "mm_dim": 4, "activ_output": None, "seed": 3}
+        yield {"dims": [4, 4], "n": 5, "mm_dim": 3, "activ_output": None, "seed": 1}
         yield {"dims": [3, 4], "n": 4, "mm_dim": 3}
-        yield {"dims": [3, 2, 3], "n": 4, "mm_dim": 5, "activ_output": None, "normalize": True, "seed": 2}
+        yield {"dims": [3, 2, 3], "n": 4, "mm_dim": 5, "activ_output": None, "normalize": True}
 
     def layers(self) -> Layers:
         """Return P_o."""
@@ -98,7 +103,7 @@ class MCB(MultiplicativeFusion):
     def draw(self, generator: torch.Generator | None) -> None:
         """Draw P_o so that the output has about the power of the views, and refill the sketches from the seed."""
         for sketch in self.sketches:
-            sketch.reset_frozen()
+            sketch.reset_frozen()  # type: ignore[operator]
         # The convolution keeps the power of the outer product, n_1 * ... * n_k, spread over mm_dim entries.
         power = 1.0 if self.normalize else prod(self.resolve_dims())
         gain = output_gain(self.activ_output) * (self.mm_dim / power) ** 0.5
@@ -138,7 +143,7 @@ class CountSketch(nn.Module):
         if self.h.is_meta:
             return
         seed, index = self.seeds
-        generator = torch.Generator().manual_seed(seed + (index << 32))
+        generator = torch.Generator().manual_seed((seed + index * STRIDE) % 2**32)
         self.h.copy_(torch.randint(self.mm_dim, (self.width,), generator=generator, device="cpu"))
         self.s.copy_(torch.randint(2, (self.width,), generator=generator, device="cpu") * 2 - 1)
 

@@ -111,8 +111,7 @@ class MFB(MultiplicativeFusion):
         self.group("output")[0].reset_parameters(generator, gain=output_gain(self.activ_output) * power**-0.5)
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        f = activation(self.activ_input)
-        factors = [f(project([view])) for project, view in zip(self.group("inputs"), x, strict=True)]
+        factors = self.activated("inputs", x, self.activ_input)
         if self.dropout_input:
             factors = [F.dropout(factor, self.dropout_input, self.training) for factor in factors]
         h = product(factors)

@@ -91,10 +91,10 @@ class MFH(MultiplicativeFusion):
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
         """Yield two and three orders without activations, and two with."""
-        small = {"n": 3, "mm_dim": 3, "activ_input": None, "activ_output": None}
+        small = {"n": 3, "mm_dim": 3, "activ_input": None, "activ_output": None, "normalize": True}
         yield {"dims": [4, 4], **small}
         yield {"dims": [5, 4], "n": 3, "mm_dim": 4, "activ_input": "gelu", "activ_output": "silu"}
-        yield {"dims": [3, 4, 3], **small, "order": 3, "factor": 3, "normalize": True}
+        yield {"dims": [3, 4, 3], **small, "order": 3, "factor": 3}
 
     def layers(self) -> Layers:
         """Return the P_i^1 to P_i^p of each view in one matrix, and P_o."""
@@ -115,8 +115,8 @@ class MFH(MultiplicativeFusion):
         self.group("output")[0].reset_parameters(generator, gain=output_gain(self.activ_output) * power**-0.5)
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        f, shape = activation(self.activ_input), (self.order, self.factor, self.mm_dim)
-        factors = [f(project([view])) for project, view in zip(self.group("inputs"), x, strict=True)]
+        shape = (self.order, self.factor, self.mm_dim)
+        factors = self.activated("inputs", x, self.activ_input)
         if self.dropout_input:
             factors = [F.dropout(factor, self.dropout_input, self.training) for factor in factors]
         skip: Tensor | None = None

@@ -104,10 +104,9 @@ class MLB(MultiplicativeFusion):
         self.group("output")[0].reset_parameters(generator, gain=output_gain(self.activ_output) * power**-0.5)
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        f, drop = activation(self.activ_input), self.dropout_input
-        factors = [f(project([view])) for project, view in zip(self.group("inputs"), x, strict=True)]
-        if drop:
-            factors = [F.dropout(factor, drop, self.training) for factor in factors]
+        factors = self.activated("inputs", x, self.activ_input)
+        if self.dropout_input:
+            factors = [F.dropout(factor, self.dropout_input, self.training) for factor in factors]
         z = product(factors)
         if self.normalize:
             z = power_normalized(z)

@@ -38,6 +38,8 @@ class MultiplicativeInteraction(MultiplicativeFusion):
         DimsError: a view other than the last has not the width n, in the forms "vector" and "scalar".
     """
 
+    scales: Tensor
+
     traits = Traits(batch_independent=True, free_n=True, memory_factor=40)
 
     def __init__(
@@ -143,7 +145,7 @@ class MultiplicativeInteraction(MultiplicativeFusion):
         for i in range(k - 1):
             if free:
                 for j in range(i + 1, k):
-                    out = out + contract(next(of_pairs).matrix(), [views[i], views[j]]).view(out.shape)
+                    out = out + contract(next(of_pairs).matrix(x[0]), [views[i], views[j]]).view(out.shape)
             else:
                 scale = self.scales[i]
                 for j in range(i + 1, k):

@@ -12,7 +12,7 @@ from fusionkit.fusion import check_size
 from torch import Tensor
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_dropout
-from fusionkit_bilinear.functions import power_normalized, product
+from fusionkit_bilinear.functions import pooled, power_normalized
 
 
 class Mutan(MultiplicativeFusion):
@@ -104,8 +104,7 @@ class Mutan(MultiplicativeFusion):
         inner = [project([view]) for project, view in zip(self.group("inputs"), x, strict=True)]
         if self.dropout_input:
             inner = [F.dropout(view, self.dropout_input, self.training) for view in inner]
-        terms = product([merge([view]) for merge, view in zip(self.group("merges"), inner, strict=True)])
-        z = terms.unflatten(-1, (self.rank, self.mm_dim)).sum(-2)
+        z = pooled(self.group("merges"), inner, self.rank)
         if self.normalize:
             z = power_normalized(z)
         if self.dropout_pre_lin:

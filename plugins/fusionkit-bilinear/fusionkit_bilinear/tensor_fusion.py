@@ -88,7 +88,5 @@ class TensorFusion(MultiplicativeFusion):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         (core,) = self.group("core")
-        out = contract(core.matrix(), [F.pad(view, (1, 0), value=1.0) for view in rows(x)])
-        if core.bias is not None:
-            out = out + core.bias
+        out = contract(core.matrix(x[0]), [F.pad(view, (1, 0), value=1.0) for view in rows(x)], core.bias)
         return out.view(*x[0].shape[:-1], out.shape[-1])

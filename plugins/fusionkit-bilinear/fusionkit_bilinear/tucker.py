@@ -109,7 +109,7 @@ class Tucker(MultiplicativeFusion):
         if self.dropout_input:
             inner = [F.dropout(view, self.dropout_input, self.training) for view in inner]
         (core,) = self.group("core")
-        z = (contract(core.matrix(), rows(inner)) + core.bias).view(*x[0].shape[:-1], self.mm_dim)
+        z = contract(core.matrix(x[0]), rows(inner), core.bias).view(*x[0].shape[:-1], self.mm_dim)
         if self.normalize:
             z = power_normalized(z)
         if self.dropout_pre_lin:

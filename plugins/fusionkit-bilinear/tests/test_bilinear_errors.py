@@ -1,0 +1,127 @@
+"""What is refused: one sentence, with the numbers and the alternative."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fusionkit
+import pytest
+import torch
+
+from fusionkit_bilinear.plugin import OPERATORS
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mutan", {"rank": 0}, "rank, the number of products, should be an integer of at least 1; found 0."),
+        (
+            "block",
+            {"rank": -1},
+            "rank, the number of products in a block, should be an integer of at least 1; found -1.",
+        ),
+        (
+            "block",
+            {"mm_dim": 4, "chunks": 5},
+            "chunks should be from 1 to mm_dim = 4; found 5: take fewer chunks, or a larger mm_dim.",
+        ),
+        (
+            "block_tucker",
+            {"mm_dim": 4, "chunks": 5},
+            "chunks should be from 1 to mm_dim = 4; found 5: take fewer chunks, or a larger mm_dim.",
+        ),
+        ("mlb", {"mm_dim": 0}, "mm_dim, the width of the product, should be an integer of at least 1; found 0."),
+        (
+            "mfb",
+            {"factor": 2.5},
+            "factor, the number of products in a sum, should be an integer of at least 1; found 2.5.",
+        ),
+        ("mfh", {"order": 0}, "order, the number of pooled products, should be an integer of at least 1; found 0."),
+        (
+            "mlb",
+            {"activ_input": "rely"},
+            "activ_input should be None or one of relu, leaky_relu, elu, gelu, silu, softplus, sigmoid, tanh; found "
+            "'rely'. Did you mean 'relu'?",
+        ),
+        ("mlb", {"dropout_input": 1.0}, "dropout_input should be a number from 0 to below 1; found 1.0."),
+        ("block", {"pos_norm": "before"}, "pos_norm should be 'before_cat', 'after_cat' or None; found 'before'."),
+        (
+            "multiplicative_interaction",
+            {"form": "vectors"},
+            "form should be one of matrix, vector, scalar; found 'vectors'. Did you mean 'vector'?",
+        ),
+        (
+            "multiplicative_interaction",
+            {"form": "vector"},
+            "View 0 should have the width n = 3, since the form 'vector' scales it; found 4: take form='matrix', which "
+            "admits all widths.",
+        ),
+        ("mcb", {"seed": -1}, "seed, of the sketches, should be an integer of at least 0; found -1."),
+    ],
+)
+def test_options(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(fusionkit.FusionError) as caught:
+        fusionkit.create(name, dims=[4, 5], n=3, **options)
+    assert str(caught.value) == message
+
+
+def test_a_middle_view_of_another_width() -> None:
+    with pytest.raises(
+        fusionkit.DimsError, match=r"^View 1 should have the width n = 4, .* found 3: take form='matrix'"
+    ):
+        fusionkit.create("multiplicative_interaction", dims=[4, 3, 4], form="scalar")
+
+
+def test_guard_of_tensor_fusion() -> None:
+    l = 64 * 77 * 217 * 65 * 241 * 48 * 7
+    with pytest.raises(fusionkit.FusionError) as caught:
+        fusionkit.create("tensor_fusion", dims=[76, 216, 64, 240, 47, 6], n=64)
+    assert str(caught.value) == (
+        f"tensor_fusion should take at most max_bytes = 1073741824 bytes; found {4 * l} bytes, for l = {l} with dims "
+        "[76, 216, 64, 240, 47, 6] and n = 64: take lowrank_tensor_fusion, whose l is about rank * 41920, or narrower "
+        "views."
+    )
+
+
+def test_guard_counts_bytes() -> None:
+    # l = 5 * 5 * 4 = 100 entries.
+    fusionkit.create("tensor_fusion", dims=[4, 4], n=4, max_bytes=400)
+    for options in ({"max_bytes": 399}, {"max_bytes": 400, "dtype": "float64"}):
+        with pytest.raises(fusionkit.FusionError, match=r"bytes, for l = 100 with"):
+            fusionkit.create("tensor_fusion", dims=[4, 4], n=4, **options)
+    fusionkit.create("tensor_fusion", dims=[4, 4], n=4, max_bytes=None)
+
+
+def test_guard_counts_a_fabricated_matrix() -> None:
+    message = r"found 400 bytes, for l = 58 and a W of 100 entries with dims"
+    with pytest.raises(fusionkit.FusionError, match=message):
+        fusionkit.create(
+            "tensor_fusion", dims=[4, 4], n=4, max_bytes=399, parameter_fabrication={"name": "lowrank", "r": 2}
+        )
+
+
+def test_guard_is_for_memory() -> None:
+    op = fusionkit.create("tensor_fusion", dims=[99] * 4, n=64, device="meta")
+    assert op.calculate_l() == 64 * 100**4
+    with torch.device("meta"):
+        fusionkit.create("tensor_fusion", dims=[99] * 4, n=64)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "alternative"),
+    [
+        ("tucker", {}, "take a smaller mm_dim, or block_tucker, block or mutan, whose cores have structure."),
+        ("block_tucker", {}, "take a smaller mm_dim, more chunks, or block, whose blocks have low rank."),
+    ],
+)
+def test_guard_of_the_cores(name: str, options: dict[str, Any], alternative: str) -> None:
+    with pytest.raises(fusionkit.FusionError) as caught:
+        fusionkit.create(name, dims=[8] * 6, n=4, **options)
+    assert str(caught.value).startswith(f"{name} should take at most max_bytes = 1073741824 bytes; found ")
+    assert str(caught.value).endswith(f" and n = 4: {alternative}")
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_n_is_needed(name: str) -> None:
+    with pytest.raises(fusionkit.DimsError, match=r"should get n, or views of equal width; found dims \[4, 5\]\.$"):
+        fusionkit.create(name, dims=[4, 5])
