@@ -125,7 +125,7 @@ def multiplicative_interaction(op: Any) -> Reference:
 def mlb(op: Any) -> Reference:
     """Two hidden layers, multiplied, and a last one."""
     return Reference(
-        lambda ref, x: F.relu(ref.last(F.relu(ref.first(x[0])) * F.relu(ref.second(x[1])))),
+        lambda ref, x: ref.last(torch.tanh(ref.first(x[0])) * torch.tanh(ref.second(x[1]))),
         first=nn.Linear(op.dims[0], op.mm_dim),
         second=nn.Linear(op.dims[1], op.mm_dim),
         last=nn.Linear(op.mm_dim, op.n),
@@ -133,11 +133,12 @@ def mlb(op: Any) -> Reference:
 
 
 def mfb(op: Any) -> Reference:
-    """As mlb, with neighbours summed up."""
+    """Two layers, multiplied, neighbours summed up, normalized, and a last one."""
 
     def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
-        z = F.relu(ref.first(x[0])) * F.relu(ref.second(x[1]))
-        return F.relu(ref.last(z.view(-1, op.mm_dim, op.factor).sum(2)))
+        z = ref.first(x[0]) * ref.second(x[1])
+        out: Tensor = ref.last(signed_root(z.view(-1, op.mm_dim, op.factor).sum(2)))
+        return out
 
     wide = op.mm_dim * op.factor
     return Reference(
@@ -152,10 +153,11 @@ def mfh(op: Any) -> Reference:
     """Two mfb, the second multiplied by the products of the first."""
 
     def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
-        first = F.relu(ref.first_0(x[0])) * F.relu(ref.second_0(x[1]))
-        second = F.relu(ref.first_1(x[0])) * F.relu(ref.second_1(x[1])) * first
-        pooled = [z.view(-1, op.mm_dim, op.factor).sum(2) for z in (first, second)]
-        return F.relu(ref.last(torch.cat(pooled, 1)))
+        first = ref.first_0(x[0]) * ref.second_0(x[1])
+        second = ref.first_1(x[0]) * ref.second_1(x[1]) * first
+        pooled = [signed_root(z.view(-1, op.mm_dim, op.factor).sum(2)) for z in (first, second)]
+        out: Tensor = ref.last(torch.cat(pooled, 1))
+        return out
 
     wide = op.mm_dim * op.factor
     return Reference(
@@ -234,7 +236,7 @@ def block(op: Any) -> Reference:
 
 
 def mcb(op: Any) -> Reference:
-    """A count sketch per view by scatter_add, the product of the transforms, the inverse, and a linear layer."""
+    """A count sketch per view by scatter_add, the product of the transforms, the inverse, normalized, and a layer."""
     h = [torch.randint(op.mm_dim, (width,)) for width in op.dims]
     s = [torch.randint(2, (width,)) * 2.0 - 1 for width in op.dims]
 
@@ -243,7 +245,8 @@ def mcb(op: Any) -> Reference:
         for view, where, sign in zip(x, h, s, strict=True):
             sketch = view.new_zeros(view.shape[0], op.mm_dim)
             spectrum = spectrum * torch.fft.rfft(sketch.scatter_add(1, where.expand_as(view), view * sign))
-        return F.relu(ref.last(torch.fft.irfft(spectrum, op.mm_dim)))
+        out: Tensor = ref.last(signed_root(torch.fft.irfft(spectrum, op.mm_dim)))
+        return out
 
     return Reference(compute, last=nn.Linear(op.mm_dim, op.n))
 
@@ -305,8 +308,8 @@ def measure(name: str, m: int, dims: Sequence[int], n: int, seconds: float = 2.0
         held: int = counter.peak
         return held
 
-    once = interleaved({key: forward(module) for key, module in contestants.items()}, seconds=seconds)
-    twice = interleaved({key: both(module) for key, module in contestants.items()}, seconds=seconds)
+    once = interleaved({key: forward(module) for key, module in contestants.items()}, seconds=seconds, least=3)
+    twice = interleaved({key: both(module) for key, module in contestants.items()}, seconds=seconds, least=3)
     return Row(
         name,
         m,

@@ -22,7 +22,7 @@ class Block(MultiplicativeFusion):
     mm_dim), where the s_c are the sizes of the chunks, with the sum mm_dim; l = sum_i [(n_i + 1)*mm_dim + sum_c (s_c +
     1)*rank*s_c] + (mm_dim + 1)*n.
     One view is a linear map, but for the normalization.  Source: Ben-younes et al., "BLOCK: Bilinear Superdiagonal
-    Fusion for Visual Question Answering and Visual Relationship Detection", 2019, equations 4 to 9.
+    Fusion for Visual Question Answering and Visual Relationship Detection", 2019, section 3.
 
     Args:
         mm_dim: width of the y_i.

@@ -22,7 +22,7 @@ class BlockTucker(MultiplicativeFusion):
     Views (..., n_i) -> (..., n).  P_i (mm_dim, n_i), T_c (s_c, s_c^k) with the columns of y_k running fastest, P_o (n,
     mm_dim), where the s_c are the sizes of the chunks, with the sum mm_dim; l = sum_i (n_i + 1)*mm_dim + sum_c (s_c^k +
     1)*s_c + (mm_dim + 1)*n.  One view is a linear map, but for the normalization.  Source: Ben-younes et al., "BLOCK:
-    Bilinear Superdiagonal Fusion", 2019, equations 4 and 5, with full blocks.
+    Bilinear Superdiagonal Fusion", 2019, section 3, with full blocks.
 
     Args:
         mm_dim: width of the y_i.

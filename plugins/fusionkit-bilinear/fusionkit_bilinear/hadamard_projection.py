@@ -17,8 +17,8 @@ class HadamardProjection(MultiplicativeFusion):
     """`prod_i (P_i x_i) + sum_i U_i x_i`, views (..., n_i) -> (..., n); with ``bias`` `P_i x_i + p_i` and `+ u`.
 
     P_i and U_i (n, n_i); l = 2*n*D, plus (k + 1)*n with ``bias``.  One view is a linear map.  Source: the full model of
-    Kim et al., "Hadamard Product for Low-rank Bilinear Pooling", 2017, equation 11, with the projection behind the
-    product left out.
+    Kim et al., "Hadamard Product for Low-rank Bilinear Pooling", 2017, section 3.1, with free matrices for its
+    linear terms and no projection behind the product.
 
     Args:
         bias: whether there are p_i (n,) and u (n,).  Without them a product has no part of lower order, and a

@@ -19,7 +19,7 @@ class LowRankTensorFusion(MultiplicativeFusion):
 
     F_i^r (n_i + 1, n) is kept as the rows r*n to (r+1)*n of a matrix (rank*n, n_i) and, the row of the one, as that
     matrix's bias; weights w (rank,), b (n,); l = rank*n * sum_i (n_i + 1) + rank + n.  One view is a linear map.
-    Source: Liu et al., "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors", 2018, equations 4 to 6.
+    Source: Liu et al., "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors", 2018, section 3.
 
     Args:
         rank: number of products.

@@ -32,7 +32,8 @@ class MCB(MultiplicativeFusion):
     The count sketch S_i has in column j the one entry s_i[j] = 1 or -1, in row h_i[j] of mm_dim, both random and fixed;
     so the convolution sketches the outer product.  It is a product of real Fourier transforms, in float32 for half
     precision.  P_o (n, mm_dim); l = (mm_dim + 1)*n; buffers sketches.i.h, s (n_i).  One view is a linear map of its
-    sketch.  Source: Fukui et al., "Multimodal Compact Bilinear Pooling", 2016, algorithm 1 (normalized there).
+    sketch.  Source: Fukui et al., "Multimodal Compact Bilinear Pooling", 2016, algorithm 1, and section 3.2 for the
+    normalization.
 
     Args:
         mm_dim: width of the sketches.
@@ -56,8 +57,8 @@ class MCB(MultiplicativeFusion):
         require_parameters: bool = True,
         *,
         mm_dim: int = 16000,
-        activ_output: str | None = "relu",
-        normalize: bool = False,
+        activ_output: str | None = None,
+        normalize: bool = True,
         dropout_output: float = 0.0,
         seed: int = 0,
         parameter_fabrication: Any = None,
@@ -91,10 +92,10 @@ class MCB(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield no activation, the default one, and a normalized convolution of three sketches."""
-        yield {"dims": [4, 4], "n": 5, "mm_dim": 3, "activ_output": None, "seed": 1}
-        yield {"dims": [3, 4], "n": 4, "mm_dim": 3}
-        yield {"dims": [3, 2, 3], "n": 4, "mm_dim": 5, "activ_output": None, "normalize": True}
+        """Yield the defaults, an activation in place of the normalization, and three views."""
+        yield {"dims": [4, 4], "n": 5, "mm_dim": 3, "seed": 1}
+        yield {"dims": [3, 4], "n": 4, "mm_dim": 3, "activ_output": "relu", "normalize": False}
+        yield {"dims": [3, 2, 3], "n": 4, "mm_dim": 5}
 
     def layers(self) -> Layers:
         """Return P_o."""

@@ -27,8 +27,8 @@ class MFB(MultiplicativeFusion):
 
     P_i (factor*mm_dim, n_i), whose row f*mm_dim + o makes the factor f of entry o; P_o (n, mm_dim); l = sum_i (n_i +
     1)*factor*mm_dim + (mm_dim + 1)*n.  One view is a network with one hidden layer.  Source: Yu et al., "Multi-modal
-    Factorized Bilinear Pooling with Co-attention Learning", 2017, equations 5 and 6 (factor 5 there, f and g the
-    identity, normalized).
+    Factorized Bilinear Pooling with Co-attention Learning", 2017, equation 3, and the
+    normalization behind it.
 
     Args:
         mm_dim: width of z.
@@ -51,9 +51,9 @@ class MFB(MultiplicativeFusion):
         *,
         mm_dim: int = 1200,
         factor: int = 2,
-        activ_input: str | None = "relu",
-        activ_output: str | None = "relu",
-        normalize: bool = False,
+        activ_input: str | None = None,
+        activ_output: str | None = None,
+        normalize: bool = True,
         dropout_input: float = 0.0,
         dropout_pre_norm: float = 0.0,
         dropout_output: float = 0.0,
@@ -87,11 +87,10 @@ class MFB(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield products without activations, the defaults, and a normalized sum over three views."""
-        small = {"n": 4, "mm_dim": 3, "activ_input": None, "activ_output": None}
-        yield {"dims": [4, 4], **small}
-        yield {"dims": [8, 6], "n": 3, "mm_dim": 8}
-        yield {"dims": [3, 4, 3], **small, "factor": 3, "normalize": True}
+        """Yield the defaults, activations in place of the normalization, and sums of three products of three views."""
+        yield {"dims": [4, 4], "n": 4, "mm_dim": 3}
+        yield {"dims": [8, 6], "n": 3, "mm_dim": 8, "activ_input": "relu", "activ_output": "relu", "normalize": False}
+        yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 3, "factor": 3}
 
     def layers(self) -> Layers:
         """Return P_i and P_o."""

@@ -27,8 +27,8 @@ class MFH(MultiplicativeFusion):
 
     Views (..., n_i) -> (..., n).  P_i^j (factor*mm_dim, n_i), whose row f*mm_dim + o makes the factor f of entry o;
     P_o (n, p*mm_dim), p = order; l = p * sum_i (n_i + 1)*factor*mm_dim + (p*mm_dim + 1)*n.  One view gives powers of
-    it.  Source: Yu et al., "Beyond Bilinear: Generalized Multimodal Factorized High-order Pooling", 2018, equations 9
-    to 12 (factor 5 there, f and g the identity, normalized).
+    it.  Source: Yu et al., "Beyond Bilinear: Generalized Multimodal Factorized High-order Pooling", 2018, section on
+    MFH.
 
     Args:
         mm_dim: width of each z_j.
@@ -53,9 +53,9 @@ class MFH(MultiplicativeFusion):
         mm_dim: int = 1200,
         factor: int = 2,
         order: int = 2,
-        activ_input: str | None = "relu",
-        activ_output: str | None = "relu",
-        normalize: bool = False,
+        activ_input: str | None = None,
+        activ_output: str | None = None,
+        normalize: bool = True,
         dropout_input: float = 0.0,
         dropout_pre_lin: float = 0.0,
         dropout_output: float = 0.0,
@@ -90,11 +90,10 @@ class MFH(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield two and three orders without activations, and two with."""
-        small = {"n": 3, "mm_dim": 3, "activ_input": None, "activ_output": None, "normalize": True}
-        yield {"dims": [4, 4], **small}
+        """Yield the defaults, activations, and three orders of three views, not normalized."""
+        yield {"dims": [4, 4], "n": 3, "mm_dim": 3}
         yield {"dims": [5, 4], "n": 3, "mm_dim": 4, "activ_input": "gelu", "activ_output": "silu"}
-        yield {"dims": [3, 4, 3], **small, "order": 3, "factor": 3}
+        yield {"dims": [3, 4, 3], "n": 3, "mm_dim": 3, "order": 3, "factor": 3, "normalize": False}
 
     def layers(self) -> Layers:
         """Return the P_i^1 to P_i^p of each view in one matrix, and P_o."""

@@ -26,8 +26,8 @@ class MLB(MultiplicativeFusion):
     """`g(P_o (f(P_1 x_1 + b_1) ∘ ... ∘ f(P_k x_k + b_k)) + b_o)`, views (..., n_i) -> (..., n).
 
     P_i (mm_dim, n_i), P_o (n, mm_dim); l = sum_i (n_i + 1)*mm_dim + (mm_dim + 1)*n.  One view is a network with one
-    hidden layer.  Source: Kim et al., "Hadamard Product for Low-rank Bilinear Pooling", 2017, equations 6 to 9 (f there
-    is tanh, g the identity).
+    hidden layer.  Source: Kim et al., "Hadamard Product for Low-rank Bilinear Pooling", 2017, equation 3 with the
+    biases and activations of section 3.
 
     Args:
         mm_dim: width of the product.
@@ -48,8 +48,8 @@ class MLB(MultiplicativeFusion):
         require_parameters: bool = True,
         *,
         mm_dim: int = 1200,
-        activ_input: str | None = "relu",
-        activ_output: str | None = "relu",
+        activ_input: str | None = "tanh",
+        activ_output: str | None = None,
         normalize: bool = False,
         dropout_input: float = 0.0,
         dropout_pre_lin: float = 0.0,
@@ -83,10 +83,10 @@ class MLB(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the activation of the paper, the defaults, and a normalized product of three views."""
-        yield {"dims": [4, 4], "n": 5, "mm_dim": 6, "activ_input": "tanh", "activ_output": None}
-        yield {"dims": [8, 6], "n": 3, "mm_dim": 8}
-        yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 5, "activ_input": None, "activ_output": None, "normalize": True}
+        """Yield the defaults, other activations, and a normalized product of three views."""
+        yield {"dims": [4, 4], "n": 5, "mm_dim": 6}
+        yield {"dims": [8, 6], "n": 3, "mm_dim": 8, "activ_input": "relu", "activ_output": "relu"}
+        yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 5, "activ_input": None, "normalize": True}
 
     def layers(self) -> Layers:
         """Return P_i and P_o."""

@@ -20,7 +20,7 @@ class Mutan(MultiplicativeFusion):
 
     P_i (mm_dim, n_i), M_i (rank*mm_dim, mm_dim), P_o (n, mm_dim); l = sum_i [(n_i + 1)*mm_dim + (mm_dim +
     1)*rank*mm_dim] + (mm_dim + 1)*n.  One view is a linear map.  Source: Ben-younes et al., "MUTAN: Multimodal Tucker
-    Fusion for Visual Question Answering", 2017, equations 7 to 9.
+    Fusion for Visual Question Answering", 2017, section 3.3.
 
     Args:
         mm_dim: width of the y_i and of the sum.

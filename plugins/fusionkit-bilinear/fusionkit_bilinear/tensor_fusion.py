@@ -20,7 +20,8 @@ class TensorFusion(MultiplicativeFusion):
 
     W (n, prod_i (n_i + 1)), the columns of the last view running fastest; l = n * prod_i (n_i + 1), plus n with
     ``bias``.  W is contracted view by view.  One view is a linear map with a bias.  Source: Zadeh et al., "Tensor
-    Fusion Network for Multimodal Sentiment Analysis", 2017, equation 1, and the layer behind it.
+    Fusion Network for Multimodal Sentiment Analysis", 2017, section 4.2, and the layer behind
+    it.
 
     Args:
         bias: a second constant term, b (n,); W has one already, the column of ones.

@@ -20,7 +20,7 @@ class Tucker(MultiplicativeFusion):
 
     P_i (mm_dim, n_i), T (mm_dim, mm_dim^k) with the columns of y_k running fastest, P_o (n, mm_dim); l = sum_i (n_i +
     1)*mm_dim + mm_dim^(k+1) + mm_dim + (mm_dim + 1)*n.  One view is a linear map.  Source: Ben-younes et al., "MUTAN:
-    Multimodal Tucker Fusion for Visual Question Answering", 2017, equations 4 to 6.
+    Multimodal Tucker Fusion for Visual Question Answering", 2017, section 3.1.
 
     Args:
         mm_dim: width of the y_i and of the core's result.

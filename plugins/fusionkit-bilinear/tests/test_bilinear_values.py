@@ -28,9 +28,10 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in OPERATORS),
     ("tensor_fusion", {"bias": True}),
     ("lowrank_tensor_fusion", {"rank": 1}),
-    ("mlb", {"normalize": True, "activ_input": "tanh", "activ_output": None}),
-    ("mfb", {"normalize": True, "activ_input": None, "activ_output": "sigmoid"}),
-    ("mfh", {"normalize": True, "activ_input": None, "activ_output": None, "order": 3}),
+    ("mlb", {"activ_input": "relu", "activ_output": "relu"}),
+    ("mlb", {"normalize": True, "activ_input": None}),
+    ("mfb", {"normalize": False, "activ_input": "relu", "activ_output": "sigmoid"}),
+    ("mfh", {"normalize": False, "activ_input": "relu", "order": 3}),
     ("mfh", {"order": 1, "activ_input": "gelu", "activ_output": "silu"}),
     ("mutan", {"normalize": True}),
     ("tucker", {"normalize": True}),
@@ -38,7 +39,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("block_tucker", {"pos_norm": None}),
     ("block", {"pos_norm": "after_cat", "chunks": 5}),
     ("block", {"pos_norm": None, "chunks": 1}),
-    ("mcb", {"normalize": True, "activ_output": None, "mm_dim": 8}),
+    ("mcb", {"normalize": False, "activ_output": "relu", "mm_dim": 8}),
     ("hadamard_projection", {"bias": True}),
 ]
 DIMS = [[4], [4, 3], [3, 1, 2], [2, 3, 2, 2]]
