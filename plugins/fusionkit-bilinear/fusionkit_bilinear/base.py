@@ -162,7 +162,6 @@ class MultiplicativeFusion(fusionkit.Fusion):
         count: int,
         generator: torch.Generator | None,
         name: str | None,
-        scale: float = 1.0,
     ) -> tuple[float, float]:
         """Draw projections whose results, behind the activation ``name``, are multiplied, ``count`` in every product.
 
@@ -171,12 +170,10 @@ class MultiplicativeFusion(fusionkit.Fusion):
         ``count`` only, heavy-tailed, and of no use where one factor is near zero.  The sign of a bias is random where
         the activation is odd, else positive.
 
-        ``scale`` multiplies all of it.
-
         Returns:
             mean and mean square of the factors, the mean 0 for random signs.
         """
-        spread, offset = scale * (1 / count) ** 0.5, scale * (1 - 1 / count) ** 0.5
+        spread, offset = (1 / count) ** 0.5, (1 - 1 / count) ** 0.5
         for factor in factors:
             factor.reset_parameters(generator, gain=spread)
             if factor.bias is not None:

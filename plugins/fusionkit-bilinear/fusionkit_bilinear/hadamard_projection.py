@@ -14,18 +14,20 @@ from fusionkit_bilinear.functions import product
 
 
 class HadamardProjection(MultiplicativeFusion):
-    """`prod_i (P_i x_i) + sum_i U_i x_i`, views (..., n_i) -> (..., n); with ``bias`` `P_i x_i + p_i` and `+ u`.
+    """`prod_i (P_i x_i) + sum_i U_i x_i`, views (..., n_i) -> (..., n); with ``bias`` `P_i x_i + b_i` and `+ b_0`.
 
-    P_i and U_i (n, n_i); l = 2*n*D, plus (k + 1)*n with ``bias``.  One view is a linear map.  Source: the full model of
-    Kim et al., "Hadamard Product for Low-rank Bilinear Pooling", 2017, section 3.1, with free matrices for its
-    linear terms and no projection behind the product.
+    P_i and U_i (n, n_i) are the upper and the lower half of one matrix (2*n, n_i); l = 2*n*D, plus (k + 1)*n with
+    ``bias`` (k + 1, n), b_0 first.  One view is a linear map.  Source: Kim et al., "Hadamard Product for Low-rank
+    Bilinear Pooling", 2017, section 3.1, with free matrices for its linear terms and no projection behind the product.
 
     Args:
-        bias: whether there are p_i (n,) and u (n,).  Without them a product has no part of lower order, and a
-            fabrication that leaves rows of a P_i empty silences those entries of the product.
-        parameter_fabrication: how the P_i, and [U_1, ..., U_k], are made.
+        bias: whether there are biases.  Without them a product has no part of lower order, and a fabrication that
+            leaves rows of a P_i empty silences those entries of the product.
+        parameter_fabrication: how the matrices [P_i; U_i] are made.
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """
+
+    biases: Tensor
 
     traits = Traits(batch_independent=True, free_n=True, memory_factor=16)
 
@@ -65,25 +67,43 @@ class HadamardProjection(MultiplicativeFusion):
         yield {"dims": [3, 1, 4], "n": 3}
 
     def layers(self) -> Layers:
-        """Return the P_i, and all U_i in one matrix."""
-        n, dims, made = self.calculate_n(), self.resolve_dims(), self.parameter_fabrication
-        return {
-            "factors": [Layer(n, width, self.bias, made) for width in dims],
-            "sum": [Layer(n, dims, self.bias, made)],
-        }
+        """Return [P_i; U_i] of each view."""
+        height, made = 2 * self.calculate_n(), self.parameter_fabrication
+        return {"inputs": [Layer(height, width, False, made) for width in self.resolve_dims()]}
+
+    def vectors(self) -> dict[str, tuple[int, ...]]:
+        """Return b_0 to b_k, in one tensor."""
+        return {"biases": (len(self.resolve_dims()) + 1, self.calculate_n())} if self.bias else {}
 
     def draw(self, generator: torch.Generator | None) -> None:
-        """Draw the product and the sum with half of the power of the views each."""
-        factors, (total,) = self.group("factors"), self.group("sum")
-        half = 0.5 ** (0.5 / len(factors))
+        """Draw the parameters so that the sum, and with biases also the product, has half of the power of the views."""
+        inputs = self.group("inputs")
+        k = len(inputs)
+        spread = 0.5 / k if self.bias else _share(k)
+        for project in inputs:
+            project.reset_parameters(generator, gain=spread**0.5)
         if self.bias:
-            self.draw_factors(factors, len(factors), generator, None, half)
-        else:
-            for factor in factors:
-                factor.reset_parameters(generator, gain=half)
-        total.reset_parameters(generator, gain=0.5**0.5)
+            offset = (0.5 ** (1 / k) - spread) ** 0.5
+            with torch.no_grad():
+                self.biases.normal_(generator=generator).sign_().mul_(offset)
+                self.biases[0] = 0
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        factors, (total,) = self.group("factors"), self.group("sum")
-        out: Tensor = product([factor([view]) for factor, view in zip(factors, x, strict=True)]) + total(x)
-        return out
+        parts = [project([view]).chunk(2, -1) for project, view in zip(self.group("inputs"), x, strict=True)]
+        factors = [factor for factor, _ in parts]
+        if self.bias:
+            first, *others = self.biases.unbind(0)
+            factors = [factor + bias for factor, bias in zip(factors, others, strict=True)]
+        out = product(factors)
+        for _, term in parts:
+            out = out + term
+        return out + first if self.bias else out
+
+
+def _share(k: int) -> float:
+    """Return the power s of each factor for which that of product and sum, s^k + k*s, is 1."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if middle**k + k * middle < 1 else (low, middle)
+    return low

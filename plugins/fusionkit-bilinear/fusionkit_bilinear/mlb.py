@@ -85,7 +85,7 @@ class MLB(MultiplicativeFusion):
     def examples(cls) -> Iterable[dict[str, Any]]:
         """Yield the defaults, other activations, and a normalized product of three views."""
         yield {"dims": [4, 4], "n": 5, "mm_dim": 6}
-        yield {"dims": [8, 6], "n": 3, "mm_dim": 8, "activ_input": "relu", "activ_output": "relu"}
+        yield {"dims": [8, 6], "n": 3, "mm_dim": 8, "activ_input": "relu", "activ_output": "gelu"}
         yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 5, "activ_input": None, "normalize": True}
 
     def layers(self) -> Layers:

@@ -168,9 +168,13 @@ def mcb(op: Any, x: Sequence[Vector]) -> Vector:
 
 
 def hadamard_projection(op: Any, x: Sequence[Vector]) -> Vector:
-    factors = [affine(module, view) for module, view in zip(op.factors, x, strict=True)]
-    total = affine(op.sum[0], [value for view in x for value in view])
-    return [math.prod(factor[o] for factor in factors) + total[o] for o in range(op.n)]
+    both = [affine(module, view) for module, view in zip(op.inputs, x, strict=True)]
+    out = []
+    for o in range(op.n):
+        bias = [op.biases[i, o].item() if op.bias else 0.0 for i in range(len(x) + 1)]
+        factors = [parts[o] + b for parts, b in zip(both, bias[1:], strict=True)]
+        out.append(math.prod(factors) + sum(parts[op.n + o] for parts in both) + bias[0])
+    return out
 
 
 ORACLES: dict[str, Callable[[Any, Sequence[Vector]], Vector]] = {
