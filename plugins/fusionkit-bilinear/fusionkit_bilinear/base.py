@@ -13,7 +13,7 @@ from fusionkit import DimsError, FusionError
 from fusionkit.errors import nearest
 from torch import Tensor, nn
 
-from fusionkit_bilinear.functions import ACTIVATIONS, ODD, activation, moments
+from fusionkit_bilinear.functions import ACTIVATIONS, IN_PLACE, ODD, activation, moments
 
 __all__ = ["Layer", "MultiplicativeFusion", "check_activation", "check_dropout"]
 
@@ -114,12 +114,12 @@ class MultiplicativeFusion(fusionkit.Fusion):
 
     def activated(self, name: str, x: Sequence[Tensor], function: str | None) -> list[Tensor]:
         """Return the views behind the projections of one list and an activation, (..., n_i) -> (..., height)."""
-        f = activation(function)
+        f, in_place = activation(function), IN_PLACE.get(function)
         out = []
         for project, view in zip(self.group(name), x, strict=True):
             inner = project([view])
             # The product of a dense matrix is nobody else's, and its backward does not need it.
-            out.append(inner.relu_() if function == "relu" and project.dense else f(inner))
+            out.append(in_place(inner) if in_place is not None and project.dense else f(inner))
         return out
 
     # ------------------------------------------------------------------ options

@@ -10,7 +10,17 @@ import torch.nn.functional as F
 from fusionkit import FusionError, Projection
 from torch import Tensor
 
-__all__ = ["ACTIVATIONS", "activation", "chunk_sizes", "contract", "moments", "pooled", "power_normalized", "product"]
+__all__ = [
+    "ACTIVATIONS",
+    "IN_PLACE",
+    "activation",
+    "chunk_sizes",
+    "contract",
+    "moments",
+    "pooled",
+    "power_normalized",
+    "product",
+]
 
 #: What ``activ_input`` and ``activ_output`` may name.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -22,6 +32,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": F.softplus,
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
+}
+#: Those whose backward needs their result only.
+IN_PLACE: dict[str | None, Callable[[Tensor], Tensor]] = {
+    "relu": Tensor.relu_,
+    "sigmoid": Tensor.sigmoid_,
+    "tanh": Tensor.tanh_,
 }
 #: Odd functions: their mean is zero if the sign of a bias is drawn at random.
 ODD = (None, "tanh")
@@ -72,11 +88,11 @@ def product(factors: Sequence[Tensor]) -> Tensor:
 def pooled(merges: Sequence[Projection], x: Sequence[Tensor], rank: int) -> Tensor:
     """Return ``sum_r prod_i (M_i^r x_i + c_i^r)``, x_i (..., d) -> (..., n).
 
-    M_i^r and c_i^r are the rows r*n to (r+1)*n of the projection i.  Dense matrices as wide as a cache are multiplied r
-    by r, so that nothing of rank*n entries per row is held.
+    M_i^r and c_i^r are the rows r*n to (r+1)*n of the projection i.  Where no gradient is wanted, dense matrices as
+    wide as a cache are multiplied r by r, so that nothing of rank*n entries per row is held.
     """
     n = merges[0].n // rank
-    if rank == 1 or n < RANK_BY_RANK or not all(merge.dense for merge in merges):
+    if n < RANK_BY_RANK or torch.is_grad_enabled() or not all(merge.dense for merge in merges):
         terms = product([merge([view]) for merge, view in zip(merges, x, strict=True)])
         return terms.view(*terms.shape[:-1], rank, n).sum(-2)
     parts = []
