@@ -34,7 +34,7 @@ class Block(MultiplicativeFusion):
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=40)
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=14)
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ class HadamardProjection(MultiplicativeFusion):
 
     biases: Tensor
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=16)
+    traits = Traits(batch_independent=True, free_n=True)
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ class LowRankTensorFusion(MultiplicativeFusion):
     weights: Tensor
     bias: Tensor
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=16)
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=10)
 
     def __init__(
         self,

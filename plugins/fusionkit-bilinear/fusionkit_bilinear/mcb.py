@@ -47,7 +47,7 @@ class MCB(MultiplicativeFusion):
 
     sketches: nn.ModuleList
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=40)
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=10)
 
     def __init__(
         self,

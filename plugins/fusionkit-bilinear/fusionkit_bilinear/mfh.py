@@ -41,7 +41,7 @@ class MFH(MultiplicativeFusion):
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=24)
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=18)
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ class MLB(MultiplicativeFusion):
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=16)
+    traits = Traits(batch_independent=True, free_n=True)
 
     def __init__(
         self,

@@ -40,7 +40,7 @@ class MultiplicativeInteraction(MultiplicativeFusion):
 
     scales: Tensor
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=40)
+    traits = Traits(batch_independent=True, free_n=True)
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ class Mutan(MultiplicativeFusion):
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=32)
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=10)
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ class TensorFusion(MultiplicativeFusion):
         FusionError: more than ``max_bytes``.
     """
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=24)
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=10)
 
     def __init__(
         self,
