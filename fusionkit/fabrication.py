@@ -184,13 +184,22 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
 
     def multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         """Return concat(x) @ W.T of the size prepared for, by the cheaper way, x: views (..., n_i) -> (..., n)."""
-        return self._multiply(x, blocks, n, self._plan)
+        plan = self._plan
+        return self._project(x, blocks, n) if plan is None else self._multiply(x, blocks, n, plan)
+
+    def multiply_built(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        """Return concat(x) @ W.T by way of W, x: views (..., n_i) -> (..., n)."""
+        W = self._materialize(blocks, n, sum(view.shape[-1] for view in x))
+        return linear(x, W if blocks else W.to(x[0]))
+
+    def own_product(self, first: Tensor) -> bool:
+        """Tell whether ``multiply`` does without W for views like ``first`` (..., n_1)."""
+        return self._plan is None or self._plan.own_product(first)
 
     def _multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int, plan: Plan | None) -> Tensor:
         if plan is None or plan.own_product(x[0]):
             return self._project(x, blocks, n)
-        W = self._materialize(blocks, n, sum(view.shape[-1] for view in x))
-        return linear(x, W if blocks else W.to(x[0]))
+        return self.multiply_built(x, blocks, n)
 
     def _planned(self, n: int, D: int) -> Plan | None:
         effort = None if self.never_builds_W else self.effort(n, D)
@@ -327,7 +336,7 @@ def linear(x: Sequence[Tensor], W: Tensor) -> Tensor:
         return F.linear(first, W)
     n, D = W.shape
     rows = first.numel() // first.shape[-1]
-    traced = torch.compiler.is_compiling() or not isinstance(rows, int)
+    traced = type(rows) is not int or torch.compiler.is_compiling()
     if not traced and rows * D <= CONCATENATE_ELEMENTS:
         return F.linear(torch.cat(tuple(x), -1), W)
     widths = [view.shape[-1] for view in x]

@@ -532,15 +532,13 @@ def _fit(x: Sequence[Tensor], dims: tuple[int, ...]) -> bool:
     """Tell whether the views are as they should be, in one quick pass: with a thousand views, or one row, it shows."""
     try:
         first = x[0]
-        dtype, device, lead = first.dtype, first.device, first.shape[:-1]
-        if not dtype.is_floating_point:
-            return False
-        shape, last = first.shape, dims[0]
-        if shape[-1:] != (last,):
+        shape, dtype, device = first.shape, first.dtype, first.device
+        last = dims[0]
+        if not shape or shape[-1] != last or not dtype.is_floating_point:
             return False
         for view, width in zip(x, dims, strict=True):
             if width != last:
-                shape, last = torch.Size((*lead, width)), width
+                shape, last = torch.Size((*shape[:-1], width)), width
             if view.shape != shape or view.dtype is not dtype or view.device != device:
                 return False
     except AttributeError:

@@ -4,139 +4,161 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["GRID", "Row", "main", "measure"]
+from fusionkit.errors import ConfigError, FusionError
+
+if TYPE_CHECKING:
+    from fusionkit.bench.cases import Case
+    from fusionkit.bench.measure import Row
+
+__all__ = ["main"]
 
 SCHEMA_VERSION = 1
 
-#: (rows, widths of the views, n): tall, square and tiny products, narrow outputs, a single row.
-GRID: list[tuple[int, list[int], int]] = [
-    (2000, [76, 216, 64, 240, 47, 6], 64),
-    (4096, [256] * 4, 256),
-    (65536, [64] * 8, 16),
-    (16384, [768, 512, 256], 32),
-    (64, [512] * 4, 512),
-    (1, [512] * 4, 512),
-]
+RATIOS = {
+    "limit": "x limit",
+    "cat_linear": "x cat+linear",
+    "built": "x built",
+    "library": "x tinybig",
+    "compiled": "x compiled",
+}
 
+DESCRIPTION = """\
+Measure speed and memory.  Each operator is timed in turn with its references, so that the ratios hold on a noisy
+machine; below 1 the operator is faster.
+  limit         one product with views that are concatenated already; of elementwise fusions: adding the views up
+  cat+linear    torch.cat, then F.linear
+  built         W built, then multiplied by; of elementwise fusions: the views stacked, then reduced by torch
+  tinybig       the reference library, if it is installed
+  compiled      what torch.compile makes of the operator (--compile)
+A fabrication stands for parameterized_concatenation with it; "way" is what that chose: its own product, or W.
+"extra MB" is what the tensors made during the call take at the same time, results included, at most."""
 
-@dataclass(frozen=True)
-class Row:
-    """One measurement: median milliseconds, and the median over the rounds of the ratios.
-
-    Attributes:
-        limit: ratio to one product with views that are concatenated already.
-        cat_linear: ratio to ``torch.cat`` and ``F.linear``.
-    """
-
-    name: str
-    m: int
-    dims: list[int]
-    n: int
-    mode: str
-    milliseconds: float
-    limit: float
-    cat_linear: float
-
-
-def measure(name: str, m: int, dims: Sequence[int], n: int, *, backward: bool, seconds: float) -> Row | None:
-    """Time ``parameterized_concatenation`` with a fabrication, or another fusion; None where it cannot have these dims.
-
-    Raises:
-        RegistryError: an unknown name.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    from fusionkit import registry
-    from fusionkit.bench.timing import interleaved, ratio
-    from fusionkit.errors import DimsError
-
-    record = registry.find(name, "fabrication" if name in registry.names("fabrication") else None)
-    try:
-        if record.kind == "fabrication":
-            op = registry.create("parameterized_concatenation", dims=dims, n=n, parameter_fabrication=name)
-        else:
-            op = registry.create(name, dims=dims, n=n if name == "parameterized_concatenation" else None)
-    except DimsError:
-        return None
-    W = torch.randn(n, sum(dims), requires_grad=backward)
-    views = [torch.randn(m, width, requires_grad=backward) for width in dims]
-    whole = torch.cat([view.detach() for view in views], -1).requires_grad_(backward)
-
-    def timed(forward: Callable[[], Any], *leaves: Any) -> Callable[[], object]:
-        def once() -> object:
-            if not backward:
-                with torch.no_grad():
-                    return forward()
-            out = forward()
-            return torch.autograd.grad(out, leaves, torch.ones_like(out))
-
-        return once
-
-    samples = interleaved(
-        {
-            "own": timed(lambda: op(views), *views, *op.parameters()),
-            "limit": timed(lambda: F.linear(whole, W), whole, W),
-            "cat_linear": timed(lambda: F.linear(torch.cat(views, -1), W), *views, W),
-        },
-        seconds=seconds,
-    )
-    return Row(
-        record.key,
-        m,
-        list(dims),
-        n,
-        "forward and backward" if backward else "forward",
-        round(1e3 * median(samples["own"]), 4),
-        round(ratio(samples, "own", "limit"), 3),
-        round(ratio(samples, "own", "cat_linear"), 3),
-    )
+EXAMPLES = """\
+examples:
+  fusionkit bench --json bench.json --plot bench.png
+  fusionkit bench --quick
+  fusionkit bench lowrank monarch
+  fusionkit bench kronecker p=8 q=8 m=256 dims=[1024,1024] n=512"""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``fusionkit bench ARGV`` and return 0."""
-    options = _parser().parse_args(argv)
+    """Run ``fusionkit bench ARGV`` and return the exit status."""
+    options = _parser().parse_intermixed_args(argv)
+    for file in (options.json, options.plot):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise ConfigError(f"{file} should be a file in a folder that exists; found no {file.absolute().parent}.")
     import torch
-    from rich.console import Console
-    from rich.progress import track
 
-    from fusionkit.tables import print_table
+    from fusionkit.fusion import check_device
 
+    device = check_device(options.device) or torch.device("cpu")
+    cases = _cases(options)
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
-        names = options.names or ["dense", "lowrank"]
-        jobs = [(name, *size, backward) for name in names for size in GRID for backward in (False, True)]
-        console = Console(stderr=True)
-        rows = [
-            row
-            for name, m, dims, n, backward in track(jobs, "measuring", console=console, disable=not console.is_terminal)
-            if (row := measure(name, m, dims, n, backward=backward, seconds=options.seconds)) is not None
-        ]
+        rows = _measure(cases, options, device)
     finally:
         torch.set_num_threads(before)
+    if not rows:
+        raise FusionError(f"{', '.join(options.names)} should take views of the measured widths; found none that fit.")
+    _print(rows)
+    if options.json is not None:
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "machine": _machine(options.threads, device),
+            "rows": [asdict(row) for row in rows],
+        }
+        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if options.plot is not None:
+        from fusionkit.bench.plot import draw
+
+        if not draw(rows, options.plot):
+            raise FusionError(
+                f"{options.plot} should show at least two numbers of rows; found one: give more, or no m."
+            )
+    return 0
+
+
+def _cases(options: argparse.Namespace) -> list[Case]:
+    from fusionkit.bench.cases import cases, default_cases
+    from fusionkit.description import parse
+
+    names = [name for name in options.names if "=" not in name]
+    settings = parse([name for name in options.names if "=" in name])
+    if not names:
+        if settings:
+            raise ConfigError(f"options should follow the name of an operator; found {', '.join(settings)} alone.")
+        return list(default_cases(quick=options.quick))
+    return [case for name in names for case in cases(name, settings, quick=options.quick)]
+
+
+def _measure(cases: Sequence[Case], options: argparse.Namespace, device: Any) -> list[Row]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fusionkit.bench.cases import label
+    from fusionkit.bench.measure import measure
+
+    seconds = options.seconds if options.seconds is not None else 0.2 if options.quick else 0.6
+    console, rows = Console(stderr=True), []
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(cases))
+        for case in cases:
+            size = case.size
+            text = f"{label(case.name, case.options)}  m={size.m} {_short(size.dims)} n={size.n}"
+            progress.update(task, description=text)
+            row = measure(case, seconds=seconds, device=device, compiled=options.compile)
+            rows += [row] if row is not None else []
+            progress.advance(task)
+    return rows
+
+
+def _print(rows: Sequence[Row]) -> None:
+    from fusionkit.bench.cases import label
+    from fusionkit.tables import print_table
+
+    shown = [field for field in RATIOS if any(getattr(row, field) is not None for row in rows)]
     print_table(
-        ("name", "m", "dims", "n", "mode", "ms", "to the limit", "to cat + linear"),
+        (
+            "name",
+            "m",
+            "dims",
+            "n",
+            "dtype",
+            "mode",
+            "ms",
+            *(RATIOS[field] for field in shown),
+            "way",
+            "extra MB",
+            "error",
+        ),
         [
             (
-                *(r.name, str(r.m), _short(r.dims), str(r.n), r.mode),
-                *(f"{r.milliseconds:.3f}", f"{r.limit:.2f}", f"{r.cat_linear:.2f}"),
+                label(row.name, row.options),
+                row.m,
+                _short(row.dims),
+                row.n,
+                row.dtype + (" > 0" if row.positive else ""),
+                row.mode,
+                f"{row.milliseconds:.3f}",
+                *(None if (value := getattr(row, field)) is None else f"{value:.2f}" for field in shown),
+                None if row.own_product is None else "own" if row.own_product else "W",
+                f"{row.extra_bytes / 1e6:.2f}",
+                None if row.error is None else f"{row.error:.1e}",
             )
-            for r in rows
+            for row in rows
         ],
+        whole=("name",),
     )
-    if options.json is not None:
-        machine = {"processor": platform.machine(), "threads": options.threads, "torch": torch.__version__}
-        content = {"schema_version": SCHEMA_VERSION, "machine": machine, "rows": [asdict(row) for row in rows]}
-        options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return 0
 
 
 def _short(dims: Sequence[int]) -> str:
@@ -144,17 +166,47 @@ def _short(dims: Sequence[int]) -> str:
     return f"{len(dims)}x{dims[0]}" if same else ",".join(map(str, dims))
 
 
+def _machine(threads: int, device: Any) -> dict[str, Any]:
+    import torch
+
+    name = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif sys.platform == "linux":
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), name)
+    return {
+        "processor": name,
+        "cores": os.cpu_count(),
+        "device": str(device),
+        "threads": threads,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fusionkit bench",
-        description="Measure speed as ratios to one product with concatenated views, and to torch.cat + F.linear.",
+        description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n  fusionkit bench\n  fusionkit bench lowrank monarch --json bench.json",
+        epilog=EXAMPLES,
+        allow_abbrev=False,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="fabrications or fusions; default: dense, lowrank")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME | KEY=VALUE",
+        help="fabrications or fusions (default: all of the core), with options; m, dims, n, dtype replace the grid's",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer sizes and less time for each: about a minute")
+    parser.add_argument("--compile", action="store_true", help="also time what torch.compile makes of the operator")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw time against m to a PNG file")
     parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="threads of torch (default 2)")
-    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="per row, about (default 1)")
+    parser.add_argument("--seconds", type=_seconds, metavar="S", help="per row, about (default 0.6; with --quick 0.2)")
     return parser
 
 
@@ -162,3 +214,13 @@ def _positive(text: str) -> int:
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"should be a positive integer; found {text!r}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"should be a number of seconds; found {text!r}")
+    return value

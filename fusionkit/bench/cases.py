@@ -1,0 +1,108 @@
+"""What is measured: the sizes for each kind of operator, and the defaults of ``fusionkit bench``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from fusionkit import registry
+
+__all__ = ["Case", "Size", "cases", "default_cases", "label"]
+
+
+class Size(NamedTuple):
+    """Views of m rows and these widths, fused to width n (where that is a free choice).
+
+    Attributes:
+        positive: views and parameters have positive entries only, so that rounding errors do not cancel.
+    """
+
+    m: int
+    dims: tuple[int, ...]
+    n: int
+    dtype: str = "float32"
+    positive: bool = False
+
+
+DIGITS = (76, 216, 64, 240, 47, 6)
+
+#: Tall, square and tiny products, narrow outputs, a single row; a thousand narrow views.
+DENSE = [
+    Size(2000, DIGITS, 64),
+    Size(4096, (256,) * 4, 256),
+    Size(4096, (1024,) * 4, 1024),
+    Size(65536, (64,) * 8, 16),
+    Size(16384, (768, 512, 256), 32),
+    *(Size(m, (512,) * 4, 512) for m in (1, 16, 64, 256, 4096)),
+    *(Size(1024, (width,) * 1000, 64) for width in (4, 8)),
+    *(Size(1024, (width,) * 1000, 64, "bfloat16", positive) for width in (4, 8) for positive in (False, True)),
+]
+#: One size over the rows, for the picture, and those at which building W hurts most and least.
+STRUCTURED = [
+    *(Size(m, (512,) * 4, 512) for m in (1, 16, 256, 4096)),
+    Size(2000, DIGITS, 64),
+    Size(256, (1024,) * 4, 1024),
+    Size(64, (2048,) * 4, 2048),
+]
+#: Views of equal width, for all other fusions.
+EQUAL = [Size(m, (64,) * 8, 64) for m in (64, 2048, 65536)]
+#: Part of these with ``--quick``.
+QUICK = [DENSE[0], DENSE[3], Size(1, (512,) * 4, 512), STRUCTURED[5], EQUAL[2]]
+LARGE = Size(4096, (1024,) * 4, 1024)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator at one size, forward alone or with backward."""
+
+    name: str
+    size: Size
+    backward: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> registry.Kind:
+        """Return "fabrication" where the name is one, which stands for ``parameterized_concatenation`` with it."""
+        return registry.find(self.name, "fabrication" if self.name in registry.names("fabrication") else None).kind
+
+
+def cases(name: str, options: Mapping[str, Any], *, quick: bool = False) -> list[Case]:
+    """Return the cases of one name; ``options`` are its own, and ``m``, ``dims``, ``n``, ``dtype`` replace the grid's.
+
+    Raises:
+        RegistryError: an unknown name.
+    """
+    own = {key: value for key, value in options.items() if key not in Size._fields}
+    given = {key: tuple(value) if key == "dims" else value for key, value in options.items() if key in Size._fields}
+    kind = Case(name, EQUAL[0], False).kind
+    record = registry.find(name, kind)
+    if record.key in ("dense", "parameterized_concatenation"):
+        grid = DENSE
+    else:
+        grid = STRUCTURED if kind == "fabrication" else EQUAL
+    if quick:
+        grid = [size for size in grid if size in QUICK]
+    if given:
+        grid = list(dict.fromkeys(size._replace(**given) for size in grid))
+    return [Case(name, size, backward, own) for size in grid for backward in (False, True)]
+
+
+def default_cases(*, quick: bool = False) -> Iterator[Case]:
+    """Yield those of all operators and fabrications of the core, and a few more with options of their own."""
+    for record in (*registry.records("fabrication"), *registry.records("fusion")):
+        # The parameterized concatenation is there by its fabrications.
+        if record.distribution == "fusionkit" and record.key != "parameterized_concatenation":
+            yield from cases(record.key, {}, quick=quick)
+            if record.key == "kronecker":
+                yield from cases("kronecker", {"p": 8, "q": 8}, quick=quick)
+    if not quick:
+        kronecker: tuple[str, dict[str, Any]] = ("kronecker", {"p": 8, "q": 8})
+        extra: Sequence[tuple[str, dict[str, Any]]] = [("lowrank", {}), kronecker]
+        for name, options in extra:
+            yield from (Case(name, LARGE, backward, options) for backward in (False, True))
+
+
+def label(name: str, options: Mapping[str, Any]) -> str:
+    """Return how an operator with options is shown, "kronecker p=8 q=8"."""
+    return " ".join([name, *(f"{key}={value}" for key, value in options.items())])

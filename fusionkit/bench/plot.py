@@ -1,0 +1,79 @@
+"""The picture: time of the forward pass against the rows, one small panel per operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fusionkit.bench.cases import label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from fusionkit.bench.measure import Row
+
+__all__ = ["draw"]
+
+COLUMNS = 6
+#: Field of a row, its name and how it is drawn; the times follow from the ratios.
+LINES = (
+    ("limit", "limit", {"color": "#a0aec0", "linestyle": ":"}),
+    ("cat_linear", "cat + linear", {"color": "#718096", "linestyle": "--"}),
+    ("built", "W built, or views stacked", {"color": "#c05621", "marker": "s"}),
+    ("library", "tinybig", {"color": "#805ad5", "marker": "^"}),
+    ("own", "fusionkit", {"color": "#2b6cb0", "marker": "o"}),
+)
+
+
+def draw(rows: Sequence[Row], path: Path) -> bool:
+    """Draw to a PNG file; return False, and draw nothing, if no operator was measured at two numbers of rows.
+
+    Args:
+        rows: of each operator the forward rows of that size are shown that has the most numbers of rows.
+        path: the file.
+    """
+    from matplotlib.figure import Figure
+
+    panels = {name: chosen for name, chosen in _panels(rows).items() if len(chosen) > 1}
+    if not panels:
+        return False
+    columns = min(COLUMNS, len(panels))
+    height = -(-len(panels) // columns)
+    figure = Figure(figsize=(2.6 * columns + 0.6, 2.2 * height + 0.7), dpi=110, layout="constrained")
+    grid = figure.subplots(height, columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (name, chosen) in zip(grid.flat, panels.items(), strict=False):
+        _panel(axes, name, chosen)
+    handles = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), frameon=False)
+    figure.supxlabel("rows m")
+    figure.supylabel("forward, ms")
+    figure.savefig(path, format="png")
+    return True
+
+
+def _panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    sizes: dict[str, dict[tuple[object, ...], list[Row]]] = {}
+    for row in rows:
+        if row.mode == "forward":
+            key = (tuple(row.dims), row.n, row.dtype, row.positive)
+            sizes.setdefault(label(row.name, row.options), {}).setdefault(key, []).append(row)
+    return {name: sorted(max(groups.values(), key=len), key=lambda row: row.m) for name, groups in sizes.items()}
+
+
+def _panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:
+    for field, text, style in LINES:
+        points = [
+            (row.m, row.milliseconds if field == "own" else row.milliseconds / getattr(row, field))
+            for row in rows
+            if field == "own" or getattr(row, field)
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=text, linewidth=1.4, markersize=4, **style)  # type: ignore[arg-type]
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_title(name, fontsize=8, loc="left")
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.25)
