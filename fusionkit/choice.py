@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Effort", "Plan"]
+__all__ = ["BLOCK_ROWS", "LARGE_W", "Effort", "Plan"]
 
 #: A multiply-add of a structured product, whose factors are small, in multiply-adds of a dense one.
 THIN = 1.5
@@ -31,6 +31,8 @@ BUILD = 2.0
 NOMINAL_ROWS = 1024
 #: A W of at least so many entries is never built for at least so many rows: its memory would show, its speed not.
 LARGE_W, MANY_ROWS = 10**6, 2000
+#: In eager mode an own product takes so many rows at a time: what it copies stays in the cache.
+BLOCK_ROWS = 192
 
 
 class Effort(NamedTuple):
@@ -41,11 +43,13 @@ class Effort(NamedTuple):
         copies: numbers copied per row, outside of products: to pad, join or permute; a number that an FFT passes counts
             half its binary logarithm.
         setup: numbers made per call, whatever the rows.
+        slabs: whether a large W is made, and multiplied by, in slabs of rows (``Fabrication._slabs``).
     """
 
     macs: float
     copies: float = 0.0
     setup: float = 0.0
+    slabs: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Plan:
     Attributes:
         per_row: what a row costs more with the own product than with W.
         once: what building W costs more than the setup of the own product.
-        large: whether W is large.
+        large: whether W is large, and would be there as a whole.
     """
 
     per_row: float
@@ -66,7 +70,7 @@ class Plan:
     def of(cls, effort: Effort, n: int, D: int) -> Plan:
         """Return the plan for W of shape (n, D)."""
         per_row = THIN * effort.macs + COPY * effort.copies - n * D
-        return cls(per_row, COPY * (BUILD * n * D - effort.setup), n * D >= LARGE_W)
+        return cls(per_row, COPY * (BUILD * n * D - effort.setup), n * D >= LARGE_W and not effort.slabs)
 
     def own_product(self, first: Tensor) -> bool:
         """Tell whether the own product is the way for views like ``first`` (..., n_1)."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import BoolTensor, Tensor, nn
 
-from fusionkit.choice import Effort, Plan
+from fusionkit.choice import BLOCK_ROWS, LARGE_W, Effort, Plan
 from fusionkit.construct import ConstructMeta, writable
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.fusion import Traits, autocasting, check_dims, check_size, in_place_ok, registered_key
@@ -63,6 +63,10 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         """Return W (n, D) from blocks in their natural shape."""
         raise NotImplementedError(f"{type(self).__name__} should define _materialize.")
+
+    def _slabs(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Iterable[Tensor]:
+        """Yield W in slabs of rows, (n_1, D), (n_2, D), ..., made when asked for; by default in one."""
+        yield self._materialize(blocks, n, D)
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         """Return concat(x) @ W.T, x: views (..., n_i) -> (..., n)."""
@@ -189,17 +193,28 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
 
     def multiply_built(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         """Return concat(x) @ W.T by way of W, x: views (..., n_i) -> (..., n)."""
-        W = self._materialize(blocks, n, sum(view.shape[-1] for view in x))
-        return linear(x, W if blocks else W.to(x[0]))
+        D = sum(view.shape[-1] for view in x)
+        slabs = self._slabs(blocks, n, D) if n * D >= LARGE_W else [self._materialize(blocks, n, D)]
+        products = [linear(x, W if blocks else W.to(x[0])) for W in slabs]
+        return products[0] if len(products) == 1 else torch.cat(products, -1)
 
     def own_product(self, first: Tensor) -> bool:
         """Tell whether ``multiply`` does without W for views like ``first`` (..., n_1)."""
         return self._plan is None or self._plan.own_product(first)
 
     def _multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int, plan: Plan | None) -> Tensor:
-        if plan is None or plan.own_product(x[0]):
+        if plan is None:
             return self._project(x, blocks, n)
-        return self.multiply_built(x, blocks, n)
+        if not plan.own_product(x[0]):
+            return self.multiply_built(x, blocks, n)
+        if torch.compiler.is_compiling():
+            return self._project(x, blocks, n)
+        rows = x[0].numel() // x[0].shape[-1]
+        if type(rows) is not int or rows < 2 * BLOCK_ROWS or not in_place_ok((*x, *blocks.values())):
+            return self._project(x, blocks, n)
+        pieces = [_rows([view]).split(BLOCK_ROWS) for view in x]
+        out = torch.cat([self._project(piece, blocks, n) for piece in zip(*pieces, strict=True)])
+        return out.view(*x[0].shape[:-1], n)
 
     def _planned(self, n: int, D: int) -> Plan | None:
         effort = None if self.never_builds_W else self.effort(n, D)

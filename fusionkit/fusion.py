@@ -435,8 +435,8 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         parameter = self._parameters.get(self._layout[0].name)
         if parameter is None:
             parameter = next((owned for _, owned in self._own_parameters()), None)
-        if parameter is None:
-            return
+            if parameter is None:
+                return
         if parameter.device != view.device:
             raise FusionError(
                 f"The views should be on {parameter.device}, as the parameters of {self.name} are; found {view.device}."
@@ -536,7 +536,7 @@ def _fit(x: Sequence[Tensor], dims: tuple[int, ...]) -> bool:
         last = dims[0]
         if not shape or shape[-1] != last or not dtype.is_floating_point:
             return False
-        for view, width in zip(x, dims, strict=True):
+        for view, width in zip(x[1:], dims[1:], strict=True):
             if width != last:
                 shape, last = torch.Size((*shape[:-1], width)), width
             if view.shape != shape or view.dtype is not dtype or view.device != device:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from fusionkit.choice import BUILD, COPY, NOMINAL_ROWS, THIN, Effort, Plan
+from fusionkit import fabrication
+from fusionkit.choice import BLOCK_ROWS, BUILD, COPY, NOMINAL_ROWS, THIN, Effort, Plan
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 
 
@@ -43,6 +47,50 @@ def test_both_ways_agree(way: bool) -> None:
     forced.fabrication._plan = Plan(-1.0 if way else 1.0, 0.0, large=False)
     assert forced.fabrication._plan.own_product(x[0]) == way
     torch.testing.assert_close(forced(x), torch.cat(x, -1) @ W.T)
+
+
+@pytest.mark.parametrize("rows", [2 * BLOCK_ROWS - 1, 2 * BLOCK_ROWS, 2 * BLOCK_ROWS + 3])
+@pytest.mark.parametrize("name", ["monarch", "kronecker", "toeplitz"])
+def test_many_rows_are_taken_in_blocks(name: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    op = ParameterizedConcatenation(6, [4, 5], parameter_fabrication=name, dtype="float64")
+    op.fabrication._plan = Plan(-1.0, 0.0, large=False)
+    x = [torch.randn(rows, width, dtype=torch.float64, requires_grad=True) for width in (4, 5)]
+    seen: list[int] = []
+    project = type(op.fabrication)._project
+
+    def watched(self: fabrication.Fabrication, x: Sequence[Tensor], *rest: Any) -> Tensor:
+        seen.append(len(x[0]))
+        return project(self, x, *rest)
+
+    monkeypatch.setattr(type(op.fabrication), "_project", watched)
+    out = op(x)
+    blocks = [BLOCK_ROWS] * (rows // BLOCK_ROWS) + [rows % BLOCK_ROWS] * bool(rows % BLOCK_ROWS)
+    assert seen == (blocks if rows >= 2 * BLOCK_ROWS else [rows])
+    expected = torch.cat(x, -1) @ op.fabrication.materialize(op.flat_w(), 6, 9).T
+    torch.testing.assert_close(out, expected)
+    inputs, grad = [*x, *op.parameters()], torch.randn_like(expected)
+    for found, right in zip(
+        torch.autograd.grad(out, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
+    ):
+        torch.testing.assert_close(found, right)
+    torch.testing.assert_close(op([view.view(1, rows, -1) for view in x])[0], out)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 7, 16])
+def test_a_large_W_may_be_made_in_slabs(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fabrication, "LARGE_W", 1)
+    op = ParameterizedConcatenation(n, [8, 3], parameter_fabrication="tensor_train", dtype="float64")
+    blocks, x = dict(op.named_parameters()), [torch.randn(5, width, dtype=torch.float64) for width in (8, 3)]
+    slabs = list(op.fabrication._slabs(blocks, n, 11))
+    W = op.fabrication.materialize(op.flat_w(), n, 11)
+    torch.testing.assert_close(torch.cat(slabs), W)
+    assert n < 7 or all(len(slab) < n for slab in slabs)
+    torch.testing.assert_close(op.fabrication.multiply_built(x, blocks, n), torch.cat(x, -1) @ W.T)
+
+
+def test_in_slabs_a_large_W_may_be_built_for_many_rows() -> None:
+    assert Plan.of(Effort(macs=1e9), 1024, 1024).decide(5000)
+    assert not Plan.of(Effort(macs=1e9, slabs=True), 1024, 1024).decide(5000)
 
 
 def test_while_compiling_the_batch_does_not_matter() -> None:

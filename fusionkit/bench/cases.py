@@ -48,7 +48,7 @@ STRUCTURED = [
 #: Views of equal width, for all other fusions.
 EQUAL = [Size(m, (64,) * 8, 64) for m in (64, 2048, 65536)]
 #: Part of these with ``--quick``.
-QUICK = [DENSE[0], DENSE[3], Size(1, (512,) * 4, 512), STRUCTURED[5], EQUAL[2]]
+QUICK = [DENSE[0], DENSE[3], STRUCTURED[5], EQUAL[2]]
 LARGE = Size(4096, (1024,) * 4, 1024)
 
 
@@ -72,9 +72,10 @@ def cases(name: str, options: Mapping[str, Any], *, quick: bool = False) -> list
 
     Raises:
         RegistryError: an unknown name.
+        FusionError: no such size.
     """
     own = {key: value for key, value in options.items() if key not in Size._fields}
-    given = {key: tuple(value) if key == "dims" else value for key, value in options.items() if key in Size._fields}
+    given = {key: _checked(key, value) for key, value in options.items() if key in Size._fields}
     kind = Case(name, EQUAL[0], False).kind
     record = registry.find(name, kind)
     if record.key in ("dense", "parameterized_concatenation"):
@@ -84,8 +85,21 @@ def cases(name: str, options: Mapping[str, Any], *, quick: bool = False) -> list
     if quick:
         grid = [size for size in grid if size in QUICK]
     if given:
-        grid = list(dict.fromkeys(size._replace(**given) for size in grid))
+        plain = (size for size in grid if size == size._replace(dtype="float32", positive=False))
+        grid = list(dict.fromkeys(size._replace(**given) for size in plain))
     return [Case(name, size, backward, own) for size in grid for backward in (False, True)]
+
+
+def _checked(key: str, value: Any) -> Any:
+    from fusionkit.fusion import check_dims, check_dtype, check_size
+
+    if key == "dims":
+        return check_dims(value)
+    if key == "dtype":
+        return str(check_dtype(value)).removeprefix("torch.")
+    if key == "positive":
+        return bool(value)
+    return check_size("m, the number of rows," if key == "m" else "n, the width of the output,", value)
 
 
 def default_cases(*, quick: bool = False) -> Iterator[Case]:

@@ -27,6 +27,7 @@ RATIOS = {
     "limit": "x limit",
     "cat_linear": "x cat+linear",
     "built": "x built",
+    "product": "x product",
     "library": "x tinybig",
     "compiled": "x compiled",
 }
@@ -37,6 +38,7 @@ machine; below 1 the operator is faster.
   limit         one product with views that are concatenated already; of elementwise fusions: adding the views up
   cat+linear    torch.cat, then F.linear
   built         W built, then multiplied by; of elementwise fusions: the views stacked, then reduced by torch
+  product       the fabrication's own product, without W, where W was built
   tinybig       the reference library, if it is installed
   compiled      what torch.compile makes of the operator (--compile)
 A fabrication stands for parameterized_concatenation with it; "way" is what that chose: its own product, or W.
@@ -69,15 +71,13 @@ def main(argv: Sequence[str]) -> int:
     finally:
         torch.set_num_threads(before)
     if not rows:
-        raise FusionError(f"{', '.join(options.names)} should take views of the measured widths; found none that fit.")
+        names = ", ".join(dict.fromkeys(case.name for case in cases))
+        raise FusionError(f"{names} should take views of the measured widths; found none that fit.")
     _print(rows)
     if options.json is not None:
-        content = {
-            "schema_version": SCHEMA_VERSION,
-            "machine": _machine(options.threads, device),
-            "rows": [asdict(row) for row in rows],
-        }
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        head = {"schema_version": SCHEMA_VERSION, "machine": _machine(options.threads, device)}
+        lines = ",\n".join(json.dumps(asdict(row)) for row in rows)  # A line for each.
+        options.json.write_text(f'{json.dumps(head)[:-1]}, "rows": [\n{lines}\n]}}\n', encoding="utf-8")
     if options.plot is not None:
         from fusionkit.bench.plot import draw
 
@@ -152,7 +152,7 @@ def _print(rows: Sequence[Row]) -> None:
                 f"{row.milliseconds:.3f}",
                 *(None if (value := getattr(row, field)) is None else f"{value:.2f}" for field in shown),
                 None if row.own_product is None else "own" if row.own_product else "W",
-                f"{row.extra_bytes / 1e6:.2f}",
+                f"{row.extra_bytes / 1e6:.3g}",
                 None if row.error is None else f"{row.error:.1e}",
             )
             for row in rows

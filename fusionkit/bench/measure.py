@@ -26,8 +26,8 @@ __all__ = ["Row", "measure"]
 #: A function, and the tensors for which its result is differentiated.
 Contestant = tuple[Callable[[], Tensor], Sequence[Tensor]]
 
-#: Elementwise fusions, and what torch makes of a stack of the views (k, ..., n).
-STACKED: dict[str, Callable[[Tensor], Tensor]] = {
+#: Elementwise fusions, and how torch reduces a stack of the views (k, ..., n); ``metric`` does that itself.
+STACKED: dict[str, Callable[[Tensor], Tensor] | None] = {
     "summation": lambda stack: stack.sum(0),
     "average": lambda stack: stack.mean(0),
     "weighted_summation": lambda stack: stack.sum(0),
@@ -38,7 +38,7 @@ STACKED: dict[str, Callable[[Tensor], Tensor]] = {
     "median": lambda stack: stack.median(0).values,
     "l1_norm": lambda stack: torch.linalg.vector_norm(stack, 1, 0),
     "l2_norm": lambda stack: torch.linalg.vector_norm(stack, 2, 0),
-    "metric": lambda stack: stack.mean(0),
+    "metric": None,
 }
 #: Rows whose error is looked at.
 ERROR_ROWS = 256
@@ -55,6 +55,7 @@ class Row:
         cat_linear: ratio to ``torch.cat`` and ``F.linear``.
         built: ratio to the form that the operator avoids: W is built, then multiplied by; or the views are stacked,
             then reduced by torch.
+        product: ratio to the fabrication's own product, where that was not the way.
         library: ratio to the reference library, tinybig, if that is installed.
         compiled: ratio of the operator to what torch.compile makes of it.
         own_product: of a fabrication, whether W was not built (``fusionkit.choice``).
@@ -75,6 +76,7 @@ class Row:
     limit: float | None
     cat_linear: float | None
     built: float | None
+    product: float | None
     library: float | None
     compiled: float | None
     own_product: bool | None
@@ -135,6 +137,7 @@ def measure(case: Case, *, seconds: float, device: torch.device | str = "cpu", c
         to("limit"),
         to("cat_linear"),
         to("built"),
+        to("product"),
         to("library"),
         to("compiled"),
         fabrication.own_product(x[0]) if isinstance(fabrication, Fabrication) else None,
@@ -145,7 +148,7 @@ def measure(case: Case, *, seconds: float, device: torch.device | str = "cpu", c
 
 def _build(case: Case, device: torch.device | str) -> Fusion:
     size = case.size
-    factory = {"dims": size.dims, "device": device, "dtype": size.dtype}
+    factory: dict[str, Any] = {"dims": size.dims, "device": device, "dtype": size.dtype}
     if case.kind == "fabrication":
         made = registry.create_fabrication(case.name, **case.options)
         return registry.create("parameterized_concatenation", n=size.n, parameter_fabrication=made, **factory)
@@ -158,24 +161,26 @@ def _references(key: str, op: Fusion, x: Sequence[Tensor], leaves: Sequence[Tens
     """Return what the operator is compared with, by name."""
     n, widths, grad = op.calculate_n(), [view.shape[-1] for view in x], x[0].requires_grad
     if key in STACKED:
-        reduce = STACKED[key]
-        found: dict[str, Contestant] = {
-            "limit": (lambda: _add_up(x), x),
-            "built": (lambda: reduce(torch.stack(tuple(x))), x),
-        }
+        found: dict[str, Contestant] = {"limit": (lambda: _add_up(x), x)}
+        if (reduce := STACKED[key]) is not None:
+            found["built"] = (lambda: reduce(torch.stack(tuple(x))), x)
     elif key == "concatenation":
         found = {"limit": (lambda: torch.cat(tuple(x), -1), x)}
     else:
+        # A matrix for each, as the operator has its own: the second of two to use one would find it in the cache.
         W = torch.randn(n, sum(widths), device=x[0].device, dtype=x[0].dtype, requires_grad=grad)
+        other = torch.randn_like(W, requires_grad=grad)
         whole = torch.cat([view.detach() for view in x], -1).requires_grad_(grad)
         found = {
             "limit": (lambda: F.linear(whole, W), [whole, W]),
-            "cat_linear": (lambda: F.linear(torch.cat(tuple(x), -1), W), [*x, W]),
+            "cat_linear": (lambda: F.linear(torch.cat(tuple(x), -1), other), [*x, other]),
         }
     fabrication = getattr(op, "fabrication", None)
     if isinstance(fabrication, Fabrication) and not isinstance(fabrication, Dense):
         blocks = dict(op.named_parameters())
         found["built"] = (lambda: fabrication.multiply_built(x, blocks, n), leaves)
+        if not fabrication.own_product(x[0]):
+            found["product"] = (lambda: fabrication._project(x, blocks, n), leaves)
     library = counterpart("dense" if key == "parameterized_concatenation" else key, widths, n)
     if library is not None:
         found["library"] = (lambda: library(x), x)

@@ -60,7 +60,8 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
         if row.mode == "forward":
             key = (tuple(row.dims), row.n, row.dtype, row.positive)
             sizes.setdefault(label(row.name, row.options), {}).setdefault(key, []).append(row)
-    return {name: sorted(max(groups.values(), key=len), key=lambda row: row.m) for name, groups in sizes.items()}
+    most = {name: max(groups.values(), key=lambda group: len(group)) for name, groups in sizes.items()}
+    return {name: sorted(group, key=lambda row: row.m) for name, group in most.items()}
 
 
 def _panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:

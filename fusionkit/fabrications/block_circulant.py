@@ -15,6 +15,9 @@ from fusionkit.fabrication import Fabrication, cropped, linear, padded
 from fusionkit.fabrications.toeplitz import diagonal_lengths, diagonals
 from fusionkit.fusion import check_size
 
+#: Up to this length multiplying by the Fourier matrix is faster than an FFT.
+SHORT = 64
+
 
 class BlockCirculant(Fabrication):
     """Block (I, J) of W is the circulant matrix ``C_ij = c[I, J, (i - j) mod b]``; block c (ceil(n/b), ceil(D/b), b).
@@ -62,7 +65,10 @@ class BlockCirculant(Fabrication):
         f = b // 2 + 1
         if b <= 2:
             return Effort(n * D)
-        return Effort(4 * f * p * q, D + 4 * f * (p + q) + n + (p + q) * b * log2(b) / 2, 4 * f * p * q)
+        mixing, copies, setup = 4 * f * p * q, D + 2 * f * q + 4 * f * p + n, 6 * f * p * q
+        if b <= SHORT:
+            return Effort(mixing + 2 * f * b * (p + q), copies, setup)
+        return Effort(mixing, copies + 2 * f * q + (p + q) * b * log2(b) / 2, setup)
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         c = blocks["c"]
@@ -77,12 +83,12 @@ class BlockCirculant(Fabrication):
             # Two real frequencies, at least as many products as entries of W.
             return linear(x, self._materialize(blocks, n, sum(view.shape[-1] for view in x)))
         dtype = torch.promote_types(x[0].dtype, torch.float32)
-        rows = to_frequencies(padded(x, q * b).to(dtype).view(-1, q, b))  # (m, q, f, 2)
-        m, f = rows.shape[0], rows.shape[2]
         real, imaginary = to_frequencies(c.to(dtype)).permute(3, 2, 1, 0)  # (f, q, p) each
+        rows = _spectra(padded(x, q * b).to(dtype), q, b)  # (f, 2, m, q)
+        f, m = len(rows), rows.shape[2]
         # The product of complex numbers, as one of real matrices for each frequency.
-        kernel = torch.cat([torch.cat([real, imaginary], 2), torch.cat([-imaginary, real], 2)], 1)
-        mixed = torch.bmm(rows.permute(2, 0, 3, 1).reshape(f, m, 2 * q), kernel)  # (f, m, 2p)
+        mixed = torch.bmm(rows[:, 0], torch.cat([real, imaginary], 2))
+        mixed = torch.baddbmm(mixed, rows[:, 1], torch.cat([-imaginary, real], 2))  # (f, m, 2p)
         out = from_frequencies(mixed.view(f, m, 2, p).permute(1, 3, 0, 2).to(dtype), b).reshape(m, p * b)
         return cropped(out, n, x[0])
 
@@ -107,9 +113,18 @@ class BlockCirculant(Fabrication):
         return count
 
 
+def _spectra(rows: Tensor, q: int, b: int) -> Tensor:
+    """Return the real FFT of every block, real and imaginary parts, frequencies outermost: (m, q*b) -> (f, 2, m, q)."""
+    m = rows.shape[0]
+    if _as_matrix(rows, b):
+        # One product leaves them in this order; after an FFT reordering takes longer than the transform.
+        return (_fourier_matrix(rows.new_empty(b)).T @ rows.view(m * q, b).T).view(-1, 2, m, q)
+    return to_frequencies(rows.view(m, q, b)).permute(2, 3, 0, 1)
+
+
 def to_frequencies(signal: Tensor) -> Tensor:
     """Return the real and imaginary parts of the real FFT, (..., b) -> (..., b // 2 + 1, 2)."""
-    if _as_matrix(signal):
+    if _as_matrix(signal, signal.shape[-1]):
         # Sizes in full: those of an empty batch cannot be inferred.
         return (signal @ _fourier_matrix(signal)).view(*signal.shape[:-1], signal.shape[-1] // 2 + 1, 2)
     return torch.view_as_real(torch.fft.rfft(signal))
@@ -117,7 +132,7 @@ def to_frequencies(signal: Tensor) -> Tensor:
 
 def from_frequencies(spectrum: Tensor, b: int) -> Tensor:
     """Return the inverse of ``to_frequencies``, (..., b // 2 + 1, 2) -> (..., b)."""
-    if _as_matrix(spectrum):
+    if _as_matrix(spectrum, b):
         matrix = _fourier_matrix(spectrum.new_empty(b))
         # Every frequency but the first, and the last for even b, stands for itself and its conjugate.
         weight = torch.full_like(matrix, 2 / b)
@@ -129,9 +144,11 @@ def from_frequencies(spectrum: Tensor, b: int) -> Tensor:
     return signal
 
 
-def _as_matrix(signal: Tensor) -> bool:
-    """Tell whether to multiply by the Fourier matrix: compilers know no complex numbers, and MKL no empty batch."""
-    return torch.compiler.is_compiling() or not signal.numel()
+def _as_matrix(like: Tensor, b: int) -> bool:
+    """Tell whether to multiply by the Fourier matrix: short signals, compilers without complex numbers, empty batches,
+    which MKL refuses.
+    """
+    return b <= SHORT or torch.compiler.is_compiling() or not like.numel()
 
 
 def _fourier_matrix(like: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ class TensorTrain(Fabrication):
             macs += read * heights[k] * ranks[k]
             copies += read
             done *= heights[k]
-        return Effort(macs, copies)
+        return Effort(macs, copies, slabs=True)
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         first, *rest = _cores(blocks)
@@ -99,6 +99,14 @@ class TensorTrain(Fabrication):
             grown = (W @ core.flatten(1)).view(*W.shape[:2], *core.shape[1:]).transpose(1, 2)
             W = grown.reshape(W.shape[0] * core.shape[1], W.shape[1] * core.shape[2], core.shape[3])
         return W.squeeze(2)[:n, :D]
+
+    def _slabs(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Iterable[Tensor]:
+        first, *rest = blocks.items()
+        # Two slabs: the first core's rows are the slowest of W's.
+        for part in first[1].split(-(-len(first[1]) // 2)):
+            height = min(n, len(part) * prod(core.shape[1] for _, core in rest))
+            yield self._materialize({first[0]: part, **dict(rest)}, height, D)
+            n -= height
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         cores = _cores(blocks)

@@ -91,13 +91,13 @@ class ParameterizedConcatenation(Fusion):
             draw_blocks(self, self._blocks, self.fabrication, self.calculate_n(), sum(self.resolve_dims()), generator)
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        # With one row the time of nn.Module.__getattr__ shows; parametrized and pruned blocks are none of _parameters.
-        parameters, n = self._parameters, self.n or self.calculate_n()
-        blocks = {
-            name: block if (block := parameters.get(name)) is not None else getattr(self, name) for name in self._blocks
-        }
+        # With one row the time of nn.Module.__getattr__ shows; it is for parametrized and pruned blocks.
+        parameters, blocks = self._parameters, {}
+        for name in self._blocks:
+            block = parameters.get(name)
+            blocks[name] = getattr(self, name) if block is None else block
         fabrication: Any = self._modules["fabrication"]
-        return fabrication.multiply(x, blocks, n)  # type: ignore[no-any-return]
+        return fabrication.multiply(x, blocks, self.n or self.calculate_n())  # type: ignore[no-any-return]
 
     def fold(self) -> ParameterizedConcatenation:
         """Return an equal operator whose W is dense, for faster inference; it owns a copy of W.

@@ -7,37 +7,71 @@ import pytest
 import torch
 
 from fusionkit import cli
-from fusionkit.bench import cli as bench
+
+SMALL = ["m=3", "dims=[2,2]", "n=2", "--seconds", "0", "--threads", "1"]
 
 
-@pytest.mark.parametrize("backward", [False, True])
-@pytest.mark.parametrize("name", ["dense", "lowrank", "concatenation", "parameterized_concatenation"])
-def test_measure(name: str, backward: bool) -> None:
-    row = bench.measure(name, 5, [3, 4], 2, backward=backward, seconds=0.0)
-    assert row is not None
-    assert (row.name, row.m, row.dims, row.n) == (name, 5, [3, 4], 2)
-    assert min(row.milliseconds, row.limit, row.cat_linear) > 0
-
-
-def test_operators_that_cannot_have_the_dims_are_left_out() -> None:
-    assert bench.measure("summation", 5, [3, 4], 2, backward=False, seconds=0.0) is None
-
-
-def test_table_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(bench, "GRID", [(3, [2, 2], 2)])
+def test_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
-    assert cli.main(["bench", "dense", "--seconds", "0", "--threads", "1", "--json", str(tmp_path / "b.json")]) == 0
+    file = tmp_path / "b.json"
+    assert cli.main(["bench", "dense", "monarch", *SMALL, "--json", str(file)]) == 0
     assert torch.get_num_threads() == threads
-    content = json.loads((tmp_path / "b.json").read_text())
+    content = json.loads(file.read_text())
     assert content["schema_version"] == 1
     assert content["machine"]["threads"] == 1
+    assert content["machine"]["device"] == "cpu"
+    assert content["machine"]["torch"] == torch.__version__
     assert [(row["name"], row["mode"]) for row in content["rows"]] == [
-        ("dense", "forward"),
-        ("dense", "forward and backward"),
+        (name, mode) for name in ("dense", "monarch") for mode in ("forward", "forward and backward")
     ]
-    assert "to cat + linear" in capsys.readouterr().out
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].split()[:6] == ["name", "m", "dims", "n", "dtype", "mode"]
+    assert "x cat+linear" in out[0]
+    assert "x tinybig" not in out[0] or content["rows"][0]["library"] is not None
+    assert out[1].split()[:3] == ["dense", "3", "2x2"]
 
 
-def test_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bench", "denze"]) == 2
-    assert "Did you mean 'dense'?" in capsys.readouterr().err
+def test_options_of_the_operator(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "lowrank", "r=2", *SMALL]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("lowrank r=2  3")
+
+
+def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fusionkit.bench import cases
+
+    monkeypatch.setattr(cases, "EQUAL", [cases.Size(m, (2, 2), 2) for m in (1, 3)])
+    file = tmp_path / "b.png"
+    assert cli.main(["bench", "summation", "--seconds", "0", "--threads", "1", "--plot", str(file)]) == 0
+    assert file.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["denze"], 2, "Did you mean 'dense'?"),
+        (["lowrank", "rr=3", *SMALL], 2, "lowrank should get options among r; found 'rr'. Did you mean 'r'?"),
+        (["lowrank", "r=3", *SMALL], 1, "r, the rank of lowrank, should be from 1 to min(n, D) = 2"),
+        (["r=3"], 2, "options should follow the name of an operator; found r alone."),
+        (["dense", "--json", "nowhere/b.json"], 2, "nowhere/b.json should be a file in a folder that exists"),
+        (["dense", "--device", "cpux"], 1, "device should be a device such as 'cpu' or 'cuda:0'; found 'cpux'."),
+        (["dense", "--seconds", "x"], 2, "should be a number of seconds; found 'x'"),
+        (["dense", "--threads", "0"], 2, "should be a positive integer; found '0'"),
+        (["summation", "dims=[2,3]"], 1, "summation should take views of the measured widths; found none that fit."),
+        (["dense", "m=0"], 1, "m, the number of rows, should be an integer of at least 1; found 0."),
+        (["dense", "dims=3"], 1, "dims should be a sequence of widths, one per view; found 3."),
+        (["dense", "dtype=float3", *SMALL], 1, "dtype should be a floating-point type"),
+        (["dense", *SMALL, "--plot", "x.png"], 1, "x.png should show at least two numbers of rows"),
+    ],
+)
+def test_bad_input(
+    arguments: list[str],
+    status: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["bench", *arguments]) == status
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

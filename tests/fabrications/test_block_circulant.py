@@ -45,14 +45,23 @@ def test_default_block_size(n: int, D: int, b: int) -> None:
 
 @pytest.mark.parametrize("b", [3, 4, 5, 8])
 def test_the_matrix_that_stands_for_the_transform_while_compiling(b: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_circulant, "_as_matrix", lambda like, length: False)
     signal = torch.randn(2, 3, b, dtype=torch.float64)
     spectrum = to_frequencies(signal)
     torch.testing.assert_close(from_frequencies(spectrum, b), signal)
     other = torch.randn_like(spectrum)  # With imaginary parts that no real signal has.
     inverse = from_frequencies(other, b)
-    monkeypatch.setattr(block_circulant, "_as_matrix", lambda signal: True)
+    monkeypatch.setattr(block_circulant, "_as_matrix", lambda like, length: True)
     torch.testing.assert_close(to_frequencies(signal), spectrum)
     torch.testing.assert_close(from_frequencies(other, b), inverse)
+
+
+def test_long_blocks_go_through_the_transform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_circulant, "SHORT", 4)
+    for b in (3, 7, 12):
+        made = BlockCirculant(b=b)
+        w, x = torch.randn(made.calculate_l(20, 30), dtype=torch.float64), torch.randn(4, 30, dtype=torch.float64)
+        torch.testing.assert_close(made.project([x], w, 20), x @ made.materialize(w, 20, 30).T)
 
 
 @pytest.mark.parametrize("b", [0, -1, 2.5, "8", True])

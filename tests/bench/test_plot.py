@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fusionkit.bench.measure import Row
+from fusionkit.bench.plot import _panels, draw
+
+
+def row(name: str, m: int, n: int = 4, mode: str = "forward", built: float | None = 0.5) -> Row:
+    ratios = {"limit": 1.1, "cat_linear": 0.9, "built": built, "product": None, "library": None, "compiled": None}
+    return Row(
+        name=name,
+        options={},
+        kind="fabrication",
+        m=m,
+        dims=[2, 2],
+        n=n,
+        dtype="float32",
+        positive=False,
+        mode=mode,
+        milliseconds=1.0 * m,
+        own_product=True,
+        extra_bytes=8,
+        error=0.0,
+        **ratios,
+    )
+
+
+def test_draw(tmp_path: Path) -> None:
+    rows = [row(name, m, built=None if name == "dense" else 0.5) for name in ("dense", "lowrank") for m in (1, 10, 100)]
+    assert draw(rows, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_one_number_of_rows_makes_no_picture(tmp_path: Path) -> None:
+    assert not draw([row("dense", 1), row("dense", 2, mode="forward and backward")], tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_the_size_with_the_most_numbers_of_rows_is_shown() -> None:
+    rows = [row("a", 9, n=8), row("a", 5), row("a", 1), row("b", 1)]
+    panels = _panels(rows)
+    assert [r.m for r in panels["a"]] == [1, 5]
+    assert {r.n for r in panels["a"]} == {4}
+    assert list(panels) == ["a", "b"]
+
+
+def test_other_operators_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fusionkit.bench import plot
+
+    drawn: list[str] = []
+    monkeypatch.setattr(plot, "_panel", lambda axes, name, rows: drawn.append(name))
+    assert draw([row("a", 1), row("a", 2), row("b", 1)], tmp_path / "a.png")
+    assert drawn == ["a"]
