@@ -11,6 +11,7 @@ import fusionkit
 import torch
 from fusionkit import DimsError, FusionError
 from fusionkit.errors import nearest
+from fusionkit.fusion import check_size
 from torch import Tensor, nn
 
 from fusionkit_bilinear.functions import ACTIVATIONS, IN_PLACE, ODD, activation, moments
@@ -140,6 +141,8 @@ class MultiplicativeFusion(fusionkit.Fusion):
         Raises:
             FusionError: with l, the bytes and the alternative.
         """
+        if max_bytes is not None:
+            check_size("max_bytes, the most that parameters may take,", max_bytes)
         if max_bytes is None or self.dims is None:
             return
         device, dtype = self._factory["device"], self._factory["dtype"] or torch.get_default_dtype()

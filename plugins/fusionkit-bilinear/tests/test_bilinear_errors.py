@@ -56,6 +56,11 @@ from fusionkit_bilinear.plugin import OPERATORS
             "View 0 should have the width n = 3, since the form 'vector' scales it; found 4: take form='matrix', which "
             "admits all widths.",
         ),
+        (
+            "tensor_fusion",
+            {"max_bytes": "1 GB"},
+            "max_bytes, the most that parameters may take, should be an integer of at least 1; found '1 GB'.",
+        ),
         ("mcb", {"seed": -1}, "seed, of the sketches, should be an integer of at least 0; found -1."),
     ],
 )
