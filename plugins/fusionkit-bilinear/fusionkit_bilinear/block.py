@@ -109,7 +109,8 @@ class Block(MultiplicativeFusion):
         merges, chunks = self.group("merges"), [view.split(self.sizes, -1) for view in inner]
         blocks = []
         for c in range(self.chunks):
-            blocks.append(pooled(merges[c :: self.chunks], [view[c] for view in chunks], self.rank))
+            parts = zip(merges[c :: self.chunks], chunks, strict=True)
+            blocks.append(pooled([merge([view[c]]) for merge, view in parts], self.rank))
         z = joined(blocks, self.pos_norm)
         if self.dropout_pre_lin:
             z = F.dropout(z, self.dropout_pre_lin, self.training)

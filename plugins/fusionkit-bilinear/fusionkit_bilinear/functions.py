@@ -7,7 +7,7 @@ from math import prod
 
 import torch
 import torch.nn.functional as F
-from fusionkit import FusionError, Projection
+from fusionkit import FusionError
 from torch import Tensor
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "contract",
     "moments",
     "pooled",
+    "pooled_products",
     "power_normalized",
     "product",
 ]
@@ -85,23 +86,28 @@ def product(factors: Sequence[Tensor]) -> Tensor:
     return out
 
 
-def pooled(merges: Sequence[Projection], x: Sequence[Tensor], rank: int) -> Tensor:
-    """Return ``sum_r prod_i (M_i^r x_i + c_i^r)``, x_i (..., d) -> (..., n).
+def pooled(factors: Sequence[Tensor], rank: int) -> Tensor:
+    """Return ``sum_r prod_i f_i^r``, f_i^r the entries r*n to (r+1)*n of a factor, (..., rank*n) -> (..., n)."""
+    terms = product(factors)
+    return terms.view(*terms.shape[:-1], rank, terms.shape[-1] // rank).sum(-2)
 
-    M_i^r and c_i^r are the rows r*n to (r+1)*n of the projection i.  Where no gradient is wanted, dense matrices as
-    wide as a cache are multiplied r by r, so that nothing of rank*n entries per row is held.
+
+#: W (rank*n, d), c (rank*n,) and the view (..., d) that they are for.
+Affine = tuple[Tensor, Tensor, Tensor]
+
+
+def pooled_products(parts: Sequence[Affine], rank: int) -> Tensor:
+    """Return ``sum_r prod_i (W_i^r x_i + c_i^r)``, W_i^r and c_i^r the rows r*n to (r+1)*n, (..., d) -> (..., n).
+
+    Where no gradient is wanted, large matrices are multiplied r by r, so that no rank*n entries per row are held.
     """
-    n = merges[0].n // rank
-    if n < RANK_BY_RANK or torch.is_grad_enabled() or not all(merge.dense for merge in merges):
-        terms = product([merge([view]) for merge, view in zip(merges, x, strict=True)])
-        return terms.view(*terms.shape[:-1], rank, n).sum(-2)
-    parts = []
-    for merge in merges:
-        bias = merge.bias.view(rank, n).unbind(0) if merge.bias is not None else (None,) * rank
-        parts.append(list(zip(merge.matrix(x[0]).view(rank, n, -1).unbind(0), bias, strict=True)))
+    n = parts[0][0].shape[0] // rank
+    if n < RANK_BY_RANK or torch.is_grad_enabled():
+        return pooled([F.linear(x, W, c) for W, c, x in parts], rank)
     out: Tensor | None = None
-    for matrices in zip(*parts, strict=True):
-        *factors, last = (F.linear(view, M, c) for view, (M, c) in zip(x, matrices, strict=True))
+    cut = [(W.view(rank, n, -1).unbind(0), c.view(rank, n).unbind(0), x) for W, c, x in parts]
+    for r in range(rank):
+        *factors, last = (F.linear(x, W[r], c[r]) for W, c, x in cut)
         if out is None:
             out = product([*factors, last])
         else:

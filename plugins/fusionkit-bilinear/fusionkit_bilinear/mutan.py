@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from fusionkit import Traits
+from fusionkit import Projection, Traits
 from fusionkit.fusion import check_size
 from torch import Tensor
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_dropout
-from fusionkit_bilinear.functions import pooled, power_normalized
+from fusionkit_bilinear.functions import Affine, pooled, pooled_products, power_normalized
+
+#: While compiling a batch counts as having this many rows.
+NOMINAL_ROWS = 1024
 
 
 class Mutan(MultiplicativeFusion):
@@ -101,13 +104,30 @@ class Mutan(MultiplicativeFusion):
         self.group("output")[0].reset_parameters(generator, gain=power**-0.5)
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        inner = [project([view]) for project, view in zip(self.group("inputs"), x, strict=True)]
-        if self.dropout_input:
-            inner = [F.dropout(view, self.dropout_input, self.training) for view in inner]
-        z = pooled(self.group("merges"), inner, self.rank)
+        inputs, merges = self.group("inputs"), self.group("merges")
+        pairs = list(zip(inputs, merges, x, strict=True))
+        if all(merge.dense for merge in merges):
+            z = pooled_products([self._affine(*pair) for pair in pairs], self.rank)
+        else:
+            z = pooled([merge([self._inner(project, view)]) for project, merge, view in pairs], self.rank)
         if self.normalize:
             z = power_normalized(z)
         if self.dropout_pre_lin:
             z = F.dropout(z, self.dropout_pre_lin, self.training)
         out = self.group("output")[0]([z])
         return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out
+
+    def _inner(self, project: Projection, view: Tensor) -> Tensor:
+        inner: Tensor = project([view])
+        return F.dropout(inner, self.dropout_input, self.training) if self.dropout_input else inner
+
+    def _affine(self, project: Projection, merge: Projection, view: Tensor) -> Affine:
+        """Return M_i and c_i for y_i, or M_i P_i and M_i b_i + c_i for x_i where that takes fewer multiplications."""
+        M, c, width = merge.weight, merge.bias, view.shape[-1]
+        assert c is not None
+        drops = self.dropout_input and self.training
+        # A choice by the batch would break an export with a dynamic one.
+        rows = NOMINAL_ROWS if torch.compiler.is_compiling() else view.numel() // width
+        if project.dense and not drops and width * (self.mm_dim + rows) < rows * self.mm_dim:
+            return M @ project.weight, torch.addmv(c, M, project.bias), view
+        return M, c, self._inner(project, view)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from oracles import ORACLES
 
-from fusionkit_bilinear.functions import RANK_BY_RANK, contract, moments, pooled, power_normalized, split_point
+from fusionkit_bilinear.functions import RANK_BY_RANK, contract, moments, pooled_products, power_normalized, split_point
 from fusionkit_bilinear.plugin import OPERATORS
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -158,16 +158,28 @@ def test_initial_power(name: str, dims: list[int]) -> None:
 def test_pooled_rank_by_rank(k: int) -> None:
     torch.manual_seed(0)
     n, rank = RANK_BY_RANK, 3
-    merges = [fusionkit.Projection(rank * n, [4], dtype=torch.float64) for _ in range(k)]
-    for merge in merges:
-        merge.reset_parameters()
-        torch.nn.init.normal_(merge.bias)  # type: ignore[arg-type]
-    x = [torch.randn(2, 3, 4, dtype=torch.float64) for _ in range(k)]
-    terms = math.prod((merge([view]) for merge, view in zip(merges, x, strict=True)), start=torch.ones(1))
+    parts = [tuple(torch.randn(*shape, dtype=torch.float64) for shape in ((rank * n, 4), (rank * n,), (2, 3, 4)))] * k
+    terms = math.prod((x @ W.T + c for W, c, x in parts), start=torch.ones(1))
     expected = terms.unflatten(-1, (rank, n)).sum(-2)
-    torch.testing.assert_close(pooled(merges, x, rank), expected)
+    torch.testing.assert_close(pooled_products(parts, rank), expected)  # type: ignore[arg-type]
     with torch.no_grad():
-        torch.testing.assert_close(pooled(merges, x, rank), expected)
+        torch.testing.assert_close(pooled_products(parts, rank), expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rows", [2, 7, 60])
+def test_mutan_in_either_order(rows: int) -> None:
+    torch.manual_seed(0)
+    op = built("mutan", [3, 5], n=2, mm_dim=8)
+    views = [torch.randn(rows, width, dtype=torch.float64, requires_grad=True) for width in (3, 5)]
+    # Few rows: P_i x_i first; many: M_i P_i first.
+    assert [op._affine(op.inputs[i], op.merges[i], views[i])[2] is views[i] for i in range(2)] == [rows > 4, rows > 13]
+    expected = [ORACLES["mutan"](op, [view[row].tolist() for view in views]) for row in (0, rows - 1)]
+    torch.testing.assert_close(op(views)[[0, -1]], torch.tensor(expected, dtype=torch.float64))
+    leaves = [*views, *op.parameters()]
+    found = torch.autograd.grad(op(views).square().sum(), leaves)
+    apart = sum(op([view[row : row + 1] for view in views]).square().sum() for row in range(rows))
+    for one, other in zip(found, torch.autograd.grad(apart, leaves), strict=True):  # type: ignore[arg-type]
+        torch.testing.assert_close(one, other)
 
 
 def test_power_normalized() -> None:
