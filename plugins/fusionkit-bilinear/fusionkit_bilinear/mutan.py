@@ -124,10 +124,12 @@ class Mutan(MultiplicativeFusion):
     def _affine(self, project: Projection, merge: Projection, view: Tensor) -> Affine:
         """Return M_i and c_i for y_i, or M_i P_i and M_i b_i + c_i for x_i where that takes fewer multiplications."""
         M, c, width = merge.weight, merge.bias, view.shape[-1]
+        b = project.bias
+        assert b is not None
         assert c is not None
         drops = self.dropout_input and self.training
         # A choice by the batch would break an export with a dynamic one.
         rows = NOMINAL_ROWS if torch.compiler.is_compiling() else view.numel() // width
         if project.dense and not drops and width * (self.mm_dim + rows) < rows * self.mm_dim:
-            return M @ project.weight, torch.addmv(c, M, project.bias), view
+            return M @ project.weight, torch.addmv(c, M, b), view
         return M, c, self._inner(project, view)
