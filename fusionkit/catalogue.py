@@ -220,8 +220,11 @@ def _normal(name: str) -> str:
 
 
 def _target(spec: Spec) -> str:
-    target = spec.target
-    return target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
+    if isinstance(spec.target, str):
+        return spec.target
+    # By the descriptors themselves: a metaclass can have others, which fail.
+    module, name = (vars(type)[attribute].__get__(spec.target) for attribute in ("__module__", "__qualname__"))
+    return f"{module if isinstance(module, str) else None}:{name}"
 
 
 def _shorts(name: str, spec: Spec) -> list[str]:

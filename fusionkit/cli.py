@@ -75,7 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A deprecated name is the user's business here, and the line of ours that used it is not.
             warnings.filterwarnings("default", r"the (fusion|fabrication) .* is deprecated", DeprecationWarning)
             warnings.showwarning = _show_warning
-            status = _dispatch(arguments)
+            try:
+                status = _dispatch(arguments)
+            finally:
+                _note_quarantined(arguments)
         sys.stdout.flush()
     except SystemExit as exit:  # argparse leaves this way.
         return _status(exit.code)
@@ -108,6 +111,15 @@ def _dispatch(arguments: list[str]) -> int:
         file=sys.stderr,
     )
     return 2
+
+
+def _note_quarantined(arguments: Sequence[str]) -> None:
+    """Say which plugins are not loaded, and why, if the command has asked for plugins at all."""
+    registry = sys.modules.get("fusionkit.registry")
+    if registry is None or registry.strict() or arguments[:1] == ["plugins"]:  # An error, or the output, says so.
+        return
+    for plugin in registry.quarantined():
+        print(f"note: the plugin {plugin.title} is not loaded: {plugin.error}", file=sys.stderr)
 
 
 def _offered() -> dict[str, Command]:

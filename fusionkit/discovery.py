@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import site
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from email import message_from_string
@@ -12,9 +14,19 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from fusionkit.errors import printable
 from fusionkit.hookspecs import PROJECT
 
-__all__ = ["ALLOW", "CORE_TARGET", "Candidate", "canonical", "disabled", "incompatible", "installed"]
+__all__ = [
+    "ALLOW",
+    "CORE_TARGET",
+    "Candidate",
+    "canonical",
+    "disabled",
+    "follow_path_files",
+    "incompatible",
+    "installed",
+]
 
 GROUP = "fusionkit"
 ALLOW = "FUSIONKIT_PLUGINS"
@@ -99,14 +111,18 @@ def _candidates_one_by_one() -> Iterator[Candidate]:
 
 
 def _candidate(entry: importlib.metadata.EntryPoint, origin: _Origin) -> Candidate:
-    return Candidate(entry.name, entry.value, origin.name, origin.version, entry.load, origin.requires)
+    match = entry.pattern.match(entry.value)
+    if match is None:
+        return _unreadable(origin, ValueError(repr(entry.value)), entry.name)
+    target = ":".join(part for part in (match["module"], match["attr"]) if part)  # Extras say nothing here.
+    return Candidate(entry.name, target, origin.name, origin.version, entry.load, origin.requires)
 
 
-def _unreadable(origin: _Origin, error: Exception) -> Candidate:
+def _unreadable(origin: _Origin, error: Exception, name: str = "entry_points.txt") -> Candidate:
     def load() -> object:
         raise ValueError(f"its entry_points.txt should have lines of the form name = module; found {error}") from error
 
-    return Candidate("entry_points.txt", "", origin.name, origin.version, load)
+    return Candidate(name, "", origin.name, origin.version, load)
 
 
 def _origin(distribution: importlib.metadata.Distribution) -> _Origin:
@@ -128,7 +144,24 @@ def _origin(distribution: importlib.metadata.Distribution) -> _Origin:
         # importlib has no public attribute for the folder <name>-<version>.dist-info.
         name, _, stem = Path(str(getattr(distribution, "_path", "unknown"))).stem.partition("-")
         version = version or stem or None
-    return _Origin(name, version, tuple(requires))
+    return _Origin(printable(name), version, tuple(requires))
+
+
+def follow_path_files() -> None:
+    """Append to ``sys.path`` the folders that editable installations have named in ``.pth`` files since the start.
+
+    Lines that are code are not run: they are for the start of an interpreter.
+    """
+    sites = site.getsitepackages() + ([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])
+    for file in (file for folder in sites if folder in sys.path for file in sorted(Path(folder).glob("*.pth"))):
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            continue
+        for line in map(str.strip, lines):
+            path = str(file.parent / line)
+            if line and not line.startswith(("#", "import ", "import\t")) and os.path.isdir(path):
+                sys.path += [path] if path not in sys.path else []
 
 
 def disabled(candidate: Candidate) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["ConfigError", "DimsError", "FusionError", "OptionError", "RegistryError", "nearest"]
+__all__ = ["ConfigError", "DimsError", "FusionError", "OptionError", "RegistryError", "nearest", "printable"]
 
 
 class FusionError(ValueError):
@@ -39,3 +39,8 @@ def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     """Return a hint at the known names nearest to ``name``, with a leading blank, or nothing."""
     matches = get_close_matches(name, list(known), n=limit, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
+
+
+def printable(text: str) -> str:
+    """Escape what no file can hold (half of a surrogate pair), and what a terminal would obey."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in str.__str__(text))

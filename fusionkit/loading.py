@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
-from reprlib import repr as short_repr
+from reprlib import Repr
 from time import perf_counter
-from types import ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, Literal
 
 import pluggy
 
 from fusionkit import hookspecs
-from fusionkit.discovery import CORE_TARGET, Candidate, disabled, incompatible
-from fusionkit.errors import nearest
+from fusionkit.discovery import CORE_TARGET, Candidate, canonical, disabled, incompatible
+from fusionkit.errors import nearest, printable
 from fusionkit.hookspecs import PROJECT, Spec
 
-__all__ = ["Kind", "Plugin", "PluginProblem", "ask", "call", "checks_of", "describe", "load", "mentions"]
+__all__ = ["Kind", "Plugin", "PluginProblem", "ask", "call", "checks_of", "describe", "load", "mentions", "shown"]
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -33,6 +33,8 @@ HOOKS = tuple(name for name in hookspecs.__all__ if name.startswith("fusionkit_"
 # A module with nothing but the hooks: pluggy looks at every name of what it is given, for every plugin.
 _SPECS = ModuleType("hooks")
 vars(_SPECS).update({name: getattr(hookspecs, name) for name in HOOKS})
+
+_FOLDER = Path(__file__).parent
 
 Kind = Literal["fusion", "fabrication"]
 Status = Literal["loaded", "failed", "incompatible", "disabled"]
@@ -127,18 +129,63 @@ def load(candidate: Candidate, running: str, *, core: bool = False) -> Plugin:
         return replace(plugin, status="disabled", error=reason)
     if not core and (reason := incompatible(candidate, running)):
         return replace(plugin, status="incompatible", error=reason)
+    if not core and canonical(candidate.distribution) == PROJECT:
+        return plugin.failed(PluginProblem(f"its distribution should have a name of its own; found {PROJECT}"))
     start = perf_counter()
+    try:
+        plugin = ask(replace(plugin, module=_module(candidate)))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        plugin = plugin.failed(error)
+    return replace(plugin, seconds=perf_counter() - start)
+
+
+def _module(candidate: Candidate) -> object:
+    """Import a plugin.  What it does to ``sys.modules`` at the expense of others is undone, and a problem."""
+    before = dict(sys.modules)
     try:
         module = candidate.load()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit as well, and pytest.skip() at module level, which is no Exception.
-        problem = PluginProblem(f"it cannot be imported: {describe(error)}")
-        problem.__cause__ = error
-        plugin = plugin.failed(problem)
-    else:
-        plugin = ask(replace(plugin, module=module))
-    return replace(plugin, seconds=perf_counter() - start)
+        raise PluginProblem(f"it cannot be imported: {describe(error)}") from error
+    finally:
+        changed = _put_back(before)
+    if changed:
+        raise PluginProblem(f"it should change no module of fusionkit, and leave none that fails; found {changed[0]!r}")
+    if isinstance(module, ModuleType) and getattr(getattr(module, "__spec__", None), "_initializing", False):
+        raise PluginProblem("it should not ask the registry while it is imported; found that it does")
+    return module
+
+
+def _put_back(before: Mapping[str, ModuleType]) -> list[str]:
+    """Mend ``sys.modules``: fusionkit's modules are as before, and each can be inspected, as many libraries do.
+
+    Returns:
+        The names of those that were not so.
+    """
+    now = dict(sys.modules)
+    own = [name for name in before if name.startswith(PROJECT) and _own(name)]  # The first test is the quick one.
+    changed = [name for name in own if now.get(name) is not before[name]]
+    wrong = [name for name in now.keys() - before.keys() if not _sound(name, now[name])]
+    for name in wrong:
+        del sys.modules[name]
+    sys.modules.update({name: before[name] for name in changed})
+    return [*changed, *wrong]
+
+
+def _own(name: str) -> bool:
+    return name == PROJECT or name.startswith(f"{PROJECT}.")
+
+
+def _sound(name: str, module: object) -> bool:
+    """Whether a new module can be inspected and, if it has one of fusionkit's names, is in fusionkit's folder."""
+    try:
+        spec = getattr(module, "__spec__", None) if isinstance(module, ModuleType) else None
+        return not _own(name) or (spec is not None and Path(str(spec.origin)).is_relative_to(_FOLDER))
+    except Exception:
+        return False
 
 
 def ask(plugin: Plugin) -> Plugin:
@@ -167,9 +214,14 @@ def checks_of(plugin: Plugin) -> list[Callable[..., Any]]:
     """
     checks: list[Callable[..., Any]] = []
     for result in call(plugin, "fusionkit_checks"):
-        if not isinstance(result, list | tuple) or not all(map(callable, result)):
-            raise PluginProblem(f"fusionkit_checks should return a list of functions; found {short_repr(result)}")
-        checks += result
+        functions = _items("fusionkit_checks", result, "functions")
+        for function in functions:
+            # Not any callable: what is asked of it later, its name and docstring, may then be trusted to be there.
+            if not isinstance(function, FunctionType | MethodType) or not function.__name__.startswith("check_"):
+                raise PluginProblem(
+                    f"fusionkit_checks should return functions called check_<name>; found {shown(function)}"
+                )
+        checks += functions
     return checks
 
 
@@ -183,11 +235,13 @@ def call(plugin: Plugin, hook: str, **arguments: Any) -> list[Any]:
         return []
     caller: pluggy.HookCaller = getattr(plugin.manager.hook, hook)
     try:
-        results: list[Any] = caller(**arguments)
+        results: Any = caller(**arguments)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise PluginProblem(f"{hook} should not raise; found {describe(error)}") from error
+    if type(results) is not list:  # A wrapper may return anything.
+        raise PluginProblem(f"a wrapper of {hook} should return the list of results; found {shown(results)}")
     wanted = sum(not (impl.wrapper or impl.hookwrapper) for impl in caller.get_hookimpls())
     if len(results) < wanted and hook != "fusionkit_run_finished":  # pluggy leaves out what is None.
         raise PluginProblem(f"{hook} should return what its specification says; found None")
@@ -216,18 +270,19 @@ def _manager(plugin: Plugin) -> pluggy.PluginManager:
 def _collect(hook: str, result: object, specs: dict[str, Spec]) -> None:
     """Add what a hook returned to ``specs``; all that is readable, before the first problem is raised."""
     if not isinstance(result, Mapping):
-        raise PluginProblem(f"{hook} should return a dict from names to targets; found {short_repr(result)}")
+        raise PluginProblem(f"{hook} should return a dict from names to targets; found {shown(result)}")
     problems: list[str] = []
-    for name, value in result.items():
+    for key, value in result.items():
+        name = _plain(key)
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            problems.append(f"a name in {hook} should match {NAME.pattern}; found {short_repr(name)}")
+            problems.append(f"a name in {hook} should match {NAME.pattern}; found {shown(name)}")
             continue
-        spec = value if isinstance(value, Spec) else Spec(value)
+        spec = _plain_spec(value if isinstance(value, Spec) else Spec(value))
         problems += _flaws(f"{name!r} in {hook}", spec)
         if name in specs:
             problems.append(f"{hook} should have each name once; found {name!r} twice")
         specs[name] = spec
-    owners: dict[str, str] = {name: name for name in specs}
+    owners: dict[object, str] = {name: name for name in specs}
     for name, spec in specs.items():
         for alias in spec.aliases:
             if owners.setdefault(alias, name) != name:
@@ -238,6 +293,27 @@ def _collect(hook: str, result: object, specs: dict[str, Spec]) -> None:
         raise PluginProblem("; ".join(problems))
 
 
+def _plain(value: Any) -> Any:
+    """Return a string as a ``str``: what a subclass of it does later is no business of the registry."""
+    return str.__str__(value) if isinstance(value, str) else value
+
+
+def _line(value: Any) -> Any:
+    """Return a text as one plain line that can be printed."""
+    return printable(" ".join(str.split(value))) if isinstance(value, str) else value
+
+
+def _plain_spec(spec: Spec) -> Spec:
+    """Return the spec with plain strings, and without whatever a subclass of it does."""
+    return Spec(
+        _plain(spec.target),
+        tuple(_plain(alias) for alias in spec.aliases),
+        _line(spec.summary),
+        _line(spec.deprecated),
+        _line(spec.removed),
+    )
+
+
 def _flaws(where: str, spec: Spec) -> Iterator[str]:
     """Yield what is wrong with the parts of a spec, as far as that is seen without importing its target."""
     gone = spec.removed is not None and spec.target == ""
@@ -246,19 +322,33 @@ def _flaws(where: str, spec: Spec) -> Iterator[str]:
         and not isinstance(spec.target, type)
         and not (isinstance(spec.target, str) and TARGET.fullmatch(spec.target))
     ):
-        yield f"the target of {where} should be 'package.module:Class' or a class; found {short_repr(spec.target)}"
+        yield f"the target of {where} should be 'package.module:Class' or a class; found {shown(spec.target)}"
     for alias in spec.aliases:
         if not isinstance(alias, str) or not NAME.fullmatch(alias):
-            yield f"an alias of {where} should match {NAME.pattern}; found {short_repr(alias)}"
-    for part, value in (("summary", spec.summary), ("deprecated", spec.deprecated), ("removed", spec.removed)):
-        if not isinstance(value, str) and (value is not None or part == "summary"):
-            yield f"{part!r} of {where} should be a string; found {short_repr(value)}"
+            yield f"an alias of {where} should match {NAME.pattern}; found {shown(alias)}"
+    summary: object = spec.summary
+    if not isinstance(summary, str):
+        yield f"'summary' of {where} should be a string; found {shown(summary)}"
+    for part, value in (("deprecated", spec.deprecated), ("removed", spec.removed)):
+        if value is not None and (not isinstance(value, str) or not value):
+            yield f"{part!r} of {where} should say what to use instead; found {shown(value)}"
 
 
 def _conf(result: object) -> list[str]:
-    if isinstance(result, list | tuple) and all(isinstance(path, str) and path.startswith("pkg://") for path in result):
-        return list(result)
-    raise PluginProblem(f"fusionkit_conf should return a list of 'pkg://package.folder'; found {short_repr(result)}")
+    paths = [_plain(path) for path in _items("fusionkit_conf", result, "'pkg://package.folder'")]
+    for path in paths:
+        if not isinstance(path, str) or not path.startswith("pkg://"):
+            raise PluginProblem(f"fusionkit_conf should return a list of 'pkg://package.folder'; found {shown(path)}")
+    return paths
+
+
+def _items(hook: str, result: object, what: str) -> list[Any]:
+    """Return the list that a hook returned, itself and not what a subclass makes of it."""
+    if isinstance(result, list):
+        return list.copy(result)
+    if isinstance(result, tuple):
+        return list(tuple.__iter__(result))
+    raise PluginProblem(f"{hook} should return a list of {what}; found {shown(result)}")
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
@@ -268,18 +358,39 @@ def describe(error: BaseException) -> str:
     """Return an exception of somebody else's code in one line: ``ImportError: No module named 'x'``."""
     try:
         text = _one_line(str(error))
-    except Exception:  # Its __str__ is somebody else's code too.
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # Its __str__ is somebody else's code too.
         text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{_type_name(error)}: {text}" if text else _type_name(error)
+
+
+_REPR = Repr()
+_REPR.maxother = _REPR.maxstring = 100
+
+
+def shown(value: object) -> str:
+    """Return a short ``repr`` of somebody else's object, which may itself be broken."""
+    try:
+        return printable(_REPR.repr(value))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return f"an object of type {_type_name(value)} without a repr"
+
+
+def _type_name(value: object) -> str:
+    name: str = vars(type)["__name__"].__get__(type(value))  # Whatever its metaclass has under this name.
+    return name
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split()).rstrip(".")
+    line = printable(" ".join(str.split(text))).rstrip(".")
     return line if len(line) <= 400 else f"{line[:400]}..."
 
 
 def _trace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+    return printable("".join(traceback.format_exception(error)))
 
 
 # -- evidence ----------------------------------------------------------------------------------------------------------
@@ -312,4 +423,4 @@ def _source(module: str) -> Path | None:
         if found is None:
             return None
         origin, path = found.origin, found.submodule_search_locations
-    return Path(origin) if origin and origin.endswith(".py") else None
+    return Path(origin) if isinstance(origin, str) and origin.endswith(".py") else None

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fusionkit.catalogue import KINDS, Record, Snapshot, instead
-from fusionkit.discovery import CORE_TARGET, Candidate, installed
+from fusionkit.discovery import CORE_TARGET, Candidate, follow_path_files, installed
 from fusionkit.errors import RegistryError
 from fusionkit.hookspecs import PROJECT
-from fusionkit.loading import Kind, Plugin, PluginProblem, ask, call, checks_of, describe
+from fusionkit.loading import Kind, Plugin, PluginProblem, ask, call, checks_of, describe, shown
 from fusionkit.loading import load as load_plugin
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ __all__ = [
     "load",
     "names",
     "plugins",
+    "quarantined",
     "records",
     "refresh",
     "register",
@@ -201,6 +202,11 @@ def plugins() -> list[Plugin]:
     return list(_snapshot().plugins)
 
 
+def quarantined() -> list[Plugin]:
+    """Return the plugins that are not loaded and should be; none as long as nobody has asked the registry anything."""
+    return list(_published.quarantined) if _published else []
+
+
 def verify(*, import_targets: bool = False) -> list[Plugin]:
     """Return the same after calling the hooks that listing does not need; a plugin where one fails is quarantined.
 
@@ -216,10 +222,11 @@ def verify(*, import_targets: bool = False) -> list[Plugin]:
 
 
 def refresh() -> None:
-    """Look for plugins again: for those installed, upgraded or removed since this process started.
+    """Look for plugins again: for those installed (editable too), upgraded or removed since this process started.
 
     A module that is imported already stays as it is, as everywhere in Python.
     """
+    follow_path_files()
     importlib.invalidate_caches()
     _build(anew=True)
     _current()
@@ -305,7 +312,7 @@ def _import(record: Record) -> type:
     if isinstance(cls, type) and issubclass(cls, base):
         return cls
     raise RegistryError(
-        f"{what} should be a subclass of fusionkit.{base.__name__}; found {cls!r} at {record.target!r}."
+        f"{what} should be a subclass of fusionkit.{base.__name__}; found {shown(cls)} at {record.target!r}."
     )
 
 
@@ -323,8 +330,11 @@ def _imported(record: Record) -> object:
         return record.spec.target
     module, _, path = record.target.partition(":")
     found: object = sys.modules.get(module)
-    for part in path.split("."):
-        found = vars(found).get(part) if hasattr(found, "__dict__") else None
+    try:
+        for part in path.split("."):
+            found = vars(found).get(part) if hasattr(found, "__dict__") else None
+    except Exception:  # What stands in sys.modules may be anything.
+        return None
     return found
 
 

@@ -30,7 +30,6 @@ def list_names(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     with redirect_stdout(sys.stderr):
         records = registry.records(options.kind)
-        missing = [plugin for plugin in registry.plugins() if plugin.status in ("failed", "incompatible")]
     if options.json:
         _print_json([record.to_dict() for record in records])
     else:
@@ -42,9 +41,6 @@ def list_names(argv: Sequence[str]) -> int:
             ],
             whole=("kind", "name"),
         )
-    if missing:
-        titles = ", ".join(plugin.title for plugin in missing)
-        print(f"note: not loaded: {titles} ('fusionkit plugins' says why)", file=sys.stderr)
     return 0
 
 

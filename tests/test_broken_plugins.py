@@ -6,13 +6,12 @@ The commands run in fresh interpreters, as a user's would.
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from fake_distributions import Site
-
-from fusionkit import cli
 
 GOOD = """\
 import fusionkit
@@ -119,6 +118,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return site
 
 
+def reported(done: subprocess.CompletedProcess[str]) -> None:
+    """Expect a line on stderr for each broken plugin, with its distribution and its cause; nothing else went wrong."""
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: the plugin ")]
+    assert len(notes) == len(BROKEN)
+    for name, broken in BROKEN.items():
+        (note,) = [note for note in notes if f" of fk-{name} 1.0 is not loaded: " in note]
+        assert broken.cause in note
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def plugins(site: Site, *argv: str, status: int = 0) -> dict[str, dict[str, Any]]:
     done = site.command("plugins", "--json", *argv)
     assert done.returncode == status, done.stderr
@@ -131,8 +140,7 @@ def test_list(site: Site) -> None:
     assert " fk_gram " in done.stdout
     assert " summation " in done.stdout
     assert "Traceback" not in done.stderr
-    for name in BROKEN:
-        assert f"fk-{name} 1.0" in done.stderr
+    reported(done)
 
 
 def test_list_json(site: Site) -> None:
@@ -213,21 +221,58 @@ def test_allow_list(site: Site) -> None:
     assert {record["distribution"] for record in only_core} == {"fusionkit"}
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["run", "--cfg", "job", "fusion=fk_gram"],
-        ["check", "fk_gram", "--select", "forward_shape"],
-        ["conf", "show", "fusion=fk_gram"],
-    ],
-    ids=lambda argv: argv[0],
-)
-def test_the_other_commands_work(argv: list[str], site: Site, tmp_path: Path) -> None:
-    if not cli.COMMANDS[argv[0]].exists:
-        pytest.skip("not part of this installation")
-    done = site.command(*argv, cwd=tmp_path)
+@pytest.fixture(scope="module")
+def ran(site: Site, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Train once, and return the folder of the run."""
+    folder = tmp_path_factory.mktemp("work")
+    return folder, site.command("run", "fusion=fk_gram", "train.epochs=1", "hydra.run.dir=out", cwd=folder)
+
+
+def test_run(ran: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = ran
     assert done.returncode == 0, done.stderr + done.stdout
+    reported(done)
+    result = json.loads((folder / "out/result.json").read_text())
+    assert (result["status"], result["fusion"]) == ("completed", "fk_gram")
+
+
+def test_leaderboard(site: Site, ran: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    done = site.command("leaderboard", "out", cwd=ran[0])
+    assert done.returncode == 0, done.stderr
     assert "fk_gram" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "output"),
+    [
+        (["check", "fk_gram", "--select", "forward_shape"], "fk-good/fk_gram"),
+        (["conf", "show", "fusion=fk_gram"], "name: fk_gram"),
+        (["new", "fusionkit-new", "--fusion", "fk_new"], "written: fusionkit-new"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_the_other_commands_work(argv: list[str], output: str, site: Site, tmp_path: Path) -> None:
+    done = site.command(*argv, cwd=tmp_path, XDG_DATA_HOME=str(tmp_path / "data"))
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert output in done.stdout
+    reported(done)
+
+
+def test_conf_check(site: Site) -> None:
+    """It finds the wrong targets, and nothing else."""
+    done = site.command("conf", "check")
+    assert done.returncode == 1
+    assert {line.split()[1] for line in done.stdout.splitlines() if line.startswith("failed")} == {
+        f"fk-{name}:" for name in (*WRONG_TARGETS, "loud")
+    }
+    reported(done)
+
+
+@pytest.mark.parametrize("command", ["bench", "check", "plugins"])
+def test_help_asks_no_plugin(command: str, site: Site) -> None:
+    done = site.command(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "example" in done.stdout
 
 
 def test_create(site: Site) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,6 +73,12 @@ class TestLoad:
                 "class Odd(Exception):\n    def __str__(self): return 1 / 0\nraise Odd",
                 "it cannot be imported: Odd",
             ),
+            (
+                "class Odd(BaseException):\n    def __str__(self): raise SystemExit(9)\nraise Odd",
+                "it cannot be imported: Odd",
+            ),
+            ("raise ValueError('\\udcff\\x1b[31m')", "it cannot be imported: ValueError: \\udcff\\x1b[31m"),
+            ("raise GeneratorExit", "it cannot be imported: GeneratorExit"),
         ],
     )
     def test_whatever_the_import_raises(self, source: str | None, error: str, site: Site) -> None:
@@ -84,6 +92,29 @@ class TestLoad:
         plugin = load_installed(site, "", entry_points="[fusionkit]\ngram = fk_gram:nothing\n")
         assert plugin.error == "it cannot be imported: AttributeError: module 'fk_gram' has no attribute 'nothing'"
 
+    @pytest.mark.parametrize("value", ["a b c", "", "fk_gram:x:y", "fk-gram"])
+    def test_entry_point_that_is_none(self, site: Site, value: str) -> None:
+        plugin = load_installed(site, "", entry_points=f"[fusionkit]\ngram = {value}\n")
+        assert (plugin.name, plugin.error) == (
+            "gram",
+            "it cannot be imported: ValueError: its entry_points.txt should have lines of the form name = module; "
+            f"found {value!r}",
+        )
+
+    def test_entry_point_with_extras(self, site: Site) -> None:
+        source = "import fusionkit\n@fusionkit.hookimpl\ndef fusionkit_fusions(): return {'gram': 'a:B'}\n"
+        plugin = load_installed(site, source, entry_points="[fusionkit]\ngram = fk_gram [run, test]\n")
+        assert (plugin.target, plugin.names("fusion")) == ("fk_gram", ["gram"])
+
+    def test_a_distribution_that_calls_itself_fusionkit(self, site: Site) -> None:
+        site.install("fk-gram", "raise ValueError", metadata="Metadata-Version: 2.1\nName: FusionKit\nVersion: 66\n")
+        (candidate,) = [one for one in installed() if one.target == "fk_gram"]
+        plugin = load(candidate, RUNNING)
+        assert (plugin.status, plugin.error) == (
+            "failed",
+            "its distribution should have a name of its own; found fusionkit",
+        )
+
     def test_entry_point_may_name_an_object(self, site: Site) -> None:
         source = """
             import fusionkit
@@ -95,6 +126,34 @@ class TestLoad:
         """
         plugin = load_installed(site, source, entry_points="[fusionkit]\ngram = fk_gram:hooks\n")
         assert (plugin.error, plugin.names("fusion")) == (None, ["gram"])
+
+    @pytest.mark.parametrize(
+        ("source", "module"),
+        [
+            ("del sys.modules['fusionkit.errors']", "fusionkit.errors"),
+            ("del sys.modules['fusionkit.errors']\nimport fusionkit.errors", "fusionkit.errors"),
+            ("sys.modules['fusionkit'] = None", "fusionkit"),
+            ("sys.modules['fusionkit.fusions.fk'] = types.ModuleType('fusionkit.fusions.fk')", "fusionkit.fusions.fk"),
+            ("sys.modules[__name__] = Hostile()", "fk_gram"),
+            ("sys.modules['fk_else'] = Hostile()\nraise ValueError", None),
+        ],
+    )
+    def test_what_it_does_to_the_modules_of_others_is_undone(self, site: Site, source: str, module: str | None) -> None:
+        before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "fusionkit"}
+        hostile = "class Hostile:\n    def __getattribute__(self, name): raise RuntimeError(name)\n"
+        plugin = load_installed(site, f"import sys, types\n{hostile}{source}\n")
+        after = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "fusionkit"}
+        assert after == before
+        assert "Hostile" not in {type(module).__name__ for module in sys.modules.values()}
+        assert plugin.error == (
+            "it cannot be imported: ValueError"
+            if module is None
+            else f"it should change no module of fusionkit, and leave none that fails; found {module!r}"
+        )
+
+    def test_it_may_import_more_of_fusionkit(self, site: Site) -> None:
+        source = "import fusionkit.bench.timing\n@fusionkit.hookimpl\ndef fusionkit_fusions(): return {'gram': 'a:B'}\n"
+        assert load_installed(site, source).error is None
 
     def test_ctrl_c_is_not_the_plugins_fault(self, site: Site) -> None:
         with pytest.raises(KeyboardInterrupt):
@@ -128,7 +187,7 @@ class TestAsk:
                 fusionkit_fusions=lambda: {"gram": Spec("a.b:C", ("g",), "a summary"), "other": "a:B", "local": Spec},
                 fusionkit_fabrications=lambda: {"fab": "a:B.C"},
                 fusionkit_conf=lambda: ["pkg://a.conf"],
-                fusionkit_checks=lambda: [describe],
+                fusionkit_checks=lambda: [check_nothing],
             )
         )
         assert plugin.error is None
@@ -136,7 +195,7 @@ class TestAsk:
         assert plugin.specs["fusion"]["local"] == Spec(Spec)
         assert (plugin.names("fusion"), plugin.names("fabrication")) == (["gram", "local", "other"], ["fab"])
         assert plugin.conf == ("pkg://a.conf",)
-        assert checks_of(plugin) == [describe]
+        assert checks_of(plugin) == [check_nothing]
 
     def test_removed_names_are_not_offered(self) -> None:
         assert offering({"gram": "a:B", "old": Spec("", removed="gram")}).names("fusion") == ["gram"]
@@ -215,10 +274,20 @@ class TestAsk:
             f"an alias of 'gram' in fusionkit_fusions should match [a-z][a-z0-9_]*; found {alias!r}"
         )
 
-    @pytest.mark.parametrize("part", ["summary", "deprecated", "removed"])
-    def test_invalid_text(self, part: str) -> None:
-        error = offering({"gram": Spec("a:B", **{part: True})}).error  # type: ignore[arg-type]
-        assert error == f"{part!r} of 'gram' in fusionkit_fusions should be a string; found True"
+    @pytest.mark.parametrize(
+        ("part", "value", "should"),
+        [
+            ("summary", True, "be a string"),
+            ("summary", None, "be a string"),
+            ("deprecated", True, "say what to use instead"),
+            ("deprecated", "", "say what to use instead"),
+            ("removed", " ", "say what to use instead"),
+        ],
+    )
+    def test_invalid_text(self, part: str, value: Any, should: str) -> None:
+        error = offering({"gram": Spec("a:B", **{part: value})}).error
+        found = value.strip() if isinstance(value, str) else value
+        assert error == f"{part!r} of 'gram' in fusionkit_fusions should {should}; found {found!r}"
 
     def test_one_alias_for_two_names(self) -> None:
         plugin = offering({"gram": Spec("a:B", ("g",)), "gauss": Spec("a:C", ("g",))})
@@ -248,13 +317,110 @@ class TestAsk:
 
         assert offering(Hostile(gram="a:B")).error == "ValueError: hostile"
 
+    def test_a_generator(self) -> None:
+        def fusionkit_fusions() -> Any:
+            yield "gram", "a:B"
+
+        error = ask(plugin_of(fusionkit_fusions=fusionkit_fusions)).error or ""
+        assert error.startswith("fusionkit_fusions should return a dict from names to targets; found <generator object")
+
+    def test_a_wrapper_that_returns_something_else(self) -> None:
+        @hookimpl(wrapper=True)
+        def fusionkit_fusions() -> Any:
+            yield
+            return 5
+
+        plugin = ask(
+            Plugin("gram", "fk_gram", "fk-gram", "1.0", module=SimpleNamespace(fusionkit_fusions=fusionkit_fusions))
+        )
+        assert plugin.error == "a wrapper of fusionkit_fusions should return the list of results; found 5"
+
+    def test_strings_that_fail_later(self) -> None:
+        plugin = offering({Armed("gram"): Spec(Armed("a:B"), (Armed("g"),), Armed("one\n\x1b[31mtwo"))})
+        conf = ask(plugin_of(fusionkit_conf=lambda: Unlisted([Armed("pkg://a.conf")])))
+        Armed.armed = True
+        try:
+            assert plugin.names("fusion") == ["gram"]
+            spec = plugin.specs["fusion"]["gram"]
+            assert (spec.target, spec.aliases, spec.summary) == ("a:B", ("g",), "one \\x1b[31mtwo")
+            assert conf.conf == ("pkg://a.conf",)
+        finally:
+            Armed.armed = False
+
+    def test_a_spec_that_fails_later(self) -> None:
+        class Hostile(Spec):
+            reads = 0
+
+            def __getattribute__(self, name: str) -> Any:
+                if name == "target":
+                    Hostile.reads += 1
+                    if Hostile.reads > 1:
+                        raise RuntimeError("later")
+                return super().__getattribute__(name)
+
+        assert offering({"gram": Hostile("a:B")}).specs["fusion"]["gram"].target == "a:B"
+
+    def test_what_has_no_repr_is_named_by_its_type(self) -> None:
+        error = offering({"gram": Unprintable()}).error
+        assert error == (
+            "the target of 'gram' in fusionkit_fusions should be 'package.module:Class' or a class; "
+            "found an object of type Unprintable without a repr"
+        )
+
+
+class Armed(str):
+    """A string that fails whoever uses it once the registry has it."""
+
+    armed = False
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self.disarmed(), other)
+
+    def __hash__(self) -> int:
+        return str.__hash__(self.disarmed())
+
+    def __format__(self, spec: str) -> str:
+        return str.__format__(self.disarmed(), spec)
+
+    def partition(self, separator: str, /) -> tuple[str, str, str]:
+        return str.partition(self.disarmed(), separator)
+
+    def disarmed(self) -> str:
+        if Armed.armed:
+            raise RuntimeError("armed")
+        return self
+
+
+class Unlisted(list[Any]):
+    def __iter__(self) -> Any:
+        raise SystemExit(3)
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise SystemExit(4)
+
+
+def check_nothing(subject: Any) -> None: ...
+
 
 class TestChecks:
-    @pytest.mark.parametrize("value", [describe, {"a": describe}, [3], "check"])
-    def test_not_a_list_of_functions(self, value: Any) -> None:
+    @pytest.mark.parametrize("value", [check_nothing, {"a": check_nothing}, "check"])
+    def test_not_a_list(self, value: Any) -> None:
         plugin = ask(plugin_of(fusionkit_checks=lambda: value))
         with pytest.raises(PluginProblem, match=r"^fusionkit_checks should return a list of functions; found "):
             checks_of(plugin)
+
+    @pytest.mark.parametrize(
+        "value", [[3], [describe], [lambda subject: None], [partial(check_nothing)], Unlisted([3])]
+    )
+    def test_not_functions_of_the_right_name(self, value: Any) -> None:
+        plugin = ask(plugin_of(fusionkit_checks=lambda: value))
+        with pytest.raises(PluginProblem, match=r"^fusionkit_checks should return functions called check_<name>; fou"):
+            checks_of(plugin)
+
+    def test_a_list_of_its_own_kind(self) -> None:
+        assert checks_of(ask(plugin_of(fusionkit_checks=lambda: Unlisted([check_nothing])))) == [check_nothing]
 
     def test_not_called_to_list(self) -> None:
         def fail() -> list[Callable[..., Any]]:

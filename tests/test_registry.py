@@ -306,6 +306,50 @@ class TestQuarantine:
         ):
             fusionkit.create("other")
 
+    def test_a_class_whose_metaclass_fails(self, gram: Site) -> None:
+        source = """
+            import fusionkit
+            class Meta(type):
+                armed = False
+                def __getattribute__(cls, name):
+                    if Meta.armed and name != "__class__":
+                        raise RuntimeError(name)
+                    return type.__getattribute__(cls, name)
+                def __repr__(cls):
+                    raise SystemExit(3)
+            CLASSES = [Meta("Hostile", (), {})]  # Not a name of the module, all of which pluggy looks at.
+            Meta.armed = True
+            @fusionkit.hookimpl
+            def fusionkit_fusions():
+                return {"hostile": CLASSES[0]}
+        """
+        gram.install("fk-meta", source)
+        assert {"gram", "hostile"} <= set(registry.fusions())
+        assert registry.resolve("fusion", "hostile").target == "fk_meta:Hostile"
+        with pytest.raises(RegistryError) as caught:
+            registry.load("fusion", "hostile")
+        assert str(caught.value) == (
+            "the fusion 'hostile' of fk-meta 1.0 should be a subclass of fusionkit.Fusion; "
+            "found an object of type Meta without a repr at 'fk_meta:Hostile'."
+        )
+
+    def test_a_module_that_fails_when_looked_at(self, gram: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Hostile:
+            def __getattribute__(self, name: str) -> Any:
+                raise RuntimeError(name)
+
+        gram.fusions("fk-hostile", {"hostile": "fk_hostile_ops:X"})
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "fk_hostile_ops", Hostile())
+            assert registry.key_of(Summation) == "summation"
+            assert registry.key_of(type("Foreign", (Summation,), {})) is None
+
+    def test_plugin_that_asks_the_registry_when_it_is_imported_first(self, site: Site) -> None:
+        site.install("fk-eager", "import fusionkit\nNAMES = fusionkit.fusions()\n")
+        assert "summation" in importlib.import_module("fk_eager").NAMES
+        (eager,) = [plugin for plugin in registry.plugins() if plugin.distribution == "fk-eager"]
+        assert eager.error == "it should not ask the registry while it is imported; found that it does"
+
     def test_plugin_that_asks_the_registry_while_it_is_imported(self, site: Site) -> None:
         site.install("fk-eager", "import fusionkit\nfusionkit.fusions()\n")
         (eager,) = [plugin for plugin in registry.plugins() if plugin.distribution == "fk-eager"]
@@ -367,6 +411,20 @@ class TestChecks:
                 registry.checks()
             monkeypatch.delenv("FUSIONKIT_STRICT")
 
+    def test_a_hook_that_fails_in_another_way(self, site: Site) -> None:
+        @hookimpl(wrapper=True)
+        def fusionkit_checks() -> Any:
+            yield
+            return 5
+
+        module = hooks(gram="a:B")
+        module.fusionkit_checks = fusionkit_checks
+        with registry.isolated(module):
+            assert registry.checks() == []
+            assert [plugin.error for plugin in registry.quarantined()] == [
+                "a wrapper of fusionkit_checks should return the list of results; found 5"
+            ]
+
 
 class TestRunFinished:
     def test_each_plugin_gets_a_copy(self, site: Site) -> None:
@@ -424,6 +482,23 @@ class TestChanges:
         (site.folder / "fk_gram-1.0.dist-info" / "entry_points.txt").unlink()
         fusionkit.refresh()
         assert "gram" not in registry.fusions()
+
+    def test_installed_later_editable(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The folder stands in a .pth file, which Python reads at its start only."""
+        monkeypatch.setattr("site.getsitepackages", lambda: [str(site.folder)])
+        assert "gram" not in registry.fusions()
+        source = site.folder / "source"
+        source.mkdir()
+        site.fusions("fk-gram", {"gram": "a:B"})
+        (site.folder / "fk_gram.py").rename(source / "fk_gram.py")
+        (site.folder / "_fk_gram.pth").write_text(f"# editable\nimport fk_never\n{source}\nnowhere\n")
+        (site.folder / "_fk_latin.pth").write_bytes(b"\xff\n")
+        before = list(sys.path)
+        fusionkit.refresh()
+        assert "gram" in registry.fusions()
+        assert sys.path == [*before, str(source)]
+        fusionkit.refresh()
+        assert sys.path == [*before, str(source)]
 
     def test_register(self, site: Site) -> None:
         registry.register(hooks(mine=Summation))

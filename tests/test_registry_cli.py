@@ -51,9 +51,11 @@ class TestList:
         assert "hello from a plugin" in output.err
 
     def test_note_about_what_is_missing(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-        site.install("fk-broken", "raise ValueError")
+        site.install("fk-broken", "raise ValueError('boom')")
         assert cli.main(["list"]) == 0
-        assert capsys.readouterr().err == "note: not loaded: 'plugin' of fk-broken 1.0 ('fusionkit plugins' says why)\n"
+        assert capsys.readouterr().err == (
+            "note: the plugin 'plugin' of fk-broken 1.0 is not loaded: it cannot be imported: ValueError: boom\n"
+        )
 
     def test_no_note_about_what_is_disabled(
         self, site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
