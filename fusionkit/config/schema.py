@@ -96,6 +96,7 @@ RULES: dict[str, Rule] = {
         "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "transformer-engine"
     ),
     "model.encoder": _one_of("none", "linear", "mlp"),
+    "model.activation": _one_of("none", "gelu", "relu", "tanh"),
     "model.encoder_width": _integer(1, optional=True),
     "model.hidden": _integer(1, optional=True),
     "fusion.n": _integer(1, optional=True),

@@ -1,4 +1,4 @@
-"""The model of a run: scaler -> encoders -> fusion -> linear head, and its description in plain JSON types."""
+"""The model of a run: scaler -> encoders -> fusion -> activation -> linear head; its description in JSON types."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
 from fusionkit.fusion import Fusion, check_dims, check_dtype, check_size
 
-__all__ = ["ENCODERS", "FusionModel", "Network", "Scaler", "encoder", "encoder_widths"]
+__all__ = ["ACTIVATIONS", "ENCODERS", "FusionModel", "Network", "Scaler", "encoder", "encoder_widths"]
 
 ENCODERS = ("none", "linear", "mlp")
 HEADS = ("linear",)
+ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 class Scaler(nn.Module):
@@ -124,7 +125,7 @@ def encoder_widths(kind: Any, dims: Sequence[int], width: Any) -> list[int]:
 
 
 class Network(nn.Module):
-    """What is trained: input dropout -> encoder per view -> fusion -> linear head.
+    """What is trained: input dropout -> encoder per view -> fusion -> activation -> linear head.
 
     Args:
         fusion: built for ``encoder_widths``.
@@ -132,6 +133,10 @@ class Network(nn.Module):
         classes: number of classes.
         encoder_kind: ``none``, ``linear`` or ``mlp``.
         input_dropout: part of the standardized inputs that is zeroed while training.
+        activation: ``none``, ``gelu``, ``relu`` or ``tanh``, elementwise on the fused views.
+
+    Raises:
+        ConfigError: an unknown activation.
     """
 
     def __init__(
@@ -141,8 +146,14 @@ class Network(nn.Module):
         classes: int,
         encoder_kind: str = "none",
         input_dropout: float = 0.0,
+        activation: str = "none",
     ) -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ConfigError(
+                f"model.activation should be one of {', '.join(ACTIVATIONS)}; found {activation!r}."
+                f"{nearest(str(activation), ACTIVATIONS)}"
+            )
         if fusion.dims is None or fusion.n is None:
             raise DimsError(f"{fusion.name} should know dims and n to be trained; found {fusion.dims}, {fusion.n}.")
         self.encoder_kind = encoder_kind
@@ -151,12 +162,14 @@ class Network(nn.Module):
         )
         self.fusion = fusion
         self.dropout = nn.Dropout(input_dropout)
+        self.activation_kind = activation
+        self.activation = ACTIVATIONS[activation]()
         self.head = nn.Linear(fusion.n, classes)
 
     def forward(self, x: Sequence[Tensor]) -> Tensor:
         """Return logits (..., classes) for standardized views (..., n_i)."""
         seen = [encode(self.dropout(view)) for encode, view in zip(self.encoders, x, strict=True)]
-        logits: Tensor = self.head(self.fusion(seen))
+        logits: Tensor = self.head(self.activation(self.fusion(seen)))
         return logits
 
 
@@ -206,6 +219,7 @@ class FusionModel(nn.Module):
             "classes": self.classes,
             "encoder": self.network.encoder_kind,
             "input_dropout": self.network.dropout.p,
+            "activation": self.network.activation_kind,
             "dtype": str(self.network.head.weight.dtype).removeprefix("torch."),
             "fusion": self.fusion.to_config(),
         }
@@ -226,7 +240,9 @@ class FusionModel(nn.Module):
             raise ValueError(f"the encoder {kind!r}, the views {views!r}, the dims {dims!r}")
         config = dict(description["fusion"])
         fusion = registry.create(config.pop("name"), **config)
-        network = Network(fusion, dims, len(classes), kind, dropout)
+        # Models of before there was a choice have none.
+        activation = str(description.get("activation", "none"))
+        network = Network(fusion, dims, len(classes), kind, dropout, activation)
         network.to(check_dtype(str(description["dtype"])))
         return cls(Scaler(views, dims), network, classes).eval()
 

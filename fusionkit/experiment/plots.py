@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_leaderboard", "draw_run"]
+__all__ = ["draw_leaderboard", "draw_robustness", "draw_run", "draw_study"]
 
 _BLUE, _ORANGE, _GREY = "#2b6cb0", "#c05621", "#718096"
 _CYCLE = ("#2b6cb0", "#c05621", "#2f855a", "#805ad5", "#b83280", "#b7791f", "#319795", "#4a5568")
@@ -85,6 +85,122 @@ def draw_leaderboard(groups: Sequence[Mapping[str, Any]], path: Path) -> None:
             axes.grid(alpha=0.25)
             axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
         figure.savefig(path, format="png")
+
+
+def draw_study(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw a study's accuracy against l, a panel per data set, to a PNG file: fronts, 95 % intervals, references.
+
+    Args:
+        rows: of ``fusionkit.experiment.analysis.analyse``.
+        path: the file.
+    """
+    from matplotlib.ticker import StrMethodFormatter
+
+    sets = list(dict.fromkeys(row["data"] for row in rows))
+    kinds = sorted({_kind(row) for row in rows if row["l"] is not None})
+    look = {
+        kind: {"color": _CYCLE[i % len(_CYCLE)], "marker": _MARKERS[(i + i // len(_CYCLE)) % len(_MARKERS)]}
+        for i, kind in enumerate(kinds)
+    }
+    with _figure((6.2 * len(sets), 6.6)) as figure:
+        panels = figure.subplots(1, len(sets), squeeze=False)[0]
+        shown: dict[str, Any] = {}
+        for axes, data in zip(panels, sets, strict=True):
+            mine = [row for row in rows if row["data"] == data]
+            fusions = [row for row in mine if row["l"] is not None]
+            for row in fusions:
+                error = None if row["low"] is None else (row["high"] - row["low"]) / 2
+                # Encoders learn too, and l does not count them: hollow.
+                filled = row["encoder"] in (None, "none")
+                style = look[_kind(row)]
+                drawn = axes.errorbar(
+                    row["l"],
+                    row["mean"],
+                    yerr=error,
+                    fmt=style["marker"],
+                    color=style["color"],
+                    markerfacecolor=style["color"] if filled else "white",
+                    markersize=6.5,
+                    elinewidth=0.7,
+                    alpha=0.9,
+                    zorder=3,
+                )
+                shown.setdefault(_kind(row), drawn)
+            front = sorted((row["l"], row["mean"]) for row in fusions if row["on_front"])
+            (line,) = axes.step(
+                [x for x, _ in front], [y for _, y in front], where="post", color=_GREY, linewidth=1.2, zorder=1
+            )
+            shown.setdefault("Pareto front", line)
+            for row, dashes in zip([row for row in mine if row["baseline"]], ((6, 2), (1.5, 1.5)), strict=False):
+                line = axes.axhline(row["mean"], color="black", linewidth=1, dashes=dashes, zorder=0)
+                shown.setdefault(row["name"].replace("_", " "), line)
+            axes.set_xscale("symlog", linthresh=10, linscale=0.4)
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axes.set_xlim(-2, 2 * max((row["l"] for row in fusions), default=10))
+            # The worst contestants would press the others together.
+            best = max(row["mean"] for row in mine)
+            middle = sorted(row["mean"] for row in mine)[len(mine) // 3]
+            least = max(0.0, min(middle, best - 0.01) - 1.5 * (best - middle) - 0.01)
+            axes.set_ylim(least, min(1.002, best + 0.02))
+            below = sum(row["mean"] < least for row in mine)
+            axes.set_title(data, loc="left", fontsize=12, fontweight="bold")
+            if below:
+                axes.set_title(f"{below} below the picture", loc="right", fontsize=9, color=_GREY)
+            axes.set_xlabel("l, learnable parameters of the fusion")
+            axes.grid(alpha=0.25)
+        panels[0].set_ylabel("test accuracy, mean and 95 % interval")
+        figure.legend(
+            list(shown.values()), list(shown), loc="outside lower center", ncols=7, fontsize=8.5, frameon=False
+        )
+        figure.savefig(path, format="png")
+
+
+def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw a study's accuracy with each view missing and with noise on all views to a PNG file, two panels per set.
+
+    The dense concatenation, the references and the best of the small contestants are shown.
+
+    Args:
+        rows: of ``fusionkit.experiment.analysis.analyse``.
+        path: the file.
+    """
+    sets = list(dict.fromkeys(row["data"] for row in rows))
+    with _figure((12.5, 3.7 * len(sets))) as figure:
+        for pair, data in zip(figure.subplots(len(sets), 2, squeeze=False), sets, strict=True):
+            chosen = _chosen([row for row in rows if row["data"] == data])
+            for i, row in enumerate(chosen):
+                missing, noise = row["robustness"]["missing"], row["robustness"]["noise"]
+                style: dict[str, Any] = {"color": _CYCLE[i % len(_CYCLE)], "marker": _MARKERS[i % len(_MARKERS)]}
+                label = row["name"] + ("" if row["l"] is None else f"  (l = {row['l']:,})")
+                pair[0].plot(
+                    range(len(missing) + 1), [row["mean"], *missing.values()], linestyle="", alpha=0.85, **style
+                )
+                pair[1].plot([0.0, *map(float, noise)], [row["mean"], *noise.values()], label=label, **style)
+                pair[0].set_xticks(range(len(missing) + 1), ["none", *missing])
+            pair[0].set_title(f"{data}: one view missing", loc="left", fontsize=11, fontweight="bold")
+            pair[1].set_title(f"{data}: noise on all views", loc="left", fontsize=11, fontweight="bold")
+            pair[1].set_xlabel("standard deviation of the noise, on standardized views")
+            pair[0].set_ylabel("test accuracy")
+            pair[1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
+            for axes in pair:
+                axes.grid(alpha=0.25)
+        figure.savefig(path, format="png")
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    """What a study's picture tells apart by colour and marker."""
+    return str(row["fabrication"] or row["fusion"])
+
+
+def _chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows whose robustness is drawn: dense, references, and the best at up to a hundredth, fortieth, tenth."""
+    chosen = [row for row in rows if row["baseline"] or row["fabrication"] == "dense"]
+    for limit in (0.01, 0.025, 0.1):
+        small = [row for row in rows if row["share_of_dense"] is not None and 0 < row["share_of_dense"] <= limit]
+        best = max(small, key=lambda row: float(row["mean"]), default=None)
+        if best is not None and best not in chosen:
+            chosen.append(best)
+    return chosen
 
 
 @contextmanager

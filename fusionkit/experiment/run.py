@@ -124,7 +124,8 @@ def build_model(cfg: Mapping[str, Any], data: Dataset, input_dropout: float = 0.
         raise ConfigError(f"fusion should describe a fusion operator; found a {type(fusion).__name__}.")
     if not fusion.require_parameters and fusion.calculate_l():
         raise ConfigError("fusion.require_parameters should be true to be trained; found false.")
-    network = Network(fusion, data.dims, len(data.classes), kind, input_dropout)
+    activation = part.get("activation", "none")
+    network = Network(fusion, data.dims, len(data.classes), kind, input_dropout, activation)
     return FusionModel(Scaler(list(data.views), data.dims), network, data.classes)
 
 
