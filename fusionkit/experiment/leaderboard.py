@@ -1,8 +1,9 @@
-"""``fusionkit leaderboard``: the runs below a directory, grouped and averaged over seeds, as a table and a picture."""
+"""``fusionkit leaderboard``: the runs below a directory, averaged over seeds, as a table, a picture and a report."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import math
 import os
@@ -16,11 +17,16 @@ from typing import Any
 
 from fusionkit.errors import FusionError
 from fusionkit.experiment.results import RESULT, read_result, write_atomic
+from fusionkit.experiment.statistics import Summary, pareto, summarize
 from fusionkit.tables import print_table
 
 __all__ = ["Board", "Group", "Run", "main", "read_board"]
 
 PICTURE = "leaderboard.png"
+_CSV = (
+    *("data", "fusion", "fabrication", "encoder", "n", "l", "parameters", "options", "runs", "accuracy", "std"),
+    *("low", "high", "on_front", "seconds", "seeds", "paths"),
+)
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,16 @@ class Run:
         return (str(digest), str(shown), str(digest)[:8]) if digest else (f"{name} {widths}", str(shown), widths)
 
     @property
+    def test_share(self) -> float:
+        """The share of the rows that were held out; a fifth where the record does not say."""
+        data = self.result.get("data")
+        rows = [data.get(key) for key in ("test_rows", "training_rows")] if isinstance(data, Mapping) else []
+        known = len(rows) == 2 and all(type(count) is int and count > 0 for count in rows)
+        return rows[0] / sum(rows) if known else 0.2
+
+    @property
     def config(self) -> dict[str, Any]:
-        """The config without what may differ within a group: the seed, the device, and the place of the data."""
+        """The config without what may differ within a group: seed, fold, device, and the place of the data."""
         config = self.result.get("config")
         flat = dict(_flatten(config)) if isinstance(config, Mapping) else {}
         return {key: value for key, value in flat.items() if key not in _IGNORED and not key.endswith(".device")}
@@ -75,23 +89,25 @@ class Run:
         return _canonical([self.data[0], facts, self.config])
 
 
-_IGNORED = frozenset({"seed", "device", "data.path"})
+_IGNORED = frozenset({"seed", "device", "data.path", "data.fold"})
 _FABRICATION = "fusion.parameter_fabrication."
 
 
 @dataclass
 class Group:
-    """The runs that differ in their seed only.
+    """The runs that differ in seed and fold only.
 
     Attributes:
         data: the name of the data set.
         runs: at least one, all completed, no two of the same config and seed.
         options: what tells the group from others that look alike.
+        on_front: whether no other group of the data set has fewer parameters l and is as accurate.
     """
 
     data: str
     runs: list[Run]
     options: str = ""
+    on_front: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -103,9 +119,20 @@ class Group:
         """The standard deviation over the runs (n - 1 in the denominator); None for a single one."""
         return statistics.stdev(run.accuracy for run in self.runs) if len(self.runs) > 1 else None
 
+    @property
+    def summary(self) -> Summary:
+        """Mean, deviation and the 95 % interval, corrected for training parts that overlap."""
+        return summarize([run.accuracy for run in self.runs], self.runs[0].test_share)
+
+    @property
+    def encoder(self) -> str | None:
+        """The encoder in front of the fusion, None without one."""
+        found = self.runs[0].result.get("encoder")
+        return None if found in (None, "none") else str(found)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the row in plain JSON types."""
-        first = self.runs[0].result
+        first, summary = self.runs[0].result, self.summary
         seconds = [run.result["seconds"] for run in self.runs if isinstance(run.result.get("seconds"), int | float)]
         return {
             "data": self.data,
@@ -120,6 +147,9 @@ class Group:
             "seeds": sorted({seed for run in self.runs if isinstance(seed := run.result.get("seed"), int)}),
             "accuracy": self.accuracy,
             "std": self.std,
+            "low": summary.low,
+            "high": summary.high,
+            "on_front": self.on_front,
             "seconds": statistics.fmean(seconds) if seconds else None,
             "paths": [str(run.path.parent) for run in self.runs],
         }
@@ -128,12 +158,11 @@ class Group:
     def label(self) -> str:
         """What the picture calls the group."""
         first = self.runs[0]
-        encoder = first.result.get("encoder")
         parts = [
             str(first.result.get("fusion")),
             first.fabrication if first.result.get("fabrication") else "",
             f"n={first.result.get('n')}",
-            f"encoder={encoder}" if encoder not in (None, "none") else "",
+            f"encoder={self.encoder}" if self.encoder else "",
             self.options,
         ]
         return " ".join(part for part in parts if part)
@@ -197,27 +226,51 @@ def read_board(directory: Path) -> Board:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the leaderboard of a directory and draw its picture; return the exit status."""
+    """Print the leaderboard of a directory, draw its picture and write its report; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="fusionkit leaderboard",
         description="Compare the runs below a directory: a table, means and standard deviations over seeds, and "
-        f"DIR/{PICTURE}, accuracy against the number of learnable parameters l.",
-        epilog="example:\n  fusionkit run -m fabrication=dense,lowrank seed=0,1,2\n  fusionkit leaderboard multirun",
+        f"DIR/{PICTURE}, accuracy against the number of learnable parameters l.  What cannot be used is reported.",
+        epilog="examples:\n  fusionkit run -m fabrication=dense,lowrank seed=0,1,2\n  fusionkit leaderboard multirun\n"
+        "  fusionkit leaderboard multirun --html report.html\n  fusionkit leaderboard multirun --csv > table.csv",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("directory", metavar="DIR", type=Path, help="where to look for runs, at any depth")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write a report to look at in a browser, offline")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    form.add_argument("--csv", action="store_true", help="print CSV instead of the table")
     options = parser.parse_args(argv)
     board = read_board(options.directory)
     if options.json:
         print(json.dumps(board.to_dict(), indent=2, ensure_ascii=False))
+    elif options.csv:
+        _print_csv(board)
     else:
         _print(board)
     _report(board)
+    said = sys.stderr if options.json or options.csv else sys.stdout
     if not board.groups:
         found = f"{len(board.failed)} failed" if board.failed else "none"
-        raise FusionError(f"{options.directory} should contain a completed run; found {found}.")
-    picture = options.directory / PICTURE
+        print(f"{options.directory} should contain a completed run; found {found}.", file=sys.stderr)
+    else:
+        _draw(board, options.directory / PICTURE)
+        print(f"accuracy against l: {options.directory / PICTURE}", file=said)
+    if options.html is not None:
+        from fusionkit.experiment.report import write_report
+
+        try:
+            options.html.parent.mkdir(parents=True, exist_ok=True)
+            write_report(board, options.directory, options.html)
+        except OSError as error:
+            raise FusionError(
+                f"--html should be a file to write to; found {options.html}: {error.strerror}."
+            ) from error
+        print(f"report: {options.html}", file=said)
+    return 0
+
+
+def _draw(board: Board, picture: Path) -> None:
     from fusionkit.experiment.plots import draw_leaderboard
 
     rows = [
@@ -229,8 +282,15 @@ def main(argv: Sequence[str]) -> int:
         write_atomic(picture, lambda path: draw_leaderboard(rows, path))
     except OSError as error:
         raise FusionError(f"{picture} should be writable; found: {error.strerror}.") from error
-    print(f"accuracy against l: {picture}", file=sys.stderr if options.json else sys.stdout)
-    return 0
+
+
+def _print_csv(board: Board) -> None:
+    """Print the rows of ``--json``; lists are joined by semicolons, None is an empty cell."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(_CSV)
+    for group in board.groups:
+        row = group.to_dict()
+        writer.writerow(";".join(map(str, row[key])) if isinstance(row[key], list) else row[key] for key in _CSV)
 
 
 def _records(directory: Path) -> Iterator[Path]:
@@ -271,11 +331,16 @@ def _named(groups: list[Group]) -> list[Group]:
         differing = [key for key in keys if len({_canonical(config.get(key)) for config in configs}) > 1]
         for group, config in zip(bucket, configs, strict=True):
             group.options = " ".join(f"{key}={config.get(key)}" for key in differing)
+    for name in {group.data for group in groups}:
+        # Encoders learn too, and l does not count them.
+        own = [group for group in groups if group.data == name and group.encoder is None]
+        for i in pareto([(group.runs[0].result["l"], group.accuracy) for group in own]):
+            own[i].on_front = True
     return sorted(groups, key=lambda group: (group.data, -group.accuracy, group.runs[0].result["l"], group.label))
 
 
 def _print(board: Board) -> None:
-    encoders = any(group.runs[0].result.get("encoder") not in (None, "none") for group in board.groups)
+    encoders = any(group.encoder for group in board.groups)
     options = any(group.options for group in board.groups)
     columns = ["data", "fusion", "fabrication", *(["encoder"] * encoders), "n", "l", "parameters", "runs", "accuracy"]
     columns += ["seconds", *(["options"] * options)]

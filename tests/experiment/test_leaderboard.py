@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -11,6 +13,7 @@ import pytest
 
 from fusionkit.errors import FusionError
 from fusionkit.experiment.leaderboard import main, read_board
+from fusionkit.experiment.statistics import summarize
 
 Config = Callable[..., dict[str, Any]]
 
@@ -138,6 +141,42 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.err.splitlines()[0] == f"failed: {tmp_path / 'b'}: It broke."
 
 
+def test_csv_has_the_rows_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "a", metrics={"accuracy": 0.9})
+    put(tmp_path, "b", seed=1, metrics={"accuracy": 0.92})
+    put(tmp_path, "c", fusion='a, "b"', l=7)
+    assert main([str(tmp_path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert main([str(tmp_path), "--csv"]) == 0
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(lines) == len(rows) == 2
+    for line, row in zip(lines, rows, strict=True):
+        assert set(line) == set(row)
+        assert (line["fusion"], float(line["accuracy"]), int(line["l"])) == (row["fusion"], row["accuracy"], row["l"])
+        assert line["paths"].split(";") == row["paths"]
+        assert line["std"] == ("" if row["std"] is None else repr(row["std"]))
+
+
+def test_folds_are_averaged_and_the_interval_is_corrected(tmp_path: Path) -> None:
+    values = (0.9, 0.92, 0.97)
+    for fold, accuracy in enumerate(values):
+        data = {"name": "digits", "digest": "11", "test_rows": 360, "training_rows": 1437}
+        put(tmp_path, f"{fold}", config={"data": {"fold": fold}}, data=data, metrics={"accuracy": accuracy})
+    (group,) = read_board(tmp_path).groups
+    expected = summarize(values, 360 / 1797)
+    assert (group.to_dict()["low"], group.to_dict()["high"]) == (expected.low, expected.high)
+
+
+def test_front(tmp_path: Path) -> None:
+    put(tmp_path, "best", l=100, metrics={"accuracy": 0.9})
+    put(tmp_path, "small", l=10, metrics={"accuracy": 0.8})
+    put(tmp_path, "beaten", l=50, metrics={"accuracy": 0.7})
+    put(tmp_path, "encoded", l=0, encoder="linear", metrics={"accuracy": 0.99})
+    put(tmp_path, "elsewhere", l=500, data={"name": "digits", "digest": "1"}, metrics={"accuracy": 0.1})
+    found = {group.runs[0].path.parent.name: group.on_front for group in read_board(tmp_path).groups}
+    assert found == {"best": True, "small": True, "beaten": False, "encoded": False, "elsewhere": True}
+
+
 def test_real_runs_can_be_read(tmp_path: Path, run_dir: Path) -> None:
     (group,) = read_board(run_dir.parent).groups
     assert group.to_dict()["l"] == 35
@@ -160,19 +199,25 @@ def test_no_directory(tmp_path: Path) -> None:
         main([str(tmp_path / "none")])
 
 
-def test_no_runs(tmp_path: Path) -> None:
-    with pytest.raises(
-        FusionError, match=f"^{re.escape(str(tmp_path))} should contain a completed run; found none\\.$"
-    ):
-        main([str(tmp_path)])
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
+def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str], form: list[str]) -> None:
+    assert main([str(tmp_path), *form]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == f"{tmp_path} should contain a completed run; found none.\n"
     assert list(tmp_path.iterdir()) == []
+    assert ("rows" in shown.out, len(shown.out.splitlines())) == (
+        form == ["--json"],
+        {"--json": 7, "--csv": 1}.get("".join(form), 0),
+    )
 
 
 def test_only_failed_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(tmp_path, "a", status="failed", error="It broke.")
-    with pytest.raises(FusionError, match=r"should contain a completed run; found 1 failed\.$"):
-        main([str(tmp_path)])
-    assert capsys.readouterr().err == f"failed: {tmp_path / 'a'}: It broke.\n"
+    assert main([str(tmp_path)]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"failed: {tmp_path / 'a'}: It broke.",
+        f"{tmp_path} should contain a completed run; found 1 failed.",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,131 @@
+"""The command line that repeats a run, found from its record: what its config changes against the defaults."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fusionkit.errors import ConfigError, FusionError, RegistryError
+
+__all__ = ["Commands"]
+
+#: What differs between the runs of a group; set at the end, without composing again.
+_LOOSE = (("seed",), ("data", "fold"), ("device",))
+_ABSENT = object()
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
+_WORDS = frozenset({"null", "true", "false", "nan", "inf", "on", "off", "yes", "no"})
+
+Flat = dict[tuple[str, ...], Any]
+
+
+class Commands:
+    """Finds commands; those of runs that differ in seed, fold and device only are composed once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[str] | None] = {}
+
+    def command(self, result: Mapping[str, Any], run_dir: Path) -> str | None:
+        """Return the command that repeats the run of a record.
+
+        It was composed and gives the same config.  Where none does (an experiment of one's own config folder, another
+        release), the command is ``fusionkit run --from``.
+
+        Returns:
+            The command; None for a record without a config.
+        """
+        config = result.get("config")
+        if not isinstance(config, Mapping) or not isinstance(config.get("fusion"), Mapping):
+            return None
+        flat = dict(_flatten(config))
+        loose = {key: flat[key] for key in _LOOSE if key in flat}
+        rest = {key: value for key, value in flat.items() if key not in loose and key != ("fusion", "device")}
+        name = repr(sorted(rest.items(), key=repr))
+        if name not in self._known:
+            self._known[name] = _overrides(config, rest)
+        found = self._known[name]
+        if found is None:
+            return shlex.join(["fusionkit", "run", "--from", str(run_dir)])
+        base = dict(_composed(()))
+        last = [f"{'.'.join(key)}={_text(value)}" for key, value in loose.items() if value != base.get(key, _ABSENT)]
+        return shlex.join(["fusionkit", "run", *found, *last])
+
+
+def _overrides(config: Mapping[str, Any], wanted: Flat) -> list[str] | None:
+    """Return overrides that compose to ``wanted``, None if there are none such."""
+    groups = []
+    for group, usual in (("data", "mfeat"), ("fusion", "parameterized_concatenation"), ("fabrication", "dense")):
+        node = config.get(group)
+        name = node.get("name") if isinstance(node, Mapping) else None
+        if not isinstance(name, str):
+            return None
+        if name != usual:
+            groups.append(f"{group}={name}")
+    if (path := wanted.get(("data", "path"))) is not None:
+        groups.append(f"data.path={_text(path)}")
+    found = list(groups)
+    # First what other keys may refer to, then the operator's own options.
+    for inner in (False, True, None):
+        try:
+            given = {key: value for key, value in _composed(tuple(found)) if key not in _LOOSE}
+        except (ConfigError, FusionError, RegistryError):
+            return None
+        given.pop(("fusion", "device"), None)
+        changes = list(_changes(given, wanted))
+        if not changes:
+            return found
+        if inner is None:
+            return None
+        found += [text for key, text in changes if inner or key[0] != "fusion"]
+    return None
+
+
+def _changes(given: Flat, wanted: Flat) -> Iterator[tuple[tuple[str, ...], str]]:
+    for key in sorted(given.keys() | wanted.keys()):
+        dotted = ".".join(key)
+        if key not in wanted:
+            if not any(other[: len(key)] == key for other in wanted):
+                yield key, f"~{dotted}"
+        elif key not in given:
+            shorter = any(key[:i] in given for i in range(1, len(key)))
+            yield key, f"{'' if shorter else '++'}{dotted}={_text(wanted[key])}"
+        elif given[key] != wanted[key] or type(given[key]) is not type(wanted[key]):
+            yield key, f"{dotted}={_text(wanted[key])}"
+
+
+@lru_cache(maxsize=1024)
+def _composed(overrides: tuple[str, ...]) -> tuple[tuple[tuple[str, ...], Any], ...]:
+    from fusionkit.config import compose
+
+    return tuple(_flatten(compose(list(overrides))))
+
+
+def _flatten(value: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from _flatten(item, (*key, str(name)))
+    else:
+        yield key, value
+
+
+def _text(value: Any) -> str:
+    """Return a value in Hydra's grammar of overrides."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_text, value)) + "]"
+    text = str(value)
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.double).with_quotes()

@@ -1,0 +1,250 @@
+"""The report as text, and in headless Chromium where there is one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fusionkit.experiment.leaderboard import main
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+HOSTILE = '</script><img src=x onerror="document.title=1">'
+
+
+def put(folder: Path, name: str, accuracy: float, **changes: Any) -> None:
+    result = {
+        "schema_version": 1,
+        "status": "completed",
+        "error": None,
+        "fusion": "parameterized_concatenation",
+        "fabrication": "dense",
+        "encoder": "none",
+        "dims": [4, 3],
+        "data_dims": [4, 3],
+        "n": 5,
+        "l": 35,
+        "parameters": 53,
+        "seed": 0,
+        "metrics": {"accuracy": accuracy},
+        "history": {"loss": [1.0, 0.5, 0.25], "accuracy": [0.5, 0.8, accuracy], "lr": [1, 1, 1]},
+        "robustness": {
+            "missing": {"a": 0.7, "b": 0.8},
+            "only": {"a": 0.6, "b": 0.5},
+            "noisy": {"a": 0.75, "b": 0.85},
+            "noise": {"0.5": 0.8, "1": 0.7, "2": 0.4},
+        },
+        "data": {"name": "mfeat", "label": "mfeat", "digest": "11", "test_rows": 20, "training_rows": 80},
+        "seconds": 2.0,
+        "config_hash": name,
+        **changes,
+    }
+    (folder / name).mkdir(parents=True)
+    (folder / name / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a report of runs of two data sets, some of them odd."""
+    from fusionkit.config import compose
+
+    runs = tmp_path_factory.mktemp("runs")
+    for seed, accuracy in enumerate((0.9, 0.94)):
+        config = compose([f"seed={seed}", "train.epochs=3"])
+        put(runs, f"dense{seed}", accuracy, seed=seed, config=config)
+    put(runs, "lowrank", 0.85, fabrication="lowrank", l=7)
+    put(runs, "large", 0.8, fabrication="lowrank", l=100)
+    put(runs, "summation", 0.97, fusion="summation", fabrication=None, encoder="linear", l=0)
+    put(runs, "bare", 0.5, fusion="concatenation", fabrication=None, l=0, history=None, robustness=None, seconds=None)
+    other = {"name": "npz", "label": HOSTILE, "digest": "22"}
+    put(
+        runs, "other", 0.6, data=other, fusion=HOSTILE, fabrication=None, history={"loss": 3}, robustness={"missing": 1}
+    )
+    put(runs, "failed", 0.0, status="failed", error=HOSTILE)
+    (runs / "broken").mkdir()
+    (runs / "broken" / "result.json").write_text('{"schema_version": 1, "sta')
+    file = runs / "deep" / "report.html"
+    assert main([str(runs), "--html", str(file)]) == 0
+    return file
+
+
+def test_it_is_self_contained(page_file: Path) -> None:
+    text = page_file.read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:)""", re.sub(r"&lt;.*?&gt;", "", text).replace("\\u003c", ""))
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
+    assert text.count("</script>") == 2
+    assert HOSTILE not in text
+
+
+def test_the_table_needs_no_script(page_file: Path) -> None:
+    body = page_file.read_text().split("<tbody>")[1].split("</tbody>")[0]
+    assert body.count("<tr ") == 6
+    assert "<td class=number>0.9200</td><td class=number>0.0283</td>" in body
+    assert "&lt;/script&gt;" in body
+
+
+def test_what_is_left_out_is_said(page_file: Path) -> None:
+    section = page_file.read_text().split('<section id="problems">')[1].split("</section>")[0]
+    assert section.count("<li>") == 2
+    assert "Failed: " in section
+    assert "should be complete JSON" in section
+
+
+def test_commands(page_file: Path) -> None:
+    text = page_file.read_text()
+    groups = json.loads(re.findall(r'id="groups">(.*?)</script>', text, re.S)[0])["groups"]
+    commands = [run["command"] for group in groups for run in group["list"]]
+    assert "fusionkit run train.epochs=3" in commands
+    assert "fusionkit run train.epochs=3 seed=1" in commands
+    assert commands.count(None) == 5
+
+
+def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs").mkdir()
+    assert main([str(tmp_path / "runs"), "--html", str(tmp_path / "report.html")]) == 0
+    assert "There is no completed run." in (tmp_path / "report.html").read_text()
+    assert "should contain a completed run; found none." in capsys.readouterr().err
+
+
+# -- in a browser ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Return headless Chromium; skip where there is none."""
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
+    if not found:
+        pytest.skip("there is no Chromium on this machine")
+    with driver.sync_playwright() as running:
+        # Root, as in many containers, has no sandbox.
+        started = running.chromium.launch(executable_path=found[0], args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, page_file: Path) -> Iterator[Page]:
+    """Return the open report; in the end nothing may have stood in the console."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, offline=True)
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url) if not request.url.startswith("file:") else None)
+    page.goto(page_file.as_uri())
+    yield page
+    context.close()
+    assert [line for line in said if not line.startswith("data:")] == []
+
+
+def column(page: Page, number: int) -> list[str]:
+    return [text.strip() for text in page.locator(f"#board tbody tr:visible td:nth-child({number})").all_inner_texts()]
+
+
+def test_browser_sorts(page: Page) -> None:
+    accuracy = page.get_by_role("button", name="Accuracy", exact=True)
+    accuracy.click()
+    assert column(page, 10) == ["0.9700", "0.9200", "0.8500", "0.8000", "0.6000", "0.5000"]
+    assert page.locator("th[aria-sort]").get_attribute("aria-sort") == "descending"
+    accuracy.click()
+    assert column(page, 10) == ["0.5000", "0.6000", "0.8000", "0.8500", "0.9200", "0.9700"]
+    page.locator("th[data-key=l] button").click()
+    assert [text.split()[0] for text in column(page, 7)] == ["0", "0", "7", "35", "35", "100"]
+    # Without a value: at the end in both directions.
+    for _ in range(2):
+        page.locator("th[data-key=seconds] button").click()
+        assert column(page, 13)[-1] == ""
+
+
+def test_browser_filters(page: Page) -> None:
+    page.locator("#search").fill("LOWRANK conc")
+    assert column(page, 4) == ["lowrank", "lowrank"]
+    assert page.locator("#shown").inner_text() == "2 of 6 groups shown"
+    page.locator("#most").fill("50")
+    assert len(column(page, 4)) == 1
+    assert page.locator("#against circle").count() == 1
+    page.locator("#reset").click()
+    assert len(column(page, 4)) == 6
+    page.locator("#data").select_option("mfeat")
+    page.locator("#fusion").select_option("summation")
+    assert column(page, 3) == ["summation"]
+    page.locator("#search").fill("nothing like that")
+    assert page.locator("#shown").inner_text() == "0 of 6 groups shown"
+    assert page.locator("#against svg").count() == 0
+
+
+def test_browser_draws(page: Page) -> None:
+    page.locator("#data").select_option("mfeat")
+    # Without an encoder: the bare concatenation at l = 0, lowrank at 7 and dense at 35; the larger lowrank is beaten.
+    corners = page.locator("#against .pareto").get_attribute("d") or ""
+    assert len(re.findall("[ML]", corners)) == 5
+    page.locator("#board tbody input").evaluate_all("boxes => boxes.forEach(box => box.checked && box.click())")
+    assert page.locator("#curves svg").count() == 0
+    for label in (
+        "show parameterized_concatenation dense n=5 on mfeat",
+        "show parameterized_concatenation lowrank n=5 on mfeat",
+    ):
+        page.get_by_label(label).first.check()
+    assert page.locator("#curves svg").count() == 2
+    assert page.locator("#curves .chart").first.locator("path").count() == 2
+    assert page.locator("#ablation rect").count() == 2 * 2 * 3
+    assert "SD 0.5 → 0.8000, SD 1 → 0.7000, SD 2 → 0.4000" in page.locator("#ablation .chart").first.inner_text()
+    dot = page.locator("#against circle").first
+    dot.hover()
+    assert re.search(r": 0\.\d{4}, l = \d+", page.locator("#tip").inner_text())
+
+
+def test_browser_shows_commands(page: Page) -> None:
+    details = page.locator("#runs details", has_text="parameterized_concatenation dense")
+    details.first.locator("summary").click()
+    assert details.first.locator("code").all_inner_texts() == [
+        "fusionkit run train.epochs=3",
+        "fusionkit run train.epochs=3 seed=1",
+    ]
+
+
+def test_browser_is_not_fooled_by_names(page: Page) -> None:
+    assert page.title() != "1"
+    assert page.locator("img").count() == 0
+    assert HOSTILE in column(page, 3)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_browser_light_and_dark(browser: Browser, page_file: Path, scheme: str) -> None:
+    context = browser.new_context(color_scheme="light" if scheme == "light" else "dark")
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+
+    def contrast() -> tuple[float, float]:
+        colours = page.evaluate(
+            "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+        )
+        back, text = (sum(map(int, re.findall(r"\d+", colour)[:3])) / 765 for colour in colours)
+        return back, text
+
+    back, text = contrast()
+    assert (back > 0.9) == (scheme == "light")
+    assert abs(back - text) > 0.7
+    page.locator("#theme").click()
+    other, text = contrast()
+    assert (other > 0.9) != (scheme == "light")
+    assert abs(other - text) > 0.7
+    context.close()
+
+
+def test_browser_narrow_window(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    box = page.locator("#against svg").first.bounding_box()
+    assert box is not None
+    assert box["width"] <= 360
+    # The table scrolls inside its frame.
+    assert page.locator(".table").evaluate("box => box.scrollWidth > box.clientWidth")

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusionkit.config import compose, config_hash
+from fusionkit.experiment.reproduce import Commands
+
+RUN = Path("some where/run")
+
+
+def command(words: list[str]) -> tuple[str | None, dict[str, Any]]:
+    config = compose(words)
+    return Commands().command({"config": config}, RUN), config
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["seed=3", "data=digits", "data.fold=2"],
+        ["fabrication=lowrank", "fabrication.r=4", "n=32"],
+        ["fusion=summation", "model.encoder=linear", "train.lr=0.005"],
+        ["fusion=lowrank_parameterized_concatenation"],
+        ["+fusion/preprocess=tanh"],
+        ["fusion.preprocess=[{_target_: torch.nn.GELU}]", "train.optimizer=sgd"],
+        ["data=npz", "data.path='a b/$x.npz'"],
+        ["fabrication=view_lowrank", "fabrication.r=[1,2,3,1,2,3]", "train.precision='64-true'"],
+    ],
+    ids=lambda words: " ".join(words) or "default",
+)
+def test_the_command_composes_to_the_config_of_the_record(words: list[str]) -> None:
+    found, config = command(words)
+    assert found is not None
+    program, run, *overrides = shlex.split(found)
+    assert (program, run) == ("fusionkit", "run")
+    assert compose(overrides) == config
+    assert config_hash(compose(overrides)) == config_hash(config)
+
+
+def test_the_command_is_short() -> None:
+    assert command([])[0] == "fusionkit run"
+    words = ["data=digits", "fabrication=lowrank", "fabrication.r=4", "seed=3", "data.fold=2"]
+    assert command(words)[0] == f"fusionkit run {' '.join(words)}"
+
+
+def test_runs_of_a_group_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fusionkit.experiment import reproduce
+
+    config = compose(["train.epochs=7"])
+    calls = []
+    original = reproduce._overrides
+    monkeypatch.setattr(reproduce, "_overrides", lambda *args: calls.append(args) or original(*args))
+    commands = Commands()
+    found = [commands.command({"config": {**config, "seed": seed}}, RUN) for seed in range(3)]
+    assert found == [f"fusionkit run train.epochs=7{tail}" for tail in ("", " seed=1", " seed=2")]
+    assert len(calls) == 1
+
+
+def test_what_cannot_be_composed_is_repeated_from_its_directory() -> None:
+    config = compose([])
+    config["train"] = {**config["train"], "a_key_of_another_release": 1}
+    assert Commands().command({"config": config}, RUN) == "fusionkit run --from 'some where/run'"
+
+
+@pytest.mark.parametrize("config", [None, [], {}, {"fusion": None}, {"fusion": {"name": 3}}])
+def test_records_without_a_config(config: Any) -> None:
+    assert Commands().command({"config": config}, RUN) in (None, "fusionkit run --from 'some where/run'")
