@@ -131,7 +131,8 @@ def draw_study(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 [x for x, _ in front], [y for _, y in front], where="post", color=_GREY, linewidth=1.2, zorder=1
             )
             shown.setdefault("Pareto front", line)
-            for row, dashes in zip([row for row in mine if row["baseline"]], ((6, 2), (1.5, 1.5)), strict=False):
+            lines = sorted((row for row in mine if row["baseline"]), key=lambda row: str(row["name"]))
+            for row, dashes in zip(lines, ((6, 2), (1.5, 1.5)), strict=False):
                 line = axes.axhline(row["mean"], color="black", linewidth=1, dashes=dashes, zorder=0)
                 shown.setdefault(row["name"].replace("_", " "), line)
             axes.set_xscale("symlog", linthresh=10, linscale=0.4)
@@ -172,9 +173,8 @@ def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 missing, noise = row["robustness"]["missing"], row["robustness"]["noise"]
                 style: dict[str, Any] = {"color": _CYCLE[i % len(_CYCLE)], "marker": _MARKERS[i % len(_MARKERS)]}
                 label = row["name"] + ("" if row["l"] is None else f"  (l = {row['l']:,})")
-                pair[0].plot(
-                    range(len(missing) + 1), [row["mean"], *missing.values()], linestyle="", alpha=0.85, **style
-                )
+                places = [place + 0.09 * (i - (len(chosen) - 1) / 2) for place in range(len(missing) + 1)]
+                pair[0].plot(places, [row["mean"], *missing.values()], linestyle="", **style)
                 pair[1].plot([0.0, *map(float, noise)], [row["mean"], *noise.values()], label=label, **style)
                 pair[0].set_xticks(range(len(missing) + 1), ["none", *missing])
             pair[0].set_title(f"{data}: one view missing", loc="left", fontsize=11, fontweight="bold")
@@ -194,7 +194,8 @@ def _kind(row: Mapping[str, Any]) -> str:
 
 def _chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows whose robustness is drawn: dense, references, and the best at up to a hundredth, fortieth, tenth."""
-    chosen = [row for row in rows if row["baseline"] or row["fabrication"] == "dense"]
+    chosen = [row for row in rows if row["fabrication"] == "dense"]
+    chosen += sorted((row for row in rows if row["baseline"]), key=lambda row: str(row["name"]))
     for limit in (0.01, 0.025, 0.1):
         small = [row for row in rows if row["share_of_dense"] is not None and 0 < row["share_of_dense"] <= limit]
         best = max(small, key=lambda row: float(row["mean"]), default=None)
