@@ -60,9 +60,9 @@ class Run:
     def test_share(self) -> float:
         """The share of the rows that were held out; a fifth where the record does not say."""
         data = self.result.get("data")
-        rows = [data.get(key) for key in ("test_rows", "training_rows")] if isinstance(data, Mapping) else []
-        known = len(rows) == 2 and all(type(count) is int and count > 0 for count in rows)
-        return rows[0] / sum(rows) if known else 0.2
+        test, training = (data.get("test_rows"), data.get("training_rows")) if isinstance(data, Mapping) else (0, 0)
+        known = type(test) is int and type(training) is int and test > 0 and training > 0
+        return float(test / (test + training)) if known else 0.2
 
     @property
     def config(self) -> dict[str, Any]:

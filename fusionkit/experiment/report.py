@@ -100,9 +100,8 @@ def _views(group: Group) -> dict[str, dict[str, float]]:
     for kind in ("missing", "only", "noisy", "noise"):
         tables = [_mapping(one.get(kind)) for one in found]
         for name in tables[0]:
-            values = [table.get(name) for table in tables]
-            numbers = [value for value in values if _is_number(value)]
-            if numbers and len(numbers) == len(values):
+            numbers = [float(table[name]) for table in tables if _is_number(table.get(name))]
+            if len(numbers) == len(tables):
                 means.setdefault(kind, {})[str(name)] = round(sum(numbers) / len(numbers), 5)
     return means
 

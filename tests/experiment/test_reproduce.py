@@ -51,9 +51,14 @@ def test_runs_of_a_group_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> N
     from fusionkit.experiment import reproduce
 
     config = compose(["train.epochs=7"])
-    calls = []
+    calls: list[Any] = []
     original = reproduce._overrides
-    monkeypatch.setattr(reproduce, "_overrides", lambda *args: calls.append(args) or original(*args))
+
+    def counted(*args: Any) -> list[str] | None:
+        calls.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(reproduce, "_overrides", counted)
     commands = Commands()
     found = [commands.command({"config": {**config, "seed": seed}}, RUN) for seed in range(3)]
     assert found == [f"fusionkit run train.epochs=7{tail}" for tail in ("", " seed=1", " seed=2")]
