@@ -61,8 +61,9 @@ class Run:
         """The share of the rows that were held out; a fifth where the record does not say."""
         data = self.result.get("data")
         test, training = (data.get("test_rows"), data.get("training_rows")) if isinstance(data, Mapping) else (0, 0)
-        known = type(test) is int and type(training) is int and test > 0 and training > 0
-        return float(test / (test + training)) if known else 0.2
+        if isinstance(test, int) and isinstance(training, int) and test > 0 and training > 0:
+            return test / (test + training)
+        return 0.2
 
     @property
     def config(self) -> dict[str, Any]:

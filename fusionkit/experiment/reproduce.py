@@ -104,7 +104,8 @@ def _composed(overrides: tuple[str, ...]) -> tuple[tuple[tuple[str, ...], Any], 
 
 
 def _flatten(value: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(value, Mapping) and value:
+    # The operator's options are given whole: in their place may stand null, or a reference to a group.
+    if isinstance(value, Mapping) and value and not (len(key) == 2 and key[0] == "fusion"):
         for name, item in value.items():
             yield from _flatten(item, (*key, str(name)))
     else:

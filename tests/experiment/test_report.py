@@ -134,6 +134,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, page_file: Path) -> Iterator[Page]:
     """Return the open report; in the end nothing may have stood in the console."""
     context = browser.new_context(viewport={"width": 1200, "height": 900}, offline=True)
+    context.set_default_timeout(120_000)  # For machines with other work.
     page = context.new_page()
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
@@ -220,6 +221,7 @@ def test_browser_is_not_fooled_by_names(page: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_browser_light_and_dark(browser: Browser, page_file: Path, scheme: str) -> None:
     context = browser.new_context(color_scheme="light" if scheme == "light" else "dark")
+    context.set_default_timeout(120_000)
     page = context.new_page()
     page.goto(page_file.as_uri())
 

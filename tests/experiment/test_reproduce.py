@@ -25,7 +25,7 @@ def command(words: list[str]) -> tuple[str | None, dict[str, Any]]:
         ["fabrication=lowrank", "fabrication.r=4", "n=32"],
         ["fusion=summation", "model.encoder=linear", "train.lr=0.005"],
         ["fusion=lowrank_parameterized_concatenation"],
-        ["+fusion/preprocess=tanh"],
+        ["fusion/preprocess=tanh"],
         ["fusion.preprocess=[{_target_: torch.nn.GELU}]", "train.optimizer=sgd"],
         ["data=npz", "data.path='a b/$x.npz'"],
         ["fabrication=view_lowrank", "fabrication.r=[1,2,3,1,2,3]", "train.precision='64-true'"],
