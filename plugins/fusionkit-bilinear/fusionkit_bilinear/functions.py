@@ -149,7 +149,8 @@ def contract(W: Tensor, x: Sequence[Tensor], bias: Tensor | None = None) -> Tens
     s = split_point(n, dims)
     outer = x[s]
     for view in x[s + 1 :]:
-        outer = (outer.unsqueeze(-1) * view.unsqueeze(-2)).flatten(1)
+        # As a batched product, whose backward makes no outer product of its own.
+        outer = torch.bmm(outer.unsqueeze(-1), view.unsqueeze(-2)).flatten(1)
     out = F.linear(outer, W.reshape(n * prod(dims[:s]), outer.shape[-1]))
     for i in reversed(range(s)):
         # Not -1, which an empty batch leaves open.
