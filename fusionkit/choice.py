@@ -19,20 +19,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["BLOCK_ROWS", "LARGE_W", "Effort", "Plan"]
+__all__ = ["LARGE_W", "LEAST_BLOCK", "Effort", "Plan"]
 
 #: A multiply-add of a structured product, whose factors are small, in multiply-adds of a dense one.
 THIN = 1.5
 #: Copying a number, eight bytes read and written, in multiply-adds of a dense product.
-COPY = 40.0
+COPY = 44.0
 #: How often every entry of W is copied until W is built.
 BUILD = 2.0
 #: While compiling or exporting the batch counts as having this many rows.
 NOMINAL_ROWS = 1024
 #: A W of at least so many entries is never built for at least so many rows: its memory would show, its speed not.
 LARGE_W, MANY_ROWS = 10**6, 2000
-#: In eager mode an own product takes so many rows at a time: what it copies stays in the cache.
-BLOCK_ROWS = 192
+#: In eager mode an own product takes as many rows at a time as copy so many numbers, which stay in the cache; but not
+#: fewer rows than that.
+CACHED, LEAST_BLOCK = 2**20, 192
 
 
 class Effort(NamedTuple):
@@ -60,17 +61,21 @@ class Plan:
         per_row: what a row costs more with the own product than with W.
         once: what building W costs more than the setup of the own product.
         large: whether W is large, and would be there as a whole.
+        block: how many rows the own product takes at a time.
     """
 
     per_row: float
     once: float
     large: bool
+    block: int = LEAST_BLOCK
 
     @classmethod
     def of(cls, effort: Effort, n: int, D: int) -> Plan:
         """Return the plan for W of shape (n, D)."""
         per_row = THIN * effort.macs + COPY * effort.copies - n * D
-        return cls(per_row, COPY * (BUILD * n * D - effort.setup), n * D >= LARGE_W and not effort.slabs)
+        once = COPY * (BUILD * n * D - effort.setup)
+        block = max(LEAST_BLOCK, CACHED // max(1, round(effort.copies)))
+        return cls(per_row, once, n * D >= LARGE_W and not effort.slabs, block)
 
     def own_product(self, first: Tensor) -> bool:
         """Tell whether the own product is the way for views like ``first`` (..., n_1)."""

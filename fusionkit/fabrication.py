@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import BoolTensor, Tensor, nn
 
-from fusionkit.choice import BLOCK_ROWS, LARGE_W, Effort, Plan
+from fusionkit.choice import LARGE_W, Effort, Plan
 from fusionkit.construct import ConstructMeta, writable
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.fusion import Traits, autocasting, check_dims, check_size, in_place_ok, registered_key
@@ -210,9 +210,9 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         if torch.compiler.is_compiling():
             return self._project(x, blocks, n)
         rows = x[0].numel() // x[0].shape[-1]
-        if type(rows) is not int or rows < 2 * BLOCK_ROWS or not in_place_ok((*x, *blocks.values())):
+        if type(rows) is not int or rows < 2 * plan.block or not in_place_ok((*x, *blocks.values())):
             return self._project(x, blocks, n)
-        pieces = [_rows([view]).split(BLOCK_ROWS) for view in x]
+        pieces = [_rows([view]).split(plan.block) for view in x]
         out = torch.cat([self._project(piece, blocks, n) for piece in zip(*pieces, strict=True)])
         return out.view(*x[0].shape[:-1], n)
 

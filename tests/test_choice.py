@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fusionkit import fabrication
-from fusionkit.choice import BLOCK_ROWS, BUILD, COPY, NOMINAL_ROWS, THIN, Effort, Plan
+from fusionkit.choice import BUILD, CACHED, COPY, LEAST_BLOCK, NOMINAL_ROWS, THIN, Effort, Plan
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 
 
@@ -49,7 +49,7 @@ def test_both_ways_agree(way: bool) -> None:
     torch.testing.assert_close(forced(x), torch.cat(x, -1) @ W.T)
 
 
-@pytest.mark.parametrize("rows", [2 * BLOCK_ROWS - 1, 2 * BLOCK_ROWS, 2 * BLOCK_ROWS + 3])
+@pytest.mark.parametrize("rows", [2 * LEAST_BLOCK - 1, 2 * LEAST_BLOCK, 2 * LEAST_BLOCK + 3])
 @pytest.mark.parametrize("name", ["monarch", "kronecker", "toeplitz"])
 def test_many_rows_are_taken_in_blocks(name: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     op = ParameterizedConcatenation(6, [4, 5], parameter_fabrication=name, dtype="float64")
@@ -64,8 +64,8 @@ def test_many_rows_are_taken_in_blocks(name: str, rows: int, monkeypatch: pytest
 
     monkeypatch.setattr(type(op.fabrication), "_project", watched)
     out = op(x)
-    blocks = [BLOCK_ROWS] * (rows // BLOCK_ROWS) + [rows % BLOCK_ROWS] * bool(rows % BLOCK_ROWS)
-    assert seen == (blocks if rows >= 2 * BLOCK_ROWS else [rows])
+    blocks = [LEAST_BLOCK] * (rows // LEAST_BLOCK) + [rows % LEAST_BLOCK] * bool(rows % LEAST_BLOCK)
+    assert seen == (blocks if rows >= 2 * LEAST_BLOCK else [rows])
     expected = torch.cat(x, -1) @ op.fabrication.materialize(op.flat_w(), 6, 9).T
     torch.testing.assert_close(out, expected)
     inputs, grad = [*x, *op.parameters()], torch.randn_like(expected)
@@ -86,6 +86,11 @@ def test_a_large_W_may_be_made_in_slabs(n: int, monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(torch.cat(slabs), W)
     assert n < 7 or all(len(slab) < n for slab in slabs)
     torch.testing.assert_close(op.fabrication.multiply_built(x, blocks, n), torch.cat(x, -1) @ W.T)
+
+
+def test_blocks_hold_what_the_cache_holds() -> None:
+    assert Plan.of(Effort(1.0, copies=1000.0), 4, 4).block == CACHED // 1000
+    assert Plan.of(Effort(1.0, copies=1e9), 4, 4).block == LEAST_BLOCK
 
 
 def test_in_slabs_a_large_W_may_be_built_for_many_rows() -> None:

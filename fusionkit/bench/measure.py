@@ -46,7 +46,7 @@ ERROR_ROWS = 256
 
 @dataclass(frozen=True)
 class Row:
-    """What was found; ratios are medians over the rounds, None where there is no such reference.
+    """What was found; ratios are those of lower quartiles, None where there is no such reference.
 
     Attributes:
         milliseconds: median time of a call.

@@ -48,12 +48,12 @@ def counterpart(name: str, dims: Sequence[int], n: int) -> Callable[[Sequence[An
     library = _library() if name in FUSIONS else None
     if library is None:
         return None
-    made: Any = getattr(library, FUSIONS[name])
-    if name != "dense":
-        options = {"weights": [1.0] * len(dims)} if name == "weighted_summation" else {}
-        fusion = made(dims=list(dims), **options)
-        return lambda x: fusion(x)
     import torch
 
+    made: Any = getattr(library, FUSIONS[name])
+    if name != "dense":
+        options = {"weights": torch.ones(len(dims))} if name == "weighted_summation" else {}
+        fusion = made(dims=list(dims), **options)
+        return lambda x: fusion(x)
     fusion, w = made(dims=list(dims), n=n), torch.randn(1, n * sum(dims))
     return lambda x: fusion(x, w=w.to(x[0]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
-from statistics import median
+from statistics import quantiles
 from time import perf_counter
 
 __all__ = ["interleaved", "ratio"]
@@ -17,7 +17,7 @@ def interleaved(
     contestants: Mapping[str, Callable[[], object]],
     *,
     seconds: float = 1.0,
-    least: int = 5,
+    least: int = 7,
     most: int = 200,
     synchronize: Callable[[], object] | None = None,
 ) -> dict[str, list[float]]:
@@ -49,8 +49,15 @@ def interleaved(
 
 
 def ratio(samples: Mapping[str, Sequence[float]], name: str, other: str) -> float:
-    """Return the median over the rounds of the time of ``name`` over the time of ``other`` in the same round."""
-    return median(a / b for a, b in zip(samples[name], samples[other], strict=True))
+    """Return the lower quartile of the times of ``name`` over that of ``other``.
+
+    What else runs on the machine only ever adds time, to more than half of the samples if it is busy.
+    """
+    return _quartile(samples[name]) / _quartile(samples[other])
+
+
+def _quartile(times: Sequence[float]) -> float:
+    return quantiles(times, n=4, method="inclusive")[0] if len(times) > 1 else times[0]
 
 
 def _sample(call: Callable[[], object], repeats: int, wait: Callable[[], object]) -> float:

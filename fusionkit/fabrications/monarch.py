@@ -71,7 +71,7 @@ class Monarch(Fabrication):
     def effort(self, n: int, D: int) -> Effort:
         """Return what the product without W costs."""
         (nb, c, ib), (_, ob, _) = self.shapes(n, D).values()
-        return Effort(nb * c * (ib + ob), D + nb * c + n)
+        return Effort(nb * c * (ib + ob), D + nb * c + 2 * n)
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         R, L = blocks["R"], blocks["L"]

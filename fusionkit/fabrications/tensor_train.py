@@ -87,7 +87,7 @@ class TensorTrain(Fabrication):
             todo //= widths[k]
             read = todo * done * widths[k] * ranks[k + 1]
             macs += read * heights[k] * ranks[k]
-            copies += read
+            copies += 3 * read  # A copy with the width innermost, in short runs.
             done *= heights[k]
         return Effort(macs, copies, slabs=True)
 

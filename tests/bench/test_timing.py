@@ -17,5 +17,7 @@ def test_every_round_has_a_sample_of_each() -> None:
     assert all(time > 0 for times in samples.values() for time in times)
 
 
-def test_ratio_is_the_median_over_the_rounds() -> None:
-    assert ratio({"a": [1.0, 4.0, 100.0], "b": [1.0, 2.0, 10.0]}, "a", "b") == pytest.approx(2.0)
+def test_ratio_is_that_of_the_lower_quartiles() -> None:
+    samples = {"a": [9.0, 2.0, 1.0, 3.0, 1e6], "b": [4.0, 5.0, 1e6, 3.0, 1e6], "c": [7.0]}
+    assert ratio(samples, "a", "b") == pytest.approx(2.0 / 4.0)
+    assert ratio(samples, "c", "a") == pytest.approx(3.5)
