@@ -17,7 +17,7 @@ def interleaved(
     contestants: Mapping[str, Callable[[], object]],
     *,
     seconds: float = 1.0,
-    least: int = 7,
+    least: int = 5,
     most: int = 200,
     synchronize: Callable[[], object] | None = None,
 ) -> dict[str, list[float]]:
@@ -35,7 +35,7 @@ def interleaved(
     start = perf_counter()
     for name, call in contestants.items():
         call()
-        once = min(_sample(call, 1, wait) for _ in range(2))
+        once = _sample(call, 1, wait)
         repeats[name] = max(1, ceil(SAMPLE / max(once, 1e-9)))
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     order = list(contestants.items())

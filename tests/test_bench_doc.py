@@ -1,0 +1,79 @@
+"""The page about speed shows the recorded measurements, and the cost model agrees with them."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from fusionkit import registry
+from fusionkit.choice import Plan
+
+ROOT = Path(__file__).parents[1]
+CONTENT: dict[str, Any] = json.loads((ROOT / "docs/bench.json").read_text(encoding="utf-8"))
+#: Rows of fabrications that can do both, with the time of the own product over that with W built.
+CHOICES = [
+    (row, row["built"] if row["own_product"] else row["built"] / row["product"])
+    for row in CONTENT["rows"]
+    if row["kind"] == "fabrication" and row["built"] and (row["own_product"] or row["product"])
+]
+#: What the noise of a measurement may add to the 10 % that a wrong choice may cost.
+NOISE = 0.1
+
+
+@pytest.fixture(scope="module")
+def bench_tables() -> ModuleType:
+    spec = spec_from_file_location("bench_tables", ROOT / "docs/bench_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_those_of_the_record(bench_tables: ModuleType) -> None:
+    page = (ROOT / "docs/bench.md").read_text(encoding="utf-8")
+    assert bench_tables.updated(page, CONTENT) == page
+
+
+def test_a_page_without_its_marks_is_refused(bench_tables: ModuleType) -> None:
+    with pytest.raises(ValueError, match="should contain"):
+        bench_tables.updated("nothing", CONTENT)
+
+
+def test_all_of_the_core_was_measured() -> None:
+    measured = {(row["kind"], row["name"]) for row in CONTENT["rows"]}
+    core = {(r.kind, r.key) for r in registry.records() if r.distribution == "fusionkit"}
+    assert measured == core - {("fusion", "parameterized_concatenation")}
+
+
+def plan(row: dict[str, Any]) -> Plan | None:
+    made = registry.create_fabrication(row["name"], **row["options"])
+    with torch.device("meta"):
+        made.prepare(row["n"], row["dims"])
+    return made._plan
+
+
+def test_the_choice_agrees_with_the_measurements() -> None:
+    """The way that the cost model chooses was measured to be at most 10 % slower than the other one."""
+    wrong, looked_at = [], 0
+    for row, ratio in CHOICES:
+        if (made := plan(row)) is not None:
+            looked_at += 1
+            loss = ratio if made.decide(row["m"]) else 1 / ratio
+            if loss > 1.1 + NOISE:
+                wrong.append(f"{row['name']} m={row['m']} D={sum(row['dims'])} n={row['n']} {row['mode']}: {loss:.2f}")
+    assert looked_at > 100
+    assert not wrong
+
+
+def test_both_ways_are_the_better_one_somewhere() -> None:
+    """Otherwise the test before could not fail."""
+    planned = [ratio for row, ratio in CHOICES if plan(row) is not None]
+    assert min(planned) < 0.2
+    assert max(planned) > 1.1
