@@ -30,6 +30,28 @@ def test_lowrank_by_hand(m: int, r: int) -> None:
     assert found["l"] == r * (300 + 50)
 
 
+@pytest.mark.parametrize("m", [3, 1000])
+def test_structured_products_by_hand(m: int) -> None:
+    """Also where the rows are taken in blocks."""
+    n, D = 512, 2048
+
+    def macs(name: str, **options: int) -> int:
+        return int(fusionkit.cost(name, dims=[D // 2, D // 2], n=n, m=m, **options)["macs"])
+
+    assert macs("kronecker", p=8, q=16) == m * min(D * 64 + 16 * n, D * 8 + n * 128)
+    assert macs("kronecker_sum", R=3, p=8, q=16) == m * 3 * min(D * 64 + 16 * n, D * 8 + n * 128)
+    assert macs("lowrank_kronecker", r=2, p=8, q=16) == m * 2 * (D + 8 * 16 + n)
+    assert macs("dual_lowrank_kronecker", r=2, p=8, q=16) == m * (2 * (D + n) + 4 * (8 + 16))
+    assert macs("monarch", nb=8) == m * 8 * 64 * (256 + 64)
+    assert macs("random_matrix_adaption", r=4) == m * 4 * (n + D)
+
+
+def test_frozen_parts_are_buffers() -> None:
+    found = fusionkit.cost("random_matrix_adaption", dims=[100, 200], n=50, r=4)
+    assert (found["l"], found["parameter_bytes"]) == (50 + 4, 4 * (50 + 4))
+    assert found["buffer_bytes"] == 4 * 4 * (50 + 300)
+
+
 def test_summation_has_no_products() -> None:
     found = fusionkit.cost("summation", dims=[10, 10, 10], m=7, dtype="float64")
     assert (found["macs"], found["elementwise"], found["l"], found["dtype"]) == (0, 2 * 70, 0, "float64")
