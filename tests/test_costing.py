@@ -35,7 +35,7 @@ def test_structured_products_by_hand(m: int) -> None:
     """Also where the rows are taken in blocks."""
     n, D = 512, 2048
 
-    def macs(name: str, **options: int) -> int:
+    def macs(name: str, **options: Any) -> int:
         return int(fusionkit.cost(name, dims=[D // 2, D // 2], n=n, m=m, **options)["macs"])
 
     assert macs("kronecker", p=8, q=16) == m * min(D * 64 + 16 * n, D * 8 + n * 128)
