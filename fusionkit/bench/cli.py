@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 from fusionkit.errors import ConfigError, FusionError
@@ -64,18 +65,30 @@ def main(argv: Sequence[str]) -> int:
 
     device = check_device(options.device) or torch.device("cpu")
     cases = _cases(options)
+    if options.processor_time and (options.threads > 1 or device.type != "cpu"):
+        raise ConfigError("--processor-time should be used with --threads 1 on the cpu; found more of them.")
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
+    rows: list[Row] = []
     try:
-        rows = _measure(cases, options, device)
+        _measure(rows, cases, options, device)
+    except KeyboardInterrupt:
+        if rows:
+            _report(rows, options, device)  # What there is.
+        raise
     finally:
         torch.set_num_threads(before)
     if not rows:
         names = ", ".join(dict.fromkeys(case.name for case in cases))
         raise FusionError(f"{names} should take views of the measured widths; found none that fit.")
+    _report(rows, options, device)
+    return 0
+
+
+def _report(rows: Sequence[Row], options: argparse.Namespace, device: Any) -> None:
     _print(rows)
     if options.json is not None:
-        head = {"schema_version": SCHEMA_VERSION, "machine": _machine(options.threads, device)}
+        head = {"schema_version": SCHEMA_VERSION, "machine": _machine(options, device)}
         lines = ",\n".join(json.dumps(asdict(row)) for row in rows)  # A line for each.
         options.json.write_text(f'{json.dumps(head)[:-1]}, "rows": [\n{lines}\n]}}\n', encoding="utf-8")
     if options.plot is not None:
@@ -101,7 +114,8 @@ def _cases(options: argparse.Namespace) -> list[Case]:
     return [case for name in names for case in cases(name, settings, quick=options.quick)]
 
 
-def _measure(cases: Sequence[Case], options: argparse.Namespace, device: Any) -> list[Row]:
+def _measure(rows: list[Row], cases: Sequence[Case], options: argparse.Namespace, device: Any) -> None:
+    """Append the rows, one by one."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -109,17 +123,17 @@ def _measure(cases: Sequence[Case], options: argparse.Namespace, device: Any) ->
     from fusionkit.bench.measure import measure
 
     seconds = options.seconds if options.seconds is not None else 0.2 if options.quick else 0.6
-    console, rows = Console(stderr=True), []
+    clock = process_time if options.processor_time else perf_counter
+    console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(cases))
         for case in cases:
             size = case.size
             text = f"{label(case.name, case.options)}  m={size.m} {_short(size.dims)} n={size.n}"
             progress.update(task, description=text)
-            row = measure(case, seconds=seconds, device=device, compiled=options.compile)
+            row = measure(case, seconds=seconds, device=device, compiled=options.compile, clock=clock)
             rows += [row] if row is not None else []
             progress.advance(task)
-    return rows
 
 
 def _print(rows: Sequence[Row]) -> None:
@@ -166,7 +180,7 @@ def _short(dims: Sequence[int]) -> str:
     return f"{len(dims)}x{dims[0]}" if same else ",".join(map(str, dims))
 
 
-def _machine(threads: int, device: Any) -> dict[str, Any]:
+def _machine(options: argparse.Namespace, device: Any) -> dict[str, Any]:
     import torch
 
     name = platform.processor() or platform.machine()
@@ -179,7 +193,8 @@ def _machine(threads: int, device: Any) -> dict[str, Any]:
         "processor": name,
         "cores": os.cpu_count(),
         "device": str(device),
-        "threads": threads,
+        "threads": options.threads,
+        "clock": "processor" if options.processor_time else "wall",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
@@ -206,6 +221,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw time against m to a PNG file")
     parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="threads of torch (default 2)")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="count the time on the processor: for a busy machine, --threads 1"
+    )
     parser.add_argument("--seconds", type=_seconds, metavar="S", help="per row, about (default 0.6; with --quick 0.2)")
     return parser
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -84,7 +85,14 @@ class Row:
     error: float | None
 
 
-def measure(case: Case, *, seconds: float, device: torch.device | str = "cpu", compiled: bool = False) -> Row | None:
+def measure(
+    case: Case,
+    *,
+    seconds: float,
+    device: torch.device | str = "cpu",
+    compiled: bool = False,
+    clock: Callable[[], float] = perf_counter,
+) -> Row | None:
     """Time one case for about so many seconds; None where the operator cannot have its widths.
 
     Raises:
@@ -113,7 +121,7 @@ def measure(case: Case, *, seconds: float, device: torch.device | str = "cpu", c
         contestants["compiled"] = (lambda: fast(x), leaves)
     timed = {name: _both(*pair) if case.backward else _forward(pair[0]) for name, pair in contestants.items()}
     wait = None if torch.device(device).type == "cpu" else torch.get_device_module(device).synchronize
-    samples = interleaved(timed, seconds=seconds, synchronize=wait)
+    samples = interleaved(timed, seconds=seconds, synchronize=wait, clock=clock)
     with Recorder() as recorder:
         kept = timed["own"]()
     del kept

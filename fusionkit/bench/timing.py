@@ -20,6 +20,7 @@ def interleaved(
     least: int = 5,
     most: int = 200,
     synchronize: Callable[[], object] | None = None,
+    clock: Callable[[], float] = perf_counter,
 ) -> dict[str, list[float]]:
     """Return the seconds per call of each contestant, one sample per round: A B C, C B A, A B C, ...
 
@@ -29,21 +30,22 @@ def interleaved(
         least: the least number of rounds.
         most: the greatest.
         synchronize: waits for the device; called at both ends of every sample.
+        clock: the time in seconds.
     """
     wait = synchronize or (lambda: None)
     repeats = {}
-    start = perf_counter()
+    start = clock()
     for name, call in contestants.items():
         call()
-        once = _sample(call, 1, wait)
+        once = _sample(call, 1, wait, clock)
         repeats[name] = max(1, ceil(SAMPLE / max(once, 1e-9)))
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     order = list(contestants.items())
     for count in range(most):
-        if count >= least and perf_counter() - start > seconds:
+        if count >= least and clock() - start > seconds:
             break
         for name, call in order:
-            samples[name].append(_sample(call, repeats[name], wait))
+            samples[name].append(_sample(call, repeats[name], wait, clock))
         order.reverse()
     return samples
 
@@ -60,10 +62,10 @@ def _quartile(times: Sequence[float]) -> float:
     return quantiles(times, n=4, method="inclusive")[0] if len(times) > 1 else times[0]
 
 
-def _sample(call: Callable[[], object], repeats: int, wait: Callable[[], object]) -> float:
+def _sample(call: Callable[[], object], repeats: int, wait: Callable[[], object], clock: Callable[[], float]) -> float:
     wait()
-    start = perf_counter()
+    start = clock()
     for _ in range(repeats):
         call()
     wait()
-    return (perf_counter() - start) / repeats
+    return (clock() - start) / repeats

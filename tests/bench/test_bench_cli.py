@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +15,13 @@ SMALL = ["m=3", "dims=[2,2]", "n=2", "--seconds", "0", "--threads", "1"]
 def test_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     file = tmp_path / "b.json"
-    assert cli.main(["bench", "dense", "monarch", *SMALL, "--json", str(file)]) == 0
+    assert cli.main(["bench", "dense", "monarch", *SMALL, "--processor-time", "--json", str(file)]) == 0
     assert torch.get_num_threads() == threads
     content = json.loads(file.read_text())
     assert content["schema_version"] == 1
     assert content["machine"]["threads"] == 1
     assert content["machine"]["device"] == "cpu"
+    assert content["machine"]["clock"] == "processor"
     assert content["machine"]["torch"] == torch.__version__
     assert [(row["name"], row["mode"]) for row in content["rows"]] == [
         (name, mode) for name in ("dense", "monarch") for mode in ("forward", "forward and backward")
@@ -34,6 +36,25 @@ def test_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_options_of_the_operator(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "lowrank", "r=2", *SMALL]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("lowrank r=2  3")
+
+
+def test_an_interruption_keeps_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fusionkit.bench import measure
+
+    real = measure.measure
+
+    def once(case: Any, **options: Any) -> Any:
+        if case.backward:
+            raise KeyboardInterrupt
+        return real(case, **options)
+
+    monkeypatch.setattr(measure, "measure", once)
+    file = tmp_path / "b.json"
+    assert cli.main(["bench", "dense", *SMALL, "--json", str(file)]) == 130
+    assert [row["mode"] for row in json.loads(file.read_text())["rows"]] == ["forward"]
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +76,7 @@ def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["dense", "--json", "nowhere/b.json"], 2, "nowhere/b.json should be a file in a folder that exists"),
         (["dense", "--device", "cpux"], 1, "device should be a device such as 'cpu' or 'cuda:0'; found 'cpux'."),
         (["dense", "--seconds", "x"], 2, "should be a number of seconds; found 'x'"),
+        (["dense", "--processor-time"], 2, "--processor-time should be used with --threads 1 on the cpu; found more"),
         (["dense", "--threads", "0"], 2, "should be a positive integer; found '0'"),
         (["summation", "dims=[2,3]"], 1, "summation should take views of the measured widths; found none that fit."),
         (["dense", "m=0"], 1, "m, the number of rows, should be an integer of at least 1; found 0."),
