@@ -98,7 +98,6 @@ def _report(rows: Sequence[Row], options: argparse.Namespace, device: Any) -> No
             raise FusionError(
                 f"{options.plot} should show at least two numbers of rows; found one: give more, or no m."
             )
-    return 0
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
