@@ -29,7 +29,7 @@ def test_names() -> None:
 def test_config_has_every_option(name: str) -> None:
     text = (files("fusionkit_bilinear") / "conf" / "fusion" / f"{name}.yaml").read_text(encoding="utf-8")
     lines = text.splitlines()
-    keys = {line.partition(":")[0]: i for i, line in enumerate(lines) if line and not line.startswith("#")}
+    keys = {line.partition(":")[0]: i for i, line in enumerate(lines) if line and line[0] not in "# "}
     options = set(inspect.signature(fusionkit.registry.load("fusion", name)).parameters)
     assert options - set(keys) == {"require_parameters", "dtype"}
     for key, i in keys.items():
