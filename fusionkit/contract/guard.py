@@ -12,13 +12,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from time import perf_counter
 
 import numpy
 import torch
 
 from fusionkit import registry
 
-__all__ = ["Output", "TimeLimit", "no_traces", "silence", "time_limit"]
+__all__ = ["Output", "TimeLimit", "no_traces", "silence", "time_limit", "untimed"]
 
 
 class TimeLimit(BaseException):
@@ -117,6 +118,47 @@ def _restore_environment(before: dict[str, str]) -> None:
             os.environ[name] = value
 
 
+class _Watch:
+    """The clock of a thread, which ``untimed`` stops."""
+
+    def __init__(self) -> None:
+        self._free = 0.0
+        self._since: float | None = None
+
+    def read(self) -> float:
+        """Return the seconds that count."""
+        return (perf_counter() if self._since is None else self._since) - self._free
+
+    def stop(self) -> None:
+        self._since = perf_counter()
+
+    def go(self) -> None:
+        assert self._since is not None
+        self._free += perf_counter() - self._since
+        self._since = None
+
+
+class _Watches(threading.local):
+    """A watch for each thread."""
+
+    def __init__(self) -> None:
+        self.own = _Watch()
+
+
+_watches = _Watches()
+
+
+@contextlib.contextmanager
+def untimed() -> Iterator[None]:
+    """Do what is not the operator's, such as getting a compiler ready, outside the running time limits."""
+    watch = _watches.own
+    watch.stop()
+    try:
+        yield
+    finally:
+        watch.go()
+
+
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise ``TimeLimit`` in the code within after so many seconds; 0 or less means no limit.
@@ -133,11 +175,15 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def _by_signal(seconds: float) -> Iterator[None]:
+    watch = _watches.own
+    start = watch.read()
+
     def stop(*_: object) -> None:
-        raise TimeLimit(f"{seconds:g} s")
+        if watch.read() - start >= seconds:
+            raise TimeLimit(f"{seconds:g} s")
 
     handler = signal.signal(signal.SIGALRM, stop)
-    # Repeated: an operator may swallow the first one in a bare except.
+    # Repeated: an operator may swallow the first one in a bare except, and the watch may have been stopped.
     left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
@@ -150,19 +196,21 @@ def _by_signal(seconds: float) -> Iterator[None]:
 
 def _by_thread(seconds: float) -> Iterator[None]:
     caller = ctypes.c_ulong(threading.get_ident())
-    lock, done = threading.Lock(), False
+    watch = _watches.own
+    start = watch.read()
+    lock, done = threading.Lock(), threading.Event()
 
     def stop() -> None:
+        while (left := seconds - (watch.read() - start)) > 0:
+            if done.wait(max(left, 0.05)):
+                return
         with lock:
-            if not done:
+            if not done.is_set():
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(caller, ctypes.py_object(TimeLimit))
 
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    timer.start()
+    threading.Thread(target=stop, daemon=True).start()
     try:
         yield
     finally:
         with lock:
-            done = True
-        timer.cancel()
+            done.set()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import torch
 
-__all__ = ["NEEDS", "missing"]
+from fusionkit.contract.rules import describe
+
+__all__ = ["NEEDS", "clean_dynamo", "missing"]
 
 
 def _cuda() -> str | None:
@@ -28,13 +31,35 @@ def _modules(*names: str) -> Callable[[], str | None]:
 
 @lru_cache(maxsize=1)
 def _compiler() -> str | None:
+    """Compile a sum: only then it is known that there are header files too, and what the first time costs is paid."""
     from torch._inductor.cpp_builder import get_cpp_compiler
 
     try:
         get_cpp_compiler()
     except Exception:
         return "needs a C++ compiler for torch.compile, and torch finds none"
+    try:
+        with clean_dynamo():
+            view = torch.ones(2, requires_grad=True)
+            torch.compile(lambda view: view + 1, backend="inductor")(view).sum().backward()
+    except Exception as error:
+        return f"needs a torch.compile that works, and with inductor a sum fails ({describe(error, 120)})"
     return None
+
+
+@contextlib.contextmanager
+def clean_dynamo() -> Iterator[None]:
+    """Compile from a clean slate and leave one: earlier graphs count towards the limit of recompilations."""
+    import torch._dynamo
+    from torch._inductor import config
+
+    torch._dynamo.reset()
+    try:
+        # In this process: a pool of compilers would stay, each with a torch of its own.
+        with config.patch(compile_threads=1):
+            yield
+    finally:
+        torch._dynamo.reset()
 
 
 def _interpreter() -> str | None:

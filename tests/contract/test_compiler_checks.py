@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import importlib
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from mutants import BreaksTheGraph, Mix
 
 import fusionkit
+from fusionkit.contract.needs import NEEDS, _compiler
 
 COMPILE_FX = "torch._inductor.compile_fx"
 
 
 @pytest.fixture
-def compile_fx() -> Callable[..., Any]:
+def compile_fx() -> Iterator[Callable[..., Any]]:
+    """Return inductor's entrance; whether a compiler is there is found out anew in the test and after it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch imports what it deprecates.
         compile_fx: Callable[..., Any] = importlib.import_module(COMPILE_FX).compile_fx
-    return compile_fx
+    _compiler.cache_clear()
+    yield compile_fx
+    _compiler.cache_clear()
 
 
 @pytest.mark.usefixtures("compile_fx")
@@ -32,7 +37,7 @@ def test_inductor_that_compiles_nothing_is_not_the_operators_fault(monkeypatch: 
     report = fusionkit.check(Mix, select=["compile_fullgraph"])
     assert report.ok, repr(report)
     reason = report.results[0].reason
-    assert reason.startswith("compiled with aot_eager, needs an inductor that works, and on a sum it fails (")
+    assert reason.startswith("compiled with aot_eager, needs a torch.compile that works, and with inductor a sum fails")
     assert "Python.h is missing" in reason
     # What the operator is to blame for is found all the same.
     found = fusionkit.check(BreaksTheGraph, select=["compile_fullgraph"]).results
@@ -51,3 +56,13 @@ def test_inductor_that_fails_on_the_operator_alone_is(
     (result,) = fusionkit.check(Mix, select=["compile_fullgraph"]).bad
     assert "no code for this operator" in result.reason
     assert result.case == "dims=[4, 4, 4]"
+
+
+def test_getting_the_compiler_ready_does_not_count_as_the_operators_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow() -> None:
+        time.sleep(2.5)
+
+    monkeypatch.setitem(NEEDS, "compiler", slow)
+    monkeypatch.setattr("fusionkit.contract.checks.compiler._same_when_compiled", lambda *_: None)
+    report = fusionkit.check(Mix, select=["compile_fullgraph"], time_limit=1.0)
+    assert report.ok, repr(report)

@@ -12,7 +12,7 @@ import numpy
 import pytest
 import torch
 
-from fusionkit.contract.guard import TimeLimit, no_traces, silence, time_limit
+from fusionkit.contract.guard import TimeLimit, no_traces, silence, time_limit, untimed
 
 
 def test_seed_reaches_every_generator() -> None:
@@ -148,3 +148,27 @@ def test_time_limit_in_another_thread() -> None:
         thread.start()
         thread.join(10)
     assert outcome == ["stopped", "ended"]
+
+
+def test_untimed_stops_the_watch() -> None:
+    outcome: list[str] = []
+
+    def work(limit: float, free: float, timed: float) -> None:
+        try:
+            with time_limit(limit):
+                with untimed():
+                    time.sleep(free)
+                end = time.perf_counter() + timed
+                while time.perf_counter() < end:
+                    time.sleep(0.001)
+            outcome.append("ended")
+        except TimeLimit:
+            outcome.append("stopped")
+
+    cases = ((0.3, 1.6, 0.01), (0.3, 0.4, 30.0))
+    for case in cases:
+        work(*case)
+        thread = threading.Thread(target=work, args=case)
+        thread.start()
+        thread.join(10)
+    assert outcome == ["ended", "ended", "stopped", "stopped"]

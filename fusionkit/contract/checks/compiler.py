@@ -14,7 +14,8 @@ import torch
 import torch._dynamo  # Explicit: else the first operation on a meta tensor imports it, in the middle of some check.
 from torch import Tensor
 
-from fusionkit.contract.needs import missing
+from fusionkit.contract.guard import untimed
+from fusionkit.contract.needs import clean_dynamo, missing
 from fusionkit.contract.rules import Violation, describe, equal, expect, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.fusion import Fusion
@@ -65,17 +66,11 @@ def check_compile_fullgraph(subject: Subject) -> str | None:
     if not first or (subject.kind == "fabrication" and subject.id not in REPRESENTATIVE):
         _same_when_compiled(subject, op, "aot_eager")
         return "compiled with aot_eager"
-    lack = missing(("compiler",))
-    if lack is None:
-        try:
-            _same_when_compiled(subject, copy.deepcopy(op), "inductor")
-            return "compiled with inductor"
-        except Violation:
-            lack = _inductor_fails()
-            if lack is None:
-                raise
-    _same_when_compiled(subject, op, "aot_eager")
-    return f"compiled with aot_eager, {lack}"
+    with untimed():
+        lack = missing(("compiler",))
+    backend = "inductor" if lack is None else "aot_eager"
+    _same_when_compiled(subject, op, backend)
+    return f"compiled with {backend}{f', {lack}' if lack else ''}"
 
 
 def _same_when_compiled(subject: Subject, op: Fusion, backend: str) -> None:
@@ -85,7 +80,7 @@ def _same_when_compiled(subject: Subject, op: Fusion, backend: str) -> None:
     y = [view.detach().clone().requires_grad_() for view in x]
     wanted = subject.forward(op, x)
     cotangent = torch.randn_like(wanted)
-    with _dynamo():
+    with clean_dynamo():
         compiled = torch.compile(twin, fullgraph=True, backend=backend)
         found = _traced(f"torch.compile with {backend}", lambda: compiled(y))
         equal("the compiled output", found, wanted)
@@ -106,16 +101,6 @@ def _same_when_compiled(subject: Subject, op: Fusion, backend: str) -> None:
             equal(f"the compiled gradient of {name}", a.grad, b.grad)  # type: ignore[arg-type]
 
 
-def _inductor_fails() -> str | None:
-    """Return why inductor compiles nothing here, not even a sum: no header files, say; None if it does."""
-    try:
-        with _dynamo():
-            torch.compile(lambda view: view + 1, backend="inductor")(torch.ones(2))
-    except Exception as error:
-        return f"needs an inductor that works, and on a sum it fails ({describe(error, 120)})"
-    return None
-
-
 @rule(tier=3, scope="first")
 def check_compile_dynamic(subject: Subject) -> None:
     """Compiled, batches of 2 rows and more need at most one recompilation.
@@ -129,7 +114,7 @@ def check_compile_dynamic(subject: Subject) -> None:
         graphs.append(graph)
         return graph.forward
 
-    with _dynamo(), torch.no_grad():
+    with clean_dynamo(), torch.no_grad():
         compiled = torch.compile(op, fullgraph=True, backend=backend)
         for rows in (2, 3, 5, 8, 64):
             x = subject.views(rows, dtype=torch.float32)
@@ -147,7 +132,7 @@ def check_export(subject: Subject) -> None:
     """
     op = subject.operator(dtype=torch.float32)
     x, y = subject.views(4, dtype=torch.float32), subject.views(7, dtype=torch.float32)
-    with _dynamo(), torch.no_grad():
+    with clean_dynamo(), torch.no_grad():
         program = _traced("torch.export", lambda: _exported(op, x))
         buffer = io.BytesIO()
         torch.export.save(program, buffer)
@@ -175,7 +160,7 @@ def check_onnx(subject: Subject) -> None:
     if subject.promises(op).stochastic:
         skip("the operator is stochastic")
     x, y = subject.views(4, dtype=torch.float32), subject.views(7, dtype=torch.float32)
-    with _dynamo(), _no_logging(), torch.no_grad():
+    with clean_dynamo(), _no_logging(), torch.no_grad():
         batch = torch.export.Dim("batch")
         program = _traced(
             "the export to ONNX",
@@ -208,17 +193,3 @@ def _no_logging() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-@contextlib.contextmanager
-def _dynamo() -> Iterator[None]:
-    """Compile from a clean slate and leave one: earlier graphs count towards the limit of recompilations."""
-    from torch._inductor import config
-
-    torch._dynamo.reset()
-    try:
-        # In this process: a pool of compilers would stay, each with a torch of its own.
-        with config.patch(compile_threads=1):
-            yield
-    finally:
-        torch._dynamo.reset()
