@@ -24,6 +24,9 @@ __all__ = ["main"]
 
 STATUSES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
+#: Seconds that a check may take on a case.
+DEFAULT_LIMIT = 60.0
+
 EPILOG = """\
 examples:
   fusionkit check                                       everything that is registered
@@ -107,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-x", "--exitfirst", action="store_true", help="stop at the first failure")
     add("-j", "--jobs", type=int, metavar="N", help="worker processes (default: up to 2, for 4 operators or more)")
     add("--seed", type=int, default=0, help="of the random views and parameters (default 0)")
-    add("--time-limit", type=float, default=60.0, metavar="S", help="seconds per check and case (default 60)")
+    add("--time-limit", type=float, default=DEFAULT_LIMIT, metavar="S", help="seconds per check and case (default 60)")
     add("--verbose", "-v", action="store_true", help="also show the reasons of what was skipped")
     return parser
 
@@ -297,6 +300,8 @@ def _rerun(result: Result, options: argparse.Namespace) -> str:
         words += ["--case", result.case]
     if options.seed:
         words += ["--seed", str(options.seed)]
+    if options.time_limit != DEFAULT_LIMIT:
+        words += ["--time-limit", f"{options.time_limit:g}"]
     return shlex.join(words)
 
 

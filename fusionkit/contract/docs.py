@@ -51,6 +51,8 @@ def test_contract(check):
 An expected failure needs a reason, and fails when it passes.  The fixture `isolated_registry` gives a test a registry
 with the core and the plugin modules that the test adds, and nothing else.
 
+[Which checks catch which mutant](mutants.md) shows what the kit finds in operators that are deliberately wrong.
+
 `fusionkit.create(..., check=True)`, or `FUSIONKIT_CHECK=1`, verifies n, l, shape, dtype and device at the first forward
 in the program itself.
 
@@ -59,7 +61,7 @@ in the program itself.
 An operator is checked on every set of keywords that its `examples()` yields, and, as far as its constructor admits
 them (a `ValueError` refuses), on generated ones: one view, prime widths, widths of 1, many views.  An operator with the
 option `parameter_fabrication` is also checked with every registered fabrication.  A fabrication is checked inside
-`parameterized_concatenation`, on sizes that are composite, prime, and cropped, with n = 1, D = 1 and n > D.
+`parameterized_concatenation`, on sizes that are composite, prime, and cropped, with n = 1, D = 1, n = D and n > D.
 Parameters are drawn at random, since initial ones may be zero.
 
 ## Tiers and statuses

@@ -20,7 +20,7 @@ import threading
 from time import perf_counter
 from typing import Any
 
-__all__ = ["ask", "close", "imported", "serve", "start"]
+__all__ = ["ask", "close", "imported", "serve", "start", "world"]
 
 FORKS = hasattr(os, "fork")
 COMMAND = "import sys; from fusionkit.contract.probe import serve; serve()"
@@ -154,10 +154,10 @@ def _imports(request: dict[str, Any]) -> dict[str, Any]:
     module, _, path = request["target"].partition(":")
     sockets: list[str] = []
     sys.addaudithook(lambda event, _: sockets.append(event) if event.startswith("socket.") else None)
-    before, start = _world(), perf_counter()
+    before, start = world(), perf_counter()
     known = module in sys.modules
     found: Any = importlib.import_module(module)
-    seconds, after = perf_counter() - start, _world()
+    seconds, after = perf_counter() - start, world()
     for part in path.split("."):
         found = getattr(found, part)
     changed = [name for name in before if before[name] != after[name]]
@@ -173,8 +173,8 @@ def _imports(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _world() -> dict[str, object]:
-    """Return what an import must not change, in comparable form."""
+def world() -> dict[str, object]:
+    """Return what neither an import nor a call may change, in comparable form."""
     import random
     import warnings
 

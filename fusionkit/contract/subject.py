@@ -45,7 +45,7 @@ CROSSED_N = 6
 
 #: (n, dims) on which a fabrication is checked: with its first example on all, with the others on the first that fits.
 SIZES: tuple[tuple[int, tuple[int, ...]], ...] = ((6, (4, 8)), (16, (12, 20)), (64, (76, 216)))
-ODD_SIZES: tuple[tuple[int, tuple[int, ...]], ...] = ((7, (5, 6)), (11, (2, 3)), (1, (4, 3)), (5, (6,)), (3, (1,)))
+ODD_SIZES: tuple[tuple[int, tuple[int, ...]], ...] = ((7, (5, 6)), (11, (2, 3)), (1, (4, 3)), (6, (6,)), (3, (1,)))
 
 #: Traits that an operator has as soon as a fabrication in it has them.
 INHERITED = ("stochastic", "train_eval_differ", "once_differentiable_only", "constant")
@@ -228,14 +228,29 @@ class Subject:
         return self.build()
 
     def promises(self, op: Fusion) -> Traits:
-        """Return what the operator that ``build`` made may be held to: its traits, and those of fabrications in it."""
+        """Return what the operator that ``build`` made may be held to: its traits, and those of fabrications in it.
+
+        One that is stochastic in training only, as dropout is, is held to everything else in evaluation mode.
+        """
         inside = [module.traits for module in op.modules() if isinstance(module, Fabrication)]
+        inherited = {name: any(getattr(traits, name) for traits in (op.traits, *inside)) for name in INHERITED}
+        if inherited["stochastic"] and not op.training:
+            inherited["stochastic"] = self._scatters(op)
         return replace(
             op.traits,
             linear=op.traits.linear and not any(traits.stochastic for traits in inside),
-            **{name: any(getattr(traits, name) for traits in (op.traits, *inside)) for name in INHERITED},
+            **inherited,
             memory_factor=max(traits.memory_factor for traits in (op.traits, *inside)),
         )
+
+    def _scatters(self, op: Fusion) -> bool:
+        """Whether calls with the same views differ."""
+        tensors = (tensor for tensor in (*op.parameters(), *op.buffers()) if tensor.is_floating_point())
+        like = next(tensors, torch.empty(0, dtype=torch.float64))
+        x = self.views(32, dtype=like.dtype, device=like.device)
+        with torch.no_grad():
+            first, *others = (self.forward(op, x) for _ in range(4))
+            return any(not torch.equal(first, other) for other in others)
 
     def operator(self, *, dtype: torch.dtype = torch.float64, **overrides: Any) -> Fusion:
         """Return the operator of the case in evaluation mode, with parameters at random values."""

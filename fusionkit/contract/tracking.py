@@ -11,7 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Allocations", "Largest", "attributes", "largest_on_cpu", "stray_tensors", "tensors_in"]
+__all__ = ["Allocations", "Largest", "attributes", "class_attributes", "largest_on_cpu", "stray_tensors", "tensors_in"]
 
 #: Attributes of every module that torch manages itself.
 TORCH = frozenset(vars(nn.Module()))
@@ -31,6 +31,17 @@ def attributes(module: nn.Module) -> dict[str, str]:
             else:
                 found[path] = _form(value)
     return found
+
+
+def class_attributes(module: nn.Module) -> dict[str, str]:
+    """Return the data on the classes of a module and its children, but for those of torch, in comparable form."""
+    return {
+        f"{cls.__qualname__}.{name}": _form(value)
+        for cls in {cls for child in module.modules() for cls in type(child).__mro__}
+        if cls.__module__.partition(".")[0] not in ("torch", "builtins")
+        for name, value in list(vars(cls).items())
+        if not name.startswith("__")
+    }
 
 
 def _form(value: Any) -> str:

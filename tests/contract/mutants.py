@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fusionkit.errors import DimsError
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion, Traits
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
@@ -127,7 +128,105 @@ class Thin(Fabrication):
         return torch.outer(blocks["u"], blocks["v"])
 
 
+class Drops(Total):
+    """``dropout(A_1 + ... + A_k)``; l = 0."""
+
+    traits = Traits(
+        permutation_invariant=True, linear=True, batch_independent=True, stochastic=True, train_eval_differ=True
+    )
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return nn.functional.dropout(super()._fuse(x), 0.5, self.training)
+
+
+class Jitters(Total):
+    """``A_1 + ... + A_k + noise``, in evaluation mode too; l = 0."""
+
+    traits = Traits(stochastic=True)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out = super()._fuse(x)
+        return out + 0.01 * torch.randn_like(out)
+
+
+class _Sine(torch.autograd.Function):
+    """The sine, with a backward that has no derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Any:
+        ctx.save_for_backward(x)
+        return torch.sin(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        return gradient * torch.cos(x)
+
+
+class Sines(Total):
+    """``sin(A_1) + ... + sin(A_k)``, once differentiable; l = 0."""
+
+    traits = Traits(permutation_invariant=True, batch_independent=True, once_differentiable_only=True)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse([_Sine.apply(view) for view in x])  # type: ignore[no-untyped-call]
+
+
+class Gated(Mix):
+    """``sum_i softmax_i(<weight_i, A_i>) A_i``: with one view the weight decides nothing; l = D."""
+
+    traits = Traits(batch_independent=True)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        with torch.no_grad():
+            self.weight.normal_(std=4.0, generator=generator)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        views = torch.stack(tuple(x), -2)
+        gates = (views * self.weight).sum(-1, keepdim=True).softmax(-2)
+        return (gates * views).sum(-2)
+
+
+class Pair(Fusion):
+    """``A_1 * reversed(A_2)``, of exactly two views of one even width; l = 0."""
+
+    traits = Traits(batch_independent=True)
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        yield {"dims": [4, 4]}
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        width, k = self.resolve_equal_dims(dims), len(self.resolve_dims(dims))
+        if k != 2 or width % 2:
+            raise DimsError(f"There should be two views of one even width; found {k} of width {width}.")
+        return width
+
+    def calculate_l(self) -> int:
+        return 0
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return x[0] * x[1].flip(-1)
+
+
+class Spectral(Total):
+    """``irfft(rfft(A_1) * ... * rfft(A_k))``, the circular convolution; l = 0."""
+
+    traits = Traits(permutation_invariant=True, batch_independent=True, memory_factor=12)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        if not x[0].numel():
+            return super()._fuse(x)  # The FFT refuses an empty batch.
+        wide = torch.float64 if x[0].dtype == torch.float64 else torch.float32
+        spectrum = torch.fft.rfft(torch.stack([view.to(wide) for view in x])).prod(0)
+        out: Tensor = torch.fft.irfft(spectrum, n=x[0].shape[-1]).to(x[0].dtype)
+        return out
+
+
 RIGHT: tuple[type, ...] = (Total, Mix, Thin)
+#: Right too, in ways that checks may take for wrong.
+UNUSUAL: tuple[type, ...] = (Drops, Jitters, Sines, Gated, Pair, Spectral)
 
 
 # ---------------------------------------------------------------------- sizes
@@ -345,6 +444,14 @@ class Detached(Mix):
         return super()._fuse([*x[:-1], last])
 
 
+@caught_by("gradcheck")
+class HidesBehindDropout(Drops):
+    """Loses a part of a gradient, and is stochastic, in training."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse([0.5 * x[0] + 0.5 * x[0].detach(), *x[1:]])
+
+
 @caught_by("deterministic")
 class Noisy(Mix):
     """Adds a little noise, also in evaluation mode."""
@@ -538,6 +645,20 @@ class DropsTheLast(Mix):
         return super()._fuse([*x[:-1], 0 * x[-1]]) if len(x) > 1 else super()._fuse(x)
 
 
+@caught_by("all_inputs_matter")
+class SaysConstantToDrop(DropsTheLast):
+    """Multiplies the last view by zero, and calls itself constant."""
+
+    traits = Traits(linear=True, batch_independent=True, constant=True)
+
+
+@caught_by("all_inputs_matter")
+class SaysConstant(Thin):
+    """Has a W that follows from w, and calls itself constant."""
+
+    traits = Traits(constant=True)
+
+
 @caught_by("batch_mismatch")
 class Broadcasts(Mix):
     """Broadcasts the leading dimensions of the views."""
@@ -683,6 +804,15 @@ class DoublesInTraining(Mix):
 
 
 @caught_by("train_eval")
+class OtherGradientInTraining(Mix):
+    """Loses a part of a gradient in training mode only."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        first = 0.5 * x[0] + 0.5 * x[0].detach() if self.training else x[0]
+        return super()._fuse([first, *x[1:]])
+
+
+@caught_by("train_eval")
 class SaysThatModesDiffer(Mix):
     """Declares a difference that is not there."""
 
@@ -739,6 +869,26 @@ class CountsCalls(Mix):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         self.calls += 1
+        return super()._fuse(x)
+
+
+@caught_by("idempotent_calls")
+class CountsOnTheClass(Mix):
+    """Counts the calls of all instances."""
+
+    calls = 0
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        type(self).calls += 1
+        return super()._fuse(x)
+
+
+@caught_by("idempotent_calls")
+class SetsTheDefaultDtype(Mix):
+    """Changes a setting of the process."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        torch.set_default_dtype(torch.float64)
         return super()._fuse(x)
 
 
@@ -1072,6 +1222,17 @@ class ForgetsAView(Thin):
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         joined = torch.cat(tuple(x), -1)
         return (joined[..., :-1] @ blocks["v"][:-1])[..., None] * blocks["u"]
+
+
+@caught_by("project_equals_materialize")
+class TransposesASquare(Thin):
+    """Multiplies by the transpose where W is square."""
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        u, v = blocks["u"], blocks["v"]
+        if len(v) == n:
+            u, v = v, u
+        return (torch.cat(tuple(x), -1) @ v)[..., None] * u
 
 
 @caught_by("structure")

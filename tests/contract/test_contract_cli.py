@@ -46,6 +46,11 @@ def test_rerun_command_reruns_just_it(capsys: pytest.CaptureFixture[str]) -> Non
     assert (result["check"], result["case"], result["status"]) == ("forward_shape", "dims=[4, 4, 4]", "failed")
 
 
+def test_rerun_command_keeps_seed_and_time_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("mutants:Squeezes", "--select", "forward_shape", "--seed", "3", "--time-limit", "20") == 1
+    assert "--case 'dims=[4, 4, 4]' --seed 3 --time-limit 20\n" in capsys.readouterr().out
+
+
 def test_json_and_junit_files_also_on_failure(tmp_path: Path) -> None:
     js, xml = tmp_path / "r.json", tmp_path / "r.xml"
     assert run("mutants:Squeezes", "mutants:Total", *QUICK, "--json", str(js), "--junit", str(xml)) == 1

@@ -165,7 +165,7 @@ def test_untimed_stops_the_watch() -> None:
         except TimeLimit:
             outcome.append("stopped")
 
-    cases = ((0.3, 1.6, 0.01), (0.3, 0.4, 30.0))
+    cases = ((0.2, 0.6, 0.01), (0.2, 0.1, 30.0))
     for case in cases:
         work(*case)
         thread = threading.Thread(target=work, args=case)

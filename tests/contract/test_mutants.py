@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import test_registration_checks
-from mutants import MUTANTS, RIGHT, RUNTIME, TESTED
+from mutant_table import PAGE, summary
+from mutants import MUTANTS, RIGHT, RUNTIME, TESTED, UNUSUAL
 
 import fusionkit
 from fusionkit.contract.rules import rule_of
@@ -27,6 +28,20 @@ def test_right_operator_passes(cls: type) -> None:
     assert report.ok, repr(report)
 
 
+@pytest.mark.parametrize("cls", UNUSUAL)
+def test_unusual_operator_passes(cls: type) -> None:
+    report = fusionkit.check(cls, skip=["compile_fullgraph", "export"])
+    assert report.ok, repr(report)
+
+
 def test_every_check_has_a_mutant() -> None:
     assert test_registration_checks.REGISTRATION
     assert {rule_of(check).name for check in all_checks()} - set(MUTANTS) - set(TESTED) == set()
+
+
+def test_table_of_mutants_is_complete() -> None:
+    rows = {tuple(line.split(" | ")[:3]) for line in PAGE.read_text(encoding="utf-8").splitlines()}
+    for check, cls in PAIRS:
+        assert (f"| {check}", cls.__name__, summary(cls)) in rows
+    for check, tests in TESTED.items():
+        assert (f"| {check}", f"{', '.join(tests)} |") in rows

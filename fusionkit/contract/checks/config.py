@@ -176,7 +176,7 @@ def check_config_containers(subject: Subject) -> None:
             op.calculate_n() == first.calculate_n(), f"{what} should give n = {first.calculate_n()}", op.calculate_n()
         )
         op.load_state_dict(first.state_dict())
-        if not first.traits.stochastic:
+        if not subject.promises(first).stochastic:
             equal(f"the output with {what}", subject.forward(op, x), wanted)
 
 

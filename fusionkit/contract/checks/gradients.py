@@ -78,11 +78,14 @@ def check_gradgradcheck(subject: Subject) -> None:
 
 @rule(tier=2)
 def check_forward_ad(subject: Subject) -> None:
-    """`jvp` agrees with `vjp`, and a vmapped `vjp` with a loop.
+    """`jvp` agrees with `vjp`, and a vmapped `vjp` with a loop, unless `once_differentiable_only` is declared.
 
     Avoid in-place operations and `.item()` under function transforms; `fusionkit.fusion.in_place_ok` tells.
     """
     op = subject.operator()
+    if subject.promises(op).once_differentiable_only:
+        # A backward of one's own is all there is: torch.compile refuses an autograd.Function with a jvp.
+        skip("once_differentiable_only is declared")
     if subject.promises(op).stochastic:
         skip("the operator is stochastic")
     x = tuple(subject.views(3))

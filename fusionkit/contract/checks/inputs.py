@@ -21,11 +21,14 @@ from fusionkit.fusion import Fusion
 def check_all_inputs_matter(subject: Subject) -> None:
     """Every view influences the output.
 
-    Loop over all of `x`.  A fabrication that ignores its inputs declares `Traits(constant=True)`.
+    Loop over all of `x`.  A fabrication whose W is fixed, and may be zero, declares `Traits(constant=True)`.
     """
     op = subject.operator()
-    if subject.promises(op).constant:
-        skip("the operator is declared constant")
+    fixed = [module for module in op.modules() if isinstance(module, Fabrication) and module.traits.constant]
+    for fabrication in fixed:
+        _ignores_w(fabrication)
+    if fixed:
+        skip("the fabrication is declared constant")
     if subject.promises(op).stochastic:
         skip("the operator is stochastic")
     x = subject.views(16)
@@ -42,6 +45,15 @@ def check_all_inputs_matter(subject: Subject) -> None:
             f"view {i} should influence the output",
             "that it does not",
         )
+
+
+def _ignores_w(fabrication: Fabrication) -> None:
+    if fabrication._prepared is not None:
+        n, widths = fabrication._prepared
+        l = fabrication.calculate_l(n, sum(widths))
+        w = torch.randn(2, l, dtype=torch.float64)
+        one, other = (fabrication.materialize(row, n, sum(widths)) for row in w)
+        equal("W of a fabrication that is declared constant, for another w,", one, other, exact=True)
 
 
 def _idle_views(op: Fusion) -> set[int]:
@@ -110,7 +122,7 @@ def check_container_types(subject: Subject) -> None:
     """
     op = subject.operator()
     x = subject.views(3)
-    if not op.traits.stochastic:
+    if not subject.promises(op).stochastic:
         equal("the output for a tuple", subject.forward(op, tuple(x)), subject.forward(op, x))
     wrong: dict[str, Any] = {
         "None": None,

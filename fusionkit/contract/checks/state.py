@@ -7,9 +7,10 @@ import random
 import numpy
 import torch
 
+from fusionkit.contract import probe
 from fusionkit.contract.rules import equal, expect, rule, skip
 from fusionkit.contract.subject import Subject
-from fusionkit.contract.tracking import attributes
+from fusionkit.contract.tracking import attributes, class_attributes
 
 
 @rule()
@@ -46,21 +47,31 @@ def check_rng_isolation(subject: Subject) -> None:
 
 @rule()
 def check_idempotent_calls(subject: Subject) -> None:
-    """A call in evaluation mode leaves parameters, buffers and attributes as they were.
+    """A call in evaluation mode leaves parameters, buffers, attributes and the process's settings as they were.
 
-    Assign to nothing in `_fuse`; running statistics may change in training mode only.
+    Assign to nothing in `_fuse`, also not to the class; running statistics may change in training mode only.
     """
     op = subject.operator()
     tensors = dict((*op.named_parameters(), *op.named_buffers()))
     values = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    before = attributes(op)
+    before, settings = {**attributes(op), **class_attributes(op)}, _settings()
     for _ in range(2):
         subject.forward(op, subject.views(4))
-    after = attributes(op)
+    after = {**attributes(op), **class_attributes(op)}
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     expect(not changed, "a call should change no attribute", f"changed {changed}")
     for name, tensor in tensors.items():
         expect(torch.equal(tensor, values[name]), f"{name} should keep its values", "other values")
+    for name, value in _settings().items():
+        expect(value == settings[name], f"a call should leave {name} as it was", "that it was changed")
+
+
+def _settings() -> dict[str, object]:
+    """Return the settings of the process; the generators are `rng_isolation`'s concern, and filters the kit's own."""
+    return {
+        "the mode of gradients": torch.is_grad_enabled(),
+        **{name: value for name, value in probe.world().items() if "generator" not in name},
+    }
 
 
 @rule()

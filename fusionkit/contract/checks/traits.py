@@ -42,7 +42,7 @@ def check_permutation(subject: Subject) -> None:
 
 def _invariant(subject: Subject) -> bool | None:
     op = subject.operator()
-    if op.traits.stochastic:
+    if subject.promises(op).stochastic:
         return None
     x = subject.views(6)
     pairs = [(i, j) for i, j in combinations(range(len(x)), 2) if subject.dims[i] == subject.dims[j]]
@@ -74,7 +74,7 @@ def _differs_in_training(subject: Subject) -> bool:
 
 @rule(scope="none")
 def check_train_eval(subject: Subject) -> None:
-    """Training and evaluation mode compute different things if and only if `train_eval_differ` is declared.
+    """Training and evaluation mode give different values or gradients if and only if `train_eval_differ` is declared.
 
     Declare it, or look at `self.training` nowhere.
     """
@@ -83,11 +83,18 @@ def check_train_eval(subject: Subject) -> None:
 
 def _mode_matters(subject: Subject) -> bool:
     op = subject.operator()
-    x = subject.views(32)
+    x = subject.views(32, requires_grad=True)
     state = torch.get_rng_state()
-    trained = subject.forward(op.train(), x)
-    torch.set_rng_state(state)
-    return not torch.allclose(trained, subject.forward(op.eval(), x), rtol=1e-9, atol=1e-10)
+    found = []
+    for training in (True, False):
+        torch.set_rng_state(state)
+        out = subject.forward(op.train(training), x)
+        gradients = torch.autograd.grad(out.sum(), x, allow_unused=True) if out.requires_grad else ()
+        found.append([out.detach(), *(torch.zeros(()) if one is None else one for one in gradients)])
+    pairs = zip(*found, strict=False)
+    return len(found[0]) != len(found[1]) or not all(
+        one.shape == other.shape and torch.allclose(one, other, rtol=1e-9, atol=1e-10) for one, other in pairs
+    )
 
 
 @rule(tier=2)
