@@ -120,10 +120,13 @@ def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def browser() -> Iterator[Browser]:
     """Return headless Chromium; skip where there is none."""
     driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
-    if not found:
-        pytest.skip("there is no Chromium on this machine")
     with driver.sync_playwright() as running:
+        own = running.chromium.executable_path  # There after `playwright install chromium`.
+        found = [
+            path for name in (own, "chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))
+        ]
+        if not found:
+            pytest.skip("there is no Chromium on this machine")
         # Root, as in many containers, has no sandbox.
         started = running.chromium.launch(executable_path=found[0], args=["--no-sandbox"])
         yield started
