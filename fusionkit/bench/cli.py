@@ -64,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
     from fusionkit.fusion import check_device
 
     device = check_device(options.device) or torch.device("cpu")
+    if device.type == "meta":
+        raise ConfigError("--device should be one that computes, such as cpu or cuda; found 'meta'.")
     cases = _cases(options)
     if options.processor_time and (options.threads > 1 or device.type != "cpu"):
         raise ConfigError("--processor-time should be used with --threads 1 on the cpu; found more of them.")

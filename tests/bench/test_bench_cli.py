@@ -75,6 +75,7 @@ def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["r=3"], 2, "options should follow the name of an operator; found r alone."),
         (["dense", "--json", "nowhere/b.json"], 2, "nowhere/b.json should be a file in a folder that exists"),
         (["dense", "--device", "cpux"], 1, "device should be a device such as 'cpu' or 'cuda:0'; found 'cpux'."),
+        (["dense", "--device", "meta"], 2, "--device should be one that computes, such as cpu or cuda; found 'meta'."),
         (["dense", "--seconds", "x"], 2, "should be a number of seconds; found 'x'"),
         (["dense", "--processor-time"], 2, "--processor-time should be used with --threads 1 on the cpu; found more"),
         (["dense", "--threads", "0"], 2, "should be a positive integer; found '0'"),
