@@ -166,7 +166,9 @@ class CheckingLoader(ConfigLoaderImpl):
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Override], repo: Any) -> None:
         for override in parsed_overrides:
-            if not override.is_sweep_override():
+            if override.is_sweep_override():
+                interpolations.check_text((override.input_line or "").partition("=")[2], override.key_or_group)
+            else:
                 interpolations.check(_plain_value(override.value()), override.key_or_group)
             interpolations.check_text(str(override.package or ""), override.key_or_group)
         self._parsed = list(parsed_overrides)
@@ -200,11 +202,13 @@ class CheckingLoader(ConfigLoaderImpl):
             # Hydra would apply them to every job of a sweep as if they stood on the command line.
             raise ConfigError(f"hydra.overrides should be left to Hydra; found {found!r} in a config.")
         check_hydra(hydra, [override.key_or_group for override in self._parsed])
+        from fusionkit.config.schema import present, validate
+
+        if self.level != "safety":
+            present(tree)
         with _hydra_config(cfg):
             plain = plain_config(cfg)
         if self.level != "safety" and run_mode == RunMode.RUN:
-            from fusionkit.config.schema import validate
-
             validate(plain, deep=self.level != "keys", complete=self.level == "all")
             if hydra is not None and hydra.get("mode") == "MULTIRUN":
                 _check_reach(plain, hydra)
@@ -260,10 +264,12 @@ def plain_config(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: an interpolation or a target that is not permitted.
     """
-    # Key by key from the whole, so that references into the hydra node work and errors name the key.
-    plain = {str(key): _resolved(cfg, key) for key in cfg if key != "hydra"}
+    # Key by key from the whole, so that references into the hydra node work and errors name the key; single values
+    # first, because groups refer to them.
+    keys = sorted((key for key in cfg if key != "hydra"), key=lambda key: OmegaConf.is_config(cfg._get_node(key)))
+    plain = {str(key): _resolved(cfg, key) for key in keys}
     check_tree(plain)
-    return plain
+    return {str(key): plain[str(key)] for key in cfg if key != "hydra"}
 
 
 def _resolved(cfg: DictConfig, key: Any) -> Any:

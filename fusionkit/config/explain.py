@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["explain", "unknown_key"]
 
+#: What the extra of that name installs.
+LAUNCHERS = ("joblib", "ray", "submitit_local", "submitit_slurm")
+
 
 def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) -> str:
     """Return one sentence for an error of composition.
@@ -126,6 +129,8 @@ def _missing_config(error: Any, loader: CheckingLoader) -> str:
     if group in ("fusion", "fabrication"):
         return _no_operator(group, name, options)
     guess = nearest(name, options) or f"  Known are {', '.join(options)}."
+    if group == "hydra/launcher" and name in LAUNCHERS:
+        guess = "  pip install 'fusionkit[launchers]' installs it."
     return f"There is no {group} {name!r}.{guess}"
 
 
@@ -161,6 +166,8 @@ def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from fusionkit.config import interpolations
+
     rest = [line for line in overrides if line.partition("=")[0].lstrip("+~") != key]
     known: list[str] = []
     parent = key
@@ -172,6 +179,11 @@ def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
             )
             while parent and not known:
                 parent = parent.rpartition(".")[0]
+                raw = interpolations.raw(cfg)
+                for part in parent.split("."):
+                    raw = raw.get(part) if isinstance(raw, dict) else None
+                if isinstance(raw, str) and "${" in raw:
+                    return f"{key} should be set where {parent} is taken from, {raw}; found it below a reference."
                 node = OmegaConf.select(cfg, parent) if parent else cfg
                 known = (
                     [f"{parent}.{name!s}" if parent else str(name) for name in map(str, node)]

@@ -45,29 +45,36 @@ _SECTIONS = frozenset(
     {"version", "formatters", "handlers", "filters", "loggers", "root", "disable_existing_loggers", "incremental"}
 )
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+_NOTHING = object()
 
-#: Text that a config may set for a launcher or a sweeper; every other text there may name a command, a file or a
-#: host, and has to be the plugin's own default or stand on the command line.
-_PLAIN_TEXT = frozenset(
-    {
-        "hydra.launcher.backend",
-        "hydra.launcher.prefer",
-        "hydra.launcher.require",
-        "hydra.launcher.pre_dispatch",
-        "hydra.launcher.batch_size",
-        "hydra.launcher.partition",
-        "hydra.launcher.qos",
-        "hydra.launcher.account",
-        "hydra.launcher.comment",
-        "hydra.launcher.constraint",
-        "hydra.launcher.gres",
-        "hydra.launcher.exclude",
-        "hydra.launcher.nodelist",
-        "hydra.sweeper.study_name",
-        "hydra.sweeper.direction",
-    }
-)
-_SWEPT = ("hydra.sweeper.params.", "hydra.sweeper.search_space.", "hydra.sweeper.direction[")
+#: What a config may set for a launcher or a sweeper although it is text or no option of the plugin's own: nothing that
+#: names a command, a file or a host, and nothing with the quotes or line breaks that a batch script would fall for.
+_FREE: dict[str, re.Pattern[str]] = {
+    **dict.fromkeys(("hydra.launcher.backend", "hydra.launcher.prefer"), re.compile(r"[a-z_]+")),
+    "hydra.launcher.require": re.compile("sharedmem"),
+    "hydra.launcher.batch_size": re.compile(r"auto|\d+"),
+    # joblib evaluates it.
+    "hydra.launcher.pre_dispatch": re.compile(r"all|\d+|\d+(\.\d+)? ?\* ?n_jobs"),
+    **dict.fromkeys(
+        [
+            f"hydra.launcher.{name}"
+            for name in (
+                *("partition", "qos", "account", "comment", "constraint", "gres", "exclude", "nodelist"),
+                *("mem_per_gpu", "mem_per_cpu"),
+            )
+        ],
+        re.compile(r"[\w.,:=+@%/&|*()\[\] -]*"),
+    ),
+    **dict.fromkeys(
+        [f"hydra.launcher.ray.{call}.{name}" for call in ("init", "remote") for name in ("num_cpus", "num_gpus")],
+        re.compile(r"\d+(\.\d+)?"),
+    ),
+    "hydra.sweeper.study_name": re.compile(r"[\w. -]+"),
+    "hydra.sweeper.direction": re.compile("minimize|maximize"),
+}
+#: Below these the keys are the user's: overrides, which are checked in each job.
+_SWEPT = ("hydra.sweeper.params", "hydra.sweeper.search_space", "hydra.sweeper.direction")
+_SAMPLER = "hydra.sweeper.sampler"
 
 
 def check_hydra(node: object, command_line: Sequence[str]) -> None:
@@ -87,9 +94,8 @@ def check_hydra(node: object, command_line: Sequence[str]) -> None:
     _check_callbacks(node.get("callbacks"))
     for section in ("hydra_logging", "job_logging"):
         _check_logging(node.get(section), f"hydra.{section}", command_line)
-    choices = node.get("runtime", {}).get("choices", {}) if isinstance(node.get("runtime"), Mapping) else {}
-    _check_plugin(node.get("launcher"), "launcher", choices, command_line)
-    _check_plugin(node.get("sweeper"), "sweeper", choices, command_line)
+    _check_plugin(node.get("launcher"), "launcher", command_line)
+    _check_plugin(node.get("sweeper"), "sweeper", command_line)
     if node.get("aliases"):
         raise ConfigError(f"hydra.aliases should be empty; found {node['aliases']!r}.")
     for name, value in node.items():
@@ -117,9 +123,9 @@ def check_search_path(entries: object) -> None:
             )
 
 
-def covered(key: str, command_line: Sequence[str]) -> bool:
-    """Whether the command line sets ``key`` or something that contains it."""
-    return any(key == given or key.startswith((f"{given}.", f"{given}[")) for given in command_line)
+def covered(key: str, above: Sequence[str]) -> bool:
+    """Whether ``key`` or something that contains it is among the keys ``above``, such as those of the command line."""
+    return any(key == given or key.startswith((f"{given}.", f"{given}[")) for given in above)
 
 
 @lru_cache(maxsize=1)
@@ -263,8 +269,8 @@ def _only(node: Mapping[str, Any], known: frozenset[str] | set[str], key: str) -
             )
 
 
-def _check_plugin(node: object, role: str, choices: Mapping[str, Any], command_line: Sequence[str]) -> None:
-    """Check a launcher or a sweeper: a class that Hydra discovers, and no text that may name something to run."""
+def _check_plugin(node: object, role: str, command_line: Sequence[str]) -> None:
+    """Check a launcher or a sweeper: a class that Hydra discovers, and no option that may name something to run."""
     key = f"hydra.{role}"
     if node is None or node == "???":
         return
@@ -279,21 +285,43 @@ def _check_plugin(node: object, role: str, choices: Mapping[str, Any], command_l
             f"{key}._target_ should be the basic launcher, because what fusionkit.config.allow permits in this process "
             f"does not reach other processes; found {target!r}."
         )
-    default = _plugin_default(role, choices.get(f"hydra/{role}"))
-    _check_nested(node, key, default)
-    for here, text in leaves(node, key):
-        if here == f"{key}._target_" or covered(here, command_line):
-            continue
-        if text == _lookup(default, here, key):
-            continue
-        if here.endswith("sampler._target_") or ("${" not in text and (here in _PLAIN_TEXT or here.startswith(_SWEPT))):
-            continue
+    _check_nested(node, key)
+    _check_options(node, key, _plugin_default(role, str(target)), command_line)
+
+
+def _check_options(node: object, key: str, default: object, command_line: Sequence[str]) -> None:
+    """Refuse every option that is neither the plugin's default, nor harmless, nor from the command line."""
+    if covered(key, command_line) or (default is not _NOTHING and node == default):
+        return
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            if not isinstance(name, str) or not (key in _SWEPT or re.fullmatch(r"[\w./@+~-]+", name)):
+                raise ConfigError(f"{key} should have plain names as its keys; found {name!r}.")
+            if join(key, name) not in ("hydra.launcher._target_", "hydra.sweeper._target_"):
+                below = default.get(name, _NOTHING) if isinstance(default, Mapping) else _NOTHING
+                _check_options(value, join(key, name), below, command_line)
+        return
+    if isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            below = default[index] if isinstance(default, list) and index < len(default) else _NOTHING
+            _check_options(value, f"{key}[{index}]", below, command_line)
+        return
+    if covered(key, _SWEPT):
+        allowed = isinstance(node, str | int | float | None) and "${" not in str(node)
+    elif isinstance(node, int | float | None):
+        # A number for an option that the plugin does not have could still name something: a package, a port.
+        allowed = default is not _NOTHING or key in _FREE or key.count(".") == 2 or covered(key, [_SAMPLER])
+    elif key == f"{_SAMPLER}._target_":
+        allowed = True  # Checked before.
+    else:
+        allowed = isinstance(node, str) and key in _FREE and _FREE[key].fullmatch(node) is not None
+    if not allowed:
         raise ConfigError(
-            f"{here} should be the plugin's default or stand on the command line; found {text!r} in a config."
+            f"{key} should be the plugin's default or stand on the command line; found {node!r} in a config."
         )
 
 
-def _check_nested(node: Mapping[str, Any], key: str, default: object) -> None:
+def _check_nested(node: Mapping[str, Any], key: str) -> None:
     for name, value in node.items():
         here = join(key, name)
         if name == "custom_search_space" and value:
@@ -346,28 +374,15 @@ def _plugin_classes(role: str) -> set[str]:
     return {f"{cls.__module__}.{cls.__name__}" for cls in Plugins.instance().discover(kind)}
 
 
-def _plugin_default(role: str, choice: object) -> object:
-    """Return the plugin's own default options, in plain containers, or None."""
+def _plugin_default(role: str, target: str) -> object:
+    """Return the options with which a plugin registers its class, in plain containers, or nothing."""
     from hydra.core.config_store import ConfigStore
-    from hydra.plugins.config_source import ConfigLoadError
 
     from fusionkit.config.interpolations import raw
 
-    if not isinstance(choice, str):
-        return None
-    try:
-        return raw(ConfigStore.instance().load(f"hydra/{role}/{choice}.yaml").node)
-    except (ConfigLoadError, OSError, KeyError):
-        return None
-
-
-def _lookup(default: object, here: str, key: str) -> object:
-    value = default
-    for part in re.findall(r"[^.\[\]]+", here[len(key) :]):
-        if isinstance(value, Mapping):
-            value = value.get(part)
-        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            return None
-    return value
+    group = ConfigStore.instance().repo["hydra"].get(role, {})
+    for entry in group.values():
+        default = raw(getattr(entry, "node", None))
+        if isinstance(default, Mapping) and default.get("_target_") == target:
+            return default
+    return _NOTHING

@@ -8,10 +8,11 @@ it.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from fusionkit.errors import ConfigError
+from fusionkit.errors import ConfigError, FusionError
 
 __all__ = [
     "CONTROL_KEYS",
@@ -156,15 +157,39 @@ def _check_control(name: str, value: object, key: str) -> None:
         raise ConfigError(f"{key} should be none, partial, object or all; found {value!r}.")
 
 
-def build(node: Mapping[str, Any], key: str = "") -> Any:
-    """Build what ``node`` describes from a checked, plain copy of it; see ``fusionkit.config.build``."""
+def build(node: Mapping[str, Any], key: str = "", keys: Mapping[str, str] | None = None) -> Any:
+    """Build what ``node`` describes from a checked, plain copy of it; see ``fusionkit.config.build``.
+
+    Args:
+        node: a mapping with ``_target_``.
+        key: its dotted key, for messages.
+        keys: where parts of it really stand, by their dotted key in the node.
+    """
     from fusionkit.config.interpolations import resolve
 
     if not isinstance(node, Mapping):
         raise ConfigError(f"{key or 'The node'} should be a mapping with _target_; found {type(node).__name__}.")
     plain = resolve(node, key)
     check_tree(plain, key)
-    return _build(plain, key)
+    try:
+        return _build(plain, key)
+    except (FusionError, ConfigError) as error:
+        if len(error.args) == 1:
+            error.args = (_located(str(error), plain, key, keys or {}),)
+        raise
+
+
+def _located(message: str, node: Mapping[str, Any], key: str, keys: Mapping[str, str]) -> str:
+    """Return the message of an operator, which begins with the name of an option, with the option's full key."""
+    option = re.match(r"[A-Za-z]\w*(?=[.,\[ ])", message)
+    if not key or option is None:
+        return message
+    fabrication = node.get("parameter_fabrication")
+    below = fabrication if isinstance(fabrication, Mapping) else {}
+    for known, above in ((node, key), (below, join(key, "parameter_fabrication"))):
+        if option[0] in known:
+            return f"{join(keys.get(above, above), option[0])}{message[option.end() :]}"
+    return message
 
 
 def _build(node: Mapping[str, Any], key: str) -> Any:

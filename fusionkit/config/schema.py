@@ -14,19 +14,20 @@ from fusionkit.config.paths import conf_dir, plugin_folders
 from fusionkit.config.safe import CONTROL_KEYS, join
 from fusionkit.errors import ConfigError, RegistryError, nearest
 
-__all__ = ["missing", "validate"]
+__all__ = ["missing", "present", "validate"]
 
 #: A rule returns what should be, or None if the value is right.
 Rule = Callable[[Any], str | None]
 
 
-def _integer(minimum: int, optional: bool = False) -> Rule:
+def _integer(minimum: int, maximum: float = math.inf, *, optional: bool = False) -> Rule:
     def rule(value: Any) -> str | None:
         if value is None and optional:
             return None
-        if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
+        if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum:
             return None
-        return f"an integer of at least {minimum}{' or null' if optional else ''}"
+        bounds = f"of at least {minimum}" if maximum == math.inf else f"from {minimum} to {maximum}"
+        return f"an integer {bounds}{' or null' if optional else ''}"
 
     return rule
 
@@ -79,7 +80,7 @@ RULES: dict[str, Rule] = {
     "n": _integer(1),
     "dims": _widths,
     "device": _device,
-    "seed": _integer(0),
+    "seed": _integer(0, 2**32 - 1),
     "data.name": _text,
     "data.path": _text,
     "data.dims": _widths,
@@ -92,13 +93,14 @@ RULES: dict[str, Rule] = {
     "train.label_smoothing": _real(0, 1, high_open=True),
     "train.input_dropout": _real(0, 1, high_open=True),
     "train.devices": _integer(1),
-    "train.precision": _one_of(
-        "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "transformer-engine"
-    ),
+    # The names are those of the modules of fusionkit.experiment, which import torch.
+    "train.optimizer": _one_of("adamw", "adam", "sgd"),
+    "train.scheduler": _one_of("onecycle", "constant"),
+    "train.precision": _one_of("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"),
+    "model.head": _one_of("linear"),
     "model.encoder": _one_of("none", "linear", "mlp"),
     "model.activation": _one_of("none", "gelu", "relu", "tanh"),
     "model.encoder_width": _integer(1, optional=True),
-    "model.hidden": _integer(1, optional=True),
     "fusion.n": _integer(1, optional=True),
     "fusion.dims": _widths,
     "fusion.device": _device,
@@ -124,9 +126,7 @@ def validate(cfg: Mapping[str, Any], *, deep: bool = True, complete: bool = True
     for name in cfg:
         if name not in TOP:
             raise _unknown(name, TOP)
-    for name in TOP:
-        if name not in cfg:
-            raise ConfigError(f"{name} should be in the configuration; found nothing.")
+    present(cfg)
     if complete and (absent := missing(cfg)) is not None:
         raise ConfigError(f"{absent} should be given, as in {absent}=...; found nothing.")
     for name in ("n", "dims", "device", "seed"):
@@ -135,6 +135,17 @@ def validate(cfg: Mapping[str, Any], *, deep: bool = True, complete: bool = True
         _check_group(group, _mapping(cfg, group))
     _check_fusion(_mapping(cfg, "fusion"), cfg, deep, complete)
     _check_fabrication(_mapping(cfg, "fabrication"), "fabrication", deep, complete)
+
+
+def present(cfg: Mapping[str, Any]) -> None:
+    """Check that every top-level key is there, before references lead to one that is not.
+
+    Raises:
+        ConfigError: names the first that is not.
+    """
+    for name in TOP:
+        if name not in cfg:
+            raise ConfigError(f"{name} should be in the configuration; found nothing.")
 
 
 def missing(cfg: object, key: str = "") -> str | None:
@@ -240,6 +251,52 @@ def _check_fusion(node: Mapping[str, Any], cfg: Mapping[str, Any], deep: bool, c
     nested = options.get("parameter_fabrication")
     if isinstance(nested, Mapping) and nested != cfg.get("fabrication"):
         _check_fabrication(nested, "fusion.parameter_fabrication", deep, complete)
+    elif isinstance(nested, str) and nested != "???":
+        _check_fabrication({"name": nested}, "fusion.parameter_fabrication", deep, complete)
+    elif not (nested is None or isinstance(nested, str | Mapping)):
+        raise ConfigError(
+            f"fusion.parameter_fabrication should be the name of a fabrication, a mapping with its name, or null; "
+            f"found {nested!r}."
+        )
+    for role in ("preprocess", "postprocess") if deep else ():
+        _check_processing(options.get(role), f"fusion.{role}")
+
+
+def _check_processing(spec: Any, key: str) -> None:
+    """Check names, options and their types of what is applied before or after an operator."""
+    from fusionkit.config.safe import resolve_target
+    from fusionkit.config.types import mismatch, options_with_types
+    from fusionkit.processing import NAMES
+
+    if isinstance(spec, list | tuple):
+        for index, one in enumerate(spec):
+            _check_processing(one, f"{key}[{index}]")
+        return
+    if spec is None or spec == "???":
+        return
+    if not isinstance(spec, str | Mapping):
+        raise ConfigError(f"{key} should be a name, a mapping with a name, a list of them, or null; found {spec!r}.")
+    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    if "_target_" in options:
+        cls = resolve_target(options["_target_"], f"{key}._target_")
+        if not isinstance(cls, type):
+            return  # An operator of fusionkit: its factory checks it.
+    else:
+        name = options.pop("name", None)
+        if name not in NAMES:
+            guess = nearest(str(name), NAMES)
+            raise ConfigError(f"{key}.name should be one of {', '.join(NAMES)}; found {name!r}.{guess}")
+        cls = NAMES[name][0]
+    known = options_with_types(cls)
+    for option, value in options.items():
+        if option in CONTROL_KEYS or value == "???":
+            continue
+        if option not in known:
+            raise _unknown(f"{key}.{option}", known)
+        # Text may stand for the width of the view: "{view}".
+        wanted = None if value == "{view}" else mismatch(value, known[option][1])
+        if wanted is not None:
+            raise ConfigError(f"{key}.{option} should be {wanted}; found {value!r}.")
 
 
 def _check_fabrication(node: Mapping[str, Any], key: str, deep: bool, complete: bool) -> None:

@@ -244,6 +244,8 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             if args.help:
                 try:
                     hydra.app_help(config_name=name, args_parser=parser, args=args)
+                except ConfigError:
+                    raise
                 except (KeyError, ValueError) as error:
                     raise ConfigError(f"hydra.help.template should use Hydra's placeholders; found {error}.") from error
             elif args.hydra_help:

@@ -94,8 +94,11 @@ def load_data(node: Mapping[str, Any], dims: Any = None) -> Dataset:
     else:
         known = [*EMBEDDED, *DATASETS, "npz"]
         raise ConfigError(f"data.name should be one of {', '.join(known)}; found {name!r}.{nearest(str(name), known)}")
-    if dims is not None and list(dims) != data.dims:
-        raise DimsError(f"dims should be {data.dims}, the widths of the views in {data.path.name}; found {list(dims)}.")
+    for key, given in (("data.dims", node.get("dims")), ("dims", dims)):
+        if given is not None and list(given) != data.dims:
+            raise DimsError(
+                f"{key} should be {data.dims}, the widths of the views in {data.path.name}; found {list(given)}."
+            )
     return data
 
 

@@ -107,7 +107,7 @@ def build_model(cfg: Mapping[str, Any], data: Dataset, input_dropout: float = 0.
     Raises:
         ConfigError, DimsError, RegistryError: the config does not describe one.
     """
-    from fusionkit.config import build
+    from fusionkit.config.safe import build
 
     node, part = dict(_node(cfg, "fusion")), _node(cfg, "model")
     head = part.get("head", "linear")
@@ -119,7 +119,9 @@ def build_model(cfg: Mapping[str, Any], data: Dataset, input_dropout: float = 0.
     if given is not None and list(given) not in (data.dims, seen):
         raise DimsError(f"fusion.dims should be {seen}, the widths that the fusion sees; found {list(given)}.")
     node.update(dims=seen, device=None)
-    fusion = build(node, "fusion")
+    # The node holds a copy of the group's, where the user set the options.
+    shared = node.get("parameter_fabrication") == cfg.get("fabrication")
+    fusion = build(node, "fusion", {"fusion.parameter_fabrication": "fabrication"} if shared else None)
     if not isinstance(fusion, Fusion):
         raise ConfigError(f"fusion should describe a fusion operator; found a {type(fusion).__name__}.")
     if not fusion.require_parameters and fusion.calculate_l():

@@ -162,6 +162,30 @@ def test_the_command_line_covers_what_is_below() -> None:
 LAUNCHER = "_target_: hydra._internal.core_plugins.basic_launcher.BasicLauncher\n"
 
 
+def test_a_launcher_keeps_its_defaults_whatever_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hydra.core.config_store import ConfigStore
+
+    from fusionkit.config import hydra_node
+
+    node = {"_target_": "hydra_plugins.x.X", "setup": ["module load x"], "init": {"address": "here", "ports": [1]}}
+    monkeypatch.setattr(hydra_node, "_plugin_classes", lambda role: {"hydra_plugins.x.X"})
+    monkeypatch.setattr(ConfigStore.instance(), "repo", {"hydra": {"launcher": {}}})
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.setup\[0\] should be the plugin's default"):
+        hydra_node._check_plugin(node, "launcher", [])
+    ConfigStore.instance().store("x", node, "hydra/launcher")
+    hydra_node._check_plugin(node, "launcher", [])
+    hydra_node._check_plugin({**node, "init": {"address": "here", "ports": [2]}}, "launcher", [])
+    for changed, key in (
+        ({"setup": ["module load y"]}, "setup[0]"),
+        ({"init": {"address": "there"}}, "init.address"),
+        ({"init": {"address": "here", "ports": [1, 2]}}, "init.ports[1]"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            hydra_node._check_plugin({**node, **changed}, "launcher", [])
+        assert str(error.value).startswith(f"hydra.launcher.{key} should be the plugin's default or stand on")
+        hydra_node._check_plugin({**node, **changed}, "launcher", [f"hydra.launcher.{key.partition('[')[0]}"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -173,6 +197,17 @@ LAUNCHER = "_target_: hydra._internal.core_plugins.basic_launcher.BasicLauncher\
         (LAUNCHER + "python: /tmp/evil\n", "hydra.launcher.python should be the plugin's default or stand on"),
         (LAUNCHER + "_args_: [a]\n", "hydra.launcher._args_ should not be in a config"),
         (LAUNCHER + "partition: ${evil}\n", "hydra.launcher.partition should be the plugin's default or stand on"),
+        # In a batch script each would be a line of its own.
+        (LAUNCHER + 'comment: "x\\ntouch y"\n', "hydra.launcher.comment should be the plugin's default or stand on"),
+        (LAUNCHER + 'additional_parameters: {"x\\ntouch y": 1}\n', "additional_parameters should have plain names"),
+        (LAUNCHER + "additional_parameters: {wrap: 1}\n", "hydra.launcher.additional_parameters.wrap should be"),
+        (LAUNCHER + "srun_args: [--bcast]\n", "hydra.launcher.srun_args[0] should be the plugin's default"),
+        (LAUNCHER + "env_setup: {pip_packages: {evil: 1}}\n", "hydra.launcher.env_setup.pip_packages.evil should be"),
+        (LAUNCHER + "pre_dispatch: __import__('os')\n", "hydra.launcher.pre_dispatch should be the plugin's default"),
+        (
+            LAUNCHER + "folder: !!python/object/apply:pathlib.Path [/tmp]\n",
+            "hydra.launcher.folder should be the plugin's default or stand on the command line; found PosixPath('/tmp')",
+        ),
         ("[]\n", "hydra.launcher should be a mapping"),
     ],
 )
@@ -185,7 +220,10 @@ def test_a_launcher_may_not_name_anything_to_run(
 
 
 def test_a_launcher_takes_numbers_and_plain_texts(folder: Callable[[dict[str, str]], Path]) -> None:
-    text = LAUNCHER + "timeout_min: 3\npartition: gpu\nbackend: loky\n"
+    text = LAUNCHER + (
+        "timeout_min: 3\npartition: gpu\nbackend: loky\npre_dispatch: 2*n_jobs\ncomment: 'a run'\n"
+        "constraint: 'a100|h100'\nray: {init: {num_cpus: 2}}\n"
+    )
     compose(folder({"hydra/launcher/mine.yaml": text}), "hydra/launcher=mine")
     text = LAUNCHER + "setup: []\n"
     compose(folder({"hydra/launcher/mine.yaml": text}), "hydra/launcher=mine", "hydra.launcher.setup=[module load x]")
@@ -231,10 +269,10 @@ def test_what_is_allowed_here_is_not_allowed_in_workers(
     monkeypatch.setattr(hydra_node, "_plugin_classes", lambda role: {"hydra_plugins.x.XLauncher"})
     untrusted = folder({"hydra/launcher/mine.yaml": "_target_: hydra_plugins.x.XLauncher\n"})
     node = {"_target_": "hydra_plugins.x.XLauncher"}
-    hydra_node._check_plugin(node, "launcher", {}, [])
+    hydra_node._check_plugin(node, "launcher", [])
     config.allow("tripwire.Fire")
     with pytest.raises(
         ConfigError, match=r"should be the basic launcher, because what fusionkit\.config\.allow permits"
     ):
-        hydra_node._check_plugin(node, "launcher", {}, [])
+        hydra_node._check_plugin(node, "launcher", [])
     assert untrusted.is_dir()

@@ -50,6 +50,26 @@ def test_build_resolves_references_within_the_node() -> None:
     assert config.build(node).out_features == 2
 
 
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"name": "concatenation", "n": 3}, "fusion.n, the width of the output, should be 8 for concatenation"),
+        ({"name": "weighted_summation", "weights": [1.0]}, "fusion.weights should hold one number per view, 2; found"),
+        ({"name": "average", "dtype": "flot64"}, "fusion.dtype should be a floating-point type such as float32"),
+        ({"name": "average", "preprocess": ["gelu", "gleu"]}, "fusion.preprocess[1].name should be one of identity"),
+        (
+            {"name": "parameterized_concatenation", "n": 3, "parameter_fabrication": {"name": "lowrank", "r": 0}},
+            "fabrication.r, the rank of lowrank, should be an integer of at least 1; found 0.",
+        ),
+    ],
+)
+def test_what_an_operator_complains_about_has_its_full_key(node: dict[str, Any], message: str) -> None:
+    node = {"_target_": "fusionkit.create", "dims": [4, 4], **node}
+    with pytest.raises(ValueError, match="should") as error:
+        safe.build(node, "fusion", {"fusion.parameter_fabrication": "fabrication"})
+    assert str(error.value).startswith(message)
+
+
 def test_build_of_a_dictconfig_leaves_it_alone() -> None:
     from omegaconf import OmegaConf
 

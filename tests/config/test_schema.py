@@ -44,6 +44,8 @@ def test_the_default_is_valid(base: dict[str, Any]) -> None:
         ("fusion.dims", None),
         ("fusion.preprocess", "gelu"),
         ("fusion.preprocess", [{"name": "gelu"}, None]),
+        ("fusion.preprocess", {"_target_": "torch.nn.Linear", "in_features": "{view}", "out_features": "{view}"}),
+        ("fusion.postprocess", {"_target_": "fusionkit.create", "name": "average"}),
         ("fusion.parameter_fabrication", None),
         ("fusion.parameter_fabrication", "lowrank"),
         ("fusion.parameter_fabrication", {"name": "lowrank", "r": 3}),
@@ -63,7 +65,7 @@ def test_what_is_right(base: dict[str, Any], key: str, value: Any) -> None:
         ("dims", [True], "dims should be a list of integers of at least 1, or null; found [True]."),
         ("device", "a b", "device should be a device such as cpu, cuda or cuda:1; found 'a b'."),
         ("device", None, "device should be a device such as cpu, cuda or cuda:1; found None."),
-        ("seed", 1.0, "seed should be an integer of at least 0; found 1.0."),
+        ("seed", 1.0, "seed should be an integer from 0 to 4294967295; found 1.0."),
         ("data", "mfeat", "data should be a mapping, chosen by data=NAME; found 'mfeat'."),
         ("fusion", None, "fusion should be a mapping, chosen by fusion=NAME; found None."),
         (
@@ -74,10 +76,10 @@ def test_what_is_right(base: dict[str, Any], key: str, value: Any) -> None:
         ("data.path", "x", "There is no key 'data.path'.  Known are data.name, data.dims, data.test_size, data.fold."),
         ("data.test_size", 0, "data.test_size should be a number above 0 and below 1; found 0."),
         ("train.epochs", 1.5, "train.epochs should be an integer of at least 1; found 1.5."),
-        ("train.optimizer", 3, "train.optimizer should be a text; found 3."),
-        ("train.scheduler", None, "train.scheduler should be a text; found None."),
+        ("train.optimizer", 3, "train.optimizer should be one of adamw, adam, sgd; found 3."),
+        ("train.scheduler", None, "train.scheduler should be one of onecycle, constant; found None."),
         ("model.encoder", "cnn", "model.encoder should be one of none, linear, mlp; found 'cnn'."),
-        ("model.head", ["linear"], "model.head should be a text; found ['linear']."),
+        ("model.head", ["linear"], "model.head should be one of linear; found ['linear']."),
         ("model.heads", "linear", "There is no key 'model.heads'. Did you mean 'model.head'?"),
         (
             "fusion._target_",
@@ -102,6 +104,18 @@ def test_what_is_right(base: dict[str, Any], key: str, value: Any) -> None:
             {"name": "lowrank", "r": "3"},
             "fusion.parameter_fabrication.r should be an integer or null; found '3'.",
         ),
+        ("fusion.parameter_fabrication", "lowrnk", "fusion.parameter_fabrication.name: the name of a fabrication"),
+        ("fusion.parameter_fabrication", 7, "fusion.parameter_fabrication should be the name of a fabrication, a "),
+        ("fusion.preprocess", 3, "fusion.preprocess should be a name, a mapping with a name, a list of them, or null"),
+        ("fusion.preprocess", {"p": 0.5}, "fusion.preprocess.name should be one of identity, layer_norm"),
+        ("fusion.preprocess", [None, "gleu"], "fusion.preprocess[1].name should be one of identity, layer_norm"),
+        ("fusion.postprocess", {"name": "dropout", "q": 1}, "There is no key 'fusion.postprocess.q'. "),
+        ("fusion.postprocess", {"name": "dropout", "p": "x"}, "fusion.postprocess.p should be a number; found 'x'."),
+        (
+            "fusion.preprocess",
+            {"_target_": "torch.nn.Linear", "in_features": "{view}", "out_features": 2.5},
+            "fusion.preprocess.out_features should be an integer; found 2.5.",
+        ),
         ("train.lr", "???", "train.lr should be given, as in train.lr=...; found nothing."),
         ("fusion.preprocess", [{"p": "???"}], "fusion.preprocess[0].p should be given, as in "),
     ],
@@ -110,6 +124,19 @@ def test_what_is_wrong_names_the_key(base: dict[str, Any], key: str, value: Any,
     with pytest.raises(ConfigError) as error:
         schema.validate(changed(base, key, value))
     assert str(error.value).startswith(message)
+
+
+def test_the_names_are_those_of_the_experiment() -> None:
+    from fusionkit.experiment import model, training
+
+    for key, names in (
+        ("train.optimizer", training.OPTIMIZERS),
+        ("train.scheduler", training.SCHEDULERS),
+        ("train.precision", training.PRECISIONS),
+        ("model.encoder", model.ENCODERS),
+        ("model.head", model.HEADS),
+    ):
+        assert schema.RULES[key]("?") == f"one of {', '.join(names)}"
 
 
 def test_missing_values_may_wait(base: dict[str, Any]) -> None:

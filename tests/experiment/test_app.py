@@ -157,6 +157,16 @@ REFUSED = {
     ),
     "added_top_key": (["+nn=3"], "There is no key 'nn'. Did you mean 'n'?"),
     "deleted_key": (["~seed"], "seed should be in the configuration; found nothing."),
+    "deleted_group": (["~data"], "data should be in the configuration; found nothing."),
+    "below_a_reference": (
+        ["fusion.parameter_fabrication.name=lowrank"],
+        "fusion.parameter_fabrication.name should be set where fusion.parameter_fabrication is taken from, "
+        "${fabrication}; found it below a reference.",
+    ),
+    "missing_launcher": (
+        ["-m", "seed=0,1", "hydra/launcher=submitit_slurm"],
+        "There is no hydra/launcher 'submitit_slurm'. pip install 'fusionkit[launchers]' installs it.",
+    ),
     "malformed": (["fusion={"], "An override should have the form key=value; found 'fusion={'"),
     "no_value": (["fusion"], "An override should have the form key=value; found 'fusion'"),
     "null_group": (["fusion=null"], "A group should be set to the name of one of its options; found null."),
@@ -171,7 +181,14 @@ REFUSED = {
     "text_n": (["n=many"], "n should be an integer of at least 1; found 'many'."),
     "boolean_n": (["n=true"], "n should be an integer of at least 1; found True."),
     "operators_n": (["fusion.n=-3"], "fusion.n should be an integer of at least 1 or null; found -3."),
-    "seed": (["seed=-1"], "seed should be an integer of at least 0; found -1."),
+    "seed": (["seed=-1"], "seed should be an integer from 0 to 4294967295; found -1."),
+    "optimizer": (
+        ["train.optimizer=adma"],
+        "train.optimizer should be one of adamw, adam, sgd; found 'adma'. Did you mean 'adam' or 'adamw'?",
+    ),
+    "scheduler": (["train.scheduler=linear"], "train.scheduler should be one of onecycle, constant; found 'linear'."),
+    "head": (["model.head=mlp"], "model.head should be one of linear; found 'mlp'."),
+    "processing": (["fusion.preprocess=[gelu,nothng]"], "fusion.preprocess[1].name should be one of identity, "),
     "dims": (["dims=[4,0]"], "dims should be a list of integers of at least 1, or null; found [4, 0]."),
     "empty_dims": (["dims=[]"], "dims should be a list of integers of at least 1, or null; found []."),
     "device": (["device=7"], "device should be a device such as cpu, cuda or cuda:1; found 7."),
@@ -200,7 +217,7 @@ REFUSED = {
     "no_config_dir": (["--config-dir", "nowhere"], "--config-dir should be an existing folder; found 'nowhere'."),
     "no_config_path": (["--config-path", "nowhere"], "--config-path should be an existing folder; found 'nowhere'."),
     "no_config_name": (["--config-name", "confg"], "There should be a primary config 'confg'"),
-    "dangling": (["n=${nothing}"], "should lead to a value; found: Interpolation key 'nothing' not found"),
+    "dangling": (["n=${nothing}"], "error: n should lead to a value; found: Interpolation key 'nothing' not found"),
     "no_group_value": (["+fusion@x=average"], "x"),
 }
 
@@ -413,7 +430,7 @@ def test_a_swept_device_is_part_of_the_name(
     ("argv", "message"),
     [
         (["fusion=average,sumation"], "Did you mean 'summation'"),
-        (["seed=0,-1"], "seed should be an integer of at least 0; found -1."),
+        (["seed=0,-1"], "seed should be an integer from 0 to 4294967295; found -1."),
         (["seed=interval(0,1)"], "does not support sweep type"),
         (["hydra.run.dir=a,b"], "Sweeping over Hydra's configuration is not supported"),
     ],
