@@ -44,6 +44,7 @@ def folder(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
 
     def write(files: dict[str, str]) -> Path:
         base = tmp_path / "untrusted"
+        base.mkdir(exist_ok=True)
         for name, text in files.items():
             file = base / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,14 @@ def folder(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
 def plain_hydra() -> Callable[..., Any]:
     """Run Hydra as it is, without fusionkit's checks, on fusionkit's and an untrusted folder."""
 
-    def run(untrusted: Path, overrides: list[str], *, multirun: bool = False, config_name: str = "config") -> Any:
+    def run(
+        untrusted: Path,
+        overrides: list[str],
+        *,
+        multirun: bool = False,
+        config_name: str = "config",
+        task: Callable[[Any], Any] = lambda cfg: None,
+    ) -> Any:
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
         from hydra._internal.hydra import Hydra
         from hydra.core.global_hydra import GlobalHydra
@@ -70,6 +78,6 @@ def plain_hydra() -> Callable[..., Any]:
         GlobalHydra.instance().initialize(hydra)
         act = hydra.multirun if multirun else hydra.run
         mode = "hydra.mode=MULTIRUN" if multirun else "hydra.mode=RUN"
-        return act(config_name=config_name, task_function=lambda cfg: None, overrides=[*overrides, mode])
+        return act(config_name=config_name, task_function=task, overrides=[*overrides, mode])
 
     return run

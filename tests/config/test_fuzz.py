@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import hydra
 import omegaconf
 import pytest
 import tripwire
@@ -22,10 +24,9 @@ from fusionkit.config import interpolations, safe
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 from fusionkit.experiment import app
 
+TRIPWIRES = ["tripwire.fire", "tripwire.Fire", "tripwire.Fire.make"]
 TARGETS = [
-    "tripwire.fire",
-    "tripwire.Fire",
-    "tripwire.Fire.make",
+    *TRIPWIRES,
     "tripwire:fire",
     "builtins.open",
     "os.system",
@@ -82,14 +83,17 @@ KEYS = [
     "x",
 ]
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-2, 9), st.floats(-1, 1), st.sampled_from(TEXTS))
-TREES = st.recursive(
-    SCALARS,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner, min_size=1, max_size=5)
-    ),
-    max_leaves=20,
-)
-NODES = st.dictionaries(st.sampled_from(KEYS), TREES, min_size=1, max_size=6)
+
+
+def node(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """A mapping; every other one names a target, most of them the tripwire."""
+    options = st.dictionaries(st.sampled_from(KEYS), inner, min_size=1, max_size=5)
+    target = st.one_of(st.sampled_from(TRIPWIRES), st.sampled_from(TARGETS))
+    return st.one_of(options, st.builds(lambda found, name: {**found, "_target_": name}, options, target))
+
+
+TREES = st.recursive(SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=3), node(inner)), max_leaves=20)
+NODES = node(TREES)
 ERRORS = (ConfigError, RegistryError, FusionError, TypeError, ValueError, RuntimeError, KeyError, IndexError)
 
 
@@ -118,6 +122,30 @@ QUIET = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+def test_the_trees_would_fire_elsewhere() -> None:
+    """Plain Hydra runs into the tripwire with many of the trees: the tests below have something to miss."""
+    hits = 0
+
+    @seed(0)
+    @settings(QUIET, max_examples=200)
+    @given(node=NODES)
+    def instantiate_all(node: dict[str, Any]) -> None:
+        nonlocal hits
+        # Nothing else may run, here or ever.
+        if not all(isinstance(target, str) and target in TRIPWIRES for target in targets(node)):
+            return
+        tripwire.fired.clear()
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            hydra.utils.instantiate(OmegaConf.create(node))
+        hits += bool(tripwire.fired)
+
+    instantiate_all()
+    tripwire.fired.clear()
+    Path(os.environ["TRIPWIRE"]).unlink()
+    assert hits >= 20
 
 
 @settings(QUIET, max_examples=600)
@@ -173,6 +201,40 @@ PLACES = [
     "hydra.overrides",
     "anything",
 ]
+
+
+def override(tree: Any) -> str:
+    """Return a tree as Hydra's command line has it; keys that cannot stand there are left out."""
+    if isinstance(tree, dict):
+        kept = {key: value for key, value in tree.items() if key.isidentifier()}
+        return "{" + ",".join(f"{key}:{override(value)}" for key, value in kept.items()) + "}"
+    if isinstance(tree, list):
+        return "[" + ",".join(map(override, tree)) + "]"
+    if isinstance(tree, str):
+        return "'" + tree.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return "null" if tree is None else str(tree).lower()
+
+
+@seed(0)
+@settings(QUIET, max_examples=60)
+@given(place=st.sampled_from(PLACES), tree=TREES, sweep=st.booleans(), multirun=st.booleans())
+@pytest.mark.filterwarnings("ignore")
+def test_the_command_line_touches_nothing(
+    place: str, tree: Any, sweep: bool, multirun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fusionkit.experiment.run
+
+    monkeypatch.setattr(fusionkit.experiment.run, "run_job", lambda cfg, run_dir: {"status": "completed"})
+    # The user may name a directory on the command line.
+    if place in ("hydra", "hydra.run.dir", "hydra.searchpath"):
+        place = "hydra.job"
+    text = f"++{place}={override(tree)}"
+    with contextlib.suppress(ConfigError, FusionError, RegistryError):
+        app.main([f"{text},null" if sweep else text, *(["-m"] if sweep or multirun else [])])
+    assert untouched()
+    for found in Path.cwd().iterdir():
+        assert found.name in ("outputs", "multirun")
+        shutil.rmtree(found)
 
 
 @seed(0)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import json
 import logging
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +24,7 @@ from omegaconf import OmegaConf
 
 import fusionkit.config
 from fusionkit.config.safe import build
-from fusionkit.errors import ConfigError
+from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import app
 
 EXECUTION_WHITELIST = not __import__("hydra").__version__.startswith("1.3")
@@ -305,6 +309,8 @@ class Attack(NamedTuple):
     config_name: str = "config"
     #: Hydra 1.4 would refuse it as well: then nothing is to be shown.
     on_1_4: bool = True
+    #: The application instantiates its groups, as applications do.
+    builds: bool = False
 
 
 def experiment(text: str) -> dict[str, str]:
@@ -323,6 +329,7 @@ def logger(handler: str, section: str = "job_logging", extra: str = "") -> dict[
 EVIL = ["+experiment=evil"]
 TRIPWIRE = "'@TRIPWIRE@'"
 CALL = "{_target_: tripwire.Fire}"
+BATCH = "_target_: hydra_plugins.batch.BatchLauncher\n"
 
 ATTACKS: dict[str, Attack] = {
     "callback": Attack(
@@ -553,7 +560,150 @@ ATTACKS: dict[str, Attack] = {
         "model",
         "the resolver 'tripwire'",
     ),
+    "search_path_of_a_folder": Attack(
+        {
+            "evil.yaml": "defaults: [config, _self_]\nhydra:\n  searchpath: [../untrusted/more]\n",
+            "more/hydra/callbacks/evil.yaml": f"x: {CALL}\n",
+        },
+        ["hydra/callbacks=evil"],
+        "hydra.callbacks.x._target_",
+        "tripwire.Fire",
+        config_name="evil",
+    ),
+    "launcher_setup": Attack(
+        {"hydra/launcher/evil.yaml": f"{BATCH}setup: [touch @TRIPWIRE@]\n"},
+        ["hydra/launcher=evil", "seed=0,1"],
+        "hydra.launcher.setup[0]",
+        "touch",
+        multirun=True,
+    ),
+    "launcher_setup_of_an_experiment": Attack(
+        experiment("hydra: {mode: MULTIRUN, launcher: {setup: [touch @TRIPWIRE@]}}\n"),
+        ["hydra/launcher=batch", *EVIL, "seed=0,1"],
+        "hydra.launcher.setup[0]",
+        "touch",
+        multirun=True,
+    ),
+    "launcher_python": Attack(
+        {"hydra/launcher/evil.yaml": f"{BATCH}python: touch @TRIPWIRE@; false\n"},
+        ["hydra/launcher=evil", "seed=0,1"],
+        "hydra.launcher.python",
+        "touch",
+        multirun=True,
+    ),
+    "launcher_line_break": Attack(
+        {"hydra/launcher/evil.yaml": f'{BATCH}comment: "x\\ntouch @TRIPWIRE@\\n#"\n'},
+        ["hydra/launcher=evil", "seed=0,1"],
+        "hydra.launcher.comment",
+        "touch",
+        multirun=True,
+    ),
+    "launcher_line_break_in_a_key": Attack(
+        {"hydra/launcher/evil.yaml": f'{BATCH}additional_parameters: {{"x\\ntouch @TRIPWIRE@\\n#": 1}}\n'},
+        ["hydra/launcher=evil", "seed=0,1"],
+        "hydra.launcher.additional_parameters",
+        "touch",
+        multirun=True,
+    ),
+    "launcher_evaluates": Attack(
+        {"hydra/launcher/evil.yaml": f"{BATCH}pre_dispatch: __import__('tripwire').fire()\n"},
+        ["hydra/launcher=evil", "seed=0,1"],
+        "hydra.launcher.pre_dispatch",
+        "__import__",
+        multirun=True,
+    ),
+    "target_in_train": Attack(
+        experiment("train: {optimizer: {_target_: tripwire.fire}}\n"),
+        EVIL,
+        "train.optimizer._target_",
+        "tripwire.fire",
+        builds=True,
+    ),
+    "target_of_train": Attack(
+        {"train/evil.yaml": "defaults: [default]\n_target_: tripwire.fire\n"},
+        ["train=evil"],
+        "train._target_",
+        "tripwire.fire",
+        builds=True,
+    ),
+    "target_of_the_model": Attack(
+        {"model/evil.yaml": "_target_: tripwire.fire\nhead: linear\nencoder: none\nencoder_width: null\n"},
+        ["model=evil"],
+        "model._target_",
+        "tripwire.fire",
+        builds=True,
+    ),
+    "target_of_a_group_of_ones_own": Attack(
+        experiment("tracker: {_target_: tripwire.fire}\n"), EVIL, "tracker._target_", "tripwire.fire", builds=True
+    ),
+    "target_on_the_command_line": Attack(
+        {}, ["+train.hook={_target_:tripwire.fire}"], "train.hook._target_", "tripwire.fire", builds=True
+    ),
+    "target_of_a_sweep": Attack(
+        {},
+        ["fusion._target_=fusionkit.create,tripwire.fire"],
+        "fusion._target_",
+        "tripwire.fire",
+        multirun=True,
+        builds=True,
+    ),
+    "target_in_a_sweep": Attack(
+        {},
+        ["+train.hook=choice({_target_:tripwire.fire},{a:1})"],
+        "train.hook._target_",
+        "tripwire.fire",
+        multirun=True,
+        builds=True,
+    ),
+    "target_by_the_sweeper": Attack(
+        experiment("hydra: {mode: MULTIRUN, sweeper: {params: {fusion._target_: 'fusionkit.create,tripwire.fire'}}}\n"),
+        EVIL,
+        "fusion._target_",
+        "tripwire.fire",
+        multirun=True,
+        builds=True,
+    ),
+    "group_by_the_sweeper": Attack(
+        {
+            **experiment("hydra: {mode: MULTIRUN, sweeper: {params: {data: 'mfeat,evil'}}}\n"),
+            "data/evil.yaml": "defaults: [mfeat]\n_target_: tripwire.fire\n",
+        },
+        EVIL,
+        "data._target_",
+        "tripwire.fire",
+        multirun=True,
+        builds=True,
+    ),
 }
+
+
+def build_all(cfg: Any) -> None:
+    """Instantiate every group, as many an application does."""
+    for name in cfg:
+        if OmegaConf.is_dict(cfg[name]):
+            with contextlib.suppress(Exception):
+                instantiate(cfg[name])
+
+
+@pytest.fixture
+def _batch_launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make Hydra discover a launcher that works by a shell script, as those for clusters do."""
+    import batch_launcher
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.launcher import Launcher
+
+    plugins, store = Plugins.instance(), ConfigStore.instance()
+    package = sys.modules.get("hydra_plugins") or types.ModuleType("hydra_plugins")
+    monkeypatch.setitem(sys.modules, "hydra_plugins", package)
+    monkeypatch.setitem(sys.modules, "hydra_plugins.batch", batch_launcher)
+    monkeypatch.setattr(package, "batch", batch_launcher, raising=False)
+    plugins.register(batch_launcher.BatchLauncher)
+    monkeypatch.setattr(store, "repo", copy.deepcopy(store.repo))
+    store.store("batch", batch_launcher.DEFAULT, "hydra/launcher")
+    yield
+    plugins.plugin_type_to_subclass_list[Launcher].remove(batch_launcher.BatchLauncher)
+    plugins.class_name_to_class.pop("hydra_plugins.batch.BatchLauncher")
 
 
 @pytest.fixture
@@ -568,7 +718,7 @@ def _importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     sys.modules.pop("tripwire_import", None)
 
 
-@pytest.mark.usefixtures("_importable", "_tripwire_resolver")
+@pytest.mark.usefixtures("_importable", "_tripwire_resolver", "_batch_launcher")
 @pytest.mark.filterwarnings("ignore")  # Plain Hydra complains about what it has just run.
 @pytest.mark.parametrize("name", ATTACKS)
 def test_hydra_node_runs_under_plain_hydra_and_is_refused_here(
@@ -586,7 +736,15 @@ def test_hydra_node_runs_under_plain_hydra_and_is_refused_here(
         (tmp_path / "plain").mkdir()
         monkeypatch.chdir(tmp_path / "plain")
         with contextlib.suppress(BaseException):
-            plain_hydra(untrusted, attack.overrides, multirun=attack.multirun, config_name=attack.config_name)
+            # The name of a job's directory, by fusionkit's own resolver, would refuse what the job is to build.
+            elsewhere = ["hydra.sweep.subdir=${hydra.job.num}"] if attack.builds else []
+            plain_hydra(
+                untrusted,
+                [*attack.overrides, *elsewhere],
+                multirun=attack.multirun,
+                config_name=attack.config_name,
+                task=build_all if attack.builds else lambda cfg: None,
+            )
         mark = Path(os.environ["TRIPWIRE"])
         leaked = [file for file in tmp_path.rglob("fired*") if "plain" not in file.parts]
         assert fired() or leaked or mark.is_dir()
@@ -664,13 +822,14 @@ def test_a_help_text_with_foreign_placeholders_is_refused(folder: Callable[[dict
     refused(["--config-dir", str(untrusted), *EVIL, "--help"], "hydra.help.template", "NOTHING")
 
 
+class Evil:
+    """Its pickle fires when it is read."""
+
+    def __reduce__(self) -> Any:
+        return tripwire.fire, ()
+
+
 def test_a_pickle_is_not_rerun(tmp_path: Path) -> None:
-    import pickle
-
-    class Evil:
-        def __reduce__(self) -> Any:
-            return tripwire.fire, ()
-
     file = tmp_path / "config.pickle"
     file.write_bytes(pickle.dumps(Evil()))
     pickle.loads(file.read_bytes())
@@ -695,6 +854,98 @@ def test_completion_resolves_nothing(
             app.main(["--config-dir", str(untrusted), "-sc", "query=bash"])
     finally:
         OmegaConf.clear_resolver("tripwire")
+    assert not fired()
+
+
+# -- a run directory: everything in it is untrusted ------------------------------------------------------------------
+
+
+#: id -> (what the description of the model says of its operator, the key and what was found in our message)
+DESCRIPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "target": ({"_target_": "tripwire.fire"}, "fusion._target_", "tripwire.fire"),
+    "nested": ({"preprocess": FIRE}, "fusion.preprocess._target_", "tripwire.fire"),
+    "in_a_list": ({"postprocess": [None, [FIRE]]}, "fusion.postprocess[1][0]._target_", "tripwire.fire"),
+    "fabrication": ({"parameter_fabrication": FIRE}, "fusion.parameter_fabrication._target_", "tripwire.fire"),
+    "partial": ({"preprocess": {**FIRE, "_partial_": True}}, "fusion.preprocess._target_", "tripwire.fire"),
+    "alias": (
+        {"preprocess": {"_target_": "logging.os.makedirs", "name": "@TRIPWIRE@"}},
+        "fusion.preprocess._target_",
+        "logging.os.makedirs",
+    ),
+    "resolver": ({"preprocess": "${tripwire:1}"}, "fusion.preprocess", "${tripwire:1}"),
+}
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """Return the directory of a run, as `fusionkit run` leaves it."""
+    from fusionkit.experiment import results
+    from fusionkit.experiment.load import save
+    from fusionkit.experiment.model import FusionModel, Network, Scaler
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    network = Network(fusionkit.create("average", dims=[4, 4]), [4, 4], 2)
+    save(FusionModel(Scaler(["a", "b"], [4, 4]), network, [0, 1]), folder / results.MODEL)
+    results.write_json(folder / results.RESULT, {"schema_version": results.SCHEMA_VERSION, "status": "completed"})
+    assert fusionkit.load(folder).fusion.name == "average"
+    return folder
+
+
+@pytest.mark.usefixtures("_tripwire_resolver")
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_a_description_that_would_run_is_refused(name: str, run_dir: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    changes, key, found = DESCRIPTIONS[name]
+    file = run_dir / "model.safetensors"
+    with safe_open(file, framework="pt") as opened:
+        description = json.loads(opened.metadata()["fusionkit"])
+        tensors = {tensor: opened.get_tensor(tensor) for tensor in opened.keys()}  # noqa: SIM118
+    text = json.dumps({**description["fusion"], **changes}).replace("@TRIPWIRE@", os.environ["TRIPWIRE"])
+    description["fusion"] = json.loads(text)
+    for node in (description["fusion"], *changes.values()):
+        with contextlib.suppress(Exception):
+            plain = OmegaConf.create(
+                {"node": json.loads(json.dumps(node).replace("@TRIPWIRE@", os.environ["TRIPWIRE"]))}
+            )
+            result = instantiate(plain.node)
+            result()
+    mark = Path(os.environ["TRIPWIRE"])
+    assert fired()
+    if mark.is_dir():
+        mark.rmdir()
+    disarm()
+    save_file(tensors, file, {"fusionkit": json.dumps(description)})
+    with pytest.raises(ConfigError) as error:
+        fusionkit.load(run_dir)
+    assert key in str(error.value)
+    assert found in str(error.value)
+    assert not fired()
+
+
+def test_nothing_else_of_a_run_directory_is_believed(run_dir: Path) -> None:
+    import torch
+
+    model, pickled = run_dir / "model.safetensors", pickle.dumps(Evil())
+    saved = run_dir / "model.pt"
+    hydra = run_dir / ".hydra"
+    hydra.mkdir()
+    (hydra / "config.yaml").write_text("fusion: {_target_: tripwire.fire}\n")
+    (hydra / "config.pickle").write_bytes(pickled)
+    instantiate(OmegaConf.load(hydra / "config.yaml").fusion)
+    assert fired()
+    disarm()
+    assert fusionkit.load(run_dir).fusion.name == "average"
+    torch.save(Evil(), saved)
+    torch.load(saved, weights_only=False)
+    assert fired()
+    disarm()
+    for content in (saved.read_bytes(), pickled):
+        model.write_bytes(content)
+        with pytest.raises(FusionError, match=r"model\.safetensors should be a complete safetensors file"):
+            fusionkit.load(run_dir)
     assert not fired()
 
 
@@ -733,4 +984,4 @@ def test_nothing_can_be_allowed_from_outside_python(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_list_is_long_enough() -> None:
-    assert len(NODES) + len(RESOLVERS) + len(ATTACKS) >= 50
+    assert len(NODES) + len(RESOLVERS) + len(ATTACKS) + len(DESCRIPTIONS) >= 100
