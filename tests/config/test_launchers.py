@@ -60,6 +60,21 @@ def test_an_optuna_study_goes_on_after_a_failure(views: list[str], capsys: pytes
     assert "hydra.sweeper.sampler._target_ should be a class of optuna.samplers" in capsys.readouterr().err
 
 
+def test_no_config_writes_a_line_of_a_batch_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slurm = pytest.importorskip("submitit.slurm.slurm")
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    evil = "x\ntouch y\n#"
+    for options in ({"comment": evil}, {"additional_parameters": {evil: 1}}, {"setup": ["touch y"]}):
+        script = slurm._make_sbatch_string(command="true", folder=tmp_path, **options)
+        assert "touch y" in script.splitlines()
+        (tmp_path / "experiment").mkdir(exist_ok=True)
+        node = {"hydra": {"launcher": options}}
+        (tmp_path / "experiment" / "evil.yaml").write_text(f"# @package _global_\n{json.dumps(node)}\n")
+        argv = ["--config-dir", str(tmp_path), "hydra/launcher=submitit_slurm", "+experiment=evil", "seed=0,1"]
+        assert cli.main(["run", "-m", *argv]) == 2
+        assert f"error: hydra.launcher.{next(iter(options))}" in capsys.readouterr().err
+
+
 def test_what_only_this_process_knows_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
-DEFAULT = {
+DEFAULT: dict[str, Any] = {
     "_target_": "hydra_plugins.batch.BatchLauncher",
     "setup": None,
     "comment": None,
@@ -36,7 +36,7 @@ class BatchLauncher(Launcher):
         self.script = "\n".join([*lines, *(setup or []), f"{python} jobs"])
         self.pre_dispatch = pre_dispatch
 
-    def setup(self, **_: Any) -> None:  # type: ignore[override]
+    def setup(self, **_: Any) -> None:
         pass
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
