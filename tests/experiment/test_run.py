@@ -223,7 +223,11 @@ def test_a_failing_tracker_changes_nothing(tmp_path: Path, config: Config) -> No
             ConfigError,
             "average should get options among",
         ),
-        ({"fusion__n": -3}, DimsError, "n, the width of the output, should be an integer of at least 1; found -3."),
+        (
+            {"fusion__n": -3},
+            DimsError,
+            "fusion.n, the width of the output, should be an integer of at least 1; found -3.",
+        ),
         ({"fusion___target_": "torch.nn.Identity"}, ConfigError, ""),
     ],
 )
