@@ -5,6 +5,7 @@ Each mutant changes one thing in a right operator (``Mix``, ``Total`` or ``Thin`
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -1257,6 +1258,20 @@ class DrawsGlobally(Thin):
 
     def _draw_frozen(self, n: int, D: int) -> dict[str, Tensor]:
         return {"A": torch.randn(n, D)}
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        return super()._materialize(blocks, n, D) * self.frozen(n, D, blocks["u"])["A"]
+
+
+@caught_by("spawn_safety")
+class DrawsByProcess(Thin):
+    """Draws its frozen part from a seed that every process has another of."""
+
+    def frozen_shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        return {"A": (n, D)}
+
+    def _draw_frozen(self, n: int, D: int) -> dict[str, Tensor]:
+        return {"A": torch.randn(n, D, generator=torch.Generator().manual_seed(os.getpid()))}
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return super()._materialize(blocks, n, D) * self.frozen(n, D, blocks["u"])["A"]

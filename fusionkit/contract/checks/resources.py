@@ -193,9 +193,9 @@ def check_thread_safety(subject: Subject) -> None:
 
 @rule(tier=3, scope="first", needs=("interpreter",))
 def check_spawn_safety(subject: Subject) -> None:
-    """Pickled and sent to a fresh process, the operator computes the same there.
+    """Pickled and sent to a fresh process, the operator computes the same there, and a seed gives the same W.
 
-    Define the class in an importable module, and rely on nothing that was set up at run time.
+    Define the class in an importable module, and rely on nothing that was set up at run time, nor on `hash` of a text.
     """
     op = subject.operator()
     if subject.promises(op).stochastic:
@@ -203,11 +203,22 @@ def check_spawn_safety(subject: Subject) -> None:
     if subject.source.record is not None and subject.source.record.local:
         skip("needs an installed plugin, and the subject was registered at run time")
     x = subject.views(5)
+    equal("the output of the other process", _elsewhere(op, x), subject.forward(op, x))
+    if isinstance(subject, FabricationSubject):
+        # Not prepared: the other process draws the frozen parts itself.
+        (n, D), fabrication = subject.size, subject.made()
+        w = torch.randn(fabrication.calculate_l(n, D), dtype=torch.float64)
+        materialize = partial(fabrication, n, D)
+        equal("W in the other process", _elsewhere(materialize, w), materialize(w))
+
+
+def _elsewhere(call: Callable[[Any], Tensor], x: Any) -> Tensor:
+    """Return ``call(x)``, computed in a fresh process."""
     try:
-        message = base64.b64encode(pickle.dumps((op, x))).decode()
+        message = base64.b64encode(pickle.dumps((call, x))).decode()
     except Exception as error:
         raise Violation("the operator should be picklable", describe(error)) from error
     answer = probe.ask({"do": "compute", "pickle": message})
     expect("error" not in answer, "the operator should work in a fresh process", answer.get("error"))
-    found = torch.load(io.BytesIO(base64.b64decode(answer["output"])), weights_only=True)
-    equal("the output of the other process", found, subject.forward(op, x))
+    found: Tensor = torch.load(io.BytesIO(base64.b64decode(answer["output"])), weights_only=True)
+    return found
