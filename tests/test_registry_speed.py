@@ -1,4 +1,7 @@
-"""What the registry may cost.  Processor time is measured, so that other work on the machine does not count."""
+"""What the registry may cost, in things that can be counted: modules, opened files, calls.
+
+The times themselves depend on the machine: ``python tests/test_registry_speed.py`` measures and prints them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from fake_distributions import Site
@@ -14,63 +19,119 @@ from fake_distributions import Site
 import fusionkit
 from fusionkit.fusions.summation import Summation
 
+HEAVY = {"torch", "numpy", "hydra", "omegaconf", "rich", "yaml", "safetensors"}
+
+COUNT = """\
+import sys
+opened = []
+sys.addaudithook(lambda event, arguments: opened.append(arguments[0]) if event == "open" else None)
+from fusionkit import cli
+cli.main(["list"])
+print(len(opened), *sys.modules, file=sys.stderr)
+"""
+
+
+def install(site: Site, indices: range) -> None:
+    for index in indices:
+        source = f"import fusionkit\n@fusionkit.hookimpl\ndef fusionkit_fusions(): return {{'fk_{index}': 'a:B'}}\n"
+        site.install(f"fk-{index}", source, requires=["fusionkit>=0.1", "torch"])
+
+
+def listing(site: Site) -> tuple[int, set[str]]:
+    """Return how many files ``fusionkit list`` opens, and which modules it imports."""
+    done = site.python("-c", COUNT)
+    assert done.returncode == 0, done.stderr
+    opened, *modules = done.stderr.split()
+    return int(opened), set(modules)
+
+
+def calls(run: Callable[[], object]) -> int:
+    """Return how many calls, of Python and of C, there are in ``run()``."""
+    count = 0
+
+    def profile(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(profile)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_listing_opens_five_files_per_plugin(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    install(site, range(10))
+    listing(site)  # Leaves the compiled modules behind.
+    few = listing(site)[0]
+    install(site, range(10, 30))
+    listing(site)
+    assert listing(site)[0] - few <= 5 * 20  # Entry points, metadata, the compiled module, and its source's cache.
+
+
+def test_listing_imports_nothing_heavy(tmp_path: Path) -> None:
+    modules = listing(Site(tmp_path))[1]
+    assert "fusionkit.registry" in modules
+    assert not HEAVY & modules
+
+
+def test_create_makes_few_calls_more_than_the_class() -> None:
+    def created() -> object:
+        return fusionkit.create("summation", dims=[8, 8])
+
+    def constructed() -> object:
+        return Summation(dims=[8, 8])
+
+    created(), constructed()
+    assert calls(created) - calls(constructed) <= 30
+
+
+def test_names_are_answered_from_memory() -> None:
+    fusionkit.fusions()
+    assert calls(fusionkit.fusions) <= 20 * len(fusionkit.fusions()) + 50
+
 
 def processor_seconds(run: Callable[[], subprocess.CompletedProcess[str]]) -> float:
-    """Return the least time in seconds, user and system, that a child process took in three runs."""
+    """Return the median time in seconds, user and system, that a child process took in five runs."""
 
     def spent() -> float:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
 
     times = []
-    for _ in range(3):
+    for _ in range(5):
         before = spent()
         done = run()
         assert done.returncode == 0, done.stderr
         times.append(spent() - before)
-    return min(times)
+    return median(times)
 
 
-def test_a_thousand_plugins_take_at_most_two_milliseconds_each(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    for index in range(1000):
-        source = f"import fusionkit\n@fusionkit.hookimpl\ndef fusionkit_fusions(): return {{'fk_{index}': 'a:B'}}\n"
-        site.install(f"fk-{index}", source, requires=["fusionkit>=0.1", "torch"])
-    lines = site.command("list").stdout.splitlines()
-    assert sum(line.split()[1].startswith("fk_") for line in lines) == 1000
-    assert processor_seconds(lambda: site.command("list")) <= 1000 * 0.002
+def seconds(run: Callable[[], object]) -> float:
+    start = perf_counter()
+    run()
+    return perf_counter() - start
 
 
-def test_list_takes_at_most_a_quarter_of_importing_torch(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    torch = processor_seconds(lambda: site.python("-c", "import torch"))
-    assert processor_seconds(lambda: site.command("list")) <= torch / 4
-
-
-def test_create_takes_at_most_fifty_microseconds_more_than_the_class() -> None:
-    def seconds(build: Callable[[], object]) -> float:
-        start = perf_counter()
-        build()
-        return perf_counter() - start
-
+def measure() -> None:
+    """Print what the registry costs on this machine."""
+    with TemporaryDirectory() as folder:
+        site = Site(Path(folder))
+        torch = processor_seconds(lambda: site.python("-c", "import torch"))
+        none = processor_seconds(lambda: site.command("list"))
+        install(site, range(1000))
+        site.command("list")
+        thousand = processor_seconds(lambda: site.command("list"))
     created, constructed = [], []
-    for _ in range(2000):  # Interleaved, and the least of each: both meet the machine in the same state.
+    for _ in range(2000):  # Interleaved: both meet the machine in the same state.
         created.append(seconds(lambda: fusionkit.create("summation", dims=[8, 8])))
         constructed.append(seconds(lambda: Summation(dims=[8, 8])))
-    assert min(created) - min(constructed) <= 50e-6
+    print(f"fusionkit list: {none:.3f} s, {none / torch:.2f} of import torch ({torch:.3f} s)")
+    print(f"fusionkit list, 1000 plugins: {thousand:.3f} s, {thousand - none:.2f} ms per plugin")
+    print(f"create(): {(median(created) - median(constructed)) * 1e6:.1f} us more than the class")
 
 
-def test_names_are_answered_from_memory() -> None:
-    fusionkit.fusions()
-    start = perf_counter()
-    for _ in range(100):
-        fusionkit.fusions()
-    assert (perf_counter() - start) / 100 <= 1e-3
-
-
-def test_importing_fusionkit_is_cheap(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    bare = processor_seconds(
-        lambda: subprocess.run([sys.executable, "-c", ""], capture_output=True, text=True, check=False)
-    )
-    assert processor_seconds(lambda: site.python("-c", "import fusionkit")) <= bare + 0.05
+if __name__ == "__main__":
+    measure()
