@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from fusionkit.contract.checks import CHECKS
 from fusionkit.contract.docs import page
 from fusionkit.contract.rules import Rule, rule_of
-from fusionkit.contract.runner import all_checks
 
 DOCS = Path(__file__).parents[2] / "docs"
-RULES = [rule_of(check) for check in all_checks()]
+RULES = [rule_of(check) for check in CHECKS]
 
 
 def test_page_is_current() -> None:
