@@ -112,7 +112,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for data in dict.fromkeys(row["data"] for row in rows):
         parts.append(f"### {data}\n")
-        heads = ["contestant", "l", "of dense", "parameters", "accuracy", "sd", "95 % interval"]
+        heads = ["contestant", "l", "of dense", "parameters", "folds", "accuracy", "sd", "95 % interval"]
         heads += [f"minus {name.replace('_', ' ')} (p)" for name in REFERENCES]
         parts.append(f"| {' | '.join(heads)} |\n|---|" + "---:|" * (len(heads) - 1))
         for row in rows:
@@ -134,6 +134,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         "" if row["l"] is None else f"{row['l']}",
         "" if share is None else f"{100 * share:.2f} %",
         f"{row['parameters']}",
+        f"{row['count']}",
         f"{row['mean']:.4f}",
         "" if row["std"] is None else f"{row['std']:.4f}",
         "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}",

@@ -63,12 +63,14 @@ class Entry:
     @property
     def name(self) -> str:
         """What tables call it."""
-        words = [word.removeprefix("fusion=") for word in self.overrides if word != "model.encoder=linear"]
-        fabrication = [word.partition("=")[2] for word in words if word.startswith("fabrication=")]
-        options = [word.rpartition(".")[2] for word in words if "." in word.partition("=")[0]]
-        rest = [word for word in words if not word.startswith("fabrication") and "." not in word.partition("=")[0]]
-        head = " ".join([*rest, *fabrication])
-        return f"{head} {' '.join(options)}".strip() if head else " ".join(words)
+        heads, options = [], []
+        for word in self.overrides:
+            key, _, value = word.partition("=")
+            if key in ("fusion", "fabrication") or not value:
+                heads.append(value or key)
+            elif word != "model.encoder=linear":
+                options.append(f"{key.removeprefix('fabrication.').removeprefix('fusion.')}={value}")
+        return " ".join([*heads, *options])
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ def test_names() -> None:
     config: Mapping[str, Any] = {}
     assert Entry("digits", ("fabrication=dense",), config).name == "dense"
     assert Entry("digits", ("fabrication=lowrank", "fabrication.r=3"), config).name == "lowrank r=3"
+    words = ("fusion=mutan", "fabrication=masked", "fabrication.density=0.025", "n=32")
+    assert Entry("digits", words, config).name == "mutan masked density=0.025 n=32"
     assert Entry("digits", ("fusion=summation", "model.encoder=linear"), config).name == "summation"
     assert Entry("digits", ("rbf_svm",)).name == "rbf_svm"
 
