@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -95,5 +96,8 @@ def fusionkit_checks() -> Sequence[Callable[..., Any]]:  # type: ignore[empty-bo
 
 
 @hookspec
-def fusionkit_run_finished(result: dict[str, Any]) -> None:
-    """Receive the record of a finished run (a copy of ``result.json``), for instance to send it to a tracker."""
+def fusionkit_run_finished(result: dict[str, Any], run_dir: Path | None) -> None:
+    """Receive the record of a finished run, completed or failed, for instance to send it to a tracker.
+
+    ``result`` is a copy of ``result.json``; ``run_dir`` is where that and the run's other files are.
+    """

@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusionkit.catalogue import KINDS, Record, Snapshot, instead
@@ -176,8 +177,8 @@ def checks() -> list[Callable[..., Any]]:
     return found
 
 
-def run_finished(result: Mapping[str, Any]) -> None:
-    """Tell every plugin that a run has finished, each with a copy of its result.
+def run_finished(result: Mapping[str, Any], run_dir: Path | None = None) -> None:
+    """Tell every plugin that a run has finished, each with a copy of its result and with its directory.
 
     A plugin that raises is reported by a RuntimeWarning: the run is complete by then.
 
@@ -186,7 +187,7 @@ def run_finished(result: Mapping[str, Any]) -> None:
     """
     for plugin in _current().loaded:
         try:
-            call(plugin, "fusionkit_run_finished", result=copy.deepcopy(dict(result)))
+            call(plugin, "fusionkit_run_finished", result=copy.deepcopy(dict(result)), run_dir=run_dir)
         except PluginProblem as problem:
             message = f"the plugin {plugin.title} was not told about the run: {problem}."
             if strict():

@@ -442,7 +442,7 @@ def test_call_passes_arguments_and_allows_no_result() -> None:
         seen.append(result)
 
     plugin = ask(plugin_of(fusionkit_run_finished=fusionkit_run_finished))
-    assert call(plugin, "fusionkit_run_finished", result={"n": 1}) == []
+    assert call(plugin, "fusionkit_run_finished", result={"n": 1}, run_dir=None) == []
     assert seen == [{"n": 1}]
 
 

@@ -166,9 +166,15 @@ class Network(nn.Module):
         self.activation = ACTIVATIONS[activation]()
         self.head = nn.Linear(fusion.n, classes)
 
-    def forward(self, x: Sequence[Tensor]) -> Tensor:
-        """Return logits (..., classes) for standardized views (..., n_i)."""
-        seen = [encode(self.dropout(view)) for encode, view in zip(self.encoders, x, strict=True)]
+    def forward(self, x: Sequence[Tensor], rows: slice | None = None) -> Tensor:
+        """Return logits (..., classes) for standardized views (..., n_i), or for some of their rows.
+
+        Inputs are dropped in all rows, so that processes which share out a batch drop what a single one would.
+        """
+        kept = [self.dropout(view) for view in x]
+        if rows is not None:
+            kept = [view[rows] for view in kept]
+        seen = [encode(view) for encode, view in zip(self.encoders, kept, strict=True)]
         logits: Tensor = self.head(self.activation(self.fusion(seen)))
         return logits
 

@@ -10,6 +10,7 @@ import platform
 import secrets
 import subprocess
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from importlib import metadata
@@ -23,10 +24,13 @@ __all__ = [
     "MODEL",
     "RESULT",
     "SCHEMA_VERSION",
+    "message",
     "provenance",
     "read_result",
     "record",
+    "shown",
     "start",
+    "tell",
     "write_atomic",
     "write_failed",
     "write_json",
@@ -133,7 +137,7 @@ def write_failed(
     result = record(
         cfg,
         status="failed",
-        error=str(error) or type(error).__name__,
+        error=message(error),
         error_type=type(error).__name__,
         traceback="".join(traceback.format_exception(error)),
         seconds=seconds,
@@ -141,6 +145,14 @@ def write_failed(
     )
     write_json(run_dir / RESULT, result)
     return result
+
+
+def message(error: BaseException) -> str:
+    """Return the message of an error, or the name of its type where it has none."""
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # The error is a stranger's, and so is its __str__.
+        return type(error).__name__
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -186,6 +198,24 @@ def read_result(path: Path) -> dict[str, Any]:
     if found.get("status") not in ("completed", "failed"):
         raise FusionError(f"{path} should have the status completed or failed; found {found.get('status')!r}.")
     return found
+
+
+def tell(result: Mapping[str, Any], run_dir: Path) -> None:
+    """Tell the plugins about a finished run.  What a tracker does wrong is shown, and changes nothing."""
+    from fusionkit import registry
+
+    try:
+        registry.run_finished(result, run_dir)
+    except Exception as error:
+        warnings.warn(f"A tracker failed: {error}", RuntimeWarning, stacklevel=2)
+
+
+def shown(path: Path) -> str:
+    """Return the path as one would type it: relative if it is below the current directory."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
 
 
 def provenance(cfg: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,21 @@ from fusionkit.experiment.data import Dataset, load_data, split
 from fusionkit.experiment.load import save
 from fusionkit.experiment.model import HEADS, FusionModel, Network, Scaler, encoder_widths
 from fusionkit.experiment.robustness import robustness
-from fusionkit.experiment.training import Part, Settings, train
+from fusionkit.experiment.training import Part, Settings, seeded, threads, train
 from fusionkit.fusion import Fusion, check_device
 from fusionkit.tables import print_table
 
 __all__ = ["build_model", "run_job"]
 
 
-def run_job(cfg: dict[str, Any], run_dir: Path, *, quiet: bool = False, record_only: bool = False) -> dict[str, Any]:
+def run_job(
+    cfg: dict[str, Any],
+    run_dir: Path,
+    *,
+    quiet: bool = False,
+    record_only: bool = False,
+    report: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
     """Train what ``cfg`` describes; write ``model.safetensors``, ``curve.png`` and, last, ``result.json``.
 
     Args:
@@ -34,6 +40,7 @@ def run_job(cfg: dict[str, Any], run_dir: Path, *, quiet: bool = False, record_o
         run_dir: made if needed; the files of an earlier run in it are removed first.
         quiet: show neither progress nor summary.
         record_only: write neither the model nor the picture.
+        report: is told after each epoch which part of the training is done; it may be called in another process.
 
     Returns:
         The record that ``result.json`` holds.
@@ -52,8 +59,7 @@ def run_job(cfg: dict[str, Any], run_dir: Path, *, quiet: bool = False, record_o
     data = load_data(data_node, cfg.get("dims"))
     rows, test_rows = split(data, seed=seed, test_size=data_node.get("test_size", 0.2), fold=data_node.get("fold"))
     # Built on the CPU: the initial values are the same on every device.
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+    with seeded(seed, torch.device("cpu")):
         model = build_model(cfg, data, settings.input_dropout)
     # The operator may be a stranger's: one that does not keep its contract is refused at its first call.
     passive.attach(model.fusion)
@@ -66,17 +72,21 @@ def run_job(cfg: dict[str, Any], run_dir: Path, *, quiet: bool = False, record_o
         device=device,
         seed=seed,
         progress=not quiet,
+        report=report,
     )
-    metrics, confusion = _measure(model, data, test_rows, settings.epochs)
+    with threads(model.network, settings, torch.device("cpu")):
+        metrics, confusion = _measure(model, data, test_rows, settings.epochs)
+        disturbed = _robustness(model, data, test_rows, seed)
     if not record_only:
         save(model, run_dir / results.MODEL)
     fusion = model.fusion
     result = results.record(
-        {**cfg, "dims": data.dims},
+        cfg,
         status="completed",
         fusion=model.describe()["fusion"]["name"],
         fabrication=_fabrication(fusion),
         dims=list(fusion.dims or ()),
+        data_dims=data.dims,
         n=fusion.n,
         l=fusion.calculate_l(),
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -85,7 +95,7 @@ def run_job(cfg: dict[str, Any], run_dir: Path, *, quiet: bool = False, record_o
         data={**data.describe(), "training_rows": len(rows), "test_rows": len(test_rows)},
         classes=data.classes,
         confusion=confusion,
-        robustness=_robustness(model, data, test_rows, seed),
+        robustness=disturbed,
         history=history.to_json(),
         provenance=results.provenance(cfg),
     )
@@ -95,7 +105,7 @@ def run_job(cfg: dict[str, Any], run_dir: Path, *, quiet: bool = False, record_o
         results.write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path))
     result["seconds"] = round(time.perf_counter() - begun, 3)
     results.write_json(run_dir / results.RESULT, result)
-    _report(result)
+    results.tell(result, run_dir)
     if not quiet:
         _summary(result, run_dir)
     return result
@@ -206,16 +216,6 @@ def _fabrication(fusion: Fusion) -> str | None:
     return registry.resolve("fabrication", str(name)).key
 
 
-def _report(result: dict[str, Any]) -> None:
-    """Tell the plugins.  The run is complete: what a tracker does wrong is shown, and changes nothing."""
-    from fusionkit import registry
-
-    try:
-        registry.run_finished(result)
-    except Exception as error:
-        warnings.warn(f"A tracker failed: {error}", RuntimeWarning, stacklevel=2)
-
-
 def _summary(result: Mapping[str, Any], run_dir: Path) -> None:
     what = result["fusion"] + (f" ({result['fabrication']})" if result["fabrication"] else "")
     print_table(
@@ -226,15 +226,7 @@ def _summary(result: Mapping[str, Any], run_dir: Path) -> None:
             ("parameters", f"{result['parameters']} of the whole model"),
             ("contract", "n, l, shape, dtype and device verified at the first call; more by fusionkit check"),
             ("seconds", f"{result['seconds']:.1f}"),
-            ("files", _shown(run_dir)),
+            ("files", results.shown(run_dir)),
             *(("", name) for name in (results.RESULT, results.MODEL, results.CURVE)),
         ],
     )
-
-
-def _shown(path: Path) -> str:
-    """Return the path as one would type it: relative if it is below the current directory."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except (ValueError, OSError):
-        return str(path)

@@ -9,27 +9,31 @@ from __future__ import annotations
 import json
 import logging
 import math
+import multiprocessing
 import os
+import random
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fusionkit.errors import ConfigError, FusionError, nearest
+from fusionkit.experiment.model import Network
 from fusionkit.fusion import check_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["History", "Part", "Settings", "train"]
+__all__ = ["History", "Part", "Settings", "seeded", "threads", "train"]
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULERS = ("onecycle", "constant")
@@ -123,30 +127,53 @@ class History:
         return asdict(self)
 
 
+class _Task:
+    """What a process needs to know; no dataclass, because lightning-fabric refuses frozen ones among its arguments."""
+
+    def __init__(
+        self,
+        training: Part,
+        test: Part | None,
+        settings: Settings,
+        seed: int,
+        progress: bool,
+        report: Callable[[float], None] | None,
+    ) -> None:
+        self.training, self.test, self.settings, self.seed = training, test, settings, seed
+        self.progress, self.report = progress, report
+
+
 def train(
-    network: nn.Module, training: Part, test: Part, settings: Settings, *, device: Any, seed: int, progress: bool = True
+    network: nn.Module,
+    training: Part,
+    test: Part | None,
+    settings: Settings,
+    *,
+    device: Any,
+    seed: int,
+    progress: bool = True,
+    report: Callable[[float], None] | None = None,
 ) -> History:
     """Train ``network`` in place; it ends on the CPU, in evaluation mode.
 
     Args:
         network: takes standardized views (b, n_i), returns logits (b, classes).
         training: the standardized training part.
-        test: the standardized test part, which is only measured.
+        test: the standardized test part, which is only measured; without one the history has no accuracy.
         settings: the recipe.
         device: where to train.
         seed: of the order of the batches and of dropout; the caller's random state is left as it was.
         progress: show a progress bar on stderr.
+        report: is told after each epoch which part of the training is done, by the first process.
 
     Raises:
         ConfigError: a precision or a number of devices that the device does not offer.
         FusionError: a device that does not exist; a loss that is NaN or infinite, with its epoch.
     """
     fabric = _fabric(check_device(device) or torch.device("cpu"), settings)
+    task = _Task(training, test, settings, seed, progress, report)
     with _quiet():
-        if fabric.world_size == 1:
-            state, history = _fit(fabric, network, training, test, settings, seed, progress)
-        else:
-            state, history = _spawn(fabric, network, training, test, settings, seed, progress)
+        state, history = (_fit if fabric.world_size == 1 else _spawn)(fabric, network, task)
     network.load_state_dict(state)
     network.cpu().eval()
     return history
@@ -176,20 +203,25 @@ def _fabric(device: torch.device, settings: Settings) -> Fabric:
     )
 
 
-def _spawn(
-    fabric: Fabric, network: nn.Module, training: Part, test: Part, settings: Settings, seed: int, progress: bool
-) -> tuple[dict[str, Tensor], History]:
+def _spawn(fabric: Fabric, network: nn.Module, task: _Task) -> tuple[dict[str, Tensor], History]:
     """Train in ``fabric.world_size`` new processes.
 
     The outcome comes back through a file: a tensor in a queue is lost with the process that sent it, and what is larger
     than a pipe's buffer would wait for ever, as the queue is read after the processes have ended.
     """
     from safetensors import safe_open
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-    with tempfile.TemporaryDirectory(prefix="fusionkit-") as folder, _environment("MASTER_PORT", "MASTER_ADDR"):
+    with tempfile.TemporaryDirectory(prefix="fusionkit-") as folder, _spawning():
         path = Path(folder) / "outcome.safetensors"
-        # The launcher refuses frozen dataclasses.
-        fabric.launch(_spawned, network, training, test, asdict(settings), seed, progress, path)  # type: ignore[arg-type]
+        try:
+            fabric.launch(_spawned, network, task, path)  # type: ignore[arg-type]
+        except (ProcessRaisedException, ProcessExitedException) as error:
+            # Its message is a whole traceback, whose last line says what went wrong.
+            last = str(error).strip().splitlines()[-1]
+            raise FusionError(f"The training processes should end without an error; found {last}") from error
+        if not path.is_file():
+            raise FusionError("The training processes should end with the trained model; found none.")
         with safe_open(path, framework="pt") as file:
             outcome = json.loads(file.metadata()["outcome"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
@@ -198,16 +230,7 @@ def _spawn(
     return state, History(**outcome["history"])
 
 
-def _spawned(
-    fabric: Fabric,
-    network: nn.Module,
-    training: Part,
-    test: Part,
-    options: Mapping[str, Any],
-    seed: int,
-    progress: bool,
-    path: Path,
-) -> None:
+def _spawned(fabric: Fabric, network: nn.Module, task: _Task, path: Path) -> None:
     """Train in one of several processes; the first leaves the outcome at ``path``."""
     from safetensors.torch import save_file
 
@@ -215,7 +238,7 @@ def _spawned(
     state: dict[str, Tensor] = {}
     with _quiet():
         try:
-            state, history = _fit(fabric, network, training, test, Settings(**options), seed, progress)
+            state, history = _fit(fabric, network, task)
             outcome["history"] = history.to_json()
         except FusionError as error:  # In all processes at once, as the loss is reduced over them.
             outcome["error"] = str(error)
@@ -223,25 +246,19 @@ def _spawned(
         save_file({name: tensor.clone() for name, tensor in state.items()}, path, {"outcome": json.dumps(outcome)})
 
 
-def _fit(
-    fabric: Fabric, network: nn.Module, training: Part, test: Part, settings: Settings, seed: int, progress: bool
-) -> tuple[dict[str, Tensor], History]:
+def _fit(fabric: Fabric, network: nn.Module, task: _Task) -> tuple[dict[str, Tensor], History]:
     """Train in this process, one of ``fabric.world_size``."""
-    device = fabric.device
-    indices = [] if device.type == "cpu" else [device.index or 0]
-    work = settings.batch_size * sum(parameter.numel() for parameter in network.parameters())
-    with (
-        torch.random.fork_rng(indices, device_type="cuda" if device.type == "cpu" else device.type),
-        _threads(1 if device.type == "cpu" and work < _SERIAL_WORK else None),
-    ):
-        torch.manual_seed(seed + fabric.global_rank)
-        history = _epochs(fabric, network, training.to(device), test.to(device), settings, seed, progress)
+    # A Network drops inputs alike in all processes, and then takes its rows.
+    seed = task.seed + (0 if isinstance(network, Network) else fabric.global_rank)
+    with seeded(seed, fabric.device), threads(network, task.settings, fabric.device):
+        history = _epochs(fabric, network, task)
     return {name: tensor.cpu() for name, tensor in network.state_dict().items()}, history
 
 
-def _epochs(
-    fabric: Fabric, network: nn.Module, training: Part, test: Part, settings: Settings, seed: int, progress: bool
-) -> History:
+def _epochs(fabric: Fabric, network: nn.Module, task: _Task) -> History:
+    settings = task.settings
+    training = task.training.to(fabric.device)
+    test = None if task.test is None else task.test.to(fabric.device)
     m = len(training.target)
     optimizer = _optimizer(network, settings)
     total = settings.epochs * math.ceil(m / settings.batch_size)
@@ -249,17 +266,18 @@ def _epochs(
     model, optimizer = fabric.setup(network, optimizer)
     measure = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing, reduction="sum")
     # The order is drawn on the CPU: the same on every device and in every process.
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(task.seed)
     history = History([], [], [])
-    with _Progress(settings.epochs, enabled=progress and fabric.is_global_zero) as bar:
+    first = fabric.is_global_zero
+    with _Progress(settings.epochs, enabled=task.progress and first) as bar:
         for epoch in range(1, settings.epochs + 1):
             model.train()
             total_loss = torch.zeros((), device=fabric.device)
             order = torch.randperm(m, generator=generator).to(fabric.device)
             for index in order.split(settings.batch_size):
-                # Processes take every world_size-th row; the mean of their gradients is that of the whole batch.
-                part = training.rows(index[fabric.global_rank :: fabric.world_size])
-                loss = measure(model(part.views), part.target) * (fabric.world_size / len(index))
+                logits, target = _share(fabric, model, network, training, index)
+                # The mean of the gradients of the processes is that of the whole batch.
+                loss = measure(logits, target) * (fabric.world_size / len(index))
                 optimizer.zero_grad()
                 fabric.backward(loss)
                 optimizer.step()
@@ -272,10 +290,22 @@ def _epochs(
                     f"A smaller train.lr than {settings.lr:g} may help."
                 )
             history.loss.append(mean_loss)
-            history.accuracy.append(_accuracy(model, test))
+            if test is not None:
+                history.accuracy.append(_accuracy(model, test))
             history.lr.append(float(scheduler.get_last_lr()[0]))
-            bar.update(epoch, mean_loss, history.accuracy[-1])
+            bar.update(epoch, mean_loss, history.accuracy[-1] if test is not None else None)
+            if task.report is not None and first:
+                task.report(epoch / settings.epochs)
     return history
+
+
+def _share(fabric: Fabric, model: Any, network: nn.Module, training: Part, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits and classes of those rows of the batch ``index`` that are this process's: every world_size-th."""
+    if fabric.world_size == 1 or not isinstance(network, Network):
+        part = training.rows(index[fabric.global_rank :: fabric.world_size])
+        return model(part.views), part.target
+    part, rows = training.rows(index), slice(fabric.global_rank, None, fabric.world_size)
+    return model(part.views, rows), part.target[rows]
 
 
 @torch.no_grad()
@@ -307,11 +337,28 @@ def _scheduler(
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Compute with ``count`` threads; None leaves their number alone."""
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from ``seed``, also where an operator draws by NumPy or Python; the caller's random states are kept."""
+    python, numpy = random.getstate(), np.random.get_state()
+    indices = [] if device.type == "cpu" else [device.index or 0]
+    with torch.random.fork_rng(indices, device_type="cuda" if device.type == "cpu" else device.type):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+@contextmanager
+def threads(network: nn.Module, settings: Settings, device: torch.device) -> Iterator[None]:
+    """Compute with one thread where more do not pay; so the result does not depend on how many there are."""
     before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
+    work = settings.batch_size * sum(parameter.numel() for parameter in network.parameters())
+    if device.type == "cpu" and work < _SERIAL_WORK:
+        torch.set_num_threads(1)
     try:
         yield
     finally:
@@ -319,12 +366,16 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _environment(*names: str) -> Iterator[None]:
-    """Put these environment variables back afterwards: the next run should not meet the ports of this one."""
-    before = {name: os.environ.get(name) for name in names}
+def _spawning() -> Iterator[None]:
+    """Let new processes start as fresh interpreters; afterwards all is as before, for the next run."""
+    before = {name: os.environ.get(name) for name in ("MASTER_PORT", "MASTER_ADDR")}
+    method = multiprocessing.get_start_method(allow_none=True)
+    # In a worker of joblib it is one of its own, which the processes would not know.
+    multiprocessing.set_start_method("spawn", force=True)
     try:
         yield
     finally:
+        multiprocessing.set_start_method(method, force=True)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -377,8 +428,9 @@ class _Progress:
     ) -> None:
         self.bar.stop()
 
-    def update(self, epoch: int, loss: float, accuracy: float) -> None:
+    def update(self, epoch: int, loss: float, accuracy: float | None) -> None:
         """Show the state after ``epoch``."""
-        self.bar.update(self.task, completed=epoch, loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}")
+        shown = "-" if accuracy is None else f"{accuracy:.4f}"
+        self.bar.update(self.task, completed=epoch, loss=f"{loss:.4f}", accuracy=shown)
         if self.lines and epoch * 5 // self.epochs > (epoch - 1) * 5 // self.epochs:
-            print(f"epoch {epoch}/{self.epochs}  loss {loss:.4f}  accuracy {accuracy:.4f}", file=sys.stderr, flush=True)
+            print(f"epoch {epoch}/{self.epochs}  loss {loss:.4f}  accuracy {shown}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import pytest
 
 from fusionkit import cli
 from fusionkit.config import config_hash
-from fusionkit.experiment import app
+from fusionkit.experiment.job import Job
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     seen: list[dict[str, Any]] = []
 
-    def run_job(cfg: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
         build(cfg["fusion"], "fusion")
         seen.append(cfg)
         results.start(run_dir)
@@ -336,7 +337,7 @@ def test_whatever_a_job_raises_is_recorded(
 ) -> None:
     import fusionkit.experiment.run
 
-    def run_job(cfg: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
         (run_dir / "model.safetensors").write_bytes(b"half")
         raise error
 
@@ -351,7 +352,7 @@ def test_an_interruption_is_not_a_result(
 ) -> None:
     import fusionkit.experiment.run
 
-    def run_job(cfg: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)
@@ -379,9 +380,12 @@ def test_a_sweep_names_directories_by_hash_and_skips_what_is_completed(
     assert len(trained) == 4
     folders = {folder.name for folder in Path("multirun").iterdir() if folder.is_dir()}
     assert folders == {config_hash(cfg) for cfg in trained}
-    status, out, _ = run("-m", "seed=1,0,2", "fusion=concatenation,parameterized_concatenation")
+    status, out, err = run("-m", "seed=1,0,2", "fusion=concatenation,parameterized_concatenation")
     assert status == 0
-    assert out.count("completed   earlier, in multirun/") == 4
+    assert re.fullmatch(
+        r"6 jobs in 0:\d\d: 6 completed \(4 of them earlier\); .*: fusionkit leaderboard multirun\n", out
+    )
+    assert err.count("  earlier  accuracy 0.5000  seed=") == 4
     assert len(trained) == 6
     assert {cfg["seed"] for cfg in trained[4:]} == {2}
 
@@ -411,9 +415,14 @@ def test_a_failing_job_does_not_stop_the_others(
     status, _, err = run("-m", "fusion=summation,concatenation,average", "seed=0")
     assert status == 1
     assert [cfg["fusion"]["name"] for cfg in trained] == ["concatenation"]
-    first, *rest = err.splitlines()
-    assert first == "error: 2 of 3 jobs failed:"
-    assert [line.split(":")[0].strip() for line in rest] == ["fusion=summation seed=0", "fusion=average seed=0"]
+    progress, listed = err.split("error: 2 of 3 jobs failed:\n")
+    assert [" ".join(line.split()[:2]) for line in progress.splitlines()] == [
+        "1/3 failed",
+        "2/3 completed",
+        "3/3 failed",
+    ]
+    rest = listed.splitlines()
+    assert [line.split(":")[0].strip() for line in rest] == ["fusion=summation", "fusion=average"]
     states = [json.loads(file.read_text())["status"] for file in Path("multirun").glob("*/result.json")]
     assert sorted(states) == ["completed", "failed", "failed"]
     assert not list(Path("multirun").glob(".outcomes"))
@@ -564,5 +573,5 @@ def test_the_completion_script_asks_the_run_command(
 def test_job_survives_a_pickle() -> None:
     import pickle
 
-    job = app.Job(sweep="somewhere")
+    job = Job(sweep="somewhere")
     assert pickle.loads(pickle.dumps(job)) == job

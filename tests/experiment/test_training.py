@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import copy
+import random
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import fusionkit
 from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment.model import Network
 from fusionkit.experiment.training import Part, Settings, train
 
 
@@ -96,6 +100,21 @@ def test_same_seed_same_weights_bit_for_bit() -> None:
     assert not torch.equal(next(first.parameters()), next(third.parameters()))
 
 
+def test_numbers_that_an_operator_draws_elsewhere_are_seeded_too() -> None:
+    class Draws(Linear):
+        def forward(self, x: list[torch.Tensor]) -> torch.Tensor:
+            return super().forward(x) + float(np.random.rand()) + random.random()
+
+    np.random.seed(1)
+    before = np.random.get_state()[1].copy(), random.getstate()
+    _, curves = fit(network=Draws())
+    assert (np.random.get_state()[1] == before[0]).all()
+    assert random.getstate() == before[1]
+    np.random.seed(2)
+    random.seed(2)
+    assert fit(network=Draws())[1] == curves
+
+
 def test_the_number_of_threads_does_not_matter() -> None:
     before = torch.get_num_threads()
     try:
@@ -163,15 +182,29 @@ def test_precision(precision: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_two_processes_agree_with_one() -> None:
-    network = Linear()
-    network.dropout.p = 0.0
+def test_two_processes_agree_with_one_and_drop_the_same_inputs() -> None:
+    network = Network(fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5), [4, 3], 3, "linear", 0.3)
     twin = copy.deepcopy(network)
-    _, alone = fit(network=network)
-    _, together = fit(network=twin, devices=2)
-    assert together.loss == pytest.approx(alone.loss, rel=1e-4)
+    _, alone = fit(network=network, lr=0.02)
+    _, together = fit(network=twin, lr=0.02, devices=2)
+    assert together.loss == pytest.approx(alone.loss, rel=1e-5)
+    assert together.accuracy == alone.accuracy
     for a, b in zip(network.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+class Raises(Linear):
+    """A stranger's mistake."""
+
+    def forward(self, x: list[torch.Tensor]) -> torch.Tensor:
+        raise ValueError("a mistake")
+
+
+def test_a_strangers_error_in_a_process_is_one_sentence() -> None:
+    sentence = "The training processes should end without an error; found ValueError: a mistake"
+    with pytest.raises(FusionError, match=f"^{sentence}$") as caught:
+        fit(network=Raises(), devices=2)
+    assert "ValueError" in str(caught.value.__cause__)
 
 
 def test_an_error_in_a_process_is_the_error_of_the_run() -> None:

@@ -1,0 +1,236 @@
+"""A classifier with scikit-learn's interface: fusion of views that are groups of columns, behind encoders if wanted."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields
+from itertools import pairwise
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_array, check_random_state, check_X_y
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from fusionkit import registry
+from fusionkit.errors import ConfigError, DimsError, FusionError
+from fusionkit.experiment.model import FusionModel, Network, Scaler, encoder_widths
+from fusionkit.experiment.training import Part, Settings, seeded, threads, train
+from fusionkit.fusion import Fusion, check_dims
+
+__all__ = ["FusionClassifier"]
+
+_SETTINGS = tuple(field.name for field in fields(Settings))
+
+
+class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Standardize k views, fuse them, classify linearly: what ``fusionkit run`` trains, as an estimator.
+
+    ``X`` is either one array of shape (m, D), whose columns ``views`` splits, or a list of k views of shape (m, n_i).
+
+    Args:
+        views: widths of the views in one array, in the order of its columns; or their number, for nearly equal widths;
+            None is one view.  With a list of views it is left at None, or states their widths.
+        fusion: name of the operator, as ``fusionkit list`` shows it, or a dict with its name and options.
+        fabrication: the same for the operators that take one.
+        n: width of the output, for the operators that let one choose it.
+        encoder: none, linear or mlp: one per view; it makes their widths equal.
+        encoder_width: output width of the encoders; None takes n.
+        epochs: passes over the data.
+        batch_size: rows per step.
+        lr: greatest learning rate.
+        optimizer: adamw, adam or sgd.
+        weight_decay: of the matrices, relative to the learning rate.
+        scheduler: onecycle or constant.
+        label_smoothing: part of the probability that is spread over the other classes.
+        input_dropout: part of the standardized inputs that is zeroed while training.
+        precision: as train.precision of ``fusionkit run``.
+        device: where to train; predictions are made on the CPU.
+        devices: number of processes.
+        random_state: of the initial values, of the order of the batches, of dropout.
+        verbose: show the progress.
+
+    Attributes:
+        classes_: (c,) the classes, sorted.
+        n_features_in_: the number of columns D.
+        views_: widths of the views.
+        model_: the trained ``FusionModel``: takes raw views, returns logits.
+        history_: learning curves.
+
+    Example:
+        >>> from sklearn.model_selection import GridSearchCV
+        >>> search = GridSearchCV(
+        ...     FusionClassifier(views=[76, 216, 64, 240, 47, 6]),
+        ...     {"fabrication": ["dense", {"name": "lowrank", "r": 2}], "n": [16, 64]},
+        ... )
+    """
+
+    def __init__(
+        self,
+        views: Any = None,
+        *,
+        fusion: str | Mapping[str, Any] = "parameterized_concatenation",
+        fabrication: str | Mapping[str, Any] = "dense",
+        n: int = 64,
+        encoder: str = "none",
+        encoder_width: int | None = None,
+        epochs: int = 100,
+        batch_size: int = 128,
+        lr: float = 1e-2,
+        optimizer: str = "adamw",
+        weight_decay: float = 1e-2,
+        scheduler: str = "onecycle",
+        label_smoothing: float = 0.1,
+        input_dropout: float = 0.3,
+        precision: str = "32-true",
+        device: str = "cpu",
+        devices: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.views = views
+        self.fusion = fusion
+        self.fabrication = fabrication
+        self.n = n
+        self.encoder = encoder
+        self.encoder_width = encoder_width
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.scheduler = scheduler
+        self.label_smoothing = label_smoothing
+        self.input_dropout = input_dropout
+        self.precision = precision
+        self.device = device
+        self.devices = devices
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on ``X`` and the classes ``y`` (m,).
+
+        Raises:
+            FusionError, ConfigError, RegistryError: options that do not fit, or a loss that is not finite.
+            ValueError: data that cannot be used.
+        """
+        if y is None:
+            raise FusionError("fit requires y to be passed, but the target y is None.")
+        views, y = self._checked(X, y)
+        check_classification_targets(y)
+        self.classes_, index = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise FusionError(f"y should hold at least two classes; found one class, {self.classes_.tolist()[0]!r}.")
+        settings = self._settings = Settings.of({name: getattr(self, name) for name in _SETTINGS})
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.views_ = [view.shape[1] for view in views]
+        with seeded(seed, torch.device("cpu")):
+            network = Network(self._fusion(), self.views_, len(self.classes_), self.encoder, self.input_dropout)
+        scaler = Scaler([str(i) for i in range(len(views))], self.views_)
+        scaler.fit(views)
+        training = Part(scaler(views), torch.from_numpy(index.astype(np.int64)))
+        self.history_ = train(network, training, None, settings, device=self.device, seed=seed, progress=self.verbose)
+        # Predictions in double precision do not depend on which rows are predicted together.
+        self.model_ = FusionModel(scaler, network, self.classes_.tolist()).double().eval()
+        self.n_iter_ = settings.epochs
+        return self
+
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
+        """Return the probabilities of the classes, (m, c)."""
+        found: npt.NDArray[np.float64] = self._logits(X).softmax(-1).numpy()
+        return found
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """Return the class of every row, (m,)."""
+        logits = self._logits(X)
+        return np.asarray(self.classes_[logits.argmax(-1).numpy()])
+
+    @torch.no_grad()
+    def _logits(self, X: Any) -> Tensor:
+        check_is_fitted(self)
+        views, _ = self._checked(X)
+        with threads(self.model_.network, self._settings, torch.device("cpu")):
+            logits: Tensor = self.model_(views)
+        if not logits.isfinite().all():
+            raise FusionError("The trained model should give finite logits; found others.")
+        return logits
+
+    def _fusion(self) -> Fusion:
+        """Build the operator for the widths that it sees."""
+        options, fabrication = _named(self.fusion, "fusion"), _named(self.fabrication, "fabrication")
+        name = options.pop("name")
+        cls = registry.load("fusion", name)
+        known = inspect.signature(cls).parameters
+        if cls.traits.free_n:  # type: ignore[attr-defined]
+            options.setdefault("n", self.n)
+        if "parameter_fabrication" in known:
+            options.setdefault("parameter_fabrication", fabrication)
+        elif fabrication["name"] != "dense":
+            raise ConfigError(
+                f"fabrication should be dense, because the fusion {name!r} takes none; found {fabrication['name']!r}."
+            )
+        width = self.n if self.encoder_width is None else self.encoder_width
+        return registry.create(name, dims=encoder_widths(self.encoder, self.views_, width), **options)
+
+    def _checked(self, X: Any, y: Any = None) -> tuple[list[npt.NDArray[Any]], Any]:
+        """Return the views and y, checked by scikit-learn; with y the number of columns is taken from X."""
+        fitting = y is not None
+        kinds = [np.float64, np.float32]
+        if isinstance(X, list | tuple) and X and all(getattr(view, "ndim", None) == 2 for view in X):
+            views = [check_array(view, dtype=kinds, input_name=f"view {i}") for i, view in enumerate(X)]
+            widths = [view.shape[1] for view in views]
+            wanted = (
+                self.views if fitting and not isinstance(self.views, Integral) else None if fitting else self.views_
+            )
+            if wanted is not None and list(wanted) != widths:
+                raise DimsError(f"X should hold views of the widths {list(wanted)}; found {widths}.")
+            if len({len(view) for view in views}) > 1:
+                raise FusionError(f"The views should have equally many rows; found {[len(view) for view in views]}.")
+            if fitting:
+                _, y = check_X_y(views[0], y)
+                self.n_features_in_ = sum(widths)
+            return views, y
+        if not fitting and not hasattr(self, "views_"):
+            check_is_fitted(self)
+        if fitting:
+            X, y = validate_data(self, X, y, dtype=kinds)
+        else:
+            X = validate_data(self, X, reset=False, dtype=kinds)
+        edges = np.cumsum([0, *(self._widths(X.shape[1]) if fitting else self.views_)])
+        return [X[:, low:high].copy() for low, high in pairwise(edges)], y  # PyTorch wants to own what it reads.
+
+    def _widths(self, columns: int) -> list[int]:
+        """Return the widths into which ``views`` splits so many columns."""
+        if self.views is None:
+            return [columns]
+        if isinstance(self.views, Integral):
+            count = int(self.views)
+            if not 1 <= count <= columns:
+                raise DimsError(
+                    f"views should be at least 1 and at most the number of columns; "
+                    f"found views = {count}, n_features = {columns}."
+                )
+            return [len(part) for part in np.array_split(np.arange(columns), count)]
+        widths = list(check_dims(self.views))
+        if sum(widths) != columns:
+            raise DimsError(
+                f"views should be widths that add up to the columns of X; found {widths}, which are {sum(widths)}, "
+                f"and n_features = {columns}."
+            )
+        return widths
+
+
+def _named(value: Any, key: str) -> dict[str, Any]:
+    """Return name and options of an operator that is given by its name or by both."""
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+        return dict(value)
+    raise ConfigError(f"{key} should be a name, or a dict with a name and options; found {value!r}.")

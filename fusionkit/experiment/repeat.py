@@ -1,0 +1,154 @@
+"""``fusionkit run --from RUN_DIR``: the same run again, compared with the first number by number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fusionkit.errors import FusionError
+from fusionkit.experiment.job import held, perform
+from fusionkit.experiment.results import MODEL, RESULT, read_result, shown
+from fusionkit.tables import print_table
+
+__all__ = ["differences", "repeat"]
+
+#: What a run found out; everything else in a record says under which circumstances.
+_FOUND = (
+    *("status", "error", "config_hash", "data", "dims", "n", "l", "parameters"),
+    *("metrics", "confusion", "robustness", "history"),
+)
+
+
+def repeat(source: Path, run_dir: Path) -> int:
+    """Run what ``source`` records again, in ``run_dir``, and print the comparison.
+
+    The config is that of the record and is checked like any other, so a hostile directory runs nothing.
+
+    Args:
+        source: the directory of a run, completed or failed.
+        run_dir: of the repetition.
+
+    Returns:
+        0: everything that was found out is the same, bit for bit.
+
+    Raises:
+        FusionError: ``source`` is no run; or the repetition differs from it, or fails as it did.
+        ConfigError: its config is not permitted.
+    """
+    if not source.is_dir():
+        raise FusionError(f"--from should be the directory of a run; found no directory {source}.")
+    if source.resolve() == run_dir.resolve():
+        raise FusionError(f"The repetition should be written elsewhere; found {source} as hydra.run.dir too.")
+    first = read_result(source / RESULT)
+    second = _run(_config(first, source / RESULT), run_dir)
+    found = dict(differences(first, second))
+    if first["status"] == second["status"] == "completed":
+        found.update(_tensors(source / MODEL, run_dir / MODEL))
+    changed = dict(_circumstances(first, second))
+    if found or changed:
+        rows = [(key, *_texts(*pair)) for key, pair in (*found.items(), *changed.items())]
+        print_table(("what", "then", "now"), rows)
+    since = f" Since then {_list(changed)} changed." if changed else ""
+    if found:
+        raise FusionError(
+            f"The repetition of {shown(source)} should give the same; found another {_list(found)}.{since}"
+        )
+    if second["status"] != "completed":
+        raise FusionError(f"The repetition of {shown(source)} failed as the run did: {second['error']}")
+    accuracy = second["metrics"].get("accuracy")
+    print(f"the same as {shown(source)}, bit for bit: accuracy {accuracy}, curves, confusion and every weight.{since}")
+    return 0
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Yield what two records found out differently: key, dotted, and both values."""
+    for key in _FOUND:
+        yield from _differences(key, first.get(key), second.get(key))
+
+
+def _differences(key: str, first: Any, second: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        for name in sorted({*first, *second}):
+            yield from _differences(f"{key}.{name}", first.get(name), second.get(name))
+    elif first != second:
+        yield key, (first, second)
+
+
+def _circumstances(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    for key, pair in _differences("provenance", first.get("provenance"), second.get("provenance")):
+        yield key.removeprefix("provenance.").removeprefix("versions."), pair
+
+
+def _tensors(first: Path, second: Path) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Yield the model file if the tensors in it are not equal, bit for bit."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        then, now = load_file(first), load_file(second)
+    except (OSError, SafetensorError) as error:
+        raise FusionError(f"{first} should be a complete safetensors file; found it damaged ({error}).") from error
+    if then.keys() != now.keys():
+        yield MODEL, (f"{len(then)} tensors", f"{len(now)} tensors")
+        return
+    other = [name for name in then if then[name].shape != now[name].shape or not torch.equal(then[name], now[name])]
+    if other:
+        gap = max(
+            float((then[name].double() - now[name].double()).abs().max())
+            for name in other
+            if then[name].shape == now[name].shape
+        )
+        yield MODEL, ("", f"{len(other)} tensors differ, by up to {gap:.3g}")
+
+
+def _config(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    from fusionkit.config.safe import check_tree
+    from fusionkit.config.schema import validate
+
+    cfg = record.get("config")
+    if not isinstance(cfg, dict) or not cfg:
+        raise FusionError(f"{path} should hold the config of its run; found {cfg!r}.")
+    check_tree(cfg)
+    validate(cfg)
+    return cfg
+
+
+def _run(cfg: dict[str, Any], run_dir: Path) -> Mapping[str, Any]:
+    """Run the config; a failure is a result too."""
+    from omegaconf import OmegaConf
+
+    from fusionkit.experiment.run import run_job
+
+    try:
+        (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(cfg), run_dir / ".hydra" / "config.yaml")
+    except OSError as error:
+        raise FusionError(f"The run directory should be writable; found {error}.") from error
+    of_group = cfg["fusion"].get("parameter_fabrication") == cfg["fabrication"]
+    with held(run_dir, wait=False):
+        try:
+            return perform(cfg, run_dir, lambda cfg: run_job(cfg, run_dir), fabrication_of_group=of_group)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            return read_result(run_dir / RESULT)
+
+
+def _texts(first: Any, second: Any) -> tuple[str, str]:
+    """Return both values, short; of lists, the first entries that differ."""
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        index = next(i for i, (one, other) in enumerate(zip(first, second, strict=True)) if one != other)
+        then, now = _texts(first[index], second[index])
+        return f"[{index}] {then}", f"[{index}] {now}"
+    return _short(first), _short(second)
+
+
+def _short(value: Any) -> str:
+    text = "-" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _list(found: Mapping[str, Any]) -> str:
+    return ", ".join(found)

@@ -1,0 +1,301 @@
+"""A sweep: its jobs through whatever launcher, a display over all of them, and what is done when a process is lost.
+
+The jobs leave their states in a folder of the sweep's directory (``job.Outcome``), which the process that started the
+sweep holds.  A folder that nobody holds is that of a sweep which was killed: the jobs that had started in it and not
+ended may have been what killed it, so they get processes of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Lock, Thread
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from fusionkit.errors import ConfigError, FusionError, RegistryError
+from fusionkit.experiment.job import Job, Outcome, held, sentence
+from fusionkit.experiment.results import shown
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["OUTCOMES", "Watch", "run_sweep"]
+
+#: Where the jobs of a sweep leave their states, inside the sweep's directory.
+OUTCOMES = ".outcomes"
+
+_BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
+    """Run the sweep that the config ``name`` and the overrides describe.
+
+    Args:
+        hydra: Hydra, with a checking loader.
+        name: of the primary config.
+        overrides: of the command line.
+
+    Returns:
+        0, or 1 if a job failed; they are listed on stderr.
+
+    Raises:
+        ConfigError: the sweep was refused before its first job; nothing was written.
+        FusionError: its directory cannot be written to, or it did not come to its end.
+    """
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+
+    from fusionkit.config import interpolations
+
+    lines = [*overrides, "hydra.mode=MULTIRUN"]
+    master = hydra.compose_config(config_name=name, overrides=lines, run_mode=RunMode.MULTIRUN)
+    if "max_failure_rate" in master.hydra.sweeper and not any("max_failure_rate" in line for line in lines):
+        # Optuna would stop at the first trial without a value; here that is a recorded job like any other.
+        lines.append("hydra.sweeper.max_failure_rate=1.0")
+    if "${" in interpolations.raw(master)["hydra"]["sweep"]["dir"]:
+        # The time in its name should not pass on between two compositions.
+        lines.append(f"hydra.sweep.dir={QuotedString(str(master.hydra.sweep.dir), Quote.double).with_quotes()}")
+    sweep_dir = Path(str(master.hydra.sweep.dir)).absolute()
+    total, swept = _jobs(hydra, master)
+    made = [folder for folder in (sweep_dir, *sweep_dir.parents) if not folder.exists()]
+    had_yaml = (sweep_dir / "multirun.yaml").is_file()
+    stopped: Exception | None = None
+    try:
+        with _folder(sweep_dir) as (folder, suspects), Watch(folder, total, swept) as watch:
+            job = Job(sweep=str(folder), suspects=suspects)
+            before = -1
+            # Every round gets further, or is the last: jobs that have started and not ended run by themselves now.
+            while before < (before := sum(1 + outcome.ended for outcome in watch.read())):
+                try:
+                    hydra.multirun(config_name=name, task_function=job, overrides=lines)
+                    stopped = None
+                    break
+                except (FusionError, ConfigError, RegistryError, OSError):
+                    raise
+                except Exception as error:
+                    if isinstance(error, HydraException) and not watch.read():
+                        # Refused by the sweeper or the launcher before the first job.
+                        raise
+                    # A worker that was killed, a cluster that is not there, a study without a single value.
+                    stopped = error
+                    if master.hydra.sweeper.get("_target_") != _BASIC_SWEEPER:
+                        break
+            ended = watch.read()
+    except (ConfigError, HydraException):
+        _tidy(made, None if had_yaml else sweep_dir / "multirun.yaml")
+        raise
+    except OSError as error:
+        raise FusionError(f"The directory of a sweep should be writable; found {sweep_dir}: {error}.") from error
+    return _conclude(watch, ended, sweep_dir, stopped)
+
+
+def _jobs(hydra: Any, master: DictConfig) -> tuple[int | None, set[str]]:
+    """Return the number of jobs of a sweep, None if only its sweeper knows, and the keys in which they differ."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from fusionkit.config import interpolations
+
+    sweeper = interpolations.raw(master)["hydra"]["sweeper"]
+    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    lines = [*params, *interpolations.raw(master)["hydra"]["overrides"]["task"]]
+    parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(lines)
+    swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
+    if sweeper.get("_target_") == _BASIC_SWEEPER:
+        return sum(map(len, BasicSweeper.split_arguments(parsed, None))), swept
+    trials = sweeper.get("n_trials")
+    return trials if isinstance(trials, int) else None, swept
+
+
+@contextmanager
+def _folder(sweep_dir: Path) -> Iterator[tuple[Path, frozenset[str]]]:
+    """Hold a new folder for outcomes; yield it and the run directories of jobs that earlier sweeps lost."""
+    root = sweep_dir / OUTCOMES
+    folder = root / uuid.uuid4().hex[:12]
+    with contextlib.ExitStack() as stack:
+        with held(root):
+            suspects = frozenset(_lost(root))
+            stack.enter_context(held(folder))
+        try:
+            yield folder, suspects
+        finally:
+            with held(root):
+                shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(OSError):  # Another sweep is in there.
+                    root.rmdir()
+
+
+def _lost(root: Path) -> Iterator[str]:
+    """Yield the run directories of jobs that were killed, and remove what their sweeps left."""
+    for folder in filter(Path.is_dir, root.iterdir()):
+        try:
+            with held(folder, wait=False):
+                yield from (outcome.directory for outcome in _read(folder) if not outcome.ended)
+                shutil.rmtree(folder, ignore_errors=True)
+        except FusionError:  # That sweep lives.
+            continue
+
+
+def _read(folder: Path) -> list[Outcome]:
+    found = []
+    for file in folder.glob("[0-9]*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # Of another release, or damaged.
+            found.append(Outcome.read(file))
+    return sorted(found, key=lambda outcome: outcome.number)
+
+
+def _tidy(made: Sequence[Path], file: Path | None) -> None:
+    """Remove what was written for a sweep that was refused before its first job."""
+    if file is not None:
+        file.unlink(missing_ok=True)
+    for folder in made:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stopped: Exception | None) -> int:
+    """Say how the jobs ended and return the exit status."""
+    failed = [outcome for outcome in outcomes if outcome.status != "completed"]
+    earlier = sum(outcome.earlier for outcome in outcomes)
+    missing = max(0, (watch.total or 0) - len(outcomes))
+    print(
+        f"{len(outcomes)} jobs in {_clock(watch.seconds)}: {len(outcomes) - len(failed)} completed"
+        + (f" ({earlier} of them earlier)" if earlier else "")
+        + (f", {len(failed)} failed" if failed else "")
+        + (f", {missing} not run" if missing else "")
+        + f"; compare them by: fusionkit leaderboard {shlex.quote(shown(sweep_dir))}"
+    )
+    if failed:
+        print(f"error: {len(failed)} of {len(outcomes)} jobs failed:", file=sys.stderr)
+    for outcome in failed:
+        print(f"  {watch.title(outcome)}: {outcome.error or 'it did not end'}", file=sys.stderr)
+    if stopped is not None:
+        raise FusionError(f"The sweep should come to its end; found {sentence(stopped)}") from stopped
+    return 1 if failed else 0
+
+
+class Watch:
+    """Shows the jobs of a sweep as they end, a line each, and on a terminal a bar with the time left.
+
+    Args:
+        folder: where the jobs leave their outcomes.
+        total: number of jobs, None if unknown.
+        swept: the keys in which the jobs differ.
+        clock: of the time, in seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        total: int | None,
+        swept: Set[str] = frozenset(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.folder, self.total, self.swept, self.clock = folder, total, swept, clock
+        self.begun = clock()
+        self.outcomes: dict[int, Outcome] = {}
+        self._first: float | None = None
+        self._lock, self._stop = Lock(), Event()
+        self._thread = Thread(target=self._watch, name="fusionkit-sweep", daemon=True)
+        self._lines = not sys.stderr.isatty()
+        self._bar = Progress(
+            TextColumn("jobs {task.fields[jobs]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[failed]}{task.fields[left]}"),
+            console=Console(stderr=True),
+            refresh_per_second=4,
+            disable=self._lines,
+        )
+        self._task = self._bar.add_task("", total=total, jobs=f"0/{total or '?'}", failed="", left="")
+
+    @property
+    def seconds(self) -> float:
+        """The time since the sweep began."""
+        return self.clock() - self.begun
+
+    def __enter__(self) -> Watch:
+        self._bar.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._bar.stop()
+
+    def read(self) -> list[Outcome]:
+        """Return the state of all jobs that have started, by number, after showing what is new."""
+        with self._lock:
+            for outcome in _read(self.folder):
+                before = self.outcomes.get(outcome.number)
+                self.outcomes[outcome.number] = outcome
+                if self._first is None and not outcome.earlier:
+                    self._first = self.clock()
+                if outcome.ended and (before is None or not before.ended):
+                    self._show(outcome)
+            found = sorted(self.outcomes.values(), key=lambda outcome: outcome.number)
+            failed = sum(outcome.status == "failed" for outcome in found)
+            left = self.left()
+            self._bar.update(
+                self._task,
+                completed=sum(outcome.fraction for outcome in found),
+                jobs=f"{sum(outcome.ended for outcome in found)}/{self.total or '?'}",
+                failed=f"{failed} failed  " if failed else "",
+                left="" if left is None else f"{_clock(left)} left",
+            )
+            return found
+
+    def left(self) -> float | None:
+        """Return the seconds that the rest will take at the rate so far; None where that cannot be said."""
+        new = [outcome for outcome in self.outcomes.values() if not outcome.earlier]
+        done = sum(outcome.fraction for outcome in new)
+        if self.total is None or self._first is None or done <= 0:
+            return None
+        rest = self.total - (len(self.outcomes) - len(new)) - done
+        return max(0.0, (self.clock() - self._first) / done * rest)
+
+    def title(self, outcome: Outcome) -> str:
+        """Return what people know a job by."""
+        told = [override for override in outcome.overrides if override.partition("=")[0] in self.swept]
+        return " ".join(told or outcome.overrides) or outcome.directory
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.25):
+            self.read()
+
+    def _show(self, outcome: Outcome) -> None:
+        place = sum(one.ended for one in self.outcomes.values())
+        parts = [f"{place}/{self.total or '?'}", "earlier" if outcome.earlier else outcome.status]
+        if outcome.accuracy is not None:
+            parts.append(f"accuracy {outcome.accuracy:.4f}")
+        if outcome.seconds is not None and not outcome.earlier:
+            parts.append(f"{outcome.seconds:.1f} s")
+        parts.append(self.title(outcome) + (f": {outcome.error}" if outcome.error else ""))
+        left = self.left()
+        if self._lines and left:
+            parts.append(f"({_clock(left)} left)")
+        text = "  ".join(parts)
+        if self._lines:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._bar.console.print(text, markup=False, highlight=False)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

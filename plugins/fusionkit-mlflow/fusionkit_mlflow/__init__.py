@@ -1,0 +1,1 @@
+"""Logs the runs of fusionkit to MLflow."""

@@ -1,0 +1,146 @@
+"""From the record of a run to a run of MLflow."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+__all__ = ["log"]
+
+#: MLflow takes so many entities at once, and values and names no longer than these.
+_BATCH, _VALUE, _NAME = 100, 5000, 250
+#: The database of runs whose place nobody has said.
+_DATABASE = "mlflow.db"
+
+
+def log(result: Mapping[str, Any], run_dir: Path | None = None) -> str:
+    """Log one finished run and return the id that MLflow gives it.
+
+    Args:
+        result: the record, as ``result.json`` holds it.
+        run_dir: where the files of the run are; None logs the record alone.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, RunTag
+
+    # It tells of every step in which it creates a database.
+    for name in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    uri, lock = _store()
+    ended = int(time.time() * 1000)
+    begun = ended - int(1000 * (result.get("seconds") or 0))
+    metrics = [Metric(key, value, ended, step) for key, value, step in _metrics(result)]
+    params = [Param(key, value) for key, value in _params(result)]
+    tags = [RunTag(key, value) for key, value in _tags(result)]
+    with lock:
+        client = MlflowClient(uri)
+        run = client.create_run(_experiment(client), start_time=begun, run_name=_title(result)).info.run_id
+        for start in range(0, max(len(metrics), len(params), len(tags)), _BATCH):
+            batch = slice(start, start + _BATCH)
+            client.log_batch(run, metrics[batch], params[batch], tags[batch])
+        _log_files(client, run, result, run_dir)
+        client.set_terminated(run, "FINISHED" if result.get("status") == "completed" else "FAILED", end_time=ended)
+    return str(run)
+
+
+def _store() -> tuple[str, AbstractContextManager[Any]]:
+    """Return where to log, and what keeps other processes from the SQLite file meanwhile."""
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if given:
+        return given, nullcontext()
+    from filelock import FileLock
+
+    database = Path(_DATABASE).absolute()
+    return f"sqlite:///{database}", FileLock(f"{database}.lock")
+
+
+def _experiment(client: Any) -> str:
+    from mlflow.exceptions import MlflowException
+
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "fusionkit"
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:  # Another process was faster.
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def _log_files(client: Any, run: str, result: Mapping[str, Any], run_dir: Path | None) -> None:
+    files = sorted(file for file in run_dir.iterdir() if file.is_file()) if run_dir is not None else []
+    for file in files:
+        if not file.name.startswith("."):
+            client.log_artifact(run, str(file))
+    if not any(file.name == "result.json" for file in files):
+        client.log_dict(run, dict(result), "result.json")
+
+
+def _title(result: Mapping[str, Any]) -> str:
+    fabrication = f" ({result['fabrication']})" if result.get("fabrication") else ""
+    return f"{result.get('fusion')}{fabrication}, seed {result.get('seed')}"
+
+
+def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
+    """Yield name, value and step of all that is a number."""
+    single = {
+        **(result.get("metrics") or {}),
+        **{key: result.get(key) for key in ("l", "n", "parameters", "seconds")},
+        **{f"robustness.{key}": value for key, value in _flat(result.get("robustness") or {})},
+    }
+    for key, value in single.items():
+        if _is_number(value):
+            yield _name(key), float(value), 0
+    for key, curve in (result.get("history") or {}).items():
+        for epoch, value in enumerate(curve, 1):
+            if _is_number(value):
+                yield _name(f"history/{key}"), float(value), epoch
+
+
+def _params(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in _flat(result.get("config") or {}):
+        yield _name(key), str(value)[:_VALUE]
+
+
+def _tags(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    provenance = result.get("provenance") or {}
+    git = provenance.get("git") or {}
+    tags = {
+        "fusionkit.config_hash": result.get("config_hash"),
+        "fusionkit.error": result.get("error"),
+        "fusionkit.data": (result.get("data") or {}).get("digest"),
+        "fusionkit.python": provenance.get("python"),
+        "fusionkit.platform": provenance.get("platform"),
+        "mlflow.source.git.commit": git.get("commit"),
+        **{f"fusionkit.version.{name}": version for name, version in (provenance.get("versions") or {}).items()},
+    }
+    for key, value in tags.items():
+        if value is not None:
+            yield _name(key), str(value)[:_VALUE]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _name(key: str) -> str:
+    """Return the key without what MLflow does not take in a name."""
+    return re.sub(r"[^\w./ :-]", "_", key, flags=re.ASCII)[:_NAME]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

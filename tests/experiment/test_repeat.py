@@ -1,0 +1,182 @@
+"""``fusionkit run --from RUN_DIR``."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusionkit import cli
+from fusionkit.experiment import results
+from fusionkit.experiment.repeat import differences
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "place").mkdir()
+    monkeypatch.chdir(tmp_path / "place")
+
+
+@pytest.fixture(scope="module")
+def _run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run once, as a user does."""
+    folder = tmp_path_factory.mktemp("first")
+    generator = np.random.default_rng(0)
+    label = np.arange(60) % 3
+    views = {"a": np.eye(3)[label] + 0.1 * generator.standard_normal((60, 3)), "b": np.eye(3)[label]}
+    np.savez(folder / "views.npz", label=label, **views)  # type: ignore[arg-type]
+    options = ["train.epochs=5", "train.batch_size=16", "n=4", f"hydra.run.dir={folder / 'run'}"]
+    assert cli.main(["run", "data=npz", f"data.path={folder / 'views.npz'}", *options]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def run_dir(_run: Path, tmp_path: Path) -> Path:
+    """Return the directory of a completed run, to be damaged at will."""
+    return Path(shutil.copytree(_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def again(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def call(source: Path | str, *argv: str) -> tuple[int, str, str]:
+        status = cli.main(["run", "--from", str(source), *argv])
+        return (status, *capsys.readouterr())
+
+    return call
+
+
+Again = Callable[..., tuple[int, str, str]]
+
+
+def change(run_dir: Path, **values: Any) -> dict[str, Any]:
+    record = {**json.loads((run_dir / results.RESULT).read_text()), **values}
+    (run_dir / results.RESULT).write_text(json.dumps(record))
+    return record
+
+
+def test_a_run_is_repeated_bit_for_bit(run_dir: Path, again: Again) -> None:
+    status, out, err = again(run_dir, "hydra.run.dir=again")
+    assert status == 0, err
+    assert re.search(r"^the same as .*run, bit for bit: accuracy [\d.]+, curves, confusion", out, re.MULTILINE)
+    first, second = (results.read_result(folder / results.RESULT) for folder in (run_dir, Path("again")))
+    for record in (first, second):
+        del record["seconds"]
+    assert first == second
+    assert (Path("again") / results.MODEL).read_bytes() == (run_dir / results.MODEL).read_bytes()
+    assert Path("again/.hydra/config.yaml").is_file()
+
+
+def test_without_a_directory_it_goes_where_every_run_goes(run_dir: Path, again: Again) -> None:
+    assert again(run_dir)[0] == 0
+    assert len(list(Path("outputs").glob("*/*/result.json"))) == 1
+
+
+def test_another_result_is_listed_with_what_has_changed_since(run_dir: Path, again: Again) -> None:
+    record = json.loads((run_dir / results.RESULT).read_text())
+    record["metrics"]["accuracy"] = 0.123
+    record["history"]["loss"][2] = 9.0
+    record["provenance"]["versions"]["torch"] = "1.0"
+    change(run_dir, **record)
+    status, out, err = again(run_dir, "hydra.run.dir=again")
+    assert status == 1
+    assert "should give the same; found another metrics.accuracy, history.loss. Since then torch changed." in err
+    assert err.splitlines()[-1].startswith("error: ")
+    assert re.search(r"^metrics\.accuracy +0\.123 +\d", out, re.MULTILINE)
+    assert re.search(r"^history\.loss +\[2\] 9\.0 +\[2\] \d", out, re.MULTILINE)
+    assert re.search(r"^torch +1\.0 +\d", out, re.MULTILINE)
+
+
+def test_other_weights_are_a_difference(run_dir: Path, again: Again) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    file = run_dir / results.MODEL
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(file)
+    tensors["network.head.bias"][0] += 0.5
+    save_file(tensors, file, metadata)
+    status, out, err = again(run_dir, "hydra.run.dir=again")
+    assert status == 1
+    assert "found another model.safetensors." in err
+    assert re.search(r"1 tensors differ, by up to 0\.5", out)
+
+
+def test_a_failed_run_fails_again(run_dir: Path, again: Again, tmp_path: Path) -> None:
+    from fusionkit.errors import DimsError
+
+    cfg = results.read_result(run_dir / results.RESULT)["config"]
+    sentence = "dims should be [3, 3], the widths of the views in views.npz; found [4, 4]."
+    results.write_failed(tmp_path / "failed", {**cfg, "dims": [4, 4]}, DimsError(sentence))
+    status, _, err = again(tmp_path / "failed", "hydra.run.dir=again")
+    assert status == 1
+    assert f"failed as the run did: {sentence}" in err
+    assert results.read_result(Path("again") / results.RESULT)["status"] == "failed"
+
+
+def test_the_recorded_config_has_the_recorded_hash(run_dir: Path) -> None:
+    from fusionkit.config import config_hash
+
+    record = results.read_result(run_dir / results.RESULT)
+    assert config_hash(record["config"]) == record["config_hash"]
+
+
+def test_differences_go_into_mappings() -> None:
+    first = {"metrics": {"accuracy": 0.5, "f1": 1.0}, "seconds": 1, "l": 3, "history": {"loss": [1.0]}}
+    second = {"metrics": {"accuracy": 0.5, "f1": 0.9}, "seconds": 2, "l": 3, "history": None}
+    assert dict(differences(first, first)) == {}
+    assert dict(differences(first, second)) == {"metrics.f1": (1.0, 0.9), "history": ({"loss": [1.0]}, None)}
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_such_directory(again: Again) -> None:
+    assert again("nowhere")[::2] == (1, "error: --from should be the directory of a run; found no directory nowhere.\n")
+
+
+def test_a_directory_without_a_record(again: Again, tmp_path: Path) -> None:
+    status, _, err = again(tmp_path)
+    assert status == 1
+    assert "result.json should exist; found no such file." in err
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize("argv", [["seed=3"], ["-m"], ["--cfg", "job"]])
+def test_it_repeats_a_run_as_it_was(argv: list[str], run_dir: Path, again: Again) -> None:
+    status, _, err = again(run_dir, *argv)
+    assert status == 2
+    assert err.startswith("error: ")
+    assert "--from" in err
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_the_same_directory_is_refused(run_dir: Path, again: Again) -> None:
+    before = (run_dir / results.RESULT).read_bytes()
+    status, _, err = again(run_dir, f"hydra.run.dir={run_dir}")
+    assert status == 1
+    assert "The repetition should be written elsewhere" in err
+    assert (run_dir / results.RESULT).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (None, "should hold the config of its run; found None."),
+        ({"fusion": {"_target_": "os.system", "command": "true"}}, "fusion._target_"),
+        ({"seed": 0}, "should be in the configuration; found nothing"),
+    ],
+)
+def test_a_hostile_record_runs_nothing(config: Any, message: str, run_dir: Path, again: Again) -> None:
+    change(run_dir, config=config)
+    status, _, err = again(run_dir, "hydra.run.dir=again")
+    assert status in (1, 2)
+    assert message in err
+    assert err.count("\n") == 1
+    assert not Path("again").exists()
