@@ -248,9 +248,7 @@ def _spawned(fabric: Fabric, network: nn.Module, task: _Task, path: Path) -> Non
 
 def _fit(fabric: Fabric, network: nn.Module, task: _Task) -> tuple[dict[str, Tensor], History]:
     """Train in this process, one of ``fabric.world_size``."""
-    # A Network drops inputs alike in all processes, and then takes its rows.
-    seed = task.seed + (0 if isinstance(network, Network) else fabric.global_rank)
-    with seeded(seed, fabric.device), threads(network, task.settings, fabric.device):
+    with threads(network, task.settings, fabric.device):
         history = _epochs(fabric, network, task)
     return {name: tensor.cpu() for name, tensor in network.state_dict().items()}, history
 
@@ -269,7 +267,10 @@ def _epochs(fabric: Fabric, network: nn.Module, task: _Task) -> History:
     generator = torch.Generator().manual_seed(task.seed)
     history = History([], [], [])
     first = fabric.is_global_zero
-    with _Progress(settings.epochs, enabled=task.progress and first) as bar:
+    # A Network drops inputs alike in all processes, and then takes its rows.
+    seed = task.seed + (0 if isinstance(network, Network) else fabric.global_rank)
+    # Seeded last: what is imported on the way here may draw, once per process.
+    with _Progress(settings.epochs, enabled=task.progress and first) as bar, seeded(seed, fabric.device):
         for epoch in range(1, settings.epochs + 1):
             model.train()
             total_loss = torch.zeros((), device=fabric.device)
