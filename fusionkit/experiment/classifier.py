@@ -42,6 +42,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         n: width of the output, for the operators that let one choose it.
         encoder: none, linear or mlp: one per view; it makes their widths equal.
         encoder_width: output width of the encoders; None takes n.
+        activation: none, gelu, relu or tanh, in front of the classifier.
         epochs: passes over the data.
         batch_size: rows per step.
         lr: greatest learning rate.
@@ -80,14 +81,15 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         n: int = 64,
         encoder: str = "none",
         encoder_width: int | None = None,
-        epochs: int = 100,
+        activation: str = "gelu",
+        epochs: int = 60,
         batch_size: int = 128,
         lr: float = 1e-2,
         optimizer: str = "adamw",
         weight_decay: float = 1e-2,
         scheduler: str = "onecycle",
         label_smoothing: float = 0.1,
-        input_dropout: float = 0.3,
+        input_dropout: float = 0.2,
         precision: str = "32-true",
         device: str = "cpu",
         devices: int = 1,
@@ -100,6 +102,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         self.n = n
         self.encoder = encoder
         self.encoder_width = encoder_width
+        self.activation = activation
         self.epochs = epochs
         self.batch_size = batch_size
         self.lr = lr
@@ -132,7 +135,9 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.views_ = [view.shape[1] for view in views]
         with seeded(seed, torch.device("cpu")):
-            network = Network(self._fusion(), self.views_, len(self.classes_), self.encoder, self.input_dropout)
+            network = Network(
+                self._fusion(), self.views_, len(self.classes_), self.encoder, self.input_dropout, self.activation
+            )
         scaler = Scaler([str(i) for i in range(len(views))], self.views_)
         scaler.fit(views)
         training = Part(scaler(views), torch.from_numpy(index.astype(np.int64)))
