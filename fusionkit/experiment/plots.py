@@ -197,7 +197,8 @@ def _chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     chosen = [row for row in rows if row["fabrication"] == "dense"]
     chosen += sorted((row for row in rows if row["baseline"]), key=lambda row: str(row["name"]))
     for limit in (0.01, 0.025, 0.1):
-        small = [row for row in rows if row["share_of_dense"] is not None and 0 < row["share_of_dense"] <= limit]
+        bare = [row for row in rows if row["encoder"] in (None, "none") and row["share_of_dense"]]
+        small = [row for row in bare if row["share_of_dense"] <= limit]
         best = max(small, key=lambda row: float(row["mean"]), default=None)
         if best is not None and best not in chosen:
             chosen.append(best)
