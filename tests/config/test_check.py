@@ -195,7 +195,7 @@ def test_report_counts() -> None:
             0,
             ["r: null  # int | None, default None", "# Rank, at most min(n, D); null takes min(8, n, D)."],
         ),
-        ("train=default", 0, ["epochs: 100"]),
+        ("train=default", 0, ["optimizer: adamw"]),
         ("fusion/preprocess=layer_norm", 0, ["name: layer_norm"]),
         ("fusion=sumation", 2, ["Did you mean 'summation'"]),
         ("train=defalt", 2, ["train should be one of default; found 'defalt'. Did you mean 'default'?"]),
