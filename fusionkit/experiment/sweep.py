@@ -95,6 +95,8 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
         raise
     except OSError as error:
         raise FusionError(f"The directory of a sweep should be writable; found {sweep_dir}: {error}.") from error
+    if stopped is not None and not ended:
+        _tidy(made, None if had_yaml else sweep_dir / "multirun.yaml")
     return _conclude(watch, ended, sweep_dir, stopped)
 
 
@@ -154,7 +156,7 @@ def _read(folder: Path) -> list[Outcome]:
 
 
 def _tidy(made: Sequence[Path], file: Path | None) -> None:
-    """Remove what was written for a sweep that was refused before its first job."""
+    """Remove what was written for a sweep that ended before its first job."""
     if file is not None:
         file.unlink(missing_ok=True)
     for folder in made:

@@ -244,6 +244,9 @@ def _spawned(fabric: Fabric, network: nn.Module, task: _Task, path: Path) -> Non
             outcome["error"] = str(error)
     if fabric.is_global_zero:
         save_file({name: tensor.clone() for name, tensor in state.items()}, path, {"outcome": json.dumps(outcome)})
+    # A process that exits with the group's threads still running can be aborted by the C++ runtime.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 def _fit(fabric: Fabric, network: nn.Module, task: _Task) -> tuple[dict[str, Tensor], History]:

@@ -25,6 +25,7 @@ def views() -> list[str]:
     return ["data=npz", f"data.path={Path('views.npz').absolute()}", "train.epochs=2", "n=4"]
 
 
+@pytest.mark.usefixtures("fresh_workers")
 @pytest.mark.filterwarnings("ignore")
 def test_a_sweep_in_other_processes_records_checks_and_skips(
     views: list[str], capsys: pytest.CaptureFixture[str]

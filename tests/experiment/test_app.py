@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +161,6 @@ REFUSED = {
     "added_top_key": (["+nn=3"], "There is no key 'nn'. Did you mean 'n'?"),
     "deleted_key": (["~seed"], "seed should be in the configuration; found nothing."),
     "deleted_group": (["~data"], "data should be in the configuration; found nothing."),
-    "missing_launcher": (
-        ["-m", "seed=0,1", "hydra/launcher=submitit_slurm"],
-        "There is no hydra/launcher 'submitit_slurm'. pip install 'fusionkit[launchers]' installs it.",
-    ),
     "malformed": (["fusion={"], "An override should have the form key=value; found 'fusion={'"),
     "no_value": (["fusion"], "An override should have the form key=value; found 'fusion'"),
     "null_group": (["fusion=null"], "A group should be set to the name of one of its options; found null."),
@@ -217,6 +214,11 @@ REFUSED = {
     "dangling": (["n=${nothing}"], "error: n should lead to a value; found: Interpolation key 'nothing' not found"),
     "no_group_value": (["+fusion@x=average"], "x"),
 }
+if find_spec("submitit") is None:
+    REFUSED["missing_launcher"] = (
+        ["-m", "seed=0,1", "hydra/launcher=submitit_slurm"],
+        "There is no hydra/launcher 'submitit_slurm'. pip install 'fusionkit[launchers]' installs it.",
+    )
 if hydra.__version__.startswith("1.3"):
     # The other line writes the reference out and changes the copy.
     REFUSED["below_a_reference"] = (

@@ -29,7 +29,7 @@ def data(rows: int = 90) -> tuple[Any, Any]:
 
 
 def small(**options: Any) -> Any:
-    return FusionClassifier(**{"views": [4, 3], "n": 5, "epochs": 15, "batch_size": 16, "random_state": 0, **options})
+    return FusionClassifier(**{"views": [4, 3], "n": 5, "epochs": 40, "batch_size": 16, "random_state": 0, **options})
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
@@ -49,7 +49,7 @@ def test_it_learns_and_says_how_sure_it_is() -> None:
     assert proba.shape == (30, 3)
     np.testing.assert_allclose(proba.sum(1), 1)
     assert (classifier.classes_[proba.argmax(1)] == classifier.predict(X[60:])).all()
-    assert len(classifier.history_.loss) == 15
+    assert len(classifier.history_.loss) == 40
     assert classifier.history_.accuracy == []
 
 

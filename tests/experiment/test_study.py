@@ -80,7 +80,8 @@ def test_what_is_too_large_for_the_data_is_left_out_and_said(tmp_path: Path, mon
     made = make(tmp_path)
     assert all(entry.baseline for entry in made.entries)
     (sentence,) = made.left_out
-    assert sentence.startswith("fabrication=lowrank fabrication.r=40 on breast_cancer: r, the rank of lowrank,")
+    where = "fabrication=lowrank fabrication.r=40 on breast_cancer"
+    assert sentence.startswith(f"{where}: fusion.parameter_fabrication.r, the rank of lowrank,")
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def test_what_a_job_changes_in_the_process_is_not_the_next_ones_business() -> No
     assert sorted(map(losses.count, losses)) == [1, 2, 2]
 
 
+@pytest.mark.usefixtures("fresh_workers")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("launcher", "module", "options"),
@@ -124,6 +125,7 @@ def test_a_job_that_ends_its_process_is_one_failed_job_under_every_launcher(
     assert len(list(Path("multirun").glob("*/result.json"))) == len(jobs)
 
 
+@pytest.mark.usefixtures("fresh_workers")
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_per_job_inside_a_parallel_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

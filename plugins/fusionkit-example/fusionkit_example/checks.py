@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from fusionkit.contract.rules import equal, rule
+from fusionkit.contract.rules import equal, rule, skip
 from fusionkit.contract.subject import Subject
 
 
@@ -15,6 +15,8 @@ def check_single_precision(subject: Subject) -> None:
     Compute in the dtype of the views: casts to a shorter one, and constants of a shorter one, lose digits.
     """
     op = subject.operator()  # In float64, in evaluation mode, its parameters at random values.
+    if subject.promises(op).stochastic:
+        skip("the operator is declared stochastic")
     views = subject.views(7)
     expected = subject.forward(op, views)
     found = subject.forward(copy.deepcopy(op).float(), [view.float() for view in views])
