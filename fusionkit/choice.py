@@ -5,10 +5,10 @@ In units of a multiply-add of a dense product, m rows cost
     with the own product    m * (THIN * macs + COPY * copies) + COPY * setup
     with W built            m * n * D + COPY * BUILD * n * D
 
-where ``macs``, ``copies`` and ``setup`` are what the fabrication states (``Effort``), and the constants are fitted to
-measurements of all fabrications of the core on two cores.  On accelerators the ratio of arithmetic to bandwidth is of
-the same order.  While compiling or exporting, and under functorch transforms, the choice must not depend on the batch:
-it is that for ``NOMINAL_ROWS``.
+where ``macs``, ``copies`` and ``setup`` are what the fabrication states (``Effort``), and the constants are of the
+order of what ``fusionkit bench`` measured for the core's fabrications on two cores.  On accelerators the ratio of
+arithmetic to bandwidth is of the same order.  While compiling or exporting, and under functorch transforms, the choice
+must not depend on the batch: it is that for ``NOMINAL_ROWS``.
 """
 
 from __future__ import annotations
