@@ -98,7 +98,8 @@ def _report(rows: Sequence[Row], options: argparse.Namespace, device: Any) -> No
 
         if not draw(rows, options.plot):
             raise FusionError(
-                f"{options.plot} should show at least two numbers of rows; found one: give more, or no m."
+                f"{options.plot} should show at least two numbers of rows; found one: give several, or neither "
+                "--quick nor m."
             )
 
 

@@ -129,7 +129,7 @@ def test_the_trees_would_fire_elsewhere() -> None:
     hits = 0
 
     @seed(0)
-    @settings(QUIET, max_examples=200)
+    @settings(QUIET, max_examples=300)
     @given(node=NODES)
     def instantiate_all(node: dict[str, Any]) -> None:
         nonlocal hits
