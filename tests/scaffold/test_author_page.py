@@ -25,7 +25,7 @@ PAGE = (ROOT / "docs/plugins.md").read_text(encoding="utf-8").partition("## Ten 
 TOOLS = ("pip", "hatchling", "editables", "pytest>=8.3", "hypothesis>=6.112")
 
 # Not find_spec: setuptools answers it by switching off what torch's compiler needs.
-PIP = next(distributions(name="pip"), None)
+PIP = next(iter(distributions(name="pip")), None)
 pytestmark = pytest.mark.skipif(PIP is None, reason="pip is not installed")
 
 
