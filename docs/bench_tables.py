@@ -1,0 +1,96 @@
+"""Remakes the tables in ``docs/bench.md`` from ``docs/bench.json``, which ``fusionkit bench --json`` writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PAGE, DATA = Path(__file__).with_name("bench.md"), Path(__file__).with_name("bench.json")
+BEGIN, END = "<!-- tables: made by docs/bench_tables.py -->\n", "<!-- end of tables -->\n"
+
+COLUMNS = {
+    "limit": "limit",
+    "cat_linear": "cat + linear",
+    "built": "built",
+    "product": "own product",
+    "library": "tinybig",
+}
+
+
+def tables(content: Mapping[str, Any]) -> str:
+    """Return the machine and one table each of the dense product, the fabrications and the other fusions."""
+    machine, rows = content["machine"], content["rows"]
+    dense = [row for row in rows if row["name"] in ("dense", "parameterized_concatenation")]
+    rest = [row for row in rows if row not in dense]
+    threads = f"threads: {machine['threads']}, " if machine["device"] == "cpu" else ""
+    threads += "processor time, " if machine["clock"] == "processor" else ""
+    return "\n".join(
+        [
+            f"{machine['processor']}, {machine['cores']} cores, {threads}torch {machine['torch']}, {machine['date']}.",
+            "",
+            _section("Dense", dense),
+            _section("Fabrications", [row for row in rest if row["kind"] == "fabrication"]),
+            _section("Other fusions", [row for row in rest if row["kind"] == "fusion"]),
+        ]
+    )
+
+
+def updated(page: str, content: Mapping[str, Any]) -> str:
+    """Return the text of the page with the tables made anew."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{PAGE.name} should contain {BEGIN.strip()} and {END.strip()}; found one of them missing.")
+    return f"{before}{begin}\n{tables(content)}\n{end}{after}"
+
+
+def _section(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    shown = [field for field in COLUMNS if any(row[field] is not None for row in rows)]
+    head = [
+        "operator",
+        "m",
+        "dims",
+        "n",
+        "",
+        "ms",
+        *(COLUMNS[field] for field in shown),
+        "way",
+        "extra MB",
+        "rms error",
+    ]
+    body = [
+        [
+            " ".join([row["name"], *(f"{key}={value}" for key, value in row["options"].items())]),
+            str(row["m"]),
+            _widths(row["dims"]),
+            str(row["n"]),
+            _remarks(row),
+            f"{row['milliseconds']:.3g}",
+            *("" if row[field] is None else f"{row[field]:.2f}" for field in shown),
+            {None: "", True: "own", False: "W"}[row["own_product"]],
+            f"{row['extra_bytes'] / 1e6:.3g}",
+            "" if row["error"] is None else f"{row['error']:.0e}",
+        ]
+        for row in rows
+    ]
+    return "\n".join([f"### {title}\n", _line(head), _line("---" for _ in head), *map(_line, body), ""])
+
+
+def _remarks(row: Mapping[str, Any]) -> str:
+    parts = ["+ backward"] * (row["mode"] != "forward") + [row["dtype"]] * (row["dtype"] != "float32")
+    return ", ".join(parts + ["all positive"] * row["positive"])
+
+
+def _widths(dims: Sequence[int]) -> str:
+    return f"{len(dims)}x{dims[0]}" if len(dims) > 1 and len(set(dims)) == 1 else ",".join(map(str, dims))
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    found = json.loads(DATA.read_text(encoding="utf-8"))
+    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
