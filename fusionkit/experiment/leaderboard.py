@@ -23,6 +23,8 @@ from fusionkit.tables import print_table
 __all__ = ["Board", "Group", "Run", "main", "read_board"]
 
 PICTURE = "leaderboard.png"
+#: Hydra makes it in the directory of a run before that begins.
+_HYDRA = ".hydra"
 _CSV = (
     *("data", "fusion", "fabrication", "encoder", "n", "l", "parameters", "options", "runs", "accuracy", "std"),
     *("low", "high", "on_front", "seconds", "seeds", "paths"),
@@ -174,14 +176,18 @@ class Board:
     """What was found below a directory.
 
     Attributes:
+        directory: where the runs were looked for.
         groups: by data set, the best first.
         failed: runs that failed.
+        unfinished: directories of runs without a record: stopped before their end, or still running.
         problems: files that could not be used, each with a sentence.
         repeated: the number of runs left out because another has the same config and seed.
     """
 
+    directory: Path
     groups: list[Group] = field(default_factory=list)
     failed: list[Run] = field(default_factory=list)
+    unfinished: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     repeated: int = 0
 
@@ -191,23 +197,46 @@ class Board:
             "schema_version": 1,
             "rows": [group.to_dict() for group in self.groups],
             "failed": [{"path": str(run.path.parent), "error": run.result.get("error")} for run in self.failed],
+            "unfinished": [str(path) for path in self.unfinished],
             "problems": self.problems,
             "repeated": self.repeated,
         }
 
+    def left_out(self) -> Iterator[str]:
+        """Yield a line for everything that is not in the table."""
+        for run in self.failed:
+            yield f"failed: {run.path.parent}: {run.result.get('error')}"
+        for path in self.unfinished:
+            yield f"unfinished: {path}: it has no {RESULT}; the run was stopped, or goes on"
+        for problem in self.problems:
+            yield f"left out: {problem}"
+        if self.repeated:
+            runs = "run" if self.repeated == 1 else "runs"
+            yield f"left out: {self.repeated} repeated {runs}, of the same config and seed as another."
+
+    def place(self, group: Group) -> str:
+        """Return where the runs of a group lie, seen from the directory: the first one, and how many more."""
+        first = group.runs[0].path.parent
+        place = str(first.relative_to(self.directory)) if first.is_relative_to(self.directory) else str(first)
+        return place if len(group.runs) == 1 else f"{place} (+{len(group.runs) - 1})"
+
 
 def read_board(directory: Path) -> Board:
-    """Read every ``result.json`` below ``directory`` and group the runs.
+    """Read every ``result.json`` below ``directory``, through links too, and group the runs.
 
     Raises:
         FusionError: no such directory.  A record that cannot be used is among the board's problems.
     """
     if not directory.is_dir():
         raise FusionError(f"The directory of runs should exist; found no directory {directory}.")
-    board = Board()
+    board = Board(directory)
     groups: dict[str, Group] = {}
     seen: set[str] = set()
-    for path in _records(directory):
+    for path in _run_dirs(directory):
+        path /= RESULT
+        if not os.path.lexists(path):
+            board.unfinished.append(path.parent)
+            continue
         try:
             run = Run(path, _checked(path))
         except FusionError as error:
@@ -249,12 +278,10 @@ def main(argv: Sequence[str]) -> int:
         _print_csv(board)
     else:
         _print(board)
-    _report(board)
+    for line in board.left_out():
+        print(line, file=sys.stderr)
     said = sys.stderr if options.json or options.csv else sys.stdout
-    if not board.groups:
-        found = f"{len(board.failed)} failed" if board.failed else "none"
-        print(f"{options.directory} should contain a completed run; found {found}.", file=sys.stderr)
-    else:
+    if board.groups:
         _draw(board, options.directory / PICTURE)
         print(f"accuracy against l: {options.directory / PICTURE}", file=said)
     if options.html is not None:
@@ -268,7 +295,11 @@ def main(argv: Sequence[str]) -> int:
                 f"--html should be a file to write to; found {options.html}: {error.strerror}."
             ) from error
         print(f"report: {options.html}", file=said)
-    return 0
+    if not board.groups:
+        many = {"failed": board.failed, "unfinished": board.unfinished, "unusable": board.problems}
+        found = ", ".join(f"{len(some)} {what}" for what, some in many.items() if some) or "none"
+        print(f"error: {options.directory} should contain a completed run; found {found}.", file=sys.stderr)
+    return 0 if board.groups else 1
 
 
 def _draw(board: Board, picture: Path) -> None:
@@ -294,12 +325,18 @@ def _print_csv(board: Board) -> None:
         writer.writerow(";".join(map(str, row[key])) if isinstance(row[key], list) else row[key] for key in _CSV)
 
 
-def _records(directory: Path) -> Iterator[Path]:
-    """Yield the paths of all records, sorted, so that the result does not depend on the file system."""
-    for folder, folders, files in os.walk(directory):
-        folders.sort()
-        if RESULT in files:
-            yield Path(folder) / RESULT
+def _run_dirs(directory: Path) -> Iterator[Path]:
+    """Yield the directories of all runs, each once, sorted, so that the result does not depend on the file system."""
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(directory, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:  # A link to what was read, or around in a circle.
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        if RESULT in files or _HYDRA in folders:
+            yield Path(folder)
+        folders[:] = sorted(name for name in folders if name != _HYDRA)
 
 
 def _checked(path: Path) -> dict[str, Any]:
@@ -344,27 +381,17 @@ def _print(board: Board) -> None:
     encoders = any(group.encoder for group in board.groups)
     options = any(group.options for group in board.groups)
     columns = ["data", "fusion", "fabrication", *(["encoder"] * encoders), "n", "l", "parameters", "runs", "accuracy"]
-    columns += ["seconds", *(["options"] * options)]
+    columns += ["seconds", *(["options"] * options), "directory"]
     rows = []
     for group in board.groups:
         row = group.to_dict() | {"fabrication": group.runs[0].fabrication}
         spread = "" if group.std is None else f" ± {group.std:.4f}"
         row["accuracy"] = f"{group.accuracy:.4f}{spread}"
         row["seconds"] = None if row["seconds"] is None else f"{row['seconds']:.1f}"
+        row["directory"] = board.place(group)
         rows.append([row[column] for column in columns])
     if rows:
         print_table(columns, rows, whole=("fusion", "accuracy"))
-
-
-def _report(board: Board) -> None:
-    """Say on stderr what is not in the table."""
-    for run in board.failed:
-        print(f"failed: {run.path.parent}: {run.result.get('error')}", file=sys.stderr)
-    for problem in board.problems:
-        print(f"left out: {problem}", file=sys.stderr)
-    if board.repeated:
-        runs = "run" if board.repeated == 1 else "runs"
-        print(f"left out: {board.repeated} repeated {runs}, of the same config and seed as another.", file=sys.stderr)
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

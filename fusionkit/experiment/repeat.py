@@ -18,6 +18,8 @@ _FOUND = (
     *("status", "error", "config_hash", "data", "dims", "n", "l", "parameters"),
     *("metrics", "confusion", "robustness", "history"),
 )
+#: So many runs of a directory are named.
+_LISTED = 12
 
 
 def repeat(source: Path, run_dir: Path) -> int:
@@ -33,17 +35,22 @@ def repeat(source: Path, run_dir: Path) -> int:
         0: everything that was found out is the same, bit for bit.
 
     Raises:
-        FusionError: ``source`` is no run; or the repetition differs from it, or fails as it did.
+        FusionError: ``source`` is no run, or holds several; or the repetition differs from it, or fails as it did.
         ConfigError: its config is not permitted.
     """
     if not source.is_dir():
         raise FusionError(f"--from should be the directory of a run; found no directory {source}.")
     if source.resolve() == run_dir.resolve():
         raise FusionError(f"The repetition should be written elsewhere; found {source} as hydra.run.dir too.")
+    if runs := [] if (source / RESULT).exists() else sorted(source.glob(f"*/{RESULT}")):
+        names = ", ".join(shown(run.parent) for run in runs[:_LISTED])
+        more = f" and {len(runs) - _LISTED} more" if len(runs) > _LISTED else ""
+        raise FusionError(f"--from should be the directory of one run; found {source} with the runs {names}{more}.")
     first = read_result(source / RESULT)
     second = _run(_config(first, source / RESULT), run_dir)
     found = dict(differences(first, second))
-    if first["status"] == second["status"] == "completed":
+    kept = (source / MODEL).is_file()  # A study keeps records only.
+    if kept and first["status"] == second["status"] == "completed":
         found.update(_tensors(source / MODEL, run_dir / MODEL))
     changed = dict(_circumstances(first, second))
     if found or changed:
@@ -57,7 +64,8 @@ def repeat(source: Path, run_dir: Path) -> int:
     if second["status"] != "completed":
         raise FusionError(f"The repetition of {shown(source)} failed as the run did: {second['error']}")
     accuracy = second["metrics"].get("accuracy")
-    print(f"the same as {shown(source)}, bit for bit: accuracy {accuracy}, curves, confusion and every weight.{since}")
+    parts = "curves, confusion and every weight" if kept else "curves and confusion; it has kept no weights"
+    print(f"the same as {shown(source)}, bit for bit: accuracy {accuracy}, {parts}.{since}")
     return 0
 
 

@@ -128,10 +128,7 @@ def _row(group: Mapping[str, Any]) -> str:
 
 def _problems(board: Board) -> str:
     """Return the section about what is not in the table."""
-    lines = [f"Failed: {run.path.parent}: {run.result.get('error')}" for run in board.failed]
-    lines += [f"Left out: {problem}" for problem in board.problems]
-    if board.repeated:
-        lines.append(f"Left out: {_count(board.repeated, 'repeated run')}, of the same config and seed as another.")
+    lines = [line[0].upper() + line[1:] for line in board.left_out()]
     if not board.groups:
         lines.insert(0, "There is no completed run.")
     if not lines:

@@ -179,7 +179,7 @@ def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stoppe
     if failed:
         print(f"error: {len(failed)} of {len(outcomes)} jobs failed:", file=sys.stderr)
     for outcome in failed:
-        print(f"  {watch.title(outcome)}: {outcome.error or 'it did not end'}", file=sys.stderr)
+        print(f"  {watch.title(outcome)}: {outcome.error or 'it did not end'} ({_place(outcome)})", file=sys.stderr)
     if stopped is not None:
         raise FusionError(f"The sweep should come to its end; found {sentence(stopped)}") from stopped
     return 1 if failed else 0
@@ -273,7 +273,7 @@ class Watch:
     def title(self, outcome: Outcome) -> str:
         """Return what people know a job by."""
         told = [override for override in outcome.overrides if override.partition("=")[0] in self.swept]
-        return " ".join(told or outcome.overrides) or outcome.directory
+        return " ".join(told or outcome.overrides) or _place(outcome)
 
     def _watch(self) -> None:
         while not self._stop.wait(0.25):
@@ -286,7 +286,9 @@ class Watch:
             parts.append(f"accuracy {outcome.accuracy:.4f}")
         if outcome.seconds is not None and not outcome.earlier:
             parts.append(f"{outcome.seconds:.1f} s")
-        parts.append(self.title(outcome) + (f": {outcome.error}" if outcome.error else ""))
+        title, place = self.title(outcome), _place(outcome)
+        parts.append(title + (f": {outcome.error}" if outcome.error else ""))
+        parts += [place] if place != title else []
         left = self.left()
         if self._lines and left:
             parts.append(f"({_clock(left)} left)")
@@ -295,6 +297,10 @@ class Watch:
             print(text, file=sys.stderr, flush=True)
         else:
             self._bar.console.print(text, markup=False, highlight=False)
+
+
+def _place(outcome: Outcome) -> str:
+    return shown(Path(outcome.directory))
 
 
 def _clock(seconds: float) -> str:

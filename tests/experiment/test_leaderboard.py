@@ -122,9 +122,9 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr()
     header, first, second, last = shown.out.splitlines()
     split = re.compile(r"\s{2,}").split
-    assert split(header) == ["data", "fusion", "fabrication", "n", "l", "parameters", "runs", "accuracy", "seconds"]
-    assert split(first)[2:] == ["lowrank (r=2)", "5", "14", "53", "1", "0.9500", "2.0"]
-    assert split(second)[2:] == ["dense", "5", "35", "53", "2", "0.9100 ± 0.0141", "2.0"]
+    assert split(header) == ["data", "fusion", "fabrication", "n", "l", "parameters", "runs", "accuracy", "seconds", "directory"]
+    assert split(first)[2:] == ["lowrank (r=2)", "5", "14", "53", "1", "0.9500", "2.0", "c"]
+    assert split(second)[2:] == ["dense", "5", "35", "53", "2", "0.9100 ± 0.0141", "2.0", "a (+1)"]
     assert last == f"accuracy against l: {tmp_path / 'leaderboard.png'}"
     assert shown.err == ""
     assert (tmp_path / "leaderboard.png").read_bytes().startswith(b"\x89PNG")
@@ -201,23 +201,53 @@ def test_no_directory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
 def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str], form: list[str]) -> None:
-    assert main([str(tmp_path), *form]) == 0
+    assert main([str(tmp_path), *form]) == 1
     shown = capsys.readouterr()
-    assert shown.err == f"{tmp_path} should contain a completed run; found none.\n"
+    assert shown.err == f"error: {tmp_path} should contain a completed run; found none.\n"
     assert list(tmp_path.iterdir()) == []
     assert ("rows" in shown.out, len(shown.out.splitlines())) == (
         form == ["--json"],
-        {"--json": 7, "--csv": 1}.get("".join(form), 0),
+        {"--json": 8, "--csv": 1}.get("".join(form), 0),
     )
 
 
 def test_only_failed_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(tmp_path, "a", status="failed", error="It broke.")
-    assert main([str(tmp_path)]) == 0
+    (tmp_path / "b" / ".hydra").mkdir(parents=True)
+    assert main([str(tmp_path)]) == 1
     assert capsys.readouterr().err.splitlines() == [
         f"failed: {tmp_path / 'a'}: It broke.",
-        f"{tmp_path} should contain a completed run; found 1 failed.",
+        f"unfinished: {tmp_path / 'b'}: it has no result.json; the run was stopped, or goes on",
+        f"error: {tmp_path} should contain a completed run; found 1 failed, 1 unfinished.",
     ]
+
+
+def test_a_run_without_a_record_is_named_and_no_reason_to_stop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (put(tmp_path, "a") / ".hydra").mkdir()
+    (tmp_path / "deep" / "killed" / ".hydra" / ".hydra").mkdir(parents=True)
+    assert main([str(tmp_path), "--json"]) == 0
+    shown = capsys.readouterr()
+    killed = str(tmp_path / "deep" / "killed")
+    found = json.loads(shown.out)
+    assert ([len(row["paths"]) for row in found["rows"]], found["unfinished"]) == ([1], [killed])
+    assert shown.err.startswith(f"unfinished: {killed}: it has no result.json; the run was stopped, or goes on\n")
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    elsewhere = put(tmp_path / "elsewhere", "a")
+    put(tmp_path / "runs", "b", seed=1)
+    (tmp_path / "runs" / "link").symlink_to(elsewhere)
+    (tmp_path / "runs" / "same").symlink_to(elsewhere)
+    (tmp_path / "runs" / "round").symlink_to(tmp_path / "runs")
+    (tmp_path / "runs" / "nowhere").symlink_to(tmp_path / "gone")
+    (tmp_path / "runs" / "c").mkdir()
+    (tmp_path / "runs" / "c" / "result.json").symlink_to(tmp_path / "gone.json")
+    board = read_board(tmp_path / "runs")
+    assert [run.path.parent.name for group in board.groups for run in group.runs] == ["b", "link"]
+    assert board.problems == [f"{tmp_path / 'runs' / 'c' / 'result.json'} should exist; found no such file."]
+    assert (board.repeated, board.unfinished) == (0, [])
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,13 @@ def test_a_run_is_repeated_bit_for_bit(run_dir: Path, again: Again) -> None:
     assert Path("again/.hydra/config.yaml").is_file()
 
 
+def test_a_run_that_kept_no_model_is_compared_by_its_record(run_dir: Path, again: Again) -> None:
+    (run_dir / results.MODEL).unlink()
+    status, out, err = again(run_dir, "hydra.run.dir=again")
+    assert status == 0, err
+    assert "curves and confusion; it has kept no weights.\n" in out
+
+
 def test_without_a_directory_it_goes_where_every_run_goes(run_dir: Path, again: Again) -> None:
     assert again(run_dir)[0] == 0
     assert len(list(Path("outputs").glob("*/*/result.json"))) == 1
@@ -146,6 +153,16 @@ def test_a_directory_without_a_record(again: Again, tmp_path: Path) -> None:
     assert status == 1
     assert "result.json should exist; found no such file." in err
     assert not Path("outputs").exists()
+
+
+def test_the_runs_in_the_directory_of_a_sweep_are_named(run_dir: Path, again: Again) -> None:
+    for i in range(14):
+        Path("multirun", f"{i:02}").mkdir(parents=True)
+        shutil.copy(run_dir / results.RESULT, Path("multirun", f"{i:02}"))
+    status, _, err = again("multirun")
+    named = ", ".join(f"multirun/{i:02}" for i in range(12))
+    sentence = f"--from should be the directory of one run; found multirun with the runs {named} and 2 more."
+    assert (status, err) == (1, f"error: {sentence}\n")
 
 
 @pytest.mark.parametrize("argv", [["seed=3"], ["-m"], ["--cfg", "job"]])

@@ -59,7 +59,12 @@ DATA = ("data=npz", "data.path='my views.npz'", "train.epochs=2", "train.batch_s
 def listed(err: str) -> dict[str, str]:
     """Return what the list at the end says: job -> error."""
     lines = err.partition("jobs failed:\n")[2].splitlines()
-    return {job.removeprefix("fusion="): why for job, _, why in (line.strip().partition(": ") for line in lines)}
+    found = {}
+    for line in lines:
+        job, why, place = re.fullmatch(r"  (?:fusion=)?(.+?): (.*) \((multirun/[0-9a-f]+)\)", line).groups()  # type: ignore[union-attr]
+        assert json.loads(Path(place, "result.json").read_text())["fusion"] == job
+        found[job] = why
+    return found
 
 
 def board(capsys: pytest.CaptureFixture[str], directory: str) -> list[dict[str, Any]]:
@@ -264,7 +269,8 @@ def test_the_time_left_counts_what_is_done_and_not_what_was_done_before(
     clock = Clock()
     watch = Watch(tmp_path, 6, {"seed"}, clock)
     assert watch.left() is None
-    job = Outcome("run", 0, "started", overrides=("n=4", "seed=0"))
+    place = "multirun/0123abcd"
+    job = Outcome(str(Path(place).absolute()), 0, "started", overrides=("n=4", "seed=0"))
     replace(job, number=5, status="completed", accuracy=0.5, fraction=1.0, earlier=True).write(tmp_path)
     job.write(tmp_path)
     watch.read()
@@ -279,9 +285,9 @@ def test_the_time_left_counts_what_is_done_and_not_what_was_done_before(
     assert [outcome.number for outcome in watch.read()] == [0, 1, 5]
     assert watch.left() == pytest.approx(20 / 2 * 3)
     first, *rest = capsys.readouterr().err.splitlines()
-    assert first == "1/6  earlier  accuracy 0.5000  seed=0"
-    assert rest[0].startswith("2/6  failed  20.0 s  seed=0: why  (1:")
-    assert rest[1] == "3/6  completed  accuracy 0.7500  20.0 s  seed=0  (0:30 left)"
+    assert first == f"1/6  earlier  accuracy 0.5000  seed=0  {place}"
+    assert rest[0].startswith(f"2/6  failed  20.0 s  seed=0: why  {place}  (1:")
+    assert rest[1] == f"3/6  completed  accuracy 0.7500  20.0 s  seed=0  {place}  (0:30 left)"
 
 
 def test_a_sweep_of_unknown_length_promises_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -319,5 +325,5 @@ def test_a_sweep_shows_each_job_and_the_time_left(capsys: pytest.CaptureFixture[
     assert cli.main(["run", "-m", *DATA, "fusion=concatenation", "seed=0,1,2"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition("  ")[0] for line in lines] == ["1/3", "2/3", "3/3"]
-    assert all(re.search(r"completed  accuracy \d\.\d{4}  \d+\.\d s  seed=\d", line) for line in lines)
+    assert all(re.search(r"completed  accuracy \d\.\d{4}  \d+\.\d s  seed=\d  multirun/[0-9a-f]+", line) for line in lines)
     assert re.search(r"\(\d:\d\d left\)$", lines[0])
