@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         "schema_version": SCHEMA_VERSION,
         "command": "fusionkit benchmark " + shlex.join(str(one) for one in argv),
         "settings": dict(made.settings),
-        "interval": "95 %, of the mean over seeds and folds, corrected for overlapping training parts "
+        "interval": "95 %, of the mean over seeds and folds, cut to 0 to 1, corrected for overlapping training parts "
         "(Nadeau and Bengio, 2003)",
         "p": "two-sided corrected resampled t-test in the same folds; p_holm: adjusted by Holm over the rows of a "
         "data set",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,9 +53,9 @@ def draw_leaderboard(groups: Sequence[Mapping[str, Any]], path: Path) -> None:
         groups: the rows of the leaderboard: ``data``, ``label``, ``l``, ``accuracy``, ``std``.
         path: the file.
     """
-    from matplotlib.ticker import StrMethodFormatter
-
     sets = list(dict.fromkeys(group["data"] for group in groups))
+    looks = _looks(group["label"] for group in groups)
+    spread = " (mean ± std over seeds)" if any(group["std"] is not None for group in groups) else ""
     with _figure((9.5, 4.6 * len(sets))) as figure:
         panels = figure.subplots(len(sets), 1, squeeze=False)[:, 0]
         for axes, data in zip(panels, sets, strict=True):
@@ -65,22 +65,15 @@ def draw_leaderboard(groups: Sequence[Mapping[str, Any]], path: Path) -> None:
                     row["l"],
                     row["accuracy"],
                     yerr=row["std"] or None,
-                    fmt=_MARKERS[i // len(_CYCLE) % len(_MARKERS)],
-                    color=_CYCLE[i % len(_CYCLE)],
+                    linestyle="",
+                    **looks[row["label"]],
                     markersize=7,
                     capsize=3,
                     elinewidth=1,
                     label=f"{row['label']}  {row['accuracy']:.4f}" if i < 24 else None,
                 )
-            # Operators without parameters have l = 0, which a logarithmic axis cannot show.
-            greatest = max(row["l"] for row in rows)
-            if greatest > 100:
-                axes.set_xscale("symlog", linthresh=10, linscale=0.5)
-                axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-                least = min(row["l"] for row in rows)
-                axes.set_xlim(0.8 * least if least else -1, 2 * greatest)
-            axes.set_xlabel("l, learnable parameters of the fusion")
-            axes.set_ylabel("test accuracy (mean ± std over seeds)")
+            _l_axis(axes, [row["l"] for row in rows])
+            axes.set_ylabel(f"test accuracy{spread}")
             axes.set_title(f"{data}", loc="left", fontsize=11, fontweight="bold")
             axes.grid(alpha=0.25)
             axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
@@ -94,14 +87,8 @@ def draw_study(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         rows: of ``fusionkit.experiment.analysis.analyse``.
         path: the file.
     """
-    from matplotlib.ticker import StrMethodFormatter
-
     sets = list(dict.fromkeys(row["data"] for row in rows))
-    kinds = sorted({_kind(row) for row in rows if row["l"] is not None})
-    look = {
-        kind: {"color": _CYCLE[i % len(_CYCLE)], "marker": _MARKERS[(i + i // len(_CYCLE)) % len(_MARKERS)]}
-        for i, kind in enumerate(kinds)
-    }
+    looks = _looks(_kind(row) for row in rows if row["l"] is not None)
     with _figure((6.2 * len(sets), 6.6)) as figure:
         panels = figure.subplots(1, len(sets), squeeze=False)[0]
         shown: dict[str, Any] = {}
@@ -109,10 +96,10 @@ def draw_study(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             mine = [row for row in rows if row["data"] == data]
             fusions = [row for row in mine if row["l"] is not None]
             for row in fusions:
-                error = None if row["low"] is None else (row["high"] - row["low"]) / 2
+                error = None if row["low"] is None else [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
                 # Encoders learn too, and l does not count them: hollow.
                 filled = row["encoder"] in (None, "none")
-                style = look[_kind(row)]
+                style = looks[_kind(row)]
                 drawn = axes.errorbar(
                     row["l"],
                     row["mean"],
@@ -135,9 +122,7 @@ def draw_study(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             for row, dashes in zip(lines, ((6, 2), (1.5, 1.5)), strict=False):
                 line = axes.axhline(row["mean"], color="black", linewidth=1, dashes=dashes, zorder=0)
                 shown.setdefault(row["name"].replace("_", " "), line)
-            axes.set_xscale("symlog", linthresh=10, linscale=0.4)
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-            axes.set_xlim(-2, 2 * max((row["l"] for row in fusions), default=10))
+            _l_axis(axes, [row["l"] for row in fusions] or [0])
             # The worst contestants would press the others together.
             best = max(row["mean"] for row in mine)
             middle = sorted(row["mean"] for row in mine)[len(mine) // 3]
@@ -147,7 +132,6 @@ def draw_study(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             axes.set_title(data, loc="left", fontsize=12, fontweight="bold")
             if below:
                 axes.set_title(f"{below} below the picture", loc="right", fontsize=9, color=_GREY)
-            axes.set_xlabel("l, learnable parameters of the fusion")
             axes.grid(alpha=0.25)
         panels[0].set_ylabel("test accuracy, mean and 95 % interval")
         figure.legend(
@@ -166,12 +150,16 @@ def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         path: the file.
     """
     sets = list(dict.fromkeys(row["data"] for row in rows))
+    looks = _looks(_kind(row) for row in rows if row["l"] is not None)
+    greys = {"color": "black", "markerfacecolor": "white"}
     with _figure((12.5, 3.7 * len(sets))) as figure:
         for pair, data in zip(figure.subplots(len(sets), 2, squeeze=False), sets, strict=True):
             chosen = _chosen([row for row in rows if row["data"] == data])
             for i, row in enumerate(chosen):
                 missing, noise = row["robustness"]["missing"], row["robustness"]["noise"]
-                style: dict[str, Any] = {"color": _CYCLE[i % len(_CYCLE)], "marker": _MARKERS[i % len(_MARKERS)]}
+                # The colours of the other picture; the references are its black lines.
+                style: dict[str, Any] = dict(greys if row["baseline"] else looks[_kind(row)])
+                style["marker"] = _MARKERS[i % len(_MARKERS)]
                 label = row["name"] + ("" if row["l"] is None else f"  (l = {row['l']:,})")
                 places = [place + 0.09 * (i - (len(chosen) - 1) / 2) for place in range(len(missing) + 1)]
                 pair[0].plot(places, [row["mean"], *missing.values()], linestyle="", **style)
@@ -185,6 +173,32 @@ def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             for axes in pair:
                 axes.grid(alpha=0.25)
         figure.savefig(path, format="png")
+
+
+def _looks(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return colour and marker of each name, which depend on the names only: alike in all panels."""
+    colours, markers = len(_CYCLE), len(_MARKERS)
+    return {
+        name: {"color": _CYCLE[i % colours], "marker": _MARKERS[(i + i // colours) % markers]}
+        for i, name in enumerate(sorted(set(names)))
+    }
+
+
+def _l_axis(axes: Axes, sizes: Sequence[int]) -> None:
+    """Set up the axis of l: logarithmic, with a place for 0, and with a mark or more in any range."""
+    least, greatest = min(sizes), max(sizes)
+    if greatest > 100:
+        axes.set_xscale("symlog", linthresh=10, linscale=0.5)
+        low, high = 0.8 * least if least else -1, 2 * greatest
+        for steps in ((1,), (1, 2, 5), range(1, 10)):
+            marks = [step * 10**k for k in range(len(str(high))) for step in steps if low <= step * 10**k <= high]
+            marks = [0, *(mark for mark in marks if mark >= 10)] if not least else marks
+            if len(marks) > 3:
+                break
+        axes.set_xticks(marks, [f"{mark:,}" for mark in marks])
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(low, high)
+    axes.set_xlabel("l, learnable parameters of the fusion")
 
 
 def _kind(row: Mapping[str, Any]) -> str:

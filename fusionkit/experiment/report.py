@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -17,7 +17,7 @@ from fusionkit.experiment.results import write_atomic
 
 __all__ = ["write_report"]
 
-#: Heading, key of the row, whether it is a number.
+#: Heading, key of the row, whether it is a number.  A column without any value is not shown.
 _COLUMNS = (
     ("Data", "data", False),
     ("Fusion", "fusion", False),
@@ -43,6 +43,9 @@ def write_report(board: Board, directory: Path, path: Path) -> None:
     """
     commands = Commands()
     groups = [_group(i, group, commands) for i, group in enumerate(board.groups)]
+    columns = [
+        column for column in _COLUMNS if not groups or any(group[column[1]] not in (None, "") for group in groups)
+    ]
     runs = sum(len(group.runs) for group in board.groups)
     template = Template(resources.files("fusionkit.experiment").joinpath("report.html").read_text(encoding="utf-8"))
     page = template.substitute(
@@ -51,9 +54,9 @@ def write_report(board: Board, directory: Path, path: Path) -> None:
         head="".join(
             f'<th scope="col"{" class=number" if number else ""} data-key="{key}">'
             f'<button type="button">{escape(heading)}</button></th>'
-            for heading, key, number in _COLUMNS
+            for heading, key, number in columns
         ),
-        body="".join(_row(group) for group in groups),
+        body="".join(_row(group, columns) for group in groups),
         problems=_problems(board),
         data=_embed({"groups": groups}),
     )
@@ -106,9 +109,9 @@ def _views(group: Group) -> dict[str, dict[str, float]]:
     return means
 
 
-def _row(group: Mapping[str, Any]) -> str:
+def _row(group: Mapping[str, Any], columns: Sequence[tuple[str, str, bool]]) -> str:
     cells = []
-    for _, key, number in _COLUMNS:
+    for _, key, number in columns:
         value = group[key]
         if key in ("accuracy", "std") and value is not None:
             text = f"{value:.4f}"
@@ -121,7 +124,7 @@ def _row(group: Mapping[str, Any]) -> str:
         else:
             text = "" if value is None else str(value)
         mark = ' <span class="front" title="on the Pareto front">◆</span>' if key == "l" and group["on_front"] else ""
-        cells.append(f"<td{' class=number' if number else ''}>{escape(text)}{mark}</td>")
+        cells.append(f"<td{' class=number' if number else ''}>{escape(text).replace('_', '_<wbr>')}{mark}</td>")
     label = escape(f"show {group['label']} on {group['data']}", quote=True)
     return f'<tr data-id="{group["id"]}"><td><input type="checkbox" aria-label="{label}"></td>{"".join(cells)}</tr>\n'
 

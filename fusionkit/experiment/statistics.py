@@ -25,7 +25,7 @@ class Summary:
         count: J.
         mean: their mean.
         std: their standard deviation, J - 1 in the denominator; None for J = 1.
-        low: lower end of the 95 % interval of the mean; None for J = 1.
+        low: lower end of the 95 % interval of the mean, which is cut to 0 to 1; None for J = 1.
         high: its upper end.
     """
 
@@ -66,7 +66,7 @@ def summarize(values: Sequence[float], test_share: float) -> Summary:
     if error is None:
         return Summary(len(values), mean, None, None, None)
     half = _quantile(len(values)) * error
-    return Summary(len(values), mean, std, mean - half, mean + half)
+    return Summary(len(values), mean, std, max(0.0, mean - half), min(1.0, mean + half))
 
 
 def compare(first: Sequence[float], second: Sequence[float], test_share: float) -> Comparison:

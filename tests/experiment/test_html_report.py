@@ -108,7 +108,7 @@ def test_commands(page_file: Path) -> None:
 
 def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs").mkdir()
-    assert main([str(tmp_path / "runs"), "--html", str(tmp_path / "report.html")]) == 0
+    assert main([str(tmp_path / "runs"), "--html", str(tmp_path / "report.html")]) == 1
     assert "There is no completed run." in (tmp_path / "report.html").read_text()
     assert "should contain a completed run; found none." in capsys.readouterr().err
 
@@ -191,19 +191,63 @@ def test_browser_draws(page: Page) -> None:
     corners = page.locator("#against .pareto").get_attribute("d") or ""
     assert len(re.findall("[ML]", corners)) == 5
     page.locator("#board tbody input").evaluate_all("boxes => boxes.forEach(box => box.checked && box.click())")
-    assert page.locator("#curves svg").count() == 0
+    assert page.locator("#curves svg[role=img]").count() == 0
     for label in (
         "show parameterized_concatenation dense n=5 on mfeat",
         "show parameterized_concatenation lowrank n=5 on mfeat",
     ):
         page.get_by_label(label).first.check()
-    assert page.locator("#curves svg").count() == 2
-    assert page.locator("#curves .chart").first.locator("path").count() == 2
+    assert page.locator("#curves svg[role=img]").count() == 2
+    assert page.locator("#curves .chart").first.locator("path[data-id]").count() == 2
     assert page.locator("#ablation rect").count() == 2 * 2 * 3
     assert "SD 0.5 → 0.8000, SD 1 → 0.7000, SD 2 → 0.4000" in page.locator("#ablation .chart").first.inner_text()
     dot = page.locator("#against circle").first
     dot.hover()
     assert re.search(r": 0\.\d{4}, l = \d+", page.locator("#tip").inner_text())
+
+
+def test_browser_has_one_colour_for_a_fabrication(page: Page) -> None:
+    page.locator("#data").select_option("mfeat")
+    page.locator("#board tbody input").evaluate_all("boxes => boxes.forEach(box => box.checked && box.click())")
+    both = page.get_by_label("show parameterized_concatenation lowrank n=5 on mfeat")
+    for i in range(2):
+        both.nth(i).check()
+    dots = page.locator("#against [data-id]")
+    colours = dict(dots.evaluate_all("dots => dots.map(dot => [dot.dataset.id, dot.getAttribute('stroke')])"))
+    assert len(set(colours.values())) == 3  # summation, dense, lowrank twice; concatenation is below the picture
+    lines = (
+        page.locator("#curves .chart")
+        .first.locator("path[data-id]")
+        .evaluate_all(
+            "all => all.map(one => [one.dataset.id, one.getAttribute('stroke'), one.getAttribute('stroke-dasharray')])"
+        )
+    )
+    assert [colour for _, colour, _ in lines] == [colours[number] for number, _, _ in lines]
+    assert len({dashes for _, _, dashes in lines}) == len(lines) == 2
+    bars = page.locator("#ablation rect").evaluate_all("bars => bars.map(bar => bar.getAttribute('fill'))")
+    assert set(bars) == {lines[0][1]}
+
+
+@pytest.mark.parametrize(("epochs", "marks"), [(1, ["1", "2"]), (3, ["1", "2", "3"])])
+def test_browser_counts_whole_epochs(browser: Browser, tmp_path: Path, epochs: int, marks: list[str]) -> None:
+    history = {"loss": [0.5] * epochs, "accuracy": [0.9] * epochs}
+    put(tmp_path, "a", 0.9, history=history, l=41536)
+    put(tmp_path, "b", 0.8, history=history, l=30000)
+    assert main([str(tmp_path), "--html", str(tmp_path / "report.html")]) == 0
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto((tmp_path / "report.html").as_uri())
+        shown = page.locator("#curves svg").first.locator("text[text-anchor=middle]").all_text_contents()
+        assert shown == [*marks, "epoch"]
+        # Within a decade there is more than its beginning.
+        sizes = page.locator("#against svg text[text-anchor=middle]").all_text_contents()
+        assert sizes == ["30,000", "40,000", "50,000", "60,000", "70,000", "80,000", sizes[-1]]
+
+
+def test_browser_shows_the_whole_table_at_1200(page: Page) -> None:
+    assert page.viewport_size == {"width": 1200, "height": 900}
+    page.locator("#data").select_option("mfeat")
+    assert page.locator(".table").evaluate("box => box.scrollWidth <= box.clientWidth")
 
 
 def test_browser_shows_commands(page: Page) -> None:

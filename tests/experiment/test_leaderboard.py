@@ -122,7 +122,18 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr()
     header, first, second, last = shown.out.splitlines()
     split = re.compile(r"\s{2,}").split
-    assert split(header) == ["data", "fusion", "fabrication", "n", "l", "parameters", "runs", "accuracy", "seconds", "directory"]
+    assert split(header) == [
+        "data",
+        "fusion",
+        "fabrication",
+        "n",
+        "l",
+        "parameters",
+        "runs",
+        "accuracy",
+        "seconds",
+        "directory",
+    ]
     assert split(first)[2:] == ["lowrank (r=2)", "5", "14", "53", "1", "0.9500", "2.0", "c"]
     assert split(second)[2:] == ["dense", "5", "35", "53", "2", "0.9100 ± 0.0141", "2.0", "a (+1)"]
     assert last == f"accuracy against l: {tmp_path / 'leaderboard.png'}"

@@ -8,7 +8,7 @@ import pytest
 from matplotlib import rcParams
 from PIL import Image
 
-from fusionkit.experiment.plots import draw_leaderboard, draw_run
+from fusionkit.experiment.plots import _l_axis, _looks, draw_leaderboard, draw_run
 
 
 def record(classes: list[Any], epochs: int = 5) -> dict[str, Any]:
@@ -75,6 +75,33 @@ def rows(count: int, data: str = "mfeat") -> list[dict[str, Any]]:
 def test_leaderboard_picture(tmp_path: Path, count: int) -> None:
     draw_leaderboard(rows(count), tmp_path / "x.png")
     assert colours(tmp_path / "x.png") > 20
+
+
+@pytest.mark.parametrize(
+    ("sizes", "marks"),
+    [
+        ([41536], [40000, 50000, 60000, 70000, 80000]),
+        ([855, 1400], [700, 800, 900, 1000, 2000]),
+        ([186, 5000], [200, 500, 1000, 2000, 5000, 10000]),
+        ([12, 41536], [10, 100, 1000, 10000]),
+        ([0, 41536], [0, 10, 100, 1000, 10000]),
+        ([0, 150], [0, 10, 20, 50, 100, 200]),
+    ],
+)
+def test_the_axis_of_l_has_marks_in_any_range(sizes: list[int], marks: list[int]) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    _l_axis(axes, sizes)
+    assert list(axes.get_xticks()) == marks
+    assert [label.get_text() for label in axes.get_xticklabels()] == [f"{mark:,}" for mark in marks]
+
+
+def test_names_look_alike_wherever_they_stand() -> None:
+    many = [f"name{i}" for i in range(70)]
+    looks = _looks(reversed(many))
+    assert looks == _looks(many)
+    assert len({tuple(look.values()) for look in looks.values()}) == 70
 
 
 def test_leaderboard_picture_has_a_panel_per_data_set(tmp_path: Path) -> None:

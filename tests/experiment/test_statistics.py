@@ -22,6 +22,14 @@ def test_the_interval_follows_nadeau_and_bengio() -> None:
     assert found.high == pytest.approx(np.mean(FIRST) + half)
 
 
+def test_the_interval_of_an_accuracy_is_cut_to_0_to_1() -> None:
+    high, low = summarize([0.99, 0.97], 0.2), summarize([0.01, 0.03], 0.2)
+    half = stats.t.ppf(0.975, 1) * np.std([0.99, 0.97], ddof=1) * math.sqrt(0.75)
+    assert (high.high, low.low) == (1.0, 0.0)
+    assert high.low == pytest.approx(0.98 - half)
+    assert low.high == pytest.approx(0.02 + half)
+
+
 def test_a_vanishing_test_part_gives_the_usual_paired_t_test() -> None:
     found = compare(FIRST, SECOND, 1e-12)
     usual = stats.ttest_rel(FIRST, SECOND)

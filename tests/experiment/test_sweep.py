@@ -325,5 +325,7 @@ def test_a_sweep_shows_each_job_and_the_time_left(capsys: pytest.CaptureFixture[
     assert cli.main(["run", "-m", *DATA, "fusion=concatenation", "seed=0,1,2"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition("  ")[0] for line in lines] == ["1/3", "2/3", "3/3"]
-    assert all(re.search(r"completed  accuracy \d\.\d{4}  \d+\.\d s  seed=\d  multirun/[0-9a-f]+", line) for line in lines)
+    assert all(
+        re.search(r"completed  accuracy \d\.\d{4}  \d+\.\d s  seed=\d  multirun/[0-9a-f]+", line) for line in lines
+    )
     assert re.search(r"\(\d:\d\d left\)$", lines[0])
