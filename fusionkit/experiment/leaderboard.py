@@ -296,8 +296,8 @@ def main(argv: Sequence[str]) -> int:
             ) from error
         print(f"report: {options.html}", file=said)
     if not board.groups:
-        many = {"failed": board.failed, "unfinished": board.unfinished, "unusable": board.problems}
-        found = ", ".join(f"{len(some)} {what}" for what, some in many.items() if some) or "none"
+        counts = {"failed": len(board.failed), "unfinished": len(board.unfinished), "unusable": len(board.problems)}
+        found = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "none"
         print(f"error: {options.directory} should contain a completed run; found {found}.", file=sys.stderr)
     return 0 if board.groups else 1
 

@@ -286,9 +286,9 @@ class Watch:
             parts.append(f"accuracy {outcome.accuracy:.4f}")
         if outcome.seconds is not None and not outcome.earlier:
             parts.append(f"{outcome.seconds:.1f} s")
-        title, place = self.title(outcome), _place(outcome)
+        title, directory = self.title(outcome), _place(outcome)
         parts.append(title + (f": {outcome.error}" if outcome.error else ""))
-        parts += [place] if place != title else []
+        parts += [directory] if directory != title else []
         left = self.left()
         if self._lines and left:
             parts.append(f"({_clock(left)} left)")
