@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from fusionkit.errors import ConfigError, FusionError, RegistryError, nearest
+from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -150,7 +150,7 @@ examples:
 def _sentence(error: BaseException) -> str | None:
     """Return what to tell the user, or None where the error is not the user's."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return "terminated" if isinstance(error, Terminated) else "interrupted"
     if isinstance(error, ModuleNotFoundError):
         missing = (error.name or "").partition(".")[0]
         extra = EXTRAS.get(missing)
@@ -164,7 +164,7 @@ def _sentence(error: BaseException) -> str | None:
 
 def _failure(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
-        return 130  # As a shell reports a program that SIGINT ended.
+        return 128 + int(error.args[0] if isinstance(error, Terminated) else 2)  # As a shell reports it of a signal.
     return 2 if isinstance(error, RegistryError | ConfigError) else 1
 
 

@@ -17,6 +17,7 @@ from fusionkit.catalogue import Record, instead
 from fusionkit.costing import cost
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.fusion import check_dims
+from fusionkit.summary import first_sentence
 
 __all__ = ["describe", "formula", "page", "parse"]
 
@@ -27,15 +28,19 @@ FIGURES = ("m", "macs", "elementwise", "parameter_bytes", "buffer_bytes", "outpu
 def parse(settings: Sequence[str]) -> dict[str, Any]:
     """Return ``key=value`` arguments as a dict, values read as in a config: ``dims=[76,216]``, ``r=8``, ``a.b=null``.
 
+    Integers with commas between are a list without brackets too, which many a shell wants quoted: ``dims=76,216``.
+
     Raises:
         ConfigError: one has no ``=``, no key, or a value that cannot be read.
     """
+    lines = []
     for setting in settings:
-        key, equals, _ = setting.partition("=")
+        key, equals, value = setting.partition("=")
         if not key or not equals:
-            raise ConfigError(f"an option should have the form key=value; found {setting!r}.")
+            raise ConfigError(f"an option should have the form key=value, such as dims=76,216; found {setting!r}.")
+        lines.append(f"{key}=[{value}]" if re.fullmatch(r"(\d+,)+\d*", value) else setting)
     try:
-        options = OmegaConf.to_container(OmegaConf.from_dotlist(list(settings)), resolve=True)
+        options = OmegaConf.to_container(OmegaConf.from_dotlist(lines), resolve=True)
     except (OmegaConfBaseException, YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"options should be plain values; found {' '.join(settings)!r} ({reason}).") from error
@@ -54,6 +59,7 @@ def describe(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
     doc = inspect.cleandoc(cls.__doc__ or "")
     return {
         **record.to_dict(),
+        "summary": record.summary or first_sentence(cls.__doc__),
         "replacement": record.spec.deprecated,
         "plugin": record.plugin,
         "file": file,
@@ -182,7 +188,7 @@ def _fusion_sizes(record: Record, options: dict[str, Any]) -> dict[str, Any]:
 def _fabrication_sizes(record: Record, options: dict[str, Any]) -> dict[str, Any]:
     if not {"n", "dims"} <= options.keys():
         raise FusionError(
-            f"the size of W should be given as n=... dims=[...]; found {', '.join(options) or 'neither'}."
+            f"the size of W should be given, as in n=64 dims=76,216; found {', '.join(options) or 'neither'}."
         )
     n, D = options.pop("n"), sum(check_dims(options.pop("dims")))
     return {"n": n, "l": registry.create_fabrication(record.qualified, **options).calculate_l(n, D)}

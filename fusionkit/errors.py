@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["ConfigError", "DimsError", "FusionError", "OptionError", "RegistryError", "nearest", "printable"]
+__all__ = [
+    "ConfigError",
+    "DimsError",
+    "FusionError",
+    "OptionError",
+    "RegistryError",
+    "Terminated",
+    "nearest",
+    "printable",
+]
 
 
 class FusionError(ValueError):
@@ -33,6 +42,13 @@ class ConfigError(ValueError):
 
 class OptionError(ConfigError, TypeError):
     """An option that a constructor does not take.  Also a ``TypeError``, as Python's own complaint would be."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The end that another program asks for by a signal, raised where something is still to be recorded.
+
+    Its argument is the number of the signal.
+    """
 
 
 def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> str:

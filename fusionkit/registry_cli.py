@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 
 from fusionkit import registry
+from fusionkit.arguments import Parser
 from fusionkit.catalogue import KINDS
 from fusionkit.loading import Plugin
+from fusionkit.summary import summary
 from fusionkit.tables import print_table
 
 __all__ = ["list_names", "plugins", "show"]
@@ -29,7 +31,7 @@ def list_names(argv: Sequence[str]) -> int:
     _add_json(parser, "print a JSON list of records")
     options = parser.parse_args(argv)
     with redirect_stdout(sys.stderr):
-        records = registry.records(options.kind)
+        records = [replace(record, summary=summary(record)) for record in registry.records(options.kind)]
     if options.json:
         _print_json([record.to_dict() for record in records])
     else:
@@ -110,21 +112,19 @@ def show(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser(command: str, description: str, examples: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+def _parser(command: str, description: str, examples: str) -> Parser:
+    return Parser(
         prog=f"fusionkit {command}",
         description=description,
         epilog=f"examples:\n  {examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
 
 
-def _add_kind(parser: argparse.ArgumentParser, text: str) -> None:
+def _add_kind(parser: Parser, text: str) -> None:
     parser.add_argument("--kind", choices=KINDS, help=text)
 
 
-def _add_json(parser: argparse.ArgumentParser, text: str) -> None:
+def _add_json(parser: Parser, text: str) -> None:
     parser.add_argument("--json", action="store_true", help=text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import warnings
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from fusionkit import ConfigError, DimsError, FusionError, RegistryError, __version__, cli
-from fusionkit.errors import OptionError
+from fusionkit.errors import OptionError, Terminated
 
 
 @pytest.fixture
@@ -108,7 +109,10 @@ class TestDispatch:
 
     def test_wrong_usage_of_a_command(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["list", "--kind", "fusions"]) == 2
-        assert "invalid choice: 'fusions'" in capsys.readouterr().err
+        assert (
+            "--kind should be one of fusion, fabrication; found 'fusions'. Did you mean 'fusion'?"
+            in capsys.readouterr().err
+        )
 
     def test_commands_without_a_module_are_not_offered(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -161,6 +165,13 @@ class TestErrors:
         command(KeyboardInterrupt())
         assert cli.main(["list"]) == 130
         assert capsys.readouterr().err == "error: interrupted\n"
+
+    def test_terminated(
+        self, command: Callable[[Any], list[Sequence[str]]], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command(Terminated(signal.SIGTERM))
+        assert cli.main(["list"]) == 143
+        assert capsys.readouterr().err == "error: terminated\n"
 
     @pytest.mark.parametrize(("module", "extra"), [("sklearn.svm", "run"), ("copier", "new")])
     def test_missing_extra(

@@ -32,6 +32,8 @@ class TestParse:
             (["f={name: lowrank, r: 8}"], {"f": {"name": "lowrank", "r": 8}}),
             (["f.name=lowrank", "f.r=8"], {"f": {"name": "lowrank", "r": 8}}),
             (["a=b=c"], {"a": "b=c"}),
+            (["dims=76,216", "one=76,", "n=76"], {"dims": [76, 216], "one": [76], "n": 76}),
+            (["a=1,x", "b=1.5,2"], {"a": "1,x", "b": "1.5,2"}),
         ],
     )
     def test_values(self, settings: list[str], options: dict[str, Any]) -> None:
@@ -41,7 +43,7 @@ class TestParse:
     def test_form(self, setting: str) -> None:
         with pytest.raises(ConfigError) as caught:
             parse(["dims=[1]", setting])
-        assert str(caught.value) == f"an option should have the form key=value; found {setting!r}."
+        assert str(caught.value) == f"an option should have the form key=value, such as dims=76,216; found {setting!r}."
 
     @pytest.mark.parametrize("setting", ["n=${m}", "n=[1,", "n={a: ]"])
     def test_value(self, setting: str) -> None:
@@ -121,7 +123,9 @@ class TestDescribe:
     def test_half_a_size(self, options: dict[str, Any]) -> None:
         with pytest.raises(FusionError) as caught:
             described("lowrank", **options)
-        assert str(caught.value) == f"the size of W should be given as n=... dims=[...]; found {next(iter(options))}."
+        assert (
+            str(caught.value) == f"the size of W should be given, as in n=64 dims=76,216; found {next(iter(options))}."
+        )
 
     def test_wrong_options(self) -> None:
         with pytest.raises(OptionError, match="found 'dim'"):

@@ -37,6 +37,14 @@ class TestList:
         assert [record["target"] for record in records if record["name"] == "gram"] == ["a:B"]
         assert records == [record.to_dict() for record in registry.records()]
 
+    def test_a_summary_is_found_in_the_source(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.fusions("fk-gram", {"gram": "fk_gram_ops:Gram"})
+        source = 'raise SystemExit\nclass Gram:\n    """All inner products.  And more."""\n'
+        (site.folder / "fk_gram_ops.py").write_text(source)
+        assert "  All inner products\n" in run(capsys, "list")
+        (record,) = [one for one in json.loads(run(capsys, "list", "--json")) if one["name"] == "gram"]
+        assert record["summary"] == "All inner products"
+
     def test_kind(self, capsys: pytest.CaptureFixture[str]) -> None:
         records = json.loads(run(capsys, "list", "--kind", "fabrication", "--json"))
         assert {record["kind"] for record in records} == {"fabrication"}
@@ -155,10 +163,10 @@ class TestShow:
         [
             (["sumation"], 2, "the name of a fusion or fabrication should be one that 'fusionkit list' shows; found"),
             (["sum", "--kind", "fabrication"], 2, "the name of a fabrication should be one that"),
-            (["summation", "dims"], 2, "an option should have the form key=value; found 'dims'."),
+            (["summation", "dims"], 2, "an option should have the form key=value, such as dims=76,216; found 'dims'."),
             (["summation", "dim=[2]"], 2, "summation should get options among"),
             (["summation", "dims=[2,3]"], 1, "summation should get views of equal width; found dims [2, 3]"),
-            (["lowrank", "n=3"], 1, "the size of W should be given as n=... dims=[...]; found n."),
+            (["lowrank", "n=3"], 1, "the size of W should be given, as in n=64 dims=76,216; found n."),
         ],
     )
     def test_mistakes(self, argv: list[str], status: int, error: str, capsys: pytest.CaptureFixture[str]) -> None:

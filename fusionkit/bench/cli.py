@@ -14,6 +14,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
+from fusionkit.arguments import Parser
 from fusionkit.errors import ConfigError, FusionError
 
 if TYPE_CHECKING:
@@ -203,13 +204,11 @@ def _machine(options: argparse.Namespace, device: Any) -> dict[str, Any]:
     }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="fusionkit bench",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EXAMPLES,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "names",

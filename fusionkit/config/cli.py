@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from fusionkit.arguments import Parser
 from fusionkit.config.nodes import Kind
 from fusionkit.errors import ConfigError, nearest
 
@@ -18,25 +18,22 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str]) -> int:
     """Run ``fusionkit conf ARGV``; 1 if the check finds something wrong."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fusionkit conf",
         description="Check every config of fusionkit and its plugins, or show one.",
         epilog="examples:\n  fusionkit conf check\n  fusionkit conf show fusion=parameterized_concatenation",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="check|show")
     check = commands.add_parser(
         "check",
         help="check every option of every group against signatures and types; nothing is built",
         epilog="example:\n  fusionkit conf check --json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     check.add_argument("--json", action="store_true", help="print the findings as JSON")
     show = commands.add_parser(
         "show",
         help="print a config with types, defaults and comments",
         epilog="examples:\n  fusionkit conf show fusion=summation\n  fusionkit conf show train=default",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     show.add_argument("option", metavar="GROUP=NAME", help="such as fusion=summation")
     arguments = parser.parse_args(argv)

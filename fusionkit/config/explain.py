@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from fusionkit.errors import ConfigError, RegistryError, nearest
@@ -11,7 +11,7 @@ from fusionkit.errors import ConfigError, RegistryError, nearest
 if TYPE_CHECKING:
     from fusionkit.config.composition import CheckingLoader
 
-__all__ = ["explain", "unknown_key"]
+__all__ = ["explain", "keys_like", "unknown_key"]
 
 #: What the extra of that name installs.
 LAUNCHERS = ("joblib", "ray", "submitit_local", "submitit_slurm")
@@ -31,6 +31,10 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
     if isinstance(error, ConfigError | RegistryError):
         return str(error.args[0] if error.args else error)
     if isinstance(error, OverrideParseException):
+        if "=" not in error.override:
+            return (
+                f"An override should have the form key=value; found {error.override!r}.{_meant(error.override, loader)}"
+            )
         reason = error.message.strip().splitlines()[0].rstrip(".")
         return f"An override should have the form key=value; found {error.override!r} ({reason})."
     if isinstance(error, MissingConfigException):
@@ -68,6 +72,59 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
     return f"{_one_line(text).rstrip('.')}."
 
 
+def keys_like(name: str, overrides: list[str]) -> list[str]:
+    """Return the dotted keys of the configuration whose last part is ``name``, or nearly so; at most three.
+
+    Args:
+        name: as one would write an option, ``batch-size``.
+        overrides: of the command line; ignored where they are wrong themselves.
+    """
+    from fusionkit.config.composition import CheckingLoader, prepare, search_path
+
+    prepare()
+    return _keys_like(name, CheckingLoader(search_path(), "safety"), overrides)
+
+
+def _keys_like(name: str, loader: CheckingLoader, overrides: list[str]) -> list[str]:
+    from fusionkit.config import interpolations
+
+    cfg = _composed(loader, overrides) or _composed(loader, [])
+    if cfg is None:
+        return []
+    keys = list(_leaves({key: value for key, value in interpolations.raw(cfg).items() if key != "hydra"}))
+    wanted = name.replace("-", "_")
+    if wanted in keys:
+        return [wanted]
+    names = [key.rpartition(".")[2] for key in keys]
+    near = [wanted] if wanted in names else _nearest(wanted, names)
+    return [key for key, last in zip(keys, names, strict=True) if last in near][:3]
+
+
+def _composed(loader: CheckingLoader, overrides: list[str]) -> Any:
+    """Return the configuration, checked for safety only; None where the overrides are wrong."""
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf.errors import OmegaConfBaseException
+
+    level, loader.level = loader.level, "safety"
+    try:
+        return loader.load_configuration(
+            config_name="config", overrides=overrides, run_mode=RunMode.RUN, from_shell=False
+        )
+    except (ConfigError, HydraException, OmegaConfBaseException):
+        return None
+    finally:
+        loader.level = level
+
+
+def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if not str(key).startswith("_"):
+            yield f"{prefix}{key}"
+            if isinstance(value, dict):
+                yield from _leaves(value, f"{prefix}{key}.")
+
+
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """Return the sentence for a key that does not exist.
 
@@ -80,6 +137,8 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     rest = key[len(parent) + 1 :] if parent else key
     wrong, dot, below = rest.partition(".")
     names = [name.rpartition(".")[2] for name in known]
+    if below and wrong in names:
+        return f"There is no key {key!r}, because {key.removesuffix(dot + below)} is a single value."
     guesses = [
         f"{parent}.{guess}{dot}{below}" if parent else f"{guess}{dot}{below}" for guess in _nearest(wrong, names)
     ]
@@ -147,6 +206,39 @@ def _no_operator(kind: Any, name: str, options: list[str]) -> str:
     return f"There should be a config for the {kind} {name!r}; found none."
 
 
+def _meant(word: str, loader: CheckingLoader) -> str:
+    """Return a hint for a word that stands where ``key=value`` should: a key, or an option of a group."""
+    groups = [group for group in _groups(loader) if group != "hydra"]
+    known = {f"{group}={option}": option for group in groups for option in _options(loader, group)}
+    meant = [text for text, option in known.items() if option == word]
+    meant = meant or [f"{key}=..." for key in _keys_like(word, loader, []) if key.rpartition(".")[2] == word]
+    near = _nearest(word, list(known.values()))
+    meant = meant or [text for text, option in known.items() if option in near]
+    return f" Did you mean {' or '.join(meant[:3])}?" if meant else ""
+
+
+def _elsewhere(key: str, loader: CheckingLoader) -> str:
+    """Return the sentence for a key that another option of its group has, or another part of the configuration."""
+    from hydra.core.object_type import ObjectType
+
+    from fusionkit.config import interpolations
+
+    group, _, name = key.partition(".")
+    having = []
+    for option in _options(loader, group) if name and "." not in name and group in _groups(loader) else ():
+        path = f"{group}/{option}"
+        source = loader.repository._find_object_source(path, ObjectType.CONFIG)
+        # Those that have no file would import their class.
+        if source is not None and source.scheme() != "fusionkit":
+            found = loader.repository.load_config(path)
+            if found is not None and name in interpolations.raw(found.config):
+                having.append(f"{group}={option}")
+    if having:
+        return f"There is no key {key!r} here.  It belongs to {', '.join(having)}."
+    others = [other for other in _keys_like(key, loader, []) if other.rpartition(".")[2] == key]
+    return f"There is no key {key!r}. Did you mean {' or '.join(map(repr, others))}?" if others else ""
+
+
 def _options(loader: CheckingLoader, group: str) -> list[str]:
     from hydra.core.object_type import ObjectType
 
@@ -161,40 +253,26 @@ def _groups(loader: CheckingLoader) -> list[str]:
 
 def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
     """Name the keys that exist beside an unknown one, by composing again without the overrides that failed."""
-    from hydra.errors import HydraException
-    from hydra.types import RunMode
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     from fusionkit.config import interpolations
 
     rest = [line for line in overrides if line.partition("=")[0].lstrip("+~") != key]
     known: list[str] = []
     parent = key
-    if len(rest) < len(overrides):
-        level, loader.level = loader.level, "safety"
-        try:
-            cfg = loader.load_configuration(
-                config_name="config", overrides=rest, run_mode=RunMode.RUN, from_shell=False
-            )
-            while parent and not known:
-                parent = parent.rpartition(".")[0]
-                raw = interpolations.raw(cfg)
-                for part in parent.split("."):
-                    raw = raw.get(part) if isinstance(raw, dict) else None
-                if isinstance(raw, str) and "${" in raw:
-                    return f"{key} should be set where {parent} is taken from, {raw}; found it below a reference."
-                node = OmegaConf.select(cfg, parent) if parent else cfg
-                known = (
-                    [f"{parent}.{name!s}" if parent else str(name) for name in map(str, node)]
-                    if OmegaConf.is_dict(node)
-                    else []
-                )
-        except (ConfigError, HydraException, OmegaConfBaseException):
-            known = []
-        finally:
-            loader.level = level
+    cfg = _composed(loader, rest) if len(rest) < len(overrides) else None
+    while cfg is not None and parent and not known:
+        parent = parent.rpartition(".")[0]
+        raw = interpolations.raw(cfg)
+        for part in parent.split("."):
+            raw = raw.get(part) if isinstance(raw, dict) else None
+        if isinstance(raw, str) and "${" in raw:
+            return f"{key} should be set where {parent} is taken from, {raw}; found it below a reference."
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        if OmegaConf.is_dict(node):
+            known = [f"{parent}.{name!s}" if parent else str(name) for name in map(str, node)]
     if not known:
-        known, parent = _groups(loader), ""
+        known = _groups(loader)
     known = [name for name in known if not name.rpartition(".")[2].startswith("_") and name != "hydra"]
-    return unknown_key(key, known)
+    text = unknown_key(key, known)
+    return text if " Did you mean " in text else _elsewhere(key, loader) or text

@@ -12,6 +12,8 @@ from itertools import groupby
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from fusionkit.arguments import Parser
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -90,12 +92,11 @@ def main(argv: Sequence[str]) -> int:
     return 0 if report.ok else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="fusionkit check",
         description="Verify that operators keep their contract.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="a registered name or module:Class; default: everything registered")

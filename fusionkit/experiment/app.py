@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusionkit.errors import ConfigError, FusionError, RegistryError
+from fusionkit.arguments import Parser
+from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
 from fusionkit.experiment.job import Job, sentence
 from fusionkit.experiment.sweep import run_sweep
 
@@ -42,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
         FusionError: the run failed; its record is written.
     """
     arguments = [argument for argument in argv if argument != "--debug"]
-    with _one_sentence():
+    with _one_sentence(), _termination():
         args, parser = _parse(arguments)
         return _dispatch(args, parser)
 
@@ -61,13 +64,33 @@ def _one_sentence() -> Iterator[None]:
         raise ConfigError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
+@contextmanager
+def _termination() -> Iterator[None]:
+    """Let a signal that asks the program to end raise ``Terminated``, so that a run can record how it ended."""
+
+    def end(number: int, frame: Any) -> None:
+        raise Terminated(number)
+
+    before: dict[signal.Signals, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for one in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(one) is signal.SIG_DFL:  # Not what nohup, or a caller in Python, has set.
+                    before[one] = signal.signal(one, end)
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     from hydra._internal.utils import get_args_parser
 
-    parser = get_args_parser()
-    parser.prog = "fusionkit run"
+    parser = Parser(prog="fusionkit run", parents=[get_args_parser()], add_help=False)
     parser.add_argument("--from", dest="source", metavar="RUN_DIR", help="Repeat the run in this directory and compare")
-    args = parser.parse_intermixed_args(argv)
+    args, unknown = parser.parse_known_intermixed_args(argv)
+    if unknown:
+        raise ConfigError(_unknown_option(unknown[0], argv, args.overrides, parser))
     if args.experimental_rerun is not None:
         # Hydra 1.3 unpickles the file.
         raise ConfigError("--experimental-rerun should not be used, because it trusts the file it is given.")
@@ -91,6 +114,24 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser
     if args.resolve and args.cfg is None and not args.help:
         raise ConfigError("--resolve should stand beside --cfg or --help; found it alone.")
     return args, parser
+
+
+def _unknown_option(option: str, argv: list[str], overrides: list[str], parser: Parser) -> str:
+    """Return the sentence for an option that does not exist: many a one is meant as a key of the configuration."""
+    from fusionkit.config.explain import keys_like
+
+    name, equals, value = option.lstrip("-").partition("=")
+    found = option
+    if not equals:
+        value, *_ = [*argv[argv.index(option) + 1 :], ""]
+        value = "" if value.startswith("-") or "=" in value else value
+        found = f"{option} {value}".strip()
+    if keys := keys_like(name, [override for override in overrides if "=" in override]):
+        meant = " or ".join(f"{key}={value or '...'}" for key in keys)
+        return f"An override should have the form key=value; found {found!r}. Did you mean {meant}?"
+    known = [flag for flag in parser.flags() if flag != "--experimental-rerun"]
+    hint = nearest(option.partition("=")[0], known) or " Overrides have the form key=value."
+    return f"An option of fusionkit run should be one of {', '.join(known)}; found {found!r}.{hint}"
 
 
 def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

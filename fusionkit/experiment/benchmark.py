@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fusionkit.arguments import Parser
 from fusionkit.errors import FusionError
 from fusionkit.experiment import results
 from fusionkit.experiment.analysis import analyse, markdown
@@ -80,8 +81,8 @@ def main(argv: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="fusionkit benchmark",
         description="Accuracy against the number of learnable parameters l: operators x fabrications x ranks in "
         "repeated stratified folds of three real data sets, compared in the same folds with the dense concatenation "
@@ -92,7 +93,6 @@ def _parser() -> argparse.ArgumentParser:
         "  fusionkit benchmark --out study --repeats 3\n"
         "  fusionkit benchmark --data digits --add 'fabrication=lowrank fabrication.r=3' --set train.epochs=30\n"
         "  fusionkit leaderboard benchmark --html report.html",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="a handful of contestants, one repeat of three folds")

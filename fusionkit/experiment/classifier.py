@@ -141,7 +141,8 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         scaler = Scaler([str(i) for i in range(len(views))], self.views_)
         scaler.fit(views)
         training = Part(scaler(views), torch.from_numpy(index.astype(np.int64)))
-        self.history_ = train(network, training, None, settings, device=self.device, seed=seed, progress=self.verbose)
+        progress = "" if self.verbose else None
+        self.history_ = train(network, training, None, settings, device=self.device, seed=seed, progress=progress)
         # Predictions in double precision do not depend on which rows are predicted together.
         self.model_ = FusionModel(scaler, network, self.classes_.tolist()).double().eval()
         self.n_iter_ = settings.epochs

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
+from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError, Terminated
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -191,7 +191,7 @@ def held(directory: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def perform(cfg: dict[str, Any], run_dir: Path, action: Any, *, fabrication_of_group: bool) -> Mapping[str, Any]:
-    """Run a checked config by ``action(cfg)``; what goes wrong is recorded in the run directory before it is raised."""
+    """Run a checked config by ``action(cfg)``; what goes wrong or ends it is recorded before it is raised."""
     import torch
 
     from fusionkit.config.preflight import preflight
@@ -202,16 +202,17 @@ def perform(cfg: dict[str, Any], run_dir: Path, action: Any, *, fabrication_of_g
         preflight(cfg, fabrication_of_group=fabrication_of_group)
         found: Mapping[str, Any] = action(cfg)
         return found
-    except KeyboardInterrupt:
-        raise
     except _Recorded as recorded:
         raise FusionError(str(recorded)) from None
     except BaseException as error:
-        raised = _with_advice(error, cfg)
+        raised = _with_advice(_ended(error), cfg)
         try:
-            tell(write_failed(run_dir, cfg, raised), run_dir)
+            if _completed(cfg, run_dir) is None:  # Else what went wrong is not the run, but to show it.
+                tell(write_failed(run_dir, cfg, raised), run_dir)
         except OSError as problem:
             raise FusionError(f"{sentence(raised).rstrip('.')}; it could not be recorded: {problem}.") from error
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise raised from (None if raised is error else error)
     finally:  # What a stranger's operator has changed is not the next job's business.
         os.chdir(place)
@@ -298,6 +299,14 @@ def _completed(cfg: Mapping[str, Any], run_dir: Path) -> Mapping[str, Any] | Non
         return None
     same = found.get("config_hash") == config_hash(cfg)
     return found if same and found["status"] == "completed" and (run_dir / MODEL).is_file() else None
+
+
+def _ended(error: BaseException) -> BaseException:
+    """Return the error; of an interruption, what a record says of it."""
+    if not isinstance(error, KeyboardInterrupt):
+        return error
+    what = f"an end by {signal.Signals(error.args[0]).name}" if isinstance(error, Terminated) else "an interruption"
+    return FusionError(f"The run should come to its end; found {what}.").with_traceback(error.__traceback__)
 
 
 def _with_advice(error: BaseException, cfg: Mapping[str, Any]) -> BaseException:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import math
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fusionkit.arguments import Parser
 from fusionkit.errors import FusionError
 from fusionkit.experiment.results import RESULT, read_result, write_atomic
 from fusionkit.experiment.statistics import Summary, pareto, summarize
@@ -257,13 +257,12 @@ def read_board(directory: Path) -> Board:
 
 def main(argv: Sequence[str]) -> int:
     """Print the leaderboard of a directory, draw its picture and write its report; return the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fusionkit leaderboard",
         description="Compare the runs below a directory: a table, means and standard deviations over seeds, and "
         f"DIR/{PICTURE}, accuracy against the number of learnable parameters l.  What cannot be used is reported.",
         epilog="examples:\n  fusionkit run -m fabrication=dense,lowrank seed=0,1,2\n  fusionkit leaderboard multirun\n"
         "  fusionkit leaderboard multirun --html report.html\n  fusionkit leaderboard multirun --csv > table.csv",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("directory", metavar="DIR", type=Path, help="where to look for runs, at any depth")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write a report to look at in a browser, offline")

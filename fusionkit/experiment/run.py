@@ -71,7 +71,7 @@ def run_job(
         settings,
         device=device,
         seed=seed,
-        progress=not quiet,
+        progress=None if quiet else _title(cfg, model, data, run_dir),
         report=report,
     )
     with threads(model.network, settings, torch.device("cpu")):
@@ -214,6 +214,16 @@ def _fabrication(fusion: Fusion) -> str | None:
     from fusionkit import registry
 
     return registry.resolve("fabrication", str(name)).key
+
+
+def _title(cfg: Mapping[str, Any], model: FusionModel, data: Dataset, run_dir: Path) -> str:
+    """Return what is said before the first epoch."""
+    return f"training {_what(model.fusion)} on {data.label}, seed {cfg['seed']}, in {results.shown(run_dir)}"
+
+
+def _what(fusion: Fusion) -> str:
+    fabrication = _fabrication(fusion)
+    return str(fusion.to_config()["name"]) + (f" ({fabrication})" if fabrication else "")
 
 
 def _summary(result: Mapping[str, Any], run_dir: Path) -> None:

@@ -14,6 +14,7 @@ import os
 import random
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,9 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-t
 #: Multiply-adds of a step, up to which threads cost more than they gain: much more on a machine that has other work,
 #: where each of thousands of small kernels would wait for the slowest thread.
 _SERIAL_WORK = 2**26
+
+#: Without a terminal, seconds of training after which a line says how far it is.
+_SILENCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ class _Task:
         test: Part | None,
         settings: Settings,
         seed: int,
-        progress: bool,
+        progress: str | None,
         report: Callable[[float], None] | None,
     ) -> None:
         self.training, self.test, self.settings, self.seed = training, test, settings, seed
@@ -151,7 +155,7 @@ def train(
     *,
     device: Any,
     seed: int,
-    progress: bool = True,
+    progress: str | None = "",
     report: Callable[[float], None] | None = None,
 ) -> History:
     """Train ``network`` in place; it ends on the CPU, in evaluation mode.
@@ -163,7 +167,7 @@ def train(
         settings: the recipe.
         device: where to train.
         seed: of the order of the batches and of dropout; the caller's random state is left as it was.
-        progress: show a progress bar on stderr.
+        progress: what to say on stderr before the first epoch, above a progress bar; None shows neither.
         report: is told after each epoch which part of the training is done, by the first process.
 
     Raises:
@@ -214,8 +218,15 @@ def _spawn(fabric: Fabric, network: nn.Module, task: _Task) -> tuple[dict[str, T
 
     with tempfile.TemporaryDirectory(prefix="fusionkit-") as folder, _spawning():
         path = Path(folder) / "outcome.safetensors"
+        before = multiprocessing.active_children()
         try:
             fabric.launch(_spawned, network, task, path)  # type: ignore[arg-type]
+        except KeyboardInterrupt:  # Which the processes need not have got; Python would wait for them to end.
+            for process in multiprocessing.active_children():
+                if process not in before:
+                    process.kill()
+                    process.join()
+            raise
         except (ProcessRaisedException, ProcessExitedException) as error:
             # Its message is a whole traceback, whose last line says what went wrong.
             last = str(error).strip().splitlines()[-1]
@@ -273,7 +284,7 @@ def _epochs(fabric: Fabric, network: nn.Module, task: _Task) -> History:
     # A Network drops inputs alike in all processes, and then takes its rows.
     seed = task.seed + (0 if isinstance(network, Network) else fabric.global_rank)
     # Seeded last: what is imported on the way here may draw, once per process.
-    with _Progress(settings.epochs, enabled=task.progress and first) as bar, seeded(seed, fabric.device):
+    with _Progress(settings.epochs, task.progress if first else None) as bar, seeded(seed, fabric.device):
         for epoch in range(1, settings.epochs + 1):
             model.train()
             total_loss = torch.zeros((), device=fabric.device)
@@ -402,14 +413,21 @@ def _quiet() -> Iterator[None]:
 
 
 class _Progress:
-    """A bar with loss, accuracy and time left on a terminal; elsewhere a line after each fifth of the epochs."""
+    """A bar with loss, accuracy and time left on a terminal; elsewhere a line now and then.
 
-    def __init__(self, epochs: int, *, enabled: bool) -> None:
+    Args:
+        epochs: how many there will be.
+        title: said before the first; None shows nothing at all.
+        clock: of the time, in seconds.
+    """
+
+    def __init__(self, epochs: int, title: str | None, clock: Callable[[], float] = time.monotonic) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self.epochs, self.enabled = epochs, enabled
-        self.lines = enabled and not sys.stderr.isatty()
+        self.epochs, self.title, self.clock = epochs, title, clock
+        self.begun = self.told = clock()
+        self.lines = title is not None and not sys.stderr.isatty()
         self.bar = Progress(
             TextColumn("epoch"),
             MofNCompleteColumn(),
@@ -419,11 +437,13 @@ class _Progress:
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=Console(stderr=True),
-            disable=not enabled or self.lines,
+            disable=title is None or self.lines,
         )
         self.task = self.bar.add_task("", total=epochs, loss="-", accuracy="-")
 
     def __enter__(self) -> _Progress:
+        if self.title:
+            print(self.title, file=sys.stderr, flush=True)
         self.bar.start()
         return self
 
@@ -433,8 +453,12 @@ class _Progress:
         self.bar.stop()
 
     def update(self, epoch: int, loss: float, accuracy: float | None) -> None:
-        """Show the state after ``epoch``."""
+        """Show the state after ``epoch``: as a line, the first epoch, each fifth of all, and one in 30 seconds."""
         shown = "-" if accuracy is None else f"{accuracy:.4f}"
         self.bar.update(self.task, completed=epoch, loss=f"{loss:.4f}", accuracy=shown)
-        if self.lines and epoch * 5 // self.epochs > (epoch - 1) * 5 // self.epochs:
-            print(f"epoch {epoch}/{self.epochs}  loss {loss:.4f}  accuracy {shown}", file=sys.stderr, flush=True)
+        fifth = epoch * 5 // self.epochs > (epoch - 1) * 5 // self.epochs
+        if self.lines and (epoch == 1 or fifth or self.clock() - self.told >= _SILENCE):
+            self.told = self.clock()
+            left = (self.told - self.begun) / epoch * (self.epochs - epoch)
+            rest = f"  {left:.0f} s left" if left >= 1 else ""
+            print(f"epoch {epoch}/{self.epochs}  loss {loss:.4f}  accuracy {shown}{rest}", file=sys.stderr, flush=True)

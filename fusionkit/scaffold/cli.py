@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fusionkit.arguments import Parser
 from fusionkit.errors import ConfigError
 from fusionkit.scaffold import generate
 from fusionkit.scaffold.answers import Answers
@@ -57,13 +57,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="fusionkit new",
         description="Write a new plugin package around one operator: code, config, tests, CI; green at once.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("directory", metavar="DIR", help="new or empty; its name is that of the distribution")

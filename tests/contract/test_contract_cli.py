@@ -83,7 +83,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["sumation"], "Did you mean 'summation'"),
         (["--select", "gradchek"], "error: select should name checks; found 'gradchek'. Did you mean 'gradcheck'"),
-        (["--tier", "7"], "invalid choice: 7"),
+        (["--tier", "7"], "--tier should be one of 1, 2, 3; found '7'."),
         (["summation", "--json", "/no/such/folder/r.json"], "the folder of /no/such/folder/r.json should exist"),
         (["no_such_module:X"], "error: 'no_such_module:X' should be an importable 'module:Class'"),
         (["summation", "--time-limit", "-1"], "the time limit should be a positive number"),

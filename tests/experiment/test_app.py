@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +18,7 @@ import hydra
 import numpy as np
 import pytest
 
-from fusionkit import cli
+from fusionkit import FusionError, cli
 from fusionkit.config import config_hash
 from fusionkit.experiment.job import Job
 
@@ -92,10 +94,13 @@ def record(pattern: str = "outputs/*/*/result.json") -> dict[str, Any]:
 
 
 def test_a_real_run_writes_its_files(run: Callable[..., tuple[int, str, str]], views: str) -> None:
-    status, out, _ = run("data=npz", f"data.path={views}", "n=5", "train.epochs=3", "train.batch_size=16")
+    status, out, err = run("data=npz", f"data.path={views}", "n=5", "train.epochs=3", "train.batch_size=16")
     assert status == 0
     assert "accuracy" in out
     folder = only("outputs/*/*")
+    place = folder.relative_to(Path.cwd())
+    title = f"training parameterized_concatenation (dense) on views.npz, seed 0, in {place}\n"
+    assert err.startswith(f"{title}epoch 1/3  loss ")
     names = {"result.json", "model.safetensors", "curve.png", ".hydra"}
     assert {file.name for file in folder.iterdir()} == names
     assert {file.name for file in (folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
@@ -162,7 +167,24 @@ REFUSED = {
     "deleted_key": (["~seed"], "seed should be in the configuration; found nothing."),
     "deleted_group": (["~data"], "data should be in the configuration; found nothing."),
     "malformed": (["fusion={"], "An override should have the form key=value; found 'fusion={'"),
-    "no_value": (["fusion"], "An override should have the form key=value; found 'fusion'"),
+    "no_value": (["fusion"], "An override should have the form key=value; found 'fusion'. Did you mean fusion=...?"),
+    "bare_option": (["lowrank"], "the form key=value; found 'lowrank'. Did you mean fabrication=lowrank?"),
+    "misspelt_bare_option": (["mfaet"], "found 'mfaet'. Did you mean data=mfeat?"),
+    "bare_key": (["seed", "3"], "the form key=value; found 'seed'. Did you mean seed=...?"),
+    "bare_nonsense": (["a b"], "An override should have the form key=value; found 'a b'."),
+    "flag_for_key": (["--epochs", "3"], "found '--epochs 3'. Did you mean train.epochs=3?"),
+    "flag_with_value": (["--batch-size=8"], "found '--batch-size=8'. Did you mean train.batch_size=8?"),
+    "flag_alone": (["--lr", "seed=1"], "the form key=value; found '--lr'. Did you mean train.lr=...?"),
+    "flag_for_option": (["fabrication=lowrank", "--r", "4"], "found '--r 4'. Did you mean fabrication.r=4?"),
+    "flag_beside_a_mistake": (["fusion=nope", "--seed", "4"], "found '--seed 4'. Did you mean seed=4?"),
+    "short_flag": (["-n", "32"], "found '-n 32'. Did you mean n=32?"),
+    "unknown_flag": (["--bogus"], "--from; found '--bogus'. Overrides have the form key=value."),
+    "abbreviated_flag": (["--multi"], "found '--multi'. Did you mean '--multirun'?"),
+    "wrong_choice": (["--cfg", "jbo"], "--cfg should be one of job, hydra, all; found 'jbo'. Did you mean 'job'?"),
+    "flag_without_value": (["--cfg"], "--cfg should be followed by one argument; found none."),
+    "key_of_another_option": (["data.path=x.npz"], "There is no key 'data.path' here. It belongs to data=npz."),
+    "key_of_a_group": (["epochs=3"], "There is no key 'epochs'. Did you mean 'train.epochs'?"),
+    "key_below_a_value": (["n.m=3"], "There is no key 'n.m', because n is a single value."),
     "null_group": (["fusion=null"], "A group should be set to the name of one of its options; found null."),
     "sweep_without_m": (
         ["seed=0,1"],
@@ -249,12 +271,6 @@ def test_debug_shows_the_traceback() -> None:
     )
     assert "Traceback" in done.stderr
     assert "MissingConfigException" in done.stderr
-
-
-def test_an_unknown_option_of_the_command_is_wrong_usage(run: Callable[..., tuple[int, str, str]]) -> None:
-    status, _, err = run("--bogus")
-    assert status == 2
-    assert "fusionkit run: error: unrecognized arguments: --bogus" in err
 
 
 # -- what fails after composition --------------------------------------------------------------------------------------
@@ -349,19 +365,75 @@ def test_whatever_a_job_raises_is_recorded(
     assert found["error_type"] == type(error).__name__
 
 
-def test_an_interruption_is_not_a_result(
+@pytest.mark.parametrize(
+    ("number", "status", "shown", "found"),
+    [
+        (signal.SIGINT, 130, "interrupted", "an interruption"),
+        (signal.SIGTERM, 143, "terminated", "an end by SIGTERM"),
+        (signal.SIGHUP, 129, "terminated", "an end by SIGHUP"),
+    ],
+)
+def test_an_interruption_is_recorded_as_a_failure(
+    number: signal.Signals,
+    status: int,
+    shown: str,
+    found: str,
+    run: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import fusionkit.experiment.run
+
+    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
+        (run_dir / "model.safetensors").write_bytes(b"half")
+        signal.raise_signal(number)
+        time.sleep(5)
+        raise AssertionError
+
+    monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)
+    before = signal.getsignal(number)
+    assert run() == (status, "", f"error: {shown}\n")
+    assert signal.getsignal(number) is before
+    assert record()["status"] == "failed"
+    assert record()["error"] == f"The run should come to its end; found {found}."
+    assert {file.name for file in only("outputs/*/*").iterdir()} == {".hydra", "result.json"}
+
+
+def test_a_signal_that_is_ignored_stays_so(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import fusionkit.experiment.run
 
     def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGHUP)
+        raise FusionError("it went on.")
 
     monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)
-    status, _, err = run()
-    assert status == 130
-    assert err == "error: interrupted\n"
-    assert not list(Path.cwd().rglob("result.json"))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run() == (1, "", "error: it went on.\n")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), KeyboardInterrupt(), RuntimeError("no terminal")])
+def test_what_goes_wrong_after_the_end_does_not_undo_a_run(
+    error: BaseException,
+    run: Callable[..., tuple[int, str, str]],
+    trained: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import fusionkit.experiment.run
+
+    whole = fusionkit.experiment.run.run_job
+
+    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
+        whole(cfg, run_dir, **options)
+        raise error  # While it prints the summary.
+
+    monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)
+    assert run()[0] in (1, 130)
+    assert record()["status"] == "completed"
+    assert only("outputs/*/*/model.safetensors").is_file()
 
 
 def test_a_directory_that_cannot_be_written(run: Callable[..., tuple[int, str, str]]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import random
 import re
 from typing import Any
@@ -13,7 +14,7 @@ from torch import nn
 import fusionkit
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
-from fusionkit.experiment.training import Part, Settings, train
+from fusionkit.experiment.training import Part, Settings, _Progress, train
 
 
 class Linear(nn.Module):
@@ -48,7 +49,7 @@ def settings(**changes: Any) -> Settings:
 
 def fit(seed: int = 0, network: nn.Module | None = None, **changes: Any) -> tuple[nn.Module, Any]:
     network = Linear() if network is None else network
-    history = train(network, *parts(), settings(**changes), device="cpu", seed=seed, progress=False)
+    history = train(network, *parts(), settings(**changes), device="cpu", seed=seed, progress=None)
     return network, history
 
 
@@ -212,13 +213,40 @@ def test_an_error_in_a_process_is_the_error_of_the_run() -> None:
         fit(lr=1e38, optimizer="sgd", scheduler="constant", devices=2)
 
 
-def test_progress_on_a_pipe_is_five_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    train(Linear(), *parts(), settings(epochs=10), device="cpu", seed=0)
+def test_progress_on_a_pipe_is_a_few_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    train(Linear(), *parts(), settings(epochs=10), device="cpu", seed=0, progress="training it")
     shown = capsys.readouterr()
     assert shown.out == ""
     lines = shown.err.splitlines()
-    assert [line.split("  ")[0] for line in lines] == [f"epoch {epoch}/10" for epoch in (2, 4, 6, 8, 10)]
+    assert lines.pop(0) == "training it"
+    assert [line.split("  ")[0] for line in lines] == [f"epoch {epoch}/10" for epoch in (1, 2, 4, 6, 8, 10)]
     assert all(re.fullmatch(r"epoch \d+/10  loss \d\.\d{4}  accuracy [01]\.\d{4}", line) for line in lines)
+
+
+def test_long_epochs_are_told_each_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = [0.0]
+    with _Progress(50, "", lambda: clock[0]) as progress:
+        for epoch in range(1, 9):
+            clock[0] += 11
+            progress.update(epoch, 0.5, None)
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 1/50  loss 0.5000  accuracy -  539 s left",
+        "epoch 4/50  loss 0.5000  accuracy -  506 s left",
+        "epoch 7/50  loss 0.5000  accuracy -  473 s left",
+    ]
+
+
+def test_an_interruption_ends_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.multiprocessing.spawn import ProcessContext
+
+    def join(self: ProcessContext, *args: Any, **kwargs: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProcessContext, "join", join)
+    before = multiprocessing.active_children()
+    with pytest.raises(KeyboardInterrupt):
+        fit(devices=2, epochs=10**6)
+    assert multiprocessing.active_children() == before
 
 
 def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,9 +317,9 @@ def test_half_precision_needs_an_accelerator() -> None:
 def test_the_meta_device_computes_nothing() -> None:
     sentence = "device should be one that computes, such as cpu or cuda; found 'meta'."
     with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
-        train(Linear(), *parts(), settings(), device="meta", seed=0, progress=False)
+        train(Linear(), *parts(), settings(), device="meta", seed=0, progress=None)
 
 
 def test_a_device_that_does_not_exist() -> None:
     with pytest.raises(FusionError, match=r"^device should be one of this machine's; found 'cuda:99'"):
-        train(Linear(), *parts(), settings(), device="cuda:99", seed=0, progress=False)
+        train(Linear(), *parts(), settings(), device="cuda:99", seed=0, progress=None)

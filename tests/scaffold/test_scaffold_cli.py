@@ -79,10 +79,17 @@ def test_without_copier(work: Path, capsys: pytest.CaptureFixture[str], monkeypa
     assert list(work.iterdir()) == []
 
 
-@pytest.mark.parametrize("argv", [[], ["x1", "--fusion"], ["x1", "--fus", "a"]])
-def test_what_argparse_refuses(work: Path, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ([], "fusionkit new should get DIR; found none."),
+        (["x1", "--fusion"], "--fusion should be followed by one argument; found none."),
+        (["x1", "--fus", "a"], "found '--fus'. Did you mean '--fusion'?"),
+    ],
+)
+def test_a_wrong_command_line(work: Path, capsys: pytest.CaptureFixture[str], argv: list[str], sentence: str) -> None:
     assert cli.main(["new", *argv]) == 2
-    assert capsys.readouterr().err.startswith("usage: fusionkit new ")
+    assert capsys.readouterr().err.endswith(f"{sentence}\n")
     assert list(work.iterdir()) == []
 
 
