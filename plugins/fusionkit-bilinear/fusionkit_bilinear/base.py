@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import prod
+from math import log10, prod
+from numbers import Real
 from typing import Any, NamedTuple
 
 import fusionkit
 import torch
+import torch.nn.functional as F
 from fusionkit import DimsError, FusionError
 from fusionkit.errors import nearest
 from fusionkit.fusion import check_size
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 
 from fusionkit_bilinear.functions import ACTIVATIONS, IN_PLACE, ODD, activation, moments
 
-__all__ = ["Layer", "MultiplicativeFusion", "check_activation", "check_dropout"]
+__all__ = ["Layer", "MultiplicativeFusion", "check_flag"]
 
 #: ``max_bytes`` of the operators whose size grows with the product of the widths: 1 GiB.
 MAX_BYTES = 2**30
@@ -52,6 +54,14 @@ class MultiplicativeFusion(fusionkit.Fusion):
     A subclass writes ``layers``, its matrices in lists by name, perhaps ``vectors``, other parameters, both by
     arithmetic alone; ``draw``, which fills them; and ``_fuse``.  Its ``__init__`` ends with ``self.create()``.
     """
+
+    # What ``keep_activations`` and ``keep_rates`` set, where the operator has such an option.
+    activ_input: str | None
+    activ_output: str | None
+    dropout_input: float
+    dropout_pre_lin: float
+    dropout_pre_norm: float
+    dropout_output: float
 
     def layers(self) -> Layers:
         """Return the matrices, from n, dims and options."""
@@ -125,10 +135,36 @@ class MultiplicativeFusion(fusionkit.Fusion):
 
     # ------------------------------------------------------------------ options
 
-    def declare_dropout(self, *rates: float) -> None:
-        """Declare for this object what dropout, if there is any, makes of it."""
-        if any(rates):
+    def keep_activations(self, **names: str | None) -> None:
+        """Keep options that name an activation, or None, as attributes.
+
+        Raises:
+            FusionError: another name.
+        """
+        for option, name in names.items():
+            if name is not None and (not isinstance(name, str) or name not in ACTIVATIONS):
+                raise FusionError(
+                    f"{option} should be None or one of {', '.join(ACTIVATIONS)}; found {name!r}."
+                    f"{nearest(str(name), ACTIVATIONS)}"
+                )
+            setattr(self, option, name)
+
+    def keep_rates(self, **rates: float) -> None:
+        """Keep rates of dropout as attributes, and declare for this object what dropout, if any, makes of it.
+
+        Raises:
+            FusionError: a rate that is no number from 0 to below 1.
+        """
+        for option, rate in rates.items():
+            if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= rate < 1:
+                raise FusionError(f"{option} should be a number from 0 to below 1; found {rate!r}.")
+            setattr(self, option, float(rate))
+        if any(rates.values()):
             object.__setattr__(self, "traits", replace(self.traits, stochastic=True, train_eval_differ=True))
+
+    def drop(self, x: Tensor, rate: float) -> Tensor:
+        """Return ``x``, in training with this part of it zeroed and the rest scaled up."""
+        return F.dropout(x, rate, self.training) if rate else x
 
     def check_bytes(self, max_bytes: int | None, alternative: str, **entries: int) -> None:
         """Refuse sizes over the guard before anything is allocated; on the meta device nothing is.
@@ -151,10 +187,13 @@ class MultiplicativeFusion(fusionkit.Fusion):
         l, held = self.calculate_l(), sum(entries.values())
         size = max(l, held) * dtype.itemsize
         if size > max_bytes:
-            also = "".join(f" and a {what} of {number} entries" for what, number in entries.items() if number > l)
+            also = "".join(
+                f" and a {what} of {written(number)} entries" for what, number in entries.items() if number > l
+            )
+            views = f"dims {list(self.dims)}" if len(self.dims) <= 16 else f"{len(self.dims)} views"
             raise FusionError(
-                f"{self.name} should take at most max_bytes = {max_bytes} bytes; found {size} bytes, for l = {l}"
-                f"{also} with dims {list(self.dims)} and n = {self.calculate_n()}: {alternative}."
+                f"{self.name} should take at most max_bytes = {max_bytes} bytes; found {written(size)} bytes, for l = "
+                f"{written(l)}{also} with {views} and n = {self.calculate_n()}: {alternative}."
             )
 
     # ------------------------------------------------------------------ initial values
@@ -194,23 +233,18 @@ def output_gain(name: str | None) -> float:
     return float(moments(name)[1] ** -0.5)
 
 
+def written(number: int) -> str:
+    """Return a number in digits, or its order where they would be too many to read, or for Python to write."""
+    return str(number) if number < 10**30 else f"about 10^{log10(number):.0f}"
+
+
 def rows(x: Sequence[Tensor]) -> list[Tensor]:
     """Return the views as matrices, (..., n_i) -> (m, n_i)."""
     return [view.reshape(-1, view.shape[-1]) for view in x]
 
 
-def check_activation(option: str, name: str | None) -> str | None:
-    """Return the name of an activation, or None, or raise a ``FusionError``."""
-    if name is not None and name not in ACTIVATIONS:
-        raise FusionError(
-            f"{option} should be None or one of {', '.join(ACTIVATIONS)}; found {name!r}."
-            f"{nearest(str(name), ACTIVATIONS)}"
-        )
-    return name
-
-
-def check_dropout(option: str, rate: float) -> float:
-    """Return a rate from 0 to below 1, or raise a ``FusionError``."""
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-        raise FusionError(f"{option} should be a number from 0 to below 1; found {rate!r}.")
-    return float(rate)
+def check_flag(option: str, value: bool) -> bool:
+    """Return a truth value, or raise a ``FusionError``: a string such as "false" would count as true."""
+    if not isinstance(value, bool):
+        raise FusionError(f"{option} should be True or False; found {value!r}.")
+    return value

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from fusionkit import FusionError, Traits
 from fusionkit.fusion import check_size
 from torch import Tensor
 
-from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_dropout
+from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion
 from fusionkit_bilinear.functions import chunk_sizes, pooled, power_normalized
 
 
@@ -22,7 +21,8 @@ class Block(MultiplicativeFusion):
     mm_dim), where the s_c are the sizes of the chunks, with the sum mm_dim; l = sum_i [(n_i + 1)*mm_dim + sum_c (s_c +
     1)*rank*s_c] + (mm_dim + 1)*n.
     One view is a linear map, but for the normalization.  Source: Ben-younes et al., "BLOCK: Bilinear Superdiagonal
-    Fusion for Visual Question Answering and Visual Relationship Detection", 2019, section 3.
+    Fusion for Visual Question Answering and Visual Relationship Detection", 2019, equations 3 (sum of blocks) and 4
+    (block-superdiagonal core), with blocks of low rank as in the authors' code.
 
     Args:
         mm_dim: width of the y_i.
@@ -71,11 +71,8 @@ class Block(MultiplicativeFusion):
         self.rank = check_size("rank, the number of products in a block,", rank)
         self.pos_norm = check_pos_norm(pos_norm)
         self.sizes = chunk_sizes(self.mm_dim, self.chunks)
-        self.dropout_input = check_dropout("dropout_input", dropout_input)
-        self.dropout_pre_lin = check_dropout("dropout_pre_lin", dropout_pre_lin)
-        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.keep_rates(dropout_input=dropout_input, dropout_pre_lin=dropout_pre_lin, dropout_output=dropout_output)
         self.parameter_fabrication = parameter_fabrication
-        self.declare_dropout(self.dropout_input, self.dropout_pre_lin, self.dropout_output)
         self.create()
 
     @classmethod
@@ -103,19 +100,16 @@ class Block(MultiplicativeFusion):
         self.group("output")[0].reset_parameters(generator, gain=normalized_gain(self, self.rank))
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        inner = [project([view]) for project, view in zip(self.group("inputs"), x, strict=True)]
-        if self.dropout_input:
-            inner = [F.dropout(view, self.dropout_input, self.training) for view in inner]
+        projected = (project([view]) for project, view in zip(self.group("inputs"), x, strict=True))
+        inner = [self.drop(view, self.dropout_input) for view in projected]
         merges, chunks = self.group("merges"), [view.split(self.sizes, -1) for view in inner]
         blocks = []
         for c in range(self.chunks):
             parts = zip(merges[c :: self.chunks], chunks, strict=True)
             blocks.append(pooled([merge([view[c]]) for merge, view in parts], self.rank))
         z = joined(blocks, self.pos_norm)
-        if self.dropout_pre_lin:
-            z = F.dropout(z, self.dropout_pre_lin, self.training)
-        out = self.group("output")[0]([z])
-        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out
+        z = self.drop(z, self.dropout_pre_lin)
+        return self.drop(self.group("output")[0]([z]), self.dropout_output)
 
 
 def check_pos_norm(pos_norm: str | None) -> str | None:

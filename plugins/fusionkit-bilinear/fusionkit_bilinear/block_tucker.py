@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from fusionkit import Traits
 from fusionkit.fusion import check_size
 from torch import Tensor
 
-from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_dropout, rows
+from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, rows
 from fusionkit_bilinear.block import check_pos_norm, joined, normalized_gain
 from fusionkit_bilinear.functions import chunk_sizes, contract
 
@@ -22,7 +21,7 @@ class BlockTucker(MultiplicativeFusion):
     Views (..., n_i) -> (..., n).  P_i (mm_dim, n_i), T_c (s_c, s_c^k) with the columns of y_k running fastest, P_o (n,
     mm_dim), where the s_c are the sizes of the chunks, with the sum mm_dim; l = sum_i (n_i + 1)*mm_dim + sum_c (s_c^k +
     1)*s_c + (mm_dim + 1)*n.  One view is a linear map, but for the normalization.  Source: Ben-younes et al., "BLOCK:
-    Bilinear Superdiagonal Fusion", 2019, section 3, with full blocks.
+    Bilinear Superdiagonal Fusion", 2019, equations 3 (sum of blocks) and 4 (block-superdiagonal core).
 
     Args:
         mm_dim: width of the y_i.
@@ -73,11 +72,8 @@ class BlockTucker(MultiplicativeFusion):
         self.chunks = check_size("chunks, the number of blocks,", chunks)
         self.pos_norm = check_pos_norm(pos_norm)
         self.sizes = chunk_sizes(self.mm_dim, self.chunks)
-        self.dropout_input = check_dropout("dropout_input", dropout_input)
-        self.dropout_pre_lin = check_dropout("dropout_pre_lin", dropout_pre_lin)
-        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.keep_rates(dropout_input=dropout_input, dropout_pre_lin=dropout_pre_lin, dropout_output=dropout_output)
         self.parameter_fabrication = parameter_fabrication
-        self.declare_dropout(self.dropout_input, self.dropout_pre_lin, self.dropout_output)
         self.max_bytes = max_bytes
         self.check_bytes(max_bytes, "take a smaller mm_dim, more chunks, or block, whose blocks have low rank")
         self.create()
@@ -107,16 +103,13 @@ class BlockTucker(MultiplicativeFusion):
         self.group("output")[0].reset_parameters(generator, gain=normalized_gain(self, 1.0))
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        inner = [project([view]) for project, view in zip(self.group("inputs"), x, strict=True)]
-        if self.dropout_input:
-            inner = [F.dropout(view, self.dropout_input, self.training) for view in inner]
+        projected = (project([view]) for project, view in zip(self.group("inputs"), x, strict=True))
+        inner = [self.drop(view, self.dropout_input) for view in projected]
         chunks = zip(*(view.split(self.sizes, -1) for view in rows(inner)), strict=True)
         blocks = [
             contract(core.matrix(x[0]), parts, core.bias)
             for core, parts in zip(self.group("cores"), chunks, strict=True)
         ]
         z = joined(blocks, self.pos_norm).view(*x[0].shape[:-1], self.mm_dim)
-        if self.dropout_pre_lin:
-            z = F.dropout(z, self.dropout_pre_lin, self.training)
-        out = self.group("output")[0]([z])
-        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out
+        z = self.drop(z, self.dropout_pre_lin)
+        return self.drop(self.group("output")[0]([z]), self.dropout_output)

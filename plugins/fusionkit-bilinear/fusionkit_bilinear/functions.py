@@ -8,6 +8,7 @@ from math import prod
 import torch
 import torch.nn.functional as F
 from fusionkit import FusionError
+from fusionkit.fusion import in_place_ok
 from torch import Tensor
 
 __all__ = [
@@ -78,17 +79,21 @@ def power_normalized(z: Tensor) -> Tensor:
     return (wide * square.where(square != 0, torch.inf).rsqrt()).to(z.dtype)
 
 
-def product(factors: Sequence[Tensor]) -> Tensor:
-    """Return the elementwise product, of at least one factor."""
-    out = factors[0]
-    for factor in factors[1:]:
-        out = out * factor
+def product(factors: Sequence[Tensor], *, fresh: bool = False) -> Tensor:
+    """Return the elementwise product, of at least one factor.
+
+    With ``fresh`` the factors are nobody else's: where no gradient is wanted, the product takes the place of the first.
+    """
+    out, *others = factors
+    in_place = fresh and not torch.is_grad_enabled() and in_place_ok(factors)
+    for factor in others:
+        out = out.mul_(factor) if in_place and out.dtype == factor.dtype else out * factor
     return out
 
 
 def pooled(factors: Sequence[Tensor], rank: int) -> Tensor:
-    """Return ``sum_r prod_i f_i^r``, f_i^r the entries r*n to (r+1)*n of a factor, (..., rank*n) -> (..., n)."""
-    terms = product(factors)
+    """Return ``sum_r prod_i f_i^r``, f_i^r the entries r*n to (r+1)*n of a fresh factor, (..., rank*n) -> (..., n)."""
+    terms = product(factors, fresh=True)
     return terms.view(*terms.shape[:-1], rank, terms.shape[-1] // rank).sum(-2)
 
 
@@ -109,9 +114,9 @@ def pooled_products(parts: Sequence[Affine], rank: int) -> Tensor:
     for r in range(rank):
         *factors, last = (F.linear(x, W[r], c[r]) for W, c, x in cut)
         if out is None:
-            out = product([*factors, last])
+            out = product([*factors, last], fresh=True)
         else:
-            out = torch.addcmul(out, product(factors), last) if factors else out + last
+            out = torch.addcmul(out, product(factors, fresh=True), last) if factors else out + last
     assert out is not None
     return out
 

@@ -9,7 +9,7 @@ import torch
 from fusionkit import Traits
 from torch import Tensor
 
-from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion
+from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag
 from fusionkit_bilinear.functions import product
 
 
@@ -55,7 +55,7 @@ class HadamardProjection(MultiplicativeFusion):
             device=device,
             dtype=dtype,
         )
-        self.bias = bool(bias)
+        self.bias = check_flag("bias", bias)
         self.parameter_fabrication = parameter_fabrication
         self.create()
 

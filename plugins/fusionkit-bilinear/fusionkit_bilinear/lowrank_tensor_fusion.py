@@ -19,7 +19,8 @@ class LowRankTensorFusion(MultiplicativeFusion):
 
     F_i^r (n_i + 1, n) is kept as the rows r*n to (r+1)*n of a matrix (rank*n, n_i) and, the row of the one, as that
     matrix's bias; weights w (rank,), b (n,); l = rank*n * sum_i (n_i + 1) + rank + n.  One view is a linear map.
-    Source: Liu et al., "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors", 2018, section 3.
+    Source: Liu et al., "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors", 2018, equation 8; w and b
+    as in the authors' code.
 
     Args:
         rank: number of products.
@@ -85,6 +86,6 @@ class LowRankTensorFusion(MultiplicativeFusion):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         factors = [factor([view]) for factor, view in zip(self.group("factors"), x, strict=True)]
-        terms = product(factors).unflatten(-1, (self.rank, -1))
+        terms = product(factors, fresh=True).unflatten(-1, (self.rank, -1))
         out: Tensor = (terms * self.weights.unsqueeze(-1)).sum(-2) + self.bias
         return out

@@ -7,19 +7,11 @@ from math import prod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from fusionkit import Traits
 from fusionkit.fusion import check_size
 from torch import Tensor, nn
 
-from fusionkit_bilinear.base import (
-    Layer,
-    Layers,
-    MultiplicativeFusion,
-    check_activation,
-    check_dropout,
-    output_gain,
-)
+from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag, output_gain
 from fusionkit_bilinear.functions import activation, power_normalized, product
 
 #: Between the seeds of two sketches; generators take 32 bits.
@@ -78,12 +70,11 @@ class MCB(MultiplicativeFusion):
             dtype=dtype,
         )
         self.mm_dim = check_size("mm_dim, the width of the sketches,", mm_dim)
-        self.activ_output = check_activation("activ_output", activ_output)
-        self.normalize = bool(normalize)
-        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.keep_activations(activ_output=activ_output)
+        self.normalize = check_flag("normalize", normalize)
+        self.keep_rates(dropout_output=dropout_output)
         self.seed = check_size("seed, of the sketches,", seed, minimum=0)
         self.parameter_fabrication = parameter_fabrication
-        self.declare_dropout(self.dropout_output)
         if self.dims is not None:
             self.sketches = nn.ModuleList(
                 CountSketch(width, self.mm_dim, (self.seed, i), **self._factory) for i, width in enumerate(self.dims)
@@ -121,7 +112,7 @@ class MCB(MultiplicativeFusion):
         if self.normalize:
             z = power_normalized(z)
         out = activation(self.activ_output)(self.group("output")[0]([z.to(x[0].dtype)]))
-        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out
+        return self.drop(out, self.dropout_output)
 
 
 class CountSketch(nn.Module):

@@ -6,19 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from fusionkit import Traits
 from fusionkit.fusion import check_size
 from torch import Tensor
 
-from fusionkit_bilinear.base import (
-    Layer,
-    Layers,
-    MultiplicativeFusion,
-    check_activation,
-    check_dropout,
-    output_gain,
-)
+from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag, output_gain
 from fusionkit_bilinear.functions import activation, power_normalized, product
 
 
@@ -75,14 +67,10 @@ class MFB(MultiplicativeFusion):
         )
         self.mm_dim = check_size("mm_dim, the width of the pooled product,", mm_dim)
         self.factor = check_size("factor, the number of products in a sum,", factor)
-        self.activ_input = check_activation("activ_input", activ_input)
-        self.activ_output = check_activation("activ_output", activ_output)
-        self.normalize = bool(normalize)
-        self.dropout_input = check_dropout("dropout_input", dropout_input)
-        self.dropout_pre_norm = check_dropout("dropout_pre_norm", dropout_pre_norm)
-        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.keep_activations(activ_input=activ_input, activ_output=activ_output)
+        self.normalize = check_flag("normalize", normalize)
+        self.keep_rates(dropout_input=dropout_input, dropout_pre_norm=dropout_pre_norm, dropout_output=dropout_output)
         self.parameter_fabrication = parameter_fabrication
-        self.declare_dropout(self.dropout_input, self.dropout_pre_norm, self.dropout_output)
         self.create()
 
     @classmethod
@@ -110,14 +98,11 @@ class MFB(MultiplicativeFusion):
         self.group("output")[0].reset_parameters(generator, gain=output_gain(self.activ_output) * power**-0.5)
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        factors = self.activated("inputs", x, self.activ_input)
-        if self.dropout_input:
-            factors = [F.dropout(factor, self.dropout_input, self.training) for factor in factors]
-        h = product(factors)
-        if self.dropout_pre_norm:
-            h = F.dropout(h, self.dropout_pre_norm, self.training)
+        factors = [self.drop(factor, self.dropout_input) for factor in self.activated("inputs", x, self.activ_input)]
+        h = product(factors, fresh=True)
+        h = self.drop(h, self.dropout_pre_norm)
         z = h.unflatten(-1, (self.factor, self.mm_dim)).sum(-2)
         if self.normalize:
             z = power_normalized(z)
         out = activation(self.activ_output)(self.group("output")[0]([z]))
-        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out
+        return self.drop(out, self.dropout_output)

@@ -6,19 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from fusionkit import Traits
 from fusionkit.fusion import check_size
 from torch import Tensor
 
-from fusionkit_bilinear.base import (
-    Layer,
-    Layers,
-    MultiplicativeFusion,
-    check_activation,
-    check_dropout,
-    output_gain,
-)
+from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag, output_gain
 from fusionkit_bilinear.functions import activation, power_normalized, product
 
 
@@ -27,8 +19,8 @@ class MFH(MultiplicativeFusion):
 
     Views (..., n_i) -> (..., n).  P_i^j (factor*mm_dim, n_i), whose row f*mm_dim + o makes the factor f of entry o;
     P_o (n, p*mm_dim), p = order; l = p * sum_i (n_i + 1)*factor*mm_dim + (p*mm_dim + 1)*n.  One view gives powers of
-    it.  Source: Yu et al., "Beyond Bilinear: Generalized Multimodal Factorized High-order Pooling", 2018, section on
-    MFH.
+    it.  Source: Yu et al., "Beyond Bilinear: Generalized Multimodal Factorized High-order Pooling", 2018, section
+    "From Bilinear Pooling to Generalized High-order Pooling": the recursion of z_exp^i and their concatenation MFH^p.
 
     Args:
         mm_dim: width of each z_j.
@@ -78,14 +70,10 @@ class MFH(MultiplicativeFusion):
         self.mm_dim = check_size("mm_dim, the width of a pooled product,", mm_dim)
         self.factor = check_size("factor, the number of products in a sum,", factor)
         self.order = check_size("order, the number of pooled products,", order)
-        self.activ_input = check_activation("activ_input", activ_input)
-        self.activ_output = check_activation("activ_output", activ_output)
-        self.normalize = bool(normalize)
-        self.dropout_input = check_dropout("dropout_input", dropout_input)
-        self.dropout_pre_lin = check_dropout("dropout_pre_lin", dropout_pre_lin)
-        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.keep_activations(activ_input=activ_input, activ_output=activ_output)
+        self.normalize = check_flag("normalize", normalize)
+        self.keep_rates(dropout_input=dropout_input, dropout_pre_lin=dropout_pre_lin, dropout_output=dropout_output)
         self.parameter_fabrication = parameter_fabrication
-        self.declare_dropout(self.dropout_input, self.dropout_pre_lin, self.dropout_output)
         self.create()
 
     @classmethod
@@ -115,16 +103,12 @@ class MFH(MultiplicativeFusion):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         shape = (self.order, self.factor, self.mm_dim)
-        factors = self.activated("inputs", x, self.activ_input)
-        if self.dropout_input:
-            factors = [F.dropout(factor, self.dropout_input, self.training) for factor in factors]
+        factors = [self.drop(factor, self.dropout_input) for factor in self.activated("inputs", x, self.activ_input)]
         skip: Tensor | None = None
         pooled = []
-        for h in product(factors).unflatten(-1, shape).unbind(-3):
-            skip = h if skip is None else h * skip
-            if self.dropout_pre_lin:
-                skip = F.dropout(skip, self.dropout_pre_lin, self.training)
+        for h in product(factors, fresh=True).unflatten(-1, shape).unbind(-3):
+            skip = self.drop(h if skip is None else h * skip, self.dropout_pre_lin)
             z = skip.sum(-2)
             pooled.append(power_normalized(z) if self.normalize else z)
         out = activation(self.activ_output)(self.group("output")[0]([torch.cat(pooled, -1)]))
-        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out
+        return self.drop(out, self.dropout_output)

@@ -6,19 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from fusionkit import Traits
 from fusionkit.fusion import check_size
 from torch import Tensor
 
-from fusionkit_bilinear.base import (
-    Layer,
-    Layers,
-    MultiplicativeFusion,
-    check_activation,
-    check_dropout,
-    output_gain,
-)
+from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag, output_gain
 from fusionkit_bilinear.functions import activation, power_normalized, product
 
 
@@ -27,7 +19,7 @@ class MLB(MultiplicativeFusion):
 
     P_i (mm_dim, n_i), P_o (n, mm_dim); l = sum_i (n_i + 1)*mm_dim + (mm_dim + 1)*n.  One view is a network with one
     hidden layer.  Source: Kim et al., "Hadamard Product for Low-rank Bilinear Pooling", 2017, equation 3 with the
-    biases and activations of section 3.
+    biases of section 3.1 and the activations of section 3.2.
 
     Args:
         mm_dim: width of the product.
@@ -71,14 +63,10 @@ class MLB(MultiplicativeFusion):
             dtype=dtype,
         )
         self.mm_dim = check_size("mm_dim, the width of the product,", mm_dim)
-        self.activ_input = check_activation("activ_input", activ_input)
-        self.activ_output = check_activation("activ_output", activ_output)
-        self.normalize = bool(normalize)
-        self.dropout_input = check_dropout("dropout_input", dropout_input)
-        self.dropout_pre_lin = check_dropout("dropout_pre_lin", dropout_pre_lin)
-        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.keep_activations(activ_input=activ_input, activ_output=activ_output)
+        self.normalize = check_flag("normalize", normalize)
+        self.keep_rates(dropout_input=dropout_input, dropout_pre_lin=dropout_pre_lin, dropout_output=dropout_output)
         self.parameter_fabrication = parameter_fabrication
-        self.declare_dropout(self.dropout_input, self.dropout_pre_lin, self.dropout_output)
         self.create()
 
     @classmethod
@@ -104,13 +92,10 @@ class MLB(MultiplicativeFusion):
         self.group("output")[0].reset_parameters(generator, gain=output_gain(self.activ_output) * power**-0.5)
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        factors = self.activated("inputs", x, self.activ_input)
-        if self.dropout_input:
-            factors = [F.dropout(factor, self.dropout_input, self.training) for factor in factors]
-        z = product(factors)
+        factors = [self.drop(factor, self.dropout_input) for factor in self.activated("inputs", x, self.activ_input)]
+        z = product(factors, fresh=True)
         if self.normalize:
             z = power_normalized(z)
-        if self.dropout_pre_lin:
-            z = F.dropout(z, self.dropout_pre_lin, self.training)
+        z = self.drop(z, self.dropout_pre_lin)
         out = activation(self.activ_output)(self.group("output")[0]([z]))
-        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out
+        return self.drop(out, self.dropout_output)

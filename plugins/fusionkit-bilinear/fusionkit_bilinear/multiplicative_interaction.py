@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from fusionkit import DimsError, FusionError, Traits
 from fusionkit.errors import nearest
 from torch import Tensor
 
-from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, rows
+from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, rows
 from fusionkit_bilinear.functions import contract
 
 #: What ``form`` may be.
@@ -32,10 +33,12 @@ class MultiplicativeInteraction(MultiplicativeFusion):
     Args:
         form: "matrix", "vector" or "scalar".
         parameter_fabrication: how the W_ij ("matrix", "vector") and [U_1, ..., U_k] are made.
+        max_bytes: the most that the parameters, and in the form "matrix" each W_ij, may take; None: no limit.
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
 
     Raises:
         DimsError: a view other than the last has not the width n, in the forms "vector" and "scalar".
+        FusionError: more than ``max_bytes``.
     """
 
     scales: Tensor
@@ -51,6 +54,7 @@ class MultiplicativeInteraction(MultiplicativeFusion):
         *,
         form: str = "matrix",
         parameter_fabrication: Any = None,
+        max_bytes: int | None = MAX_BYTES,
         preprocess: Any = None,
         postprocess: Any = None,
         device: Any = None,
@@ -73,6 +77,12 @@ class MultiplicativeInteraction(MultiplicativeFusion):
         if form != "matrix":
             object.__setattr__(self, "traits", replace(self.traits, free_n=False))
             self.check_widths()
+        self.max_bytes = max_bytes
+        self.check_bytes(
+            max_bytes,
+            "take mlb or lowrank_tensor_fusion, whose l grows with the sum of the widths, or narrower views",
+            W_ij=self.largest_pair(),
+        )
         self.create()
 
     @classmethod
@@ -101,6 +111,12 @@ class MultiplicativeInteraction(MultiplicativeFusion):
                     f"View {i} should have the width n = {n}, since the form {self.form!r} scales it; found {width}: "
                     "take form='matrix', which admits all widths."
                 )
+
+    def largest_pair(self) -> int:
+        """Return the number of entries of the largest W_ij in the form "matrix", which builds it of its parameters."""
+        if self.dims is None or self.form != "matrix" or len(self.dims) < 2:
+            return 0
+        return self.calculate_n() * prod(sorted(self.dims)[-2:])
 
     def layers(self) -> Layers:
         """Return the W_ij, j running fastest, and the U_i in one matrix."""

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from fusionkit import Projection, Traits
 from fusionkit.fusion import check_size
 from torch import Tensor
 
-from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_dropout
+from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag
 from fusionkit_bilinear.functions import Affine, pooled, pooled_products, power_normalized
 
 #: While compiling a batch counts as having this many rows.
@@ -23,7 +22,7 @@ class Mutan(MultiplicativeFusion):
 
     P_i (mm_dim, n_i), M_i (rank*mm_dim, mm_dim), P_o (n, mm_dim); l = sum_i [(n_i + 1)*mm_dim + (mm_dim +
     1)*rank*mm_dim] + (mm_dim + 1)*n.  One view is a linear map.  Source: Ben-younes et al., "MUTAN: Multimodal Tucker
-    Fusion for Visual Question Answering", 2017, section 3.3.
+    Fusion for Visual Question Answering", 2017, section 3.3: `z = sum_r z_r` for a core with slices of low rank.
 
     Args:
         mm_dim: width of the y_i and of the sum.
@@ -69,13 +68,10 @@ class Mutan(MultiplicativeFusion):
         )
         self.mm_dim = check_size("mm_dim, the width of the projected views,", mm_dim)
         self.rank = check_size("rank, the number of products,", rank)
-        self.normalize = bool(normalize)
-        self.dropout_input = check_dropout("dropout_input", dropout_input)
-        self.dropout_pre_lin = check_dropout("dropout_pre_lin", dropout_pre_lin)
-        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.normalize = check_flag("normalize", normalize)
+        self.keep_rates(dropout_input=dropout_input, dropout_pre_lin=dropout_pre_lin, dropout_output=dropout_output)
         self.parameter_fabrication = parameter_fabrication
         self.core_fabrication = core_fabrication
-        self.declare_dropout(self.dropout_input, self.dropout_pre_lin, self.dropout_output)
         self.create()
 
     @classmethod
@@ -112,14 +108,11 @@ class Mutan(MultiplicativeFusion):
             z = pooled([merge([self._inner(project, view)]) for project, merge, view in pairs], self.rank)
         if self.normalize:
             z = power_normalized(z)
-        if self.dropout_pre_lin:
-            z = F.dropout(z, self.dropout_pre_lin, self.training)
-        out = self.group("output")[0]([z])
-        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out
+        z = self.drop(z, self.dropout_pre_lin)
+        return self.drop(self.group("output")[0]([z]), self.dropout_output)
 
     def _inner(self, project: Projection, view: Tensor) -> Tensor:
-        inner: Tensor = project([view])
-        return F.dropout(inner, self.dropout_input, self.training) if self.dropout_input else inner
+        return self.drop(project([view]), self.dropout_input)
 
     def _affine(self, project: Projection, merge: Projection, view: Tensor) -> Affine:
         """Return M_i and c_i for y_i, or M_i P_i and M_i b_i + c_i for x_i where that takes fewer multiplications."""

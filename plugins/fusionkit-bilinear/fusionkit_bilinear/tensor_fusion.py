@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fusionkit import Traits
 from torch import Tensor
 
-from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, rows
+from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_flag, rows
 from fusionkit_bilinear.functions import contract
 
 
@@ -20,8 +20,8 @@ class TensorFusion(MultiplicativeFusion):
 
     W (n, prod_i (n_i + 1)), the columns of the last view running fastest; l = n * prod_i (n_i + 1), plus n with
     ``bias``.  W is contracted view by view.  One view is a linear map with a bias.  Source: Zadeh et al., "Tensor
-    Fusion Network for Multimodal Sentiment Analysis", 2017, section 4.2, and the layer behind
-    it.
+    Fusion Network for Multimodal Sentiment Analysis", 2017, section 4.2, and the layer behind it; as one formula
+    equations 1 and 2 of Liu et al., "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors", 2018.
 
     Args:
         bias: a second constant term, b (n,); W has one already, the column of ones.
@@ -60,7 +60,7 @@ class TensorFusion(MultiplicativeFusion):
             device=device,
             dtype=dtype,
         )
-        self.bias = bool(bias)
+        self.bias = check_flag("bias", bias)
         self.parameter_fabrication = parameter_fabrication
         self.max_bytes = max_bytes
         if self.dims is not None:

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from fusionkit import Traits
 from fusionkit.fusion import check_size
 from torch import Tensor
 
-from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_dropout, rows
+from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_flag, rows
 from fusionkit_bilinear.functions import contract, power_normalized
 
 
@@ -20,7 +19,8 @@ class Tucker(MultiplicativeFusion):
 
     P_i (mm_dim, n_i), T (mm_dim, mm_dim^k) with the columns of y_k running fastest, P_o (n, mm_dim); l = sum_i (n_i +
     1)*mm_dim + mm_dim^(k+1) + mm_dim + (mm_dim + 1)*n.  One view is a linear map.  Source: Ben-younes et al., "MUTAN:
-    Multimodal Tucker Fusion for Visual Question Answering", 2017, section 3.1.
+    Multimodal Tucker Fusion for Visual Question Answering", 2017, sections 3.1 (the decomposition) and 3.2
+    (`z`, the core on two projections).
 
     Args:
         mm_dim: width of the y_i and of the core's result.
@@ -68,13 +68,10 @@ class Tucker(MultiplicativeFusion):
             dtype=dtype,
         )
         self.mm_dim = check_size("mm_dim, the width of the projected views,", mm_dim)
-        self.normalize = bool(normalize)
-        self.dropout_input = check_dropout("dropout_input", dropout_input)
-        self.dropout_pre_lin = check_dropout("dropout_pre_lin", dropout_pre_lin)
-        self.dropout_output = check_dropout("dropout_output", dropout_output)
+        self.normalize = check_flag("normalize", normalize)
+        self.keep_rates(dropout_input=dropout_input, dropout_pre_lin=dropout_pre_lin, dropout_output=dropout_output)
         self.parameter_fabrication = parameter_fabrication
         self.core_fabrication = core_fabrication
-        self.declare_dropout(self.dropout_input, self.dropout_pre_lin, self.dropout_output)
         self.max_bytes = max_bytes
         if self.dims is not None:
             alternative = "take a smaller mm_dim, or block_tucker, block or mutan, whose cores have structure"
@@ -105,14 +102,11 @@ class Tucker(MultiplicativeFusion):
         self.group("output")[0].reset_parameters(generator, gain=self.mm_dim**0.5 if self.normalize else 1.0)
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        inner = [project([view]) for project, view in zip(self.group("inputs"), x, strict=True)]
-        if self.dropout_input:
-            inner = [F.dropout(view, self.dropout_input, self.training) for view in inner]
+        projected = (project([view]) for project, view in zip(self.group("inputs"), x, strict=True))
+        inner = [self.drop(view, self.dropout_input) for view in projected]
         (core,) = self.group("core")
         z = contract(core.matrix(x[0]), rows(inner), core.bias).view(*x[0].shape[:-1], self.mm_dim)
         if self.normalize:
             z = power_normalized(z)
-        if self.dropout_pre_lin:
-            z = F.dropout(z, self.dropout_pre_lin, self.training)
-        out = self.group("output")[0]([z])
-        return F.dropout(out, self.dropout_output, self.training) if self.dropout_output else out
+        z = self.drop(z, self.dropout_pre_lin)
+        return self.drop(self.group("output")[0]([z]), self.dropout_output)

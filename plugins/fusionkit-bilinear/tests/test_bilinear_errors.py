@@ -61,6 +61,8 @@ from fusionkit_bilinear.plugin import OPERATORS
             {"max_bytes": "1 GB"},
             "max_bytes, the most that parameters may take, should be an integer of at least 1; found '1 GB'.",
         ),
+        ("mutan", {"normalize": "false"}, "normalize should be True or False; found 'false'."),
+        ("mlb", {"dropout_output": True}, "dropout_output should be a number from 0 to below 1; found True."),
         ("mcb", {"seed": -1}, "seed, of the sketches, should be an integer of at least 0; found -1."),
     ],
 )
@@ -124,6 +126,28 @@ def test_guard_of_the_cores(name: str, options: dict[str, Any], alternative: str
         fusionkit.create(name, dims=[8] * 6, n=4, **options)
     assert str(caught.value).startswith(f"{name} should take at most max_bytes = 1073741824 bytes; found ")
     assert str(caught.value).endswith(f" and n = 4: {alternative}")
+
+
+@pytest.mark.parametrize("made", [None, {"name": "lowrank", "r": 1}])
+def test_guard_of_pairs(made: Any) -> None:
+    options = {"dims": [100, 200, 50], "n": 10, "parameter_fabrication": made}
+    # Dense: 10 * (20000 + 5000 + 10000 + 350 + 1) entries; of rank 1: W_01 has 200000.
+    most = 4 * (353510 if made is None else 200000)
+    fusionkit.create("multiplicative_interaction", max_bytes=most, **options)
+    with pytest.raises(fusionkit.FusionError) as caught:
+        fusionkit.create("multiplicative_interaction", max_bytes=most - 1, **options)
+    assert f"found {most} bytes, for l = " in str(caught.value)
+    assert ("and a W_ij of 200000 entries" in str(caught.value)) == (made is not None)
+    assert str(caught.value).endswith(
+        "take mlb or lowrank_tensor_fusion, whose l grows with the sum of the widths, or narrower views."
+    )
+
+
+@pytest.mark.parametrize("name", ["tensor_fusion", "tucker", "block_tucker"])
+def test_guard_of_thousands_of_views(name: str) -> None:
+    # More digits than Python writes.
+    with pytest.raises(fusionkit.FusionError, match=r"found about 10\^\d+ bytes, for l = .* with 5000 views and n = 4"):
+        fusionkit.create(name, dims=[9] * 5000, n=4, **({} if name == "tensor_fusion" else {"mm_dim": 200}))
 
 
 @pytest.mark.parametrize("name", OPERATORS)

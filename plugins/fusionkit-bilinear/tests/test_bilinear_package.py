@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from importlib.resources import files
@@ -40,7 +41,8 @@ def test_config_has_every_option(name: str) -> None:
 def test_docstring(name: str) -> None:
     text: Any = fusionkit.registry.load("fusion", name).__doc__
     assert text.startswith("`")
-    assert "Source:" in " ".join(text.split())
+    # Where in which paper.
+    assert re.search(r"Source: .*\d{4}.*(equations?|sections?|algorithm) ", " ".join(text.split()))
     assert "l = " in " ".join(text.split())
     assert "One view" in " ".join(text.split()) or "one view" in text
 

@@ -182,6 +182,20 @@ def test_mutan_in_either_order(rows: int) -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("name", OPERATORS)
+def test_without_gradient(name: str) -> None:
+    # The product may take the place of a factor then, not of a view.
+    torch.manual_seed(0)
+    op = built(name, [4, 3, 4], n=3)
+    views = [torch.randn(5, width, dtype=torch.float64) for width in op.dims]
+    before = [view.clone() for view in views]
+    with torch.no_grad():
+        torch.testing.assert_close(op(views), op(views))
+        found = op(views)
+    torch.testing.assert_close(found, op(views))
+    assert all(torch.equal(view, copy) for view, copy in zip(views, before, strict=True))
+
+
 def test_power_normalized() -> None:
     z = torch.tensor([[4.0, -9.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]], requires_grad=True)
     out = power_normalized(z)
