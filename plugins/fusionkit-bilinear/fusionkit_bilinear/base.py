@@ -149,7 +149,7 @@ class MultiplicativeFusion(fusionkit.Fusion):
                 )
             setattr(self, option, name)
 
-    def keep_rates(self, **rates: float) -> None:
+    def keep_rates(self, **rates: Any) -> None:
         """Keep rates of dropout as attributes, and declare for this object what dropout, if any, makes of it.
 
         Raises:

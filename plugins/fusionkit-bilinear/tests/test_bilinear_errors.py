@@ -147,7 +147,7 @@ def test_guard_of_pairs(made: Any) -> None:
 def test_guard_of_thousands_of_views(name: str) -> None:
     # More digits than Python writes.
     with pytest.raises(fusionkit.FusionError, match=r"found about 10\^\d+ bytes, for l = .* with 5000 views and n = 4"):
-        fusionkit.create(name, dims=[9] * 5000, n=4, **({} if name == "tensor_fusion" else {"mm_dim": 200}))
+        fusionkit.create(name, dims=[9] * 5000, n=4)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
