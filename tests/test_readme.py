@@ -35,6 +35,11 @@ def test_the_operator_passes_its_contract(monkeypatch: pytest.MonkeyPatch) -> No
     assert report.ok, [result for result in report.results if result.status in ("failed", "error")]
 
 
+def test_the_estimator_is_searched(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(block("As a scikit-learn estimator").replace("epochs=20", "epochs=5"), {})
+    assert float(capsys.readouterr().out) > 0.9
+
+
 def test_pictures_exist() -> None:
     for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
         assert (Path(__file__).parents[1] / path).is_file()

@@ -81,6 +81,15 @@ def test_the_fixed_l_is_as_the_file_says(name: str) -> None:
     assert abs(int(stated[1]) - 1426) <= 0.06 * 1426 or "nearest" in text or "whatever" in text
 
 
+@pytest.mark.parametrize("budget", [1038, 415, 207])
+def test_the_budgets_are_kept(budget: int) -> None:
+    cfg = compose([f"+experiment=budget/l{budget}"])
+    operator: Any = build(cfg["fusion"], "fusion")
+    text = (conf_dir() / "experiment" / "budget" / f"l{budget}.yaml").read_text(encoding="utf-8")
+    assert f"# l = {operator.calculate_l()} on mfeat, " in text
+    assert operator.calculate_l() <= budget
+
+
 def test_the_sweeps_and_the_debug_run_are_there() -> None:
     assert {"default", "debug", "operators", "fabrications"} <= {
         file.stem for file in (conf_dir() / "experiment").glob("*.yaml")
