@@ -6,11 +6,14 @@ checks or runs fails, 2 on wrong usage.  A mistake of the user is one sentence o
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -69,7 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    with _streams():
+        return _main([argument for argument in arguments if argument != "--debug"], debug)
+
+
+def _main(arguments: list[str], debug: bool) -> int:
     try:
         with warnings.catch_warnings():
             # A deprecated name is the user's business here, and the line of ours that used it is not.
@@ -92,6 +99,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {sentence}", file=sys.stderr)
         return _failure(error)
     return status
+
+
+@contextmanager
+def _streams() -> Iterator[None]:
+    r"""Let everything be printed: to nowhere where a stream is closed, and as \\u2297 what its encoding has not (⊗).
+
+    That escape is JSON's too.
+    """
+    codecs.register_error("fusionkit", _escaped)
+    before = []
+    with ExitStack() as stack:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:
+                stack.callback(setattr, sys, name, None)
+                setattr(sys, name, stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                before.append((stream, stream.errors))
+                stream.reconfigure(errors="fusionkit")
+        try:
+            yield
+        finally:
+            for stream, errors in before:
+                with suppress(OSError, ValueError):  # Nobody reads it any more.
+                    stream.reconfigure(errors=errors)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """Escape what cannot be encoded, in units of UTF-16 as JSON does."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2)), error.end
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import numbers
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any, ClassVar, NamedTuple
@@ -101,7 +101,7 @@ def check_number(what: str, value: Any) -> float:
 
 def check_dims(dims: Any) -> tuple[int, ...]:
     """Return ``dims`` as a tuple of positive ints, or raise a ``DimsError`` that names the offending view."""
-    if isinstance(dims, str | bytes | Mapping | Tensor) or not isinstance(dims, Iterable):
+    if isinstance(dims, str | bytes | Mapping | Set | Tensor) or not isinstance(dims, Iterable):
         raise DimsError(f"dims should be a sequence of widths, one per view; found {dims!r}.")
     widths = tuple(check_size(f"dims[{i}], the width of view {i},", width) for i, width in enumerate(dims))
     if not widths:
@@ -127,7 +127,7 @@ def check_device(device: Any) -> torch.device | None:
         found = torch.device(device)
     except (RuntimeError, TypeError):
         raise FusionError(f"device should be a device such as 'cpu' or 'cuda:0'; found {device!r}.") from None
-    if found.type in ("cpu", "meta"):
+    if found.type == "meta" or (found.type == "cpu" and not found.index):
         return found
     try:
         module = torch.get_device_module(found.type)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import signal
 import subprocess
 import sys
@@ -126,6 +128,34 @@ class TestDispatch:
     def test_every_command_has_a_function(self, name: str) -> None:
         module = __import__(cli.COMMANDS[name].module, fromlist=["main"])
         assert callable(getattr(module, cli.COMMANDS[name].function))
+
+
+class TestStreams:
+    @pytest.mark.parametrize("name", ["stdout", "stderr"])
+    def test_what_the_encoding_has_not_is_escaped_as_in_json(
+        self, name: str, command: Callable[[Any], list[Sequence[str]]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = "A ⊗ é \U0001d54f \udce9"
+        command(lambda: print(f'"{text}"', file=getattr(sys, name)) or 0)
+        buffer = io.BytesIO()
+        stream = io.TextIOWrapper(buffer, encoding="ascii", errors="strict")
+        monkeypatch.setattr(sys, name, stream)
+        assert cli.main(["list"]) == 0
+        assert stream.errors == "strict"
+        stream.flush()
+        assert buffer.getvalue() == b'"A \\u2297 \\u00e9 \\ud835\\udd4f \\udce9"\n'
+        assert json.loads(buffer.getvalue()) == text
+
+    def test_a_closed_stream(
+        self, command: Callable[[Any], list[Sequence[str]]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        command(lambda: print("x", sys.stdout.isatty(), sys.stderr.isatty()) or 3)
+        monkeypatch.setattr(sys, "stdout", None)
+        monkeypatch.setattr(sys, "stderr", None)
+        assert cli.main(["list"]) == 3
+        assert cli.main(["nothing"]) == 2
+        assert sys.stdout is None
+        assert sys.stderr is None
 
 
 class TestErrors:

@@ -443,6 +443,9 @@ def test_bad_dtype(dtype: Any) -> None:
 def test_bad_device() -> None:
     with pytest.raises(FusionError, match=r"^device should be a device such as 'cpu' or 'cuda:0'; found 'gpu'\.$"):
         check_device("gpu")
+    with pytest.raises(FusionError, match="found 'cpu:1', of which it has 1"):
+        check_device("cpu:1")
+    assert check_device("cpu:0") == torch.device("cpu:0")
     with pytest.raises(
         FusionError, match=r"^device should be one of this machine's; found 'cuda:99', of which it has \d+\.$"
     ):

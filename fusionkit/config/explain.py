@@ -36,7 +36,8 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
                 f"An override should have the form key=value; found {error.override!r}.{_meant(error.override, loader)}"
             )
         reason = error.message.strip().splitlines()[0].rstrip(".")
-        return f"An override should have the form key=value; found {error.override!r} ({reason})."
+        why = "" if error.override in reason else f" ({reason})"
+        return f"An override should have the form key=value; found {error.override!r}{why}."
     if isinstance(error, MissingConfigException):
         return _missing_config(error, loader)
     if isinstance(error, YAMLError):
@@ -177,11 +178,10 @@ def _missing_config(error: Any, loader: CheckingLoader) -> str:
     if (
         group not in ("fusion", "fabrication")
         and group.split("/")[0] in ("fusion", "fabrication")
-        and not error.options
+        and not _has_files(loader, group)
     ):
         kind, _, below = group.partition("/")
-        if loader.repository.group_exists(kind) and not loader.repository.group_exists(group):
-            group, name = kind, f"{below}/{name}"
+        return _no_operator(kind, f"{below}/{name}", [])
     options = list(error.options or _options(loader, group))
     if not options:
         return f"There is no group {group!r}, hence no {path!r}.{nearest(group, _groups(loader))}"
@@ -201,8 +201,10 @@ def _no_operator(kind: Any, name: str, options: list[str]) -> str:
         registry.resolve(kind, name)
     except RegistryError as error:
         reason = " ".join(str(error).split()).partition(" Did you mean ")[0]
-        aliases = (alias for record in registry.records(kind) for alias in record.aliases)
-        return reason + nearest(name, dict.fromkeys((*options, *aliases)))
+        records = registry.records(kind)
+        known = [record.qualified for record in records] if "/" in name else options
+        aliases = (alias for record in records for alias in record.aliases)
+        return reason + nearest(name, dict.fromkeys((*known, *aliases)))
     return f"There should be a config for the {kind} {name!r}; found none."
 
 
@@ -237,6 +239,16 @@ def _elsewhere(key: str, loader: CheckingLoader) -> str:
         return f"There is no key {key!r} here.  It belongs to {', '.join(having)}."
     others = [other for other in _keys_like(key, loader, []) if other.rpartition(".")[2] == key]
     return f"There is no key {key!r}. Did you mean {' or '.join(map(repr, others))}?" if others else ""
+
+
+def _has_files(loader: CheckingLoader, group: str) -> bool:
+    """Whether a group has configs of its own, beside the operators that are offered under their qualified names."""
+    from hydra.core.object_type import ObjectType
+
+    sources = [one for one in loader.repository.get_sources() if one.scheme() != "fusionkit" and one.is_group(group)]
+    return any(
+        source.available() and source.list(group, ObjectType.CONFIG) for source in sources if source.is_group(group)
+    )
 
 
 def _options(loader: CheckingLoader, group: str) -> list[str]:

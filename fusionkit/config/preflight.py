@@ -31,6 +31,8 @@ def _check_device(name: str) -> None:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "cpu" and device.index:  # Which torch takes for the CPU too.
+            raise RuntimeError(f"there is no {name}")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         raise FusionError(f"device should be one of this machine: {', '.join(there)}; found {name!r}.") from error

@@ -193,7 +193,7 @@ def _run(hydra: Any, name: str, overrides: list[str]) -> int:
     except OSError as error:
         raise FusionError(f"The run directory should be writable; found {error}.") from error
     if job.error is not None:
-        if isinstance(job.error, FusionError | ConfigError | RegistryError):
+        if isinstance(job.error, FusionError | ConfigError | RegistryError | BrokenPipeError):
             raise job.error
         raise JobFailed(sentence(job.error)) from job.error
     return 0

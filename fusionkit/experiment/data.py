@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
+from fusionkit.errors import ConfigError, DimsError, FusionError, nearest, printable
 from fusionkit.experiment.datasets import DATASETS
 
 __all__ = ["EMBEDDED", "Dataset", "load_data", "read_npz", "split"]
@@ -49,7 +49,7 @@ class Dataset:
     @property
     def label(self) -> str:
         """What people read: the name of the set, or of one's own file."""
-        return self.path.name if self.name == "npz" else self.name
+        return printable(self.path.name) if self.name == "npz" else self.name
 
     @property
     def rows(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -302,7 +303,10 @@ def _completed(cfg: Mapping[str, Any], run_dir: Path) -> Mapping[str, Any] | Non
 
 
 def _ended(error: BaseException) -> BaseException:
-    """Return the error; of an interruption, what a record says of it."""
+    """Return the error; of an interruption, or where torch found too little memory, what a record says of it."""
+    tried = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+    if isinstance(error, RuntimeError) and tried:
+        return FusionError(f"The run should fit into the memory of its device; found too little for {tried[1]} more.")
     if not isinstance(error, KeyboardInterrupt):
         return error
     what = f"an end by {signal.Signals(error.args[0]).name}" if isinstance(error, Terminated) else "an interruption"

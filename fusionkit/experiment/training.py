@@ -189,6 +189,9 @@ def _fabric(device: torch.device, settings: Settings) -> Fabric:
     if settings.precision == "16-mixed" and device.type == "cpu":
         raise ConfigError("train.precision should be bf16-mixed or a true precision on the cpu; found '16-mixed'.")
     devices: Any = settings.devices
+    processors = max(os.cpu_count() or 1, 8)
+    if device.type == "cpu" and settings.devices > processors:
+        raise ConfigError(f"train.devices should be at most {processors} on this machine; found {settings.devices}.")
     if device.type != "cpu":
         available = torch.get_device_module(device.type).device_count()
         first = device.index or 0

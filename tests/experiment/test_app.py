@@ -150,6 +150,12 @@ def test_the_output_directory_may_be_chosen(
 
 REFUSED = {
     "unknown_operator": (["fusion=sumation"], "found 'sumation'. Did you mean 'summation'"),
+    "qualified_operator": (
+        ["fusion=fusionkit/sumation"],
+        "found 'fusionkit/sumation'. Did you mean 'fusionkit/summation'",
+    ),
+    "qualified_by_nobody": (["fusion=other/summation"], "found 'other/summation'. Did you mean 'fusionkit/summation'?"),
+    "malformed_value": (["n==3"], "An override should have the form key=value; found 'n==3'."),
     "unknown_fabrication": (["fabrication=lowrnk"], "found 'lowrnk'. Did you mean 'lowrank'"),
     "unknown_preset": (["fusion=lowrank_parametrized_concatenation"], "'lowrank_parameterized_concatenation'"),
     "unknown_data": (["data=mfaet"], "There is no data 'mfaet'. Did you mean 'mfeat'?"),
@@ -306,7 +312,7 @@ def test_wrong_dims_are_no_reason_to_advise_encoders(run: Callable[..., tuple[in
     assert "encoder" not in err
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:7", "tpu", "meta"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "tpu", "meta", "cpu:3"])
 def test_a_device_that_does_not_exist(device: str, run: Callable[..., tuple[int, str, str]]) -> None:
     import torch
 
@@ -337,6 +343,8 @@ def test_a_preset_refuses_a_fabrication(fabrication: str, run: Callable[..., tup
         (["data=npz", "data.path=nowhere.npz"], "nowhere.npz"),
         (["data=npz", "data.path=views.npz", "data.dims=[4,4]"], "[4, 4]"),
         (["fabrication=lowrank", "fabrication.r=100"], "100"),
+        (["train.devices=100000"], "on this machine; found 100000."),
+        (["n=100000000000000"], "The run should fit into the memory of its device; found too little for 25960"),
     ],
 )
 def test_other_failures_are_recorded_too(
@@ -415,6 +423,33 @@ def test_a_signal_that_is_ignored_stays_so(
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_name_that_is_no_text_is_shown_and_drawn(run: Callable[..., tuple[int, str, str]], views: str) -> None:
+    odd = os.fsdecode(b"v\xe9ws.npz")
+    try:
+        Path(views).rename(odd)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    status, out, err = run("data=npz", f"data.path='{odd}'", "train.epochs=1")
+    assert (status, out.splitlines()[0]) == (
+        0,
+        r"run         parameterized_concatenation (dense) on v\udce9ws.npz, seed 0",
+    ), err
+    assert only("outputs/*/*/curve.png").stat().st_size > 0
+
+
+def test_nobody_reads_on(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fusionkit.experiment.run
+
+    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)
+    monkeypatch.setattr(os, "dup2", lambda *descriptors: None)
+    assert run() == (1, "", "")
+
+
 @pytest.mark.parametrize("error", [BrokenPipeError(), KeyboardInterrupt(), RuntimeError("no terminal")])
 def test_what_goes_wrong_after_the_end_does_not_undo_a_run(
     error: BaseException,
@@ -431,6 +466,7 @@ def test_what_goes_wrong_after_the_end_does_not_undo_a_run(
         raise error  # While it prints the summary.
 
     monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)
+    monkeypatch.setattr(os, "dup2", lambda *descriptors: None)
     assert run()[0] in (1, 130)
     assert record()["status"] == "completed"
     assert only("outputs/*/*/model.safetensors").is_file()
