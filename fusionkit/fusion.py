@@ -493,11 +493,11 @@ def _twin(fusion: Fusion, values: Mapping[str, Tensor]) -> Fusion:
     twins: dict[int, nn.Module] = {}
 
     def copy(module: nn.Module, prefix: str) -> nn.Module:
-        # A module without own parameters below it is used as it is; one that hangs in two places gets one twin.
-        if not any(name.startswith(prefix) for name in values):
-            return module
+        # One that hangs in two places has the names of the first; one without own parameters below it is used as it is.
         if id(module) in twins:
             return twins[id(module)]
+        if not any(name.startswith(prefix) for name in values):
+            return module
         twin = twins[id(module)] = object.__new__(type(module))
         twin.__dict__.update(module.__dict__)
         twin.__dict__["_parameters"] = {name: values.get(prefix + name) for name in module._parameters}

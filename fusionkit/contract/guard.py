@@ -13,13 +13,14 @@ import threading
 import warnings
 from collections.abc import Iterator
 from time import perf_counter
+from types import FrameType
 
 import numpy
 import torch
 
 from fusionkit import registry
 
-__all__ = ["Output", "TimeLimit", "no_traces", "silence", "time_limit", "untimed"]
+__all__ = ["Interrupts", "Output", "TimeLimit", "interrupts", "no_traces", "silence", "time_limit", "untimed"]
 
 
 class TimeLimit(BaseException):
@@ -116,6 +117,32 @@ def _restore_environment(before: dict[str, str]) -> None:
     for name, value in before.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
+
+
+class Interrupts:
+    """Whether the user interrupted, which is not the operator's doing."""
+
+    seen = False
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[Interrupts]:
+    """Tell a ``KeyboardInterrupt`` of the user from one that the operator raises."""
+    found = Interrupts()
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield found  # The main thread gets the user's, or nobody.
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        found.seen = True
+        handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield found
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 class _Watch:

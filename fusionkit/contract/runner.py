@@ -12,7 +12,7 @@ from time import perf_counter
 from fusionkit import registry
 from fusionkit.contract import checks as shipped
 from fusionkit.contract import probe
-from fusionkit.contract.guard import TimeLimit, no_traces, silence, time_limit
+from fusionkit.contract.guard import Interrupts, TimeLimit, interrupts, no_traces, silence, time_limit
 from fusionkit.contract.needs import missing
 from fusionkit.contract.report import Report, Result, Status
 from fusionkit.contract.rules import Check, Rule, Skip, Violation, describe, rule_of
@@ -168,15 +168,16 @@ def results_of(subject: Subject, check: Check, plan: Plan, cases: list[Case] | N
 def _cases(subject: Subject, plan: Plan) -> list[Case]:
     """Return the cases of a subject; if even that fails, one that says why, from now on."""
     seed = zlib.crc32(f"{plan.seed}:{subject.id}".encode())
+    user = Interrupts()
     try:
-        with silence(), no_traces(seed), time_limit(plan.time_limit):
+        with interrupts() as user, silence(), no_traces(seed), time_limit(plan.time_limit):
             cases = subject.cases()
-    except KeyboardInterrupt:
-        raise
     except TimeLimit:
         cases = [Case(problem=(f"{EXAMPLES} within {plan.time_limit:g} s", "no end"))]
         subject.source.known.extend(cases)
     except BaseException as error:
+        if user.seen:
+            raise
         violated = (error.should, error.found) if isinstance(error, Violation) else (EXAMPLES, describe(error))
         cases = [Case(problem=violated)]
         subject.source.known.extend(cases)
@@ -203,15 +204,14 @@ def _execute(subject: Subject, case: Case | None, check: Check, rule: Rule, plan
     status: Status = "passed"
     reason = should = found = ""
     start = perf_counter()
+    user = Interrupts()
     try:
-        with silence() as output, no_traces(seed), time_limit(plan.time_limit):
+        with interrupts() as user, silence() as output, no_traces(seed), time_limit(plan.time_limit):
             if (lack := missing(rule.needs)) is not None:
                 raise Skip(lack)
             reason = check(type(subject)(subject.source, case, seed)) or ""
         if output.printed:
             raise Violation("the operator should print nothing", repr(output.printed[:200]))
-    except KeyboardInterrupt:
-        raise
     except (Skip, unittest.SkipTest) as skipped:
         status, reason = "skipped", str(skipped)
     except Violation as violation:
@@ -227,6 +227,8 @@ def _execute(subject: Subject, case: Case | None, check: Check, rule: Rule, plan
         should, found = "the operator should not end the interpreter", f"SystemExit({error.code!r})"
         reason = f"{should}; found {found}"
     except BaseException as error:
+        if user.seen:
+            raise
         status, reason = "error", f"the check should come to a verdict; found {describe(error)}"
     return _result(subject, rule, name, status, reason, perf_counter() - start, should, found)
 

@@ -11,6 +11,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -29,6 +30,8 @@ __all__ = ["HOST", "Case", "FabricationSubject", "FusionSubject", "Source", "Sub
 #: The operator in which a fabrication is checked.
 HOST = "parameterized_concatenation"
 
+#: A generator without an end would fill the memory.
+MOST_EXAMPLES = 1000
 EXAMPLES = "examples() should yield at least one set of keywords for the constructor"
 
 #: Widths of generated cases, by what they try; the first that the operator admits is taken.
@@ -44,8 +47,14 @@ CROSSED: tuple[tuple[int, ...], ...] = ((4, 8), (6, 6), (4, 4, 4), (6,))
 CROSSED_N = 6
 
 #: (n, dims) on which a fabrication is checked: with its first example on all, with the others on the first that fits.
-SIZES: tuple[tuple[int, tuple[int, ...]], ...] = ((6, (4, 8)), (16, (12, 20)), (64, (76, 216)))
-ODD_SIZES: tuple[tuple[int, tuple[int, ...]], ...] = ((7, (5, 6)), (11, (2, 3)), (1, (4, 3)), (6, (6,)), (3, (1,)))
+SIZES: tuple[tuple[int, tuple[int, ...]], ...] = ((6, (4, 3, 5)), (16, (12, 20)), (64, (76, 216)))
+ODD_SIZES: tuple[tuple[int, tuple[int, ...]], ...] = (
+    (7, (5, 2, 4)),
+    (11, (2, 3)),
+    (1, (4, 3)),
+    (6, (6,)),
+    (3, (1,)),
+)
 
 #: Traits that an operator has as soon as a fabrication in it has them.
 INHERITED = ("stochastic", "train_eval_differ", "once_differentiable_only", "constant")
@@ -158,6 +167,10 @@ class Subject:
         """Whether the constructor takes ``option``."""
         return option in inspect.signature(self.cls).parameters
 
+    def offers(self, *options: str) -> bool:
+        """Whether the operator's constructor takes these options of the base class."""
+        return all(self.accepts(option) for option in options)
+
     # ------------------------------------------------------------------ cases
 
     @property
@@ -191,9 +204,11 @@ class Subject:
         """Return what the class yields."""
         cls = self.cls
         try:
-            found = list(cls.examples())  # type: ignore[attr-defined]
+            found = list(islice(cls.examples(), MOST_EXAMPLES + 1))  # type: ignore[attr-defined]
         except Exception as error:
             raise Violation(EXAMPLES, describe(error)) from error
+        if len(found) > MOST_EXAMPLES:
+            raise Violation(f"{EXAMPLES}, and at most {MOST_EXAMPLES}", "more")
         if not found or not all(isinstance(options, Mapping) for options in found):
             raise Violation(EXAMPLES, repr(found)[:200])
         return [dict(options) for options in found]
@@ -270,6 +285,14 @@ class Subject:
         """Return the own parameters with their names."""
         return list(op._own_parameters())
 
+    def leaves_nothing(self, op: Fusion) -> bool:
+        """Whether the case is one that no example asks for, and nothing is left of the views, as by a norm of one entry."""
+        if self.case.origin != "generated":
+            return False
+        with torch.no_grad():
+            one, other = (self.forward(op, self.views(16)) for _ in range(2))
+        return torch.equal(one, other)
+
     # ------------------------------------------------------------------ feeding it
 
     def views(
@@ -337,7 +360,7 @@ class FusionSubject(Subject):
                 self.at(case).construct()
             except ValueError:  # Refused, as an operator may do: FusionError is one.
                 continue
-            except Exception:  # Not refused but broken: the checks say how.
+            except (Exception, SystemExit):  # Not refused but broken: the checks say how.
                 pass
             yield case
             return
@@ -372,6 +395,10 @@ class FabricationSubject(Subject):
     """A fabrication; ``construct`` and ``build`` return its host, ``fabrication`` the fabrication itself."""
 
     kind = "fabrication"
+
+    def offers(self, *options: str) -> bool:
+        """Whether the host takes these options; it takes all."""
+        return True
 
     def list_cases(self) -> list[Case]:
         """Return the first example on all sizes that it admits, the others on the first one."""
@@ -550,7 +577,7 @@ def _import(target: str) -> type:
         found: Any = importlib.import_module(module)
         for part in path.split("."):
             found = getattr(found, part)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RegistryError(f"{target!r} should be an importable 'module:Class'; found {describe(error)}.") from error
     if not isinstance(found, type):
         raise RegistryError(f"{target!r} should be a class; found {found!r}.")

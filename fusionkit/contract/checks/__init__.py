@@ -74,6 +74,7 @@ NAMES: tuple[str, ...] = (
     "all_inputs_matter",
     "wrong_dims",
     "batch_mismatch",
+    "processing",
     "container_types",
     "noncontiguous",
     "no_input_mutation",

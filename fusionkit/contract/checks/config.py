@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import torch
+
 from fusionkit import registry
 from fusionkit.contract.rules import Violation, describe, equal, expect, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.errors import ConfigError
+from fusionkit.fusion import Fusion
 
 #: Keys of a node that speak to Hydra.
 CONTROL = ("_target_", "_recursive_", "_convert_", "_partial_", "name", "defaults")
@@ -142,6 +145,26 @@ def check_config_round_trip(subject: Subject) -> None:
     if not subject.promises(op).stochastic:
         x = subject.views(3)
         equal("the output of the rebuilt operator", subject.forward(again, x), subject.forward(op, x))
+    if subject.kind == "fusion" and subject.source.instance is None:
+        _rebuilt_with_options_of_the_base(subject, op)
+
+
+def _rebuilt_with_options_of_the_base(subject: Subject, op: Fusion) -> None:
+    options = {"preprocess": {"name": "tanh"}, "postprocess": {"name": "sigmoid"}, "require_parameters": False}
+    if not subject.offers(*options):
+        return
+    bare = subject.build(dtype=torch.float64, **{**options, **subject.options}).eval()
+    try:
+        again = registry.create(**_config(bare)).eval()
+    except Exception as error:
+        raise Violation(f"create should accept to_config() of one built with {options}", describe(error)) from error
+    expect(not again.require_parameters, "require_parameters=False should be in to_config()", "that it is not")
+    for name, buffer in dict(again.named_buffers()).items():
+        buffer.copy_(dict(bare.named_buffers())[name])
+    if not subject.promises(bare).stochastic:
+        x, w = subject.views(3), op.flat_w().detach()
+        what = "the output of the rebuilt operator, with preprocess, postprocess and an external w,"
+        equal(what, subject.forward(again, x, w=w), subject.forward(bare, x, w=w))
 
 
 def _config(op: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fusionkit.contract.rules import Violation, describe, equal, expect, rule, skip
 from fusionkit.contract.subject import Subject
+from fusionkit.contract.two_way import example_cases
 from fusionkit.fusion import Fusion
 
 #: Up to this many entries of the Jacobian each is compared; above, a random projection of it.
@@ -57,15 +58,30 @@ def _gradcheck(what: str, function: Callable[..., Tensor], inputs: tuple[Tensor,
 
 @rule(tier=2)
 def check_gradgradcheck(subject: Subject) -> None:
-    """The second derivatives agree with finite differences, unless `once_differentiable_only` is declared.
+    """The second derivatives agree with finite differences, unless `once_differentiable_only` is declared and true.
 
     Write an `autograd.Function` with differentiable operations in its backward, or do without one.
     """
     op = subject.operator()
-    if subject.promises(op).once_differentiable_only:
-        skip("once_differentiable_only is declared")
     if subject.promises(op).stochastic:
         skip("the operator is stochastic")
+    if subject.promises(op).once_differentiable_only:
+        cases = example_cases(subject)
+        if str(subject.case) == str(cases[0].case) and all(_twice(case) is None for case in cases):
+            raise Violation(
+                "once_differentiable_only is declared, and the second derivatives should be missing or wrong on an "
+                "example",
+                "that they agree with finite differences",
+            )
+        skip("once_differentiable_only is declared")
+    error = _twice(subject)
+    if error is not None:
+        raise Violation("the second derivatives should agree with finite differences", describe(error)) from error
+
+
+def _twice(subject: Subject) -> Exception | None:
+    """Return what is wrong with the second derivatives."""
+    op = subject.operator()
     x = subject.views(2, requires_grad=True)
     function, inputs = with_parameters(op, x)
     if not function(*inputs).requires_grad:
@@ -73,7 +89,8 @@ def check_gradgradcheck(subject: Subject) -> None:
     try:
         torch.autograd.gradgradcheck(function, inputs, fast_mode=True, raise_exception=True)
     except Exception as error:
-        raise Violation("the second derivatives should agree with finite differences", describe(error)) from error
+        return error
+    return None
 
 
 @rule(tier=2)
@@ -191,7 +208,7 @@ def check_activation_checkpoint(subject: Subject) -> None:
 
 @rule(tier=2)
 def check_functional(subject: Subject) -> None:
-    """`functional_call`, `vmap` over an external `w`, and per-sample gradients agree with plain calls.
+    """`functional_call`, `vmap` over rows and over an external `w`, and per-sample gradients agree with plain calls.
 
     Avoid data-dependent branches, `.item()` and in-place operations under function transforms.
     """
@@ -202,6 +219,9 @@ def check_functional(subject: Subject) -> None:
     state = {**dict(other.named_parameters()), **dict(other.named_buffers())}
     called = _transform("functional_call", lambda: torch.func.functional_call(op, state, (x,)))
     equal("the output of functional_call", called, subject.forward(other, x))
+    if subject.promises(op).batch_independent:
+        rows = _transform("vmap over rows", lambda: torch.vmap(lambda *row: op(list(row)))(*x))
+        equal("the output of vmap over rows", rows, subject.forward(op, x))
     l = op.calculate_l()
     if not l:
         skip("the operator has no parameters; functional_call works")

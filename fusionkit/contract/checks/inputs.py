@@ -19,11 +19,15 @@ from fusionkit.fusion import Fusion
 
 @rule()
 def check_all_inputs_matter(subject: Subject) -> None:
-    """Every view influences the output.
+    """Every view influences the output, unless `constant` is declared and true.
 
     Loop over all of `x`.  A fabrication whose W is fixed, and may be zero, declares `Traits(constant=True)`.
     """
     op = subject.operator()
+    if op.traits.constant:
+        x, y = subject.views(16), subject.views(16)
+        equal("the output of an operator that is declared constant", subject.forward(op, x), subject.forward(op, y))
+        skip("the operator is declared constant")
     fixed = [module for module in op.modules() if isinstance(module, Fabrication) and module.traits.constant]
     for fabrication in fixed:
         _ignores_w(fabrication)
@@ -31,6 +35,8 @@ def check_all_inputs_matter(subject: Subject) -> None:
         skip("the fabrication is declared constant")
     if subject.promises(op).stochastic:
         skip("the operator is stochastic")
+    if subject.leaves_nothing(op):
+        skip("at this size, which no example asks for, the output is constant")
     x = subject.views(16)
     base = subject.forward(op, x)
     idle = _idle_views(op)
@@ -114,6 +120,32 @@ def check_batch_mismatch(subject: Subject) -> None:
         _refused(op, x, f"views with the leading dimensions {first} and {others}")
 
 
+@rule(kinds=("fusion",), scope="examples")
+def check_processing(subject: Subject) -> None:
+    """`preprocess` is applied to each view, and `postprocess` to the result.
+
+    Hand both to `super().__init__`, and leave `forward` to the base class.
+    """
+    options = ("preprocess", "postprocess")
+    if not subject.offers(*options):
+        skip("the constructor does not take preprocess and postprocess")
+    if any(subject.options.get(option) is not None for option in options):
+        skip("the case has a processing of its own")
+    op = subject.operator()
+    if subject.promises(op).stochastic:
+        skip("the operator is stochastic")
+    x = subject.views(3)
+    tanh, sigmoid = {"name": "tanh"}, {"name": "sigmoid"}
+    for what, given, before, after in (
+        ("preprocess", {"preprocess": tanh}, torch.tanh, torch.nn.Identity()),
+        ("postprocess", {"postprocess": sigmoid}, torch.nn.Identity(), torch.sigmoid),
+    ):
+        processed = subject.operator(**given)
+        processed.load_state_dict(op.state_dict())
+        wanted = after(subject.forward(op, [before(view) for view in x]))
+        equal(f"the output with a {what}", subject.forward(processed, x), wanted)
+
+
 @rule(tier=2, kinds=("fusion",), scope="first")
 def check_container_types(subject: Subject) -> None:
     """A list and a tuple of views are the same; anything else, or a view that is no tensor, is a `FusionError`.
@@ -151,9 +183,9 @@ def _refused(op: Callable[..., Any], x: Any, what: str) -> None:
 
 @rule()
 def check_noncontiguous(subject: Subject) -> None:
-    """Transposed, strided, expanded and sliced views give what their contiguous copies give.
+    """Transposed, strided, expanded, sliced and repeated views give what their contiguous copies give.
 
-    Use `reshape` in place of `view`, and look at no strides.
+    Use `reshape` in place of `view`, and look at no strides and at no `id`; neither of the gradient in a backward.
     """
     op = subject.operator()
     if subject.promises(op).stochastic:
@@ -162,6 +194,28 @@ def check_noncontiguous(subject: Subject) -> None:
         x = [make(width) for width in subject.dims]
         copies = [view.contiguous().clone() for view in x]
         equal(f"the output of {what} views", subject.forward(op, x), subject.forward(op, copies))
+    one = {width: _random(4, width) for width in subject.dims}
+    x = [one[width] for width in subject.dims]
+    wanted = subject.forward(op, [view.clone() for view in x])
+    equal("the output of one tensor given as several views", subject.forward(op, x), wanted)
+    _strided_gradient(subject, op)
+
+
+def _strided_gradient(subject: Subject, op: Fusion) -> None:
+    """Expect the gradients for an expanded and a transposed gradient of the output to be those for its copy."""
+    x = subject.views(4, requires_grad=True)
+    inputs = [*x, *(parameter for _, parameter in subject.own(op) if parameter.requires_grad)]
+    n = op.calculate_n()
+    for what, cotangent in (("an expanded", _random(1, 1).expand(4, n)), ("a transposed", _random(n, 4).t())):
+        found: list[list[Tensor | None]] = []
+        for given in (cotangent, cotangent.contiguous().clone()):
+            out = subject.forward(op, x)
+            if not out.requires_grad:
+                return
+            found.append(list(torch.autograd.grad(out, inputs, given, allow_unused=True)))
+        for one, other in zip(*found, strict=True):
+            if one is not None and other is not None:
+                equal(f"a gradient by {what} gradient of the output", one, other)
 
 
 def _random(*shape: int) -> Tensor:
@@ -172,6 +226,7 @@ LAYOUTS: dict[str, Callable[[int], Tensor]] = {
     "transposed": lambda width: _random(width, 4).t(),
     "strided": lambda width: _random(4, 2 * width)[:, ::2],
     "expanded": lambda width: _random(1, width).expand(4, width),
+    "offset": lambda width: _random(7, width)[3:],
     "sliced": lambda width: _random(9, width + 3)[1::2, 2 : 2 + width],
     "permuted": lambda width: _random(3, width, 2).permute(2, 0, 1),
 }

@@ -18,7 +18,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 @rule()
 def check_dtype_preserved(subject: Subject) -> None:
-    """The output has the dtype of the views; integer views, and views of different dtypes, are a `FusionError`.
+    """The output has the views' dtype, and the values of float64; integer and mixed views are a `FusionError`.
 
     Create constants with the dtype of the views and buffers with `**self._factory`; cast back what was computed in
     float32.
@@ -27,8 +27,11 @@ def check_dtype_preserved(subject: Subject) -> None:
         built = subject.operator(dtype=dtype)
         cast = subject.operator().to(dtype)
         for how, op in (("built", built), ("cast", cast)):
-            out = subject.forward(op, subject.views(3, dtype=dtype))
+            x = subject.views(3, dtype=dtype)
+            out = subject.forward(op, x)
             expect(out.dtype == dtype, f"an operator {how} as {dtype} should return {dtype}", str(out.dtype))
+        if dtype != torch.float64 and not subject.promises(cast).stochastic:
+            _as_wide(subject, cast, x, out)
     op = subject.operator()
     for wrong in (torch.int64, torch.bool):
         _refused(op, [torch.ones(2, width).to(wrong) for width in subject.dims], f"views of dtype {wrong}")
@@ -37,11 +40,37 @@ def check_dtype_preserved(subject: Subject) -> None:
         _refused(op, [x[0].float(), *x[1:]], "views of dtype float32 and float64")
 
 
+def _as_wide(subject: Subject, op: Fusion, x: list[Tensor], out: Tensor) -> None:
+    """Expect the output, and in float32 the gradients of the views, to be those of the same numbers in float64."""
+    wide = copy.deepcopy(op).double()
+    y = [view.double().requires_grad_() for view in x]
+    wanted = subject.forward(wide, y)
+    _near("the output", out, wanted)
+    if out.dtype != torch.float32 or not wanted.requires_grad:
+        return
+    x = [view.requires_grad_() for view in x]
+    weights = torch.randn_like(wanted)
+    found = torch.autograd.grad((subject.forward(op, x) * weights.float()).sum(), x, allow_unused=True)
+    gradients = torch.autograd.grad((wanted * weights).sum(), y, allow_unused=True)
+    for i, (one, other) in enumerate(zip(found, gradients, strict=True)):
+        if one is not None and other is not None:
+            _near(f"the gradient of view {i}", one, other)
+
+
+def _near(what: str, found: Tensor, wanted: Tensor) -> None:
+    if not wanted.isfinite().all() or wanted.abs().max() > torch.finfo(found.dtype).max / 16:
+        return
+    relative = max(TOLERANCE[found.dtype])
+    gap = float((found.detach().double() - wanted.detach()).norm() / wanted.detach().norm().clamp_min(1.0))
+    expect(gap <= relative, f"{what} in {found.dtype} should be within {relative:g} of that in float64", f"{gap:.3g}")
+
+
 @rule()
 def check_device_preserved(subject: Subject) -> None:
-    """The output is on the device of the views (cpu, meta, cuda if there is one); mixed devices are a `FusionError`.
+    """The output is on the device of the views (cpu, meta, cuda if there is one), or on the one that the call names.
 
-    Create constants with the device of the views, buffers with `**self._factory`; call no `.item()` or `.tolist()`.
+    Views on several devices are a `FusionError`.  Create constants with the device of the views, buffers with
+    `**self._factory`; call no `.item()` or `.tolist()`; leave `forward` to the base class.
     """
     devices = ["cpu", "meta", *(["cuda"] if torch.cuda.is_available() else [])]
     for device in devices:
@@ -55,8 +84,16 @@ def check_device_preserved(subject: Subject) -> None:
     x = subject.views(3)
     if len(x) > 1:
         _refused(op, [*x[:-1], x[-1].to("meta")], "views on the cpu and on meta")
-    if op.calculate_l():
+    l = op.calculate_l()
+    if l:
         _refused(op, [view.to("meta") for view in x], "views on meta for parameters on the cpu")
+    there = subject.build(device="meta", dtype=torch.float64).eval()
+    given: dict[str, Any] = {"device": "meta"}
+    for _ in range(2 if l else 1):
+        out = subject.forward(there, x, **given)
+        what = " and ".join("device='meta'" if name == "device" else name for name in given)
+        expect(out.is_meta, f"forward with {what} should move what it gets to meta", f"an output on {out.device}")
+        given = {"w": torch.zeros(l, dtype=torch.float64), "device": torch.device("meta")}
 
 
 def _refused(op: Fusion, x: list[Tensor], what: str) -> None:

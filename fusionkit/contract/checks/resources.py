@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gc
 import io
+import math
 import pickle
 import statistics
 import threading
@@ -46,6 +47,8 @@ def check_memory(subject: Subject) -> str:
             out.backward(torch.ones_like(out))
     sizes = sum(tensor.numel() * tensor.element_size() for tensor in (*x, out, *op.parameters()))
     factor = subject.promises(op).memory_factor
+    number = isinstance(factor, int | float) and 0 < factor < math.inf
+    expect(number, "memory_factor should be a finite number above 0", repr(factor))
     expect(
         counter.peak <= factor * sizes,
         f"the peak of extra memory should be at most {factor:g} times the {sizes / MEGABYTE:.1f} MB of inputs, output "

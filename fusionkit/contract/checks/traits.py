@@ -15,7 +15,7 @@ from fusionkit.contract.two_way import verify
 def check_batch_independence(subject: Subject) -> None:
     """Row i of the output depends on row i of the views alone, if `batch_independent` is declared.
 
-    Reduce over the last dimension only, or do not declare it.
+    Reduce over the last dimension only, and decide nothing by the number of rows; or do not declare it.
     """
     op = subject.operator()
     if not subject.promises(op).batch_independent:
@@ -29,6 +29,11 @@ def check_batch_independence(subject: Subject) -> None:
         for moved, view in zip(other, x, strict=True):
             moved[kept] = view[kept]
         equal("a row, when the other rows change,", subject.forward(op, other)[kept], subject.forward(op, x)[kept])
+    many = subject.views(65)
+    whole = subject.forward(op, many)
+    for rows in (1, 2, 9):
+        alone = subject.forward(op, [view[-rows:] for view in many])
+        equal(f"{rows} of 65 rows, when they are alone,", alone, whole[-rows:])
 
 
 @rule(kinds=("fusion",), scope="none")
@@ -84,12 +89,13 @@ def check_train_eval(subject: Subject) -> None:
 def _mode_matters(subject: Subject) -> bool:
     op = subject.operator()
     x = subject.views(32, requires_grad=True)
+    inputs = [*x, *(parameter for _, parameter in subject.own(op) if parameter.requires_grad)]
     state = torch.get_rng_state()
     found = []
     for training in (True, False):
         torch.set_rng_state(state)
         out = subject.forward(op.train(training), x)
-        gradients = torch.autograd.grad(out.sum(), x, allow_unused=True) if out.requires_grad else ()
+        gradients = torch.autograd.grad(out.sum(), inputs, allow_unused=True) if out.requires_grad else ()
         found.append([out.detach(), *(torch.zeros(()) if one is None else one for one in gradients)])
     pairs = zip(*found, strict=False)
     return len(found[0]) != len(found[1]) or not all(
@@ -129,8 +135,10 @@ def check_algebraic(subject: Subject) -> None:
     out = subject.forward(op, x)
     if traits.idempotent and len(set(subject.dims)) == 1:
         equal("the output of k copies of one view", subject.forward(op, [x[0]] * len(x)), x[0])
-    if traits.convex and set(subject.dims) == {out.shape[-1]}:
-        stacked = torch.stack(x)
+    if traits.convex:
+        # Where entries do not correspond, those of the whole row are the bounds.
+        entrywise = set(subject.dims) == {out.shape[-1]}
+        stacked = torch.stack(x) if entrywise else torch.cat(x, -1).movedim(-1, 0)[..., None]
         outside = (out < stacked.amin(0) - slack) | (out > stacked.amax(0) + slack)
         expect(
             not outside.any(), "every output should lie between the views' entries", f"{int(outside.sum())} that do not"
