@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fusionkit.arguments import Parser
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.table import Table
 
     from fusionkit.contract.report import Report, Result
@@ -51,8 +51,8 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     from rich.console import Console
 
-    # With JSON on the standard output, the table goes to the other one.
-    console = Console(stderr=options.json == "-")
+    # With JSON on the standard output, the table goes to the other one.  Fixed here: checks redirect both meanwhile.
+    console = Console(file=sys.stderr if options.json == "-" else sys.stdout)
     if not console.is_terminal:
         console.width = 200  # Nobody wraps a file at 80 columns.
     if options.list:
@@ -205,14 +205,16 @@ class _Live:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         self.shown = console.is_terminal
+        self.rows = max(3, console.height - 6)
+        self.results: list[Result] = []
         self.progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         )
         self.task = self.progress.add_task("", total=total)
         # Checks redirect the streams themselves; the table is printed again, whole, at the end.
-        self.live = Live(self.progress, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
-        self.rows = max(3, console.height - 6)
-        self.counted = 0
+        self.live = Live(
+            get_renderable=self.render, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
 
     def __enter__(self) -> _Live:
         if self.shown:
@@ -224,14 +226,15 @@ class _Live:
             self.live.stop()
 
     def step(self, text: str, results: list[Result], steps: int = 1) -> None:
-        """Say what is running, and show the results so far."""
+        """Say what is running, and what the results so far are; shown at the next refresh, a quarter of a second on."""
+        self.progress.update(self.task, description=text, advance=steps)
+        self.results = results
+
+    def render(self) -> Group:
+        """Return what is shown."""
         from rich.console import Group
 
-        self.progress.update(self.task, description=text)
-        self.progress.advance(self.task, steps)
-        if self.shown and len(results) != self.counted:
-            self.counted = len(results)
-            self.live.update(Group(_table(results, self.rows), self.progress))
+        return Group(_table(list(self.results), self.rows), self.progress)
 
 
 # ---------------------------------------------------------------------- showing

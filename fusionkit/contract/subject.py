@@ -286,7 +286,7 @@ class Subject:
         return list(op._own_parameters())
 
     def leaves_nothing(self, op: Fusion) -> bool:
-        """Whether the case is one that no example asks for, and nothing is left of the views, as by a norm of one entry."""
+        """Whether no example asks for the case, and nothing is left of the views there, as by a norm of one entry."""
         if self.case.origin != "generated":
             return False
         with torch.no_grad():

@@ -61,6 +61,23 @@ class Exits(Mix):
         sys.exit(3)
 
 
+class ExitsInConstructor(Mix):
+    def create(self) -> None:
+        sys.exit(4)
+
+
+class Interrupts(Mix):
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        raise KeyboardInterrupt
+
+
+class YieldsForever(Mix):
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        while True:
+            yield {"dims": [4, 4]}
+
+
 class Prints(Mix):
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         print("hello from the operator")

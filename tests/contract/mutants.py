@@ -5,6 +5,7 @@ Each mutant changes one thing in a right operator (``Mix``, ``Total`` or ``Thin`
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from fusionkit.errors import DimsError
 from fusionkit.fabrication import Fabrication
@@ -225,9 +227,183 @@ class Spectral(Total):
         return out
 
 
+class Scales(Fusion):
+    """``factor (A_1 + ... + A_k)``, with an integer option, and few options of the base; l = 0."""
+
+    traits = Traits(permutation_invariant=True, linear=True, batch_independent=True)
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        factor: int = 2,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(n, dims, device=device, dtype=dtype)
+        self.factor = factor
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        yield {"dims": [4, 4], "factor": 3}
+        yield {"dims": [2, 2, 2]}
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        return self.resolve_equal_dims(dims)
+
+    def calculate_l(self) -> int:
+        return 0
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return self.factor * torch.stack(tuple(x)).sum(0)
+
+
+class Dot(Pair):
+    """``<A_1, A_2>``, of width 1; l = 0."""
+
+    traits = Traits(permutation_invariant=True, batch_independent=True)
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        super().calculate_n(dims)
+        return 1
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return (x[0] * x[1]).sum(-1, keepdim=True)
+
+
+class Tied(Mix):
+    """``(A_1 + ... + A_k) U``, one module in k places; l = n^2."""
+
+    traits = Traits(permutation_invariant=True, linear=True, batch_independent=True)
+
+    def create(self) -> None:
+        n = self.calculate_n()
+        one = nn.Linear(n, n, bias=False, **self._factory)
+        self.maps = nn.ModuleList([one for _ in self.resolve_dims()])
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        for parameter in self.maps.parameters():
+            with torch.no_grad():
+                parameter.normal_(std=sum(self.resolve_dims()) ** -0.5, generator=generator)
+
+    def calculate_l(self) -> int:
+        return self.resolve_equal_dims() ** 2
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return torch.stack([linear(view) for linear, view in zip(self.maps, x, strict=True)]).sum(0)
+
+
+class _Symmetric(nn.Module):
+    """X -> (X + X^T) / 2."""
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        return (matrix + matrix.T) / 2
+
+
+class Parametrized(Tied):
+    """``(A_1 + ... + A_k) (U + U^T) / 2``, with a parametrization of torch; l = n^2."""
+
+    def create(self) -> None:
+        super().create()
+        register_parametrization(self.maps[0], "weight", _Symmetric())
+
+
+class BatchNormed(Mix):
+    """``batchnorm(A_1 ⊔ ... ⊔ A_k)``, with statistics of its own; l = 2 D."""
+
+    traits = Traits(train_eval_differ=True, constant_init=True)
+
+    def create(self) -> None:
+        self.norm = nn.BatchNorm1d(self.calculate_n(), **self._factory)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        self.norm.reset_parameters()
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        return sum(self.resolve_dims(dims))
+
+    def calculate_l(self) -> int:
+        return 2 * sum(self.resolve_dims())
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        joined = torch.cat(tuple(x), -1)
+        out: Tensor = self.norm(joined.reshape(-1, joined.shape[-1])).view(joined.shape)
+        return out
+
+
+class LayerNormed(Mix):
+    """``layernorm(A_1 + ... + A_k)``, which leaves nothing of a width of 1; l = 2 n."""
+
+    traits = Traits(permutation_invariant=True, batch_independent=True, constant_init=True)
+
+    def create(self) -> None:
+        self.norm = nn.LayerNorm(self.calculate_n(), **self._factory)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        self.norm.reset_parameters()
+
+    def calculate_l(self) -> int:
+        return 2 * self.resolve_equal_dims()
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out: Tensor = self.norm(torch.stack(tuple(x)).sum(0))
+        return out
+
+
+class Shares(Mix):
+    """``sum_i c * A_i`` with one buffer c under two names; l = 0."""
+
+    traits = Traits(permutation_invariant=True, linear=True, batch_independent=True)
+
+    def create(self) -> None:
+        scale = torch.empty(self.calculate_n(), **self._factory)
+        self.register_buffer("left", scale)
+        self.register_buffer("right", scale)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        if self.dims is not None:
+            for name in ("left", "right"):
+                self.get_buffer(name).copy_(torch.linspace(1, 2, self.calculate_n()))
+
+    def calculate_l(self) -> int:
+        return 0
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return 0.5 * (self.get_buffer("left") + self.get_buffer("right")) * torch.stack(tuple(x)).sum(0)
+
+
+class Frozen(Fabrication):
+    """``W_ij = u_i R_ij`` with frozen R; block u (n)."""
+
+    def __init__(self, seed: int = 0, sharp: bool = False) -> None:
+        super().__init__()
+        self.seed, self.sharp = seed, sharp
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        yield {}
+        yield {"seed": 3, "sharp": True}
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        return {"u": (n,)}
+
+    def frozen_shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        return {"R": (n, D)}
+
+    def _draw_frozen(self, n: int, D: int) -> dict[str, Tensor]:
+        drawn = torch.randn(n, D, generator=torch.Generator().manual_seed(self.seed))
+        return {"R": drawn.sign() if self.sharp else drawn}
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        return blocks["u"][:, None] * self.frozen(n, D, blocks["u"])["R"]
+
+
 RIGHT: tuple[type, ...] = (Total, Mix, Thin)
 #: Right too, in ways that checks may take for wrong.
-UNUSUAL: tuple[type, ...] = (Drops, Jitters, Sines, Gated, Pair, Spectral)
+UNUSUAL: tuple[type, ...] = (
+    *(Drops, Jitters, Sines, Gated, Pair, Spectral, Scales, Dot, Tied, Parametrized, BatchNormed, LayerNormed),
+    *(Shares, Frozen),
+)
 
 
 # ---------------------------------------------------------------------- sizes
@@ -366,6 +542,33 @@ class TakesIntegers(Total):
         return super()._views([view if view.is_floating_point() else view.double() for view in x])
 
 
+@caught_by("dtype_preserved")
+class RoundsInHalf(Mix):
+    """Has another result in bfloat16."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out = super()._fuse(x)
+        return out.round() if out.dtype == torch.bfloat16 else out
+
+
+@caught_by("dtype_preserved")
+class ShiftsInSingle(Mix):
+    """Has another result in float32, always."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out = super()._fuse(x)
+        return out + 1e-3 if out.dtype == torch.float32 else out
+
+
+@caught_by("dtype_preserved")
+class DetachesInSingle(Mix):
+    """Loses a part of a gradient in float32 only."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        first = 0.5 * x[0] + 0.5 * x[0].detach() if x[0].dtype == torch.float32 else x[0]
+        return super()._fuse([first, *x[1:]])
+
+
 # ---------------------------------------------------------------------- parameters
 
 
@@ -431,6 +634,32 @@ class CallsTwice(Mix):
         if w is not None and self._forward_hooks:
             self(x)
         return super().forward(x, w, device)
+
+
+@caught_by("external_w")
+class IgnoresWInTraining(Mix):
+    """Accepts w in training mode, and computes with its own parameters."""
+
+    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: Any = None) -> Tensor:
+        return super().forward(x, None if self.training and self.require_parameters else w, device)
+
+
+@caught_by("processing")
+class DropsThePostprocess(Mix):
+    """Returns the result before the postprocess."""
+
+    def create(self) -> None:
+        self._specs = (self._specs[0], None)
+        super().create()
+
+
+@caught_by("processing")
+class DropsThePreprocess(Mix):
+    """Fuses the views before the preprocess."""
+
+    def create(self) -> None:
+        self._specs = (None, self._specs[1])
+        super().create()
 
 
 # ---------------------------------------------------------------------- gradients, state, storage
@@ -654,6 +883,22 @@ class SaysConstantToDrop(DropsTheLast):
 
 
 @caught_by("all_inputs_matter")
+class SumSaysConstant(Total):
+    """A sum that declares that it ignores its views."""
+
+    traits = Traits(permutation_invariant=True, linear=True, batch_independent=True, constant=True)
+
+
+@caught_by("all_inputs_matter")
+class ForgetsTheThirdView(Thin):
+    """Multiplies two views, and ignores others."""
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        joined = torch.cat(tuple(x[:2]), -1)
+        return (joined @ blocks["v"][: joined.shape[-1]])[..., None] * blocks["u"]
+
+
+@caught_by("all_inputs_matter")
 class SaysConstant(Thin):
     """Has a W that follows from w, and calls itself constant."""
 
@@ -691,6 +936,47 @@ class AssumesStrides(Mix):
         return super()._fuse([first, *x[1:]])
 
 
+@caught_by("noncontiguous")
+class CountsEachTensorOnce(Mix):
+    """Takes a tensor that is given as two views for one."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        if all(view is x[0] for view in x) and len(x) > 1:
+            return x[0] * self.weight[0]
+        return super()._fuse(x)
+
+
+class _Double(torch.autograd.Function):
+    """2 x, whose backward reads the gradient as if it were contiguous."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return 2 * gradient if gradient.is_contiguous() else 3 * gradient
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Any:
+        return 2 * tangent
+
+
+@caught_by("noncontiguous")
+class AssumesStridesInBackward(Total):
+    """Reads the memory of the gradient as if it were contiguous."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out: Tensor = _Double.apply(super()._fuse(x))  # type: ignore[no-untyped-call]
+        return out
+
+
 @caught_by("output_aliasing")
 class ReturnsTheFirst(Total):
     """Returns the first view itself."""
@@ -716,6 +1002,30 @@ class ConstantOnCpu(Mix):
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         out = super()._fuse(x)
         return out + torch.zeros(out.shape[-1], dtype=out.dtype, device="cpu")
+
+
+@caught_by("device_preserved")
+class TakesNoDevice(Mix):
+    """Has a forward without the argument device."""
+
+    def forward(self, x: Sequence[Tensor], w: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        return super().forward(x, w)
+
+
+@caught_by("device_preserved")
+class IgnoresTheDevice(Total):
+    """Takes the argument device, and moves nothing there."""
+
+    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: Any = None) -> Tensor:
+        return super().forward(x, w)
+
+
+@caught_by("device_preserved")
+class LeavesWBehind(Mix):
+    """Moves the views to the device, and not w."""
+
+    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: Any = None) -> Tensor:
+        return super().forward(x if device is None else [view.to(device) for view in x], w)
 
 
 @caught_by("reference")
@@ -763,6 +1073,24 @@ class Centers(Mix):
         out = super()._fuse(x)
         rows = out.reshape(-1, out.shape[-1])
         return out - 0.5 * rows.sum(0) / max(1, rows.shape[0])
+
+
+@caught_by("batch_independence")
+class OtherForOneRow(Mix):
+    """Treats a single row in another way."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out = super()._fuse(x)
+        return 2 * out if out.numel() == out.shape[-1] else out
+
+
+@caught_by("batch_independence")
+class OtherForManyRows(Mix):
+    """Treats more than forty rows in another way."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out = super()._fuse(x)
+        return out.round() if out.numel() > 40 * out.shape[-1] else out
 
 
 @caught_by("permutation")
@@ -814,6 +1142,15 @@ class OtherGradientInTraining(Mix):
 
 
 @caught_by("train_eval")
+class TrainsNothing(Mix):
+    """Loses the gradient of its parameters in training mode only."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        weights = self.weight.detach() if self.training else self.weight
+        return torch.stack([view * weight for view, weight in zip(x, weights, strict=True)]).sum(0)
+
+
+@caught_by("train_eval")
 class SaysThatModesDiffer(Mix):
     """Declares a difference that is not there."""
 
@@ -840,6 +1177,26 @@ class SaysConvex(Total):
     """A sum that declares itself convex."""
 
     traits = Traits(permutation_invariant=True, linear=True, batch_independent=True, convex=True)
+
+
+@caught_by("algebraic")
+class SaysConvexOfUnequalViews(Fusion):
+    """Twice the concatenation, which declares itself convex."""
+
+    traits = Traits(linear=True, batch_independent=True, convex=True)
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        yield {"dims": [4, 3]}
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        return sum(self.resolve_dims(dims))
+
+    def calculate_l(self) -> int:
+        return 0
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return 2 * torch.cat(tuple(x), -1)
 
 
 @caught_by("algebraic")
@@ -943,6 +1300,13 @@ class OnceDifferentiable(Total):
         return super()._fuse([_Square.apply(view) for view in x])  # type: ignore[no-untyped-call]
 
 
+@caught_by("gradgradcheck")
+class SaysOnceDifferentiable(Total):
+    """Has second derivatives, and declares that it has none."""
+
+    traits = Traits(permutation_invariant=True, linear=True, batch_independent=True, once_differentiable_only=True)
+
+
 @caught_by("forward_ad")
 class WithoutForwardMode(Total):
     """Has no forward mode."""
@@ -981,6 +1345,15 @@ class AsksForValues(Mix):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         return super()._fuse(x) * (2 if bool(self.weight.sum() > 1e9) else 1)
+
+
+@caught_by("functional")
+class OtherUnderVmap(Total):
+    """Computes something else under vmap."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out = super()._fuse(x)
+        return 2 * out if torch._C._functorch.is_batchedtensor(out) else out
 
 
 # ---------------------------------------------------------------------- initialization and instances
@@ -1068,6 +1441,26 @@ class KeepsALambda(Mix):
     def create(self) -> None:
         super().create()
         self.act = lambda view: view
+
+
+@caught_by("pickle_deepcopy")
+class ForgetsItsMode(Mix):
+    """Comes back in training mode."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "training": True}
+
+
+@caught_by("pickle_deepcopy")
+class CopiesWithOtherDims(Mix):
+    """Has other dims after a deep copy."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CopiesWithOtherDims:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        twin.dims = (*self.resolve_dims()[:-1], 9)
+        return twin
 
 
 @caught_by("factory_kwargs")
@@ -1159,6 +1552,20 @@ class CopiesTheViews(Mix):
 
 
 @caught_by("memory")
+class PromisesTooLittle(Mix):
+    """Promises a peak that it exceeds."""
+
+    traits = Traits(linear=True, batch_independent=True, memory_factor=1)
+
+
+@caught_by("memory")
+class PromisesNothing(Mix):
+    """Declares a peak without a bound."""
+
+    traits = Traits(linear=True, batch_independent=True, memory_factor=float("inf"))
+
+
+@caught_by("memory")
 class BuildsW(Thin):
     """Has a project that multiplies by W after all."""
 
@@ -1234,6 +1641,15 @@ class TransposesASquare(Thin):
         if len(v) == n:
             u, v = v, u
         return (torch.cat(tuple(x), -1) @ v)[..., None] * u
+
+
+@caught_by("project_equals_materialize")
+class LosesLeadingDims(Thin):
+    """Projects a batch of matrices by twice W."""
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        out = (torch.cat(tuple(x), -1) @ blocks["v"])[..., None] * blocks["u"]
+        return 2 * out if out.dim() > 2 else out
 
 
 @caught_by("structure")

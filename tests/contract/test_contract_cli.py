@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -44,6 +45,53 @@ def test_rerun_command_reruns_just_it(capsys: pytest.CaptureFixture[str]) -> Non
     assert run("mutants:Squeezes", "--select", "forward_shape", "--case", "dims=[4, 4, 4]", "--json", "-") == 1
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert (result["check"], result["case"], result["status"]) == ("forward_shape", "dims=[4, 4, 4]", "failed")
+
+
+@pytest.mark.parametrize(
+    ("subject", "check"),
+    [
+        ("mutants:Squeezes", "forward_shape"),
+        ("mutants:SaysInvariant", "permutation"),  # Of the whole subject.
+        ("mutants:Unreshaped", "structure"),
+        ("mutants:ThinksDense", "l_matches_parameters"),  # At cases that are crossed with fabrications.
+    ],
+)
+def test_printed_rerun_command_repeats_the_result(
+    subject: str, check: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    js = tmp_path / "r.json"
+    assert run(subject, "--select", f"{check},n_matches_output", "--json", str(js)) == 1
+    wanted = {(r["check"], r["case"]): r["reason"] for r in json.loads(js.read_text())["results"] if r["reason"]}
+    commands = [line.split(None, 1)[1] for line in capsys.readouterr().out.splitlines() if line.startswith("  rerun")]
+    for command in commands[:2]:
+        program, *argv = shlex.split(command)
+        assert program == "fusionkit"
+        assert cli.main([*argv, "--json", str(js)]) == 1
+        (result,) = json.loads(js.read_text())["results"]
+        assert result["check"] == check
+        assert wanted[result["check"], result["case"]] == result["reason"]
+
+
+def test_live_table_shows_what_is_done_and_what_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "120"), ("LINES", "30")):
+        monkeypatch.setenv(name, value)
+    assert run("mutants:Total", "bad_operators:Hangs", "--select", "forward_shape", "--time-limit", "0.7") == 1
+    live, _, last = capsys.readouterr().out.rpartition(
+        "\x1b[?25h"
+    )  # Where the live display ends, the cursor comes back.
+    frame = live[: live.index("bad_operators:Hangs forward_shape")]
+    assert "mutants:Total " in frame  # The row of what is done stands above the bar of what runs.
+    assert "2/2" in live
+    assert "bad_operators:Hangs" in last
+    assert "failed" in last
+    assert "forward_shape should end within 0.7 s" in last
+
+
+def test_without_a_terminal_nothing_is_live(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("mutants:Total", "--select", "forward_shape") == 0
+    assert "\x1b" not in capsys.readouterr().out
 
 
 def test_rerun_command_keeps_seed_and_time_limit(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -202,6 +203,35 @@ def test_exits() -> None:
     assert only(report) == "the operator should not end the interpreter; found SystemExit(3)"
 
 
+def test_exits_in_constructor() -> None:
+    report = fusionkit.check(bad.ExitsInConstructor, select=["forward_shape"])
+    assert {result.status for result in report.results} == {"error"}
+    assert only(report) == "the operator should not end the interpreter; found SystemExit(4)"
+
+
+def test_raises_keyboard_interrupt() -> None:
+    report = fusionkit.check([bad.Interrupts, Total], select=["forward_shape"])
+    assert {result.subject for result in report.bad} == {"bad_operators:Interrupts"}
+    assert only(report) == "the check should come to a verdict; found KeyboardInterrupt"
+    assert any(result.status == "passed" for result in report.results)
+
+
+def test_user_interrupts() -> None:
+    def check_waits(subject: Subject) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(subjects_of(Total), Plan((check_waits,)))
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_examples_without_end() -> None:
+    assert only(fusionkit.check(bad.YieldsForever, select=["forward_shape"])) == (
+        "examples() should yield at least one set of keywords for the constructor, and at most 1000; found more"
+    )
+
+
 def test_prints(capsys: pytest.CaptureFixture[str]) -> None:
     report = fusionkit.check(bad.Prints, select=["gradcheck", "l_matches_parameters"])
     assert {(result.check, result.status) for result in report.results} == {
@@ -320,7 +350,7 @@ def test_fabrication_class_is_checked_in_a_host() -> None:
     report = fusionkit.check(Thin, tier=1)
     assert report.ok, report
     assert {result.kind for result in report.results} == {"fabrication"}
-    assert any("n=7, dims=[5, 6]" in result.case for result in report.results)
+    assert any("n=7, dims=[5, 2, 4]" in result.case for result in report.results)
 
 
 def test_target_that_cannot_be_imported() -> None:

@@ -70,9 +70,9 @@ def test_generated_cases_are_those_that_the_operator_admits() -> None:
 def test_cases_of_a_fabrication() -> None:
     subject = only("lowrank")
     cases = {str(case): case.origin for case in subject.cases()}
-    assert cases["n=6, dims=[4, 8]"] == "example"
-    assert cases["r=2, n=6, dims=[4, 8]"] == "example"
-    for size in ("n=7, dims=[5, 6]", "n=11, dims=[2, 3]", "n=1, dims=[4, 3]", "n=6, dims=[6]", "n=3, dims=[1]"):
+    assert cases["n=6, dims=[4, 3, 5]"] == "example"
+    assert cases["r=2, n=6, dims=[4, 3, 5]"] == "example"
+    for size in ("n=7, dims=[5, 2, 4]", "n=11, dims=[2, 3]", "n=1, dims=[4, 3]", "n=6, dims=[6]", "n=3, dims=[1]"):
         assert cases[size] == "generated"
 
 

@@ -219,7 +219,8 @@ def check_functional(subject: Subject) -> None:
     state = {**dict(other.named_parameters()), **dict(other.named_buffers())}
     called = _transform("functional_call", lambda: torch.func.functional_call(op, state, (x,)))
     equal("the output of functional_call", called, subject.forward(other, x))
-    if subject.promises(op).batch_independent:
+    promises = subject.promises(op)
+    if promises.batch_independent and not promises.once_differentiable_only:
         rows = _transform("vmap over rows", lambda: torch.vmap(lambda *row: op(list(row)))(*x))
         equal("the output of vmap over rows", rows, subject.forward(op, x))
     l = op.calculate_l()
