@@ -557,7 +557,7 @@ class ShiftsInSingle(Mix):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         out = super()._fuse(x)
-        return out + 1e-3 if out.dtype == torch.float32 else out
+        return out + 0.01 if out.dtype == torch.float32 else out
 
 
 @caught_by("dtype_preserved")

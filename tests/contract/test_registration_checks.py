@@ -230,6 +230,24 @@ def test_config_that_builds_another_operator(cls: type, found: str) -> None:
     assert caught(report, "config_round_trip").startswith(found)
 
 
+class LosesOptions(Mix):
+    """``A_1 + ... + A_k``, whose config forgets the options of the base."""
+
+    def to_config(self) -> dict[str, Any]:
+        return {key: value for key, value in super().to_config().items() if key in ("name", "dims", "dtype")}
+
+
+@shows("config_round_trip")
+def test_config_that_loses_options() -> None:
+    plugin = types.ModuleType("mine")
+    plugin.fusionkit_fusions = fusionkit.hookimpl(lambda: {"mine": LosesOptions}, specname="fusionkit_fusions")  # type: ignore[attr-defined]
+    with registry.isolated(plugin):
+        report = fusionkit.check("mine", select=["config_round_trip"])
+    assert caught(report, "config_round_trip") == (
+        "require_parameters=False should be in to_config(); found that it is not"
+    )
+
+
 @shows("kit_integrity")
 def test_plugin_that_replaces_a_check() -> None:
     def check_gradcheck(subject: Any) -> None:

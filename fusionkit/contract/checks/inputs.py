@@ -136,14 +136,13 @@ def check_processing(subject: Subject) -> None:
         skip("the operator is stochastic")
     x = subject.views(3)
     tanh, sigmoid = {"name": "tanh"}, {"name": "sigmoid"}
-    for what, given, before, after in (
-        ("preprocess", {"preprocess": tanh}, torch.tanh, torch.nn.Identity()),
-        ("postprocess", {"postprocess": sigmoid}, torch.nn.Identity(), torch.sigmoid),
-    ):
-        processed = subject.operator(**given)
-        processed.load_state_dict(op.state_dict())
-        wanted = after(subject.forward(op, [before(view) for view in x]))
-        equal(f"the output with a {what}", subject.forward(processed, x), wanted)
+    inside = subject.operator(preprocess=tanh)
+    inside.load_state_dict(op.state_dict())
+    wanted = subject.forward(op, [view.tanh() for view in x])
+    equal("the output with a preprocess", subject.forward(inside, x), wanted)
+    outside = subject.operator(postprocess=sigmoid)
+    outside.load_state_dict(op.state_dict())
+    equal("the output with a postprocess", subject.forward(outside, x), subject.forward(op, x).sigmoid())
 
 
 @rule(tier=2, kinds=("fusion",), scope="first")

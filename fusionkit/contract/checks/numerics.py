@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,11 +30,10 @@ def check_dtype_preserved(subject: Subject) -> None:
         built = subject.operator(dtype=dtype)
         cast = subject.operator().to(dtype)
         for how, op in (("built", built), ("cast", cast)):
-            x = subject.views(3, dtype=dtype)
-            out = subject.forward(op, x)
+            out = subject.forward(op, subject.views(3, dtype=dtype))
             expect(out.dtype == dtype, f"an operator {how} as {dtype} should return {dtype}", str(out.dtype))
         if dtype != torch.float64 and not subject.promises(cast).stochastic:
-            _as_wide(subject, cast, x, out)
+            _once(partial(_as_wide, subject, cast, dtype))
     op = subject.operator()
     for wrong in (torch.int64, torch.bool):
         _refused(op, [torch.ones(2, width).to(wrong) for width in subject.dims], f"views of dtype {wrong}")
@@ -40,15 +42,24 @@ def check_dtype_preserved(subject: Subject) -> None:
         _refused(op, [x[0].float(), *x[1:]], "views of dtype float32 and float64")
 
 
-def _as_wide(subject: Subject, op: Fusion, x: list[Tensor], out: Tensor) -> None:
+def _once(compare: Callable[[], None], tries: int = 3) -> None:
+    """Expect one of several draws to fit: small divisors magnify rounding now and then, an error is there each time."""
+    for _ in range(tries - 1):
+        with contextlib.suppress(Violation):
+            compare()
+            return
+    compare()
+
+
+def _as_wide(subject: Subject, op: Fusion, dtype: torch.dtype) -> None:
     """Expect the output, and in float32 the gradients of the views, to be those of the same numbers in float64."""
+    x = subject.views(3, dtype=dtype, requires_grad=True)
     wide = copy.deepcopy(op).double()
-    y = [view.double().requires_grad_() for view in x]
+    y = [view.detach().double().requires_grad_() for view in x]
     wanted = subject.forward(wide, y)
-    _near("the output", out, wanted)
-    if out.dtype != torch.float32 or not wanted.requires_grad:
+    _near("the output", subject.forward(op, x), wanted)
+    if dtype != torch.float32 or not wanted.requires_grad:
         return
-    x = [view.requires_grad_() for view in x]
     weights = torch.randn_like(wanted)
     found = torch.autograd.grad((subject.forward(op, x) * weights.float()).sum(), x, allow_unused=True)
     gradients = torch.autograd.grad((wanted * weights).sum(), y, allow_unused=True)
@@ -60,7 +71,7 @@ def _as_wide(subject: Subject, op: Fusion, x: list[Tensor], out: Tensor) -> None
 def _near(what: str, found: Tensor, wanted: Tensor) -> None:
     if not wanted.isfinite().all() or wanted.abs().max() > torch.finfo(found.dtype).max / 16:
         return
-    relative = max(TOLERANCE[found.dtype])
+    relative = 4 * max(TOLERANCE[found.dtype])
     gap = float((found.detach().double() - wanted.detach()).norm() / wanted.detach().norm().clamp_min(1.0))
     expect(gap <= relative, f"{what} in {found.dtype} should be within {relative:g} of that in float64", f"{gap:.3g}")
 
@@ -230,22 +241,26 @@ def check_autocast(subject: Subject) -> None:
     Mix no dtypes by hand; cast to the dtype of the views where a function wants one dtype.
     """
     op = subject.operator(dtype=torch.float32)
+    for dtype in (torch.bfloat16, torch.float16):
+        _once(partial(_as_in_float32, subject, op, dtype))
+
+
+def _as_in_float32(subject: Subject, op: Fusion, dtype: torch.dtype) -> None:
     x = subject.views(8, dtype=torch.float32, requires_grad=True)
     wanted = subject.forward(op, x).detach()
-    for dtype in (torch.bfloat16, torch.float16):
-        with torch.autocast("cpu", dtype=dtype):
-            out = subject.forward(op, x)
-        expect(out.isfinite().all(), f"the output under autocast to {dtype} should be finite", "that it is not")
-        if not subject.promises(op).stochastic:
-            relative = TOLERANCE[dtype][0]
-            gap = float((out.detach().float() - wanted).norm() / wanted.norm().clamp_min(1e-6))
-            expect(
-                gap <= relative,
-                f"the output under autocast to {dtype} should be within {relative:g} of float32",
-                f"{gap:.3g}",
-            )
-        if out.requires_grad:
-            out.float().square().mean().backward()
+    with torch.autocast("cpu", dtype=dtype):
+        out = subject.forward(op, x)
+    expect(out.isfinite().all(), f"the output under autocast to {dtype} should be finite", "that it is not")
+    if not subject.promises(op).stochastic:
+        relative = TOLERANCE[dtype][0]
+        gap = float((out.detach().float() - wanted).norm() / wanted.norm().clamp_min(1e-6))
+        expect(
+            gap <= relative,
+            f"the output under autocast to {dtype} should be within {relative:g} of float32",
+            f"{gap:.3g}",
+        )
+    if out.requires_grad:
+        (out.float() / wanted.abs().max().clamp_min(1)).square().mean().backward()
     for i, view in enumerate(x):
         fine = view.grad is None or bool(view.grad.isfinite().all())
-        expect(fine, f"the gradient of view {i} after autocast should be finite", "that it is not")
+        expect(fine, f"the gradient of view {i} after autocast to {dtype} should be finite", "that it is not")

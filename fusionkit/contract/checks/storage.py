@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def check_safetensors(subject: Subject) -> None:
 
     op, second = subject.operator(), subject.operator()
     # A tensor that hangs in two places, as when two branches of a model share the operator.
-    branches = ("one", "two")
+    branches: tuple[str, ...] = ("one", "two")
     if any(isinstance(module, _NormBase) for module in op.modules()):
         branches = branches[:1]  # Batch normalization adds a key in loading, which safetensors does not expect.
     with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +96,7 @@ def check_pickle_deepcopy(subject: Subject) -> None:
     Keep no lambdas, locks, generators or open files in attributes.
     """
     op = subject.operator()
-    ways = [("pickled", _pickled), ("deep-copied", copy.deepcopy)]
+    ways: list[tuple[str, Callable[[Fusion], Fusion]]] = [("pickled", _pickled), ("deep-copied", copy.deepcopy)]
     # torch refuses to pickle what is parametrized.
     for what, duplicate in ways[any(is_parametrized(module) for module in op.modules()) :]:
         try:
