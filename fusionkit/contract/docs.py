@@ -60,9 +60,10 @@ in the program itself.
 
 An operator is checked on every set of keywords that its `examples()` yields, and, as far as its constructor admits
 them (a `ValueError` refuses), on generated ones: one view, prime widths, widths of 1, many views.  An operator with the
-option `parameter_fabrication` is also checked with every registered fabrication.  A fabrication is checked inside
-`parameterized_concatenation`, on sizes that are composite, prime, and cropped, with n = 1, D = 1, n = D and n > D.
-Parameters are drawn at random, since initial ones may be zero.
+option `parameter_fabrication` also undergoes the checks of tier 1 with every registered fabrication, unless `--tier 1`
+asks for the quick ones.  A fabrication is checked inside `parameterized_concatenation`, on sizes that are composite,
+prime, and cropped, with one to three views, n = 1, D = 1, n = D and n > D.  Parameters are drawn at random, since
+initial ones may be zero.
 
 ## Tiers and statuses
 
@@ -80,7 +81,8 @@ TRAITS = """\
 
 `traits = fusionkit.Traits(...)` on the class.  What is declared is verified; `permutation_invariant`, `stochastic`,
 `train_eval_differ`, `aliases_input` and, with parameters, `constant_init` also have to be declared when they hold on
-every example.
+every example.  Where n is free, `free_n` has to be declared, since an `n` that does not follow is else to be refused.
+`once_differentiable_only` has to be true of an example.  `memory_factor` is an upper bound: a finite number.
 
 | trait | promise |
 |---|---|

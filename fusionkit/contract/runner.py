@@ -195,6 +195,9 @@ def _scoped(rule: Rule, cases: list[Case]) -> list[Case | None]:
         return [*cases[:1]]
     if rule.scope == "examples":
         return [case for case in cases if case.origin in ("example", "instance")] or [*cases[:1]]
+    if rule.tier > 1:
+        # What tier 2 looks at is seen in the operator with one fabrication, and in each fabrication alone.
+        return [case for case in cases if case.origin != "crossed"] or [*cases[:1]]
     return [*cases]
 
 

@@ -39,9 +39,10 @@ def test_every_check_has_a_mutant() -> None:
     assert {rule_of(check).name for check in CHECKS} - set(MUTANTS) - set(TESTED) == set()
 
 
-def test_table_of_mutants_is_complete() -> None:
-    rows = {tuple(line.split(" | ")[:3]) for line in PAGE.read_text(encoding="utf-8").splitlines()}
-    for check, cls in PAIRS:
-        assert (f"| {check}", cls.__name__, summary(cls)) in rows
-    for check, tests in TESTED.items():
-        assert (f"| {check}", f"{', '.join(tests)} |") in rows
+def test_table_of_mutants_is_current() -> None:
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    rows = [tuple(line.strip("| ").split(" | ")) for line in lines if line.startswith("| ") and "---" not in line]
+    mutants = [row[:3] for row in rows if len(row) == 4 and row[0] != "check"]
+    assert mutants == [(check, cls.__name__, summary(cls)) for check, cls in PAIRS]
+    tests = [row for row in rows if len(row) == 2 and row[0] != "check"]
+    assert tests == [(check, ", ".join(names)) for check, names in TESTED.items()]

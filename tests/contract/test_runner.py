@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -15,10 +16,14 @@ import bad_operators as bad
 import numpy
 import pytest
 import torch
+import torch._dynamo
+import torch._inductor.config
+from hydra.core.global_hydra import GlobalHydra
 from mutants import Detached, Mix, Thin, Total
 
 import fusionkit
 from fusionkit import registry
+from fusionkit.contract import probe
 from fusionkit.contract.report import Report
 from fusionkit.contract.runner import Plan, all_checks, run
 from fusionkit.contract.subject import Subject, subjects_of
@@ -276,6 +281,41 @@ def test_leaves_no_trace() -> None:
         torch.are_deterministic_algorithms_enabled(),
     ) == settings
     assert registry._snapshot() is snapshot
+
+
+def _everything() -> dict[str, Any]:
+    """Return what a run may not change, in comparable form."""
+    return {
+        **probe.world(),
+        "torch's flags": (
+            torch.is_grad_enabled(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_float32_matmul_precision(),
+            torch.is_anomaly_enabled(),
+            torch.is_autocast_enabled("cpu"),
+            torch.backends.mkldnn.enabled,
+        ),
+        "dynamo": torch._dynamo.config.get_config_copy(),
+        "inductor": torch._inductor.config.get_config_copy(),
+        "python": (list(sys.path), sys.stdout, sys.stderr, sys.getrecursionlimit(), logging.root.manager.disable),
+        "signals": (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)),
+        "hydra": GlobalHydra.instance().is_initialized(),
+        "threads": threading.active_count(),
+        "registry": registry._snapshot(),
+    }
+
+
+def test_the_kit_leaves_no_trace() -> None:
+    names = ["compile_fullgraph", "export", "l_property", "autocast", "config_*", "functional", "seeding", "import_*"]
+    selection = [*names, "init_statistics", "activation_checkpoint", "thread_safety", "fake_tensor", "factory_kwargs"]
+    assert fusionkit.check("view_lowrank", select=selection).ok  # What is imported or warmed up by then, stays so.
+    before, modules = _everything(), set(sys.modules)
+    report = fusionkit.check("lowrank", select=selection)
+    assert report.ok, report
+    after = _everything()
+    assert [name for name in before if before[name] != after[name]] == []
+    imported = {name for name in set(sys.modules) - modules if name.partition(".")[0] == "fusionkit"}
+    assert imported <= {"fusionkit.fabrications.lowrank"}
 
 
 def test_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
