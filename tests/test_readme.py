@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import fusionkit
-from fusionkit.experiment.load import load
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def block(after: str) -> str:
@@ -21,10 +23,50 @@ def block(after: str) -> str:
     return match[1]
 
 
-def test_ten_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fusionkit, "load", lambda run_dir: load)  # There is no run here; the test of `load` has one.
+def test_ten_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    loaded: list[Path] = []
+    monkeypatch.setattr(fusionkit, "load", loaded.append)  # There is no run here; the test of `load` has one.
+    monkeypatch.chdir(tmp_path)
+    for name in ("2026-01-02/10-00-00-000000", "2026-01-02/09-00-00-000000", "2025-12-31/23-00-00-000000"):
+        (tmp_path / "outputs" / name).mkdir(parents=True)
     exec(block("## Ten lines"), {})
     assert capsys.readouterr().out.splitlines() == ["64 3360", "True"]
+    assert loaded == [Path("outputs/2026-01-02/10-00-00-000000")]
+
+
+def test_the_search_finds_something(capsys: pytest.CaptureFixture[str]) -> None:
+    code = block("As a scikit-learn estimator")
+    quick = code.replace("epochs=20", "epochs=1").replace('"n": [16, 64]}', '"n": [16]}, cv=2')
+    assert "cv=2" in quick
+    exec(quick, {})
+    assert re.fullmatch(r"0\.\d+\n", capsys.readouterr().out)
+
+
+def test_commands_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command line of the README is one that its command can parse; what it does is tested elsewhere."""
+    from fusionkit import cli
+    from fusionkit.arguments import Parser
+
+    class Parsed(Exception):
+        pass
+
+    def parse(self: Parser, argv: Any = None, namespace: Any = None) -> Any:
+        original(self, argv, namespace)
+        raise Parsed
+
+    original = Parser.parse_known_args
+    monkeypatch.setattr(Parser, "parse_known_args", parse)
+    lines = re.findall(r"^(fusionkit .*?)(?:\s+#.*)?$", README, re.MULTILINE)
+    assert len(lines) > 15
+    for line in lines:
+        with pytest.raises(Parsed):
+            cli.main(shlex.split(line)[1:])
+
+
+def test_nothing_is_installed_under_a_name_of_somebody_else() -> None:
+    pages = [README, *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))]
+    for page in pages:
+        assert not re.findall(r"pip install [^`&\n]*(?<![/\w-])'?fusionkit\b(?![-/])", page)
 
 
 def test_the_operator_passes_its_contract(monkeypatch: pytest.MonkeyPatch) -> None:
