@@ -1,4 +1,4 @@
-"""The base class of every fabrication, and the multiplication by a matrix whose columns are split among views."""
+"""The base class of every fabrication."""
 
 from __future__ import annotations
 
@@ -8,23 +8,15 @@ from math import prod
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import BoolTensor, Tensor, nn
 
 from fusionkit.choice import LARGE_W, Effort, Plan
 from fusionkit.construct import ConstructMeta, writable
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.fusion import Traits, autocasting, check_dims, check_size, in_place_ok, registered_key
+from fusionkit.fusion import Traits, check_dims, check_size, in_place_ok, registered_key
+from fusionkit.product import linear
 
-__all__ = ["CallableFabrication", "Fabrication", "as_fabrication", "cropped", "gaussians", "linear", "padded"]
-
-#: Up to this many elements of the concatenation, concatenating and one product are faster than a product per view
-#: (eager mode).
-CONCATENATE_ELEMENTS = 2**20
-#: Neighbouring narrow views are joined up to this many columns.
-JOIN_COLUMNS = 512
-#: In bfloat16 and float16 every partial sum is rounded; with more of them the error shows.
-HALF_PARTIAL_SUMS = 16
+__all__ = ["CallableFabrication", "Fabrication", "as_fabrication", "cropped", "gaussians", "padded"]
 
 
 class Fabrication(nn.Module, metaclass=ConstructMeta):
@@ -212,7 +204,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         rows = x[0].numel() // x[0].shape[-1]
         if type(rows) is not int or rows < 2 * plan.block or not in_place_ok((*x, *blocks.values())):
             return self._project(x, blocks, n)
-        pieces = [_rows([view]).split(plan.block) for view in x]
+        pieces = [view.reshape(-1, view.shape[-1]).split(plan.block) for view in x]
         out = torch.cat([self._project(piece, blocks, n) for piece in zip(*pieces, strict=True)])
         return out.view(*x[0].shape[:-1], n)
 
@@ -332,62 +324,10 @@ def padded(x: Sequence[Tensor], width: int) -> Tensor:
     missing = width - sum(view.shape[-1] for view in x)
     if missing:
         x = [*x, x[0].new_zeros(()).expand(*x[0].shape[:-1], missing)]
-    return _rows(x)
+    whole = x[0] if len(x) == 1 else torch.cat(tuple(x), -1)
+    return whole.reshape(-1, width)
 
 
 def cropped(rows: Tensor, n: int, like: Tensor) -> Tensor:
     """Return the first n columns of rows (m, N) with the dtype and the leading dimensions of a view, (..., n)."""
     return rows[:, :n].to(like.dtype).contiguous().view(*like.shape[:-1], n)
-
-
-def linear(x: Sequence[Tensor], W: Tensor) -> Tensor:
-    """Return concat(x) @ W.T without the concatenation where that pays, x: views (..., n_i), W: (n, D) -> (..., n).
-
-    Eager mode multiplies a small concatenation at once and accumulates large views in place; while compiling the path
-    depends on the widths alone, since a choice by batch size would break an export with a dynamic batch.
-    """
-    first = x[0]
-    if len(x) == 1:
-        return F.linear(first, W)
-    n, D = W.shape
-    rows = first.numel() // first.shape[-1]
-    traced = type(rows) is not int or torch.compiler.is_compiling()
-    if not traced and rows * D <= CONCATENATE_ELEMENTS:
-        return F.linear(torch.cat(tuple(x), -1), W)
-    widths = [view.shape[-1] for view in x]
-    half = W.dtype in (torch.bfloat16, torch.float16) or autocasting(first.device)
-    groups = _groups(widths, n, HALF_PARTIAL_SUMS if half else None)
-    pieces = W.t().split([sum(widths[a:b]) for a, b in groups])
-    joined = (_rows(x[a:b]) for a, b in groups)
-    in_place = not traced and not autocasting(first.device) and in_place_ok((W, *x))
-    out = torch.mm(next(joined), pieces[0])
-    for rows_of_view, piece in zip(joined, pieces[1:], strict=True):
-        out = out.addmm_(rows_of_view, piece) if in_place else torch.addmm(out, rows_of_view, piece)
-    return out.view(*first.shape[:-1], n)
-
-
-def _rows(views: Sequence[Tensor]) -> Tensor:
-    """Return the concatenation of the views as a matrix; one view is not copied."""
-    view = views[0] if len(views) == 1 else torch.cat(tuple(views), -1)
-    return view.reshape(-1, view.shape[-1])
-
-
-def _groups(widths: Sequence[int], n: int, most: int | None) -> list[tuple[int, int]]:
-    """Return the ranges of views to be multiplied together: narrow neighbours joined, at most ``most`` ranges."""
-    limit = JOIN_COLUMNS
-    narrow = n / 4
-    while True:
-        groups: list[tuple[int, int]] = []
-        columns = 0
-        for i, width in enumerate(widths):
-            if groups and width < narrow and widths[i - 1] < narrow and columns + width <= limit:
-                groups[-1] = (groups[-1][0], i + 1)
-                columns += width
-            else:
-                groups.append((i, i + 1))
-                columns = width
-        if most is None or len(groups) <= most:
-            return groups
-        # Too many partial sums: join wider views, into wider groups.
-        narrow = float("inf")
-        limit = max(limit + 1, -(-sum(widths) // most)) if limit == JOIN_COLUMNS else limit * 2

@@ -155,7 +155,8 @@ def in_place_ok(tensors: Iterable[Tensor]) -> bool:
 
 def autocasting(device: torch.device) -> bool:
     """Tell whether autocast is on for ``device``; torch refuses the question for devices that have none, as meta."""
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    kind = device.type
+    return (kind == "cpu" or torch.amp.is_autocast_available(kind)) and torch.is_autocast_enabled(kind)
 
 
 class Fusion(nn.Module, metaclass=ConstructMeta):

@@ -11,9 +11,10 @@ from torch import BoolTensor, Tensor
 
 from fusionkit.choice import Effort
 from fusionkit.errors import FusionError
-from fusionkit.fabrication import Fabrication, cropped, linear, padded
+from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fabrications.toeplitz import diagonal_lengths, diagonals
 from fusionkit.fusion import check_size
+from fusionkit.product import linear
 
 #: Up to this length multiplying by the Fourier matrix is faster than an FFT.
 SHORT = 64

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from fusionkit.fabrication import Fabrication, linear
+from fusionkit.fabrication import Fabrication
+from fusionkit.product import linear
 
 
 class Dense(Fabrication):

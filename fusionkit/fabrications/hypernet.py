@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionkit.choice import Effort
-from fusionkit.fabrication import Fabrication, gaussians, linear
+from fusionkit.fabrication import Fabrication, gaussians
 from fusionkit.fusion import check_size
+from fusionkit.product import linear
 
 #: Slope of the hidden units below zero: positive, so that every parameter always has a gradient.
 SLOPE = 0.2

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from fusionkit.choice import Effort
 from fusionkit.errors import FusionError
-from fusionkit.fabrication import Fabrication, linear
+from fusionkit.fabrication import Fabrication
 from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
+from fusionkit.product import linear
 
 
 class KhatriRao(Fabrication):

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionkit.errors import FusionError
-from fusionkit.fabrication import Fabrication, linear
+from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import check_size
+from fusionkit.product import linear
 
 
 class LowRank(Fabrication):

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionkit.errors import FusionError
-from fusionkit.fabrication import Fabrication, gaussians, linear
+from fusionkit.fabrication import Fabrication, gaussians
 from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
+from fusionkit.product import linear
 
 
 class RandomMatrixAdaption(Fabrication):

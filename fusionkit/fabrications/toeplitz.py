@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionkit.choice import Effort
-from fusionkit.fabrication import Fabrication, cropped, linear, padded
+from fusionkit.fabrication import Fabrication, cropped, padded
+from fusionkit.product import linear
 
 
 class Toeplitz(Fabrication):

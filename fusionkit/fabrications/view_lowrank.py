@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionkit.errors import DimsError, FusionError
-from fusionkit.fabrication import Fabrication, linear
+from fusionkit.fabrication import Fabrication
 from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
+from fusionkit.product import linear
 
 
 class ViewLowRank(Fabrication):

@@ -1,0 +1,141 @@
+"""Tests of the product of a concatenation with a matrix."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fusionkit import product
+from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
+from fusionkit.product import _groups, linear
+
+
+@pytest.fixture(params=["small", "large", "blocks"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Concatenate always, or never; or never, in row blocks of one to a few rows."""
+    limit = 2**60 if request.param == "small" else 0
+    monkeypatch.setattr(product, "SMALL_VIEW", limit)
+    monkeypatch.setattr(product, "CONCATENATE_ELEMENTS", 0)
+    if request.param == "blocks":
+        monkeypatch.setattr(product, "BLOCK_ELEMENTS", 13)
+    return str(request.param)
+
+
+DIMS = [[5], [3, 1, 7], [1, 1, 1, 1, 1], [2, 2, 2, 30, 2, 2], [13, 11], [1] * 40]
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("dims", DIMS, ids=lambda dims: "-".join(map(str, dims[:6])))
+@pytest.mark.parametrize("n", [1, 4, 17])
+@pytest.mark.parametrize("lead", [(), (0,), (6,), (2, 3), (2, 1, 2)])
+def test_linear_against_the_definition(dims: list[int], n: int, lead: tuple[int, ...]) -> None:
+    x = [torch.randn(*lead, width, dtype=torch.float64) for width in dims]
+    W = torch.randn(n, sum(dims), dtype=torch.float64)
+    expected = torch.zeros(*lead, n, dtype=torch.float64)
+    start = 0
+    for view in x:
+        for column in range(view.shape[-1]):
+            expected += view[..., column, None] * W[:, start + column]
+        start += view.shape[-1]
+    torch.testing.assert_close(linear(x, W), expected)
+
+
+@pytest.mark.usefixtures("path")
+def test_linear_derivatives() -> None:
+    x = [torch.randn(4, width, dtype=torch.float64, requires_grad=True) for width in (3, 1, 7)]
+    W = torch.randn(5, 11, dtype=torch.float64, requires_grad=True)
+    inputs = (W, *x)
+    assert torch.autograd.gradcheck(lambda W, *x: linear(x, W), inputs, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(lambda W, *x: linear(x, W), inputs)
+
+
+@pytest.mark.usefixtures("path")
+def test_linear_on_meta() -> None:
+    x = [torch.empty(5, width, device="meta") for width in (3, 1, 7)]
+    assert linear(x, torch.empty(2, 11, device="meta")).shape == (5, 2)
+
+
+@pytest.mark.usefixtures("path")
+def test_linear_under_transforms() -> None:
+    dims = (3, 1, 7)
+    x = [torch.randn(4, width) for width in dims]
+    W = torch.randn(2, 11)
+    many = torch.randn(6, 2, 11)
+    torch.testing.assert_close(torch.vmap(lambda W: linear(x, W))(many), torch.stack([linear(x, W) for W in many]))
+    torch.testing.assert_close(torch.vmap(lambda a, b, c: linear([a, b, c], W))(*x), linear(x, W))
+    one = torch.vmap(lambda c: linear([x[0][0], x[1][0], c], W))(x[2])
+    torch.testing.assert_close(one, torch.stack([linear([x[0][0], x[1][0], c], W) for c in x[2]]))
+    grads = torch.func.vmap(torch.func.grad(lambda W, *x: linear(x, W).sum()), in_dims=(None, 0, 0, 0))(W, *x)
+    torch.testing.assert_close(grads, torch.cat(x, -1)[:, None].expand(4, 2, 11))
+
+
+@pytest.mark.usefixtures("path")
+def test_linear_of_noncontiguous_views_leaves_them_alone() -> None:
+    base = torch.randn(7, 6)
+    x = [base.T[:, :3], base.T[:, 3:4].expand(6, 5), torch.randn(6, 8)[:, ::2]]
+    versions = [view._version for view in x]
+    W = torch.randn(4, 12)
+    torch.testing.assert_close(linear(x, W), torch.cat(x, -1) @ W.T)
+    assert [view._version for view in x] == versions
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dims", [[4] * 1000, [16] * 64, [256] * 40], ids=["1000x4", "64x16", "40x256"])
+def test_linear_in_half_precision_on_positive_data(dtype: torch.dtype, dims: list[int]) -> None:
+    x = [torch.rand(8, width).to(dtype) for width in dims]
+    W = (torch.rand(16, sum(dims)) / sum(dims)).to(dtype)
+    exact = torch.cat(x, -1).double() @ W.double().T
+    error = (linear(x, W).double() - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert error < 0.01
+
+
+def test_linear_makes_no_buffer_of_the_size_of_the_concatenation() -> None:
+    x = [torch.randn(4096, 128, requires_grad=True) for _ in range(4)]
+    W = torch.randn(128, 512, requires_grad=True)
+    sizes: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = linear(x, W)
+    assert max(sizes) < 4096 * 512
+    with torch.profiler.profile(profile_memory=True) as profile:
+        linear([view.detach() for view in x], W.detach())
+        out.sum().backward()
+    assert "aten::cat" not in {
+        event.key for event in profile.key_averages() if event.cpu_memory_usage >= 4096 * 512 * 4
+    }
+
+
+def test_linear_while_compiling_does_not_depend_on_the_batch() -> None:
+    op = ParameterizedConcatenation(dims=[64] * 8, n=16)
+    small = [torch.randn(3, 64) for _ in range(8)]
+    large = [torch.randn(3000, 64) for _ in range(8)]
+    dynamic = {0: torch.export.Dim("batch", min=2, max=2**20)}
+    program = torch.export.export(op, (small,), dynamic_shapes=([dynamic] * 8,))
+    torch.testing.assert_close(program.module()(large), op(large), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("widths", "n", "most", "expected"),
+    [
+        ([8, 8], 16, None, [(0, 1), (1, 2)]),
+        ([3, 3, 8, 3, 3], 16, None, [(0, 2), (2, 3), (3, 5)]),
+        ([3] * 4, 4, None, [(0, 1), (1, 2), (2, 3), (3, 4)]),
+        ([100] * 12, 1000, None, [(0, 5), (5, 10), (10, 12)]),
+        ([600, 600], 4000, None, [(0, 1), (1, 2)]),
+    ],
+)
+def test_groups(widths: list[int], n: int, most: int | None, expected: list[tuple[int, int]]) -> None:
+    assert _groups(tuple(widths), n, most) == expected
+
+
+@pytest.mark.parametrize("widths", [[64] * 40, [1000] * 17, [1] * 5000, [5000, 1] * 20])
+def test_groups_in_half_precision_are_few(widths: list[int]) -> None:
+    groups = _groups(tuple(widths), 8, 16)
+    assert len(groups) <= 16
+    assert [i for a, b in groups for i in range(a, b)] == list(range(len(widths)))
