@@ -161,10 +161,19 @@ def spread(x: Sequence[Tensor], q: int, t: int, M: Tensor | None = None, terms: 
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)).reshape(terms * q, -1)
 
 
-def gather(rows: Tensor, s: int, n: int, like: Tensor) -> Tensor:
-    """Put the blocks back into their rows, (p, m*s) -> (m, p*s), and crop to (..., n)."""
+def gather(rows: Tensor, s: int, n: int, like: Tensor, M: Tensor | None = None) -> Tensor:
+    """Multiply each block by M (s, c), put the blocks back into their rows, (p, m*c) -> (m, p*s), and crop to (..., n).
+
+    Without M, c = s.
+    """
     p = rows.shape[0]
-    return cropped(rows.view(p, -1, s).transpose(0, 1).reshape(-1, p * s), n, like)
+    if M is not None and M.shape[1] > s:
+        rows, M = F.linear(rows.view(-1, M.shape[1]), M).view(p, -1), None
+    blocks = rows.view(p, -1, s if M is None else M.shape[1]).transpose(0, 1)
+    if M is not None:
+        # The narrower blocks are the cheaper ones to reorder.
+        blocks = F.linear(blocks, M)
+    return cropped(blocks.reshape(-1, p * s), n, like)
 
 
 def cropped_sum(layout: Layout, n: int, D: int, term: Callable[[slice, slice, slice, slice], Tensor]) -> Tensor:

@@ -65,9 +65,9 @@ class DualLowRankKronecker(BlockProduct):
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         P, Q, S, T = (blocks[name] for name in "PQST")
-        p, q, (s, r), t = P.shape[0], Q.shape[1], S.shape, T.shape[1]
+        q, s, t = Q.shape[1], S.shape[0], T.shape[1]
         inner = P @ (Q @ spread(x, q, t, T))  # (p, m*r)
-        return gather(F.linear(inner.view(-1, r), S).view(p, -1), s, n, x[0])
+        return gather(inner, s, n, x[0], S)
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         P, Q, S, T = (blocks[name] for name in "PQST")

@@ -59,7 +59,7 @@ class Kronecker(BlockProduct):
         if D * s + q * n <= D * p + n * t:
             return gather(A @ spread(x, q, t, B), s, n, x[0])
         inner = A @ spread(x, q, t)  # (p, m*t)
-        return gather(F.linear(inner.view(-1, t), B).view(p, -1), s, n, x[0])
+        return gather(inner, s, n, x[0], B)
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         A, B = blocks["A"].square(), blocks["B"].square()

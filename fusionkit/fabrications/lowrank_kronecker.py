@@ -64,9 +64,9 @@ class LowRankKronecker(BlockProduct):
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         A, S, T = blocks["A"], blocks["S"], blocks["T"]
-        (p, q), (s, r), t = A.shape, S.shape, T.shape[1]
+        q, s, t = A.shape[1], S.shape[0], T.shape[1]
         inner = A @ spread(x, q, t, T)  # (p, m*r)
-        return gather(F.linear(inner.view(-1, r), S).view(p, -1), s, n, x[0])
+        return gather(inner, s, n, x[0], S)
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         A, S, T = blocks["A"].square(), blocks["S"], blocks["T"]
