@@ -6,7 +6,9 @@ In units of a multiply-add of a dense product, m rows cost
     with W built            m * n * D + COPY * BUILD * n * D
 
 where ``macs``, ``copies`` and ``setup`` are what the fabrication states (``Effort``), and the constants are of the
-order of what ``fusionkit bench`` measured for the core's fabrications on two cores.  On accelerators the ratio of
+order of what was measured for the core's fabrications on two cores, forward (docs/bench.md).  With a thin W the
+gradient of the dense product is dear, and the own product could win earlier; the forward product decides, since with
+gradients on it may be all that is wanted.  On accelerators the ratio of
 arithmetic to bandwidth is of the same order.  While compiling or exporting, and under functorch transforms, the choice
 must not depend on the batch: it is that for ``NOMINAL_ROWS``.
 """
@@ -24,7 +26,7 @@ __all__ = ["LARGE_W", "LEAST_BLOCK", "Effort", "Plan"]
 #: A multiply-add of a structured product, whose factors are small, in multiply-adds of a dense one.
 THIN = 1.5
 #: Copying a number, eight bytes read and written, in multiply-adds of a dense product.
-COPY = 44.0
+COPY = 50.0
 #: How often every entry of W is copied until W is built.
 BUILD = 2.0
 #: While compiling or exporting the batch counts as having this many rows.

@@ -28,7 +28,7 @@ class Toeplitz(Fabrication):
     def effort(self, n: int, D: int) -> Effort:
         """Return what the product without W costs."""
         length = fast_length(n + D - 1)
-        return Effort(0, D + n + 0.75 * length * (3 + log2(length)))
+        return Effort(0, D + n + 0.375 * length * (3 + log2(length)))
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return diagonals(blocks["c"], n, D)
