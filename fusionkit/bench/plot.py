@@ -40,14 +40,16 @@ def draw(rows: Sequence[Row], path: Path) -> bool:
         return False
     columns = min(COLUMNS, len(panels))
     height = -(-len(panels) // columns)
-    figure = Figure(figsize=(2.6 * columns + 0.6, 2.2 * height + 0.7), dpi=110, layout="constrained")
+    across = min(len(LINES), columns)  # So many entries of the legend fit beside each other.
+    above = 0.2 * -(-len(LINES) // across)
+    figure = Figure(figsize=(2.6 * columns + 0.6, 2.2 * height + 0.5 + above), dpi=110, layout="constrained")
     grid = figure.subplots(height, columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, (name, chosen) in zip(grid.flat, panels.items(), strict=False):
         _panel(axes, name, chosen)
     handles = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), frameon=False)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=across, fontsize=8, frameon=False)
     figure.supxlabel("rows m")
     figure.supylabel("forward, ms")
     figure.savefig(path, format="png")
