@@ -14,7 +14,7 @@ from fusionkit.choice import LARGE_W, Effort, Plan
 from fusionkit.construct import ConstructMeta, writable
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.fusion import Traits, check_dims, check_size, in_place_ok, registered_key
-from fusionkit.product import linear
+from fusionkit.multiplication import linear
 
 __all__ = ["CallableFabrication", "Fabrication", "as_fabrication", "cropped", "gaussians", "padded"]
 

@@ -32,7 +32,7 @@ def _library() -> ModuleType | None:
         return None
     # Its own __init__ imports all of it, with what that requires; an empty package of that name leads to the parts.
     package = ModuleType("tinybig")
-    package.__path__ = list(found.submodule_search_locations)
+    package.__path__, package.__spec__ = list(found.submodule_search_locations), found
     sys.modules["tinybig"] = package
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -14,7 +14,7 @@ from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fabrications.toeplitz import diagonal_lengths, diagonals
 from fusionkit.fusion import check_size
-from fusionkit.product import linear
+from fusionkit.multiplication import linear
 
 #: Up to this length multiplying by the Fourier matrix is faster than an FFT.
 SHORT = 64

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from fusionkit.fabrication import Fabrication
-from fusionkit.product import linear
+from fusionkit.multiplication import linear
 
 
 class Dense(Fabrication):

@@ -11,7 +11,7 @@ from torch import Tensor
 from fusionkit.choice import Effort
 from fusionkit.fabrication import Fabrication, gaussians
 from fusionkit.fusion import check_size
-from fusionkit.product import linear
+from fusionkit.multiplication import linear
 
 #: Slope of the hidden units below zero: positive, so that every parameter always has a gradient.
 SLOPE = 0.2

@@ -11,7 +11,7 @@ from torch import Tensor
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import check_size
-from fusionkit.product import linear
+from fusionkit.multiplication import linear
 
 
 class LowRank(Fabrication):

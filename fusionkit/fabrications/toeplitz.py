@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fusionkit.choice import Effort
 from fusionkit.fabrication import Fabrication, cropped, padded
-from fusionkit.product import linear
+from fusionkit.multiplication import linear
 
 
 class Toeplitz(Fabrication):

@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusionkit import product
+from fusionkit import multiplication
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
-from fusionkit.product import _groups, linear
+from fusionkit.multiplication import _groups, linear
 
 
 @pytest.fixture(params=["small", "large", "blocks"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Concatenate always, or never; or never, in row blocks of one to a few rows."""
     limit = 2**60 if request.param == "small" else 0
-    monkeypatch.setattr(product, "SMALL_VIEW", limit)
-    monkeypatch.setattr(product, "CONCATENATE_ELEMENTS", 0)
+    monkeypatch.setattr(multiplication, "SMALL_VIEW", limit)
+    monkeypatch.setattr(multiplication, "CONCATENATE_ELEMENTS", 0)
     if request.param == "blocks":
-        monkeypatch.setattr(product, "BLOCK_ELEMENTS", 13)
+        monkeypatch.setattr(multiplication, "BLOCK_ELEMENTS", 13)
     return str(request.param)
 
 
