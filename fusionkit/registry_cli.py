@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -10,7 +11,7 @@ from dataclasses import replace
 
 from fusionkit import registry
 from fusionkit.arguments import Parser
-from fusionkit.catalogue import KINDS
+from fusionkit.catalogue import KINDS, Record
 from fusionkit.loading import Plugin
 from fusionkit.summary import summary
 from fusionkit.tables import print_table
@@ -35,15 +36,26 @@ def list_names(argv: Sequence[str]) -> int:
     if options.json:
         _print_json([record.to_dict() for record in records])
     else:
-        print_table(
-            ("kind", "name", "aliases", "distribution", "status", "summary"),
-            [
-                (r.kind, r.key, ", ".join(r.aliases), _owner(r.distribution, r.version), r.status, r.summary)
-                for r in records
-            ],
-            whole=("kind", "name"),
-        )
+        _print_records(records)
     return 0
+
+
+def _print_records(records: Sequence[Record]) -> None:
+    """Print a table, or on a terminal too narrow for it one of two columns for each kind and distribution."""
+    columns = ("kind", "name", "aliases", "distribution", "status", "summary")
+    rows = [
+        (r.kind, r.key, ", ".join(r.aliases), _owner(r.distribution, r.version), r.status, r.summary) for r in records
+    ]
+    needed = sum(max(map(len, column)) + 3 for column in zip(columns, *rows, strict=True))
+    if not sys.stdout.isatty() or needed <= shutil.get_terminal_size().columns:
+        print_table(columns, rows, whole=("kind", "name"))
+        return
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for kind, name, aliases, owner, status, text in rows:
+        notes = [f"also {aliases}"] * bool(aliases) + [status] * (status != "ok")
+        groups.setdefault((kind, owner), []).append((name, f"{text} ({'; '.join(notes)})" if notes else text))
+    for (kind, owner), group in groups.items():
+        print_table((kind, owner), group, whole=(kind,))
 
 
 def plugins(argv: Sequence[str]) -> int:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 from typing import Any
 
 import pytest
 from fake_distributions import Site
 
 from fusionkit import cli, registry
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
 
 LIST_KEYS = {"kind", "name", "qualified", "distribution", "version", "target", "aliases", "summary", "status"}
 PLUGIN_KEYS = {"plugin", "distribution", "version", "status", "error", "fusions", "fabrications"}
@@ -29,6 +38,22 @@ class TestList:
         assert ["fusion", "gram", "fk-gram", "1.0", "ok"] in [line.split() for line in lines]
         assert ["fusion", "fk-gram/sum", "fk-gram", "1.0", "shadowed"] in [line.split() for line in lines]
         assert any(line.startswith("fabrication  lowrank ") for line in lines)
+
+    @pytest.mark.parametrize("columns", [60, 80, 300])
+    def test_on_a_terminal_every_line_fits_and_words_stay_whole(
+        self, columns: int, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site.fusions("fk-gram", {"gram": "a:B", "sum": "a:B"})
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stdout", terminal)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("TERM", "xterm")
+        assert cli.main(["list"]) == 0
+        output = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+        assert max(map(len, output.splitlines())) <= columns
+        words = set(re.findall(r"[\w/.]+", output))
+        assert words >= {"parameterized_concatenation", "mean", "shadowed", "entry", "fusionkit", "0.1.0", "gram"}
+        assert ("aliases" in words) == (columns == 300)
 
     def test_json(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
         site.fusions("fk-gram", {"gram": "a:B"})
