@@ -12,7 +12,7 @@ from dataclasses import replace
 from fusionkit import registry
 from fusionkit.arguments import Parser
 from fusionkit.catalogue import KINDS, Record
-from fusionkit.loading import Plugin
+from fusionkit.loading import Kind, Plugin
 from fusionkit.summary import summary
 from fusionkit.tables import print_table
 
@@ -50,7 +50,7 @@ def _print_records(records: Sequence[Record]) -> None:
     if not sys.stdout.isatty() or needed <= shutil.get_terminal_size().columns:
         print_table(columns, rows, whole=("kind", "name"))
         return
-    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    groups: dict[tuple[Kind, str], list[tuple[str, str]]] = {}
     for kind, name, aliases, owner, status, text in rows:
         notes = [f"also {aliases}"] * bool(aliases) + [status] * (status != "ok")
         groups.setdefault((kind, owner), []).append((name, f"{text} ({'; '.join(notes)})" if notes else text))
