@@ -139,25 +139,46 @@ def chunk_sizes(width: int, chunks: int) -> tuple[int, ...]:
     return (small + 1,) * larger + (small,) * (chunks - larger)
 
 
-def split_point(n: int, dims: Sequence[int]) -> int:
+#: A contraction that would hold more numbers than the first, and needs no gradient, goes in blocks of the second.
+HELD, BLOCK = 2**23, 2**20
+
+
+def split_point(n: int, dims: Sequence[int], least: int = 0) -> int:
     """Return s for ``contract``: the least memory for the product of dims[s:] and for what is left of dims[:s]."""
-    return min(range(len(dims)), key=lambda s: prod(dims[s:]) + n * prod(dims[:s]))
+    return min(range(least, len(dims)), key=lambda s: prod(dims[s:]) + n * prod(dims[:s]))
 
 
 def contract(W: Tensor, x: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
     """Return ``W (x_1 ⊗ ... ⊗ x_k) + bias`` of each row, W: (n, d_1 * ... * d_k), x: k tensors (m, d_i) -> (m, n).
 
     The last views, from s on, are multiplied out and contracted with W in one matrix product; the first s follow one by
-    one.  So m * (d_{s+1} ... d_k  +  n d_1 ... d_s) numbers are held instead of m * d_1 ... d_k.
+    one.  So m * (d_{s+1} ... d_k  +  n d_1 ... d_s) numbers are held instead of m * d_1 ... d_k.  Where no gradient is
+    wanted and that is much, n goes block by block.
     """
     n, dims = W.shape[0], [view.shape[-1] for view in x]
-    s = split_point(n, dims)
+    s, step = split_point(n, dims), n
+    # A choice by the batch would break an export with a dynamic one.
+    if len(x) > 1 and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        m = x[0].shape[0]
+        if m * max(prod(dims[s:]), n * prod(dims[:s])) > HELD:
+            s = split_point(n, dims, least=1)
+            step = max(1, BLOCK // (m * prod(dims[:s])))
     outer = x[s]
     for view in x[s + 1 :]:
         # As a batched product, whose backward makes no outer product of its own.
         outer = torch.bmm(outer.unsqueeze(-1), view.unsqueeze(-2)).flatten(1)
-    out = F.linear(outer, W.reshape(n * prod(dims[:s]), outer.shape[-1]))
-    for i in reversed(range(s)):
+    if step < n:
+        out = torch.cat([_contracted(rows, outer, x[:s]) for rows in W.split(step)], -1)
+    else:
+        out = _contracted(W, outer, x[:s])
+    return out if bias is None else out + bias
+
+
+def _contracted(W: Tensor, outer: Tensor, x: Sequence[Tensor]) -> Tensor:
+    """Return W (n, d_1 * ... * d_s * d) times ``outer`` (m, d), then times each of the s views in ``x``, (m, n)."""
+    n, dims = W.shape[0], [view.shape[-1] for view in x]
+    out = F.linear(outer, W.reshape(n * prod(dims), outer.shape[-1]))
+    for i in reversed(range(len(x))):
         # Not -1, which an empty batch leaves open.
         out = torch.bmm(out.view(out.shape[0], n * prod(dims[:i]), dims[i]), x[i].unsqueeze(-1)).squeeze(-1)
-    return out if bias is None else out + bias
+    return out

@@ -238,6 +238,21 @@ def test_contract(n: int, dims: tuple[int, ...], s: int) -> None:
     torch.testing.assert_close(contract(W, x), torch.einsum(spec, W.view(-1, *small), *x))
 
 
+@pytest.mark.parametrize("dims", [(5, 4), (3, 4, 5), (4,)], ids=str)
+def test_contract_in_blocks(dims: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    W, bias = torch.randn(7, math.prod(dims), dtype=torch.float64), torch.randn(7, dtype=torch.float64)
+    x = [torch.randn(6, width, dtype=torch.float64) for width in dims]
+    expected = contract(W, x, bias)
+    monkeypatch.setattr("fusionkit_bilinear.functions.HELD", 0)
+    # Blocks of one row, of some, and of all.
+    for block in (1, 6 * dims[0] * 3, 10**6):
+        monkeypatch.setattr("fusionkit_bilinear.functions.BLOCK", block)
+        with torch.no_grad():
+            torch.testing.assert_close(contract(W, x, bias), expected)
+            assert contract(W, [view[:0] for view in x], bias).shape == (0, 7)
+
+
 def test_sketches_follow_the_seed() -> None:
     made = [fusionkit.create("mcb", dims=[30, 30], n=2, mm_dim=50, seed=seed) for seed in (0, 0, 1)]
     one, same, other = made
