@@ -317,7 +317,9 @@ def _completed(cfg: Mapping[str, Any], run_dir: Path) -> Mapping[str, Any] | Non
 
 def _ended(error: BaseException) -> BaseException:
     """Return the error; of an interruption, or where torch found too little memory, what a record says of it."""
-    tried = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+    from fusionkit.experiment.results import message
+
+    tried = re.search(r"tried to allocate ([\d.]+ \w+)", message(error), re.IGNORECASE)
     if isinstance(error, RuntimeError) and tried:
         return FusionError(f"The run should fit into the memory of its device; found too little for {tried[1]} more.")
     if not isinstance(error, KeyboardInterrupt):
