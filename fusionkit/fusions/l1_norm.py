@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusionkit.elementwise import blocks, plain, recording
+from fusionkit.elementwise import BLOCK, blocks, plain, recording
 from fusionkit.fusion import Fusion, Traits, in_place_ok
 
 
@@ -33,7 +33,8 @@ class L1Norm(Fusion):
         if not half and plain(x) and not recording(x):
             out = torch.empty_like(x[0])
             scratch = None
-            for block, (first, *rest) in blocks(x, out):
+            # Two operations per view, whose launches show unless the blocks are large.
+            for block, (first, *rest) in blocks(x, out, 4 * BLOCK):
                 torch.abs(first, out=block)
                 scratch = torch.empty_like(block) if scratch is None else scratch[: len(block)]
                 for view in rest:
