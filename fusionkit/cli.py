@@ -90,7 +90,8 @@ def _main(arguments: list[str], debug: bool) -> int:
     except SystemExit as exit:  # argparse leaves this way.
         return _status(exit.code)
     except BrokenPipeError:  # `fusionkit list | head`: nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with suppress(OSError, ValueError):  # No file stands behind the stream.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (FusionError, RegistryError, ConfigError, OSError, ModuleNotFoundError, KeyboardInterrupt) as error:
         sentence = _sentence(error)
