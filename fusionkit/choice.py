@@ -8,9 +8,9 @@ In units of a multiply-add of a dense product, m rows cost
 where ``macs``, ``copies`` and ``setup`` are what the fabrication states (``Effort``), and the constants are of the
 order of what was measured for the core's fabrications on two cores, forward (docs/bench.md).  With a thin W the
 gradient of the dense product is dear, and the own product could win earlier; the forward product decides, since with
-gradients on it may be all that is wanted.  On accelerators the ratio of
-arithmetic to bandwidth is of the same order.  While compiling or exporting, and under functorch transforms, the choice
-must not depend on the batch: it is that for ``NOMINAL_ROWS``.
+gradients on it may be all that is wanted.  On accelerators the ratio of arithmetic to bandwidth is of the same order.
+While compiling or exporting, and under functorch transforms, the choice must not depend on the batch: it is that for
+``NOMINAL_ROWS``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from fusionkit.choice import LARGE_W, Effort, Plan
 from fusionkit.construct import ConstructMeta, writable
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.fusion import Traits, check_dims, check_size, in_place_ok, registered_key
-from fusionkit.multiplication import linear
+from fusionkit.multiplication import joined_rows, linear
 
 __all__ = ["CallableFabrication", "Fabrication", "as_fabrication", "cropped", "gaussians", "padded"]
 
@@ -204,7 +204,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         rows = x[0].numel() // x[0].shape[-1]
         if type(rows) is not int or rows < 2 * plan.block or not in_place_ok((*x, *blocks.values())):
             return self._project(x, blocks, n)
-        pieces = [view.reshape(-1, view.shape[-1]).split(plan.block) for view in x]
+        pieces = [joined_rows([view]).split(plan.block) for view in x]
         out = torch.cat([self._project(piece, blocks, n) for piece in zip(*pieces, strict=True)])
         return out.view(*x[0].shape[:-1], n)
 
@@ -324,8 +324,7 @@ def padded(x: Sequence[Tensor], width: int) -> Tensor:
     missing = width - sum(view.shape[-1] for view in x)
     if missing:
         x = [*x, x[0].new_zeros(()).expand(*x[0].shape[:-1], missing)]
-    whole = x[0] if len(x) == 1 else torch.cat(tuple(x), -1)
-    return whole.reshape(-1, width)
+    return joined_rows(x)
 
 
 def cropped(rows: Tensor, n: int, like: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from fusionkit.elementwise import plain, recording
 from fusionkit.fusion import autocasting
 
-__all__ = ["linear"]
+__all__ = ["joined_rows", "linear"]
 
 #: Views of up to so many elements on average are concatenated: copying them costs less than launching products.
 SMALL_VIEW = 2**13
@@ -56,7 +56,7 @@ def linear(x: Sequence[Tensor], W: Tensor) -> Tensor:
     # Dynamo traces into a cache and warns of it.
     grouping = _groups.__wrapped__ if traced else _groups
     groups = grouping(tuple([view.shape[-1] for view in x]), n, HALF_PARTIAL_SUMS if half else None)
-    joined = [_rows(x[a:b]) for a, b in groups] if len(groups) < k or first.ndim != 2 else x
+    joined = [joined_rows(x[a:b]) for a, b in groups] if len(groups) < k or first.ndim != 2 else x
     if traced or casting or not plain((W, *x)):
         pieces = W.t().split([rows_of_group.shape[-1] for rows_of_group in joined])
         out = torch.mm(joined[0], pieces[0])
@@ -77,7 +77,7 @@ def _enough_rows(x: Sequence[Tensor], W: Tensor) -> float:
     return max(256, n + 1) if recording((W, *x)) else n / 4
 
 
-def _rows(views: Sequence[Tensor]) -> Tensor:
+def joined_rows(views: Sequence[Tensor]) -> Tensor:
     """Return the concatenation of the views as a matrix; one view is not copied."""
     view = views[0] if len(views) == 1 else torch.cat(tuple(views), -1)
     return view.reshape(-1, view.shape[-1])
@@ -109,9 +109,6 @@ def _product(W: Tensor, x: Sequence[Tensor]) -> Tensor:
     """Return concat(x) @ W.T, x: matrices (m, n_i) -> (m, n); records no gradient."""
     n, m = W.shape[0], x[0].shape[0]
     widths = [rows.shape[1] for rows in x]
-    widest = max(widths)
-    copied = n <= COPIED_N and n < widest <= COPIED_WIDTH
-    block = max(1, BLOCK_ELEMENTS // max(n, widest))
     if W.is_cpu and 1 < n <= TRANSPOSED_N and m <= TRANSPOSED_ROWS:
         pieces = W.split(widths, 1)
         out = torch.mm(pieces[0], x[0].t())
@@ -119,6 +116,9 @@ def _product(W: Tensor, x: Sequence[Tensor]) -> Tensor:
             out.addmm_(piece, rows.t())
         return out.t().contiguous()
     pieces = W.t().split(widths)
+    widest = max(widths)
+    copied = n <= COPIED_N and n < widest <= COPIED_WIDTH
+    block = max(1, BLOCK_ELEMENTS // max(n, widest))
     if not W.is_cpu or m < 2 * block or not (copied or n > widest):
         out = torch.mm(x[0], pieces[0])
         for rows, piece in zip(x[1:], pieces[1:], strict=True):

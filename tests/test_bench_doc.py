@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from page_scripts import page_script
 
 from fusionkit import registry
 from fusionkit.choice import Plan
@@ -31,12 +31,7 @@ MISSED = {"forward": 1.4, "forward and backward": 1.8}
 
 @pytest.fixture(scope="module")
 def bench_tables() -> ModuleType:
-    spec = spec_from_file_location("bench_tables", ROOT / "docs/bench_tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return page_script("bench_tables")
 
 
 def test_the_tables_are_those_of_the_record(bench_tables: ModuleType) -> None:

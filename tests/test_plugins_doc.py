@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
 import pytest
+from page_scripts import page_script
 
 import fusionkit
 from fusionkit import catalogue, cli, loading, registry
@@ -21,12 +21,7 @@ PAGE = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def hook_reference() -> ModuleType:
-    spec = spec_from_file_location("hook_reference", ROOT / "docs/hook_reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return page_script("hook_reference")
 
 
 def blocks(language: str, containing: str) -> list[str]:

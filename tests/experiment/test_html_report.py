@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import run_records
 
 from fusionkit.experiment.leaderboard import main
 
@@ -20,19 +21,9 @@ HOSTILE = '</script><img src=x onerror="document.title=1">'
 
 
 def put(folder: Path, name: str, accuracy: float, **changes: Any) -> None:
-    result = {
-        "schema_version": 1,
-        "status": "completed",
-        "error": None,
-        "fusion": "parameterized_concatenation",
-        "fabrication": "dense",
+    """Write the record of a completed run that has everything the report shows."""
+    shown = {
         "encoder": "none",
-        "dims": [4, 3],
-        "data_dims": [4, 3],
-        "n": 5,
-        "l": 35,
-        "parameters": 53,
-        "seed": 0,
         "metrics": {"accuracy": accuracy},
         "history": {"loss": [1.0, 0.5, 0.25], "accuracy": [0.5, 0.8, accuracy], "lr": [1, 1, 1]},
         "robustness": {
@@ -42,12 +33,8 @@ def put(folder: Path, name: str, accuracy: float, **changes: Any) -> None:
             "noise": {"0.5": 0.8, "1": 0.7, "2": 0.4},
         },
         "data": {"name": "mfeat", "label": "mfeat", "digest": "11", "test_rows": 20, "training_rows": 80},
-        "seconds": 2.0,
-        "config_hash": name,
-        **changes,
     }
-    (folder / name).mkdir(parents=True)
-    (folder / name / "result.json").write_text(json.dumps(result))
+    run_records.put(folder, name, **{**shown, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -10,38 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_records import put
 
 from fusionkit.errors import FusionError
 from fusionkit.experiment.leaderboard import main, read_board
 from fusionkit.experiment.statistics import summarize
 
 Config = Callable[..., dict[str, Any]]
-
-
-def put(folder: Path, name: str, **changes: Any) -> Path:
-    """Write the record of a completed run, with nothing but the keys that the design promises."""
-    result = {
-        "schema_version": 1,
-        "status": "completed",
-        "error": None,
-        "fusion": "parameterized_concatenation",
-        "fabrication": "dense",
-        "dims": [4, 3],
-        "data_dims": [4, 3],
-        "n": 5,
-        "l": 35,
-        "parameters": 53,
-        "seed": 0,
-        "metrics": {"accuracy": 0.9},
-        "seconds": 2.0,
-        "config_hash": name,
-        "provenance": {},
-        **changes,
-    }
-    path = folder / name
-    path.mkdir(parents=True)
-    (path / "result.json").write_text(json.dumps(result))
-    return path
 
 
 def test_means_over_seeds(tmp_path: Path) -> None:
