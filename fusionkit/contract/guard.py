@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import io
+import logging
+import operator
 import os
 import random
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from types import FrameType
+from typing import Any
 
 import numpy
 import torch
@@ -48,20 +52,95 @@ def silence() -> Iterator[Output]:
         yield output
 
 
+def _set_default_device(device: torch.device) -> None:
+    torch.set_default_device(None if device.type == "cpu" else device)
+
+
+def _set_deterministic(mode: tuple[bool, bool]) -> None:
+    torch.use_deterministic_algorithms(mode[0], warn_only=mode[1])
+
+
+def _set_autocast(modes: dict[str, tuple[bool, torch.dtype]]) -> None:
+    for kind, (enabled, dtype) in modes.items():
+        torch.set_autocast_enabled(kind, enabled)
+        torch.set_autocast_dtype(kind, dtype)
+
+
+def _set_environment(before: dict[str, str]) -> None:
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    for name, value in before.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
+def _set_root_logger(settings: tuple[int, int, list[logging.Handler]]) -> None:
+    logging.disable(settings[0])
+    logging.root.setLevel(settings[1])
+    logging.root.handlers[:] = settings[2]
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
+def _set_folder(folder: str | None) -> None:
+    if folder is not None:
+        os.chdir(folder)
+
+
+def _hooks() -> tuple[Any, ...]:
+    return sys.excepthook, sys.unraisablehook, threading.excepthook
+
+
+def _set_hooks(hooks: tuple[Any, ...]) -> None:
+    sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
+
+
+#: What a check may have changed: how it is read, and how it is put back.
+SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_default_device, _set_default_device),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (
+        lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
+        _set_deterministic,
+    ),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (
+        lambda: {kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")},
+        _set_autocast,
+    ),
+    (lambda: vars(torch._tensor_str.PRINT_OPTS).copy(), vars(torch._tensor_str.PRINT_OPTS).update),
+    (numpy.geterr, lambda errors: numpy.seterr(**errors)),
+    (lambda: dict(os.environ), _set_environment),
+    (_folder, _set_folder),
+    (lambda: list(sys.path), lambda paths: operator.setitem(sys.path, slice(None), paths)),
+    # torch's compiler raises it at the first graph that is not in its cache.
+    (sys.getrecursionlimit, sys.setrecursionlimit),
+    (
+        lambda: (logging.root.manager.disable, logging.root.level, list(logging.root.handlers)),
+        _set_root_logger,
+    ),
+    (_hooks, _set_hooks),
+    (gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
+)
+
+
 @contextlib.contextmanager
 def no_traces(seed: int | None = None) -> Iterator[None]:
-    """Put back what a check may have changed: random states, torch's defaults, warning filters, environment, registry.
+    """Put back what a check may have changed: random states, warning filters, the registry, and all ``SETTINGS``.
 
     Args:
         seed: of all generators within.
     """
     python_state, numpy_state = random.getstate(), numpy.random.get_state()
-    dtype, device, threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
-    gradients, deterministic = torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    precision, anomalies = torch.get_float32_matmul_precision(), torch.is_anomaly_enabled()
-    autocast = {kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")}
-    environment, folder, paths = dict(os.environ), os.getcwd(), list(sys.path)
+    settings = [read() for read, _ in SETTINGS]
     snapshot = registry._snapshot()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
@@ -78,45 +157,11 @@ def no_traces(seed: int | None = None) -> Iterator[None]:
     finally:
         random.setstate(python_state)
         numpy.random.set_state(numpy_state)
-        torch.set_default_dtype(dtype)
-        if torch.get_default_device() != device:
-            torch.set_default_device(None if device.type == "cpu" else device)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        torch.set_grad_enabled(gradients)
-        if torch.are_deterministic_algorithms_enabled() != deterministic:
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        if torch.get_float32_matmul_precision() != precision:
-            torch.set_float32_matmul_precision(precision)
-        if torch.is_anomaly_enabled() != anomalies:
-            torch.autograd.set_detect_anomaly(anomalies)
-        for kind, (enabled, kept) in autocast.items():
-            torch.set_autocast_enabled(kind, enabled)
-            torch.set_autocast_dtype(kind, kept)
-        _restore_environment(environment)
-        if _folder() != folder:
-            os.chdir(folder)
-        if sys.path != paths:
-            sys.path[:] = paths
+        for (read, put_back), before in zip(SETTINGS, settings, strict=True):
+            if read() != before:
+                put_back(before)
         if registry._snapshot() is not snapshot:
             registry._publish(snapshot)
-
-
-def _folder() -> str | None:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return None
-
-
-def _restore_environment(before: dict[str, str]) -> None:
-    if dict(os.environ) == before:
-        return
-    for name in set(os.environ) - set(before):
-        del os.environ[name]
-    for name, value in before.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
 
 
 class Interrupts:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import logging
 import os
 import random
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -67,6 +70,28 @@ def test_environment_folder_and_filters_are_as_before(tmp_path: object) -> None:
         os.chdir(str(tmp_path))
         warnings.simplefilter("error")
     assert (dict(os.environ), os.getcwd(), warnings.filters) == (environment, folder, filters)
+
+
+def test_the_interpreter_is_as_before() -> None:
+    def state() -> tuple[object, ...]:
+        hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
+        log = logging.root.manager.disable, logging.root.level, list(logging.root.handlers)
+        errors, options = numpy.geterr(), dict(vars(torch._tensor_str.PRINT_OPTS))
+        return sys.getrecursionlimit(), list(sys.path), hooks, log, errors, options, gc.isenabled()
+
+    before = state()
+    with no_traces():
+        sys.setrecursionlimit(before[0] + 1000)  # type: ignore[operator]
+        sys.path.clear()
+        sys.excepthook = threading.excepthook = sys.unraisablehook = lambda *_: None
+        logging.disable(logging.ERROR)
+        logging.root.setLevel(logging.DEBUG)
+        logging.root.addHandler(logging.NullHandler())
+        numpy.seterr(all="raise")
+        torch.set_printoptions(precision=1)
+        gc.disable()
+        assert all(one != other for one, other in zip(before, state(), strict=True))
+    assert state() == before
 
 
 def test_warnings_within_are_not_errors() -> None:
