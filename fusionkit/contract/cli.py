@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +14,12 @@ from fusionkit.arguments import Parser
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
-    from rich.table import Table
 
-    from fusionkit.contract.report import Report, Result
+    from fusionkit.contract.report import Result
     from fusionkit.contract.runner import Plan
     from fusionkit.contract.subject import Subject
 
 __all__ = ["main"]
-
-STATUSES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
-
-#: Seconds that a check may take on a case.
-DEFAULT_LIMIT = 60.0
 
 EPILOG = """\
 examples:
@@ -57,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
         console.width = 200  # Nobody wraps a file at 80 columns.
     if options.list:
         return _list(options, console)
+    from fusionkit.contract.display import show
     from fusionkit.contract.report import Report, write
     from fusionkit.contract.runner import Plan
     from fusionkit.contract.subject import all_subjects, subjects_of
@@ -82,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     jobs = _jobs(options, subjects)
     results = _parallel(subjects, wanted, jobs, console) if jobs > 1 else _serial(subjects, plan, console)
     report = Report(results)
-    _show(report, console, options, perf_counter() - start)
+    show(report, console, options, perf_counter() - start)
     if options.json == "-":
         print(report.to_json())
     elif options.json:
@@ -111,8 +104,8 @@ def _parser() -> Parser:
     add("-x", "--exitfirst", action="store_true", help="stop at the first failure")
     add("-j", "--jobs", type=int, metavar="N", help="worker processes (default: up to 2, for 4 operators or more)")
     add("--seed", type=int, default=0, help="of the random views and parameters (default 0)")
-    add("--time-limit", type=float, default=DEFAULT_LIMIT, metavar="S", help="seconds per check and case (default 60)")
-    add("--verbose", "-v", action="store_true", help="also show the reasons of what was skipped")
+    add("--time-limit", type=float, default=60.0, metavar="S", help="seconds per check and case (default 60)")
+    add("--verbose", "-v", action="store_true", help="print every finding, and why checks were skipped")
     return parser
 
 
@@ -123,6 +116,7 @@ def _names(given: Iterable[str]) -> list[str]:
 def _list(options: argparse.Namespace, console: Console) -> int:
     from rich.table import Table
 
+    from fusionkit.contract.display import plain
     from fusionkit.contract.rules import rule_of
     from fusionkit.contract.runner import Plan
 
@@ -146,7 +140,7 @@ def _list(options: argparse.Namespace, console: Console) -> int:
     table = Table("check", "tier", "of", "needs", "rule", box=None, pad_edge=False)
     for r in rules:
         of = "both" if len(r.kinds) == 2 else ", ".join(r.kinds)
-        table.add_row(r.name, str(r.tier), of, ", ".join(r.needs), _plain(r.summary))
+        table.add_row(r.name, str(r.tier), of, ", ".join(r.needs), plain(r.summary))
     console.print(table)
     return 0
 
@@ -167,15 +161,20 @@ def _jobs(options: argparse.Namespace, subjects: list[Subject]) -> int:
 
 def _serial(subjects: list[Subject], plan: Plan, console: Console) -> list[Result]:
     """Return the results; on a terminal with a progress bar that says what is running."""
+    from fusionkit.contract import isolation, runner
     from fusionkit.contract.rules import Rule, rule_of
-    from fusionkit.contract.runner import stream
 
+    stream = isolation.stream if isolation.possible() else runner.stream
     total = sum(subject.kind in rule_of(check).kinds for subject in subjects for check in plan.checks)
     results: list[Result] = []
     with _Live(console, total) as live:
+        running: tuple[Subject, Rule] | None = None
 
-        def started(subject: Subject, rule: Rule) -> None:
-            live.step(f"{subject.id} {rule.name}", results)
+        def started(subject: Subject, rule: Rule | None, case: str) -> None:
+            nonlocal running
+            if rule is not None and running != (subject, rule):  # Not once more for every case of a check.
+                running = subject, rule
+                live.step(f"{subject.id} {rule.name}", results)
 
         for result in stream(subjects, plan, started):
             results.append(result)
@@ -234,85 +233,6 @@ class _Live:
         """Return what is shown."""
         from rich.console import Group
 
-        return Group(_table(list(self.results), self.rows), self.progress)
+        from fusionkit.contract.display import table
 
-
-# ---------------------------------------------------------------------- showing
-
-
-def _show(report: Report, console: Console, options: argparse.Namespace, seconds: float) -> None:
-    console.print(_table(report.results))
-    for result in _once_per_reason(report.bad):
-        _failure(result, console, options)
-    if options.verbose:
-        for reason, count in _skips(report):
-            console.print(f"skipped {count}: {reason}", markup=False, highlight=False)
-    summary = report.summary
-    words = [f"{summary[status]} {status}" for status in STATUSES if summary[status]]
-    verdict = "[green]ok[/]" if report.ok else "[red]failed[/]"
-    console.print(f"{verdict}: {', '.join(words) or 'nothing to check'} in {seconds:.1f} s", highlight=False)
-
-
-def _table(results: list[Result], rows: int | None = None) -> Table:
-    """Return the table of subjects, or its last rows."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("subject", overflow="fold")
-    table.add_column("kind")
-    for column in ("passed", "failed", "skipped", "seconds", ""):
-        table.add_column(column, justify="right")
-    groups = [list(group) for _, group in groupby(results, lambda result: (result.subject, result.kind))]
-    for group in groups[-rows:] if rows else groups:
-        bad = sum(result.bad for result in group)
-        skipped = sum(result.status in ("skipped", "xfailed") for result in group)
-        seconds = sum(result.seconds for result in group)
-        verdict = "[red]failed[/]" if bad else "[green]ok[/]"
-        counts = (str(len(group) - bad - skipped), str(bad), str(skipped), f"{seconds:.1f}")
-        table.add_row(group[0].subject, group[0].kind, *counts, verdict)
-    return table
-
-
-def _once_per_reason(bad: Iterable[Result]) -> list[tuple[Result, int]]:
-    """Return the first of the results of one check of one subject that have one reason, and their number."""
-    found: dict[tuple[str, str, str, str], list[Result]] = {}
-    for result in bad:
-        found.setdefault((result.kind, result.subject, result.check, result.reason), []).append(result)
-    return [(results[0], len(results)) for results in found.values()]
-
-
-def _failure(counted: tuple[Result, int], console: Console, options: argparse.Namespace) -> None:
-    result, count = counted
-    lines = [("rule", _plain(result.rule)), ("case", result.case or "the whole subject")]
-    if count > 1:
-        lines[-1] = ("case", f"{result.case} and {count - 1} more")
-    if result.should:
-        lines += [("expected", result.should), ("found", result.found)]
-    else:
-        lines.append(("reason", result.reason))
-    lines.append(("rerun", _rerun(result, options)))
-    console.print(f"\n[red]{result.status}[/] [bold]{result.check}[/] of {result.subject}", highlight=False)
-    for word, text in lines:
-        console.print(f"  {word:<9} {text}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _rerun(result: Result, options: argparse.Namespace) -> str:
-    words = ["fusionkit", "check", result.subject, "--kind", result.kind, "--select", result.check]
-    if ":" in result.subject:
-        del words[3:5]
-    if result.case:
-        words += ["--case", result.case]
-    if options.seed:
-        words += ["--seed", str(options.seed)]
-    if options.time_limit != DEFAULT_LIMIT:
-        words += ["--time-limit", f"{options.time_limit:g}"]
-    return shlex.join(words)
-
-
-def _skips(report: Report) -> list[tuple[str, int]]:
-    reasons = [result.reason for result in report.results if result.status == "skipped"]
-    return sorted({reason: reasons.count(reason) for reason in reasons}.items())
-
-
-def _plain(text: str) -> str:
-    return text.replace("`", "")
+        return Group(table(list(self.results), self.rows), self.progress)

@@ -31,17 +31,31 @@ class TimeLimit(BaseException):
     """A check took too long.  No ``Exception``, so that an operator's own handlers let it pass."""
 
 
+class _Kept(io.StringIO):
+    """A stream that notes that somebody closed it, and stays open."""
+
+    ended = False
+
+    def close(self) -> None:
+        self.ended = True
+
+
 class Output:
     """What was printed meanwhile."""
 
     def __init__(self) -> None:
-        self.stdout = io.StringIO()
-        self.stderr = io.StringIO()
+        self.stdout = _Kept()
+        self.stderr = _Kept()
 
     @property
     def printed(self) -> str:
         """The text on the standard output, in one line."""
         return " ".join(self.stdout.getvalue().split())
+
+    @property
+    def closed(self) -> str:
+        """The name of the stream that was closed; empty if none was."""
+        return "sys.stdout" if self.stdout.ended else "sys.stderr" if self.stderr.ended else ""
 
 
 @contextlib.contextmanager

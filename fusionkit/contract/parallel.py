@@ -5,6 +5,7 @@ For what is installed only: a worker is a fresh process, which does not see what
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +14,11 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from fusionkit import registry
+from fusionkit.contract import isolation
 from fusionkit.contract.report import Result
 from fusionkit.contract.rules import rule_of
-from fusionkit.contract.runner import Plan, failed, run
+from fusionkit.contract.runner import Plan, failed
+from fusionkit.contract.runner import stream as stream_here
 from fusionkit.contract.subject import Subject, subjects_of
 
 __all__ = ["default_jobs", "possible", "stream"]
@@ -78,13 +81,9 @@ def _finished(subjects: Sequence[Subject], options: Mapping[str, Any], jobs: int
                     lost.append(futures[future])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+    plan = Plan.of(**options)
     for index in sorted(lost):
-        subject = subjects[index]
-        with _pool(1) as pool:
-            try:
-                yield index, pool.submit(_check, subject.kind, subject.id, dict(options)).result()
-            except BrokenProcessPool:
-                yield index, _ended(subject, Plan.of(**options))
+        yield index, _alone(subjects[index], plan, options)
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
@@ -92,12 +91,27 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
 
 
 def _check(kind: str, name: str, options: dict[str, Any]) -> list[Result]:
-    """Check one subject; runs in a worker."""
-    return run(subjects_of(name, kind), Plan.of(**options)).results
+    """Check one subject; runs in a worker, which ends where nothing else can interrupt a check."""
+    plan = Plan.of(**options)
+    with open(os.devnull, "w") as nowhere:
+
+        def started(*_: object) -> None:
+            faulthandler.dump_traceback_later(plan.time_limit + isolation.GRACE, exit=True, file=nowhere)
+
+        try:
+            return list(stream_here(subjects_of(name, kind), plan, started))
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
-def _ended(subject: Subject, plan: Plan) -> list[Result]:
-    """Return a result for every check of a subject that ended the process."""
-    should, found = "the operator should not end the process", "that a worker was lost while it was checked"
-    rules = [rule_of(check) for check in plan.checks if subject.kind in rule_of(check).kinds]
-    return [failed(subject, rule, "", should, found, status="error") for rule in rules]
+def _alone(subject: Subject, plan: Plan, options: Mapping[str, Any]) -> list[Result]:
+    """Check a subject that may end the process."""
+    if isolation.possible():
+        return list(isolation.stream([subject], plan))
+    with _pool(1) as pool:
+        try:
+            return pool.submit(_check, subject.kind, subject.id, dict(options)).result()
+        except BrokenProcessPool:
+            rules = [rule_of(check) for check in plan.checks if subject.kind in rule_of(check).kinds]
+            found = "that a worker was lost while it was checked"
+            return [failed(subject, rule, "", isolation.ENDS, found, status="error") for rule in rules]

@@ -19,9 +19,33 @@ from fusionkit.contract.rules import Check, Rule, Skip, Violation, describe, rul
 from fusionkit.contract.subject import EXAMPLES, Case, Subject
 from fusionkit.errors import ConfigError, nearest
 
-__all__ = ["DEFAULT_TIER", "Plan", "all_checks", "failed", "results_of", "run", "stream"]
+__all__ = [
+    "DEFAULT_TIER",
+    "Plan",
+    "Started",
+    "all_checks",
+    "failed",
+    "ignore",
+    "judged",
+    "results_of",
+    "run",
+    "stream",
+]
 
 DEFAULT_TIER = 2
+
+#: What much else depends on: these run first, so that the first failure is the likely cause of the others.
+BASIC = (
+    "signature",
+    "n_matches_output",
+    "forward_shape",
+    "no_input_mutation",
+    "deterministic",
+    "idempotent_calls",
+    "parameters_stable",
+    "l_matches_parameters",
+    "instances_independent",
+)
 
 
 def all_checks() -> list[Check]:
@@ -89,6 +113,7 @@ class Plan:
             for name, check in known.items()
             if (not wanted or name in wanted) and name not in unwanted and rule_of(check).tier <= most
         ]
+        chosen.sort(key=lambda check: BASIC.index(name) if (name := rule_of(check).name) in BASIC else len(BASIC))
         return cls(tuple(chosen), most, expected, seed, float(time_limit), case, stop)
 
 
@@ -108,9 +133,15 @@ def run(subjects: Iterable[Subject], plan: Plan) -> Report:
     return Report(list(stream(subjects, plan)))
 
 
-def stream(
-    subjects: Iterable[Subject], plan: Plan, started: Callable[[Subject, Rule], None] = lambda subject, rule: None
-) -> Iterator[Result]:
+#: Told of each check before it runs on a case: the subject, the check (None: the cases are listed), and the case.
+Started = Callable[[Subject, Rule | None, str], None]
+
+
+def ignore(subject: Subject, rule: Rule | None, case: str) -> None:
+    """Do nothing when a check starts."""
+
+
+def stream(subjects: Iterable[Subject], plan: Plan, started: Started = ignore) -> Iterator[Result]:
     """Yield the results as they come.
 
     Args:
@@ -126,27 +157,34 @@ def stream(
         probe.close()
 
 
-def _stream(subjects: Iterable[Subject], plan: Plan, started: Callable[[Subject, Rule], None]) -> Iterator[Result]:
+def _stream(subjects: Iterable[Subject], plan: Plan, started: Started) -> Iterator[Result]:
     for subject in subjects:
+        started(subject, None, "")
         cases = _cases(subject, plan)
         for check in plan.checks:
             rule = rule_of(check)
             if rule.kinds and subject.kind not in rule.kinds:
                 continue
-            started(subject, rule)
-            results = results_of(subject, check, plan, cases)
+            results = results_of(subject, check, plan, cases, started)
             yield from results
             if plan.stop and any(result.bad for result in results):
                 return
 
 
-def results_of(subject: Subject, check: Check, plan: Plan, cases: list[Case] | None = None) -> list[Result]:
+def results_of(
+    subject: Subject, check: Check, plan: Plan, cases: list[Case] | None = None, started: Started = ignore
+) -> list[Result]:
     """Run one check on the cases of one subject, and judge the results by what was expected."""
     rule = rule_of(check)
-    results = [
-        _execute(subject, case, check, rule, plan)
-        for case in _scoped(rule, _cases(subject, plan) if cases is None else cases)
-    ]
+    results = []
+    for case in _scoped(rule, _cases(subject, plan) if cases is None else cases):
+        started(subject, rule, "" if case is None else str(case))
+        results.append(_execute(subject, case, check, rule, plan))
+    return judged(results, rule, plan)
+
+
+def judged(results: list[Result], rule: Rule, plan: Plan) -> list[Result]:
+    """Return the results of one check by what was expected: xfailed if it was to fail, xpassed if it did not."""
     reason = plan.expected_failures.get(rule.name)
     if reason is None:
         return results
@@ -213,6 +251,8 @@ def _execute(subject: Subject, case: Case | None, check: Check, rule: Rule, plan
             if (lack := missing(rule.needs)) is not None:
                 raise Skip(lack)
             reason = check(type(subject)(subject.source, case, seed)) or ""
+        if output.closed:
+            raise Violation("the operator should leave the standard streams open", f"that it closed {output.closed}")
         if output.printed:
             raise Violation("the operator should print nothing", repr(output.printed[:200]))
     except (Skip, unittest.SkipTest) as skipped:

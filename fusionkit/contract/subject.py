@@ -9,9 +9,11 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pkgutil import iter_modules
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -21,7 +23,7 @@ from fusionkit import registry
 from fusionkit.catalogue import KINDS, Record
 from fusionkit.construct import Unwritable, build
 from fusionkit.contract.rules import Kind, Violation, describe, skip
-from fusionkit.errors import RegistryError
+from fusionkit.errors import RegistryError, nearest
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion, Traits
 
@@ -572,13 +574,27 @@ def _subject(source: Source) -> Subject:
 
 
 def _import(target: str) -> type:
+    should = f"{target!r} should be an importable 'module:Class'; found"
     module, _, path = target.partition(":")
     try:
         found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
     except (Exception, SystemExit) as error:
-        raise RegistryError(f"{target!r} should be an importable 'module:Class'; found {describe(error)}.") from error
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is None or not f"{module}.".startswith(f"{missing}."):  # Not it but one that it imports, or worse.
+            raise RegistryError(f"{should} {describe(error)}.") from error
+        parent = missing.rpartition(".")[0]
+        known = [info.name for info in iter_modules(getattr(sys.modules[parent], "__path__", []) if parent else None)]
+        wanted = missing.rpartition(".")[2]
+        hint = nearest(wanted, known, limit=1)
+        raise RegistryError(f"{should} no module {wanted!r}{f' in {parent}' if parent else ''}.{hint}") from error
+    where = module
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            known = [name for name, value in vars(found).items() if isinstance(value, type)]
+            raise RegistryError(f"{should} no {part!r} in {where}.{nearest(part, known, limit=1)}") from error
+        where = f"{where}.{part}"
     if not isinstance(found, type):
         raise RegistryError(f"{target!r} should be a class; found {found!r}.")
     return found

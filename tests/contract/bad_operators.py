@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -119,3 +120,24 @@ class LeavesTraces(Mix):
         os.chdir("/")
         sys.path.insert(0, "/nowhere")
         return super()._fuse(x)
+
+
+class ClosesOutput(Mix):
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        sys.stdout.close()
+        return super()._fuse(x)
+
+
+class LeavesThread(Mix):
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        threading.Thread(target=time.sleep, args=(1,), name="left behind").start()
+        return super()._fuse(x)
+
+
+class AddsInPlace(Mix):
+    """Breaks many rules at once."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        if not x[0].numel():
+            raise KeyError("an error")
+        return x[0].add_(super()._fuse(x))

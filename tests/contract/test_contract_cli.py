@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,49 @@ def test_failure_shows_rule_case_expected_found_and_rerun(capsys: pytest.Capture
         "rerun     fusionkit check mutants:Squeezes --select forward_shape --case 'dims=[4, 4, 4]'",
     ):
         assert line in out
+
+
+def test_likely_cause_comes_first_and_output_is_bounded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    js, xml = tmp_path / "r.json", tmp_path / "r.xml"
+    argv = ["bad_operators:AddsInPlace", "--tier", "1", "--json", str(js), "--junit", str(xml)]
+    assert run(*argv) == 1
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert len(lines) < 100
+    shown = [line.split()[1] for line in lines if line.startswith(("failed ", "error "))]
+    assert shown[0] == "no_input_mutation"
+    assert len(shown) == 5
+    reruns = [shlex.split(line)[5] for line in lines if line.startswith("  rerun")]
+    assert max(Counter(reruns).values()) == 2
+
+    results = [result for result in json.loads(js.read_text())["results"] if result["status"] in ("failed", "error")]
+    start = next(i for i, line in enumerate(lines) if line.startswith("broken rules ("))
+    assert lines[start].endswith("the likely cause of the others first; -x stops at the first failure)")
+    table = lines[start + 1 : -2]
+    assert len(table) == len({result["check"] for result in results}) == int(lines[start].split("(")[1].split(",")[0])
+    first = Counter(result["status"] for result in results if result["check"] == "no_input_mutation")
+    of = sum(result["check"] == "no_input_mutation" for result in json.loads(js.read_text())["results"])
+    command = "fusionkit check bad_operators:AddsInPlace --select no_input_mutation"
+    assert " ".join(table[0].split()) == f"no_input_mutation {first['failed']} failed of {of} {command}"
+    findings = len({(result["check"], result["reason"]) for result in results})
+    assert findings > 10
+    assert "-v prints them all, and --json FILE writes them." in out
+
+    # The table of subjects, the last line, the JSON and the JUnit report count alike.
+    counts = json.loads(js.read_text())["summary"]
+    row = dict(zip(lines[0].split()[2:-1], lines[1].split()[2:-2], strict=True))
+    assert row == {status: str(counts[status]) for status in ("passed", "failed", "error", "skipped")}
+    assert counts["error"] > 0
+    words = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "error", "skipped"))
+    assert lines[-1].startswith(f"failed: {words} in ")
+    root = ET.parse(xml).getroot().attrib
+    assert (root["failures"], root["errors"], root["skipped"]) == (row["failed"], row["error"], row["skipped"])
+
+    assert run(*argv[:1], "--select", "no_input_mutation,gradcheck", "-v") == 1
+    out = capsys.readouterr().out
+    reasons = [r["reason"] for r in results if r["check"] in ("no_input_mutation", "gradcheck")]
+    assert all(reason.rpartition("; found ")[2] in out for reason in reasons)
+    assert "not shown" not in out
 
 
 def test_rerun_command_reruns_just_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,6 +178,16 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["--tier", "7"], "--tier should be one of 1, 2, 3; found '7'."),
         (["summation", "--json", "/no/such/folder/r.json"], "the folder of /no/such/folder/r.json should exist"),
         (["no_such_module:X"], "error: 'no_such_module:X' should be an importable 'module:Class'"),
+        (
+            ["mutant:Total"],
+            "error: 'mutant:Total' should be an importable 'module:Class'; found no module 'mutant'."
+            " Did you mean 'mutants'",
+        ),
+        (
+            ["mutants:Totl"],
+            "error: 'mutants:Totl' should be an importable 'module:Class'; found no 'Totl' in mutants."
+            " Did you mean 'Total'?\n",
+        ),
         (["summation", "--time-limit", "-1"], "the time limit should be a positive number"),
         (
             ["summation", "--case", "dims=[9]"],

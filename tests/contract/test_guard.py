@@ -83,7 +83,8 @@ def test_the_interpreter_is_as_before() -> None:
     with no_traces():
         sys.setrecursionlimit(before[0] + 1000)  # type: ignore[operator]
         sys.path.clear()
-        sys.excepthook = threading.excepthook = sys.unraisablehook = lambda *_: None
+        for module, hook in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
+            setattr(module, hook, print)
         logging.disable(logging.ERROR)
         logging.root.setLevel(logging.DEBUG)
         logging.root.addHandler(logging.NullHandler())

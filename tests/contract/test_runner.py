@@ -83,8 +83,17 @@ def test_instance_keeps_its_parameters() -> None:
     [
         ("nope", "'nope'"),
         ("parametrized_concatenation", "Did you mean 'parameterized_concatenation'"),
-        ("no_such_module:Class", "'no_such_module:Class' should be an importable 'module:Class'; found ModuleNotFound"),
-        ("mutants:Nope", "'mutants:Nope' should be an importable 'module:Class'; found AttributeError"),
+        ("no_such_module:Class", "'no_such_module:Class' should be an importable 'module:Class'; found no module"),
+        ("fusionkit.fusion:Fusoin", "found no 'Fusoin' in fusionkit.fusion. Did you mean 'Fusion'"),
+        ("fusionkit.fusions.medain:Median", "found no module 'medain' in fusionkit.fusions. Did you mean 'median'"),
+        (
+            "mutants:Mix.Inner",
+            "found no 'Inner' in mutants.Mix",
+        ),
+        ("mutants.deep:Mix", "should be an importable 'module:Class'; found no module 'deep' in mutants"),
+        ("mutants:", "'mutants:' should be an importable 'module:Class'; found no '' in mutants"),
+        (":Mix", "':Mix' should be an importable 'module:Class'; found ValueError: Empty module name"),
+        ("mutants:Nope", "'mutants:Nope' should be an importable 'module:Class'; found no 'Nope' in mutants"),
         ("torch.nn:Linear", "should be a subclass of fusionkit.Fusion or fusionkit.Fabrication; found"),
         (torch.nn.Linear(1, 1), "what is checked should be a name, 'module:Class', a subclass or an instance"),
         (3, "what is checked should be a name"),
@@ -246,6 +255,19 @@ def test_prints(capsys: pytest.CaptureFixture[str]) -> None:
     }
     assert only(report).startswith("the operator should print nothing; found 'hello from the operator")
     assert capsys.readouterr().out == ""
+
+
+def test_closes_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    report = fusionkit.check(bad.ClosesOutput, select=["forward_shape"])
+    assert {result.status for result in report.results} == {"failed"}
+    assert only(report) == "the operator should leave the standard streams open; found that it closed sys.stdout"
+    print("still open")
+    assert capsys.readouterr().out == "still open\n"
+
+
+def test_leaves_a_thread() -> None:
+    (result, *_) = fusionkit.check(bad.LeavesThread, select=["idempotent_calls"]).bad
+    assert result.reason == "a call should leave no thread behind; found ['left behind', 'left behind']"
 
 
 @pytest.mark.parametrize(

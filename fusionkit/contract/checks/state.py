@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import numpy
 import torch
@@ -49,12 +50,13 @@ def check_rng_isolation(subject: Subject) -> None:
 def check_idempotent_calls(subject: Subject) -> None:
     """A call in evaluation mode leaves parameters, buffers, attributes and the process's settings as they were.
 
-    Assign to nothing in `_fuse`, also not to the class; running statistics may change in training mode only.
+    Assign to nothing in `_fuse`, also not to the class; running statistics may change in training mode only.  A thread
+    that a call starts ends with it.
     """
     op = subject.operator()
     tensors = dict((*op.named_parameters(), *op.named_buffers()))
     values = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    before, settings = {**attributes(op), **class_attributes(op)}, _settings()
+    before, settings, threads = {**attributes(op), **class_attributes(op)}, _settings(), set(threading.enumerate())
     for _ in range(2):
         subject.forward(op, subject.views(4))
     after = {**attributes(op), **class_attributes(op)}
@@ -64,6 +66,8 @@ def check_idempotent_calls(subject: Subject) -> None:
         expect(torch.equal(tensor, values[name]), f"{name} should keep its values", "other values")
     for name, value in _settings().items():
         expect(value == settings[name], f"a call should leave {name} as it was", "that it was changed")
+    left = sorted(thread.name for thread in set(threading.enumerate()) - threads)
+    expect(not left, "a call should leave no thread behind", f"{left}")
 
 
 def _settings() -> dict[str, object]:

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mutants import Mix, Total
+
+import fusionkit
+from fusionkit.contract import isolation
+from fusionkit.contract.report import Result
+from fusionkit.contract.rules import Rule
+from fusionkit.contract.runner import Plan, stream
+from fusionkit.contract.subject import Subject, subjects_of
+
+pytestmark = pytest.mark.skipif(not isolation.possible(), reason="needs a process that can fork")
+
+
+def check_first(subject: Subject) -> None:
+    """Passes."""
+
+
+def check_exits(subject: Subject) -> None:
+    """Ends the process."""
+    if "Total" in subject.id:
+        os._exit(3)
+
+
+def check_crashes(subject: Subject) -> None:
+    """Reads what is not there."""
+    if "Total" in subject.id:
+        ctypes.string_at(0)
+
+
+def check_swallows(subject: Subject) -> None:
+    """Lets nothing interrupt it."""
+    while "Total" in subject.id:
+        try:
+            time.sleep(5)
+        except BaseException:
+            continue
+
+
+def check_last(subject: Subject) -> None:
+    """Fails."""
+    assert "Total" not in subject.id, "at last"
+
+
+HOSTILE = (check_first, check_exits, check_crashes, check_swallows, check_last)
+
+
+def alone(subjects: object, plan: Plan) -> list[Result]:
+    return list(isolation.stream(subjects_of(subjects), plan))
+
+
+def test_it_finds_what_one_process_finds() -> None:
+    plan = Plan.of(select=["forward_shape", "seeding", "gradcheck", "entry_point_resolves"])
+    told: list[tuple[Subject, Rule | None, str]] = []
+    subjects = subjects_of(["lowrank", "summation"])
+    found = list(isolation.stream(subjects, plan, lambda *what: told.append(what)))
+    wanted: list[tuple[Subject, Rule | None, str]] = []
+    same = list(stream(subjects, plan, lambda *what: wanted.append(what)))
+    assert [(r.check, r.case, r.status, r.reason) for r in found] == [
+        (r.check, r.case, r.status, r.reason) for r in same
+    ]
+    assert told == wanted
+
+
+def test_what_ends_the_process_is_an_error_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "GRACE", 0.2)
+    results = alone([Total, Mix], Plan(HOSTILE, time_limit=0.3))
+    total = [(r.check, r.status, r.reason) for r in results if r.subject == "mutants:Total" and r.status != "passed"]
+    case = str(subjects_of(Total)[0].cases()[0])
+    assert [r.case for r in results if r.check == "exits" and r.status == "error"] == [case]
+    assert total[:3] == [
+        ("exits", "error", "the operator should not end the process; found exit status 3"),
+        (
+            "crashes",
+            "error",
+            f"the operator should not end the process; found signal SIGSEGV ({signal.strsignal(signal.SIGSEGV)})",
+        ),
+        ("swallows", "error", "swallows should end within 0.3 s; found no end, and no way to interrupt it"),
+    ]
+    assert {(check, status) for check, status, _ in total[3:]} == {("last", "failed")}
+    others = [r for r in results if r.subject == "mutants:Mix"]
+    assert {r.check for r in others} == {"first", "exits", "crashes", "swallows", "last"}
+    assert {r.status for r in others} == {"passed"}
+
+
+def test_stop_and_expected_failures() -> None:
+    results = alone([Total, Mix], Plan((check_exits, check_last), stop=True))
+    assert [(r.check, r.status) for r in results] == [("exits", "error")]
+    results = alone(Total, Plan((check_exits, check_first), expected_failures={"exits": "it is rude"}))
+    assert results[0].status == "xfailed"
+    assert results[0].reason == "it is rude (the operator should not end the process; found exit status 3)"
+    assert results[1:]
+    assert {r.check for r in results[1:]} == {"first"}
+
+
+class EndsInExamples(Mix):
+    @classmethod
+    def examples(cls) -> list[dict[str, object]]:
+        os._exit(0)
+
+
+def test_what_ends_while_cases_are_listed() -> None:
+    def check_builds(subject: Subject) -> None:
+        subject.build()
+
+    def check_builds_again(subject: Subject) -> None:
+        subject.build()
+
+    results = alone([EndsInExamples, Mix], Plan((check_builds, check_builds_again)))
+    assert [(r.check, r.status, r.case) for r in results[:2]] == [
+        ("builds", "failed", "examples()"),
+        ("builds_again", "failed", "examples()"),
+    ]
+    should = "the operator should not end the process while the cases are built; found exit status 0"
+    assert {r.reason for r in results[:2]} == {should}
+    assert {r.status for r in results[2:]} == {"passed"}
+
+
+def test_wrong_usage_is_told_here() -> None:
+    with pytest.raises(fusionkit.ConfigError, match=r"case should be one of .* for mutants:Total; found 'dims=\[9\]'"):
+        alone(Total, Plan((check_first,), case="dims=[9]"))
+
+
+def test_an_interruption_ends_the_fork() -> None:
+    def check_tells(subject: Subject) -> None:
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(30)
+
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        alone(Total, Plan((check_tells,)))
+    assert time.perf_counter() - start < 20
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_what_is_written_to_the_process_goes_nowhere(capfd: pytest.CaptureFixture[str]) -> None:
+    def check_writes(subject: Subject) -> None:
+        os.write(1, b"hello")
+        os.system("echo hello")
+
+    assert {r.status for r in alone(Total, Plan((check_writes,)))} == {"passed"}
+    assert capfd.readouterr().out == ""
+
+
+def test_the_command_survives(tmp_path: Path) -> None:
+    (tmp_path / "hostile.py").write_text(
+        "import os, ctypes, fusionkit\n"
+        "class Exits(fusionkit.Fusion):\n"
+        "    def calculate_n(self, dims=None): return self.resolve_equal_dims(dims)\n"
+        "    def calculate_l(self): return 0\n"
+        "    def _fuse(self, x): os._exit(0)\n"
+        "class Crashes(Exits):\n"
+        "    def _fuse(self, x): ctypes.string_at(0)\n"
+        "class Good(Exits):\n"
+        "    def _fuse(self, x): return sum(x[1:], x[0].clone())\n"
+    )
+    names = [f"hostile:{name}" for name in ("Exits", "Crashes", "Good")]
+    command = [sys.executable, "-m", "fusionkit", "check", *names, "--select", "forward_shape,l_pure"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    for line in (
+        "error forward_shape of hostile:Exits",
+        "  found     exit status 0",
+        "error forward_shape of hostile:Crashes",
+        "  found     signal SIGSEGV",
+    ):
+        assert line in done.stdout
+    assert "l_pure" not in done.stdout
+    assert "2 error" in done.stdout.splitlines()[-1]
