@@ -10,8 +10,10 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
 import fusionkit
 from fusionkit import ConfigError
@@ -111,6 +113,26 @@ def test_passes_the_checks_that_are_made_on_request(
     with isolated_registry(module):
         report = fusionkit.check("gram", select=["extreme_values", "activation_checkpoint", "compile_dynamic", "onnx"])
     assert report.ok, [result for result in report.results if result.bad]
+
+
+def test_the_operator_is_that_of_the_readme(
+    package: Callable[..., Path], imports: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imports(package("fusionkit-same"))
+    ours = importlib.import_module("fusionkit_same.gram").Gram
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("# my_fusions/gram.py")[2].partition("```")[0]
+    page = ModuleType("my_fusions_gram")
+    monkeypatch.setitem(sys.modules, page.__name__, page)
+    exec(text, page.__dict__)
+    theirs = page.__dict__["Gram"]
+    assert ours.traits == theirs.traits
+    assert ours.__doc__.splitlines()[0] == theirs.__doc__.splitlines()[0]
+    x = [torch.randn(2, 3) for _ in range(4)]
+    one, other = ours(dims=[3] * 4), theirs(dims=[3] * 4)
+    assert (one.calculate_n(), one.calculate_l()) == (other.calculate_n(), other.calculate_l()) == (9, 0)
+    assert torch.equal(one(x), other(x))
+    readme = (Path(sys.modules["fusionkit_same"].__path__[0]).parent / "README.md").read_text(encoding="utf-8")
+    assert all(f"`tests/{name}.py`" in readme for name in ("test_contract", "test_values"))
 
 
 @pytest.mark.parametrize("kind", ["fusion", "fabrication"])
@@ -233,7 +255,7 @@ class TestUpdate:
         """Return a package that its author has changed and committed."""
         target = package()
         module = target / "fusionkit_gram/gram.py"
-        module.write_text(module.read_text().replace(".tanh()", ".sin()"))
+        module.write_text(module.read_text().replace(".flatten(-2)", ".flatten(-2).sin()"))
         (target / "README.md").unlink()
         self.commit(target)
         return target
