@@ -128,7 +128,7 @@ def test_the_page_as_it_stands(environment: Callable[[str], Environment]) -> Non
     assert env.where("fusionkit").is_relative_to(env.site)
     assert re.search(r"^=+ \d+ passed(, \d+ skipped)? in .* =+$", output, re.MULTILINE)
     assert re.search(r"^fusion +gram +fusionkit-gram 0\.1\.0 +ok +\S.*$", output, re.MULTILINE)
-    assert re.search(r"^fusionkit-gram/gram +fusion +\d+ +0 +\d+ +\S+ +ok$", output, re.MULTILINE)
+    assert re.search(r"^fusionkit-gram/gram +fusion +\d+ +0 +0 +\d+ +\S+ +ok$", output, re.MULTILINE)
     (result,) = (json.loads(path.read_text()) for path in env.work.glob("fusionkit-gram/outputs/*/*/result.json"))
     assert (result["status"], result["fusion"]) == ("completed", "gram")
     assert result["metrics"]["accuracy"] > 0.8
