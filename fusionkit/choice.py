@@ -15,13 +15,16 @@ While compiling or exporting, and under functorch transforms, the choice must no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["LARGE_W", "LEAST_BLOCK", "Effort", "Plan"]
+from fusionkit.multiplication import PIECE_ELEMENTS
+
+__all__ = ["COPY", "LARGE_W", "LEAST_BLOCK", "Effort", "Plan"]
 
 #: A multiply-add of a structured product, whose factors are small, in multiply-adds of a dense one.
 THIN = 1.5
@@ -47,12 +50,17 @@ class Effort(NamedTuple):
             half its binary logarithm.
         setup: numbers made per call, whatever the rows.
         slabs: whether a large W is made, and multiplied by, in slabs of rows (``Fabrication._slabs``).
+        joined: how many of the copies only join the views for ``column_blocks`` products with column blocks; many rows
+            are multiplied without (``fusionkit.multiplication.block_products``).
+        column_blocks: the number of these blocks.
     """
 
     macs: float
     copies: float = 0.0
     setup: float = 0.0
     slabs: bool = False
+    joined: float = 0.0
+    column_blocks: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,28 +72,37 @@ class Plan:
         once: what building W costs more than the setup of the own product.
         large: whether W is large, and would be there as a whole.
         block: how many rows the own product takes at a time.
+        cut_rows: from how many rows on the views are not joined.
+        cut_per_row: what a row costs more with the own product then.
     """
 
     per_row: float
     once: float
     large: bool
     block: int = LEAST_BLOCK
+    cut_rows: float = float("inf")
+    cut_per_row: float = 0.0
 
     @classmethod
-    def of(cls, effort: Effort, n: int, D: int) -> Plan:
-        """Return the plan for W of shape (n, D)."""
+    def of(cls, effort: Effort, n: int, D: int, views: int = 1) -> Plan:
+        """Return the plan for W of shape (n, D) and so many views."""
         per_row = THIN * effort.macs + COPY * effort.copies - n * D
         once = COPY * (BUILD * n * D - effort.setup)
+        large = n * D >= LARGE_W and not effort.slabs
         block = max(LEAST_BLOCK, CACHED // max(1, round(effort.copies)))
-        return cls(per_row, once, n * D >= LARGE_W and not effort.slabs, block)
+        if not effort.joined:
+            return cls(per_row, once, large, block)
+        cut_rows = PIECE_ELEMENTS * (views + effort.column_blocks - 1) / D
+        return cls(per_row, once, large, max(block, ceil(cut_rows)), cut_rows, per_row - COPY * effort.joined)
 
     def own_product(self, first: Tensor) -> bool:
         """Tell whether the own product is the way for views like ``first`` (..., n_1)."""
         if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
-            return self.decide(MANY_ROWS if self.large else NOMINAL_ROWS)
+            return replace(self, cut_rows=float("inf")).decide(MANY_ROWS if self.large else NOMINAL_ROWS)
         rows = first.numel() // first.shape[-1]
         return self.decide(rows if type(rows) is int else NOMINAL_ROWS)
 
     def decide(self, rows: int) -> bool:
         """Tell whether the own product is the way for this many rows."""
-        return (self.large and rows >= MANY_ROWS) or rows * self.per_row <= self.once
+        per_row = self.cut_per_row if rows >= self.cut_rows else self.per_row
+        return (self.large and rows >= MANY_ROWS) or rows * per_row <= self.once

@@ -14,7 +14,7 @@ from fusionkit.choice import LARGE_W, Effort, Plan
 from fusionkit.construct import ConstructMeta, writable
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.fusion import Traits, check_dims, check_size, in_place_ok, registered_key
-from fusionkit.multiplication import joined_rows, linear
+from fusionkit.multiplication import joined_rows, linear, padded
 
 __all__ = ["CallableFabrication", "Fabrication", "as_fabrication", "cropped", "gaussians", "padded"]
 
@@ -110,7 +110,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         blocks = self.split(w, n, sum(dims))
         if self._prepared == (n, dims):
             return self.multiply(x, blocks, n)
-        return self._multiply(x, blocks, n, self._planned(n, sum(dims)))
+        return self._multiply(x, blocks, n, self._planned(n, sum(dims), len(dims)))
 
     def init_(self, w: Tensor, n: int, D: int, generator: torch.Generator | None = None) -> None:
         """Fill ``w`` (l,) or (1, l) in place with Gaussian blocks, scaled so that W has mean square 1/D."""
@@ -134,7 +134,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
             kind = self.frozen_dtypes.get(name, dtype)
             self.register_buffer(name, torch.empty(shape, device=device, dtype=kind))
         self.reset_frozen()
-        self._plan = self._planned(n, sum(widths))
+        self._plan = self._planned(n, sum(widths), len(widths))
 
     def reset_frozen(self) -> None:
         """Refill the frozen buffers from the seed."""
@@ -208,9 +208,9 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         out = torch.cat([self._project(piece, blocks, n) for piece in zip(*pieces, strict=True)])
         return out.view(*x[0].shape[:-1], n)
 
-    def _planned(self, n: int, D: int) -> Plan | None:
+    def _planned(self, n: int, D: int, views: int) -> Plan | None:
         effort = None if self.never_builds_W else self.effort(n, D)
-        return None if effort is None else Plan.of(effort, n, D)
+        return None if effort is None else Plan.of(effort, n, D, views)
 
     def frozen(self, n: int, D: int, like: Tensor) -> dict[str, Tensor]:
         """Return the frozen parts in the dtype of ``like``: the buffers if prepared for this size, else drawn anew."""
@@ -317,14 +317,6 @@ def gaussians(seed: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Ten
         name: torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
         for name, shape in shapes.items()
     }
-
-
-def padded(x: Sequence[Tensor], width: int) -> Tensor:
-    """Return the concatenation of the views, zeros on its right, as rows (m, width)."""
-    missing = width - sum(view.shape[-1] for view in x)
-    if missing:
-        x = [*x, x[0].new_zeros(()).expand(*x[0].shape[:-1], missing)]
-    return joined_rows(x)
 
 
 def cropped(rows: Tensor, n: int, like: Tensor) -> Tensor:

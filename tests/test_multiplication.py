@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from fusionkit import multiplication
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
-from fusionkit.multiplication import _groups, linear
+from fusionkit.multiplication import _groups, block_products, cutting_pays, linear
 
 
 @pytest.fixture(params=["small", "large", "blocks"])
@@ -139,3 +141,151 @@ def test_groups_in_half_precision_are_few(widths: list[int]) -> None:
     groups = _groups(tuple(widths), 8, 16)
     assert len(groups) <= 16
     assert [i for a, b in groups for i in range(a, b)] == list(range(len(widths)))
+
+
+@pytest.fixture
+def streamed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Accumulate every product with few columns by oneDNN; the list counts these."""
+    monkeypatch.setattr(multiplication, "SMALL_VIEW", 0)
+    monkeypatch.setattr(multiplication, "CONCATENATE_ELEMENTS", 0)
+    monkeypatch.setattr(multiplication, "STREAMED", 0)
+    monkeypatch.setattr(multiplication, "STREAMED_VIEW", 0)
+    counted = []
+    accumulate = multiplication._accumulating_convolution()
+    if accumulate is None:
+        pytest.skip("this torch has no such convolution")
+
+    def add(*arguments: object) -> Tensor:
+        counted.append(1)
+        added: Tensor = accumulate(*arguments)
+        return added
+
+    monkeypatch.setattr(multiplication, "_accumulating_convolution", lambda: add)
+    return counted
+
+
+@pytest.mark.parametrize(
+    "dims", [[5, 3], [1, 1, 1], [64] * 8, [20, 7, 33, 16]], ids=lambda dims: "-".join(map(str, dims))
+)
+@pytest.mark.parametrize("n", [1, 3, 16, 64])
+@pytest.mark.parametrize("m", [1, 2, 37, 1500])
+def test_streamed_products_against_float64(dims: list[int], n: int, m: int, streamed: list[int]) -> None:
+    x = [torch.randn(m, width, requires_grad=True) for width in dims]
+    W = torch.randn(n, sum(dims), requires_grad=True)
+    multiplied = multiplication._product(W.detach(), [view.detach() for view in x])
+    expected = (torch.cat(x, -1).double() @ W.double().T).float()
+    torch.testing.assert_close(multiplied, expected, atol=1e-4, rtol=1e-4)
+    assert len(streamed) == (0 if 1 < n <= multiplication.TRANSPOSED_N and m <= 1024 else len(dims) - 1)
+    linear(x, W).square().sum().backward()
+    gradients = torch.autograd.grad(expected.square().sum(), [W, *x])
+    for found, wanted in zip([W.grad, *(view.grad for view in x)], gradients, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-2, rtol=1e-3)
+
+
+def test_streamed_products_keep_what_is_not_finite_in_its_row(streamed: list[int]) -> None:
+    x = [torch.randn(40, 6) for _ in range(3)]
+    x[1][3, 2], x[2][5, 0] = float("nan"), float("inf")
+    found = multiplication._product(torch.randn(16, 18), x)
+    assert streamed
+    assert [i for i in range(40) if not found[i].isfinite().all()] == [3, 5]
+    assert found[3].isnan().all()
+    assert not found[5].isfinite().any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [torch.randn(40, 6, dtype=torch.float64) for _ in range(3)],
+        lambda: [torch.randn(6, 40).T for _ in range(3)],
+        lambda: [torch.randn(40, 6), torch.randn(40, 12)[:, ::2], torch.randn(40, 6)],
+    ],
+    ids=["float64", "transposed", "strided"],
+)
+def test_what_is_not_streamed(make: Callable[[], list[Tensor]], streamed: list[int]) -> None:
+    x = make()
+    W = torch.randn(16, 18).to(x[0])
+    torch.testing.assert_close(multiplication._product(W, x), torch.cat(x, 1) @ W.T)
+    assert not streamed
+
+
+@pytest.mark.usefixtures("streamed")
+def test_without_the_convolution_or_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = [torch.randn(40, 6) for _ in range(3)]
+    assert multiplication._streamable([torch.randn(16, 18), *x])
+    with monkeypatch.context() as switched_off:
+        switched_off.setattr(torch.backends.mkldnn, "enabled", False)
+        assert not multiplication._streamable([torch.randn(16, 18), *x])
+    monkeypatch.setattr(multiplication, "_accumulating_convolution", lambda: None)
+    assert not multiplication._streamable([torch.randn(16, 18), *x])
+
+
+def test_a_convolution_with_other_arguments_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiplication, "CONVOLUTION_ARGUMENTS", "other X W")
+    assert multiplication._accumulating_convolution.__wrapped__() is None
+
+
+# ---------------------------------------------------------------------- column blocks
+
+
+@pytest.fixture(params=["joined", "cut"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Join the views always, or never."""
+    monkeypatch.setattr(multiplication, "PIECE_ELEMENTS", 2**60 if request.param == "joined" else 0)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("rows_outermost", [False, True])
+@pytest.mark.parametrize("t", [1, 3, 4, 7, 11, 12])
+@pytest.mark.parametrize("dims", [[11], [4, 4, 3], [1, 1, 9], [3, 1, 5, 2]], ids=lambda dims: "-".join(map(str, dims)))
+@pytest.mark.parametrize("lead", [(5,), (2, 3), (), (0,)])
+def test_block_products(way: str, lead: tuple[int, ...], dims: list[int], t: int, rows_outermost: bool) -> None:
+    x = [torch.randn(*lead, width, dtype=torch.float64) for width in dims]
+    q = -(-11 // t)
+    blocks = torch.randn(q, 2, t, dtype=torch.float64)
+    assert cutting_pays(x, t, (blocks,)) == (way == "cut")
+    found = block_products(x, blocks, rows_outermost)
+    rows = torch.cat(x, -1).reshape(-1, 11)
+    assert found.shape == (q, len(rows), 2)
+    for b in range(q):
+        part = rows[:, b * t : (b + 1) * t]
+        torch.testing.assert_close(found[b], part @ blocks[b, :, : part.shape[1]].T)
+    assert found.transpose(0, 1).is_contiguous() or not rows_outermost
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("rows_outermost", [False, True])
+@pytest.mark.parametrize("needed", [(True, True, True), (False, True, True), (True, False, True), (False, False, True)])
+def test_block_products_derivatives(needed: tuple[bool, ...], rows_outermost: bool) -> None:
+    x = [
+        torch.randn(3, width, dtype=torch.float64, requires_grad=need)
+        for width, need in zip((4, 5), needed, strict=False)
+    ]
+    blocks = torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=needed[2])
+
+    def products(blocks: Tensor, *x: Tensor) -> Tensor:
+        return block_products(x, blocks, rows_outermost)
+
+    assert torch.autograd.gradcheck(products, (blocks, *x), check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(products, (blocks, *x))
+
+
+@pytest.mark.usefixtures("way")
+def test_block_products_of_noncontiguous_views_and_under_transforms() -> None:
+    base = torch.randn(7, 6)
+    x = [base.T[:, :3], base.T[:, 3:4].expand(6, 5), torch.randn(6, 8)[:, ::2]]
+    blocks = torch.randn(3, 2, 4)
+    expected = torch.stack([part @ block.T for part, block in zip(torch.cat(x, 1).split(4, 1), blocks, strict=True)])
+    torch.testing.assert_close(block_products(x, blocks), expected)
+    many = torch.randn(2, 3, 2, 4)
+    found = torch.vmap(lambda blocks: block_products(x, blocks))(many)
+    torch.testing.assert_close(found, torch.stack([block_products(x, blocks) for blocks in many]))
+    empty = block_products([view.to("meta") for view in x], blocks.to("meta"), rows_outermost=True)
+    assert empty.shape == (3, 6, 2)
+
+
+def test_cutting_pays_for_many_rows() -> None:
+    blocks = torch.randn(4, 8, 250)
+    assert cutting_pays([torch.randn(1000, 500) for _ in range(2)], 250, (blocks,))
+    assert not cutting_pays([torch.randn(100, 500) for _ in range(2)], 250, (blocks,))
+    assert not cutting_pays([torch.randn(1000, 1) for _ in range(1000)], 250, (blocks,))
+    assert not cutting_pays([torch.randn(1000, 500, device="meta") for _ in range(2)], 250, (blocks.to("meta"),))

@@ -7,13 +7,15 @@ from math import isqrt
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import BoolTensor, Tensor
 
-from fusionkit.choice import Effort
+from fusionkit.choice import COPY, Effort
 from fusionkit.errors import FusionError
-from fusionkit.fabrication import Fabrication, cropped, padded
+from fusionkit.fabrication import Fabrication, cropped
 from fusionkit.fabrications._kronecker import counts, nearest_counts
 from fusionkit.fusion import check_size
+from fusionkit.multiplication import block_products
 
 
 class Monarch(Fabrication):
@@ -71,7 +73,7 @@ class Monarch(Fabrication):
     def effort(self, n: int, D: int) -> Effort:
         """Return what the product without W costs."""
         (nb, c, ib), (_, ob, _) = self.shapes(n, D).values()
-        return Effort(nb * c * (ib + ob), D + nb * c + 2 * n)
+        return Effort(nb * c * (ib + ob), D + nb * c + 2 * n, joined=D, column_blocks=nb)
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         R, L = blocks["R"], blocks["L"]
@@ -82,12 +84,15 @@ class Monarch(Fabrication):
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         R, L = blocks["R"], blocks["L"]
-        nb, c, ib = R.shape
-        rows = padded(x, nb * ib)
-        m = rows.shape[0]
-        h = torch.bmm(rows.view(m, nb, ib).transpose(0, 1), R.mT)  # (nb, m, c)
-        h = h.transpose(0, 1).reshape(m, c, nb).permute(2, 0, 1)
-        out = torch.bmm(h, L.mT).transpose(0, 1)  # (m, nb, ob)
+        nb, c, _ = R.shape
+        h = block_products(x, R, rows_outermost=True).transpose(0, 1)  # (m, nb, c)
+        if n * nb * c <= COPY * (nb * c + n):
+            # blockdiag(L) P as a whole: multiplying by its zeros is cheaper than putting the rows in order twice.
+            left = torch.diag_embed(L.permute(1, 2, 0)).permute(2, 0, 1, 3).reshape(-1, c * nb)
+            return F.linear(h.flatten(1), left[:n]).view(*x[0].shape[:-1], n)
+        # Copied in this order every block is a matrix that a product reads as it lies.
+        h = h.reshape(-1, c, nb).transpose(1, 2).contiguous()
+        out = torch.bmm(h.transpose(0, 1), L.mT).transpose(0, 1)  # (m, nb, ob)
         return cropped(out.flatten(1), n, x[0])
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:

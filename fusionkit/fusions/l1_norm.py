@@ -33,8 +33,8 @@ class L1Norm(Fusion):
         if not half and plain(x) and not recording(x):
             out = torch.empty_like(x[0])
             scratch = None
-            # Two operations per view, whose launches show unless the blocks are large.
-            for block, (first, *rest) in blocks(x, out, 4 * BLOCK):
+            # Two operations per view: larger blocks than elsewhere, or their launches show.
+            for block, (first, *rest) in blocks(x, out, 2 * BLOCK):
                 torch.abs(first, out=block)
                 scratch = torch.empty_like(block) if scratch is None else scratch[: len(block)]
                 for view in rest:
