@@ -11,6 +11,8 @@ __all__ = ["interleaved", "ratio"]
 
 #: One sample repeats a quick function until it takes this long, in seconds.
 SAMPLE = 1e-3
+#: A contestant is slow if it takes so many times as long as the fastest, and more than this part of all the time.
+SLOW = 8
 
 
 def interleaved(
@@ -24,28 +26,34 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Return the seconds per call of each contestant, one sample per round: A B C, C B A, A B C, ...
 
+    Contestants that are much slower than the fastest take part in the first rounds only, so that there are enough
+    samples of the others.
+
     Args:
         contestants: what is timed, by name.
-        seconds: about how long all of it may take, warm-up included.
+        seconds: about how long all but the slow ones may take.
         least: the least number of rounds.
         most: the greatest.
         synchronize: waits for the device; called at both ends of every sample.
         clock: the time in seconds.
     """
     wait = synchronize or (lambda: None)
-    repeats = {}
-    start = clock()
+    once = {}
     for name, call in contestants.items():
         call()
-        once = _sample(call, 1, wait, clock)
-        repeats[name] = max(1, ceil(SAMPLE / max(once, 1e-9)))
+        once[name] = max(_sample(call, 1, wait, clock), 1e-9)
+    slow = {name for name, time in once.items() if time > max(seconds / SLOW, SLOW * min(once.values()))}
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     order = list(contestants.items())
+    start = clock()
     for count in range(most):
+        if count == least:
+            start += sum(sum(samples[name]) for name in slow)
+            order = [(name, call) for name, call in order if name not in slow]
         if count >= least and clock() - start > seconds:
             break
         for name, call in order:
-            samples[name].append(_sample(call, repeats[name], wait, clock))
+            samples[name].append(_sample(call, ceil(SAMPLE / once[name]), wait, clock))
         order.reverse()
     return samples
 

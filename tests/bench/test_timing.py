@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from fusionkit.bench.timing import interleaved, ratio
@@ -21,3 +23,21 @@ def test_ratio_is_that_of_the_lower_quartiles() -> None:
     samples = {"a": [9.0, 2.0, 1.0, 3.0, 1e6], "b": [4.0, 5.0, 1e6, 3.0, 1e6], "c": [7.0]}
     assert ratio(samples, "a", "b") == pytest.approx(2.0 / 4.0)
     assert ratio(samples, "c", "a") == pytest.approx(3.5)
+
+
+def test_slow_contestants_take_part_in_the_first_rounds_only() -> None:
+    now = 0.0
+
+    def lasting(seconds: float) -> Callable[[], None]:
+        def call() -> None:
+            nonlocal now
+            now += seconds
+
+        return call
+
+    calls = {"fast": lasting(0.02), "slow": lasting(2.0), "similar": lasting(0.1)}
+    samples = interleaved(calls, seconds=3.0, least=4, clock=lambda: now)
+    assert {name: len(times) for name, times in samples.items()} == {"fast": 26, "slow": 4, "similar": 26}
+    assert samples["slow"] == pytest.approx([2.0] * 4)
+    alike = interleaved({"a": lasting(1.0), "b": lasting(1.5)}, seconds=3.0, least=4, clock=lambda: now)
+    assert {name: len(times) for name, times in alike.items()} == {"a": 4, "b": 4}
