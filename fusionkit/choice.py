@@ -5,7 +5,8 @@ In units of a multiply-add of a dense product, m rows cost
     with the own product    m * (THIN * macs + COPY * copies) + COPY * setup
     with W built            m * n * D + COPY * BUILD * n * D
 
-where ``macs``, ``copies`` and ``setup`` are what the fabrication states (``Effort``), and the constants are of the
+where ``macs``, ``copies`` and ``setup`` are what the fabrication states (``Effort``; many rows of some are multiplied
+without joining the views, which saves these copies), and the constants are of the
 order of what was measured for the core's fabrications on two cores, forward (docs/bench.md).  With a thin W the
 gradient of the dense product is dear, and the own product could win earlier; the forward product decides, since with
 gradients on it may be all that is wanted.  On accelerators the ratio of arithmetic to bandwidth is of the same order.
@@ -15,7 +16,7 @@ While compiling or exporting, and under functorch transforms, the choice must no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
 
@@ -98,11 +99,16 @@ class Plan:
     def own_product(self, first: Tensor) -> bool:
         """Tell whether the own product is the way for views like ``first`` (..., n_1)."""
         if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
-            return replace(self, cut_rows=float("inf")).decide(MANY_ROWS if self.large else NOMINAL_ROWS)
+            return self._pays(MANY_ROWS if self.large else NOMINAL_ROWS, self.per_row)
         rows = first.numel() // first.shape[-1]
-        return self.decide(rows if type(rows) is int else NOMINAL_ROWS)
+        if type(rows) is not int:
+            rows = NOMINAL_ROWS
+        # Only on the CPU are views left unjoined.
+        return self.decide(rows) if first.is_cpu else self._pays(rows, self.per_row)
 
     def decide(self, rows: int) -> bool:
         """Tell whether the own product is the way for this many rows."""
-        per_row = self.cut_per_row if rows >= self.cut_rows else self.per_row
+        return self._pays(rows, self.cut_per_row if rows >= self.cut_rows else self.per_row)
+
+    def _pays(self, rows: int, per_row: float) -> bool:
         return (self.large and rows >= MANY_ROWS) or rows * per_row <= self.once

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 from fusionkit import fabrication
 from fusionkit.choice import BUILD, CACHED, COPY, LEAST_BLOCK, NOMINAL_ROWS, THIN, Effort, Plan
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
+from fusionkit.multiplication import PIECE_ELEMENTS
 
 
 def test_the_cheaper_way_is_taken() -> None:
@@ -30,6 +32,21 @@ def test_a_costly_product_is_left_at_large_batches_only() -> None:
     plan = Plan.of(Effort(macs=10_000.0), 16, 32)
     assert plan.decide(1)
     assert not plan.decide(100_000)
+
+
+def test_many_rows_are_not_joined() -> None:
+    effort = Effort(macs=100.0, copies=50.0, joined=40.0, column_blocks=4)
+    plan = Plan.of(effort, 16, 32, views=3)
+    cut_rows = PIECE_ELEMENTS * 6 / 32
+    assert plan.cut_rows == cut_rows
+    assert plan.block >= cut_rows
+    few, many = ceil(cut_rows) - 1, ceil(cut_rows)
+    assert not plan.decide(few)
+    assert not plan.decide(many)
+    cheap = Plan.of(effort._replace(copies=42.0), 16, 32, views=3)
+    assert [cheap.decide(rows) for rows in (few, many)] == [False, True]
+    assert cheap.own_product(torch.empty(many, 16))
+    assert not cheap.own_product(torch.empty(many, 16, device="meta"))
 
 
 def test_a_large_W_is_never_built_for_many_rows() -> None:
