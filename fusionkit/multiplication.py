@@ -153,14 +153,17 @@ def _product(W: Tensor, x: Sequence[Tensor]) -> Tensor:
 def _accumulating_convolution() -> Any:
     """Return oneDNN's convolution that adds to a tensor in place, or None where this torch has it not, or otherwise.
 
-    It is what torch.compile's CPU backend calls for a convolution followed by an addition.
+    It is what torch.compile's CPU backend calls for a convolution followed by an addition.  Only with AVX-512, where it
+    was measured: elsewhere it may be a reference implementation.
     """
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available():
+        return None
     try:
         convolution = torch.ops.mkldnn._convolution_pointwise_.binary
         names = " ".join(argument.name for argument in convolution._schema.arguments)
     except (AttributeError, RuntimeError):
         return None
-    return convolution if names == CONVOLUTION_ARGUMENTS and torch.backends.mkldnn.is_available() else None
+    return convolution if names == CONVOLUTION_ARGUMENTS else None
 
 
 def _streamable(tensors: Sequence[Tensor]) -> bool:

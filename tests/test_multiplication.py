@@ -143,6 +143,9 @@ def test_groups_in_half_precision_are_few(widths: list[int]) -> None:
     assert [i for a, b in groups for i in range(a, b)] == list(range(len(widths)))
 
 
+find_convolution = multiplication._accumulating_convolution.__wrapped__
+
+
 @pytest.fixture
 def streamed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Accumulate every product with few columns by oneDNN; the list counts these."""
@@ -153,7 +156,7 @@ def streamed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted = []
     accumulate = multiplication._accumulating_convolution()
     if accumulate is None:
-        pytest.skip("this torch has no such convolution")
+        pytest.skip("needs AVX-512 and a torch with oneDNN")
 
     def add(*arguments: object) -> Tensor:
         counted.append(1)
@@ -219,9 +222,16 @@ def test_without_the_convolution_or_onednn(monkeypatch: pytest.MonkeyPatch) -> N
     assert not multiplication._streamable([torch.randn(16, 18), *x])
 
 
-def test_a_convolution_with_other_arguments_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("streamed")
+def test_a_convolution_with_other_arguments_or_on_another_processor_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as other:
+        other.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+        assert find_convolution() is None
+    assert find_convolution() is not None
     monkeypatch.setattr(multiplication, "CONVOLUTION_ARGUMENTS", "other X W")
-    assert multiplication._accumulating_convolution.__wrapped__() is None
+    assert find_convolution() is None
 
 
 # ---------------------------------------------------------------------- column blocks
