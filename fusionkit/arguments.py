@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from fusionkit.errors import ConfigError, nearest
 
-__all__ = ["Parser"]
+__all__ = ["Parser", "check_folder"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -84,6 +85,12 @@ class Parser(argparse.ArgumentParser):
             if name in (*action.option_strings, action.metavar, action.dest):
                 return [str(choice) for choice in action.choices or ()]
         return []
+
+
+def check_folder(file: Path | None) -> None:
+    """Raise a ``ConfigError`` where a file that is to be written has no folder; None is none."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise ConfigError(f"{file} should be a file in a folder that exists; found no {file.absolute().parent}.")
 
 
 def _long(name: str) -> str:

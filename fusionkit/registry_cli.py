@@ -12,6 +12,7 @@ from dataclasses import replace
 from fusionkit import registry
 from fusionkit.arguments import Parser
 from fusionkit.catalogue import KINDS, Record
+from fusionkit.errors import ConfigError, FusionError
 from fusionkit.loading import Kind, Plugin
 from fusionkit.summary import summary
 from fusionkit.tables import print_table
@@ -116,7 +117,10 @@ def show(argv: Sequence[str]) -> int:
         record = registry.find(options.name, options.kind)
         from fusionkit import description  # It imports torch, which --help and a mistyped name do not need.
 
-        found = description.describe(record, description.parse(options.options))
+        try:
+            found = description.describe(record, description.parse(options.options))
+        except FusionError as error:  # The options are the user's.
+            raise ConfigError(str(error)) from error
     if options.json:
         _print_json(found)
     else:

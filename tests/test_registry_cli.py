@@ -190,8 +190,13 @@ class TestShow:
             (["sum", "--kind", "fabrication"], 2, "the name of a fabrication should be one that"),
             (["summation", "dims"], 2, "an option should have the form key=value, such as dims=76,216; found 'dims'."),
             (["summation", "dim=[2]"], 2, "summation should get options among"),
-            (["summation", "dims=[2,3]"], 1, "summation should get views of equal width; found dims [2, 3]"),
-            (["lowrank", "n=3"], 1, "the size of W should be given, as in n=64 dims=76,216; found n."),
+            (["summation", "dims=[2,3]"], 2, "summation should get views of equal width; found dims [2, 3]"),
+            (
+                ["parameterized_concatenation", "dims=76,x", "n=4"],
+                2,
+                "dims should be a sequence of widths, one per view",
+            ),
+            (["lowrank", "n=3"], 2, "the size of W should be given, as in n=64 dims=76,216; found n."),
         ],
     )
     def test_mistakes(self, argv: list[str], status: int, error: str, capsys: pytest.CaptureFixture[str]) -> None:

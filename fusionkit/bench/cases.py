@@ -70,12 +70,19 @@ class Case:
 def cases(name: str, options: Mapping[str, Any], *, quick: bool = False) -> list[Case]:
     """Return the cases of one name; ``options`` are its own, and ``m``, ``dims``, ``n``, ``dtype`` replace the grid's.
 
+    ``m`` may be a list, whose numbers of rows are all measured.
+
     Raises:
         RegistryError: an unknown name.
         FusionError: no such size.
     """
     own = {key: value for key, value in options.items() if key not in Size._fields}
-    given = {key: _checked(key, value) for key, value in options.items() if key in Size._fields}
+    m = options.get("m")
+    several = m if isinstance(m, list) and m else [m]
+    given = [
+        {key: _checked(key, one if key == "m" else value) for key, value in options.items() if key in Size._fields}
+        for one in several
+    ]
     kind = Case(name, EQUAL[0], False).kind
     record = registry.find(name, kind)
     if record.key in ("dense", "parameterized_concatenation"):
@@ -84,9 +91,9 @@ def cases(name: str, options: Mapping[str, Any], *, quick: bool = False) -> list
         grid = STRUCTURED if kind == "fabrication" else EQUAL
     if quick:
         grid = [size for size in grid if size in QUICK]
-    if given:
-        plain = (size for size in grid if size == size._replace(dtype="float32", positive=False))
-        grid = list(dict.fromkeys(size._replace(**given) for size in plain))
+    if any(given):
+        plain = [size for size in grid if size == size._replace(dtype="float32", positive=False)]
+        grid = list(dict.fromkeys(size._replace(**one) for size in plain for one in given))
     return [Case(name, size, backward, own) for size in grid for backward in (False, True)]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
-from fusionkit.arguments import Parser
+from fusionkit.arguments import Parser, check_folder
 from fusionkit.errors import ConfigError, FusionError
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 SCHEMA_VERSION = 1
+
+#: Upper over lower quartile of the repetitions, from which on the milliseconds are doubtful.
+RESTLESS = 1.5
 
 RATIOS = {
     "limit": "x limit",
@@ -44,6 +47,7 @@ machine; below 1 the operator is faster.
   tinybig       the reference library, if it is installed
   compiled      what torch.compile makes of the operator (--compile)
 A fabrication stands for parameterized_concatenation with it; "way" is what that chose: its own product, or W.
+"ms" is the median of the repetitions, a ratio that of the lower quartiles, which other work on the machine moves less.
 "extra MB" is what the tensors made during the call take at the same time, results included, at most."""
 
 EXAMPLES = """\
@@ -58,16 +62,23 @@ def main(argv: Sequence[str]) -> int:
     """Run ``fusionkit bench ARGV`` and return the exit status."""
     options = _parser().parse_intermixed_args(argv)
     for file in (options.json, options.plot):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise ConfigError(f"{file} should be a file in a folder that exists; found no {file.absolute().parent}.")
+        check_folder(file)
     import torch
 
     from fusionkit.fusion import check_device
 
-    device = check_device(options.device) or torch.device("cpu")
+    try:
+        device = check_device(options.device) or torch.device("cpu")
+        cases = _cases(options)
+    except FusionError as error:  # Of the command line.
+        raise ConfigError(str(error)) from error
     if device.type == "meta":
         raise ConfigError("--device should be one that computes, such as cpu or cuda; found 'meta'.")
-    cases = _cases(options)
+    if options.plot is not None and not _drawable(cases):
+        raise ConfigError(
+            f"{options.plot} should show an operator at several numbers of rows; found one: give them, as in "
+            "m=16,256,4096, or neither --quick nor m."
+        )
     if options.processor_time and (options.threads > 1 or device.type != "cpu"):
         raise ConfigError("--processor-time should be used with --threads 1 on the cpu; found more of them.")
     before = torch.get_num_threads()
@@ -79,17 +90,26 @@ def main(argv: Sequence[str]) -> int:
         if rows:
             _report(rows, options, device)  # What there is.
         raise
+    except FusionError as error:  # An option that does not fit.
+        raise ConfigError(str(error)) from error
     finally:
         torch.set_num_threads(before)
     if not rows:
         names = ", ".join(dict.fromkeys(case.name for case in cases))
-        raise FusionError(f"{names} should take views of the measured widths; found none that fit.")
+        raise ConfigError(f"{names} should take views of the measured widths; found none that fit.")
     _report(rows, options, device)
     return 0
 
 
 def _report(rows: Sequence[Row], options: argparse.Namespace, device: Any) -> None:
     _print(rows)
+    if restless := sum(row.spread > RESTLESS for row in rows):
+        print(
+            f"warning: in {restless} of {len(rows)} rows the times of the repetitions differ by more than "
+            f"{RESTLESS - 1:.0%} between the quartiles, because of other work on the machine: rely on the ratios "
+            "rather than on the milliseconds",
+            file=sys.stderr,
+        )
     if options.json is not None:
         head = {"schema_version": SCHEMA_VERSION, "machine": _machine(options, device)}
         lines = ",\n".join(json.dumps(asdict(row)) for row in rows)  # A line for each.
@@ -97,11 +117,16 @@ def _report(rows: Sequence[Row], options: argparse.Namespace, device: Any) -> No
     if options.plot is not None:
         from fusionkit.bench.plot import draw
 
-        if not draw(rows, options.plot):
-            raise FusionError(
-                f"{options.plot} should show at least two numbers of rows; found one: give several, or neither "
-                "--quick nor m."
-            )
+        if not draw(rows, options.plot):  # An interruption.
+            print(f"{options.plot} is not drawn: it would show one number of rows", file=sys.stderr)
+
+
+def _drawable(cases: Sequence[Case]) -> bool:
+    """Whether one operator is measured at one size with more than one number of rows."""
+    from fusionkit.bench.cases import label
+
+    sizes = {(label(case.name, case.options), case.size) for case in cases if not case.backward}
+    return len({(name, size._replace(m=0)) for name, size in sizes}) < len(sizes)
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
@@ -214,7 +239,8 @@ def _parser() -> Parser:
         "names",
         nargs="*",
         metavar="NAME | KEY=VALUE",
-        help="fabrications or fusions (default: all of the core), with options; m, dims, n, dtype replace the grid's",
+        help="fabrications or fusions (default: all of the core), with options; m (one or several: m=16,256,4096), "
+        "dims, n, dtype replace the grid's",
     )
     parser.add_argument("--quick", action="store_true", help="fewer sizes and less time for each: about a minute")
     parser.add_argument("--compile", action="store_true", help="also time what torch.compile makes of the operator")

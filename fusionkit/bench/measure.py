@@ -15,7 +15,7 @@ from torch import Tensor
 from fusionkit import registry
 from fusionkit.bench.cases import Case
 from fusionkit.bench.reference_library import counterpart
-from fusionkit.bench.timing import interleaved, ratio
+from fusionkit.bench.timing import interleaved, ratio, spread
 from fusionkit.errors import DimsError
 from fusionkit.fabrication import Fabrication
 from fusionkit.fabrications.dense import Dense
@@ -62,6 +62,7 @@ class Row:
         own_product: of a fabrication, whether W was not built (``fusionkit.choice``).
         extra_bytes: of the tensors made during the call that lived at the same time, results included, at most.
         error: rms error of the result relative to its rms, against float64.
+        spread: upper quartile of the times of a call over the lower one.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Row:
     own_product: bool | None
     extra_bytes: int
     error: float | None
+    spread: float = 1.0
 
 
 def measure(
@@ -151,6 +153,7 @@ def measure(
         fabrication.own_product(x[0]) if isinstance(fabrication, Fabrication) else None,
         recorder.peak,
         None if case.backward else _error(op, x),
+        round(spread(samples["own"]), 2),
     )
 
 

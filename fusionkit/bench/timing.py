@@ -7,7 +7,7 @@ from math import ceil
 from statistics import quantiles
 from time import perf_counter
 
-__all__ = ["interleaved", "ratio"]
+__all__ = ["interleaved", "ratio", "spread"]
 
 #: One sample repeats a quick function until it takes this long, in seconds.
 SAMPLE = 1e-3
@@ -66,8 +66,13 @@ def ratio(samples: Mapping[str, Sequence[float]], name: str, other: str) -> floa
     return _quartile(samples[name]) / _quartile(samples[other])
 
 
-def _quartile(times: Sequence[float]) -> float:
-    return quantiles(times, n=4, method="inclusive")[0] if len(times) > 1 else times[0]
+def spread(times: Sequence[float]) -> float:
+    """Return the upper quartile over the lower one, 1 if all times are equal."""
+    return _quartile(times, 2) / _quartile(times)
+
+
+def _quartile(times: Sequence[float], index: int = 0) -> float:
+    return quantiles(times, n=4, method="inclusive")[index] if len(times) > 1 else times[0]
 
 
 def _sample(call: Callable[[], object], repeats: int, wait: Callable[[], object], clock: Callable[[], float]) -> float:

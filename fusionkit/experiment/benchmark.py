@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from fusionkit.arguments import Parser
-from fusionkit.errors import FusionError
+from fusionkit.errors import ConfigError
 from fusionkit.experiment import results
 from fusionkit.experiment.analysis import analyse, markdown
 from fusionkit.experiment.study import DATA, Job, Plan, execute, outcome, plan
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         made.directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FusionError(f"--out should be a directory to write to; found {options.out}: {error.strerror}.") from error
+        raise ConfigError(f"--out should be a directory to write to; found {options.out}: {error.strerror}.") from error
     for sentence in made.left_out:
         print(f"left out: {sentence}", file=sys.stderr)
     with _Progress(made, options.workers) as progress:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fusionkit.arguments import Parser
-from fusionkit.errors import FusionError
+from fusionkit.arguments import Parser, check_folder
+from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.results import RESULT, read_result, write_atomic
 from fusionkit.experiment.statistics import Summary, pareto, summarize
 from fusionkit.tables import print_table
@@ -225,10 +225,10 @@ def read_board(directory: Path) -> Board:
     """Read every ``result.json`` below ``directory``, through links too, and group the runs.
 
     Raises:
-        FusionError: no such directory.  A record that cannot be used is among the board's problems.
+        ConfigError: no such directory.  A record that cannot be used is among the board's problems.
     """
     if not directory.is_dir():
-        raise FusionError(f"The directory of runs should exist; found no directory {directory}.")
+        raise ConfigError(f"The directory of runs should exist; found no directory {directory}.")
     board = Board(directory)
     groups: dict[str, Group] = {}
     seen: set[str] = set()
@@ -270,6 +270,7 @@ def main(argv: Sequence[str]) -> int:
     form.add_argument("--json", action="store_true", help="print JSON instead of the table")
     form.add_argument("--csv", action="store_true", help="print CSV instead of the table")
     options = parser.parse_args(argv)
+    check_folder(options.html)
     board = read_board(options.directory)
     if options.json:
         print(json.dumps(board.to_dict(), indent=2, ensure_ascii=False))
@@ -287,7 +288,6 @@ def main(argv: Sequence[str]) -> int:
         from fusionkit.experiment.report import write_report
 
         try:
-            options.html.parent.mkdir(parents=True, exist_ok=True)
             write_report(board, options.directory, options.html)
         except OSError as error:
             raise FusionError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fusionkit.errors import FusionError
+from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.job import held, perform
 from fusionkit.experiment.results import MODEL, RESULT, read_result, shown
 from fusionkit.tables import print_table
@@ -32,25 +33,32 @@ def repeat(source: Path, run_dir: Path) -> int:
         run_dir: of the repetition.
 
     Returns:
-        0: everything that was found out is the same, bit for bit.
+        0: everything that was found out is the same, bit for bit; or ``source`` had failed, and now it completed.
 
     Raises:
-        FusionError: ``source`` is no run, or holds several; or the repetition differs from it, or fails as it did.
-        ConfigError: its config is not permitted.
+        FusionError: the repetition differs from ``source``, or fails.
+        ConfigError: ``source`` is no run, holds several, or its config is not permitted.
     """
     if not source.is_dir():
-        raise FusionError(f"--from should be the directory of a run; found no directory {source}.")
+        raise ConfigError(f"--from should be the directory of a run; found no directory {source}.")
     if source.resolve() == run_dir.resolve():
-        raise FusionError(f"The repetition should be written elsewhere; found {source} as hydra.run.dir too.")
+        raise ConfigError(f"The repetition should be written elsewhere; found {source} as hydra.run.dir too.")
     if runs := [] if (source / RESULT).exists() else sorted(source.glob(f"*/{RESULT}")):
         names = ", ".join(shown(run.parent) for run in runs[:_LISTED])
         more = f" and {len(runs) - _LISTED} more" if len(runs) > _LISTED else ""
-        raise FusionError(f"--from should be the directory of one run; found {source} with the runs {names}{more}.")
+        raise ConfigError(f"--from should be the directory of one run; found {source} with the runs {names}{more}.")
+    if not (source / RESULT).exists():
+        why = "; that run was killed, or goes on" if (source / ".hydra").is_dir() else ""
+        raise ConfigError(f"--from should be the directory of a run; found no {RESULT} in {source}{why}.")
     first = read_result(source / RESULT)
-    second = _run(_config(first, source / RESULT), run_dir)
+    cfg = _config(first, source / RESULT)
+    if first["status"] != "completed":
+        _again(first, source, cfg, run_dir)
+        return 0
+    second = _run(cfg, run_dir)
     found = dict(differences(first, second))
     kept = (source / MODEL).is_file()  # A study keeps records only.
-    if kept and first["status"] == second["status"] == "completed":
+    if kept and second["status"] == "completed":
         found.update(_tensors(source / MODEL, run_dir / MODEL))
     changed = dict(_circumstances(first, second))
     if found or changed:
@@ -61,12 +69,23 @@ def repeat(source: Path, run_dir: Path) -> int:
         raise FusionError(
             f"The repetition of {shown(source)} should give the same; found another {_list(found)}.{since}"
         )
-    if second["status"] != "completed":
-        raise FusionError(f"The repetition of {shown(source)} failed as the run did: {second['error']}")
     accuracy = second["metrics"].get("accuracy")
     parts = "curves, confusion and every weight" if kept else "curves and confusion; it has kept no weights"
     print(f"the same as {shown(source)}, bit for bit: accuracy {accuracy}, {parts}.{since}")
     return 0
+
+
+def _again(first: Mapping[str, Any], source: Path, cfg: dict[str, Any], run_dir: Path) -> None:
+    """Run anew what had failed or was interrupted."""
+    place = shown(source)
+    print(
+        f"note: {place} did not complete ({first.get('error')}), so there is nothing to compare with", file=sys.stderr
+    )
+    second = _run(cfg, run_dir)
+    if second["status"] != "completed":
+        how = "as the run did" if second["error"] == first.get("error") else "too, in another way"
+        raise FusionError(f"The repetition of {place} failed {how}: {second['error']}")
+    print(f"completed, which {place} had not: accuracy {second['metrics'].get('accuracy')}.")
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:

@@ -201,7 +201,7 @@ def plan(
                 _build(config)
             except FusionError as error:
                 if overrides in given:
-                    raise
+                    raise ConfigError(str(error)) from error
                 made.left_out.append(f"{' '.join(overrides)} on {name}: {error}")
                 continue
             made.entries.append(Entry(name, overrides, config))

@@ -57,6 +57,53 @@ def test_an_interruption_keeps_what_was_measured(
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+@pytest.mark.parametrize("arguments", [["dense", *SMALL], ["--quick"]])
+def test_a_picture_of_one_number_of_rows_is_refused_before_anything_is_measured(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fusionkit.bench import measure
+
+    monkeypatch.setattr(measure, "measure", None)
+    file = tmp_path / "x.png"
+    assert cli.main(["bench", *arguments, "--plot", str(file)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {file} should show an operator at several numbers of rows; found one: give them, as in m=16,256,4096, "
+        "or neither --quick nor m.\n"
+    )
+    assert not file.exists()
+
+
+def test_a_picture_of_given_numbers_of_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "x.png"
+    assert cli.main(["bench", "dense", "m=1,3", *SMALL[1:], "--plot", str(file)]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["m", "1", "1", "3", "3"]
+    assert file.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("spread", "told"), [(1.5, False), (1.6, True)])
+def test_times_that_vary_are_told(
+    spread: float, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dataclasses import replace
+
+    from fusionkit.bench import measure
+
+    real = measure.measure
+
+    def restless(case: Any, **options: Any) -> Any:
+        row = real(case, **options)
+        assert row is not None
+        return replace(row, spread=spread if case.backward else 1.0)
+
+    monkeypatch.setattr(measure, "measure", restless)
+    assert cli.main(["bench", "dense", *SMALL]) == 0
+    warning = (
+        "warning: in 1 of 2 rows the times of the repetitions differ by more than 50% between the quartiles, because "
+        "of other work on the machine: rely on the ratios rather than on the milliseconds\n"
+    )
+    assert capsys.readouterr().err == (warning if told else "")
+
+
 def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fusionkit.bench import cases
 
@@ -69,21 +116,23 @@ def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
+        (["lowrank", "r=x", *SMALL], 2, "r, the rank of lowrank, should be an integer of at least 1; found 'x'."),
         (["denze"], 2, "Did you mean 'dense'?"),
         (["lowrank", "rr=3", *SMALL], 2, "lowrank should get options among r; found 'rr'. Did you mean 'r'?"),
-        (["lowrank", "r=3", *SMALL], 1, "r, the rank of lowrank, should be from 1 to min(n, D) = 2"),
+        (["lowrank", "r=3", *SMALL], 2, "r, the rank of lowrank, should be from 1 to min(n, D) = 2"),
         (["r=3"], 2, "options should follow the name of an operator; found r alone."),
         (["dense", "--json", "nowhere/b.json"], 2, "nowhere/b.json should be a file in a folder that exists"),
-        (["dense", "--device", "cpux"], 1, "device should be a device such as 'cpu' or 'cuda:0'; found 'cpux'."),
+        (["dense", "--device", "cpux"], 2, "device should be a device such as 'cpu' or 'cuda:0'; found 'cpux'."),
         (["dense", "--device", "meta"], 2, "--device should be one that computes, such as cpu or cuda; found 'meta'."),
         (["dense", "--seconds", "x"], 2, "should be a number of seconds; found 'x'"),
         (["dense", "--processor-time"], 2, "--processor-time should be used with --threads 1 on the cpu; found more"),
         (["dense", "--threads", "0"], 2, "should be a positive integer; found '0'"),
-        (["summation", "dims=[2,3]"], 1, "summation should take views of the measured widths; found none that fit."),
-        (["dense", "m=0"], 1, "m, the number of rows, should be an integer of at least 1; found 0."),
-        (["dense", "dims=3"], 1, "dims should be a sequence of widths, one per view; found 3."),
-        (["dense", "dtype=float3", *SMALL], 1, "dtype should be a floating-point type"),
-        (["dense", *SMALL, "--plot", "x.png"], 1, "x.png should show at least two numbers of rows"),
+        (["summation", "dims=[2,3]"], 2, "summation should take views of the measured widths; found none that fit."),
+        (["dense", "m=0"], 2, "m, the number of rows, should be an integer of at least 1; found 0."),
+        (["dense", "m=1,0"], 2, "m, the number of rows, should be an integer of at least 1; found 0."),
+        (["dense", "m=[]"], 2, "m, the number of rows, should be an integer of at least 1; found []."),
+        (["dense", "dims=3"], 2, "dims should be a sequence of widths, one per view; found 3."),
+        (["dense", "dtype=float3", *SMALL], 2, "dtype should be a floating-point type"),
     ],
 )
 def test_bad_input(

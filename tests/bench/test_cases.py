@@ -43,3 +43,5 @@ def test_given_sizes_replace_those_of_the_grid() -> None:
     assert all(case.options == {"p": 2} for case in found)
     assert label(found[0].name, found[0].options) == "kronecker p=2"
     assert {case.size.m for case in cases("kronecker", {"m": 5})} == {5}
+    found = cases("kronecker", {"m": [5, 7, 5], "dims": [3, 4], "n": 6})
+    assert [case.size for case in found if case.backward] == [Size(5, (3, 4), 6), Size(7, (3, 4), 6)]

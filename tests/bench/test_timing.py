@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fusionkit.bench.timing import interleaved, ratio
+from fusionkit.bench.timing import interleaved, ratio, spread
 
 
 def test_every_round_has_a_sample_of_each() -> None:
@@ -41,3 +41,8 @@ def test_slow_contestants_take_part_in_the_first_rounds_only() -> None:
     assert samples["slow"] == pytest.approx([2.0] * 4)
     alike = interleaved({"a": lasting(1.0), "b": lasting(1.5)}, seconds=3.0, least=4, clock=lambda: now)
     assert {name: len(times) for name, times in alike.items()} == {"a": 4, "b": 4}
+
+
+def test_spread_is_that_of_the_quartiles() -> None:
+    assert spread([1e6, 1.0, 2.0, 3.0, 5.0]) == pytest.approx(5.0 / 2.0)
+    assert spread([7.0]) == 1.0

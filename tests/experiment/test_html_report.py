@@ -57,7 +57,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put(runs, "failed", 0.0, status="failed", error=HOSTILE)
     (runs / "broken").mkdir()
     (runs / "broken" / "result.json").write_text('{"schema_version": 1, "sta')
-    file = runs / "deep" / "report.html"
+    file = runs / "broken" / "report.html"
     assert main([str(runs), "--html", str(file)]) == 0
     return file
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from run_records import put
 
-from fusionkit.errors import FusionError
+from fusionkit import cli
 from fusionkit.experiment.leaderboard import main, read_board
 from fusionkit.experiment.statistics import summarize
 
@@ -179,10 +179,18 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fusionkit leaderboard multirun" in capsys.readouterr().out
 
 
-def test_no_directory(tmp_path: Path) -> None:
+def test_no_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = f"The directory of runs should exist; found no directory {tmp_path / 'none'}."
-    with pytest.raises(FusionError, match=f"^{re.escape(sentence)}$"):
-        main([str(tmp_path / "none")])
+    assert cli.main(["leaderboard", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+def test_no_folder_for_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "none"
+    assert cli.main(["leaderboard", str(tmp_path), "--html", str(folder / "r.html")]) == 2
+    sentence = f"{folder / 'r.html'} should be a file in a folder that exists; found no {folder}."
+    assert capsys.readouterr() == ("", f"error: {sentence}\n")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])

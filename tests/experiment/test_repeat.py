@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fusionkit import cli
+from fusionkit.errors import FusionError
 from fusionkit.experiment import results
 from fusionkit.experiment.repeat import differences
 
@@ -127,6 +128,30 @@ def test_a_failed_run_fails_again(run_dir: Path, again: Again, tmp_path: Path) -
     assert results.read_result(Path("again") / results.RESULT)["status"] == "failed"
 
 
+def test_a_run_that_fails_in_another_way_says_so(run_dir: Path, again: Again, tmp_path: Path) -> None:
+    cfg = results.read_result(run_dir / results.RESULT)["config"]
+    results.write_failed(
+        tmp_path / "failed", {**cfg, "dims": [4, 4]}, FusionError("There should be light; found none.")
+    )
+    status, _, err = again(tmp_path / "failed")
+    assert status == 1
+    assert "failed too, in another way: dims should be [3, 3], the widths of the views in views.npz; found" in err
+
+
+def test_an_interrupted_run_is_run_again_and_compared_with_nothing(run_dir: Path, again: Again, tmp_path: Path) -> None:
+    first = results.read_result(run_dir / results.RESULT)
+    sentence = "The run should come to its end; found an interruption."
+    results.write_failed(tmp_path / "stopped", first["config"], FusionError(sentence))
+    status, out, err = again(tmp_path / "stopped", "hydra.run.dir=again")
+    assert status == 0
+    note = f"note: {tmp_path / 'stopped'} did not complete ({sentence}), so there is nothing to compare with"
+    assert err.splitlines()[0] == note
+    accuracy = first["metrics"]["accuracy"]
+    assert out.endswith(f"\ncompleted, which {tmp_path / 'stopped'} had not: accuracy {accuracy}.\n")
+    assert "provenance" not in out
+    assert results.read_result(Path("again") / results.RESULT)["metrics"] == first["metrics"]
+
+
 def test_the_recorded_config_has_the_recorded_hash(run_dir: Path) -> None:
     from fusionkit.config import config_hash
 
@@ -145,13 +170,15 @@ def test_differences_go_into_mappings() -> None:
 
 
 def test_no_such_directory(again: Again) -> None:
-    assert again("nowhere")[::2] == (1, "error: --from should be the directory of a run; found no directory nowhere.\n")
+    assert again("nowhere")[::2] == (2, "error: --from should be the directory of a run; found no directory nowhere.\n")
 
 
 def test_a_directory_without_a_record(again: Again, tmp_path: Path) -> None:
-    status, _, err = again(tmp_path)
-    assert status == 1
-    assert "result.json should exist; found no such file." in err
+    (tmp_path / "empty").mkdir()
+    sentence = f"error: --from should be the directory of a run; found no result.json in {tmp_path / 'empty'}"
+    assert again(tmp_path / "empty")[::2] == (2, f"{sentence}.\n")
+    (tmp_path / "empty" / ".hydra").mkdir()
+    assert again(tmp_path / "empty")[::2] == (2, f"{sentence}; that run was killed, or goes on.\n")
     assert not Path("outputs").exists()
 
 
@@ -162,7 +189,7 @@ def test_the_runs_in_the_directory_of_a_sweep_are_named(run_dir: Path, again: Ag
     status, _, err = again("multirun")
     named = ", ".join(f"multirun/{i:02}" for i in range(12))
     sentence = f"--from should be the directory of one run; found multirun with the runs {named} and 2 more."
-    assert (status, err) == (1, f"error: {sentence}\n")
+    assert (status, err) == (2, f"error: {sentence}\n")
 
 
 @pytest.mark.parametrize("argv", [["seed=3"], ["-m"], ["--cfg", "job"]])
@@ -177,7 +204,7 @@ def test_it_repeats_a_run_as_it_was(argv: list[str], run_dir: Path, again: Again
 def test_the_same_directory_is_refused(run_dir: Path, again: Again) -> None:
     before = (run_dir / results.RESULT).read_bytes()
     status, _, err = again(run_dir, f"hydra.run.dir={run_dir}")
-    assert status == 1
+    assert status == 2
     assert "The repetition should be written elsewhere" in err
     assert (run_dir / results.RESULT).read_bytes() == before
 
