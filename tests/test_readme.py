@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import fusionkit
+from fusionkit.experiment.results import MODEL
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,6 +30,8 @@ def test_ten_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     for name in ("2026-01-02/10-00-00-000000", "2026-01-02/09-00-00-000000", "2025-12-31/23-00-00-000000"):
         (tmp_path / "outputs" / name).mkdir(parents=True)
+        (tmp_path / "outputs" / name / MODEL).touch()
+    (tmp_path / "outputs/2026-01-02/11-00-00-000000").mkdir()  # A run that failed.
     exec(block("## Ten lines"), {})
     assert capsys.readouterr().out.splitlines() == ["64 3360", "True"]
     assert loaded == [Path("outputs/2026-01-02/10-00-00-000000")]

@@ -219,9 +219,11 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
                     except ValueError as error:
                         if "allow_pickle" not in str(error):
                             raise
+                        what = "whole numbers or strings, a class per row" if key == "label" else "numbers"
+                        hint = "  label.astype(str) makes strings of them." if key == "label" else ""
                         raise FusionError(
-                            f"The array {key!r} of {path} should hold numbers; found Python objects, "
-                            "which are not read because that could run code."
+                            f"The array {key!r} of {path} should hold {what}; found Python objects, "
+                            f"which are not read because that could run code.{hint}"
                         ) from None
                     if not isinstance(array, np.ndarray):
                         raise FusionError(f"{path} should hold arrays only; found {key!r}, which is none.")
@@ -262,7 +264,10 @@ def _check_label(
 ) -> tuple[npt.NDArray[np.int64], list[int | float | bool | str]]:
     """Return the labels as indices into the sorted classes, and the classes as plain values."""
     if label.dtype.kind not in "fiubUS":
-        raise FusionError(f"The array 'label' of {path} should hold numbers or strings; found dtype {label.dtype}.")
+        raise FusionError(
+            f"The array 'label' of {path} should hold whole numbers or strings, a class per row; "
+            f"found dtype {label.dtype}."
+        )
     if label.ndim != 1:
         raise FusionError(f"The array 'label' of {path} should have the shape (rows,); found {label.shape}.")
     if len(label) != rows:
@@ -280,6 +285,12 @@ def _check_label(
     encoder = LabelEncoder()
     target = np.asarray(encoder.fit_transform(label), dtype=np.int64)
     classes: list[int | float | bool | str] = encoder.classes_.tolist()
+    broken = [value for value in classes if isinstance(value, float) and not value.is_integer()]
+    if broken and np.bincount(target).min() < 2:  # A target of a regression.
+        raise FusionError(
+            f"The array 'label' of {path} should hold classes, as whole numbers or strings, because the task is "
+            f"classification only; found {len(broken)} different numbers that are not whole, such as {broken[0]:g}."
+        )
     if len(classes) < 2:
         raise FusionError(f"The array 'label' of {path} should hold at least two classes; found only {classes[0]!r}.")
     return target, classes

@@ -180,10 +180,13 @@ def test_objects_are_not_unpickled(npz: Write, key: str, tmp_path: Path) -> None
 
     objects = np.empty((60, 1) if key == "a" else 60, dtype=object)
     objects[:] = Hostile()
+    what, hint = ("numbers", "")
+    if key == "label":
+        what, hint = "whole numbers or strings, a class per row", "  label.astype(str) makes strings of them."
     refused(
         npz(**{key: objects}),
-        f"The array {key!r} of {{path}} should hold numbers; found Python objects, which are not read because that "
-        "could run code.",
+        f"The array {key!r} of {{path}} should hold {what}; found Python objects, which are not read because that "
+        f"could run code.{hint}",
     )
     assert not witness.exists()
 
@@ -216,7 +219,18 @@ def test_label_of_another_shape(npz: Write, arrays: dict[str, Any]) -> None:
 
 def test_label_that_is_none(npz: Write) -> None:
     label = np.zeros(60, dtype=complex)
-    refused(npz(label=label), "The array 'label' of {path} should hold numbers or strings; found dtype complex128.")
+    refused(
+        npz(label=label),
+        "The array 'label' of {path} should hold whole numbers or strings, a class per row; found dtype complex128.",
+    )
+
+
+def test_label_of_a_regression(npz: Write) -> None:
+    refused(
+        npz(label=np.arange(60) / 4),
+        "The array 'label' of {path} should hold classes, as whole numbers or strings, because the task is "
+        "classification only; found 45 different numbers that are not whole, such as 0.25.",
+    )
 
 
 def test_one_class(npz: Write) -> None:
