@@ -191,7 +191,8 @@ examples:
 def _sentence(error: BaseException) -> str | None:
     """Return what to tell the user, or None where the error is not the user's."""
     if isinstance(error, KeyboardInterrupt):
-        return "terminated" if isinstance(error, Terminated) else "interrupted"
+        what = "terminated" if isinstance(error, Terminated) else "interrupted"
+        return ": ".join([what, *getattr(error, "__notes__", [])])
     if isinstance(error, ModuleNotFoundError):
         missing = (error.name or "").partition(".")[0]
         extra = EXTRAS.get(missing)

@@ -61,7 +61,8 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     if "max_failure_rate" in master.hydra.sweeper and not any("max_failure_rate" in line for line in lines):
         # Optuna would stop at the first trial without a value; here that is a recorded job like any other.
         lines.append("hydra.sweeper.max_failure_rate=1.0")
-    if "${" in interpolations.raw(master)["hydra"]["sweep"]["dir"]:
+    timed = "${" in interpolations.raw(master)["hydra"]["sweep"]["dir"]
+    if timed:
         # The time in its name should not pass on between two compositions.
         lines.append(f"hydra.sweep.dir={QuotedString(str(master.hydra.sweep.dir), Quote.double).with_quotes()}")
     sweep_dir = Path(str(master.hydra.sweep.dir)).absolute()
@@ -80,6 +81,10 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
                     stopped = None
                     break
                 except (FusionError, ConfigError, RegistryError, OSError):
+                    raise
+                except KeyboardInterrupt as error:
+                    place = f" with hydra.sweep.dir={shlex.quote(shown(sweep_dir))}" if timed else ""
+                    error.add_note(f"{_progress(watch)}; the same command{place} runs the rest")
                     raise
                 except Exception as error:
                     if isinstance(error, HydraException) and not watch.read():
@@ -185,6 +190,14 @@ def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stoppe
     return 1 if failed else 0
 
 
+def _progress(watch: Watch) -> str:
+    """Return how many jobs have ended so far."""
+    statuses = [outcome.status for outcome in watch.read()]
+    failed = statuses.count("failed")
+    of = f" of {watch.total}" if watch.total else ""
+    return f"{statuses.count('completed')}{of} jobs completed" + (f", {failed} failed" if failed else "")
+
+
 class Watch:
     """Shows the jobs of a sweep as they end, a line each, and on a terminal a bar with the time left.
 
@@ -286,9 +299,8 @@ class Watch:
             parts.append(f"accuracy {outcome.accuracy:.4f}")
         if outcome.seconds is not None and not outcome.earlier:
             parts.append(f"{outcome.seconds:.1f} s")
-        title, directory = self.title(outcome), _place(outcome)
-        parts.append(title + (f": {outcome.error}" if outcome.error else ""))
-        parts += [directory] if directory != title else []
+        # Why it failed is said at the end, once.
+        parts += dict.fromkeys((self.title(outcome), _place(outcome)))
         left = self.left()
         if self._lines and left:
             parts.append(f"({_clock(left)} left)")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from fake_distributions import Site
 
 from fusionkit import cli
+from fusionkit.errors import FusionError
 from fusionkit.experiment import sweep
 from fusionkit.experiment.job import Outcome, held
 from fusionkit.experiment.sweep import OUTCOMES, Watch
@@ -214,6 +216,35 @@ def test_a_directory_that_cannot_be_written_is_one_sentence(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("where", "again"),
+    [([], ""), (["hydra.sweep.dir='sweeps/${now:%Y}'"], f" with hydra.sweep.dir=sweeps/{datetime.now():%Y}")],
+)
+def test_an_interrupted_sweep_says_how_far_it_is_and_how_it_goes_on(
+    where: list[str], again: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import fusionkit.experiment.run
+
+    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
+        if cfg["seed"] == 3:
+            raise KeyboardInterrupt
+        if cfg["seed"] == 1:
+            raise FusionError("The seed should be another one; found 1.")
+        return {"status": "completed", "metrics": {"accuracy": 0.5}}
+
+    monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)
+    assert cli.main(["run", "-m", *DATA, "fusion=concatenation", "seed=0,1,2,3,4", *where]) == 130
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1] == (
+        f"error: interrupted: 2 of 5 jobs completed, 1 failed; the same command{again} runs the rest"
+    )
+
+
+def test_why_a_job_failed_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "-m", *DATA, "fusion=naughty,concatenation"]) == 1
+    assert capsys.readouterr().err.count(SENTENCES["naughty"]) == 1
+
+
 # -- holding a directory -----------------------------------------------------------------------------------------------
 
 
@@ -286,7 +317,7 @@ def test_the_time_left_counts_what_is_done_and_not_what_was_done_before(
     assert watch.left() == pytest.approx(20 / 2 * 3)
     first, *rest = capsys.readouterr().err.splitlines()
     assert first == f"1/6  earlier  accuracy 0.5000  seed=0  {place}"
-    assert rest[0].startswith(f"2/6  failed  20.0 s  seed=0: why  {place}  (1:")
+    assert rest[0].startswith(f"2/6  failed  20.0 s  seed=0  {place}  (1:")
     assert rest[1] == f"3/6  completed  accuracy 0.7500  20.0 s  seed=0  {place}  (0:30 left)"
 
 
@@ -314,10 +345,10 @@ def test_on_a_terminal_there_is_a_bar(tmp_path: Path, monkeypatch: pytest.Monkey
         Outcome("run", 0, "started").write(tmp_path)
         watch.read()
         clock.now = 5.0
-        Outcome("run", 0, "failed", "why [bold]not[/bold]", seconds=5.0, fraction=1.0).write(tmp_path)
+        Outcome("[bold]run[/bold]", 0, "failed", "why", seconds=5.0, fraction=1.0).write(tmp_path)
         watch.read()
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
-    assert "1/4  failed  5.0 s  run: why [bold]not[/bold]" in text
+    assert "1/4  failed  5.0 s  [bold]run[/bold]" in text
     assert re.search(r"jobs 1/4 .*1 failed +0:15 left", text)
 
 
