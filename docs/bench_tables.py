@@ -26,13 +26,18 @@ def tables(content: Mapping[str, Any]) -> str:
     rest = [row for row in rows if row not in dense]
     threads = f"threads: {machine['threads']}, " if machine["device"] == "cpu" else ""
     threads += "processor time, " if machine["clock"] == "processor" else ""
+    sections = {
+        "Dense": dense,
+        "Fabrications": [row for row in rest if row["kind"] == "fabrication"],
+        "Other fusions": [row for row in rest if row["kind"] == "fusion"],
+    }
     return "\n".join(
         [
             f"{machine['processor']}, {machine['cores']} cores, {threads}torch {machine['torch']}, {machine['date']}.",
             "",
-            _section("Dense", dense),
-            _section("Fabrications", [row for row in rest if row["kind"] == "fabrication"]),
-            _section("Other fusions", [row for row in rest if row["kind"] == "fusion"]),
+            *(_index(title, found) for title, found in sections.items()),
+            "",
+            *(_section(title, found) for title, found in sections.items()),
         ]
     )
 
@@ -44,6 +49,12 @@ def updated(page: str, content: Mapping[str, Any]) -> str:
     if not begin or not end:
         raise ValueError(f"{PAGE.name} should contain {BEGIN.strip()} and {END.strip()}; found one of them missing.")
     return f"{before}{begin}\n{tables(content)}\n{end}{after}"
+
+
+def _index(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    names = dict.fromkeys(row["name"] for row in rows)
+    link = title.lower().replace(" ", "-")
+    return f"- [{title}](#{link}): {', '.join(f'[{name}](#of-{name})' for name in names)}"
 
 
 def _section(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -60,9 +71,11 @@ def _section(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
         "extra MB",
         "rms error",
     ]
+    first = {row["name"]: i for i, row in reversed(list(enumerate(rows)))}
     body = [
         [
-            " ".join([row["name"], *(f"{key}={value}" for key, value in row["options"].items())]),
+            (f'<a id="of-{row["name"]}"></a>' if first[row["name"]] == i else "")
+            + " ".join([row["name"], *(f"{key}={value}" for key, value in row["options"].items())]),
             str(row["m"]),
             _widths(row["dims"]),
             str(row["n"]),
@@ -73,7 +86,7 @@ def _section(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
             f"{row['extra_bytes'] / 1e6:.3g}",
             "" if row["error"] is None else f"{row['error']:.0e}",
         ]
-        for row in rows
+        for i, row in enumerate(rows)
     ]
     return "\n".join([f"### {title}\n", _line(head), _line("---" for _ in head), *map(_line, body), ""])
 

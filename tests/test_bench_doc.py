@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +38,13 @@ def bench_tables() -> ModuleType:
 def test_the_tables_are_those_of_the_record(bench_tables: ModuleType) -> None:
     page = (ROOT / "docs/bench.md").read_text(encoding="utf-8")
     assert bench_tables.updated(page, CONTENT) == page
+
+
+def test_every_link_of_the_index_leads_somewhere() -> None:
+    page = (ROOT / "docs/bench.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(#of-(\w+)\)", page)
+    assert links == list(dict.fromkeys(links)) == re.findall(r'<a id="of-(\w+)"></a>', page)
+    assert set(links) == {row["name"] for row in CONTENT["rows"]}
 
 
 def test_a_page_without_its_marks_is_refused(bench_tables: ModuleType) -> None:

@@ -10,7 +10,7 @@ from fusionkit.experiment.baselines import BASELINES
 from fusionkit.experiment.statistics import compare, holm, pareto, summarize
 from fusionkit.experiment.study import DENSE, Entry, Plan, outcome
 
-__all__ = ["analyse", "markdown", "references"]
+__all__ = ["analyse", "difference", "markdown", "references"]
 
 Part = tuple[int, int]
 
@@ -122,6 +122,11 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(parts)
 
 
+def difference(value: float) -> str:
+    """Return a difference of accuracies as text, with its sign unless it is nought as shown."""
+    return f"{value:+.4f}" if abs(round(value, 4)) > 0 else "0.0000"
+
+
 def _cells(row: Mapping[str, Any]) -> list[str]:
     share = row["share_of_dense"]
     name = f"*{row['name'].replace('_', ' ')}*" if row["baseline"] else f"`{row['name']}`"
@@ -143,6 +148,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         found = row["against"].get(name_)
         adjusted = None if found is None else found["p_holm"]
         cells.append(
-            "" if found is None else f"{found['difference']:+.4f}" + ("" if adjusted is None else f" ({adjusted:.2g})")
+            ""
+            if found is None
+            else difference(found["difference"]) + ("" if adjusted is None else f" ({adjusted:.2g})")
         )
     return cells

@@ -16,7 +16,7 @@ from typing import Any
 from fusionkit.arguments import Parser
 from fusionkit.errors import ConfigError
 from fusionkit.experiment import results
-from fusionkit.experiment.analysis import analyse, markdown
+from fusionkit.experiment.analysis import analyse, difference, markdown
 from fusionkit.experiment.study import DATA, Job, Plan, execute, outcome, plan
 from fusionkit.tables import print_table
 
@@ -154,7 +154,7 @@ def _print(rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
                 None if row["share_of_dense"] is None else f"{100 * row['share_of_dense']:.2f} %",
                 f"{row['mean']:.4f}{spread}",
                 None if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}",
-                f"{against['difference']:+.4f}" if against else None,
+                difference(against["difference"]) if against else None,
                 None if adjusted is None else f"{adjusted:.2g}",
                 "yes" if row["on_front"] else None,
             )

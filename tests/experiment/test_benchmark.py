@@ -77,7 +77,8 @@ def test_progress_has_the_time_left(tmp_path: Path, capsys: pytest.CaptureFixtur
         ),
         (
             ["--quick", "--data", "digits", "--add", "fabrication=lowrank fabrication.r=999"],
-            "r, the rank of lowrank, should be from 1 to min(n, D) = 64; found 999.",
+            "fusion.parameter_fabrication.r, the rank of lowrank, should be from 1 to min(n, D) = 64 for n = 64 and "
+            "D = 64; found 999.",
         ),
         (["--workers", "0"], "--workers should be an integer of at least 1; found '0'"),
     ],

@@ -10,7 +10,7 @@ import pytest
 
 from fusionkit.config import compose, config_hash
 from fusionkit.errors import ConfigError, RegistryError
-from fusionkit.experiment.analysis import analyse, markdown
+from fusionkit.experiment.analysis import analyse, difference, markdown
 from fusionkit.experiment.statistics import compare, summarize
 from fusionkit.experiment.study import DATA, Entry, Job, Plan, contestants, execute, outcome, plan
 
@@ -176,6 +176,14 @@ def test_markdown(done: Plan) -> None:
     assert len({line.count("|") for line in table}) == 1
     assert len(table) == 2 + 9
     assert any("`lowrank r=2`" in line and "| 188 | 9.79 % |" in line for line in table)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0123, "+0.0123"), (-0.00005001, "-0.0001"), (-1e-9, "0.0000"), (4e-5, "0.0000"), (0.0, "0.0000")],
+)
+def test_a_difference_of_nought_has_no_sign(value: float, text: str) -> None:
+    assert difference(value) == text
 
 
 def test_workers_give_the_same(done: Plan, tmp_path: Path) -> None:
