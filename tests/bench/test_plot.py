@@ -24,6 +24,7 @@ def row(name: str, m: int, n: int = 4, mode: str = "forward", built: float | Non
         own_product=True,
         extra_bytes=8,
         error=0.0,
+        spread=1.0,
         **ratios,
     )
 
