@@ -146,6 +146,13 @@ class _Task:
         self.training, self.test, self.settings, self.seed = training, test, settings, seed
         self.progress, self.report = progress, report
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin in a new process: lightning-fabric, whose import sets its level, announces each of them."""
+        import lightning_fabric
+
+        logging.getLogger(lightning_fabric.__name__).setLevel(logging.WARNING)
+        self.__dict__.update(state)
+
 
 def train(
     network: nn.Module,

@@ -183,11 +183,12 @@ def test_precision(precision: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_two_processes_agree_with_one_and_drop_the_same_inputs() -> None:
+def test_two_processes_agree_with_one_and_drop_the_same_inputs(capfd: pytest.CaptureFixture[str]) -> None:
     network = Network(fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5), [4, 3], 3, "linear", 0.3)
     twin = copy.deepcopy(network)
     _, alone = fit(network=network, lr=0.02)
     _, together = fit(network=twin, lr=0.02, devices=2)
+    assert capfd.readouterr() == ("", "")
     assert together.loss == pytest.approx(alone.loss, rel=1e-5)
     assert together.accuracy == alone.accuracy
     for a, b in zip(network.parameters(), twin.parameters(), strict=True):
