@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,20 @@ from typing import Any, Literal, NoReturn, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Check", "Kind", "Rule", "Skip", "Violation", "describe", "equal", "expect", "rule", "rule_of", "skip"]
+__all__ = [
+    "Check",
+    "Kind",
+    "Rule",
+    "Skip",
+    "Violation",
+    "describe",
+    "equal",
+    "expect",
+    "once",
+    "rule",
+    "rule_of",
+    "skip",
+]
 
 Kind = Literal["fusion", "fabrication"]
 #: A check may return a remark, which becomes the reason of its result.
@@ -100,6 +114,15 @@ def expect(holds: Any, should: str, found: object) -> None:
     """Raise a ``Violation`` unless ``holds``."""
     if not holds:
         raise Violation(should, found if isinstance(found, str) else repr(found))
+
+
+def once(compare: Callable[[], None], tries: int = 3) -> None:
+    """Expect one of several draws to fit: near a singular point numbers agree badly, an error is there each time."""
+    for _ in range(tries - 1):
+        with contextlib.suppress(Violation):
+            compare()
+            return
+    compare()
 
 
 #: dtype -> (relative, absolute) difference that rounding explains in sums over the few terms of a case.

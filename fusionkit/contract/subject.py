@@ -39,7 +39,7 @@ EXAMPLES = "examples() should yield at least one set of keywords for the constru
 #: Widths of generated cases, by what they try; the first that the operator admits is taken.
 GENERATED: dict[str, tuple[tuple[int, ...], ...]] = {
     "one view": ((5,), (4,)),
-    "primes": ((7, 3, 5), (7, 3), (5, 5, 5), (5, 5), (5,)),
+    "primes": ((11, 3), (11, 11), (7, 3, 5), (5, 5, 5), (5,)),
     "width 1": ((1, 4, 1), (1, 4), (1, 1, 1), (1, 1), (1,)),
     "many views": ((2, 3, 1, 2, 3, 2, 1), (2, 2, 2, 2, 2, 2, 2)),
 }
@@ -56,6 +56,7 @@ ODD_SIZES: tuple[tuple[int, tuple[int, ...]], ...] = (
     (1, (4, 3)),
     (6, (6,)),
     (3, (1,)),
+    (13, (11, 2, 19, 5, 16)),
 )
 
 #: Traits that an operator has as soon as a fabrication in it has them.

@@ -28,14 +28,16 @@ def verify(subject: Subject, trait: str, holds: Callable[[Subject], bool | None]
         should: what an operator without the trait should do.
     """
     declared = bool(getattr(subject.traits, trait))
-    seen = {str(case.case): holds(case) for case in example_cases(subject)}
+    everywhere = declared and trait not in MAY
+    cases = [subject.at(case) for case in subject.cases() if case.origin != "crossed"]
+    seen = {str(case.case): holds(case) for case in (cases if everywhere else example_cases(subject))}
     shown = {case: value for case, value in seen.items() if value is not None}
     if not shown:
         skip(f"no example can show {trait}")
     if declared and trait in MAY:
         if not any(shown.values()):
             raise Violation(f"{trait} is declared, and an example should show it", f"none among {list(shown)}")
-    elif declared:
+    elif everywhere:
         wrong = [case for case, value in shown.items() if not value]
         if wrong:
             raise Violation(f"{trait} is declared and should hold", f"that it does not for {wrong[0]}")

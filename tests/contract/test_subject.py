@@ -34,11 +34,11 @@ def test_every_registered_name_is_a_subject_once() -> None:
 def test_cases_of_an_operator_that_needs_equal_widths() -> None:
     subject = only(Total)
     assert dims_of(subject, "example") == [[4, 4, 4]]
-    assert dims_of(subject, "generated") == [[5], [5, 5, 5], [1, 1, 1], [2] * 7]
+    assert dims_of(subject, "generated") == [[5], [11, 11], [1, 1, 1], [2] * 7]
 
 
 def test_cases_of_an_operator_that_takes_any_widths() -> None:
-    assert dims_of(only("concatenation"), "generated") == [[5], [7, 3, 5], [1, 4, 1], [2, 3, 1, 2, 3, 2, 1]]
+    assert dims_of(only("concatenation"), "generated") == [[5], [11, 3], [1, 4, 1], [2, 3, 1, 2, 3, 2, 1]]
 
 
 def test_operator_is_crossed_with_every_fabrication() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fusionkit.contract.rules import Violation, describe, equal, expect, rule, skip
+from fusionkit.contract.rules import Violation, describe, equal, expect, once, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.two_way import example_cases
 from fusionkit.fusion import Fusion
@@ -34,6 +35,36 @@ def check_gradcheck(subject: Subject) -> None:
     if w.numel():
         k = len(x)
         _gradcheck("views and an external w", lambda *args: op(list(args[:k]), w=args[k]), (*x, w))
+    for lead in ((), (2, 3), (300,)):
+        once(partial(_along_a_line, subject, op, lead))
+
+
+def _along_a_line(subject: Subject, op: Fusion, lead: tuple[int, ...]) -> None:
+    """Expect the gradients for other numbers of rows to give the slope along a random line."""
+    x = subject.views(*lead, requires_grad=True)
+    inputs = [*x, *(parameter for parameter in op.parameters() if parameter.requires_grad)]
+    out = subject.forward(op, x)
+    if not out.requires_grad:
+        return
+    cotangent, steps = torch.randn_like(out), [1e-6 * torch.randn_like(tensor) for tensor in inputs]
+    gradients = _gradients(out, inputs, cotangent)
+    shares = [(g * step).sum() for g, step in zip(gradients, steps, strict=True) if g is not None]
+    kept = [tensor.detach().clone() for tensor in inputs]
+    ends = []
+    with torch.no_grad():
+        for sign in (1, -1):
+            for tensor, value, step in zip(inputs, kept, steps, strict=True):
+                tensor.copy_(value + sign * step)
+            ends.append((subject.forward(op, x) * cotangent).sum() / 2)
+        for tensor, value in zip(inputs, kept, strict=True):
+            tensor.copy_(value)
+    rise, slope = float(ends[0] - ends[1]), float(sum(shares, torch.zeros(())))
+    size = max(float(torch.stack(shares).norm()), 1e-9)
+    expect(
+        abs(rise - slope) <= 1e-3 * size,
+        f"along a random line the output for leading dimensions {lead} should rise by {slope:.6g}, as gradients say",
+        f"{rise:.6g}",
+    )
 
 
 def with_parameters(op: Fusion, x: list[Tensor]) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:

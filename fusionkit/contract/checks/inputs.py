@@ -193,6 +193,11 @@ def check_noncontiguous(subject: Subject) -> None:
         x = [make(width) for width in subject.dims]
         copies = [view.contiguous().clone() for view in x]
         equal(f"the output of {what} views", subject.forward(op, x), subject.forward(op, copies))
+    for i, width in enumerate(subject.dims):
+        x = subject.views(4)
+        x[i] = LAYOUTS["transposed"](width)
+        wanted = subject.forward(op, [view.contiguous().clone() for view in x])
+        equal(f"the output when view {i} alone is transposed", subject.forward(op, x), wanted)
     one = {width: _random(4, width) for width in subject.dims}
     x = [one[width] for width in subject.dims]
     wanted = subject.forward(op, [view.clone() for view in x])
@@ -243,6 +248,10 @@ def check_no_input_mutation(subject: Subject) -> None:
             _unchanged(subject, op, x, None)
         w = op.flat_w().detach().clone().requires_grad_(requires_grad)
         _unchanged(subject, op, subject.views(3), w)
+    # Without a graph, and in the dtype of use, a quicker way may be taken.
+    with torch.no_grad():
+        _unchanged(subject, subject.operator(), subject.views(3), None)
+        _unchanged(subject, subject.operator(dtype=torch.float32), subject.views(3, dtype=torch.float32), None)
 
 
 def _unchanged(subject: Subject, op: Fusion, x: Sequence[Tensor], w: Tensor | None) -> None:

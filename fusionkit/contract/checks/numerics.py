@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fusionkit.contract.rules import TOLERANCE, Violation, describe, equal, expect, rule, skip
+from fusionkit.contract.rules import TOLERANCE, Violation, describe, equal, expect, once, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.errors import FusionError
 from fusionkit.fusion import Fusion
@@ -33,22 +31,13 @@ def check_dtype_preserved(subject: Subject) -> None:
             out = subject.forward(op, subject.views(3, dtype=dtype))
             expect(out.dtype == dtype, f"an operator {how} as {dtype} should return {dtype}", str(out.dtype))
         if dtype != torch.float64 and not subject.promises(cast).stochastic:
-            _once(partial(_as_wide, subject, cast, dtype))
+            once(partial(_as_wide, subject, cast, dtype))
     op = subject.operator()
     for wrong in (torch.int64, torch.bool):
         _refused(op, [torch.ones(2, width).to(wrong) for width in subject.dims], f"views of dtype {wrong}")
     if len(subject.dims) > 1:
         x = subject.views(2)
         _refused(op, [x[0].float(), *x[1:]], "views of dtype float32 and float64")
-
-
-def _once(compare: Callable[[], None], tries: int = 3) -> None:
-    """Expect one of several draws to fit: small divisors magnify rounding now and then, an error is there each time."""
-    for _ in range(tries - 1):
-        with contextlib.suppress(Violation):
-            compare()
-            return
-    compare()
 
 
 def _as_wide(subject: Subject, op: Fusion, dtype: torch.dtype) -> None:
@@ -242,7 +231,7 @@ def check_autocast(subject: Subject) -> None:
     """
     op = subject.operator(dtype=torch.float32)
     for dtype in (torch.bfloat16, torch.float16):
-        _once(partial(_as_in_float32, subject, op, dtype))
+        once(partial(_as_in_float32, subject, op, dtype))
 
 
 def _as_in_float32(subject: Subject, op: Fusion, dtype: torch.dtype) -> None:

@@ -20,19 +20,31 @@ SCALES = (1.0,) * 8 + (4.0,) * 24
 
 @rule()
 def check_parameters_stable(subject: Subject) -> None:
-    """Forward and backward create, remove and rename no parameter and no buffer.
+    """A call, its backward and `reset_parameters` add, remove and replace no parameter; gradients and mode stay.
 
-    Create everything in the constructor; nothing lazily at the first call.
+    Create everything in the constructor, nothing lazily at the first call; fill parameters in place, and leave `grad`
+    and `training` to the program.
     """
     op = subject.build(dtype=torch.float64)
     before = _inventory(op)
-    for training in (True, False):
+    for training in (True, True, False):
         op.train(training)
+        gradients = {name: None if p.grad is None else p.grad.clone() for name, p in op.named_parameters()}
         out = subject.forward(op, subject.views(3, requires_grad=True))
+        modes = [name or "the operator" for name, module in op.named_modules() if module.training is not training]
+        expect(not modes, f"a call should leave training={training}", f"another mode of {', '.join(modes)}")
+        for name, parameter in op.named_parameters():
+            old, new = gradients[name], parameter.grad
+            same = new is None if old is None else new is not None and torch.equal(old, new)
+            expect(same, f"a call should leave the gradient of {name} alone", "another one")
         if out.requires_grad:
             out.sum().backward()
         after = _inventory(op)
         expect(after == before, f"parameters and buffers should stay {before} during a call", str(after))
+    own = dict(subject.own(op))
+    op.reset_parameters(torch.Generator().manual_seed(0))
+    replaced = [name for name, parameter in subject.own(op) if own.get(name) is not parameter]
+    expect(not replaced, "reset_parameters should fill the parameters in place", f"other objects for {replaced}")
 
 
 def _inventory(op: nn.Module) -> dict[str, tuple[int, ...] | None]:
@@ -133,7 +145,8 @@ def check_external_w(subject: Subject) -> None:
     # Buffers of the two may differ by chance, the parameters alone are to make the difference.
     _copy_buffers(op, other)
     wanted = subject.forward(other, x)
-    _calls_once(subject, op, x, w)
+    for one in (w, None):
+        _calls_once(subject, op, x, one)
     for given in (w, w[None]):
         what = f"the output for w of shape {tuple(given.shape)}"
         if not subject.promises(op).stochastic:
@@ -146,7 +159,8 @@ def check_external_w(subject: Subject) -> None:
     _refuse(subject, op, x, w)
     if not (subject.promises(op).train_eval_differ or op.traits.stochastic):
         equal("the output for w in training mode", subject.forward(op.train(), x, w=w), wanted)
-        op.eval()
+        found = _gradient(subject, op, x, w)
+        equal("the gradient of w in training mode", found, _gradient(subject, op.eval(), x, w))
     if not l and not subject.offers("require_parameters"):
         return
     bare = subject.build(dtype=torch.float64, require_parameters=False).eval()
@@ -166,14 +180,15 @@ def _copy_buffers(source: nn.Module, target: nn.Module) -> None:
             buffer.copy_(buffers[name])
 
 
-def _calls_once(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor) -> None:
+def _calls_once(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor | None) -> None:
     calls: list[Any] = []
     handle = op.register_forward_hook(lambda *arguments: calls.append(arguments))
     try:
-        subject.forward(op, x, w=w)
+        subject.forward(op, x, **({} if w is None else {"w": w}))
     finally:
         handle.remove()
-    expect(len(calls) == 1, "a forward hook should fire once when w is given", f"{len(calls)} calls")
+    when = "without w" if w is None else "when w is given"
+    expect(len(calls) == 1, f"a forward hook should fire once {when}", f"{len(calls)} calls")
 
 
 def _refuse(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor) -> None:
@@ -197,6 +212,13 @@ def _refused(op: Fusion, x: list[Tensor], arguments: dict[str, Any], what: str, 
         expect(False, should, describe(error))
     else:
         expect(False, should, "no error")
+
+
+def _gradient(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor) -> Tensor:
+    given = w.clone().requires_grad_()
+    out = subject.forward(op, x, w=given)
+    gradient = torch.autograd.grad(out.square().sum(), given, allow_unused=True)[0] if out.requires_grad else None
+    return torch.zeros_like(w) if gradient is None else gradient
 
 
 def _differentiable(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor) -> None:
@@ -231,13 +253,14 @@ def _ignores_generator(subject: Subject) -> bool | None:
     expect(same, "reset_parameters with the same generator should give the same parameters", "others")
     with torch.random.fork_rng():
         built = []
-        for _ in range(2):
-            torch.manual_seed(5)
+        for seed in (5, 5, 6):
+            torch.manual_seed(seed)
             built.append(subject.build(fresh=True, dtype=torch.float64).flat_w().detach())
-    expect(
-        torch.equal(*built), "building twice under the same torch.manual_seed should give the same parameters", "others"
-    )
-    return torch.equal(drawn[0], drawn[2])
+    same, ignored = torch.equal(*built[:2]), torch.equal(drawn[0], drawn[2])
+    expect(same, "building twice under the same torch.manual_seed should give the same parameters", "others")
+    other = ignored or not torch.equal(*built[1:])
+    expect(other, "building under another torch.manual_seed should give other parameters", "the same")
+    return ignored
 
 
 @rule()

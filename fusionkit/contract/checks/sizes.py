@@ -264,14 +264,14 @@ def check_l_property(subject: Subject) -> None:
 
     Look for a formula that holds for the examples only: divisions that do not come out even, widths of 1, n > D.
     """
-    from hypothesis import HealthCheck, Phase, given, reject, settings
+    from hypothesis import HealthCheck, Phase, example, given, reject, settings
     from hypothesis import strategies as st
 
     numbers = [
         option for option, value in subject.case.options.items() if type(value) is int and option not in ("n", "seed")
     ]
     widths = st.lists(st.integers(1, 9), min_size=1, max_size=5)
-    equal = st.builds(lambda width, k: [width] * k, st.integers(1, 9), st.integers(1, 5))
+    equal = st.builds(lambda width, k: [width] * k, st.integers(1, 9), st.integers(1, 12))
 
     @settings(
         database=None,
@@ -279,8 +279,10 @@ def check_l_property(subject: Subject) -> None:
         deadline=None,
         max_examples=25,
         suppress_health_check=list(HealthCheck),
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
     )
+    @example([3] * 12, 3, tuple(2 for _ in numbers))
+    @example([1, 2] * 6, 3, tuple(2 for _ in numbers))
     @given(dims=widths | equal, n=st.integers(1, 12), values=st.tuples(*(st.integers(1, 6) for _ in numbers)))
     def verify(dims: list[int], n: int, values: tuple[int, ...]) -> None:
         options = dict(zip(numbers, values, strict=True))

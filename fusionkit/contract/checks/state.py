@@ -20,13 +20,14 @@ def check_deterministic(subject: Subject) -> None:
 
     Draw nothing in evaluation mode and keep nothing between calls; or declare `Traits(stochastic=True)`.
     """
-    op = subject.operator()
-    if subject.promises(op).stochastic:
-        skip("the operator is declared stochastic")
-    x = subject.views(4)
-    first = subject.forward(op, x).clone()
-    for _ in range(2):
-        equal("a second call", subject.forward(op, x), first, exact=True)
+    for dtype in (torch.float64, torch.float32):
+        op = subject.operator(dtype=dtype)
+        if subject.promises(op).stochastic:
+            skip("the operator is declared stochastic")
+        x = subject.views(4, dtype=dtype)
+        first = subject.forward(op, x).clone()
+        for _ in range(2):
+            equal(f"a second call in {dtype}", subject.forward(op, x), first, exact=True)
 
 
 @rule(tier=2)
@@ -38,17 +39,18 @@ def check_rng_isolation(subject: Subject) -> None:
     op = subject.operator()
     if subject.promises(op).stochastic:
         skip("the operator is declared stochastic")
-    x = subject.views(4)
-    before = (torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state()))
-    subject.forward(op, x)
-    after = (torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state()))
-    for generator, one, two in zip(("torch", "Python", "NumPy"), before, after, strict=True):
-        expect(one == two, f"the global generator of {generator} should be left alone", "that it was drawn from")
+    for lead in ((4,), (), (2, 1, 3), (65,)):
+        x = subject.views(*lead)
+        before = (torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state()))
+        subject.forward(op, x)
+        after = (torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state()))
+        for generator, one, two in zip(("torch", "Python", "NumPy"), before, after, strict=True):
+            expect(one == two, f"the global generator of {generator} should be left alone", "that it was drawn from")
 
 
 @rule()
 def check_idempotent_calls(subject: Subject) -> None:
-    """A call in evaluation mode leaves parameters, buffers, attributes and the process's settings as they were.
+    """A call leaves the process's settings as they were, and in evaluation mode parameters, buffers and attributes.
 
     Assign to nothing in `_fuse`, also not to the class; running statistics may change in training mode only.  A thread
     that a call starts ends with it.
@@ -64,6 +66,7 @@ def check_idempotent_calls(subject: Subject) -> None:
     expect(not changed, "a call should change no attribute", f"changed {changed}")
     for name, tensor in tensors.items():
         expect(torch.equal(tensor, values[name]), f"{name} should keep its values", "other values")
+    subject.forward(op.train(), subject.views(4))
     for name, value in _settings().items():
         expect(value == settings[name], f"a call should leave {name} as it was", "that it was changed")
     left = sorted(thread.name for thread in set(threading.enumerate()) - threads)

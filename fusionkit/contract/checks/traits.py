@@ -29,11 +29,14 @@ def check_batch_independence(subject: Subject) -> None:
         for moved, view in zip(other, x, strict=True):
             moved[kept] = view[kept]
         equal("a row, when the other rows change,", subject.forward(op, other)[kept], subject.forward(op, x)[kept])
-    many = subject.views(65)
-    whole = subject.forward(op, many)
-    for rows in (1, 2, 9):
-        alone = subject.forward(op, [view[-rows:] for view in many])
-        equal(f"{rows} of 65 rows, when they are alone,", alone, whole[-rows:])
+    # Blocks of rows begin at thousands.
+    for total in (65, 5003) if subject.case.origin == "example" else (65,):
+        many = subject.views(total)
+        with torch.no_grad():
+            whole = subject.forward(op, many)
+            for rows in (1, 2, 9):
+                alone = subject.forward(op, [view[-rows:] for view in many])
+                equal(f"{rows} of {total} rows, when they are alone,", alone, whole[-rows:])
 
 
 @rule(kinds=("fusion",), scope="none")
@@ -112,10 +115,11 @@ def check_linear(subject: Subject) -> None:
     op = subject.operator()
     if not subject.promises(op).linear:
         skip("linear is not declared")
-    x, y = subject.views(4), subject.views(4)
-    mixed = [2.5 * a - 1.5 * b for a, b in zip(x, y, strict=True)]
-    wanted = 2.5 * subject.forward(op, x) - 1.5 * subject.forward(op, y)
-    equal("the output of 2.5 x - 1.5 y", subject.forward(op, mixed), wanted)
+    for scale in (1.0, 1e3):
+        x, y = ([scale * view for view in subject.views(4)] for _ in range(2))
+        mixed = [2.5 * a - 1.5 * b for a, b in zip(x, y, strict=True)]
+        wanted = 2.5 * subject.forward(op, x) - 1.5 * subject.forward(op, y)
+        equal("the output of 2.5 x - 1.5 y", subject.forward(op, mixed), wanted)
     zero = subject.forward(op, [torch.zeros_like(view) for view in x])
     expect(not zero.any(), "the output of zeros should be zero", f"values up to {float(zero.abs().max()):.3g}")
 
