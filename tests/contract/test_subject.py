@@ -74,6 +74,7 @@ def test_cases_of_a_fabrication() -> None:
     assert cases["r=2, n=6, dims=[4, 3, 5]"] == "example"
     for size in ("n=7, dims=[5, 2, 4]", "n=11, dims=[2, 3]", "n=1, dims=[4, 3]", "n=6, dims=[6]", "n=3, dims=[1]"):
         assert cases[size] == "generated"
+    assert cases["n=13, dims=[11, 2, 19, 5, 16]"] == "generated"
 
 
 class Large(Thin):
@@ -93,7 +94,11 @@ class Impossible(Thin):
 
 
 def test_sizes_are_those_that_the_fabrication_admits() -> None:
-    assert [str(case) for case in only(Large).cases()] == ["n=16, dims=[12, 20]", "n=11, dims=[2, 3]"]
+    assert [str(case) for case in only(Large).cases()] == [
+        "n=16, dims=[12, 20]",
+        "n=11, dims=[2, 3]",
+        "n=13, dims=[11, 2, 19, 5, 16]",
+    ]
     assert "every keyword set of examples() should fit one of the sizes" in str(
         fusionkit.check(Impossible).bad[0].reason
     )
