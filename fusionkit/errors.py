@@ -16,9 +16,13 @@ __all__ = [
     "OptionError",
     "RegistryError",
     "Terminated",
+    "close",
     "nearest",
     "printable",
 ]
+
+#: Names of at most this length may have been meant as the letter that they begin with.
+_SHORT = 6
 
 
 class FusionError(ValueError):
@@ -53,8 +57,15 @@ class Terminated(KeyboardInterrupt):
 
 def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     """Return a hint at the known names nearest to ``name``, with a leading blank, or nothing."""
-    matches = get_close_matches(name, list(known), n=limit, cutoff=0.6)
+    matches = close(name, known, limit=limit)
     return f" Did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
+
+
+def close(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
+    """Return the known names nearest to ``name``; to a short one that none resembles its initial, ``r`` to ``rank``."""
+    known = list(known)
+    initial = [one for one in known if len(one) == 1 and one.lower() == name[:1].lower()]
+    return get_close_matches(name, known, n=limit, cutoff=0.6) or (initial[:limit] if len(name) <= _SHORT else [])
 
 
 def printable(text: str) -> str:

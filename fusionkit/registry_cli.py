@@ -12,7 +12,7 @@ from dataclasses import replace
 from fusionkit import registry
 from fusionkit.arguments import Parser
 from fusionkit.catalogue import KINDS, Record
-from fusionkit.errors import ConfigError, FusionError
+from fusionkit.errors import ConfigError, FusionError, RegistryError
 from fusionkit.loading import Kind, Plugin
 from fusionkit.summary import summary
 from fusionkit.tables import print_table
@@ -114,7 +114,7 @@ def show(argv: Sequence[str]) -> int:
     _add_json(parser, "print one JSON object")
     options = parser.parse_intermixed_args(argv)
     with redirect_stdout(sys.stderr):
-        record = registry.find(options.name, options.kind)
+        record = _record(options.name, options.kind)
         from fusionkit import description  # It imports torch, which --help and a mistyped name do not need.
 
         try:
@@ -126,6 +126,19 @@ def show(argv: Sequence[str]) -> int:
     else:
         print(description.page(found))
     return 0
+
+
+def _record(name: str, kind: Kind | None) -> Record:
+    try:
+        return registry.find(name, kind)
+    except RegistryError as error:
+        from fusionkit.config.nodes import yaml_file
+
+        if kind == "fabrication" or yaml_file("fusion", name) is None:
+            raise
+        raise ConfigError(
+            f"the name should be that of an operator; found the preset {name!r}: fusionkit conf show fusion={name}"
+        ) from error
 
 
 def _parser(command: str, description: str, examples: str) -> Parser:

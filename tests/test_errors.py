@@ -28,4 +28,6 @@ def test_families_and_pickle(error: type[Exception], families: tuple[type[Except
 
 def test_nearest() -> None:
     assert nearest("sumation", ["summation", "average"]) == " Did you mean 'summation'?"
+    assert nearest("rank", ["R", "dims", "n"]) == " Did you mean 'R'?"
+    assert nearest("nonsense", ["n", "dims"]) == ""
     assert nearest("zzz", ["summation", "average"]) == ""

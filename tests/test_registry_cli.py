@@ -188,6 +188,12 @@ class TestShow:
         [
             (["sumation"], 2, "the name of a fusion or fabrication should be one that 'fusionkit list' shows; found"),
             (["sum", "--kind", "fabrication"], 2, "the name of a fabrication should be one that"),
+            (
+                ["lphm_parameterized_concatenation"],
+                2,
+                "the name should be that of an operator; found the preset 'lphm_parameterized_concatenation': "
+                "fusionkit conf show fusion=lphm_parameterized_concatenation",
+            ),
             (["summation", "dims"], 2, "an option should have the form key=value, such as dims=76,216; found 'dims'."),
             (["summation", "dim=[2]"], 2, "summation should get options among"),
             (["summation", "dims=[2,3]"], 2, "summation should get views of equal width; found dims [2, 3]"),

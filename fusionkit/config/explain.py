@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from fusionkit.errors import ConfigError, RegistryError, nearest
+from fusionkit.errors import ConfigError, RegistryError, close, nearest
 
 if TYPE_CHECKING:
     from fusionkit.config.composition import CheckingLoader
@@ -97,7 +97,7 @@ def _keys_like(name: str, loader: CheckingLoader, overrides: list[str]) -> list[
     if wanted in keys:
         return [wanted]
     names = [key.rpartition(".")[2] for key in keys]
-    near = [wanted] if wanted in names else _nearest(wanted, names)
+    near = [wanted] if wanted in names else close(wanted, names)
     return [key for key, last in zip(keys, names, strict=True) if last in near][:3]
 
 
@@ -140,18 +140,10 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     names = [name.rpartition(".")[2] for name in known]
     if below and wrong in names:
         return f"There is no key {key!r}, because {key.removesuffix(dot + below)} is a single value."
-    guesses = [
-        f"{parent}.{guess}{dot}{below}" if parent else f"{guess}{dot}{below}" for guess in _nearest(wrong, names)
-    ]
+    guesses = [f"{parent}.{guess}{dot}{below}" if parent else f"{guess}{dot}{below}" for guess in close(wrong, names)]
     if guesses:
         return f"There is no key {key!r}. Did you mean {' or '.join(map(repr, guesses))}?"
     return f"There is no key {key!r}.  Known are {', '.join(known)}." if known else f"There is no key {key!r}."
-
-
-def _nearest(name: str, known: list[str]) -> list[str]:
-    from difflib import get_close_matches
-
-    return get_close_matches(name, known, n=3, cutoff=0.6)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -214,7 +206,7 @@ def _meant(word: str, loader: CheckingLoader) -> str:
     known = {f"{group}={option}": option for group in groups for option in _options(loader, group)}
     meant = [text for text, option in known.items() if option == word]
     meant = meant or [f"{key}=..." for key in _keys_like(word, loader, []) if key.rpartition(".")[2] == word]
-    near = _nearest(word, list(known.values()))
+    near = close(word, list(known.values()))
     meant = meant or [text for text, option in known.items() if option in near]
     return f" Did you mean {' or '.join(meant[:3])}?" if meant else ""
 
@@ -226,17 +218,20 @@ def _elsewhere(key: str, loader: CheckingLoader) -> str:
     from fusionkit.config import interpolations
 
     group, _, name = key.partition(".")
-    having = []
+    having: dict[str, list[str]] = {}
     for option in _options(loader, group) if name and "." not in name and group in _groups(loader) else ():
         path = f"{group}/{option}"
         source = loader.repository._find_object_source(path, ObjectType.CONFIG)
         # Those that have no file would import their class.
         if source is not None and source.scheme() != "fusionkit":
             found = loader.repository.load_config(path)
-            if found is not None and name in interpolations.raw(found.config):
-                having.append(f"{group}={option}")
-    if having:
-        return f"There is no key {key!r} here.  It belongs to {', '.join(having)}."
+            for one in interpolations.raw(found.config) if found is not None else ():
+                having.setdefault(str(one), []).append(f"{group}={option}")
+    if name in having:
+        return f"There is no key {key!r} here.  It belongs to {', '.join(having[name])}."
+    if near := close(name, (one for one in having if not one.startswith("_"))):
+        meant = " or ".join(f"{group}.{one}, which belongs to {', '.join(having[one])}" for one in near)
+        return f"There is no key {key!r}. Did you mean {meant}?"
     others = [other for other in _keys_like(key, loader, []) if other.rpartition(".")[2] == key]
     return f"There is no key {key!r}. Did you mean {' or '.join(map(repr, others))}?" if others else ""
 

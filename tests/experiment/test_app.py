@@ -190,6 +190,15 @@ REFUSED = {
     "wrong_choice": (["--cfg", "jbo"], "--cfg should be one of job, hydra, all; found 'jbo'. Did you mean 'job'?"),
     "flag_without_value": (["--cfg"], "--cfg should be followed by one argument; found none."),
     "key_of_another_option": (["data.path=x.npz"], "There is no key 'data.path' here. It belongs to data=npz."),
+    "key_of_another_option_misspelt": (
+        ["fabrication.rank=4"],
+        "There is no key 'fabrication.rank'. Did you mean fabrication.r, which belongs to "
+        "fabrication=dual_lowrank_kronecker, fabrication=khatri_rao, fabrication=lowrank,",
+    ),
+    "key_by_its_meaning": (
+        ["fabrication=lowrank", "fabrication.rank=4"],
+        "There is no key 'fabrication.rank'. Did you mean 'fabrication.r'?",
+    ),
     "key_of_a_group": (["epochs=3"], "There is no key 'epochs'. Did you mean 'train.epochs'?"),
     "key_below_a_value": (["n.m=3"], "There is no key 'n.m', because n is a single value."),
     "null_group": (["fusion=null"], "A group should be set to the name of one of its options; found null."),
