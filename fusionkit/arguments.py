@@ -88,7 +88,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_folder(file: Path | None) -> None:
-    """Raise a ``ConfigError`` where a file that is to be written has no folder; None is none."""
+    """Raise a ``ConfigError`` where a file that is to be written has no folder, or is one; None is none."""
+    if file is not None and file.is_dir():
+        raise ConfigError(f"{file} should be a file to write to; found a folder.")
     if file is not None and not file.absolute().parent.is_dir():
         raise ConfigError(f"{file} should be a file in a folder that exists; found no {file.absolute().parent}.")
 

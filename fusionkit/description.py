@@ -16,7 +16,7 @@ from fusionkit import registry
 from fusionkit.catalogue import Record, instead
 from fusionkit.costing import cost
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.fusion import check_dims
+from fusionkit.fusion import check_dims, check_size
 from fusionkit.summary import first_sentence
 
 __all__ = ["describe", "formula", "page", "parse"]
@@ -42,7 +42,7 @@ def parse(settings: Sequence[str]) -> dict[str, Any]:
     try:
         options = OmegaConf.to_container(OmegaConf.from_dotlist(lines), resolve=True)
     except (OmegaConfBaseException, YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())  # A parser adds where in its text.
         raise ConfigError(f"options should be plain values; found {' '.join(settings)!r} ({reason}).") from error
     return {str(key): value for key, value in options.items()} if isinstance(options, dict) else {}
 
@@ -168,6 +168,8 @@ def _sizes(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return n and l of what ``options`` build, and with ``dims`` its cost; nothing is allocated."""
     if not options:
         return {"n": None, "l": None}
+    if "m" in options:
+        check_size("m, the number of rows,", options["m"])
     own = {key: value for key, value in options.items() if key != "m"}
     found = _fabrication_sizes(record, own) if record.kind == "fabrication" else _fusion_sizes(record, own)
     if options.get("dims") is None:

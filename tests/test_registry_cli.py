@@ -202,6 +202,21 @@ class TestShow:
                 2,
                 "dims should be a sequence of widths, one per view",
             ),
+            (
+                ["summation", "dims=4,4", "m=0"],
+                2,
+                "m, the number of rows, should be an integer of at least 1; found 0.",
+            ),
+            (
+                ["summation", "dims=4,4", "m=x"],
+                2,
+                "m, the number of rows, should be an integer of at least 1; found 'x'.",
+            ),
+            (
+                ["summation", "dims=[4,4", "n=4"],
+                2,
+                "options should be plain values; found 'dims=[4,4 n=4' (expected ',' or ']', but got '<stream end>').",
+            ),
             (["lowrank", "n=3"], 2, "the size of W should be given, as in n=64 dims=76,216; found n."),
         ],
     )
