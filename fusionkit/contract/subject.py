@@ -322,6 +322,8 @@ class Subject:
             raise Violation(f"forward should accept views of shape {shapes}{given}", _located(error)) from error
         if not isinstance(out, Tensor):
             raise Violation("forward should return a tensor", type(out).__name__ if out is not None else "None")
+        if out.layout is not torch.strided:
+            raise Violation("forward should return a dense tensor", str(out.layout))
         return out
 
 

@@ -95,6 +95,11 @@ class ReturnsArray(Total):
         return super()._fuse(x).detach().numpy()
 
 
+class ReturnsSparse(Total):
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse(x).to_sparse()
+
+
 class ReturnsNone(Mix):
     def _fuse(self, x: Sequence[Tensor]) -> Any:
         return None

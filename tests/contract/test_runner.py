@@ -267,7 +267,7 @@ def test_closes_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_leaves_a_thread() -> None:
     (result, *_) = fusionkit.check(bad.LeavesThread, select=["idempotent_calls"]).bad
-    assert result.reason == "a call should leave no thread behind; found ['left behind', 'left behind']"
+    assert result.reason == "a call should leave no thread behind; found ['left behind']"
 
 
 @pytest.mark.parametrize(
@@ -277,6 +277,12 @@ def test_returns_no_tensor(cls: type, found: str) -> None:
     report = fusionkit.check(cls, select=["forward_shape", "gradcheck"])
     assert {result.status for result in report.results} == {"failed"}
     assert only(report) == f"forward should return a tensor; found {found}"
+
+
+def test_returns_no_dense_tensor() -> None:
+    report = fusionkit.check(bad.ReturnsSparse, select=["forward_shape", "gradcheck"])
+    assert {result.status for result in report.results} == {"failed"}
+    assert only(report) == "forward should return a dense tensor; found torch.sparse_coo"
 
 
 # ---------------------------------------------------------------------- traces

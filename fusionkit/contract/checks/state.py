@@ -69,7 +69,7 @@ def check_idempotent_calls(subject: Subject) -> None:
     subject.forward(op.train(), subject.views(4))
     for name, value in _settings().items():
         expect(value == settings[name], f"a call should leave {name} as it was", "that it was changed")
-    left = sorted(thread.name for thread in set(threading.enumerate()) - threads)
+    left = sorted({thread.name for thread in set(threading.enumerate()) - threads})
     expect(not left, "a call should leave no thread behind", f"{left}")
 
 
