@@ -7,10 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from fusionkit.arguments import Parser
+from fusionkit.arguments import Parser, check_folder
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -38,9 +39,11 @@ def main(argv: Sequence[str]) -> int:
 
     Raises:
         RegistryError: a name that means nothing.
-        ConfigError: a check that does not exist.
+        ConfigError: a check, or a folder for a report, that does not exist.
     """
     options = _parser().parse_args(argv)
+    for path in (options.json, options.junit):
+        check_folder(None if path in (None, "-") else Path(path))
     from rich.console import Console
 
     # With JSON on the standard output, the table goes to the other one.  Fixed here: checks redirect both meanwhile.
@@ -54,10 +57,6 @@ def main(argv: Sequence[str]) -> int:
     from fusionkit.contract.runner import Plan
     from fusionkit.contract.subject import all_subjects, subjects_of
 
-    for path in (options.json, options.junit):
-        if path not in (None, "-") and not os.path.isdir(os.path.dirname(path) or "."):
-            print(f"error: the folder of {path} should exist; it does not.", file=sys.stderr)
-            return 2
     wanted: dict[str, Any] = {
         "tier": options.tier,
         "select": _names(options.select),

@@ -176,7 +176,12 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["sumation"], "Did you mean 'summation'"),
         (["--select", "gradchek"], "error: select should name checks; found 'gradchek'. Did you mean 'gradcheck'"),
         (["--tier", "7"], "--tier should be one of 1, 2, 3; found '7'."),
-        (["summation", "--json", "/no/such/folder/r.json"], "the folder of /no/such/folder/r.json should exist"),
+        (
+            ["summation", "--json", "/no/such/folder/r.json"],
+            "/no/such/folder/r.json should be a file in a folder that exists; found no /no/such/folder.",
+        ),
+        (["--list", "--json", "/no/such/folder/r.json"], "should be a file in a folder that exists; found no"),
+        (["summation", "--junit", "/"], "/ should be a file to write to; found a folder."),
         (["no_such_module:X"], "error: 'no_such_module:X' should be an importable 'module:Class'"),
         (
             ["mutant:Total"],
