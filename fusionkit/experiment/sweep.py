@@ -175,7 +175,8 @@ def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stoppe
     earlier = sum(outcome.earlier for outcome in outcomes)
     missing = max(0, (watch.total or 0) - len(outcomes))
     print(
-        f"{len(outcomes)} jobs in {_clock(watch.seconds)}: {len(outcomes) - len(failed)} completed"
+        f"{len(outcomes)} {'job' if len(outcomes) == 1 else 'jobs'} in {_clock(watch.seconds)}: "
+        f"{len(outcomes) - len(failed)} completed"
         + (f" ({earlier} of them earlier)" if earlier else "")
         + (f", {len(failed)} failed" if failed else "")
         + (f", {missing} not run" if missing else "")

@@ -203,6 +203,8 @@ def test_two_sweeps_in_one_directory_share_the_work(capsys: pytest.CaptureFixtur
 def test_a_job_that_stands_twice_in_a_sweep_runs_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "-m", *DATA, "fusion=concatenation", "seed=0,0"]) == 0
     assert "2 completed (1 of them earlier)" in capsys.readouterr().out
+    assert cli.main(["run", "-m", *DATA, "fusion=concatenation", "seed=0"]) == 0
+    assert re.match(r"1 job in \d:\d\d: 1 completed \(1 of them earlier\);", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("mode", [["-m", "seed=0,1", "hydra.sweep.dir=file/below"], ["hydra.run.dir=file/below"]])
