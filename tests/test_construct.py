@@ -18,7 +18,7 @@ from fusionkit.fusions.summation import Summation
 
 def test_unknown_option_names_the_nearest() -> None:
     message = (
-        r"^LowRank should get options among r; found 'rank'\.$",
+        r"^LowRank should get options among r; found 'rank'\. Did you mean 'r'\?$",
         r"^ParameterizedConcatenation should get options among .*; found 'fabrication'\. "
         r"Did you mean 'parameter_fabrication'\?$",
     )

@@ -41,8 +41,10 @@ class Toeplitz(Fabrication):
         dtype = torch.promote_types(x[0].dtype, torch.float32)
         # The D - 1 leading entries of the convolution are not needed, hence may be those that wrap around.
         length = fast_length(n + D - 1)
-        spectrum = torch.fft.rfft(padded(x, D).to(dtype), length) * torch.fft.rfft(blocks["c"].to(dtype), length)
-        return cropped(torch.fft.irfft(spectrum, length)[:, D - 1 :], n, x[0])
+        # Divided by the length before the products, which could be out of range, rather than after.
+        rows = torch.fft.rfft(padded(x, D).to(dtype), length, norm="forward")
+        spectrum = rows * torch.fft.rfft(blocks["c"].to(dtype), length)
+        return cropped(torch.fft.irfft(spectrum, length, norm="forward")[:, D - 1 :], n, x[0])
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         c = blocks["c"]

@@ -130,6 +130,7 @@ def test_wrong_usage_is_told_here() -> None:
         alone(Total, Plan((check_first,), case="dims=[9]"))
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_ends_the_fork() -> None:
     def check_tells(subject: Subject) -> None:
         os.kill(os.getppid(), signal.SIGINT)

@@ -231,6 +231,7 @@ def test_raises_keyboard_interrupt() -> None:
     assert any(result.status == "passed" for result in report.results)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_user_interrupts() -> None:
     def check_waits(subject: Subject) -> None:
         signal.raise_signal(signal.SIGINT)

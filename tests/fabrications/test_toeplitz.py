@@ -40,12 +40,20 @@ def test_the_transforms_are_in_single_precision_for_half(monkeypatch: pytest.Mon
     seen: list[torch.dtype] = []
     rfft = torch.fft.rfft
 
-    def look(x: torch.Tensor, *args: Any) -> torch.Tensor:
+    def look(x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
         seen.append(x.dtype)
-        out: torch.Tensor = rfft(x, *args)
+        out: torch.Tensor = rfft(x, *args, **options)
         return out
 
     monkeypatch.setattr(torch.fft, "rfft", look)
     out = Toeplitz()._project([torch.randn(3, 4, dtype=torch.float16)], {"c": torch.randn(8, dtype=torch.float16)}, 5)
     assert seen == [torch.float32, torch.float32]
     assert out.dtype == torch.float16
+
+
+def test_large_numbers_stay_in_range() -> None:
+    c = torch.randn(65)
+    x = (torch.rand(4, 53) + 0.5) * 1e36
+    found = Toeplitz()._project([x], {"c": c}, 13)
+    wanted = x.double() @ Toeplitz().materialize(c, 13, 53).double().T
+    torch.testing.assert_close(found.double() / 1e36, wanted / 1e36, atol=1e-4, rtol=1e-4)
