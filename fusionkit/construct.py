@@ -62,10 +62,9 @@ def _construct(cls: type[T], key: str | None, args: tuple[Any, ...], kwargs: dic
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for option in kwargs:
             if option not in parameters:
-                known = ", ".join(parameters)
+                known = f"options among {', '.join(parameters)}" if parameters else "no options"
                 raise OptionError(
-                    f"{key or cls.__name__} should get options among {known}; found {option!r}."
-                    f"{nearest(option, parameters)}"
+                    f"{key or cls.__name__} should get {known}; found {option!r}.{nearest(option, parameters)}"
                 )
     # Taken before __init__ runs, which may change the caller's lists.
     bound = signature.bind(*args, **kwargs) if args else None

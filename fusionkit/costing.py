@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from fusionkit import registry
-from fusionkit.errors import FusionError
+from fusionkit.errors import ConfigError, FusionError
 from fusionkit.fusion import Fusion, check_dims, check_dtype, check_size
 from fusionkit.work import Recorder, apart
 
@@ -43,10 +43,13 @@ def cost(
         and parameters not.  Besides ``name``, ``kind``, ``dims``, ``dtype``.
 
     Raises:
+        ConfigError: ``name`` is no text.
         DimsError: no ``dims``, or widths that do not fit.
         FusionError: the operator cannot run on the meta device.
         RegistryError: an unknown name, or one that both kinds have.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"cost should get the name of an operator; found {name!r}.")
     widths = check_dims(dims)
     rows = check_size("m, the number of rows,", m)
     options.pop("device", None)

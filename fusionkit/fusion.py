@@ -462,7 +462,8 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
             raise FusionError(f"w should have shape ({size},) or (1, {size}); found {tuple(w.shape)}.")
         if w.device != view.device:
             raise FusionError(f"w should be on {view.device}, as the views are; found {w.device}.")
-        if w.dtype != view.dtype and not autocasting(view.device):
+        # Without parameters a module cannot know that it was converted, hence nor can its flat_w.
+        if size and w.dtype != view.dtype and not autocasting(view.device):
             raise FusionError(f"w should be of dtype {view.dtype}, as the views are; found {w.dtype}.")
         self._check_replaceable()
         if not size:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from fusionkit import registry
 from fusionkit.construct import Unwritable, build, plain, writable
 from fusionkit.errors import ConfigError, OptionError
 from fusionkit.fabrications.lowrank import LowRank
@@ -26,6 +27,11 @@ def test_unknown_option_names_the_nearest() -> None:
         LowRank(rank=3)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=message[1]):
         ParameterizedConcatenation(dims=[2, 2], fabrication="lowrank")  # type: ignore[call-arg]
+
+
+def test_an_option_where_there_are_none() -> None:
+    with pytest.raises(OptionError, match=r"^toeplitz should get no options; found 'r'\.$"):
+        registry.create_fabrication("toeplitz", r=2)
 
 
 def test_unknown_option_through_the_registry_names_the_key() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import fusionkit
-from fusionkit.errors import DimsError, FusionError, RegistryError
+from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
 
 
 def test_dense_by_hand() -> None:
@@ -68,10 +68,16 @@ def test_nothing_is_allocated() -> None:
         ("summation", {}, DimsError, "dims should be a sequence of widths"),
         ("summation", {"dims": [3, 4]}, DimsError, "should get views of equal width"),
         ("summation", {"dims": [3, 3], "m": -1}, DimsError, "m, the number of rows, should be"),
+        (
+            fusionkit.create("median"),
+            {"dims": [3]},
+            ConfigError,
+            "cost should get the name of an operator; found",
+        ),
         ("sumation", {"dims": [3]}, RegistryError, "Did you mean 'summation'"),
         ("lowrank", {"dims": [3], "n": 2, "r": 9}, FusionError, r"should be from 1 to min\(n, D\) = 2"),
     ],
 )
-def test_bad_input(name: str, options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_bad_input(name: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         fusionkit.cost(name, **options)

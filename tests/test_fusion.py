@@ -258,6 +258,12 @@ def test_w_of_a_parameter_free_operator_is_empty() -> None:
         Summation(dims=[4, 4])(x, w=torch.zeros(3))
 
 
+def test_a_converted_operator_without_parameters_takes_its_own_w() -> None:
+    op = Summation(dims=[3, 3]).double()
+    x = [torch.randn(2, 3, dtype=torch.float64) for _ in range(2)]
+    torch.testing.assert_close(op(x, w=op.flat_w()), x[0] + x[1])
+
+
 def test_external_w_touches_nothing_and_hooks_fire_once() -> None:
     op = Gated(dims=[4, 4])
     calls: list[str] = []

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fusionkit.contract.report import Report, Result, Status
+from fusionkit.contract.rules import rule_of
+from fusionkit.contract.runner import all_checks
 
 __all__ = ["DEFAULT_LIMIT", "plain", "show", "table"]
 
@@ -130,8 +132,9 @@ def _counts(results: Iterable[Result]) -> list[tuple[Status, int]]:
 def _print_rule(rule: _Broken, findings: list[list[Result]], console: Console, options: argparse.Namespace) -> None:
     """Print a broken rule, and the first result of each finding."""
     first = rule.bad[0]
+    mend = next((known.mend for known in map(rule_of, all_checks()) if known.name == first.check), "")
     console.print(f"\n[red]{first.status}[/] [bold]{first.check}[/] of {first.subject}", highlight=False)
-    lines = [("rule", plain(first.rule))]
+    lines = [("rule", plain(first.rule)), *([("mend", plain(mend))] if mend else [])]
     for finding in findings:
         result, more = finding[0], len(finding) - 1
         lines.append(("case", f"{result.case or 'the whole subject'}{f' and {more} more' if more else ''}"))

@@ -37,6 +37,7 @@ DEFAULT_TIER = 2
 #: What much else depends on: these run first, so that the first failure is the likely cause of the others.
 BASIC = (
     "signature",
+    "factory_kwargs",
     "n_matches_output",
     "forward_shape",
     "no_input_mutation",
@@ -45,7 +46,12 @@ BASIC = (
     "parameters_stable",
     "l_matches_parameters",
     "instances_independent",
+    "stochastic",
+    "train_eval",
 )
+#: After so many checks of a subject that did not end, the others are not tried: each would take the time limit.
+ENDLESS = 3
+NO_END = "no end"
 
 
 def all_checks() -> list[Check]:
@@ -161,11 +167,17 @@ def _stream(subjects: Iterable[Subject], plan: Plan, started: Started) -> Iterat
     for subject in subjects:
         started(subject, None, "")
         cases = _cases(subject, plan)
+        endless = 0
         for check in plan.checks:
             rule = rule_of(check)
             if rule.kinds and subject.kind not in rule.kinds:
                 continue
-            results = results_of(subject, check, plan, cases, started)
+            if endless == ENDLESS:
+                should, found = "checks should end", f"that {ENDLESS} before this one did not, so it was not tried"
+                results = judged([failed(subject, rule, "", should, found, status="error")], rule, plan)
+            else:
+                results = results_of(subject, check, plan, cases, started)
+                endless += any(result.found == NO_END for result in results)
             yield from results
             if plan.stop and any(result.bad for result in results):
                 return
@@ -180,6 +192,8 @@ def results_of(
     for case in _scoped(rule, _cases(subject, plan) if cases is None else cases):
         started(subject, rule, "" if case is None else str(case))
         results.append(_execute(subject, case, check, rule, plan))
+        if results[-1].found == NO_END:
+            break  # The other cases would hardly end either.
     return judged(results, rule, plan)
 
 
@@ -263,7 +277,7 @@ def _execute(subject: Subject, case: Case | None, check: Check, rule: Rule, plan
         status, reason = "failed", describe(error)
     except TimeLimit:
         status = "error"
-        should, found = f"{rule.name} should end within {plan.time_limit:g} s", "no end"
+        should, found = f"{rule.name} should end within {plan.time_limit:g} s", NO_END
         reason = f"{should}; found {found}"
     except SystemExit as error:
         status = "error"

@@ -23,7 +23,7 @@ from fusionkit import registry
 from fusionkit.catalogue import KINDS, Record
 from fusionkit.construct import Unwritable, build
 from fusionkit.contract.rules import Kind, Violation, describe, skip
-from fusionkit.errors import RegistryError, nearest
+from fusionkit.errors import ConfigError, RegistryError, nearest
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion, Traits
 
@@ -512,12 +512,15 @@ def subjects_of(obj: Any, kind: str | None = None) -> list[Subject]:
 
     Raises:
         RegistryError: it means nothing.
+        ConfigError: an instance without dims, or without the parameters that it is made for.
     """
     if isinstance(obj, str):
         return [_of_class(_import(obj))] if ":" in obj else _named(obj, _kind(kind))
     if isinstance(obj, type):
         return [_of_class(obj)]
     if isinstance(obj, Fusion | Fabrication):
+        if isinstance(obj, Fusion):
+            _check_instance(obj)
         return [_of_class(type(obj), obj)]
     if isinstance(obj, list | tuple | set | frozenset):
         return [subject for one in obj for subject in subjects_of(one, kind)]
@@ -525,6 +528,15 @@ def subjects_of(obj: Any, kind: str | None = None) -> list[Subject]:
         "what is checked should be a name, 'module:Class', a subclass or an instance of fusionkit.Fusion or "
         f"fusionkit.Fabrication; found {obj!r}."
     )
+
+
+def _check_instance(op: Fusion) -> None:
+    if getattr(op, "dims", None) is None:
+        raise ConfigError(f"An operator that is checked should have dims; found {op.name} without.")
+    if op._layout and not op.require_parameters:
+        raise ConfigError(
+            f"An operator that is checked should own its parameters; found {op.name} with require_parameters=False."
+        )
 
 
 def _kind(kind: str | None) -> Kind | None:

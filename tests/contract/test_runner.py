@@ -200,6 +200,31 @@ def test_hangs() -> None:
     assert only(report) == "forward_shape should end within 0.3 s; found no end"
 
 
+def test_what_hangs_costs_the_time_limit_a_few_times_only() -> None:
+    names = ["forward_shape", "deterministic", "leading_dims", "gradcheck", "l_matches_parameters"]
+    report = fusionkit.check(bad.Hangs, select=names, time_limit=0.2)
+    hung = [result for result in report.bad if result.found == "no end"]
+    assert len(hung) == len({result.check for result in hung}) == 3
+    assert len(report.bad) == 4
+    assert {result.check for result in report.results if result.status == "passed"} == {"l_matches_parameters"}
+    assert report.bad[-1].reason == "checks should end; found that 3 before this one did not, so it was not tried"
+
+
+@pytest.mark.parametrize("op", ["median", "zero"])
+def test_instances_without_parameters(op: str) -> None:
+    options = {"parameter_fabrication": "zero", "n": 3} if op == "zero" else {}
+    made = fusionkit.create("parameterized_concatenation" if options else op, dims=[4, 4], **options)
+    assert fusionkit.check(made, tier=1).ok
+
+
+def test_instances_that_cannot_be_checked() -> None:
+    with pytest.raises(fusionkit.ConfigError, match=r"^An operator that is checked should have dims; found median wi"):
+        fusionkit.check(fusionkit.create("median"))
+    bare = fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5, require_parameters=False)
+    with pytest.raises(fusionkit.ConfigError, match=r"should own its parameters; found parameterized_concatenation w"):
+        fusionkit.check(bare)
+
+
 def test_hangs_outside_the_main_thread() -> None:
     reports: list[Report] = []
 
