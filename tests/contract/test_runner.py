@@ -212,7 +212,7 @@ def test_what_hangs_costs_the_time_limit_a_few_times_only() -> None:
 
 @pytest.mark.parametrize("op", ["median", "zero"])
 def test_instances_without_parameters(op: str) -> None:
-    options = {"parameter_fabrication": "zero", "n": 3} if op == "zero" else {}
+    options: dict[str, Any] = {"parameter_fabrication": "zero", "n": 3} if op == "zero" else {}
     made = fusionkit.create("parameterized_concatenation" if options else op, dims=[4, 4], **options)
     assert fusionkit.check(made, tier=1).ok
 
