@@ -56,7 +56,8 @@ with the core and the plugin modules that the test adds, and nothing else.
 The command prints the broken rules with the likely cause first, and lists them all at the end; `-v` prints every
 finding.  Where the system can fork, it survives an operator that ends the process, crashes it or cannot be interrupted:
 that check is an error, and the run goes on.  A check that does not end within the time limit is not tried on further
-cases, and after three such the other checks of that subject are not tried.  From Python and in pytest the checks run in the calling process.
+cases, and after three such the other checks of that subject are not tried.  From Python and in pytest the checks run in
+the calling process.
 
 `fusionkit.create(..., check=True)`, or `FUSIONKIT_CHECK=1`, verifies n, l, shape, dtype and device at the first forward
 in the program itself.
