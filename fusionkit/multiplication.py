@@ -184,10 +184,10 @@ def _streamed(pieces: Sequence[Tensor], x: Sequence[Tensor]) -> Tensor:
     A row is a pixel with n_i channels, the products are convolutions with a kernel of one pixel.
     """
     out = torch.mm(x[0], pieces[0].t())
-    add = _accumulating_convolution()
+    add, pixels = _accumulating_convolution(), _pixels(out)
     for rows, piece in zip(x[1:], pieces[1:], strict=True):
         kernel = piece[:, :, None, None]
-        add(_pixels(out), _pixels(rows), kernel, None, [0, 0], [1, 1], [1, 1], 1, "add", None, None, [], None)
+        add(pixels, _pixels(rows), kernel, None, [0, 0], [1, 1], [1, 1], 1, "add", None, None, [], None)
     return out
 
 
@@ -238,12 +238,12 @@ def block_products(x: Sequence[Tensor], blocks: Tensor, rows_outermost: bool = F
     """
     q, _, t = blocks.shape
     if not cutting_pays(x, t, (blocks,)):
-        joined = torch.bmm(padded(x, q * t).view(-1, q, t).transpose(0, 1), blocks.mT)
-        return joined.transpose(0, 1).contiguous().transpose(0, 1) if rows_outermost else joined
+        products = torch.bmm(padded(x, q * t).view(-1, q, t).transpose(0, 1), blocks.mT)
+        return products.transpose(0, 1).contiguous().transpose(0, 1) if rows_outermost else products
     rows = [joined_rows([view]) for view in x]
     apply = _BlockProducts.apply if recording((blocks, *x)) else _block_products
-    products: Tensor = apply(rows_outermost, blocks, *rows)
-    return products
+    cut: Tensor = apply(rows_outermost, blocks, *rows)
+    return cut
 
 
 def cutting_pays(x: Sequence[Tensor], t: int, factors: Sequence[Tensor]) -> bool:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+#: Seconds that a check may take on a case.
+DEFAULT_LIMIT = 60.0
+
 EPILOG = """\
 examples:
   fusionkit check                                       everything that is registered
@@ -103,7 +106,7 @@ def _parser() -> Parser:
     add("-x", "--exitfirst", action="store_true", help="stop at the first failure")
     add("-j", "--jobs", type=int, metavar="N", help="worker processes (default: up to 2, for 4 operators or more)")
     add("--seed", type=int, default=0, help="of the random views and parameters (default 0)")
-    add("--time-limit", type=float, default=60.0, metavar="S", help="seconds per check and case (default 60)")
+    add("--time-limit", type=float, default=DEFAULT_LIMIT, metavar="S", help="seconds per check and case (default 60)")
     add("--verbose", "-v", action="store_true", help="print every finding, and why checks were skipped")
     return parser
 

@@ -12,14 +12,13 @@ from typing import get_args
 from rich.console import Console
 from rich.table import Table
 
+from fusionkit.contract.cli import DEFAULT_LIMIT
 from fusionkit.contract.report import Report, Result, Status
 from fusionkit.contract.rules import rule_of
 from fusionkit.contract.runner import all_checks
 
-__all__ = ["DEFAULT_LIMIT", "plain", "show", "table"]
+__all__ = ["plain", "show", "table"]
 
-#: Seconds that a check may take on a case.
-DEFAULT_LIMIT = 60.0
 #: How many broken rules of a subject, and findings of a rule, are printed in full.
 RULES, FINDINGS = 5, 2
 
