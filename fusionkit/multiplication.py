@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import accumulate, pairwise
+from math import gcd
 from typing import Any
 
 import torch
@@ -32,13 +33,16 @@ JOIN_COLUMNS = 512
 HALF_PARTIAL_SUMS = 16
 #: Elements of a row block, of the view or the result, whichever is wider.
 BLOCK_ELEMENTS = 2**19
-#: The arguments of the convolution that ``_streamed`` calls.
-CONVOLUTION_ARGUMENTS = (
-    "other X W B padding stride dilation groups binary_attr alpha unary_attr unary_scalars unary_algorithm"
-)
+#: The arguments of the convolutions that ``_streamed`` calls.
+CONVOLUTION_ARGUMENTS = [
+    "X W B padding stride dilation groups attr scalars algorithm",
+    "other X W B padding stride dilation groups binary_attr alpha unary_attr unary_scalars unary_algorithm",
+]
 #: From so many elements of all views on, and of each, products with up to so many columns are accumulated by oneDNN:
 #: they wait for memory, which it reads a fifth faster than MKL.
 STREAMED, STREAMED_VIEW, STREAMED_N = 2**23, 2**20, 64
+#: Into how many images ``_streamed`` divides the rows at most.
+IMAGES = 4
 #: Up to so many columns for up to so many rows are computed as the transpose: MKL has wider kernels for that.
 TRANSPOSED_N, TRANSPOSED_ROWS = 8, 1024
 #: Views are multiplied in the pieces into which column blocks cut them, instead of joined, from so many elements per
@@ -150,26 +154,26 @@ def _product(W: Tensor, x: Sequence[Tensor]) -> Tensor:
 
 
 @cache
-def _accumulating_convolution() -> Any:
-    """Return oneDNN's convolution that adds to a tensor in place, or None where this torch has it not, or otherwise.
+def _convolutions() -> tuple[Any, Any] | None:
+    """Return oneDNN's convolution and the one that adds to a tensor in place, or None where torch has them not so.
 
-    It is what torch.compile's CPU backend calls for a convolution followed by an addition.  Only with AVX-512, where it
-    was measured: elsewhere it may be a reference implementation.
+    They are what torch.compile's CPU backend calls.  Only with AVX-512, where they were measured: elsewhere they may be
+    reference implementations.
     """
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available():
         return None
     try:
-        convolution = torch.ops.mkldnn._convolution_pointwise_.binary
-        names = " ".join(argument.name for argument in convolution._schema.arguments)
+        first, add = torch.ops.mkldnn._convolution_pointwise.default, torch.ops.mkldnn._convolution_pointwise_.binary
+        names = [" ".join(argument.name for argument in operation._schema.arguments) for operation in (first, add)]
     except (AttributeError, RuntimeError):
         return None
-    return convolution if names == CONVOLUTION_ARGUMENTS else None
+    return (first, add) if names == CONVOLUTION_ARGUMENTS else None
 
 
 def _streamable(tensors: Sequence[Tensor]) -> bool:
     """Tell whether ``_streamed`` takes W and the views."""
     return (
-        _accumulating_convolution() is not None
+        _convolutions() is not None
         and torch._C._get_mkldnn_enabled()
         and all(
             rows.is_cpu and rows.dtype == torch.float32 and rows.is_contiguous() and rows.numel() >= STREAMED_VIEW
@@ -183,17 +187,26 @@ def _streamed(pieces: Sequence[Tensor], x: Sequence[Tensor]) -> Tensor:
 
     A row is a pixel with n_i channels, the products are convolutions with a kernel of one pixel.
     """
-    out = torch.mm(x[0], pieces[0].t())
-    add, pixels = _accumulating_convolution(), _pixels(out)
-    for rows, piece in zip(x[1:], pieces[1:], strict=True):
-        kernel = piece[:, :, None, None]
-        add(pixels, _pixels(rows), kernel, None, [0, 0], [1, 1], [1, 1], 1, "add", None, None, [], None)
-    return out
+    convolutions = _convolutions()
+    assert convolutions is not None, "Only for what _streamable takes."
+    first, add = convolutions
+    geometry = [0, 0], [1, 1], [1, 1], 1
+    kernels = [piece[:, :, None, None] for piece in pieces]
+    out = first(_pixels(x[0]), kernels[0], None, *geometry, "none", [], None)
+    for rows, kernel in zip(x[1:], kernels[1:], strict=True):
+        out = add(out, _pixels(rows), kernel, None, *geometry, "add", None, None, [], None)
+    image: Tensor = out.permute(0, 2, 3, 1)
+    return image.reshape(-1, image.shape[-1])
 
 
 def _pixels(rows: Tensor) -> Tensor:
-    """Return a matrix (m, c) as an image (1, c, m, 1) with the channels last in memory."""
-    return rows.view(1, rows.shape[0], 1, rows.shape[1]).permute(0, 3, 1, 2)
+    """Return a matrix (m, c) as images (b, c, m/b, 1) with the channels last in memory.
+
+    Several images, where m allows: it takes a tenth less time than one.
+    """
+    m, c = rows.shape
+    b = gcd(m, IMAGES)
+    return rows.view(b, m // b, 1, c).permute(0, 3, 1, 2)
 
 
 class _Product(torch.autograd.Function):

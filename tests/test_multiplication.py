@@ -143,7 +143,7 @@ def test_groups_in_half_precision_are_few(widths: list[int]) -> None:
     assert [i for a, b in groups for i in range(a, b)] == list(range(len(widths)))
 
 
-find_convolution = multiplication._accumulating_convolution.__wrapped__
+find_convolutions = multiplication._convolutions.__wrapped__
 
 
 @pytest.fixture
@@ -154,21 +154,22 @@ def streamed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(multiplication, "STREAMED", 0)
     monkeypatch.setattr(multiplication, "STREAMED_VIEW", 0)
     counted = []
-    accumulate = multiplication._accumulating_convolution()
-    if accumulate is None:
+    convolutions = multiplication._convolutions()
+    if convolutions is None:
         pytest.skip("needs AVX-512 and a torch with oneDNN")
+    first, accumulate = convolutions
 
     def add(*arguments: object) -> Tensor:
         counted.append(1)
         added: Tensor = accumulate(*arguments)
         return added
 
-    monkeypatch.setattr(multiplication, "_accumulating_convolution", lambda: add)
+    monkeypatch.setattr(multiplication, "_convolutions", lambda: (first, add))
     return counted
 
 
 @pytest.mark.parametrize(
-    "dims", [[5, 3], [1, 1, 1], [64] * 8, [20, 7, 33, 16]], ids=lambda dims: "-".join(map(str, dims))
+    "dims", [[5, 3], [1, 1, 1], [1, 6, 1], [64] * 8, [20, 7, 33, 16]], ids=lambda dims: "-".join(map(str, dims))
 )
 @pytest.mark.parametrize("n", [1, 3, 16, 64])
 @pytest.mark.parametrize("m", [1, 2, 37, 1500])
@@ -218,7 +219,7 @@ def test_without_the_convolution_or_onednn(monkeypatch: pytest.MonkeyPatch) -> N
     with monkeypatch.context() as switched_off:
         switched_off.setattr(torch.backends.mkldnn, "enabled", False)
         assert not multiplication._streamable([torch.randn(16, 18), *x])
-    monkeypatch.setattr(multiplication, "_accumulating_convolution", lambda: None)
+    monkeypatch.setattr(multiplication, "_convolutions", lambda: None)
     assert not multiplication._streamable([torch.randn(16, 18), *x])
 
 
@@ -228,10 +229,10 @@ def test_a_convolution_with_other_arguments_or_on_another_processor_is_not_taken
 ) -> None:
     with monkeypatch.context() as other:
         other.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-        assert find_convolution() is None
-    assert find_convolution() is not None
-    monkeypatch.setattr(multiplication, "CONVOLUTION_ARGUMENTS", "other X W")
-    assert find_convolution() is None
+        assert find_convolutions() is None
+    assert find_convolutions() is not None
+    monkeypatch.setattr(multiplication, "CONVOLUTION_ARGUMENTS", ["X W", "other X W"])
+    assert find_convolutions() is None
 
 
 # ---------------------------------------------------------------------- column blocks
