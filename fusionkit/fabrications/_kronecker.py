@@ -19,7 +19,18 @@ from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fusion import check_size
 
-__all__ = ["BlockProduct", "Layout", "check_count", "counts", "cropped_sum", "gather", "nearest_counts", "spread"]
+__all__ = [
+    "BlockProduct",
+    "Layout",
+    "check_count",
+    "compressed",
+    "counts",
+    "cropped_sum",
+    "expanded",
+    "gather",
+    "nearest_counts",
+    "spread",
+]
 
 Sizes = NDArray[np.int64]
 #: Views of at least this width are multiplied one by one where their widths are multiples of t.
@@ -149,16 +160,37 @@ def spread(x: Sequence[Tensor], q: int, t: int, M: Tensor | None = None, terms: 
     Returns:
         (terms*q, m*c), or (q, m*t) without M.
     """
-    widths = [view.shape[-1] for view in x]
-    if sum(widths) == q * t and all(width % t == 0 and width >= WIDE for width in widths):
-        # The copy that changes the order also joins the views.
-        pieces = [view.reshape(-1, width // t, t) for view, width in zip(x, widths, strict=True)]
-    else:
-        pieces = [padded(x, q * t).reshape(-1, q, t)]
+    pieces = _blocks(x, q, t)
     if M is not None:
         pieces = [F.linear(piece, M) for piece in pieces]
     pieces = [piece.unflatten(-1, (terms, -1)).permute(2, 1, 0, 3) for piece in pieces]
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)).reshape(terms * q, -1)
+
+
+def _blocks(x: Sequence[Tensor], q: int, t: int) -> list[Tensor]:
+    """Return the blocks (m, q_i, t) of each view where they are wide multiples of t, else of the joined rows."""
+    widths = [view.shape[-1] for view in x]
+    if sum(widths) == q * t and all(width % t == 0 and width >= WIDE for width in widths):
+        # The copy that changes the order also joins the views.
+        return [view.reshape(-1, width // t, t) for view, width in zip(x, widths, strict=True)]
+    return [padded(x, q * t).reshape(-1, q, t)]
+
+
+def compressed(x: Sequence[Tensor], q: int, T: Tensor) -> Tensor:
+    """Multiply the q blocks of every row by T (r, t) -> (r*m, q); nothing is put into another order.
+
+    As the transpose, for which MKL is twice as fast with a small r.
+    """
+    r, t = T.shape
+    pieces = [torch.mm(T, blocks.reshape(-1, t).T).view(r, *blocks.shape[:2]) for blocks in _blocks(x, q, t)]
+    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)).view(-1, q)
+
+
+def expanded(inner: Tensor, S: Tensor, n: int, like: Tensor) -> Tensor:
+    """Multiply the r numbers of each of p blocks by S (s, r), (r*m, p) -> (m, p*s), and crop to (..., n)."""
+    s, r = S.shape
+    rows = torch.mm(inner.view(r, -1).T, S.T)
+    return cropped(rows.view(-1, inner.shape[1] * s), n, like)
 
 
 def gather(rows: Tensor, s: int, n: int, like: Tensor, M: Tensor | None = None) -> Tensor:

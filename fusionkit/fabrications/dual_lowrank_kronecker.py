@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from fusionkit.choice import Effort
-from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, gather, spread
+from fusionkit.fabrications._kronecker import BlockProduct, Sizes, compressed, cropped_sum, expanded
 from fusionkit.fabrications.kronecker import kron
 from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
@@ -57,16 +57,14 @@ class DualLowRankKronecker(BlockProduct):
     def effort(self, n: int, D: int) -> Effort:
         """Return what the product without W costs."""
         p, q, s, t, r = self.layout(n, D)
-        return Effort(r * (q * t + r * q + r * p + p * s), D + q * r + n)
+        return Effort(r * (q * t + r * q + r * p + p * s), D + n)
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return kron(blocks["P"] @ blocks["Q"], blocks["S"] @ blocks["T"], n, D)
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         P, Q, S, T = (blocks[name] for name in "PQST")
-        q, s, t = Q.shape[1], S.shape[0], T.shape[1]
-        inner = P @ (Q @ spread(x, q, t, T))  # (p, m*r)
-        return gather(inner, s, n, x[0], S)
+        return expanded(compressed(x, Q.shape[1], T) @ Q.T @ P.T, S, n, x[0])
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         P, Q, S, T = (blocks[name] for name in "PQST")
