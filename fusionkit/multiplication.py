@@ -15,8 +15,9 @@ from math import gcd
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, cat
+from torch.compiler import is_compiling
+from torch.nn.functional import linear as multiplied
 
 from fusionkit.elementwise import plain, recording
 from fusionkit.fusion import autocasting
@@ -55,14 +56,14 @@ def linear(x: Sequence[Tensor], W: Tensor) -> Tensor:
     first = x[0]
     k = len(x)
     if k == 1:
-        return F.linear(first, W)
+        return multiplied(first, W)
     n, D = W.shape
     rows = first.numel() // first.shape[-1]
-    traced = type(rows) is not int or torch.compiler.is_compiling()
+    traced = type(rows) is not int or is_compiling()
     if not traced:
         elements = rows * D
         if elements <= SMALL_VIEW * k or (elements <= CONCATENATE_ELEMENTS and rows < _enough_rows(x, W)):
-            return F.linear(torch.cat(tuple(x), -1), W)
+            return multiplied(cat(tuple(x), -1), W)
     casting = autocasting(first.device)
     half = W.dtype in (torch.bfloat16, torch.float16) or casting
     # Dynamo traces into a cache and warns of it.
@@ -91,7 +92,7 @@ def _enough_rows(x: Sequence[Tensor], W: Tensor) -> float:
 
 def joined_rows(views: Sequence[Tensor]) -> Tensor:
     """Return the concatenation of the views as a matrix; one view is not copied."""
-    view = views[0] if len(views) == 1 else torch.cat(tuple(views), -1)
+    view = views[0] if len(views) == 1 else cat(tuple(views), -1)
     return view.reshape(-1, view.shape[-1])
 
 
@@ -228,7 +229,7 @@ class _Product(torch.autograd.Function):
             return None, *of_x
         # When it is differentiated itself, or transformed, out of place.
         if torch.is_grad_enabled() or autocasting(grad.device) or not plain((grad, W, *x)):
-            return torch.cat([grad.t() @ rows for rows in x], 1), *of_x
+            return cat([grad.t() @ rows for rows in x], 1), *of_x
         of_W = torch.empty_like(W, memory_format=torch.contiguous_format)
         for rows, part in zip(x, of_W.split(widths, 1), strict=True):
             torch.mm(grad.t(), rows, out=part)
