@@ -290,8 +290,12 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         if w is not None:
             out = self._twin(w, views[0])._fuse(views)
         else:
-            if self._layout:
-                self._check_owned(views[0])
+            layout = self._layout
+            if layout:
+                # The first parameter stands for all: modules are moved and cast as a whole.
+                view, parameter = views[0], self._parameters.get(layout[0][0])
+                if parameter is None or parameter.dtype is not view.dtype or parameter.device != view.device:
+                    self._check_owned(view, parameter)
             out = self._fuse(views)
         if self.postprocess is not None:
             out = self.postprocess([out])[0]
@@ -395,8 +399,22 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
             dims = self.resolve_dims()
         if len(x) != len(dims):
             raise DimsError(f"x should hold {len(dims)} views, of widths {list(dims)}; found {len(x)}.")
-        if _fit(x, dims):
-            return list(x)
+        # One quick pass, without calls: with a thousand views, or one row, it shows.
+        i, last = 0, dims[0]
+        try:
+            shape, dtype, device = x[0].shape, x[0].dtype, x[0].device
+            if shape and shape[-1] == last and dtype.is_floating_point:
+                for view in x:
+                    width = dims[i]
+                    i += 1
+                    if width != last:
+                        shape, last = torch.Size((*shape[:-1], width)), width
+                    if view.shape != shape or view.dtype is not dtype or view.device != device:
+                        break
+                else:
+                    return list(x)
+        except AttributeError:
+            pass
         # Something does not fit, or is a mixture that autocast allows: find out what, at leisure.
         first, lead = x[0], None
         for i, (view, width) in enumerate(zip(x, dims, strict=True)):
@@ -426,14 +444,12 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
             x = [view.to(target) if isinstance(view, Tensor) else view for view in x]
         return x, w.to(target) if isinstance(w, Tensor) else w
 
-    def _check_owned(self, view: Tensor) -> None:
+    def _check_owned(self, view: Tensor, parameter: Tensor | None) -> None:
         if not self.require_parameters:
             raise FusionError(
                 f"{self.name} has require_parameters=False and should get w with {self._size_of_w()} elements; "
                 "found None."
             )
-        # The first parameter stands for all: modules are moved and cast as a whole.
-        parameter = self._parameters.get(self._layout[0].name)
         if parameter is None:
             parameter = next((owned for _, owned in self._own_parameters()), None)
             if parameter is None:
@@ -528,24 +544,6 @@ def _unless_external(reset: Any) -> Any:
                 refill()
 
     return reset_parameters
-
-
-def _fit(x: Sequence[Tensor], dims: tuple[int, ...]) -> bool:
-    """Tell whether the views are as they should be, in one quick pass: with a thousand views, or one row, it shows."""
-    try:
-        first = x[0]
-        shape, dtype, device = first.shape, first.dtype, first.device
-        last = dims[0]
-        if not shape or shape[-1] != last or not dtype.is_floating_point:
-            return False
-        for view, width in zip(x[1:], dims[1:], strict=True):
-            if width != last:
-                shape, last = torch.Size((*shape[:-1], width)), width
-            if view.shape != shape or view.dtype is not dtype or view.device != device:
-                return False
-    except AttributeError:
-        return False
-    return True
 
 
 def _common_dtype(x: Sequence[Tensor]) -> list[Tensor]:

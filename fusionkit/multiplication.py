@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, cat
-from torch.compiler import is_compiling
+from torch.compiler import is_dynamo_compiling
 from torch.nn.functional import linear as multiplied
 
 from fusionkit.elementwise import plain, recording
@@ -59,7 +59,8 @@ def linear(x: Sequence[Tensor], W: Tensor) -> Tensor:
         return multiplied(first, W)
     n, D = W.shape
     rows = first.numel() // first.shape[-1]
-    traced = type(rows) is not int or is_compiling()
+    # Other compilers show a batch that may vary as a symbol.
+    traced = type(rows) is not int or is_dynamo_compiling()
     if not traced:
         elements = rows * D
         if elements <= SMALL_VIEW * k or (elements <= CONCATENATE_ELEMENTS and rows < _enough_rows(x, W)):

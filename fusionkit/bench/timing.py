@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
+from random import Random
 from statistics import quantiles
 from time import perf_counter
 
@@ -24,7 +25,9 @@ def interleaved(
     synchronize: Callable[[], object] | None = None,
     clock: Callable[[], float] = perf_counter,
 ) -> dict[str, list[float]]:
-    """Return the seconds per call of each contestant, one sample per round: A B C, C B A, A B C, ...
+    """Return the seconds per call of each contestant, one sample per round, in a new order every round.
+
+    In a fixed order each would find the caches as the same other one left them; the orders are the same every time.
 
     Contestants that are much slower than the fastest take part in the first rounds only, so that there are enough
     samples of the others.
@@ -44,7 +47,7 @@ def interleaved(
         once[name] = max(_sample(call, 1, wait, clock), 1e-9)
     slow = {name for name, time in once.items() if time > max(seconds / SLOW, SLOW * min(once.values()))}
     samples: dict[str, list[float]] = {name: [] for name in contestants}
-    order = list(contestants.items())
+    order, shuffle = list(contestants.items()), Random(0).shuffle
     start = clock()
     for count in range(most):
         if count == least:
@@ -52,9 +55,9 @@ def interleaved(
             order = [(name, call) for name, call in order if name not in slow]
         if count >= least and clock() - start > seconds:
             break
+        shuffle(order)
         for name, call in order:
             samples[name].append(_sample(call, ceil(SAMPLE / once[name]), wait, clock))
-        order.reverse()
     return samples
 
 

@@ -97,7 +97,8 @@ class ParameterizedConcatenation(Fusion):
             block = parameters.get(name)
             blocks[name] = getattr(self, name) if block is None else block
         fabrication: Any = self._modules["fabrication"]
-        return fabrication.multiply(x, blocks, self.n or self.calculate_n())  # type: ignore[no-any-return]
+        multiply = fabrication._project if fabrication._plan is None else fabrication.multiply
+        return multiply(x, blocks, self.n or self.calculate_n())  # type: ignore[no-any-return]
 
     def fold(self) -> ParameterizedConcatenation:
         """Return an equal operator whose W is dense, for faster inference; it owns a copy of W.
