@@ -1,7 +1,7 @@
 """The product of a concatenation of views with a matrix, without the concatenation where that pays.
 
 On the CPU in eager mode small concatenations are multiplied at once, the others view by view, accumulating in place;
-row blocks keep narrow views, or a wide result, in the cache.  The bounds are of the order of what two cores with
+row blocks keep a large result in the cache.  The bounds are of the order of what two cores with
 AVX-512 showed.  While compiling the way depends on the widths alone: a choice by batch size would break an export with
 a dynamic batch.
 """
@@ -32,16 +32,18 @@ CONCATENATE_ELEMENTS = 2**20
 JOIN_COLUMNS = 512
 #: In bfloat16 and float16 every partial sum is rounded; with more of them the error shows.
 HALF_PARTIAL_SUMS = 16
-#: Elements of a row block, of the view or the result, whichever is wider.
-BLOCK_ELEMENTS = 2**19
+#: A result of at least so many elements, wider than the views, if they are narrower than so many columns, is computed
+#: in row blocks of so many elements, but at least so many rows: adding to it from main memory would show.
+LARGE_RESULT, WIDE = 2**23, 128
+BLOCK_ELEMENTS, BLOCK_ROWS = 2**19, 2048
 #: The arguments of the convolutions that ``_streamed`` calls.
 CONVOLUTION_ARGUMENTS = [
     "X W B padding stride dilation groups attr scalars algorithm",
     "other X W B padding stride dilation groups binary_attr alpha unary_attr unary_scalars unary_algorithm",
 ]
-#: From so many elements of all views on, and of each, products with up to so many columns are accumulated by oneDNN:
-#: they wait for memory, which it reads a fifth faster than MKL.
-STREAMED, STREAMED_VIEW, STREAMED_N = 2**23, 2**20, 64
+#: Products with up to so many columns are accumulated by oneDNN if there are at least so many elements of all views and
+#: of each, and columns of each: they wait for memory, which it reads a fifth faster than MKL.
+STREAMED_N, STREAMED, STREAMED_VIEW, STREAMED_WIDTH = 64, 2**23, 2**21, 64
 #: Into how many images ``_streamed`` divides the rows at most.
 IMAGES = 4
 #: Up to so many columns for up to so many rows are computed as the transpose: MKL has wider kernels for that.
@@ -140,14 +142,13 @@ def _product(W: Tensor, x: Sequence[Tensor]) -> Tensor:
     if n <= STREAMED_N and m * sum(widths) >= STREAMED and _streamable((W, *x)):
         return _streamed(W.split(widths, 1), x)
     pieces = W.t().split(widths)
-    widest = max(widths)
-    block = max(1, BLOCK_ELEMENTS // n)
-    if not W.is_cpu or m < 2 * block or n <= widest:
+    if not W.is_cpu or m * n < LARGE_RESULT or max(widths) >= min(n, WIDE):
         out = torch.mm(x[0], pieces[0])
         for rows, piece in zip(x[1:], pieces[1:], strict=True):
             out.addmm_(rows, piece)
         return out
     out = x[0].new_empty(m, n)
+    block = max(BLOCK_ROWS, BLOCK_ELEMENTS // n)
     for part, *views in zip(out.split(block), *(rows.split(block) for rows in x), strict=True):
         torch.mm(views[0], pieces[0], out=part)
         for view, piece in zip(views[1:], pieces[1:], strict=True):
@@ -178,7 +179,11 @@ def _streamable(tensors: Sequence[Tensor]) -> bool:
         _convolutions() is not None
         and torch._C._get_mkldnn_enabled()
         and all(
-            rows.is_cpu and rows.dtype == torch.float32 and rows.is_contiguous() and rows.numel() >= STREAMED_VIEW
+            rows.is_cpu
+            and rows.dtype == torch.float32
+            and rows.is_contiguous()
+            and rows.numel() >= STREAMED_VIEW
+            and rows.shape[1] >= STREAMED_WIDTH
             for rows in tensors[1:]
         )
     )

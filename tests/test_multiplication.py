@@ -20,7 +20,8 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     monkeypatch.setattr(multiplication, "SMALL_VIEW", limit)
     monkeypatch.setattr(multiplication, "CONCATENATE_ELEMENTS", 0)
     if request.param == "blocks":
-        monkeypatch.setattr(multiplication, "BLOCK_ELEMENTS", 13)
+        for name, value in {"LARGE_RESULT": 0, "BLOCK_ELEMENTS": 13, "BLOCK_ROWS": 1}.items():
+            monkeypatch.setattr(multiplication, name, value)
     return str(request.param)
 
 
@@ -153,6 +154,7 @@ def streamed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(multiplication, "CONCATENATE_ELEMENTS", 0)
     monkeypatch.setattr(multiplication, "STREAMED", 0)
     monkeypatch.setattr(multiplication, "STREAMED_VIEW", 0)
+    monkeypatch.setattr(multiplication, "STREAMED_WIDTH", 0)
     counted = []
     convolutions = multiplication._convolutions()
     if convolutions is None:
