@@ -16,10 +16,13 @@ from torch.autograd import forward_ad
 
 from fusionkit.fusion import in_place_ok
 
-__all__ = ["BLOCK", "blocks", "plain", "recording", "select", "with_backward"]
+__all__ = ["BLOCK", "blocks", "large_blocks", "plain", "recording", "select", "with_backward"]
 
 #: Elements of a block: of eight views the cache holds so much, and the time to launch an operation does not show.
 BLOCK = 2**17
+#: Elements of a block where every view is read once: the result stays in the outer cache, and long runs of a view are
+#: read a fifth faster than short ones.
+LARGE_BLOCK = 2**22
 
 Derivative = Callable[[Tensor, Tensor, Sequence[Tensor]], Sequence[Tensor]]
 
@@ -47,6 +50,11 @@ def blocks(x: Sequence[Tensor], out: Tensor, elements: int = BLOCK) -> Iterator[
         pieces = [tensor.split(rows) for tensor in tensors]
     for block, *views in zip(*pieces, strict=True):
         yield block, tuple(views)
+
+
+def large_blocks(x: Sequence[Tensor], out: Tensor) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    """Yield large blocks of ``out`` with those of the views."""
+    return blocks(x, out, LARGE_BLOCK)
 
 
 class _WithBackward(torch.autograd.Function):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusionkit.elementwise import BLOCK, blocks, plain, with_backward
+from fusionkit.elementwise import large_blocks, plain, with_backward
 from fusionkit.fusion import Fusion, Traits
 
 HALF = (torch.float16, torch.bfloat16)
@@ -66,8 +66,7 @@ def _norm(x: Sequence[Tensor]) -> Tensor:
     # Below this a square may have lost digits that the sum would show.
     safe = info.tiny / info.eps
     out = torch.empty_like(x[0])
-    # Larger blocks than elsewhere: each is also searched for its least and greatest entry, at a fixed cost.
-    for block, views in blocks(x, out, 4 * BLOCK):
+    for block, views in large_blocks(x, out):
         torch.mul(views[0], views[0], out=block)
         for view in views[1:]:
             block.addcmul_(view, view)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusionkit.elementwise import blocks, plain, select
+from fusionkit.elementwise import large_blocks, plain, select
 from fusionkit.fusion import Fusion, Traits
 
 
@@ -42,7 +42,7 @@ def _least(x: Sequence[Tensor]) -> Tensor:
             out = torch.minimum(out, view)
         return out
     out = torch.empty_like(x[0])
-    for block, (first, second, *rest) in blocks(x, out):
+    for block, (first, second, *rest) in large_blocks(x, out):
         torch.minimum(first, second, out=block)
         for view in rest:
             torch.minimum(block, view, out=block)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusionkit.elementwise import blocks, plain, recording
+from fusionkit.elementwise import large_blocks, plain, recording
 from fusionkit.fusion import Fusion, Traits
 
 #: What the factors are multiplied in, so that no partial product overflows where the product does not.
@@ -36,7 +36,7 @@ class Product(Fusion):
         dtype = x[0].dtype
         if dtype not in WIDE and plain(x) and not recording(x):
             out = torch.empty_like(x[0])
-            for block, (first, second, *rest) in blocks(x, out):
+            for block, (first, second, *rest) in large_blocks(x, out):
                 torch.mul(first, second, out=block)
                 for view in rest:
                     block.mul_(view)

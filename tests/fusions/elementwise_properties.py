@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
 import fusionkit
+from fusionkit.elementwise import BLOCK
 
 Entry = Callable[[list[float]], float]
 
@@ -49,6 +51,11 @@ def derivatives(name: str, **options: Any) -> None:
 
 def large(name: str) -> None:
     """Blocks: more elements than one of them, contiguous and not, against the stacked reference."""
+    with mock.patch("fusionkit.elementwise.LARGE_BLOCK", BLOCK):
+        _large(name)
+
+
+def _large(name: str) -> None:
     for shape in ((70_001, 5), (3, 100_003)):
         op: Any = fusionkit.create(name, dims=[shape[-1]] * 5)
         x = [torch.randn(shape) for _ in range(5)]
