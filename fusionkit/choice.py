@@ -38,8 +38,8 @@ NOMINAL_ROWS = 1024
 #: A W of at least so many entries is never built for at least so many rows: its memory would show, its speed not.
 LARGE_W, MANY_ROWS = 10**6, 2000
 #: In eager mode an own product takes as many rows at a time as copy so many numbers, which stay in the cache; but not
-#: fewer rows than that.
-CACHED, LEAST_BLOCK = 2**20, 192
+#: fewer rows than that: what it does once per call, and products of few rows, would show.
+CACHED, LEAST_BLOCK = 2**20, 512
 
 
 class Effort(NamedTuple):
@@ -72,7 +72,7 @@ class Plan:
         per_row: what a row costs more with the own product than with W.
         once: what building W costs more than the setup of the own product.
         large: whether W is large, and would be there as a whole.
-        block: how many rows the own product takes at a time.
+        block: about how many rows the own product takes at a time, three to six quarters of that.
         cut_rows: from how many rows on the views are not joined.
         cut_per_row: what a row costs more with the own product then.
     """
@@ -94,7 +94,7 @@ class Plan:
         if not effort.joined:
             return cls(per_row, once, large, block)
         cut_rows = PIECE_ELEMENTS * (views + effort.column_blocks - 1) / D
-        return cls(per_row, once, large, max(block, ceil(cut_rows)), cut_rows, per_row - COPY * effort.joined)
+        return cls(per_row, once, large, max(block, ceil(4 / 3 * cut_rows)), cut_rows, per_row - COPY * effort.joined)
 
     def own_product(self, first: Tensor) -> bool:
         """Tell whether the own product is the way for views like ``first`` (..., n_1)."""

@@ -202,9 +202,11 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         if torch.compiler.is_compiling():
             return self._project(x, blocks, n)
         rows = x[0].numel() // x[0].shape[-1]
-        if type(rows) is not int or rows < 2 * plan.block or not in_place_ok((*x, *blocks.values())):
+        if type(rows) is not int or 2 * rows <= 3 * plan.block or not in_place_ok((*x, *blocks.values())):
             return self._project(x, blocks, n)
-        pieces = [joined_rows([view]).split(plan.block) for view in x]
+        # Evenly; but the derivative of tensor_split is slow.
+        step = -(-rows // round(rows / plan.block))
+        pieces = [joined_rows([view]).split(step) for view in x]
         out = torch.cat([self._project(piece, blocks, n) for piece in zip(*pieces, strict=True)])
         return out.view(*x[0].shape[:-1], n)
 

@@ -27,7 +27,7 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Return the seconds per call of each contestant, one sample per round, in a new order every round.
 
-    Before each sample the contestant is called once untimed: it would find the caches as another one left them.
+    Before each sample the contestant is called once untimed, or it would find the caches as another one left them.
 
     Contestants that are much slower than the fastest take part in the first rounds only, so that there are enough
     samples of the others.
@@ -57,7 +57,8 @@ def interleaved(
             break
         shuffle(order)
         for name, call in order:
-            call()
+            if name not in slow:
+                call()
             samples[name].append(_sample(call, ceil(SAMPLE / once[name]), wait, clock))
     return samples
 
