@@ -119,7 +119,7 @@ def _spectra(rows: Tensor, q: int, b: int) -> Tensor:
     m = rows.shape[0]
     if _as_matrix(rows, b):
         # One product leaves them in this order; after an FFT reordering takes longer than the transform.
-        return (_fourier_matrix(rows.new_empty(b)).T @ rows.view(m * q, b).T).view(b // 2 + 1, 2, m, q)
+        return (_fourier_matrix(rows.new_empty(b)).T @ rows.reshape(m * q, b).T).view(b // 2 + 1, 2, m, q)
     return to_frequencies(rows.view(m, q, b)).permute(2, 3, 0, 1)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 from fabrication_properties import PROPERTIES, SLOW_PROPERTIES, Case, cases, name_of
 
 from fusionkit import registry
+from fusionkit.choice import Plan
+from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 
 CASES = [
     case
@@ -33,3 +36,16 @@ def test_property(prop: Callable[[Case], None], case: Case) -> None:
 @pytest.mark.parametrize("case", FEW, ids=ids)
 def test_slow_property(prop: Callable[[Case], None], case: Case) -> None:
     prop(case)
+
+
+@pytest.mark.parametrize("name", sorted({case.name for case in CASES}))
+@pytest.mark.parametrize("own", [True, False], ids=["own product", "W built"])
+def test_one_noncontiguous_view_that_needs_no_padding(name: str, own: bool) -> None:
+    """It is joined with nothing, so nothing copies it on the way."""
+    op = ParameterizedConcatenation(16, [16], parameter_fabrication=name, dtype="float64")
+    if op.fabrication._plan is not None:
+        op.fabrication._plan = Plan(-1.0 if own else 1.0, 0.0, large=False)
+    W = op.fabrication.materialize(op.flat_w(), 16, 16)
+    for x in (torch.randn(16, 6, dtype=torch.float64).T, torch.randn(6, 32, dtype=torch.float64)[:, ::2]):
+        torch.testing.assert_close(op([x.requires_grad_()]), x @ W.T)
+        torch.testing.assert_close(torch.autograd.grad(op([x]).sum(), x)[0], W.sum(0).expand(6, 16))
