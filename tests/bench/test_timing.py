@@ -19,6 +19,20 @@ def test_every_round_has_a_sample_of_each() -> None:
     assert all(time > 0 for times in samples.values() for time in times)
 
 
+def test_every_sample_follows_an_untimed_call_of_the_same_in_orders_that_vary() -> None:
+    calls: list[str] = []
+
+    def recorded(name: str) -> Callable[[], None]:
+        return lambda: calls.append(name)
+
+    interleaved({name: recorded(name) for name in "abc"}, seconds=0.0, least=8, clock=iter(range(1000)).__next__)
+    timed = calls[6:]  # Two calls of each come first, to see how long it takes.
+    rounds = [timed[i : i + 6] for i in range(0, len(timed), 6)]
+    assert len(rounds) == 8
+    assert all(taken[::2] == taken[1::2] and sorted(taken[::2]) == ["a", "b", "c"] for taken in rounds)
+    assert len({"".join(taken[::2]) for taken in rounds}) > 2
+
+
 def test_ratio_is_that_of_the_lower_quartiles() -> None:
     samples = {"a": [9.0, 2.0, 1.0, 3.0, 1e6], "b": [4.0, 5.0, 1e6, 3.0, 1e6], "c": [7.0]}
     assert ratio(samples, "a", "b") == pytest.approx(2.0 / 4.0)
