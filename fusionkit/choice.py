@@ -37,8 +37,8 @@ BUILD = 2.0
 NOMINAL_ROWS = 1024
 #: A W of at least so many entries is never built for at least so many rows: its memory would show, its speed not.
 LARGE_W, MANY_ROWS = 10**6, 2000
-#: In eager mode an own product takes as many rows at a time as copy so many numbers, which stay in the cache; but not
-#: fewer rows than that: what it does once per call, and products of few rows, would show.
+#: On the CPU in eager mode an own product takes as many rows at a time as copy so many numbers, which stay in the
+#: cache; but not fewer rows than that: what it does once per call, and products of few rows, would show.
 CACHED, LEAST_BLOCK = 2**20, 512
 
 

@@ -199,7 +199,8 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
             return self._project(x, blocks, n)
         if not plan.own_product(x[0]):
             return self.multiply_built(x, blocks, n)
-        if torch.compiler.is_compiling():
+        # An accelerator has no cache to keep the rows in.
+        if torch.compiler.is_compiling() or not x[0].is_cpu:
             return self._project(x, blocks, n)
         rows = x[0].numel() // x[0].shape[-1]
         if type(rows) is not int or 2 * rows <= 3 * plan.block or not in_place_ok((*x, *blocks.values())):

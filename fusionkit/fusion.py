@@ -30,6 +30,14 @@ __all__ = [
 ]
 
 
+#: The kinds of device that have autocast: asked once, since torch.compile does not look into the question.
+AUTOCASTING = frozenset(
+    kind
+    for kind in ("cpu", "cuda", "hpu", "maia", "mps", "mtia", "xla", "xpu", torch._C._get_privateuse1_backend_name())
+    if torch.amp.is_autocast_available(kind)
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Traits:
     """What an operator (or a fabrication) promises beyond its contract; all of it is verified by ``fusionkit check``.
@@ -156,7 +164,7 @@ def in_place_ok(tensors: Iterable[Tensor]) -> bool:
 def autocasting(device: torch.device) -> bool:
     """Tell whether autocast is on for ``device``; torch refuses the question for devices that have none, as meta."""
     kind = device.type
-    return (kind == "cpu" or torch.amp.is_autocast_available(kind)) and torch.is_autocast_enabled(kind)
+    return kind in AUTOCASTING and torch.is_autocast_enabled(kind)
 
 
 class Fusion(nn.Module, metaclass=ConstructMeta):

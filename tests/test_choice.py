@@ -94,6 +94,22 @@ def test_many_rows_are_taken_in_blocks(name: str, taken: list[int], monkeypatch:
     torch.testing.assert_close(op([view.view(1, rows, -1) for view in x])[0], out)
 
 
+def test_an_accelerator_takes_all_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands for them."""
+    op = ParameterizedConcatenation(6, [4, 5], parameter_fabrication="monarch", device="meta")
+    op.fabrication._plan = Plan(-1.0, 0.0, large=False)
+    seen: list[int] = []
+    project = type(op.fabrication)._project
+
+    def watched(self: fabrication.Fabrication, x: Sequence[Tensor], *rest: Any) -> Tensor:
+        seen.append(len(x[0]))
+        return project(self, x, *rest)
+
+    monkeypatch.setattr(type(op.fabrication), "_project", watched)
+    assert op([torch.empty(5000, width, device="meta") for width in (4, 5)]).shape == (5000, 6)
+    assert seen == [5000]
+
+
 @pytest.mark.parametrize("n", [1, 2, 5, 7, 16])
 def test_a_large_W_may_be_made_in_slabs(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fabrication, "LARGE_W", 1)

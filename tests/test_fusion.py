@@ -16,7 +16,7 @@ from torch.nn.utils import parametrizations, prune
 
 import fusionkit
 from fusionkit.errors import ConfigError, DimsError, FusionError
-from fusionkit.fusion import Fusion, Traits, check_device, check_dims, check_dtype, in_place_ok
+from fusionkit.fusion import Fusion, Traits, autocasting, check_device, check_dims, check_dtype, in_place_ok
 from fusionkit.fusions.average import Average
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 from fusionkit.fusions.summation import Summation
@@ -470,3 +470,17 @@ def test_in_place_only_in_plain_eager_mode() -> None:
     torch.vmap(look)(x)
     assert in_place_ok([x])
     assert seen == [False]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda", "meta"])
+def test_a_compiler_sees_whether_autocast_is_on(kind: str) -> None:
+    device = torch.device(kind)
+
+    def ask(x: Tensor) -> Tensor:
+        return x + 1 if autocasting(device) else x
+
+    compiled = torch.compile(ask, backend="eager", fullgraph=True)
+    assert compiled(torch.zeros(())) == 0
+    if kind == "cpu":
+        with torch.autocast(kind, torch.bfloat16):
+            assert compiled(torch.zeros(())) == 1

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -153,7 +154,9 @@ def _measure(rows: list[Row], cases: Sequence[Case], options: argparse.Namespace
     seconds = options.seconds if options.seconds is not None else 0.2 if options.quick else 0.6
     clock = process_time if options.processor_time else perf_counter
     console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
+    with Progress(console=console, disable=not console.is_terminal) as progress, warnings.catch_warnings():
+        # Of torch's own threads, in the first derivative on a GPU.
+        warnings.filterwarnings("ignore", "Attempting to run cuBLAS")
         task = progress.add_task("", total=len(cases))
         for case in cases:
             size = case.size

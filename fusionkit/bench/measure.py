@@ -192,7 +192,7 @@ def _references(key: str, op: Fusion, x: Sequence[Tensor], leaves: Sequence[Tens
         found["built"] = (lambda: fabrication.multiply_built(x, blocks, n), leaves)
         if not fabrication.own_product(x[0]):
             found["product"] = (lambda: fabrication._project(x, blocks, n), leaves)
-    library = counterpart("dense" if key == "parameterized_concatenation" else key, widths, n)
+    library = counterpart("dense" if key == "parameterized_concatenation" else key, widths, n, x[0].device)
     if library is not None:
         found["library"] = (lambda: library(x), x)
     return found
@@ -228,6 +228,6 @@ def _error(op: Fusion, x: Sequence[Tensor]) -> float | None:
         return None
     with torch.no_grad():
         exact = reference([view[:ERROR_ROWS] for view in x])
-        found = op(x)[:ERROR_ROWS].double()
+        found = op(x)[:ERROR_ROWS].to(exact)  # A reference by way of numpy is on the host.
     scale = float(exact.square().mean().sqrt())
     return float(f"{float((found - exact).square().mean().sqrt()) / scale:.3g}") if scale else None

@@ -10,6 +10,8 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+import torch
+
 __all__ = ["counterpart"]
 
 FUSIONS = {
@@ -43,17 +45,19 @@ def _library() -> ModuleType | None:
             return None
 
 
-def counterpart(name: str, dims: Sequence[int], n: int) -> Callable[[Sequence[Any]], Any] | None:
+def counterpart(
+    name: str, dims: Sequence[int], n: int, device: torch.device | str = "cpu"
+) -> Callable[[Sequence[Any]], Any] | None:
     """Return the function of k views (m, n_i) that the reference library has under another name, if it is there."""
     library = _library() if name in FUSIONS else None
     if library is None:
         return None
-    import torch
-
     made: Any = getattr(library, FUSIONS[name])
-    if name != "dense":
-        options = {"weights": torch.ones(len(dims))} if name == "weighted_summation" else {}
-        fusion = made(dims=list(dims), **options)
-        return lambda x: fusion(x)
-    fusion, w = made(dims=list(dims), n=n), torch.randn(1, n * sum(dims))
-    return lambda x: fusion(x, w=w.to(x[0]))
+    place = str(device)
+    with torch.device(place):  # Its constructors make constants, and take no device.
+        if name != "dense":
+            options = {"weights": torch.ones(len(dims))} if name == "weighted_summation" else {}
+            fusion = made(dims=list(dims), **options)
+            return lambda x: fusion(x, device=place)
+        fusion, w = made(dims=list(dims), n=n), torch.randn(1, n * sum(dims))
+    return lambda x: fusion(x, w=w.to(x[0]), device=place)

@@ -136,7 +136,8 @@ def test_the_reference_library(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, dims: list[int]) -> None:
             assert dims == [3, 3, 3]
 
-        def __call__(self, x: list[Tensor]) -> Tensor:
+        def __call__(self, x: list[Tensor], device: str) -> Tensor:
+            assert device == "cpu"
             return torch.stack(x).sum(0)
 
     library.summation_fusion = SummationFusion  # type: ignore[attr-defined]

@@ -63,5 +63,12 @@ def test_counterparts_compute_the_same(name: str) -> None:
         torch.testing.assert_close(other(x), fusionkit.create(name, dims=[3] * 5)(x))
 
 
+@pytest.mark.parametrize("name", sorted(FUSIONS))
+def test_counterparts_compute_on_the_device_of_the_views(name: str) -> None:
+    other = counterpart(name, [3] * 5, 4, "meta")
+    assert other is not None
+    assert other([torch.empty(7, 3, device="meta") for _ in range(5)]).is_meta
+
+
 def test_other_names_have_none() -> None:
     assert counterpart("l2_norm", EQUAL[0].dims, 4) is None
