@@ -9,13 +9,15 @@ where ``macs``, ``copies`` and ``setup`` are what the fabrication states (``Effo
 without joining the views, which saves these copies), and the constants are of the
 order of what was measured for the core's fabrications on two cores, forward (docs/bench.md).  With a thin W the
 gradient of the dense product is dear, and the own product could win earlier; the forward product decides, since with
-gradients on it may be all that is wanted.  On accelerators the ratio of arithmetic to bandwidth is of the same order.
-While compiling or exporting, and under functorch transforms, the choice must not depend on the batch: it is that for
-``NOMINAL_ROWS``.
+gradients on it may be all that is wanted.  A GPU is rather kept waiting: there each way takes the time in which its
+operations are launched, or that of its multiply-adds and bytes if it is longer, both counted on the meta device
+(``Launched``; the constants are of the order of an H100's).  While compiling or exporting, and under functorch
+transforms, the choice must not depend on the batch: it is that for ``NOMINAL_ROWS``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
@@ -25,7 +27,7 @@ from torch import Tensor
 
 from fusionkit.multiplication import PIECE_ELEMENTS
 
-__all__ = ["COPY", "LARGE_W", "LEAST_BLOCK", "Effort", "Plan"]
+__all__ = ["COPY", "LARGE_W", "LEAST_BLOCK", "Effort", "Launched", "Plan"]
 
 #: A multiply-add of a structured product, whose factors are small, in multiply-adds of a dense one.
 THIN = 1.5
@@ -40,6 +42,8 @@ LARGE_W, MANY_ROWS = 10**6, 2000
 #: On the CPU in eager mode an own product takes as many rows at a time as copy so many numbers, which stay in the
 #: cache; but not fewer rows than that: what it does once per call, and products of few rows, would show.
 CACHED, LEAST_BLOCK = 2**20, 512
+#: On a GPU: seconds to launch an operation; multiply-adds, by the bytes of a number, and bytes in a second.
+LAUNCH, MACS, BYTES = 1.8e-5, {2: 4e14, 4: 2.5e13, 8: 2.5e13}, 2e12
 
 
 class Effort(NamedTuple):
@@ -62,6 +66,48 @@ class Effort(NamedTuple):
     slabs: bool = False
     joined: float = 0.0
     column_blocks: int = 0
+
+
+class Launched(NamedTuple):
+    """What a way does on a GPU.
+
+    Attributes:
+        launches: of operations.
+        macs: multiply-adds.
+        bytes: read and written by all operations.
+    """
+
+    launches: int
+    macs: int
+    bytes: int
+
+    @classmethod
+    def by(cls, function: Callable[[], object]) -> Launched:
+        """Count what ``function`` does with meta tensors."""
+        from fusionkit.work import Recorder, apart  # Imports what only this needs.
+
+        recorder = Recorder()
+
+        def run() -> None:
+            with recorder:
+                function()
+
+        apart(run)
+        done = [operation for operation in recorder.operations if operation.bytes]
+        return cls(len(done), sum(o.macs for o in done), sum(o.bytes for o in done))
+
+    @classmethod
+    def product(cls, rows: int, n: int, D: int, size: int) -> Launched:
+        """Return what joining the views, numbers of ``size`` bytes, and multiplying by W does."""
+        return cls(2, rows * n * D, size * (3 * rows * D + n * D + rows * n))
+
+    def then(self, other: Launched) -> Launched:
+        """Return both, one after the other."""
+        return Launched(self.launches + other.launches, self.macs + other.macs, self.bytes + other.bytes)
+
+    def seconds(self, size: int) -> float:
+        """Return about how long it takes with numbers of ``size`` bytes."""
+        return max(self.launches * LAUNCH, self.macs / MACS[size] + self.bytes / BYTES)
 
 
 @dataclass(frozen=True)
@@ -106,9 +152,13 @@ class Plan:
         # Only on the CPU are views left unjoined.
         return self.decide(rows) if first.is_cpu else self._pays(rows, self.per_row)
 
+    def never_builds(self, rows: int) -> bool:
+        """Tell whether W is too large to be built for this many rows."""
+        return self.large and rows >= MANY_ROWS
+
     def decide(self, rows: int) -> bool:
         """Tell whether the own product is the way for this many rows."""
         return self._pays(rows, self.cut_per_row if rows >= self.cut_rows else self.per_row)
 
     def _pays(self, rows: int, per_row: float) -> bool:
-        return (self.large and rows >= MANY_ROWS) or rows * per_row <= self.once
+        return self.never_builds(rows) or rows * per_row <= self.once

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import BoolTensor, Tensor, nn
 
-from fusionkit.choice import LARGE_W, Effort, Plan
+from fusionkit.choice import LARGE_W, Effort, Launched, Plan
 from fusionkit.construct import ConstructMeta, writable
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.fusion import Traits, check_dims, check_size, in_place_ok, registered_key
@@ -41,6 +41,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         self._arguments: dict[str, Any] = {}
         self._prepared: tuple[int, tuple[int, ...]] | None = None
         self._plan: Plan | None = None
+        self._quicker: dict[tuple[Any, ...], bool] = {}
 
     # ------------------------------------------------------------------ what a subclass writes
 
@@ -185,22 +186,59 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
 
     def multiply_built(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         """Return concat(x) @ W.T by way of W, x: views (..., n_i) -> (..., n)."""
-        D = sum(view.shape[-1] for view in x)
-        slabs = self._slabs(blocks, n, D) if n * D >= LARGE_W else [self._materialize(blocks, n, D)]
+        slabs = self._built(blocks, n, sum(view.shape[-1] for view in x))
         products = [linear(x, W if blocks else W.to(x[0])) for W in slabs]
         return products[0] if len(products) == 1 else torch.cat(products, -1)
 
     def own_product(self, first: Tensor) -> bool:
         """Tell whether ``multiply`` does without W for views like ``first`` (..., n_1)."""
-        return self._plan is None or self._plan.own_product(first)
+        plan, size = self._plan, self._prepared
+        return plan is None or size is None or self._decide(first, plan, *size)
+
+    def _built(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Iterable[Tensor]:
+        return self._slabs(blocks, n, D) if n * D >= LARGE_W else [self._materialize(blocks, n, D)]
+
+    def _decide(self, first: Tensor, plan: Plan, n: int, dims: tuple[int, ...]) -> bool:
+        rows = first.numel() // first.shape[-1]
+        if not first.is_cuda or type(rows) is not int or not in_place_ok([first]):
+            return plan.own_product(first)
+        return plan.never_builds(rows) or self._quicker_on_gpu(n, dims, rows, first.dtype)
+
+    def _quicker_on_gpu(self, n: int, dims: tuple[int, ...], rows: int, dtype: torch.dtype) -> bool:
+        """Tell whether the own product is quicker than W on a GPU; counted once for rows of the same magnitude."""
+        magnitude = rows.bit_length()
+        key = n, dims, magnitude, dtype
+        if key not in self._quicker:
+            twin, D = copy.copy(self), sum(dims)
+            rows = max(1, 3 * 2**magnitude // 4)
+            heights: list[int] = []
+
+            def build() -> None:
+                heights.extend(len(slab) for slab in twin._built(blocks, n, D))
+
+            with torch.device("meta"):
+                x = [torch.empty(rows, width, dtype=dtype) for width in dims]
+                blocks = {name: torch.empty(shape, dtype=dtype) for name, shape in self.shapes(n, D).items()}
+                buffers = {
+                    name: torch.empty_like(b, device="meta") for name, b in self._buffers.items() if b is not None
+                }
+            vars(twin)["_buffers"] = buffers
+            own, built = Launched.by(lambda: twin._project(x, blocks, n)), Launched.by(build)
+            for height in heights:
+                built = built.then(Launched.product(rows, height, D, dtype.itemsize))
+            self._quicker[key] = own.seconds(dtype.itemsize) < built.seconds(dtype.itemsize)
+        return self._quicker[key]
 
     def _multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int, plan: Plan | None) -> Tensor:
         if plan is None:
             return self._project(x, blocks, n)
+        if not x[0].is_cpu:
+            # Without a cache that rows would stay in, they are taken at once.
+            own = self._decide(x[0], plan, n, tuple(view.shape[-1] for view in x))
+            return self._project(x, blocks, n) if own else self.multiply_built(x, blocks, n)
         if not plan.own_product(x[0]):
             return self.multiply_built(x, blocks, n)
-        # An accelerator has no cache to keep the rows in.
-        if torch.compiler.is_compiling() or not x[0].is_cpu:
+        if torch.compiler.is_compiling():
             return self._project(x, blocks, n)
         rows = x[0].numel() // x[0].shape[-1]
         if type(rows) is not int or 2 * rows <= 3 * plan.block or not in_place_ok((*x, *blocks.values())):

@@ -1,6 +1,6 @@
 """The product of a concatenation of views with a matrix, without the concatenation where that pays.
 
-On the CPU in eager mode small concatenations are multiplied at once, the others view by view, accumulating in place;
+In eager mode small concatenations are multiplied at once, the others view by view, accumulating in place; on the CPU
 row blocks keep a large result in the cache.  The bounds are of the order of what two cores with
 AVX-512 showed.  While compiling the way depends on the widths alone: a choice by batch size would break an export with
 a dynamic batch.
@@ -28,6 +28,8 @@ __all__ = ["PIECE_ELEMENTS", "block_products", "cutting_pays", "joined_rows", "l
 SMALL_VIEW = 2**13
 #: A concatenation of up to so many elements is made if the rows are too few for products per view to be efficient.
 CONCATENATE_ELEMENTS = 2**20
+#: On a GPU one is made of up to so many elements per product that it saves: they are copied while one is launched.
+LAUNCHED_VIEW = 2**21
 #: Neighbouring narrow views are joined up to this many columns.
 JOIN_COLUMNS = 512
 #: In bfloat16 and float16 every partial sum is rounded; with more of them the error shows.
@@ -65,7 +67,7 @@ def linear(x: Sequence[Tensor], W: Tensor) -> Tensor:
     traced = type(rows) is not int or is_dynamo_compiling()
     if not traced:
         elements = rows * D
-        if elements <= SMALL_VIEW * k or (elements <= CONCATENATE_ELEMENTS and rows < _enough_rows(x, W)):
+        if elements <= SMALL_VIEW * k or _joining_pays(x, W, rows, elements):
             return multiplied(cat(tuple(x), -1), W)
     casting = autocasting(first.device)
     half = W.dtype in (torch.bfloat16, torch.float16) or casting
@@ -85,12 +87,14 @@ def linear(x: Sequence[Tensor], W: Tensor) -> Tensor:
     return out if first.ndim == 2 else out.view(*first.shape[:-1], n)
 
 
-def _enough_rows(x: Sequence[Tensor], W: Tensor) -> float:
-    """Return from how many rows on products per view beat one with the concatenation."""
-    if not W.is_cpu:
-        return float("inf")
+def _joining_pays(x: Sequence[Tensor], W: Tensor, rows: int, elements: int) -> bool:
+    """Tell whether a concatenation of so many elements is quicker than products per view."""
+    if W.is_cuda:
+        return elements <= LAUNCHED_VIEW * (len(x) - 1)
+    if elements > CONCATENATE_ELEMENTS:
+        return False
     n = W.shape[0]
-    return max(256, n + 1) if recording((W, *x)) else n / 4
+    return not W.is_cpu or rows < (max(256, n + 1) if recording((W, *x)) else n / 4)
 
 
 def joined_rows(views: Sequence[Tensor]) -> Tensor:

@@ -13,7 +13,20 @@ import torch
 from torch import Tensor
 
 from fusionkit import fabrication
-from fusionkit.choice import BUILD, CACHED, COPY, LEAST_BLOCK, NOMINAL_ROWS, THIN, Effort, Plan
+from fusionkit.choice import (
+    BUILD,
+    BYTES,
+    CACHED,
+    COPY,
+    LAUNCH,
+    LEAST_BLOCK,
+    MACS,
+    NOMINAL_ROWS,
+    THIN,
+    Effort,
+    Launched,
+    Plan,
+)
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 from fusionkit.multiplication import PIECE_ELEMENTS
 
@@ -148,3 +161,95 @@ def test_while_compiling_the_batch_does_not_matter() -> None:
 def test_plans_survive_copies() -> None:
     plan = Plan.of(Effort(1.0), 4, 4)
     assert copy.deepcopy(plan) == plan == pickle.loads(pickle.dumps(plan))
+
+
+class OnAGPU(Tensor):
+    """Views that say that they are on a GPU; of those the choice looks at nothing else."""
+
+    is_cuda = True
+
+
+def chosen(name: str, n: int, dims: list[int], rows: int, **options: Any) -> bool:
+    spec = {"name": name, **options}
+    op = ParameterizedConcatenation(n, dims, parameter_fabrication=spec, device="meta")
+    return op.fabrication._quicker_on_gpu(n, tuple(dims), rows, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "own"),
+    [
+        ("kronecker", 16, False),  # Four operations more than W takes.
+        ("kronecker", 4096, True),
+        ("monarch", 16, True),  # W takes four times as many operations.
+        ("block_circulant", 256, False),  # Fifty operations.
+        ("block_diagonal", 16, True),
+        ("lowrank_kronecker", 16, False),
+        ("lowrank_kronecker", 4096, True),
+    ],
+)
+def test_on_a_gpu_launches_count(name: str, rows: int, own: bool) -> None:
+    """As measured on an H100."""
+    assert chosen(name, 512, [512] * 4, rows) == own
+
+
+def test_a_gpu_may_have_a_large_W_in_slabs() -> None:
+    assert not chosen("toeplitz", 1024, [1024] * 4, 1)
+    assert chosen("toeplitz", 1024, [1024] * 4, 10**6)
+
+
+def test_a_way_is_counted_once_for_rows_of_a_magnitude(monkeypatch: pytest.MonkeyPatch) -> None:
+    op = ParameterizedConcatenation(6, [4, 5], parameter_fabrication={"name": "hypernet", "l": 3})
+    first = {name: buffer.clone() for name, buffer in op.fabrication.named_buffers()}
+    assert first
+    counted: list[None] = []
+    by = Launched.by
+
+    def watched(function: Any) -> Launched:
+        counted.append(None)
+        return by(function)
+
+    monkeypatch.setattr(Launched, "by", watched)
+    ways = [op.fabrication._quicker_on_gpu(6, (4, 5), rows, torch.float32) for rows in (0, 4, 5, 7, 8)]
+    assert len(counted) == 2 * 3
+    assert ways[1] == ways[2] == ways[3]
+    assert all(torch.equal(op.fabrication.get_buffer(name), buffer) for name, buffer in first.items())
+
+
+def test_the_way_on_a_gpu_is_asked_for_there_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    op = ParameterizedConcatenation(6, [4, 5], parameter_fabrication="monarch")
+    made = op.fabrication
+    assert made._plan is not None
+    asked: list[int] = []
+
+    def quicker(n: int, dims: tuple[int, ...], rows: int, dtype: torch.dtype) -> bool:
+        assert (n, dims, dtype) == (6, (4, 5), torch.float32)
+        asked.append(rows)
+        return rows > 3
+
+    monkeypatch.setattr(made, "_quicker_on_gpu", quicker)
+    monkeypatch.setattr(fabrication, "in_place_ok", lambda tensors: True)
+    there = torch.randn(2, 3, 4).as_subclass(OnAGPU)
+    assert made.own_product(there)
+    assert not made.own_product(there[:, :1])
+    assert asked == [6, 2]
+    made.own_product(torch.randn(2, 3, 4))
+    made.own_product(torch.empty(2, 3, 4, device="meta"))
+    monkeypatch.setattr(fabrication, "in_place_ok", lambda tensors: False)
+    made.own_product(there)
+    assert asked == [6, 2]
+    monkeypatch.setattr(fabrication, "in_place_ok", lambda tensors: True)
+    made._plan = Plan(1.0, 0.0, large=True)
+    assert made.own_product(torch.randn(2000, 4).as_subclass(OnAGPU))
+    assert asked == [6, 2]
+
+
+def test_what_is_launched() -> None:
+    def work() -> None:
+        a, b = torch.empty(3, 5), torch.empty(7, 5)
+        (a @ b.T).view(-1).relu_()
+
+    assert Launched.by(work) == Launched(2, 3 * 7 * 5, 4 * (15 + 35 + 21) + 4 * (21 + 21))
+    both = Launched(1, 2, 3).then(Launched.product(10, 4, 6, 2))
+    assert both == Launched(3, 2 + 240, 3 + 2 * (3 * 60 + 24 + 40))
+    assert Launched(5, 0, 0).seconds(4) == 5 * LAUNCH
+    assert Launched(5, 10**12, 10**12).seconds(4) == pytest.approx(10**12 / MACS[4] + 10**12 / BYTES)

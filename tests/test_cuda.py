@@ -82,13 +82,13 @@ def test_fusions(name: str, lead: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("lead", LEADS, ids=str)
 @pytest.mark.parametrize("name", FABRICATIONS)
-def test_fabrications_by_both_ways(name: str, lead: tuple[int, ...]) -> None:
+def test_fabrications_by_both_ways_and_the_chosen_one(name: str, lead: tuple[int, ...]) -> None:
     for dims in DIMS:
-        for own in (True, False):
+        for own in (True, False, None):
             op = ParameterizedConcatenation(11, dims, parameter_fabrication=name)
             twin = ParameterizedConcatenation(11, dims, parameter_fabrication=name, dtype="float64")
             twin.load_state_dict(op.state_dict())
-            for made in (op, twin):
+            for made in (op, twin) if own is not None else ():
                 vars(made.fabrication)["_plan"] = None
                 if not own:
                     vars(made.fabrication)["multiply"] = made.fabrication.multiply_built
@@ -140,6 +140,12 @@ def test_fusions_do_not_wait_either(name: str) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+def test_hashed_is_the_same_everywhere() -> None:
+    op = ParameterizedConcatenation(300, [300, 400], parameter_fabrication="hashed")
+    W = op.fabrication.materialize(op.flat_w(), 300, 700)
+    assert torch.equal(W, op.cuda().fabrication.materialize(op.flat_w(), 300, 700).cpu())
+
+
 @pytest.mark.parametrize("name", FABRICATIONS)
 def test_a_captured_graph_computes_the_same(name: str) -> None:
     op = ParameterizedConcatenation(16, [8, 8, 16], parameter_fabrication=name, device="cuda")
@@ -187,8 +193,8 @@ def test_autocast(name: str) -> None:
     assert all(view.grad is not None and view.grad.dtype == torch.float32 for view in x)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", ["dense", "monarch"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:TensorFloat32 tensor cores")
+@pytest.mark.parametrize("name", ["dense", "monarch", "kronecker", "block_circulant"])
 def test_compiled(name: str) -> None:
     op = ParameterizedConcatenation(64, [128, 32], parameter_fabrication=name, device="cuda")
     x = [torch.randn(100, width, device="cuda") for width in (128, 32)]

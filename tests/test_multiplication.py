@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fusionkit import multiplication
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
-from fusionkit.multiplication import _groups, block_products, cutting_pays, linear
+from fusionkit.multiplication import LAUNCHED_VIEW, _groups, _joining_pays, block_products, cutting_pays, linear
 
 
 @pytest.fixture(params=["small", "large", "blocks"])
@@ -302,3 +302,16 @@ def test_cutting_pays_for_many_rows() -> None:
     assert not cutting_pays([torch.randn(100, 500) for _ in range(2)], 250, (blocks,))
     assert not cutting_pays([torch.randn(1000, 1) for _ in range(1000)], 250, (blocks,))
     assert not cutting_pays([torch.randn(1000, 500, device="meta") for _ in range(2)], 250, (blocks.to("meta"),))
+
+
+class OnAGPU(Tensor):
+    """A matrix that says that it is on a GPU."""
+
+    is_cuda = True
+
+
+def test_on_a_gpu_joining_saves_launches() -> None:
+    W = torch.randn(4, 12).as_subclass(OnAGPU)
+    x = [torch.empty(8, 4)] * 3
+    assert _joining_pays(x, W, 8, 2 * LAUNCHED_VIEW)
+    assert not _joining_pays(x, W, 8, 2 * LAUNCHED_VIEW + 1)

@@ -12,8 +12,9 @@ from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import check_size
 
-#: Entries hashed at a time (eager mode), so that the temporary integers stay in the cache.
-CHUNK = 2**16
+#: Entries hashed at a time (eager mode), so that the temporary integers stay in the cache; on a GPU, which would wait
+#: for the launches, so that they take 200 MB.
+CHUNK, GPU_CHUNK = 2**16, 2**22
 MASK = 2**31 - 1
 
 
@@ -92,7 +93,8 @@ class Hashed(Fabrication):
 
         if torch.compiler.is_compiling():
             return chunk(row).view(-1)
-        return torch.cat([chunk(rows) for rows in row.split(max(1, CHUNK // D))]).view(-1)
+        size = GPU_CHUNK if row.is_cuda else CHUNK
+        return torch.cat([chunk(rows) for rows in row.split(max(1, size // D))]).view(-1)
 
 
 def mix(x: Tensor) -> Tensor:

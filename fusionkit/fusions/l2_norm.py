@@ -34,8 +34,10 @@ class L2Norm(Fusion):
         dtype = x[0].dtype
         if dtype in HALF:
             x = [view.float() for view in x]
-        fast = plain(x) and x[0].device.type == "cpu"
-        return (with_backward(_norm, _derivative, x) if fast else _scaled_norm(x)).to(dtype)
+        fast = None
+        if plain(x):
+            fast = _norm if x[0].is_cpu else _wide_norm if x[0].is_cuda and x[0].dtype == torch.float32 else None
+        return (with_backward(fast, _derivative, x) if fast else _scaled_norm(x)).to(dtype)
 
     def reference(self, x: Sequence[Tensor]) -> Tensor:
         """Take the norm of a stacked float64 copy."""
@@ -58,6 +60,14 @@ def _scaled_norm(x: Sequence[Tensor]) -> Tensor:
         squares = squares + (view * inverse).square()
     # The root of 1 instead of 0: its derivative is finite, and multiplied by 0.
     return torch.where(zero, 0.0, torch.where(zero, 1.0, squares).sqrt() * scale)
+
+
+def _wide_norm(x: Sequence[Tensor]) -> Tensor:
+    """Return the norm of float32 views by squares in float64, which can hold them all."""
+    squares = x[0].double().square_()
+    for view in x[1:]:
+        squares.addcmul_(view, view)
+    return squares.sqrt_().to(x[0].dtype)
 
 
 def _norm(x: Sequence[Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import fusionkit
+from fusionkit.fusions.l2_norm import _wide_norm
 
 
 def test_values() -> None:
@@ -40,3 +41,17 @@ def test_any_magnitude(dtype: torch.dtype, size: float) -> None:
     x = [torch.full((1, 1), size, dtype=dtype) for _ in range(4)]
     found = fusionkit.create("l2_norm", dims=[1] * 4)(x)
     torch.testing.assert_close(found, 2 * x[0], rtol=2e-3, atol=0)
+
+
+def test_float64_holds_the_squares_of_float32() -> None:
+    """What a GPU does."""
+    x = [
+        torch.tensor([3.0, 3e38, 3e-39, 0.0, math.inf, math.nan]),
+        torch.tensor([4.0, 1e38, 4e-39, 0.0, 1.0, math.inf]),
+    ]
+    before = [view.clone() for view in x]
+    found, right = _wide_norm(x), torch.stack([view.double() for view in x]).square().sum(0).sqrt().float()
+    torch.testing.assert_close(found, right, rtol=0, atol=0, equal_nan=True)
+    assert found.dtype == torch.float32
+    for view, old in zip(x, before, strict=True):
+        torch.testing.assert_close(view, old, rtol=0, atol=0, equal_nan=True)
