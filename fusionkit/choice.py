@@ -42,7 +42,9 @@ LARGE_W, MANY_ROWS = 10**6, 2000
 #: On the CPU in eager mode an own product takes as many rows at a time as copy so many numbers, which stay in the
 #: cache; but not fewer rows than that: what it does once per call, and products of few rows, would show.
 CACHED, LEAST_BLOCK = 2**20, 512
-#: On a GPU: seconds to launch an operation; multiply-adds, by the bytes of a number, and bytes in a second.
+#: On a GPU: a W of so many entries is never built; seconds to launch an operation; multiply-adds, by the bytes of a
+#: number, and bytes in a second.
+HUGE_W = 2**26
 LAUNCH, MACS, BYTES = 1.8e-5, {2: 4e14, 4: 2.5e13, 8: 2.5e13}, 2e12
 
 
@@ -118,6 +120,7 @@ class Plan:
         per_row: what a row costs more with the own product than with W.
         once: what building W costs more than the setup of the own product.
         large: whether W is large, and would be there as a whole.
+        huge: whether that is so even for a GPU.
         block: about how many rows the own product takes at a time, three to six quarters of that.
         cut_rows: from how many rows on the views are not joined.
         cut_per_row: what a row costs more with the own product then.
@@ -129,18 +132,20 @@ class Plan:
     block: int = LEAST_BLOCK
     cut_rows: float = float("inf")
     cut_per_row: float = 0.0
+    huge: bool = False
 
     @classmethod
     def of(cls, effort: Effort, n: int, D: int, views: int = 1) -> Plan:
         """Return the plan for W of shape (n, D) and so many views."""
         per_row = THIN * effort.macs + COPY * effort.copies - n * D
         once = COPY * (BUILD * n * D - effort.setup)
-        large = n * D >= LARGE_W and not effort.slabs
+        large, huge = n * D >= LARGE_W and not effort.slabs, n * D >= HUGE_W and not effort.slabs
         block = max(LEAST_BLOCK, CACHED // max(1, round(effort.copies)))
         if not effort.joined:
-            return cls(per_row, once, large, block)
+            return cls(per_row, once, large, block, huge=huge)
         cut_rows = PIECE_ELEMENTS * (views + effort.column_blocks - 1) / D
-        return cls(per_row, once, large, max(block, ceil(4 / 3 * cut_rows)), cut_rows, per_row - COPY * effort.joined)
+        block = max(block, ceil(4 / 3 * cut_rows))
+        return cls(per_row, once, large, block, cut_rows, per_row - COPY * effort.joined, huge)
 
     def own_product(self, first: Tensor) -> bool:
         """Tell whether the own product is the way for views like ``first`` (..., n_1)."""
@@ -152,13 +157,9 @@ class Plan:
         # Only on the CPU are views left unjoined.
         return self.decide(rows) if first.is_cpu else self._pays(rows, self.per_row)
 
-    def never_builds(self, rows: int) -> bool:
-        """Tell whether W is too large to be built for this many rows."""
-        return self.large and rows >= MANY_ROWS
-
     def decide(self, rows: int) -> bool:
         """Tell whether the own product is the way for this many rows."""
         return self._pays(rows, self.cut_per_row if rows >= self.cut_rows else self.per_row)
 
     def _pays(self, rows: int, per_row: float) -> bool:
-        return self.never_builds(rows) or rows * per_row <= self.once
+        return (self.large and rows >= MANY_ROWS) or rows * per_row <= self.once

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 
 from fusionkit.fusion import in_place_ok
 
@@ -92,7 +93,8 @@ def select(combine: Callable[[Sequence[Tensor]], Tensor], x: Sequence[Tensor]) -
         return x[0].clone()
     if plain(x):
         return with_backward(combine, _shares, x)
-    if torch.compiler.is_exporting():
+    # Inside torch.compile up to 2.11 is_exporting says yes.
+    if torch.compiler.is_exporting() and not is_dynamo_compiling():
         return combine(x)
     with torch.no_grad():
         still = [view.detach() for view in x]

@@ -202,7 +202,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         rows = first.numel() // first.shape[-1]
         if not first.is_cuda or type(rows) is not int or not in_place_ok([first]):
             return plan.own_product(first)
-        return plan.never_builds(rows) or self._quicker_on_gpu(n, dims, rows, first.dtype)
+        return plan.huge or self._quicker_on_gpu(n, dims, rows, first.dtype)
 
     def _quicker_on_gpu(self, n: int, dims: tuple[int, ...], rows: int, dtype: torch.dtype) -> bool:
         """Tell whether the own product is quicker than W on a GPU; counted once for rows of the same magnitude."""

@@ -90,7 +90,8 @@ def linear(x: Sequence[Tensor], W: Tensor) -> Tensor:
 def _joining_pays(x: Sequence[Tensor], W: Tensor, rows: int, elements: int) -> bool:
     """Tell whether a concatenation of so many elements is quicker than products per view."""
     if W.is_cuda:
-        return elements <= LAUNCHED_VIEW * (len(x) - 1)
+        products = 3 if recording((W, *x)) else 1
+        return elements <= LAUNCHED_VIEW * products * (len(x) - 1)
     if elements > CONCATENATE_ELEMENTS:
         return False
     n = W.shape[0]

@@ -240,7 +240,17 @@ def test_the_way_on_a_gpu_is_asked_for_there_only(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(fabrication, "in_place_ok", lambda tensors: True)
     made._plan = Plan(1.0, 0.0, large=True)
     assert made.own_product(torch.randn(2000, 4).as_subclass(OnAGPU))
-    assert asked == [6, 2]
+    assert asked == [6, 2, 2000]
+    made._plan = Plan(1.0, 0.0, large=True, huge=True)
+    assert made.own_product(torch.randn(2, 4).as_subclass(OnAGPU))
+    assert asked == [6, 2, 2000]
+
+
+def test_a_huge_W_is_built_nowhere() -> None:
+    for joined in (0.0, 1.0):
+        assert Plan.of(Effort(1.0, copies=2.0, joined=joined), 2**13, 2**13).huge
+        assert not Plan.of(Effort(1.0, copies=2.0, joined=joined), 2**13, 2**13 - 1).huge
+        assert not Plan.of(Effort(1.0, copies=2.0, joined=joined, slabs=True), 2**13, 2**13).huge
 
 
 def test_what_is_launched() -> None:

@@ -94,6 +94,7 @@ def test_linear_in_half_precision_on_positive_data(dtype: torch.dtype, dims: lis
     assert error < 0.01
 
 
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events")
 def test_linear_makes_no_buffer_of_the_size_of_the_concatenation() -> None:
     x = [torch.randn(4096, 128, requires_grad=True) for _ in range(4)]
     W = torch.randn(128, 512, requires_grad=True)
@@ -312,6 +313,8 @@ class OnAGPU(Tensor):
 
 def test_on_a_gpu_joining_saves_launches() -> None:
     W = torch.randn(4, 12).as_subclass(OnAGPU)
-    x = [torch.empty(8, 4)] * 3
+    x = [torch.empty(8, 4) for _ in range(3)]
     assert _joining_pays(x, W, 8, 2 * LAUNCHED_VIEW)
     assert not _joining_pays(x, W, 8, 2 * LAUNCHED_VIEW + 1)
+    assert _joining_pays([*x[1:], x[0].requires_grad_()], W, 8, 6 * LAUNCHED_VIEW)
+    assert not _joining_pays([*x[1:], x[0]], W, 8, 6 * LAUNCHED_VIEW + 1)

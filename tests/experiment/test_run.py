@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,7 +55,7 @@ def test_a_run_writes_its_files_and_returns_its_record(tmp_path: Path, config: C
     assert found["metrics"]["accuracy"] > 0.9
     assert 0 < found["seconds"] < 60
     assert re.fullmatch("[0-9a-f]{16}", found["config_hash"])
-    assert found["provenance"]["versions"]["torch"] == torch.__version__
+    assert found["provenance"]["versions"]["torch"] == version("torch")
     assert len(found["history"]["loss"]) == 8
     assert np.sum(found["confusion"]) == found["data"]["test_rows"] == 12
 
