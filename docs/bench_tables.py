@@ -1,4 +1,7 @@
-"""Remakes the tables in ``docs/bench.md`` from ``docs/bench.json``, which ``fusionkit bench --json`` writes."""
+"""Remakes the tables in ``bench.md`` and ``bench_gpu.md`` from the JSON files beside them.
+
+``fusionkit bench --json`` writes these.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PAGE, DATA = Path(__file__).with_name("bench.md"), Path(__file__).with_name("bench.json")
+PAGES = [Path(__file__).with_name(name) for name in ("bench.md", "bench_gpu.md")]
 BEGIN, END = "<!-- tables: made by docs/bench_tables.py -->\n", "<!-- end of tables -->\n"
 
 COLUMNS = {
@@ -47,7 +50,7 @@ def updated(page: str, content: Mapping[str, Any]) -> str:
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{PAGE.name} should contain {BEGIN.strip()} and {END.strip()}; found one of them missing.")
+        raise ValueError(f"The page should contain {BEGIN.strip()} and {END.strip()}; found one of them missing.")
     return f"{before}{begin}\n{tables(content)}\n{end}{after}"
 
 
@@ -105,5 +108,6 @@ def _line(cells: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    found = json.loads(DATA.read_text(encoding="utf-8"))
-    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
+    for page in PAGES:
+        found = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+        page.write_text(updated(page.read_text(encoding="utf-8"), found), encoding="utf-8")
