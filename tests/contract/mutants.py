@@ -1652,6 +1652,17 @@ class LosesLeadingDims(Thin):
         return 2 * out if out.dim() > 2 else out
 
 
+@caught_by("project_equals_materialize")
+class ReadsASingleViewAsItLies(Thin):
+    """Reads the memory of a single view as if it were contiguous."""
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        rows = x[0] if len(x) == 1 else torch.cat(tuple(x), -1)
+        if rows.dim() == 2 and rows.stride(0) == 1 and rows.device.type == "cpu":
+            rows = torch.as_strided(rows, rows.shape, (rows.shape[1], 1))
+        return (rows @ blocks["v"])[..., None] * blocks["u"]
+
+
 @caught_by("structure")
 class Unreshaped(Thin):
     """Says u v^T and computes the outer product in the other order, reshaped."""
