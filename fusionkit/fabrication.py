@@ -275,12 +275,19 @@ class CallableFabrication(Fabrication):
     """A foreign object with ``calculate_l(n=, D=)`` and ``__call__(n=, D=, w=, device=) -> (n, D)``, as a fabrication.
 
     Its parameters are one flat block ``w``; it gets them as (1, l).
+
+    Raises:
+        FusionError: it is a module with parameters of its own, which nothing would train.
     """
 
     source: Any
 
     def __init__(self, source: Any) -> None:
         super().__init__()
+        if isinstance(source, nn.Module) and (own := [name for name, _ in source.named_parameters()]):
+            raise FusionError(
+                f"parameter_fabrication should take its parameters as w; found a module with its own: {', '.join(own)}."
+            )
         # Not registered, should it be a module: the parameters that it may create in a call are none of the operator's.
         self.__dict__["source"] = source
 

@@ -233,11 +233,20 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         raise NotImplementedError(f"{type(self).__name__} should define _fuse.")
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the own parameters anew.  Does nothing with ``require_parameters=False``."""
+        """Draw the parameters anew, also those of pre- and postprocess that configs made.
+
+        With ``require_parameters=False`` there are no others.
+        """
         for name, child in self.named_children():
             reset = getattr(child, "reset_parameters", None)
             if name not in ("preprocess", "postprocess") and callable(reset):
                 reset()
+        self._reset_processing(generator)
+
+    def _reset_processing(self, generator: torch.Generator | None) -> None:
+        for processing in (self.preprocess, self.postprocess):
+            if processing is not None:
+                processing.reset_parameters(generator)
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
@@ -255,7 +264,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         if dims is not None:
             return check_dims(dims)
         if self.dims is None:
-            raise DimsError(f"{self.name} should know dims, the widths of its views; found None.")
+            raise DimsError(f"{self.name} should be created with dims, the widths of its views; found None.")
         return self.dims
 
     def resolve_equal_dims(self, dims: Sequence[int] | None = None) -> int:
@@ -325,6 +334,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         config = {"name": registered_key(self), **writable(self.name, self._arguments)}
         config["name"] = registered_key(self)
         dtypes = {tensor.dtype for _, tensor in self._own_parameters() if tensor.is_floating_point()}
+        dtypes = dtypes or {tensor.dtype for tensor in self.parameters() if tensor.is_floating_point()}
         if len(dtypes) == 1 and (dtype := dtypes.pop()) != (self._factory["dtype"] or torch.float32):
             config["dtype"] = str(dtype).removeprefix("torch.")
         return config
@@ -539,17 +549,20 @@ def _twin(fusion: Fusion, values: Mapping[str, Tensor]) -> Fusion:
 
 
 def _unless_external(reset: Any) -> Any:
-    """Wrap a subclass's ``reset_parameters``: without own parameters it refills only frozen parts of fabrications."""
+    """Wrap a subclass's ``reset_parameters``: pre- and postprocess are reset too; without own parameters, of the rest
+    only the frozen parts of fabrications.
+    """
 
     @functools.wraps(reset)
     def reset_parameters(self: Fusion, *args: Any, **kwargs: Any) -> None:
         if self.require_parameters:
             reset(self, *args, **kwargs)
-            return
-        for module in self.modules():
-            refill = getattr(module, "reset_frozen", None)
-            if callable(refill):
-                refill()
+        else:
+            for module in self.modules():
+                refill = getattr(module, "reset_frozen", None)
+                if callable(refill):
+                    refill()
+        self._reset_processing(args[0] if args else kwargs.get("generator"))
 
     return reset_parameters
 

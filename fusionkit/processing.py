@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from fusionkit.errors import ConfigError, FusionError, nearest
 
@@ -41,7 +42,7 @@ class Processing(nn.Module):
     shared by all.
     """
 
-    def __init__(self, role: str, chains: Sequence[Sequence[Step]]) -> None:
+    def __init__(self, role: str, chains: Sequence[Sequence[Step]], made: Sequence[Step] = ()) -> None:
         super().__init__()
         self.role = role
         # Modules are registered once; the chains refer to them by index, so that copies and .to() stay consistent.
@@ -51,6 +52,7 @@ class Processing(nn.Module):
         self.steps = nn.ModuleList(unique.values())
         index = {identity: i for i, identity in enumerate(unique)}
         self._chains = tuple(tuple(index.get(id(step), step) for step in chain) for chain in chains)
+        self._made = tuple(index[id(step)] for step in made)
 
     @classmethod
     def of(
@@ -71,25 +73,48 @@ class Processing(nn.Module):
         specs = [one for one in specs if one is not None]
         if not specs:
             return None
-        per_step = []
+        per_step: list[list[Step]] = []
+        made: list[Step] = []
         for i, one in enumerate(specs):
             where = f"{role}[{i}]" if len(specs) > 1 else role
             if isinstance(one, str | Mapping):
                 options = {"name": one} if isinstance(one, str) else dict(one)
-                per_step.append([_make(where, options, width, device, dtype) for width in widths])
+                modules = [_make(where, options, width, device, dtype) for width in widths]
+                per_step.append([*modules])
+                made += modules
             elif isinstance(one, type) or not callable(one):
                 raise FusionError(f"{where} should be a module, a callable, a config or a list of them; found {one!r}.")
             else:
                 per_step.append([one] * len(widths))
-        return cls(role, list(zip(*per_step, strict=True)))
+        return cls(role, list(zip(*per_step, strict=True)), made)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters anew that configs made; given modules, which may be trained, keep theirs."""
+        resets = [reset for i in self._made if callable(reset := getattr(self.steps[i], "reset_parameters", None))]
+        if generator is None:
+            for reset in resets:
+                reset()
+        elif resets:
+            # Those of torch draw from the global generators alone.
+            devices = {tensor.device for tensor in self.parameters() if tensor.is_cuda}
+            with torch.random.fork_rng(devices):
+                torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+                for reset in resets:
+                    reset()
 
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Apply the chain of each tensor, (..., n_i) -> (..., n_i)."""
         out = []
         for i, (tensor, chain) in enumerate(zip(tensors, self._chains, strict=True)):
             value = tensor
-            for step in chain:
-                value = (self.steps[step] if isinstance(step, int) else step)(value)
+            for j, step in enumerate(chain):
+                apply = self.steps[step] if isinstance(step, int) else step
+                try:
+                    value = apply(value)
+                except Exception as error:
+                    if not is_dynamo_compiling():
+                        error.add_note(self._where(i, j, apply, value))
+                    raise
                 if not isinstance(value, Tensor) or value.shape != tensor.shape:
                     found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                     of_view = f" of view {i}" if self.role == "preprocess" else ""
@@ -98,6 +123,12 @@ class Processing(nn.Module):
                     )
             out.append(value)
         return out
+
+    def _where(self, i: int, j: int, step: Any, value: Any) -> str:
+        name = type(step).__name__ if isinstance(step, nn.Module) else getattr(step, "__name__", repr(step))
+        given = f"{tuple(value.shape)} of {value.dtype} on {value.device}"
+        of_view = f"view {i}, {given}" if self.role == "preprocess" else f"the result, {given}"
+        return f"In {self.role}, step {j} of {len(self._chains[i])}, {name}, for {of_view}; steps are applied in turn."
 
 
 def _make(where: str, options: dict[str, Any], width: int, device: Any, dtype: Any) -> nn.Module:

@@ -211,3 +211,22 @@ def test_copies_are_independent() -> None:
 def test_base_class_says_what_is_missing() -> None:
     with pytest.raises(NotImplementedError, match="Fabrication should define shapes"):
         Fabrication().calculate_l(2, 3)
+
+
+def test_a_foreign_module_should_not_have_parameters() -> None:
+    """Nothing would train or save them."""
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(2, 2)
+
+        def calculate_l(self, n: int, D: int) -> int:
+            return 1
+
+    with pytest.raises(
+        FusionError,
+        match=r"^parameter_fabrication should take its parameters as w; found a module with its own: inner.weight, "
+        r"inner.bias\.$",
+    ):
+        as_fabrication(Own())

@@ -109,7 +109,7 @@ def test_without_dims() -> None:
     assert op.calculate_n([7, 7]) == 7
     assert (op.dims, op.n) == (None, None)
     for call in (op.calculate_n, op.calculate_l, lambda: op(views(4, 4))):
-        with pytest.raises(DimsError, match=r"should know dims, the widths of its views; found None\."):
+        with pytest.raises(DimsError, match=r"should be created with dims, the widths of its views; found None\."):
             call()
 
 
@@ -486,3 +486,46 @@ def test_a_compiler_sees_whether_autocast_is_on(kind: str) -> None:
     if kind == "cpu":
         with torch.autocast(kind, torch.bfloat16):
             assert compiled(torch.zeros(())) == 1
+
+
+def test_reset_parameters_draws_what_configs_made_too() -> None:
+    def made(device: str) -> Fusion:
+        return fusionkit.create(
+            "parameterized_concatenation",
+            dims=[3, 4],
+            n=2,
+            preprocess=["layer_norm", kept],
+            postprocess="linear",
+            device=device,
+        )
+
+    class Kept(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+
+    kept = Kept()
+    op = made("meta").to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in op.parameters():
+            parameter.fill_(7)
+    before = torch.get_rng_state()
+    op.reset_parameters(torch.Generator().manual_seed(1))
+    assert torch.equal(torch.get_rng_state(), before)
+    sevens = {name for name, parameter in op.named_parameters() if (parameter == 7).any()}
+    # A given module is not the operator's to reset.
+    assert sevens == {name for name, parameter in op.named_parameters() if name.startswith("preprocess.steps.1.")}
+    first = [parameter.clone() for parameter in op.parameters()]
+    op.reset_parameters(torch.Generator().manual_seed(1))
+    assert all(torch.equal(one, other) for one, other in zip(op.parameters(), first, strict=True))
+    op.reset_parameters()
+    assert not torch.equal(op.get_parameter("postprocess.steps.0.weight"), first[-2])
+    bare = fusionkit.create("summation", dims=[3, 3], preprocess="linear")
+    old = bare.get_parameter("preprocess.steps.0.weight").clone()
+    bare.reset_parameters()
+    assert not torch.equal(bare.get_parameter("preprocess.steps.0.weight"), old)
+
+
+def test_a_converted_operator_with_processing_alone_tells_its_dtype() -> None:
+    op = fusionkit.create("summation", dims=[3, 3], preprocess="layer_norm").double()
+    assert op.to_config()["dtype"] == "float64"

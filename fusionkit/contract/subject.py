@@ -508,7 +508,8 @@ def all_subjects(kind: str | None = None) -> list[Subject]:
 def subjects_of(obj: Any, kind: str | None = None) -> list[Subject]:
     """Return the subjects that ``obj`` means: a name, ``module:Class``, a class, an instance, or a list of them.
 
-    A name that both kinds have means two subjects.
+    A name that both kinds have means two subjects.  An instance is checked without its pre- and postprocess, which may
+    have none of its traits; the check ``processing`` gives it others.
 
     Raises:
         RegistryError: it means nothing.
@@ -521,6 +522,7 @@ def subjects_of(obj: Any, kind: str | None = None) -> list[Subject]:
     if isinstance(obj, Fusion | Fabrication):
         if isinstance(obj, Fusion):
             _check_instance(obj)
+            obj = _without_processing(obj)
         return [_of_class(type(obj), obj)]
     if isinstance(obj, list | tuple | set | frozenset):
         return [subject for one in obj for subject in subjects_of(one, kind)]
@@ -537,6 +539,16 @@ def _check_instance(op: Fusion) -> None:
         raise ConfigError(
             f"An operator that is checked should own its parameters; found {op.name} with require_parameters=False."
         )
+
+
+def _without_processing(op: Fusion) -> Fusion:
+    if op.preprocess is None and op.postprocess is None:
+        return op
+    twin, gone = copy.copy(op), dict.fromkeys(("preprocess", "postprocess"))
+    vars(twin)["_modules"] = {name: child for name, child in op._modules.items() if name not in gone}
+    vars(twin)["_arguments"] = {name: value for name, value in op._arguments.items() if name not in gone}
+    vars(twin).update(gone)
+    return twin
 
 
 def _kind(kind: str | None) -> Kind | None:

@@ -94,6 +94,10 @@ class MetricFusion(Fusion):
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         first = x[0]
         stack = torch.stack(tuple(x), -1).flatten(0, -2)
+        rows, k = stack.shape
+        if type(rows) is int and rows == k:
+            # A square would hide that the wrong dimension is reduced.
+            stack = torch.cat([stack, stack[:1]])
         out = self.metric(stack, dim=-1) if self._takes_dim else self.metric(stack)
         # Some reductions of torch return (values, indices).
         out = getattr(out, "values", out) if isinstance(out, tuple) else out
@@ -102,7 +106,7 @@ class MetricFusion(Fusion):
             raise FusionError(f"metric should reduce {tuple(stack.shape)} to {tuple(stack.shape[:-1])}; found {found}.")
         if not out.is_floating_point():
             raise FusionError(f"metric should return a floating-point tensor; found {out.dtype}.")
-        return out.to(first.dtype).reshape(first.shape)
+        return out[:rows].to(first.dtype).reshape(first.shape)
 
 
 def _takes_dim(metric: Metric) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import os
@@ -63,12 +64,24 @@ def test_unregistered_class_is_named_by_its_path() -> None:
 
 
 def test_instance_that_cannot_be_rebuilt() -> None:
-    op = fusionkit.create("parameterized_concatenation", dims=[2, 3], n=2, preprocess=torch.tanh)
+    op = fusionkit.create("metric", dims=[3, 3], metric=functools.partial(torch.sum, keepdim=False))
     report = fusionkit.check(op, tier=1)
     assert report.ok, report
     skipped = [result.reason for result in report.results if result.status == "skipped"]
-    assert any("preprocess" in reason for reason in skipped)
+    assert any("metric" in reason for reason in skipped)
     assert len(skipped) < len(report.results) / 2
+
+
+@pytest.mark.parametrize("name", ["parameterized_concatenation", "summation"])
+def test_an_instance_is_checked_without_its_processing(name: str) -> None:
+    """Which has none of its traits."""
+    op = fusionkit.create(name, dims=[4, 4], preprocess=["layer_norm", torch.tanh], postprocess="linear")
+    before = {key: value.clone() for key, value in op.state_dict().items()}
+    report = fusionkit.check(op)
+    assert report.ok, report
+    assert {result.case for result in report.results} <= {"dims=[4, 4]", ""}
+    assert op.preprocess is not None
+    assert all(torch.equal(op.state_dict()[key], value) for key, value in before.items())
 
 
 def test_instance_keeps_its_parameters() -> None:

@@ -44,3 +44,12 @@ def test_a_callable_has_no_config() -> None:
 def test_bad_metrics(metric: Any, message: str) -> None:
     with pytest.raises(FusionError, match=message):
         fusionkit.create("metric", dims=[2, 2], metric=metric)([torch.randn(2, 2), torch.randn(2, 2)])
+
+
+def test_as_many_entries_as_views() -> None:
+    """A metric over the wrong dimension would return as many."""
+    x = [torch.randn(2) for _ in range(2)]
+    torch.testing.assert_close(fusionkit.create("metric", dims=[2, 2], metric="max")(x), torch.maximum(*x))
+    wrong = fusionkit.create("metric", dims=[2, 2], metric=lambda t: t.sum(0))
+    with pytest.raises(FusionError, match=r"^metric should reduce \(3, 2\) to \(3,\); found \(2,\)\.$"):
+        wrong(x)
