@@ -68,6 +68,7 @@ def describe(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
         "options": _options(cls),
         "formula": formula(doc),
         "doc": " ".join(doc.partition("\n\n")[0].split()),
+        "details": doc.partition("\n\n")[2],
         "traits": cls.traits.declared(),  # type: ignore[attr-defined]
         **_sizes(record, options),
         "config": _config(record),
@@ -100,7 +101,10 @@ def page(found: Mapping[str, Any]) -> str:
     lines = {label: value for label, value in lines.items() if value not in (None, "")}
     width = max(map(len, lines)) + 2
     text = "\n".join(f"{label:<{width}}{value}" for label, value in lines.items())
-    return f"{text}\n\nconfig\n{_indented(found['config'])}" if found["config"] else text
+    for label in ("details", "config"):
+        if found[label]:
+            text += f"\n\n{label}\n{_indented(found[label])}"
+    return text
 
 
 def formula(doc: str) -> str | None:

@@ -6,6 +6,7 @@ import functools
 import numbers
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any, ClassVar, NamedTuple
@@ -102,8 +103,10 @@ def check_size(what: str, value: Any, *, minimum: int = 1) -> int:
 
 def check_number(what: str, value: Any) -> float:
     """Return ``value`` as a float, or raise a ``FusionError`` that names ``what``."""
-    if not isinstance(value, bool) and isinstance(value, numbers.Real) and isfinite(value):
-        return float(value)
+    if not isinstance(value, bool) and isinstance(value, numbers.Real):
+        with suppress(OverflowError):  # An integer may be too large for a float.
+            if isfinite(value):
+                return float(value)
     raise FusionError(f"{what} should be a finite number; found {value!r}.")
 
 

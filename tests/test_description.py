@@ -174,3 +174,12 @@ def test_page() -> None:
     assert (lines["n"], lines["l"]) == ("64", "18688")
     assert "free_n" in lines["traits"]
     assert "\nconfig\n  " in text
+
+
+def test_the_page_has_the_arguments_of_the_docstring() -> None:
+    found = describe(registry.find("metric"), {})
+    assert found["details"].startswith("The views are stacked")
+    text = page(found)
+    assert "\n\ndetails\n" in text
+    assert "metric: a name (sum, mean" in text
+    assert text.index("\ndetails\n") < text.index("\nconfig\n")

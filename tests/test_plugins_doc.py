@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
 import pytest
+import torch
 from page_scripts import page_script
 
 import fusionkit
@@ -104,3 +106,28 @@ def test_files_it_names_exist() -> None:
         pytest.skip("plugins are no part of this distribution")
     for path in set(re.findall(r"`(plugins/[\w/.-]+)`", PAGE)) | set(re.findall(r"\]\((?!http)([\w/.]+)\)", PAGE)):
         assert (ROOT / path).exists() or (ROOT / "docs" / path).exists(), path
+
+
+@pytest.mark.parametrize("name", ["Gated", "Pairs"])
+def test_the_operators_keep_the_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = blocks("python", f"class {name}(")
+    module = ModuleType(f"page_{name.lower()}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(block, f"{module.__name__}.py", "exec"), vars(module))
+    report = fusionkit.check(getattr(module, name), tier=1, skip=["documented"])
+    assert report.ok, report
+    assert report.results
+
+
+def test_the_callables_work() -> None:
+    (block,) = blocks("python", "class Circulant")
+    found: dict[str, Any] = {}
+    exec(block, found)
+    fusion, other = found["fusion"], found["other"].eval()
+    assert fusion.calculate_l() == 7
+    x = [torch.randn(6, 4), torch.randn(6, 3)]
+    W = torch.stack([fusion.flat_w().roll(i) for i in range(5)])
+    torch.testing.assert_close(fusion(x), torch.cat(x, -1) @ W.T)
+    y = [torch.randn(6, 4) for _ in range(3)]
+    stack = torch.stack([torch.tanh(torch.nn.functional.layer_norm(view, (4,))) for view in y])
+    torch.testing.assert_close(other(y), stack.amax(0) - stack.amin(0))

@@ -106,9 +106,9 @@ def _report(rows: Sequence[Row], options: argparse.Namespace, device: Any) -> No
     _print(rows)
     if restless := sum(row.spread > RESTLESS for row in rows):
         print(
-            f"warning: in {restless} of {len(rows)} rows the times of the repetitions differ by more than "
-            f"{RESTLESS - 1:.0%} between the quartiles, because of other work on the machine: rely on the ratios "
-            "rather than on the milliseconds",
+            f"warning: in {restless} of {len(rows)} rows the times of the operator or of a reference differ by more "
+            f"than {RESTLESS - 1:.0%} between the quartiles, because of other work on the machine: --threads 1 "
+            "--processor-time does not count that",
             file=sys.stderr,
         )
     if options.json is not None:

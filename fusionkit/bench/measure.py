@@ -62,7 +62,8 @@ class Row:
         own_product: of a fabrication, whether W was not built (``fusionkit.choice``).
         extra_bytes: of the tensors made during the call that lived at the same time, results included, at most.
         error: rms error of the result relative to its rms, against float64.
-        spread: upper quartile of the times of a call over the lower one.
+        spread: upper quartile of the times of a call over the lower one, the greatest of the operator's and of its
+            references'.
     """
 
     name: str
@@ -153,7 +154,7 @@ def measure(
         fabrication.own_product(x[0]) if isinstance(fabrication, Fabrication) else None,
         recorder.peak,
         None if case.backward else _error(op, x),
-        round(spread(samples["own"]), 2),
+        round(max(map(spread, samples.values())), 2),
     )
 
 

@@ -67,6 +67,8 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+
     for field, text, style in LINES:
         points = [
             (row.m, row.milliseconds if field == "own" else row.milliseconds / getattr(row, field))
@@ -77,6 +79,13 @@ def _panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:
             axes.plot(*zip(*points, strict=True), label=text, linewidth=1.4, markersize=4, **style)  # type: ignore[arg-type]
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_major_locator(FixedLocator([row.m for row in rows]))
+    low, high = axes.get_ylim()
+    # Over less than two decades powers of ten alone are one label or none.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.set_title(name, fontsize=8, loc="left")
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.25)

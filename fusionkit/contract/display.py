@@ -16,11 +16,15 @@ from fusionkit.contract.cli import DEFAULT_LIMIT
 from fusionkit.contract.report import Report, Result, Status
 from fusionkit.contract.rules import rule_of
 from fusionkit.contract.runner import all_checks
+from fusionkit.contract.subject import UNBUILT
 
 __all__ = ["plain", "show", "table"]
 
 #: How many broken rules of a subject, and findings of a rule, are printed in full.
 RULES, FINDINGS = 5, 2
+
+#: Instead of the advice of a rule that needs an operator, where there is none.
+MEND_CONSTRUCTOR = "Mend the constructor first: what it does not build cannot be checked."
 
 #: The columns that are always there; the others are if there is something in them.
 COLUMNS: tuple[Status, ...] = ("passed", "failed", "error", "skipped")
@@ -38,8 +42,10 @@ def show(report: Report, console: Console, options: argparse.Namespace, seconds:
     console.print(table(report.results))
     hidden = 0
     broken = [_Broken(results, report.results) for results in _grouped(report.bad)]
+    unbuilt = groupby((rule for rule in broken if rule.unbuilt), lambda rule: rule.subject)
+    rest = {rule for _, (_, *rules) in unbuilt for rule in rules}
     for _, rules in groupby(broken, lambda rule: rule.subject):
-        for number, rule in enumerate(rules):
+        for number, rule in enumerate(rule for rule in rules if options.verbose or rule not in rest):
             findings = _findings(rule.bad)
             shown = len(findings) if options.verbose else FINDINGS if number < RULES else 0
             if shown:
@@ -49,7 +55,10 @@ def show(report: Report, console: Console, options: argparse.Namespace, seconds:
         words = f"{hidden} more findings are not shown" if hidden > 1 else "1 more finding is not shown"
         console.print(f"\n{words}: -v prints them all, and --json FILE writes them.", highlight=False)
     if broken:
-        _print_rules(broken, console, options)
+        _print_rules([rule for rule in broken if options.verbose or rule not in rest], console, options)
+    if rest and not options.verbose:
+        words = "1 more rule needs" if len(rest) == 1 else f"{len(rest)} more rules need"
+        console.print(f"{words} what the constructor does not build: -v lists them.\n", highlight=False)
     if options.verbose:
         for reason, count in _skips(report):
             console.print(f"skipped {count}: {reason}", markup=False, highlight=False)
@@ -98,6 +107,11 @@ class _Broken:
         self.of = sum(_rule(result) == _rule(first) for result in results)
 
     @property
+    def unbuilt(self) -> bool:
+        """Whether nothing was found but that the constructor fails."""
+        return all(result.should.startswith(UNBUILT) for result in self.bad)
+
+    @property
     def counts(self) -> str:
         """How many results are bad, as ``2 failed, 1 error of 6``."""
         words = ", ".join(f"{count} {status}" for status, count in _counts(self.bad))
@@ -131,7 +145,11 @@ def _counts(results: Iterable[Result]) -> list[tuple[Status, int]]:
 def _print_rule(rule: _Broken, findings: list[list[Result]], console: Console, options: argparse.Namespace) -> None:
     """Print a broken rule, and the first result of each finding."""
     first = rule.bad[0]
-    mend = next((known.mend for known in map(rule_of, all_checks()) if known.name == first.check), "")
+    mend = (
+        MEND_CONSTRUCTOR
+        if rule.unbuilt
+        else next((known.mend for known in map(rule_of, all_checks()) if known.name == first.check), "")
+    )
     console.print(f"\n[red]{first.status}[/] [bold]{first.check}[/] of {first.subject}", highlight=False)
     lines = [("rule", plain(first.rule)), *([("mend", plain(mend))] if mend else [])]
     for finding in findings:

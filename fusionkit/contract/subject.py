@@ -44,6 +44,8 @@ GENERATED: dict[str, tuple[tuple[int, ...], ...]] = {
     "many views": ((2, 3, 1, 2, 3, 2, 1), (2, 2, 2, 2, 2, 2, 2)),
 }
 GENERATED_N = 3
+#: How the findings of an operator begin that cannot be built, and so not be checked.
+UNBUILT = "the constructor should build"
 #: Widths on which an operator is crossed with every fabrication.
 CROSSED: tuple[tuple[int, ...], ...] = ((4, 8), (6, 6), (4, 4, 4), (6,))
 CROSSED_N = 6
@@ -239,7 +241,7 @@ class Subject:
         except Violation:
             raise
         except Exception as error:
-            raise Violation(f"the constructor should build {self._case or self.case}", describe(error)) from error
+            raise Violation(f"{UNBUILT} {self._case or self.case}", _located(error)) from error
 
     def made(self) -> Fusion | Fabrication:
         """Return the object that is checked: the operator, or the fabrication itself."""

@@ -113,6 +113,11 @@ def weighted_sum(x: Sequence[Tensor], weights: Tensor) -> Tensor:
 def _numbers(weights: Any) -> tuple[float, ...]:
     """Return the weights as floats, or raise a ``FusionError`` that names the offending one."""
     if isinstance(weights, Tensor):
+        if weights.requires_grad:
+            raise FusionError(
+                "weights should be constant, and parameterized_weighted_summation learns them; found a tensor that "
+                "requires a gradient."
+            )
         weights = weights.tolist()
     if isinstance(weights, str | bytes) or not isinstance(weights, Iterable):
         raise FusionError(f"weights should be a sequence of numbers, one per view; found {weights!r}.")

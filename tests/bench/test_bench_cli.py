@@ -98,8 +98,8 @@ def test_times_that_vary_are_told(
     monkeypatch.setattr(measure, "measure", restless)
     assert cli.main(["bench", "dense", *SMALL]) == 0
     warning = (
-        "warning: in 1 of 2 rows the times of the repetitions differ by more than 50% between the quartiles, because "
-        "of other work on the machine: rely on the ratios rather than on the milliseconds\n"
+        "warning: in 1 of 2 rows the times of the operator or of a reference differ by more than 50% between the "
+        "quartiles, because of other work on the machine: --threads 1 --processor-time does not count that\n"
     )
     assert capsys.readouterr().err == (warning if told else "")
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from fusionkit.bench.measure import Row
-from fusionkit.bench.plot import _panels, draw
+from fusionkit.bench.plot import _panel, _panels, draw
 
 
 def row(name: str, m: int, n: int = 4, mode: str = "forward", built: float | None = 0.5) -> Row:
@@ -55,3 +57,25 @@ def test_other_operators_are_left_out(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(plot, "_panel", lambda axes, name, rows: drawn.append(name))
     assert draw([row("a", 1), row("a", 2), row("b", 1)], tmp_path / "a.png")
     assert drawn == ["a"]
+
+
+@pytest.mark.parametrize("milliseconds", [(1.0, 1.5, 3.0), (0.1, 10.0, 5000.0)])
+def test_labels_can_be_read(milliseconds: tuple[float, ...]) -> None:
+    """The numbers of rows that were measured, and a few times, none over another."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.6, 2.2), dpi=110)
+    axes = figure.subplots()
+    rows = [
+        replace(row("a", m, built=None), milliseconds=time) for m, time in zip((16, 64, 256), milliseconds, strict=True)
+    ]
+    _panel(axes, "a", rows)
+    figure.draw_without_rendering()
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["16", "64", "256"]
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        labels = [label for label in axis.get_ticklabels(which="both") if label.get_text()]
+        seen = [label for label, at in zip(labels, axis.get_ticklocs(), strict=False) if low <= at <= high]
+        boxes = [label.get_window_extent() for label in seen]
+        assert len(boxes) >= 2
+        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -232,3 +233,15 @@ def test_class_of_a_file_in_the_folder(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "mine:Mine" in done.stdout
+
+
+def test_a_constructor_that_fails_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("bad_operators:RaisesInConstructor") == 1
+    out = capsys.readouterr().out
+    assert "  mend      Mend the constructor first: what it does not build cannot be checked.\n" in out
+    # Of two cases of one rule.
+    assert out.count("  expected  the constructor should build") == 2
+    assert re.search(r"  found     RuntimeError: no constructor today \(at bad_operators\.py:\d+\)\n", out)
+    assert re.search(r"^\d+ more rules need what the constructor does not build: -v lists them\.$", out, re.MULTILINE)
+    assert run("bad_operators:RaisesInConstructor", "-v") == 1
+    assert "more rules need" not in capsys.readouterr().out

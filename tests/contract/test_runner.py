@@ -166,10 +166,8 @@ def test_raises_in_constructor() -> None:
     report = fusionkit.check(bad.RaisesInConstructor, select=["forward_shape", "gradcheck"])
     assert {result.status for result in report.results} == {"failed"}
     assert {result.check for result in report.results} == {"forward_shape", "gradcheck"}
-    assert (
-        report.results[0].reason
-        == "the constructor should build dims=[4, 4, 4]; found RuntimeError: no constructor today"
-    )
+    reason = "the constructor should build dims=[4, 4, 4]; found RuntimeError: no constructor today"
+    assert report.results[0].reason == f"{reason} (at bad_operators.py:18)"
 
 
 def test_raises_in_examples() -> None:

@@ -43,6 +43,17 @@ def test_the_dtype_is_that_of_the_views(dtype: torch.dtype) -> None:
         ([], FusionError, r"^weights should hold one number per view; found none\.$"),
         ([1.0, "a", 2.0], FusionError, r"^weights\[1\], the weight of view 1, should be a finite number; found 'a'\.$"),
         ([1.0, float("nan"), 2.0], FusionError, r"should be a finite number; found nan\.$"),
+        (
+            [1.0, 10**400, 2.0],
+            FusionError,
+            r"^weights\[1\], the weight of view 1, should be a finite number; found 1000",
+        ),
+        (
+            torch.ones(3, requires_grad=True),
+            FusionError,
+            "^weights should be constant, and parameterized_weighted_summation learns them; found a tensor that "
+            r"requires a gradient\.$",
+        ),
         (3.0, FusionError, r"^weights should be a sequence of numbers, one per view; found 3\.0\.$"),
     ],
 )
