@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -95,6 +96,7 @@ def page(found: Mapping[str, Any]) -> str:
         "traits": ", ".join(traits),
         "n": found["n"],
         "l": found["l"],
+        "dense_l": found.get("dense_l"),
         **{label: found.get(label) for label in (*FIGURES, "cost_error")},
         "signature": found["signature"],
     }
@@ -197,7 +199,8 @@ def _fabrication_sizes(record: Record, options: dict[str, Any]) -> dict[str, Any
             f"the size of W should be given, as in n=64 dims=76,216; found {', '.join(options) or 'neither'}."
         )
     n, D = options.pop("n"), sum(check_dims(options.pop("dims")))
-    return {"n": n, "l": registry.create_fabrication(record.qualified, **options).calculate_l(n, D)}
+    l = registry.create_fabrication(record.qualified, **options).calculate_l(n, D)
+    return {"n": n, "l": l, "dense_l": n * D}
 
 
 def _config(record: Record) -> str | None:
@@ -207,4 +210,4 @@ def _config(record: Record) -> str | None:
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.rstrip().splitlines())
+    return textwrap.indent(text.rstrip(), "  ")

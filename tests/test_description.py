@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -183,3 +184,9 @@ def test_the_page_has_the_arguments_of_the_docstring() -> None:
     assert "\n\ndetails\n" in text
     assert "metric: a name (sum, mean" in text
     assert text.index("\ndetails\n") < text.index("\nconfig\n")
+
+
+def test_a_fabrication_beside_the_dense_matrix() -> None:
+    found = describe(registry.find("lowrank"), {"dims": [7, 5, 1], "n": 3})
+    assert (found["l"], found["dense_l"]) == (48, 39)
+    assert re.search(r"^l +48\ndense_l +39$", page(found), re.MULTILINE)
