@@ -986,6 +986,14 @@ class ReturnsTheFirst(Total):
 
 
 @caught_by("output_aliasing")
+class ReturnsASingleView(Total):
+    """Returns a view that is alone as it is."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse(x) if len(x) > 1 else x[0]
+
+
+@caught_by("output_aliasing")
 class SaysThatItAliases(Total):
     """Declares an aliasing that never happens."""
 
