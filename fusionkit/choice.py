@@ -109,7 +109,7 @@ class Launched(NamedTuple):
 
     def seconds(self, size: int) -> float:
         """Return about how long it takes with numbers of ``size`` bytes."""
-        return max(self.launches * LAUNCH, self.macs / MACS[size] + self.bytes / BYTES)
+        return max(self.launches * LAUNCH, self.macs / MACS.get(size, MACS[4]) + self.bytes / BYTES)
 
 
 @dataclass(frozen=True)
