@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from gpu_double import OnAGPU
 from torch import Tensor
 
 from fusionkit import fabrication
@@ -79,6 +80,19 @@ def test_both_ways_agree(way: bool) -> None:
     torch.testing.assert_close(forced(x), torch.cat(x, -1) @ W.T)
 
 
+def rows_taken(made: fabrication.Fabrication, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which every call of the own product appends its number of rows."""
+    seen: list[int] = []
+    project = type(made)._project
+
+    def watched(self: fabrication.Fabrication, x: Sequence[Tensor], *rest: Any) -> Tensor:
+        seen.append(len(x[0]))
+        return project(self, x, *rest)
+
+    monkeypatch.setattr(type(made), "_project", watched)
+    return seen
+
+
 @pytest.mark.parametrize("taken", [[768], [385, 384], [513, 513, 513, 511]], ids=str)
 @pytest.mark.parametrize("name", ["monarch", "kronecker", "toeplitz"])
 def test_many_rows_are_taken_in_blocks(name: str, taken: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,14 +101,7 @@ def test_many_rows_are_taken_in_blocks(name: str, taken: list[int], monkeypatch:
     op = ParameterizedConcatenation(6, [4, 5], parameter_fabrication=name, dtype="float64")
     op.fabrication._plan = Plan(-1.0, 0.0, large=False)
     x = [torch.randn(rows, width, dtype=torch.float64, requires_grad=True) for width in (4, 5)]
-    seen: list[int] = []
-    project = type(op.fabrication)._project
-
-    def watched(self: fabrication.Fabrication, x: Sequence[Tensor], *rest: Any) -> Tensor:
-        seen.append(len(x[0]))
-        return project(self, x, *rest)
-
-    monkeypatch.setattr(type(op.fabrication), "_project", watched)
+    seen = rows_taken(op.fabrication, monkeypatch)
     out = op(x)
     assert seen == taken
     expected = torch.cat(x, -1) @ op.fabrication.materialize(op.flat_w(), 6, 9).T
@@ -111,14 +118,7 @@ def test_an_accelerator_takes_all_rows_at_once(monkeypatch: pytest.MonkeyPatch) 
     """The meta device stands for them."""
     op = ParameterizedConcatenation(6, [4, 5], parameter_fabrication="monarch", device="meta")
     op.fabrication._plan = Plan(-1.0, 0.0, large=False)
-    seen: list[int] = []
-    project = type(op.fabrication)._project
-
-    def watched(self: fabrication.Fabrication, x: Sequence[Tensor], *rest: Any) -> Tensor:
-        seen.append(len(x[0]))
-        return project(self, x, *rest)
-
-    monkeypatch.setattr(type(op.fabrication), "_project", watched)
+    seen = rows_taken(op.fabrication, monkeypatch)
     assert op([torch.empty(5000, width, device="meta") for width in (4, 5)]).shape == (5000, 6)
     assert seen == [5000]
 
@@ -161,12 +161,6 @@ def test_while_compiling_the_batch_does_not_matter() -> None:
 def test_plans_survive_copies() -> None:
     plan = Plan.of(Effort(1.0), 4, 4)
     assert copy.deepcopy(plan) == plan == pickle.loads(pickle.dumps(plan))
-
-
-class OnAGPU(Tensor):
-    """Views that say that they are on a GPU; of those the choice looks at nothing else."""
-
-    is_cuda = True
 
 
 def chosen(name: str, n: int, dims: list[int], rows: int, **options: Any) -> bool:

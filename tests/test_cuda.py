@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,8 @@ def on(device: str, tensors: list[Tensor]) -> list[Tensor]:
 
 def agrees(op: Fusion, twin: Fusion, lead: tuple[int, ...], dims: list[int]) -> None:
     """``op`` on the device, and its ``twin`` on the CPU in float64, which the other tests compare with oracles."""
-    host = [torch.randn(*lead, width, dtype=torch.float64) for width in dims]
-    there, here = [view.float() for view in host], host
-    there, here = on("cuda", there), on("cpu", [view.float().double() for view in here])
+    host = [torch.randn(*lead, width, dtype=torch.float64).float() for width in dims]
+    there, here = on("cuda", host), on("cpu", [view.double() for view in host])
     out, wanted = op(there), twin(here)
     assert out.is_cuda
     torch.testing.assert_close(out.cpu().double(), wanted, rtol=1e-4, atol=1e-4)
@@ -109,6 +109,16 @@ def test_built_on_the_device_or_moved_there(name: str) -> None:
     torch.testing.assert_close(built.fold()(x), moved(x), rtol=1e-4, atol=1e-5)
 
 
+@contextmanager
+def never_waiting() -> Iterator[None]:
+    """Make an error of whatever waits for the device."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize("name", FABRICATIONS)
 def test_nothing_waits_for_the_device(name: str) -> None:
     """Neither a fusion nor its derivative brings a number to the host: launches of the next layers go on."""
@@ -117,13 +127,10 @@ def test_nothing_waits_for_the_device(name: str) -> None:
     x = [torch.randn(5, width, device="cuda", requires_grad=True) for width in dims]
     if op(x).requires_grad:
         torch.autograd.grad(op(x).sum(), x, allow_unused=True)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with never_waiting():
         out = op(x)
         if out.requires_grad:
             torch.autograd.grad(out, [*x, *op.parameters()], torch.ones_like(out), allow_unused=True)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", FUSIONS)
@@ -132,12 +139,9 @@ def test_fusions_do_not_wait_either(name: str) -> None:
     op = registry.create(name, **options, device="cuda")
     x = [torch.randn(5, width, device="cuda", requires_grad=True) for width in options["dims"]]
     torch.autograd.grad(op(x), x, torch.ones_like(op(x)), allow_unused=True)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with never_waiting():
         out = op(x)
         torch.autograd.grad(out, x, torch.ones_like(out), allow_unused=True)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_hashed_is_the_same_everywhere() -> None:

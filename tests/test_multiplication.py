@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from gpu_double import OnAGPU
 from torch import Tensor
 
 from fusionkit import multiplication
@@ -303,12 +304,6 @@ def test_cutting_pays_for_many_rows() -> None:
     assert not cutting_pays([torch.randn(100, 500) for _ in range(2)], 250, (blocks,))
     assert not cutting_pays([torch.randn(1000, 1) for _ in range(1000)], 250, (blocks,))
     assert not cutting_pays([torch.randn(1000, 500, device="meta") for _ in range(2)], 250, (blocks.to("meta"),))
-
-
-class OnAGPU(Tensor):
-    """A matrix that says that it is on a GPU."""
-
-    is_cuda = True
 
 
 def test_on_a_gpu_joining_saves_launches() -> None:

@@ -43,9 +43,10 @@ def show(report: Report, console: Console, options: argparse.Namespace, seconds:
     hidden = 0
     broken = [_Broken(results, report.results) for results in _grouped(report.bad)]
     unbuilt = groupby((rule for rule in broken if rule.unbuilt), lambda rule: rule.subject)
-    rest = {rule for _, (_, *rules) in unbuilt for rule in rules}
-    for _, rules in groupby(broken, lambda rule: rule.subject):
-        for number, rule in enumerate(rule for rule in rules if options.verbose or rule not in rest):
+    rest = set() if options.verbose else {rule for _, (_, *rules) in unbuilt for rule in rules}
+    told = [rule for rule in broken if rule not in rest]
+    for _, rules in groupby(told, lambda rule: rule.subject):
+        for number, rule in enumerate(rules):
             findings = _findings(rule.bad)
             shown = len(findings) if options.verbose else FINDINGS if number < RULES else 0
             if shown:
@@ -54,9 +55,9 @@ def show(report: Report, console: Console, options: argparse.Namespace, seconds:
     if hidden:
         words = f"{hidden} more findings are not shown" if hidden > 1 else "1 more finding is not shown"
         console.print(f"\n{words}: -v prints them all, and --json FILE writes them.", highlight=False)
-    if broken:
-        _print_rules([rule for rule in broken if options.verbose or rule not in rest], console, options)
-    if rest and not options.verbose:
+    if told:
+        _print_rules(told, console, options)
+    if rest:
         words = "1 more rule needs" if len(rest) == 1 else f"{len(rest)} more rules need"
         console.print(f"{words} what the constructor does not build: -v lists them.\n", highlight=False)
     if options.verbose:
