@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from fusionkit import registry as registry
     from fusionkit import testing as testing
     from fusionkit.contract import check
-    from fusionkit.costing import cost
+    from fusionkit.core.costing import cost
+    from fusionkit.core.factory import create, create_fabrication
+    from fusionkit.core.projection import Projection
     from fusionkit.errors import ConfigError, DimsError, FusionError, OptionError, RegistryError
     from fusionkit.experiment.load import load
     from fusionkit.fabrication import Fabrication
     from fusionkit.fusion import Fusion, Traits
     from fusionkit.hookspecs import Spec, hookimpl
-    from fusionkit.projection import Projection
-    from fusionkit.registry import create, create_fabrication, fabrications, fusions, refresh
+    from fusionkit.registry import fabrications, fusions, refresh
 
     __version__: str
 
@@ -62,15 +63,15 @@ _HOME: dict[str, tuple[str, str | None]] = {
     "Fusion": ("fusionkit.fusion", "Fusion"),
     "FusionError": ("fusionkit.errors", "FusionError"),
     "OptionError": ("fusionkit.errors", "OptionError"),
-    "Projection": ("fusionkit.projection", "Projection"),
+    "Projection": ("fusionkit.core.projection", "Projection"),
     "RegistryError": ("fusionkit.errors", "RegistryError"),
     "Spec": ("fusionkit.hookspecs", "Spec"),
     "Traits": ("fusionkit.fusion", "Traits"),
     "check": ("fusionkit.contract", "check"),
     "config": ("fusionkit.config", None),
-    "cost": ("fusionkit.costing", "cost"),
-    "create": ("fusionkit.registry", "create"),
-    "create_fabrication": ("fusionkit.registry", "create_fabrication"),
+    "cost": ("fusionkit.core.costing", "cost"),
+    "create": ("fusionkit.core.factory", "create"),
+    "create_fabrication": ("fusionkit.core.factory", "create_fabrication"),
     "errors": ("fusionkit.errors", None),
     # These two are packages and functions at once: see fusionkit/_listing.py.
     "fabrications": ("fusionkit.fabrications", None),

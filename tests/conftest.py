@@ -14,7 +14,7 @@ import pytest
 import torch
 from fake_distributions import Site
 
-from fusionkit import registry
+from fusionkit.registry import lookup
 
 # Threads only wait for one another on tensors as small as here; child processes inherit the variable.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,8 +36,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     for variable in ("FUSIONKIT_PLUGINS", "FUSIONKIT_STRICT", "FUSIONKIT_CHECK"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr(registry, "_published", None)
-    monkeypatch.setattr(registry, "_warned", set())
+    monkeypatch.setattr(lookup, "_published", None)
+    monkeypatch.setattr(lookup, "_warned", set())
     yield Site(folder)
     for name, module in list(sys.modules.items()):
         if (getattr(module, "__file__", None) or "").startswith(str(folder)):

@@ -12,9 +12,10 @@ import pytest
 import torch
 from page_scripts import page_script
 
+import fusionkit
 from fusionkit import registry
-from fusionkit.choice import Plan
 from fusionkit.fabrication import Fabrication
+from fusionkit.kernels.planning import Plan
 
 DOCS = Path(__file__).parents[1] / "docs"
 RECORDS: dict[str, dict[str, Any]] = {
@@ -71,7 +72,7 @@ def test_all_of_the_core_was_measured(page: str) -> None:
 
 
 def fabrication(row: dict[str, Any]) -> Fabrication:
-    made = registry.create_fabrication(row["name"], **row["options"])
+    made = fusionkit.create_fabrication(row["name"], **row["options"])
     assert isinstance(made, Fabrication)
     with torch.device("meta"):
         made.prepare(row["n"], row["dims"])

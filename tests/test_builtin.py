@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fusionkit import Fabrication, Fusion, Spec, builtin, fabrications, fusions, registry
-from fusionkit.loading import HOOKS
+from fusionkit.registry.loading import HOOKS
 
 OFFERS = [("fusion", builtin.fusionkit_fusions()), ("fabrication", builtin.fusionkit_fabrications())]
 ENTRIES = [

@@ -74,8 +74,8 @@ def test_fusions(name: str, lead: tuple[int, ...]) -> None:
     for options in registry.load("fusion", name).examples():  # type: ignore[attr-defined]
         if "dims" not in options:
             continue
-        op = registry.create(name, **options)
-        twin = registry.create(name, **options).double()
+        op = fusionkit.create(name, **options)
+        twin = fusionkit.create(name, **options).double()
         twin.load_state_dict(op.state_dict())
         agrees(op.cuda(), twin, lead, list(options["dims"]))
 
@@ -136,7 +136,7 @@ def test_nothing_waits_for_the_device(name: str) -> None:
 @pytest.mark.parametrize("name", FUSIONS)
 def test_fusions_do_not_wait_either(name: str) -> None:
     options = next(iter(registry.load("fusion", name).examples()))  # type: ignore[attr-defined]
-    op = registry.create(name, **options, device="cuda")
+    op = fusionkit.create(name, **options, device="cuda")
     x = [torch.randn(5, width, device="cuda", requires_grad=True) for width in options["dims"]]
     torch.autograd.grad(op(x), x, torch.ones_like(op(x)), allow_unused=True)
     with never_waiting():

@@ -78,7 +78,7 @@ def test_submodules_first() -> None:
         "import fusionkit.fusions.summation, fusionkit.fabrications.dense, fusionkit.registry, fusionkit.fusion; "
         "import fusionkit; print('sum' in fusionkit.fusions(), 'dense' in fusionkit.fabrications(), fusionkit.Fusion)"
     )
-    assert python(code) == "False True <class 'fusionkit.fusion.Fusion'>"
+    assert python(code) == "False True <class 'fusionkit.core.fusion.Fusion'>"
 
 
 def test_packages_remain_packages() -> None:

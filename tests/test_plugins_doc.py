@@ -13,8 +13,10 @@ import torch
 from page_scripts import page_script
 
 import fusionkit
-from fusionkit import catalogue, cli, loading, registry
+from fusionkit import registry
+from fusionkit.cli import commands as cli_commands
 from fusionkit.contract.rules import rule_of
+from fusionkit.registry import catalogue, loading
 from fusionkit.testing import isolated_registry
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +66,7 @@ def test_commands_exist() -> None:
     code = [text for language, text in fences if not language] + re.findall(r"`(fusionkit [^`\n]*)`", PAGE)
     commands = set(re.findall(r"(?:^|&& )fusionkit ([a-z]+)", "\n".join(code), re.MULTILINE))
     assert commands >= {"new", "list", "check", "run", "plugins", "conf", "show"}
-    assert commands <= {name for name, command in cli.COMMANDS.items() if command.exists}
+    assert commands <= {name for name, command in cli_commands.COMMANDS.items() if command.exists}
 
 
 def test_the_plugin_it_shows_loads() -> None:

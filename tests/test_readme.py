@@ -48,7 +48,7 @@ def test_the_search_finds_something(capsys: pytest.CaptureFixture[str]) -> None:
 def test_commands_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command line of the README is one that its command can parse; what it does is tested elsewhere."""
     from fusionkit import cli
-    from fusionkit.arguments import Parser
+    from fusionkit.cli.arguments import Parser
 
     class Parsed(Exception):
         pass

@@ -16,11 +16,11 @@ from fusionkit import registry
 from fusionkit.bench.cases import Case
 from fusionkit.bench.reference_library import counterpart
 from fusionkit.bench.timing import interleaved, ratio, spread
+from fusionkit.core.factory import create, create_fabrication
 from fusionkit.errors import DimsError
 from fusionkit.fabrication import Fabrication
-from fusionkit.fabrications.dense import Dense
 from fusionkit.fusion import Fusion
-from fusionkit.work import Recorder
+from fusionkit.kernels.tracing import Recorder
 
 __all__ = ["Row", "measure"]
 
@@ -59,7 +59,7 @@ class Row:
         product: ratio to the fabrication's own product, where that was not the way.
         library: ratio to the reference library, tinybig, if that is installed.
         compiled: ratio of the operator to what torch.compile makes of it.
-        own_product: of a fabrication, whether W was not built (``fusionkit.choice``).
+        own_product: of a fabrication, whether W was not built (``fusionkit.kernels.planning``).
         extra_bytes: of the tensors made during the call that lived at the same time, results included, at most.
         error: rms error of the result relative to its rms, against float64.
         spread: upper quartile of the times of a call over the lower one, the greatest of the operator's and of its
@@ -162,11 +162,11 @@ def _build(case: Case, device: torch.device | str) -> Fusion:
     size = case.size
     factory: dict[str, Any] = {"dims": size.dims, "device": device, "dtype": size.dtype}
     if case.kind == "fabrication":
-        made = registry.create_fabrication(case.name, **case.options)
-        return registry.create("parameterized_concatenation", n=size.n, parameter_fabrication=made, **factory)
+        made = create_fabrication(case.name, **case.options)
+        return create("parameterized_concatenation", n=size.n, parameter_fabrication=made, **factory)
     cls: Any = registry.load("fusion", case.name)
     n = {"n": size.n} if cls.traits.free_n else {}
-    return registry.create(case.name, **{**factory, **n, **case.options})
+    return create(case.name, **{**factory, **n, **case.options})
 
 
 def _references(key: str, op: Fusion, x: Sequence[Tensor], leaves: Sequence[Tensor]) -> dict[str, Contestant]:
@@ -188,7 +188,7 @@ def _references(key: str, op: Fusion, x: Sequence[Tensor], leaves: Sequence[Tens
             "cat_linear": (lambda: F.linear(torch.cat(tuple(x), -1), other), [*x, other]),
         }
     fabrication = getattr(op, "fabrication", None)
-    if isinstance(fabrication, Fabrication) and not isinstance(fabrication, Dense):
+    if isinstance(fabrication, Fabrication) and not fabrication.is_dense:
         blocks = dict(op.named_parameters())
         found["built"] = (lambda: fabrication.multiply_built(x, blocks, n), leaves)
         if not fabrication.own_product(x[0]):

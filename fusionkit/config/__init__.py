@@ -21,7 +21,7 @@ def conf_dir() -> Path:
     Raises:
         ConfigError: the installation has no such folder.
     """
-    from fusionkit.config.paths import conf_dir as implementation
+    from fusionkit.config.folders import conf_dir as implementation
 
     return implementation()
 
@@ -34,7 +34,7 @@ def allow(target: str | type | Callable[..., Any]) -> None:
     Raises:
         ConfigError: the dotted name leads to nothing, or to something that cannot be called.
     """
-    from fusionkit.config.safe import allow as implementation
+    from fusionkit.core.allowed import allow as implementation
 
     implementation(target)
 

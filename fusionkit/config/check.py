@@ -18,8 +18,8 @@ from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 from fusionkit import registry
 from fusionkit.config import interpolations
 from fusionkit.config.composition import CheckingLoader, plain_config, prepare, search_path
-from fusionkit.config.paths import conf_dir, folder_of
-from fusionkit.config.schema import validate
+from fusionkit.config.folders import conf_dir, folder_of
+from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, RegistryError, nearest
 
 __all__ = ["SCHEMA_VERSION", "Examiner", "Finding", "check_all", "report"]

@@ -25,8 +25,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fusionkit.config import interpolations, source
 from fusionkit.config.explain import explain
+from fusionkit.config.folders import conf_dir, plugin_folders
 from fusionkit.config.hydra_node import check_hydra, check_search_path
-from fusionkit.config.paths import conf_dir, plugin_folders
 from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError
 
@@ -202,7 +202,7 @@ class CheckingLoader(ConfigLoaderImpl):
             # Hydra would apply them to every job of a sweep as if they stood on the command line.
             raise ConfigError(f"hydra.overrides should be left to Hydra; found {found!r} in a config.")
         check_hydra(hydra, [override.key_or_group for override in self._parsed])
-        from fusionkit.config.schema import present, validate
+        from fusionkit.config.options import present, validate
 
         if self.level != "safety":
             present(tree)

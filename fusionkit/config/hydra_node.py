@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from fusionkit.config.folders import conf_dir
 from fusionkit.config.interpolations import leaves
-from fusionkit.config.paths import conf_dir
-from fusionkit.config.safe import extra_names, join
+from fusionkit.config.keys import join
+from fusionkit.core.allowed import extra_names
 from fusionkit.errors import ConfigError
 
 __all__ = ["check_hydra", "check_search_path"]

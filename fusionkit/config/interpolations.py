@@ -7,7 +7,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from fusionkit.config.safe import MAX_DEPTH, join
+from fusionkit.config.keys import MAX_DEPTH, join
 from fusionkit.errors import ConfigError
 
 __all__ = ["RESOLVERS", "check", "leaves", "raw", "resolve"]

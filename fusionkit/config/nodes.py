@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from fusionkit.config.paths import conf_dir, folder_of
+from fusionkit.config.folders import conf_dir, folder_of
 from fusionkit.errors import RegistryError
 
 if TYPE_CHECKING:

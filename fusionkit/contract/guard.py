@@ -22,7 +22,7 @@ from typing import Any
 import numpy
 import torch
 
-from fusionkit import registry
+from fusionkit.registry import lookup
 
 __all__ = ["Interrupts", "Output", "TimeLimit", "interrupts", "no_traces", "silence", "time_limit", "untimed"]
 
@@ -155,7 +155,7 @@ def no_traces(seed: int | None = None) -> Iterator[None]:
     """
     python_state, numpy_state = random.getstate(), numpy.random.get_state()
     settings = [read() for read, _ in SETTINGS]
-    snapshot = registry._snapshot()
+    snapshot = lookup.current_snapshot()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
         with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
@@ -174,8 +174,8 @@ def no_traces(seed: int | None = None) -> Iterator[None]:
         for (read, put_back), before in zip(SETTINGS, settings, strict=True):
             if read() != before:
                 put_back(before)
-        if registry._snapshot() is not snapshot:
-            registry._publish(snapshot)
+        if lookup.current_snapshot() is not snapshot:
+            lookup.publish(snapshot)
 
 
 class Interrupts:

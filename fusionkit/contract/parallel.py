@@ -13,13 +13,13 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from fusionkit import registry
 from fusionkit.contract import isolation
 from fusionkit.contract.report import Result
 from fusionkit.contract.rules import rule_of
 from fusionkit.contract.runner import Plan, failed
 from fusionkit.contract.runner import stream as stream_here
 from fusionkit.contract.subject import Subject, subjects_of
+from fusionkit.registry import lookup
 
 __all__ = ["default_jobs", "possible", "stream"]
 
@@ -38,7 +38,7 @@ def default_jobs(subjects: Sequence[Subject]) -> int:
 
 def possible(subjects: Sequence[Subject]) -> bool:
     """Whether a fresh process sees all of the subjects."""
-    return not registry._snapshot().sealed and all(
+    return not lookup.current_snapshot().sealed and all(
         subject.source.record is not None and not subject.source.record.local and subject.source.instance is None
         for subject in subjects
     )

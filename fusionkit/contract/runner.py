@@ -49,6 +49,8 @@ BASIC = (
     "stochastic",
     "train_eval",
 )
+#: Seconds that a check may take on a case.
+DEFAULT_LIMIT = 60.0
 #: After so many checks of a subject that did not end, the others are not tried: each would take the time limit.
 ENDLESS = 3
 NO_END = "no end"
@@ -77,7 +79,7 @@ class Plan:
     tier: int = DEFAULT_TIER
     expected_failures: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
-    time_limit: float = 60.0
+    time_limit: float = DEFAULT_LIMIT
     case: str | None = None
     stop: bool = False
 
@@ -90,7 +92,7 @@ class Plan:
         skip: Iterable[str] = (),
         expected_failures: Mapping[str, str] | None = None,
         seed: int = 0,
-        time_limit: float = 60.0,
+        time_limit: float = DEFAULT_LIMIT,
         case: str | None = None,
         stop: bool = False,
     ) -> Plan:

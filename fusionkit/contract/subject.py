@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from fusionkit import registry
-from fusionkit.catalogue import KINDS, Record
-from fusionkit.construct import Unwritable, build
 from fusionkit.contract.rules import Kind, Violation, describe, skip
+from fusionkit.core.construction import Unwritable, build
 from fusionkit.errors import ConfigError, RegistryError, nearest
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion, Traits
+from fusionkit.registry.catalogue import KINDS, Record
 
 __all__ = ["HOST", "Case", "FabricationSubject", "FusionSubject", "Source", "Subject", "all_subjects", "subjects_of"]
 

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from fusionkit import registry
+from fusionkit.core import factory
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment.model import FusionModel, Network, Scaler, encoder_widths
 from fusionkit.experiment.training import Part, Settings, seeded, threads, train
@@ -183,7 +184,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
                 f"fabrication should be dense, because the fusion {name!r} takes none; found {fabrication['name']!r}."
             )
         width = self.n if self.encoder_width is None else self.encoder_width
-        return registry.create(name, dims=encoder_widths(self.encoder, self.views_, width), **options)
+        return factory.create(name, dims=encoder_widths(self.encoder, self.views_, width), **options)
 
     def _checked(self, X: Any, y: Any = None) -> tuple[list[npt.NDArray[Any]], Any]:
         """Return the views and y, checked by scikit-learn; with y the number of columns is taken from X."""

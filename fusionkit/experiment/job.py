@@ -208,7 +208,7 @@ def perform(cfg: dict[str, Any], run_dir: Path, action: Any, *, fabrication_of_g
     """Run a checked config by ``action(cfg)``; what goes wrong or ends it is recorded before it is raised."""
     import torch
 
-    from fusionkit.config.preflight import preflight
+    from fusionkit.config.fits import preflight
     from fusionkit.experiment.results import tell, write_failed
 
     place, dtype = os.getcwd(), torch.get_default_dtype()
@@ -237,7 +237,7 @@ def _checked(task: DictConfig, run_dir: Path, action: Any) -> Mapping[str, Any]:
     """Check the config of a task, and perform it."""
     from fusionkit.config import interpolations
     from fusionkit.config.composition import plain_config
-    from fusionkit.config.schema import validate
+    from fusionkit.config.options import validate
     from fusionkit.experiment.results import write_failed
 
     cfg: dict[str, Any] = {}

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fusionkit.arguments import Parser, check_folder
+from fusionkit._util.tables import print_table
+from fusionkit.cli.arguments import Parser, check_folder
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.results import RESULT, read_result, write_atomic
 from fusionkit.experiment.statistics import Summary, pareto, summarize
-from fusionkit.tables import print_table
 
 __all__ = ["Board", "Group", "Run", "main", "read_board"]
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fusionkit.core import factory
 from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
 from fusionkit.fusion import Fusion, check_dims, check_dtype, check_size
 
@@ -238,14 +239,12 @@ class FusionModel(nn.Module):
             RegistryError: the operator is not installed.
             ValueError, KeyError, TypeError: not such a description.
         """
-        from fusionkit import registry
-
         views, classes, dims = (_list(description, key) for key in ("views", "classes", "dims"))
         kind, dropout = description["encoder"], float(description["input_dropout"])
         if kind not in ENCODERS or len(views) != len(check_dims(dims)):
             raise ValueError(f"the encoder {kind!r}, the views {views!r}, the dims {dims!r}")
         config = dict(description["fusion"])
-        fusion = registry.create(config.pop("name"), **config)
+        fusion = factory.create(config.pop("name"), **config)
         # Models of before there was a choice have none.
         activation = str(description.get("activation", "none"))
         network = Network(fusion, dims, len(classes), kind, dropout, activation)

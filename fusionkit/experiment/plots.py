@@ -84,7 +84,7 @@ def draw_study(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw a study's accuracy against l, a panel per data set, to a PNG file: fronts, 95 % intervals, references.
 
     Args:
-        rows: of ``fusionkit.experiment.analysis.analyse``.
+        rows: of ``fusionkit.study.analysis.analyse``.
         path: the file.
     """
     sets = list(dict.fromkeys(row["data"] for row in rows))
@@ -154,7 +154,7 @@ def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     The dense concatenation, the references and the best of the small contestants are shown.
 
     Args:
-        rows: of ``fusionkit.experiment.analysis.analyse``.
+        rows: of ``fusionkit.study.analysis.analyse``.
         path: the file.
     """
     sets = list(dict.fromkeys(row["data"] for row in rows))

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fusionkit._util.tables import print_table
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.job import held, perform
 from fusionkit.experiment.results import MODEL, RESULT, read_result, shown
-from fusionkit.tables import print_table
 
 __all__ = ["differences", "repeat"]
 
@@ -131,8 +131,8 @@ def _tensors(first: Path, second: Path) -> Iterator[tuple[str, tuple[Any, Any]]]
 
 
 def _config(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    from fusionkit.config.options import validate
     from fusionkit.config.safe import check_tree
-    from fusionkit.config.schema import validate
 
     cfg = record.get("config")
     if not isinstance(cfg, dict) or not cfg:

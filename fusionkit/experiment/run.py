@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusionkit.contract import passive
+from fusionkit._util.tables import print_table
+from fusionkit.core import first_call as passive
 from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
 from fusionkit.experiment import results
 from fusionkit.experiment.data import Dataset, load_data, split
@@ -20,7 +21,6 @@ from fusionkit.experiment.model import HEADS, FusionModel, Network, Scaler, enco
 from fusionkit.experiment.robustness import robustness
 from fusionkit.experiment.training import Part, Settings, seeded, threads, train
 from fusionkit.fusion import Fusion, check_device
-from fusionkit.tables import print_table
 
 __all__ = ["build_model", "run_job"]
 

@@ -1,5 +1,5 @@
 """The fabrications of the core: one strategy per file; the folder is the catalogue."""
 
-from fusionkit._listing import make_callable
+from fusionkit.registry.listing import make_callable
 
 make_callable(__name__)

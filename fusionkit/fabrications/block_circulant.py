@@ -9,12 +9,12 @@ from typing import Any, cast
 import torch
 from torch import BoolTensor, Tensor
 
-from fusionkit.choice import Effort
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fabrications.toeplitz import diagonal_lengths, diagonals
 from fusionkit.fusion import check_size
-from fusionkit.multiplication import linear
+from fusionkit.kernels.matmul import linear
+from fusionkit.kernels.planning import Effort
 
 #: Up to this length multiplying by the Fourier matrix is faster than an FFT.
 SHORT = 64

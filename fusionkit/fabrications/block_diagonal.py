@@ -8,11 +8,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionkit.choice import Effort
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fabrications._kronecker import counts, nearest_counts
 from fusionkit.fusion import check_size
+from fusionkit.kernels.planning import Effort
 
 
 class BlockDiagonal(Fabrication):

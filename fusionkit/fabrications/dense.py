@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from fusionkit.fabrication import Fabrication
-from fusionkit.multiplication import linear
+from fusionkit.kernels.matmul import linear
 
 
 class Dense(Fabrication):
     """``W = reshape(w, (n, D))``; block ``weight`` (n, D), l = n*D."""
 
     never_builds_W = True  # It is there.
+    is_dense = True
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return the one block ``weight``."""

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fusionkit.choice import Effort
 from fusionkit.fabrications._kronecker import BlockProduct, Sizes, compressed, cropped_sum, expanded
 from fusionkit.fabrications.kronecker import kron
 from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
+from fusionkit.kernels.planning import Effort
 
 
 class DualLowRankKronecker(BlockProduct):

@@ -8,10 +8,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionkit.choice import Effort
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fabrications._kronecker import Layout, check_count, cropped_sum
 from fusionkit.fusion import check_size
+from fusionkit.kernels.planning import Effort
 
 
 class DuplicatedPadding(Fabrication):

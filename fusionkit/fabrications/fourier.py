@@ -13,7 +13,7 @@ from torch import Tensor
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import check_size
-from fusionkit.multiplication import linear
+from fusionkit.kernels.matmul import linear
 
 #: One of the FFT's operations takes about as long as this many multiply-adds of a matrix product.
 FFT_COST = 16

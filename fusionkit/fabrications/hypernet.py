@@ -8,10 +8,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionkit.choice import Effort
 from fusionkit.fabrication import Fabrication, gaussians
 from fusionkit.fusion import check_size
-from fusionkit.multiplication import linear
+from fusionkit.kernels.matmul import linear
+from fusionkit.kernels.planning import Effort
 
 #: Slope of the hidden units below zero: positive, so that every parameter always has a gradient.
 SLOPE = 0.2

@@ -8,12 +8,12 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionkit.choice import Effort
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
 from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
-from fusionkit.multiplication import linear
+from fusionkit.kernels.matmul import linear
+from fusionkit.kernels.planning import Effort
 
 
 class KhatriRao(Fabrication):

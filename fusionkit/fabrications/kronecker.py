@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fusionkit.choice import Effort
 from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, gather, spread
+from fusionkit.kernels.planning import Effort
 
 
 class Kronecker(BlockProduct):

@@ -9,9 +9,9 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionkit.choice import Effort
 from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, gather, spread
 from fusionkit.fusion import check_size
+from fusionkit.kernels.planning import Effort
 
 
 class KroneckerSum(BlockProduct):

@@ -11,7 +11,7 @@ from torch import Tensor
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import check_size
-from fusionkit.multiplication import linear
+from fusionkit.kernels.matmul import linear
 
 
 class LowRank(Fabrication):

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fusionkit.choice import Effort
 from fusionkit.fabrications._kronecker import BlockProduct, Sizes, compressed, cropped_sum, expanded
 from fusionkit.fabrications.kronecker import kron
 from fusionkit.fusion import check_size
+from fusionkit.kernels.planning import Effort
 
 
 class LowRankKronecker(BlockProduct):

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import BoolTensor, Tensor
 
-from fusionkit.choice import COPY, Effort
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped
 from fusionkit.fabrications._kronecker import counts, nearest_counts
 from fusionkit.fusion import check_size
-from fusionkit.multiplication import block_products
+from fusionkit.kernels.matmul import block_products
+from fusionkit.kernels.planning import COPY, Effort
 
 
 class Monarch(Fabrication):

@@ -12,7 +12,7 @@ from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, gaussians
 from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
-from fusionkit.multiplication import linear
+from fusionkit.kernels.matmul import linear
 
 
 class RandomMatrixAdaption(Fabrication):

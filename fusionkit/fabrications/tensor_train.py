@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusionkit.choice import Effort
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fusion import check_size
+from fusionkit.kernels.planning import Effort
 
 
 class TensorTrain(Fabrication):

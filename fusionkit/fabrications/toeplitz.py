@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionkit.choice import Effort
 from fusionkit.fabrication import Fabrication, cropped, padded
-from fusionkit.multiplication import linear
+from fusionkit.kernels.matmul import linear
+from fusionkit.kernels.planning import Effort
 
 
 class Toeplitz(Fabrication):

@@ -13,7 +13,7 @@ from fusionkit.errors import DimsError, FusionError
 from fusionkit.fabrication import Fabrication
 from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
-from fusionkit.multiplication import linear
+from fusionkit.kernels.matmul import linear
 
 
 class ViewLowRank(Fabrication):

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusionkit.elementwise import BLOCK, blocks, plain, recording
 from fusionkit.fusion import Fusion, Traits, in_place_ok
+from fusionkit.kernels.elementwise import BLOCK, blocks
+from fusionkit.kernels.modes import plain, recording
 
 
 class L1Norm(Fusion):

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusionkit.elementwise import large_blocks, plain, with_backward
 from fusionkit.fusion import Fusion, Traits
+from fusionkit.kernels.elementwise import large_blocks, with_backward
+from fusionkit.kernels.modes import plain
 
 HALF = (torch.float16, torch.bfloat16)
 

@@ -8,8 +8,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from fusionkit.elementwise import BLOCK, blocks, plain, select
 from fusionkit.fusion import Fusion, Traits
+from fusionkit.kernels.elementwise import BLOCK, blocks, select
+from fusionkit.kernels.modes import plain
 
 #: More views than this are sorted out entry by entry instead of by a network, whose length grows as k log(k)^2.
 NETWORK_VIEWS = 32

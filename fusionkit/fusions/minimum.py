@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusionkit.elementwise import large_blocks, plain, select
 from fusionkit.fusion import Fusion, Traits
+from fusionkit.kernels.elementwise import large_blocks, select
+from fusionkit.kernels.modes import plain
 
 
 class Minimum(Fusion):

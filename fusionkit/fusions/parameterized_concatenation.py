@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusionkit.core.projection import create_blocks, draw_blocks
 from fusionkit.errors import DimsError
 from fusionkit.fabrication import as_fabrication
 from fusionkit.fusion import Fusion, Traits
-from fusionkit.projection import create_blocks, draw_blocks
 
 
 class ParameterizedConcatenation(Fusion):

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusionkit.elementwise import large_blocks, plain, recording
 from fusionkit.fusion import Fusion, Traits
+from fusionkit.kernels.elementwise import large_blocks
+from fusionkit.kernels.modes import plain, recording
 
 #: What the factors are multiplied in, so that no partial product overflows where the product does not.
 WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float64}

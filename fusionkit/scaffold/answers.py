@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fusionkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fusionkit.loading import Kind
+    from fusionkit.registry.loading import Kind
 
 __all__ = ["Answers", "requirement"]
 
@@ -114,8 +114,8 @@ def _foreign(package: str) -> bool:
 
 def _check_name(kind: Kind, name: str, distribution: str) -> None:
     from fusionkit import registry
-    from fusionkit.discovery import canonical
-    from fusionkit.loading import NAME
+    from fusionkit.registry.discovery import canonical
+    from fusionkit.registry.loading import NAME
 
     if not NAME.fullmatch(name) or name in VALUES:
         raise ConfigError(

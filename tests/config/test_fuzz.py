@@ -20,9 +20,10 @@ from omegaconf import OmegaConf
 
 import fusionkit
 from fusionkit import config
+from fusionkit.cli import run as app
 from fusionkit.config import interpolations, safe
+from fusionkit.core import allowed
 from fusionkit.errors import ConfigError, FusionError, RegistryError
-from fusionkit.experiment import app
 
 TRIPWIRES = ["tripwire.fire", "tripwire.Fire", "tripwire.Fire.make"]
 TARGETS = [
@@ -165,7 +166,7 @@ def test_a_tree_passes_only_if_every_target_is_allowed(node: dict[str, Any]) -> 
         safe.check_tree(plain, "fusion")
     except ConfigError as error:
         message = str(error)
-    assert message.startswith("fusion") or (not message and all(map(safe.allowed_name, targets(plain))))
+    assert message.startswith("fusion") or (not message and all(map(allowed.allowed_name, targets(plain))))
     assert untouched()
 
 

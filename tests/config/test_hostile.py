@@ -23,9 +23,9 @@ import tripwire
 from omegaconf import OmegaConf
 
 import fusionkit.config
+from fusionkit.cli import run as app
 from fusionkit.config.safe import build
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment import app
 
 EXECUTION_WHITELIST = not __import__("hydra").__version__.startswith("1.3")
 

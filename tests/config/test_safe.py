@@ -13,12 +13,13 @@ import tripwire
 import fusionkit
 from fusionkit import config
 from fusionkit.config import safe
+from fusionkit.core import allowed
 from fusionkit.errors import ConfigError, RegistryError
 
 
 @pytest.fixture(autouse=True)
 def _nothing_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safe, "_extra", {})
+    monkeypatch.setattr(allowed, "_extra", {})
 
 
 def test_build_makes_what_a_node_describes() -> None:
@@ -117,16 +118,16 @@ def test_a_tree_may_be_deep_but_not_endless() -> None:
 
 
 def test_every_listed_class_is_torchs_own() -> None:
-    table = safe._torch_table()
-    for name in safe.TORCH_NN:
+    table = allowed._torch_table()
+    for name in allowed.TORCH_NN:
         assert table[f"torch.nn.{name}"] is getattr(torch.nn, name)
-    for name in safe.TORCH_OPTIM:
+    for name in allowed.TORCH_OPTIM:
         assert table[f"torch.optim.{name}"] is getattr(torch.optim, name)
 
 
 def test_a_class_is_found_by_its_public_and_its_canonical_name_only() -> None:
     for name in ("torch.nn.Linear", "torch.nn.modules.linear.Linear"):
-        assert safe.resolve_target(name, "k") is torch.nn.Linear
+        assert allowed.resolve_target(name, "k") is torch.nn.Linear
     for name in (
         "torch.nn.modules.Linear",
         "torch.nn.functional.torch.nn.Linear",
@@ -140,15 +141,15 @@ def test_a_class_is_found_by_its_public_and_its_canonical_name_only() -> None:
         "",
     ):
         with pytest.raises(ConfigError, match=r"^k\[0\]\._target_ should be fusionkit\.create, "):
-            safe.resolve_target(name, "k[0]._target_")
+            allowed.resolve_target(name, "k[0]._target_")
 
 
 def test_a_class_put_in_the_place_of_torchs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn, "Linear", tripwire.Fire)
     with pytest.raises(ConfigError, match=r"should name a class of the installed torch; found 'torch\.nn\.Linear'"):
-        safe.resolve_target("torch.nn.Linear", "k")
+        allowed.resolve_target("torch.nn.Linear", "k")
     with pytest.raises(ConfigError, match=r"k should be fusionkit\.create, "):
-        safe.resolve_target("torch.nn.modules.linear.Linear", "k")
+        allowed.resolve_target("torch.nn.modules.linear.Linear", "k")
     assert not tripwire.fired
 
 
@@ -158,7 +159,7 @@ def test_allow_extends_the_list_in_this_process(target: Any) -> None:
         config.build({"_target_": "tripwire.Fire"})
     config.allow(target)
     assert isinstance(config.build({"_target_": "tripwire.Fire"}), tripwire.Fire)
-    assert safe.extra_names() == ["tripwire.Fire"]
+    assert allowed.extra_names() == ["tripwire.Fire"]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_allow_refuses_what_cannot_be_called(target: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         config.allow(target)
     assert str(error.value) == message
-    assert safe.extra_names() == []
+    assert allowed.extra_names() == []
 
 
 def test_what_is_allowed_does_not_reach_other_processes(tmp_path: Path) -> None:
@@ -185,10 +186,10 @@ def test_what_is_allowed_does_not_reach_other_processes(tmp_path: Path) -> None:
 
 def test_refusing_a_target_imports_nothing(tmp_path: Path) -> None:
     script = (
-        "import sys, json\nfrom fusionkit.config import safe\n"
+        "import sys, json\nfrom fusionkit.core import allowed\n"
         "before = set(sys.modules)\n"
         "names = ('os.system', 'antigravity.x', 'torch.nn.Linear', 'torch.nnx.Linear')\n"
-        "found = [safe.allowed_name(name) for name in names]\n"
+        "found = [allowed.allowed_name(name) for name in names]\n"
         "print(json.dumps([found, sorted(set(sys.modules) - before), 'torch' in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from mutants import HalfInFloat, Mix, NothingIsZero, Squeezes, WideN
 from torch import Tensor
 
 import fusionkit
-from fusionkit.contract.passive import attach
+from fusionkit.core.first_call import attach
 
 
 def views(op: fusionkit.Fusion, dtype: torch.dtype = torch.float32) -> list[Tensor]:

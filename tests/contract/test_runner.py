@@ -29,6 +29,7 @@ from fusionkit.contract import probe
 from fusionkit.contract.report import Report
 from fusionkit.contract.runner import Plan, all_checks, run
 from fusionkit.contract.subject import Subject, subjects_of
+from fusionkit.registry import lookup
 
 
 def only(report: Report) -> str:
@@ -331,7 +332,7 @@ def test_leaves_no_trace() -> None:
     draws = numpy.random.get_state()[1].tolist()  # type: ignore[index]
     filters = list(warnings.filters)
     settings = torch.get_default_dtype(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    snapshot = registry._snapshot()
+    snapshot = lookup.current_snapshot()
     report = fusionkit.check([bad.LeavesTraces, "summation"], tier=1)
     assert report.results
     assert dict(os.environ) == environment
@@ -346,7 +347,7 @@ def test_leaves_no_trace() -> None:
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
     ) == settings
-    assert registry._snapshot() is snapshot
+    assert lookup.current_snapshot() is snapshot
 
 
 def _everything() -> dict[str, Any]:
@@ -372,7 +373,7 @@ def _everything() -> dict[str, Any]:
         "signals": (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)),
         "hydra": GlobalHydra.instance().is_initialized(),
         "threads": threading.active_count(),
-        "registry": registry._snapshot(),
+        "registry": lookup.current_snapshot(),
     }
 
 

@@ -6,8 +6,8 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fusionkit.experiment.baselines import BASELINES, run_baseline
 from fusionkit.experiment.data import load_data
+from fusionkit.study.baselines import BASELINES, run_baseline
 
 
 @pytest.mark.parametrize("name", BASELINES)

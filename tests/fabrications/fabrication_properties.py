@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import fusionkit
 from fusionkit import registry
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
@@ -50,7 +51,7 @@ class Case:
         return found
 
     def fabrication(self) -> Fabrication:
-        made = registry.create_fabrication(self.name, **self.options)
+        made = fusionkit.create_fabrication(self.name, **self.options)
         assert isinstance(made, Fabrication)
         # Its own product also at small sizes, where building W would often be chosen.
         vars(made)["never_builds_W"] = True
@@ -336,12 +337,12 @@ def state_is_stable(case: Case) -> None:
 def configs(case: Case) -> None:
     made = case.fabrication()
     assert made.to_config() == {"name": case.name, **case.options}
-    twin = registry.create_fabrication(**made.to_config())
+    twin = fusionkit.create_fabrication(**made.to_config())
     w = case.w()
     assert torch.equal(twin.materialize(w, case.n, case.D), made.materialize(w, case.n, case.D))
     assert type(case.cls(**case.options)) is type(made)
     for options in case.cls.examples():
-        assert isinstance(registry.create_fabrication(case.name, **options), Fabrication)
+        assert isinstance(fusionkit.create_fabrication(case.name, **options), Fabrication)
 
 
 PROPERTIES: list[Callable[[Case], None]] = [

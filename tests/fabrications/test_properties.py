@@ -9,8 +9,8 @@ import torch
 from fabrication_properties import PROPERTIES, SLOW_PROPERTIES, Case, cases, name_of
 
 from fusionkit import registry
-from fusionkit.choice import Plan
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
+from fusionkit.kernels.planning import Plan
 
 CASES = [
     case

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import fusionkit
-from fusionkit.elementwise import BLOCK
+from fusionkit.kernels.elementwise import BLOCK
 
 Entry = Callable[[list[float]], float]
 
@@ -51,7 +51,7 @@ def derivatives(name: str, **options: Any) -> None:
 
 def large(name: str) -> None:
     """Blocks: more elements than one of them, contiguous and not, against the stacked reference."""
-    with mock.patch("fusionkit.elementwise.LARGE_BLOCK", BLOCK):
+    with mock.patch("fusionkit.kernels.elementwise.LARGE_BLOCK", BLOCK):
         _large(name)
 
 

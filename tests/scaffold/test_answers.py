@@ -8,7 +8,7 @@ import pytest
 from fake_distributions import PLUGIN, Site
 
 from fusionkit import ConfigError
-from fusionkit.loading import Kind
+from fusionkit.registry.loading import Kind
 from fusionkit.scaffold.answers import Answers, requirement
 
 

@@ -17,7 +17,7 @@ import torch
 
 import fusionkit
 from fusionkit import ConfigError
-from fusionkit.loading import Kind
+from fusionkit.registry.loading import Kind
 from fusionkit.scaffold import generate, versions
 from fusionkit.scaffold.answers import Answers
 from fusionkit.testing import isolated_registry

@@ -10,6 +10,7 @@ import torch
 from fusionkit import registry
 from fusionkit.contract.rules import Violation, describe, equal, expect, rule, skip
 from fusionkit.contract.subject import Subject
+from fusionkit.core import factory
 from fusionkit.errors import ConfigError
 from fusionkit.fusion import Fusion
 
@@ -60,7 +61,7 @@ def check_config_safe(subject: Subject) -> None:
         if subject.kind == "fusion":
             build({**node, **subject.options}, "fusion")
         else:
-            registry.create_fabrication(**{**node, **subject.options})
+            factory.create_fabrication(**{**node, **subject.options})
     except Exception as error:
         raise Violation(f"the node {subject.kind} should instantiate under the allow-list", describe(error)) from error
 
@@ -131,7 +132,7 @@ def check_config_round_trip(subject: Subject) -> None:
         raise Violation("to_config() should consist of JSON types", describe(error)) from error
     expect(json.loads(text) == config, "to_config() should survive JSON", text[:200])
     try:
-        again = registry.create(**json.loads(text)).eval()
+        again = factory.create(**json.loads(text)).eval()
     except Exception as error:
         raise Violation(f"create should accept to_config(), {text[:200]}", describe(error)) from error
     expect(again.calculate_n() == op.calculate_n(), f"n of the rebuilt operator should be {op.calculate_n()}", again.n)
@@ -155,7 +156,7 @@ def _rebuilt_with_options_of_the_base(subject: Subject, op: Fusion) -> None:
         return
     bare = subject.build(dtype=torch.float64, **{**options, **subject.options}).eval()
     try:
-        again = registry.create(**_config(bare)).eval()
+        again = factory.create(**_config(bare)).eval()
     except Exception as error:
         raise Violation(f"create should accept to_config() of one built with {options}", describe(error)) from error
     expect(not again.require_parameters, "require_parameters=False should be in to_config()", "that it is not")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fusionkit.contract.rules import Violation, describe, equal, expect, once, rule, skip
 from fusionkit.contract.subject import Subject
-from fusionkit.contract.two_way import example_cases
+from fusionkit.contract.trait_checks import example_cases
 from fusionkit.fusion import Fusion
 
 #: Up to this many entries of the Jacobian each is compared; above, a random projection of it.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fusionkit.contract.rules import Violation, describe, equal, expect, rule, skip
 from fusionkit.contract.subject import Subject
-from fusionkit.contract.two_way import verify
+from fusionkit.contract.trait_checks import verify
 from fusionkit.errors import DimsError, FusionError
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion

@@ -104,7 +104,7 @@ def check_api_version(subject: Subject) -> None:
     Correct the requirement in the distribution's metadata, or install a fusionkit that it admits.
     """
     import fusionkit
-    from fusionkit.discovery import Candidate, incompatible
+    from fusionkit.registry.discovery import Candidate, incompatible
 
     record = subject.record
     try:

@@ -8,7 +8,7 @@ import torch
 
 from fusionkit.contract.rules import TOLERANCE, equal, expect, rule, skip
 from fusionkit.contract.subject import Subject
-from fusionkit.contract.two_way import verify
+from fusionkit.contract.trait_checks import verify
 
 
 @rule()

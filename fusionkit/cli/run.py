@@ -1,0 +1,250 @@
+"""``fusionkit run``: a Hydra application whose configuration is checked before Hydra acts on any of it.
+
+Hydra's own entry point builds its config loader itself and prints tracebacks; this driver gives it the checking
+loader and words its errors.  Each job runs in ``Job``, which never raises: what goes wrong is in the job's
+``result.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fusionkit.cli.arguments import Parser
+from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
+from fusionkit.experiment.job import Job, sentence
+from fusionkit.experiment.sweep import run_sweep
+
+if TYPE_CHECKING:
+    from fusionkit.config.composition import CheckingLoader, Level
+
+__all__ = ["main"]
+
+
+class JobFailed(FusionError):
+    """A run that ended with an error; its record is in the run directory."""
+
+
+# -- the application ---------------------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``fusionkit run ARGV``.
+
+    Returns:
+        0, or 1 if a job of a sweep failed.
+
+    Raises:
+        ConfigError: the configuration or the command line is wrong; nothing was written.
+        FusionError: the run failed; its record is written.
+    """
+    arguments = [argument for argument in argv if argument != "--debug"]
+    with _one_sentence(), _termination():
+        args, parser = _parse(arguments)
+        return _dispatch(args, parser)
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Turn every error of Hydra and OmegaConf into one of fusionkit's."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except (FusionError, ConfigError, RegistryError):
+        raise
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+@contextmanager
+def _termination() -> Iterator[None]:
+    """Let a signal that asks the program to end raise ``Terminated``, so that a run can record how it ended."""
+
+    def end(number: int, frame: Any) -> None:
+        raise Terminated(number)
+
+    before: dict[signal.Signals, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for one in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(one) is signal.SIG_DFL:  # Not what nohup, or a caller in Python, has set.
+                    before[one] = signal.signal(one, end)
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
+    from hydra._internal.utils import get_args_parser
+
+    parser = Parser(prog="fusionkit run", parents=[get_args_parser()], add_help=False)
+    parser.add_argument("--from", dest="source", metavar="RUN_DIR", help="Repeat the run in this directory and compare")
+    args, unknown = parser.parse_known_intermixed_args(argv)
+    if unknown:
+        raise ConfigError(_unknown_option(unknown[0], argv, args.overrides, parser))
+    if args.experimental_rerun is not None:
+        # Hydra 1.3 unpickles the file.
+        raise ConfigError("--experimental-rerun should not be used, because it trusts the file it is given.")
+    chosen = [
+        option
+        for option, given in (
+            ("--run", args.run),
+            ("--multirun", args.multirun),
+            ("--cfg", args.cfg is not None),
+            ("--info", args.info is not None),
+            ("--shell-completion", args.shell_completion),
+            ("--from", args.source is not None),
+        )
+        if given
+    ]
+    if len(chosen) > 1:
+        raise ConfigError(
+            "Only one of --run, --multirun, --cfg, --info, --shell-completion and --from should be given; "
+            f"found {', '.join(chosen)}."
+        )
+    if args.resolve and args.cfg is None and not args.help:
+        raise ConfigError("--resolve should stand beside --cfg or --help; found it alone.")
+    return args, parser
+
+
+def _unknown_option(option: str, argv: list[str], overrides: list[str], parser: Parser) -> str:
+    """Return the sentence for an option that does not exist: many a one is meant as a key of the configuration."""
+    from fusionkit.config.explain import keys_like
+
+    name, equals, value = option.lstrip("-").partition("=")
+    found = option
+    if not equals:
+        value, *_ = [*argv[argv.index(option) + 1 :], ""]
+        value = "" if value.startswith("-") or "=" in value else value
+        found = f"{option} {value}".strip()
+    if keys := keys_like(name, [override for override in overrides if "=" in override]):
+        meant = " or ".join(f"{key}={value or '...'}" for key in keys)
+        return f"An override should have the form key=value; found {found!r}. Did you mean {meant}?"
+    known = [flag for flag in parser.flags() if flag != "--experimental-rerun"]
+    hint = nearest(option.partition("=")[0], known) or " Overrides have the form key=value."
+    return f"An option of fusionkit run should be one of {', '.join(known)}; found {found!r}.{hint}"
+
+
+def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from hydra._internal.hydra import Hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    from fusionkit.config.composition import CheckingLoader, prepare, search_path
+
+    prepare()
+    runs = not (args.cfg or args.info or args.shell_completion or args.help or args.hydra_help)
+    level: Level = "all" if runs else "safety" if args.shell_completion or args.hydra_help else "keys"
+    loader = CheckingLoader(search_path(args.config_path, args.config_dir), level)
+    name = args.config_name or "config"
+    GlobalHydra.instance().clear()
+    hydra = Hydra(task_name="fusionkit", config_loader=loader)
+    GlobalHydra.instance().initialize(hydra)
+    try:
+        with _whitelist():
+            if args.help:
+                try:
+                    hydra.app_help(config_name=name, args_parser=parser, args=args)
+                except ConfigError:
+                    raise
+                except (KeyError, ValueError) as error:
+                    raise ConfigError(f"hydra.help.template should use Hydra's placeholders; found {error}.") from error
+            elif args.hydra_help:
+                hydra.hydra_help(config_name=name, args_parser=parser, args=args)
+            elif args.cfg:
+                hydra.show_cfg(name, args.overrides, args.cfg, args.package, args.resolve)
+            elif args.info:
+                hydra.show_info(args.info, config_name=name, overrides=args.overrides)
+            elif args.shell_completion:
+                _complete(hydra, name, args.overrides)
+            elif args.source is not None:
+                return _repeat(hydra, name, args)
+            elif args.multirun or _mode(loader, name, args.overrides) == "MULTIRUN":
+                return run_sweep(hydra, name, args.overrides)
+            else:
+                return _run(hydra, name, args.overrides)
+        return 0
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _mode(loader: CheckingLoader, name: str, overrides: list[str]) -> str:
+    """Return the mode the configuration asks for: an experiment may be a sweep."""
+    from hydra.types import RunMode
+
+    cfg = loader.load_configuration(
+        config_name=name, overrides=overrides, run_mode=RunMode.MULTIRUN, validate_sweep_overrides=False
+    )
+    return "RUN" if cfg.hydra.mode is None else str(cfg.hydra.mode.name)
+
+
+def _run(hydra: Any, name: str, overrides: list[str]) -> int:
+    job = Job()
+    try:
+        hydra.run(config_name=name, task_function=job, overrides=[*overrides, "hydra.mode=RUN"])
+    except OSError as error:
+        raise FusionError(f"The run directory should be writable; found {error}.") from error
+    if job.error is not None:
+        if isinstance(job.error, FusionError | ConfigError | RegistryError | BrokenPipeError):
+            raise job.error
+        raise JobFailed(sentence(job.error)) from job.error
+    return 0
+
+
+def _repeat(hydra: Any, name: str, args: argparse.Namespace) -> int:
+    from hydra.types import RunMode
+
+    from fusionkit.experiment.repeat import repeat
+
+    for override in args.overrides:
+        if not override.startswith("hydra.run.dir="):
+            raise ConfigError(
+                f"--from should repeat a run as it was, with hydra.run.dir=... at most; found {override!r}."
+            )
+    cfg = hydra.compose_config(config_name=name, overrides=args.overrides, run_mode=RunMode.RUN)
+    return repeat(Path(args.source), Path(str(cfg.hydra.run.dir)).absolute())
+
+
+def _whitelist() -> Any:
+    """Return a context in which Hydra 1.4 calls nothing but what is listed; on 1.3 the loader's checks stand alone."""
+    from hydra import utils
+
+    execution_whitelist: Any = getattr(utils, "execution_whitelist", None)
+    if execution_whitelist is None:
+        return nullcontext()
+    from fusionkit.config.hydra_node import HANDLERS
+    from fusionkit.core.allowed import FACTORIES, extra_names
+
+    return execution_whitelist([*FACTORIES, *HANDLERS, *extra_names(), "logging.Formatter"])
+
+
+def _complete(hydra: Any, name: str, overrides: list[str]) -> None:
+    """Answer a shell: print the script to install, or the completions of the line in COMP_LINE."""
+    import contextlib
+    import io
+
+    from fusionkit.cli.commands import COMMANDS
+
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    if any(override.startswith("query=") for override in overrides) and words:
+        program, rest = words[0], words[1:]
+        if not rest or (len(rest) == 1 and not line.endswith(" ")):
+            print(" ".join(command for command in COMMANDS if not rest or command.startswith(rest[0])))
+            return
+        if rest[0] != "run":
+            return
+        # Hydra knows nothing of the word `run`.
+        os.environ["COMP_LINE"] = f"{program} {' '.join(rest[1:])}{' ' if line.endswith(' ') else ''}"
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        hydra.shell_completion(config_name=name, overrides=overrides)
+    # The script asks the program by `PROGRAM -sc query=...`; here that is a command of it.
+    print(output.getvalue().replace("$helper -sc query=", "$helper run -sc query="), end="")

@@ -1,0 +1,145 @@
+"""What happens around ``__init__`` of every fusion and fabrication.
+
+The metaclass refuses unknown options with the nearest known one, keeps the arguments in plain form for ``to_config``,
+and lets the finished object complete itself (``_constructed``).  It knows neither base class.
+"""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, TypeVar, cast
+
+import numpy
+import torch
+
+from fusionkit.errors import ConfigError, OptionError, nearest
+from fusionkit.registry import lookup
+
+__all__ = ["ConstructMeta", "Unwritable", "build", "plain", "registered_key", "writable"]
+
+T = TypeVar("T")
+
+
+class Unwritable:
+    """Stands in the captured arguments for a value that has no JSON form."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def __repr__(self) -> str:
+        return f"<{self.why}>"
+
+
+@cache
+def _signature(cls: type) -> inspect.Signature:
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+class ConstructMeta(type):
+    """Metaclass of ``Fusion`` and ``Fabrication``."""
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        # Without it inspect, help() and Hydra would show the metaclass's own (*args, **kwargs).
+        return _signature(cls)
+
+    def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
+        """Construct; the registry key is unknown."""
+        return _construct(cls, None, args, kwargs)
+
+
+def build(cls: type[T], key: str, options: Mapping[str, Any]) -> T:
+    """Construct ``cls(**options)`` as the operator that the registry knows as ``key``."""
+    return _construct(cls, key, (), dict(options))
+
+
+def _construct(cls: type[T], key: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    signature = _signature(cast("type", cls))
+    parameters = signature.parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for option in kwargs:
+            if option not in parameters:
+                known = f"options among {', '.join(parameters)}" if parameters else "no options"
+                raise OptionError(
+                    f"{key or cls.__name__} should get {known}; found {option!r}.{nearest(option, parameters)}"
+                )
+    # Taken before __init__ runs, which may change the caller's lists.
+    bound = signature.bind(*args, **kwargs) if args else None
+    given = bound.arguments if bound is not None else kwargs
+    arguments = {
+        name: plain(value)
+        for name, value in given.items()
+        if name not in parameters or value is not parameters[name].default
+    }
+    obj: T = type.__call__(cls, *args, **kwargs)
+    obj._constructed(key, arguments)  # type: ignore[attr-defined]
+    return obj
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` in plain JSON types; what has none becomes an ``Unwritable``."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, torch.device):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(item) for item in value]
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, torch.Tensor | numpy.ndarray):
+        return value.tolist()
+    to_config = getattr(value, "to_config", None)
+    if callable(to_config) and isinstance(type(value), ConstructMeta):
+        try:
+            return to_config()
+        except ConfigError as error:
+            return Unwritable(str(error))
+    return Unwritable(f"an object of type {type(value).__module__}.{type(value).__qualname__}")
+
+
+def writable(owner: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the captured arguments of ``owner``.
+
+    Raises:
+        ConfigError: an argument has no plain form; the message names it.
+    """
+
+    def walk(value: Any, path: str) -> Any:
+        if isinstance(value, Unwritable):
+            raise ConfigError(
+                f"{owner}: the argument {path} should be a name, a number, a list or a mapping to be written "
+                f"to a config; found {value.why}."
+            )
+        if isinstance(value, dict):
+            return {key: walk(item, f"{path}.{key}") for key, item in value.items()}
+        if isinstance(value, list):
+            return [walk(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        return value
+
+    return {name: walk(value, name) for name, value in arguments.items()}
+
+
+def registered_key(obj: Any) -> str:
+    """Return the registry key of an operator, for its config.
+
+    Raises:
+        ConfigError: its class is not registered.
+    """
+    key = obj._key or lookup.key_of(type(obj))
+    if key is None:
+        raise ConfigError(
+            f"{type(obj).__module__}:{type(obj).__qualname__} should be registered to have a config; it is not."
+        )
+    return str(key)

@@ -1,0 +1,105 @@
+"""What an operator costs, before anything is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from fusionkit.core.factory import create, create_fabrication
+from fusionkit.core.fusion import Fusion
+from fusionkit.core.validation import check_dims, check_dtype, check_size
+from fusionkit.errors import ConfigError, FusionError
+from fusionkit.kernels.tracing import Recorder, apart
+from fusionkit.registry import lookup
+
+__all__ = ["cost"]
+
+
+def cost(
+    name: str,
+    dims: Sequence[int] | None = None,
+    n: int | None = None,
+    m: int = 1,
+    *,
+    kind: Literal["fusion", "fabrication"] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Return what one forward pass of m rows costs: the operator is built and run on the meta device.
+
+    The figures are those of the path that eager mode takes at this size, which may depend on ``m``.
+
+    Args:
+        name: registry key of a fusion; or of a fabrication, which stands for ``parameterized_concatenation`` with it.
+        dims: widths of the views.
+        n: width of the output, where it does not follow.
+        m: number of rows.
+        kind: "fusion" or "fabrication", for a name that both kinds have.
+        options: of the operator or of the fabrication; ``dtype`` is also that of the views.
+
+    Returns:
+        Plain numbers: ``l``, ``n``, ``m``; ``macs``, the multiply-adds in matrix products (an FFT counts 2.5 N log2 N);
+        ``elementwise``, other arithmetic operations; ``parameter_bytes``, ``buffer_bytes`` (frozen), ``output_bytes``;
+        and ``peak_activation_bytes``, which the results that live at the same time take at most, output included, views
+        and parameters not.  Besides ``name``, ``kind``, ``dims``, ``dtype``.
+
+    Raises:
+        ConfigError: ``name`` is no text.
+        DimsError: no ``dims``, or widths that do not fit.
+        FusionError: the operator cannot run on the meta device.
+        RegistryError: an unknown name, or one that both kinds have.
+    """
+    if not isinstance(name, str):
+        raise ConfigError(f"cost should get the name of an operator; found {name!r}.")
+    widths = check_dims(dims)
+    rows = check_size("m, the number of rows,", m)
+    options.pop("device", None)
+    dtype = check_dtype(options.get("dtype")) or torch.get_default_dtype()
+    found = lookup.find(name, kind).kind
+
+    def run() -> dict[str, Any]:
+        if found == "fabrication":
+            factory = {"dtype": options.pop("dtype")} if "dtype" in options else {}
+            made = create_fabrication(name, **options)
+            concatenation = "parameterized_concatenation"
+            op = create(concatenation, n=n, dims=widths, parameter_fabrication=made, device="meta", **factory)
+        else:
+            op = create(name, n=n, dims=widths, device="meta", **options)
+        return _measure(op.eval(), widths, rows, dtype)
+
+    return {"name": name, "kind": found, "dims": list(widths), "dtype": str(dtype).removeprefix("torch."), **apart(run)}
+
+
+def _measure(op: Fusion, widths: tuple[int, ...], rows: int, dtype: torch.dtype) -> dict[str, int]:
+    x = [torch.empty(rows, width, dtype=dtype) for width in widths]
+    w = None if op.require_parameters else torch.empty(op.calculate_l(), dtype=dtype)
+    # The first call may decide something, by running on the meta device in its turn.
+    out = _forward(op, x, w)
+    del out
+    with Recorder() as recorder:
+        out = _forward(op, x, w)
+    operations = recorder.operations
+    return {
+        "n": op.calculate_n(),
+        "m": rows,
+        "l": op.calculate_l(),
+        "macs": sum(operation.macs for operation in operations),
+        "elementwise": sum(operation.elementwise for operation in operations),
+        "parameter_bytes": sum(p.numel() * p.element_size() for p in op.parameters()),
+        "buffer_bytes": sum(b.numel() * b.element_size() for b in op.buffers()),
+        "output_bytes": out.numel() * out.element_size(),
+        "peak_activation_bytes": recorder.peak,
+    }
+
+
+def _forward(op: Fusion, x: Sequence[torch.Tensor], w: torch.Tensor | None) -> torch.Tensor:
+    try:
+        return op(x, w)  # type: ignore[no-any-return]
+    except FusionError:
+        raise
+    except Exception as error:
+        raise FusionError(
+            f"{op.name} should run on the meta device, where tensors have no values; "
+            f"found {type(error).__name__}: {error}."
+        ) from error

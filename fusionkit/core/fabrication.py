@@ -1,0 +1,349 @@
+"""The base class of every fabrication."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from typing import Any, ClassVar
+
+import torch
+from torch import BoolTensor, Tensor, nn
+
+from fusionkit.core.construction import ConstructMeta, registered_key, writable
+from fusionkit.core.traits import Traits
+from fusionkit.core.validation import check_dims, check_size
+from fusionkit.errors import FusionError
+from fusionkit.kernels.matmul import joined_rows, linear
+from fusionkit.kernels.modes import in_place_ok
+from fusionkit.kernels.planning import LARGE_W, Effort, Launched, Plan
+from fusionkit.registry import lookup
+
+__all__ = ["CallableFabrication", "Fabrication", "cropped", "gaussians"]
+
+
+class Fabrication(nn.Module, metaclass=ConstructMeta):
+    """Make a matrix W of shape (n, D) out of l(n, D) parameters, and multiply by it.
+
+    A subclass writes ``shapes`` and ``_materialize``; ``_project`` where the structure allows to do without W, with
+    ``effort`` where W is cheaper at some sizes; ``_squared_norm`` where the norm of W is known without W.
+    Frozen parts: ``frozen_shapes`` and ``_draw_frozen``.
+    """
+
+    traits: ClassVar[Traits] = Traits()
+    #: W(c * w) = c**degree * W(w); the number of trainable factors of the product.  ``init_`` relies on it.
+    degree: int = 1
+    #: Whether ``_project`` is taken at every size, whatever ``effort`` says.
+    never_builds_W: ClassVar[bool] = False
+    #: Whether the one block is W itself, called ``weight``.
+    is_dense: ClassVar[bool] = False
+    #: dtypes of frozen parts that are not floating point.
+    frozen_dtypes: ClassVar[dict[str, torch.dtype]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._key: str | None = None
+        self._arguments: dict[str, Any] = {}
+        self._prepared: tuple[int, tuple[int, ...]] | None = None
+        self._plan: Plan | None = None
+        self._quicker: dict[tuple[Any, ...], bool] = {}
+
+    # ------------------------------------------------------------------ what a subclass writes
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return the parameter blocks in the order of ``w``.  Pure.
+
+        Raises:
+            FusionError: an option is out of range for this n and D.
+        """
+        raise NotImplementedError(f"{type(self).__name__} should define shapes.")
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        """Return W (n, D) from blocks in their natural shape."""
+        raise NotImplementedError(f"{type(self).__name__} should define _materialize.")
+
+    def _slabs(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Iterable[Tensor]:
+        """Yield W in slabs of rows, (n_1, D), (n_2, D), ..., made when asked for; by default in one."""
+        yield self._materialize(blocks, n, D)
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        """Return concat(x) @ W.T, x: views (..., n_i) -> (..., n)."""
+        return linear(x, self._materialize(blocks, n, sum(view.shape[-1] for view in x)))
+
+    def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        """Return the squared Frobenius norm of W."""
+        return self._materialize(blocks, n, D).square().sum()
+
+    def frozen_shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return the frozen parts and their shapes; none by default.  Pure."""
+        return {}
+
+    def _draw_frozen(self, n: int, D: int) -> dict[str, Tensor]:
+        """Draw the frozen parts from the option ``seed``: on the CPU, floating-point ones as float32."""
+        return {}
+
+    def effort(self, n: int, D: int) -> Effort | None:
+        """Return what ``_project`` costs, for ``kernels.planning``; None (the default): it is taken at every size."""
+        return None
+
+    def padding(self, n: int, D: int) -> dict[str, BoolTensor]:
+        """Return, per block, which entries of a padded layout cannot influence W; none by default."""
+        return {}
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield keyword sets with which the conformance kit builds the fabrication."""
+        yield {}
+
+    # ------------------------------------------------------------------ what a user calls
+
+    def calculate_l(self, n: int, D: int) -> int:
+        """Return the number of parameters, the sum of the sizes of the blocks.  Pure."""
+        return sum(prod(shape) for shape in self.checked_shapes(n, D).values())
+
+    def materialize(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) from w of shape (l,) or (1, l)."""
+        # Without blocks there is nothing else to take the dtype and the device from.
+        return self._materialize(self.split(w, n, D), n, D).to(w)
+
+    def __call__(self, n: int, D: int, w: Tensor, device: torch.device | str | None = None) -> Tensor:
+        """Return ``materialize(w, n, D)``, with ``w`` moved to ``device`` first if one is given."""
+        return self.materialize(w if device is None else w.to(device), n, D)
+
+    def project(self, x: Sequence[Tensor], w: Tensor, n: int) -> Tensor:
+        """Return concat(x) @ materialize(w, n, D).T, x: views (..., n_i) -> (..., n), by the cheaper way."""
+        dims = tuple(view.shape[-1] for view in x)
+        blocks = self.split(w, n, sum(dims))
+        if self._prepared == (n, dims):
+            return self.multiply(x, blocks, n)
+        return self._multiply(x, blocks, n, self._planned(n, sum(dims), len(dims)))
+
+    def init_(self, w: Tensor, n: int, D: int, generator: torch.Generator | None = None) -> None:
+        """Fill ``w`` (l,) or (1, l) in place with Gaussian blocks, scaled so that W has mean square 1/D."""
+        with torch.no_grad():
+            flat = w.reshape(-1)
+            if not flat.numel():
+                return
+            # In half precision the norm would overflow or lose digits.
+            draw = flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
+            draw.normal_(generator=generator)
+            norm = self._squared_norm(self.split(draw, n, D), n, D)
+            draw.mul_((n / norm).pow(0.5 / self.degree))
+            w.copy_(draw.view(w.shape))
+
+    def prepare(self, n: int, dims: Sequence[int], device: Any = None, dtype: torch.dtype | None = None) -> None:
+        """Create the frozen buffers for this size; called once, by the owner's constructor, on its own copy."""
+        widths = check_dims(dims)
+        self._prepared = (n, widths)
+        shapes = self.frozen_shapes(n, sum(widths))
+        for name, shape in shapes.items():
+            kind = self.frozen_dtypes.get(name, dtype)
+            self.register_buffer(name, torch.empty(shape, device=device, dtype=kind))
+        self.reset_frozen()
+        self._plan = self._planned(n, sum(widths), len(widths))
+
+    def reset_frozen(self) -> None:
+        """Refill the frozen buffers from the seed."""
+        if self._prepared is None or not self._buffers:
+            return
+        buffers = self._buffers
+        if any(buffer is not None and buffer.is_meta for buffer in buffers.values()):
+            return
+        n, widths = self._prepared
+        for name, value in self._draw_frozen(n, sum(widths)).items():
+            buffer = buffers[name]
+            if buffer is not None:
+                buffer.copy_(value)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return plain JSON types with which ``fusionkit.create_fabrication(**config)`` builds an equal fabrication.
+
+        Raises:
+            ConfigError: the class is not registered, or an argument has no plain form.
+        """
+        key = registered_key(self)
+        return {"name": key, **writable(key, self._arguments)}
+
+    # ------------------------------------------------------------------ for owners and subclasses
+
+    def checked_shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return ``shapes(n, D)`` for validated n and D."""
+        return self.shapes(check_size("n, the height of W,", n), check_size("D, the width of W,", D))
+
+    def split(self, w: Tensor, n: int, D: int) -> dict[str, Tensor]:
+        """Cut ``w`` (l,) or (1, l) into the blocks, views in their natural shape.
+
+        Raises:
+            FusionError: a wrong length.
+        """
+        shapes = self.checked_shapes(n, D)
+        sizes = [prod(shape) for shape in shapes.values()]
+        l = sum(sizes)
+        if tuple(w.shape) not in ((l,), (1, l)):
+            raise FusionError(f"w should have shape ({l},) or (1, {l}); found {tuple(w.shape)}.")
+        pieces = w.reshape(-1).split(sizes) if sizes else ()
+        return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+
+    def multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        """Return concat(x) @ W.T of the size prepared for, by the cheaper way, x: views (..., n_i) -> (..., n)."""
+        plan = self._plan
+        return self._project(x, blocks, n) if plan is None else self._multiply(x, blocks, n, plan)
+
+    def multiply_built(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        """Return concat(x) @ W.T by way of W, x: views (..., n_i) -> (..., n)."""
+        slabs = self._built(blocks, n, sum(view.shape[-1] for view in x))
+        products = [linear(x, W if blocks else W.to(x[0])) for W in slabs]
+        return products[0] if len(products) == 1 else torch.cat(products, -1)
+
+    def own_product(self, first: Tensor) -> bool:
+        """Tell whether ``multiply`` does without W for views like ``first`` (..., n_1)."""
+        plan, size = self._plan, self._prepared
+        return plan is None or size is None or self._decide(first, plan, *size)
+
+    def _built(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Iterable[Tensor]:
+        return self._slabs(blocks, n, D) if n * D >= LARGE_W else [self._materialize(blocks, n, D)]
+
+    def _decide(self, first: Tensor, plan: Plan, n: int, dims: tuple[int, ...]) -> bool:
+        rows = first.numel() // first.shape[-1]
+        if not first.is_cuda or type(rows) is not int or not in_place_ok([first]):
+            return plan.own_product(first)
+        return plan.huge or self._quicker_on_gpu(n, dims, rows, first.dtype)
+
+    def _quicker_on_gpu(self, n: int, dims: tuple[int, ...], rows: int, dtype: torch.dtype) -> bool:
+        """Tell whether the own product is quicker than W on a GPU; counted once for rows of the same magnitude."""
+        magnitude = rows.bit_length()
+        key = n, dims, magnitude, dtype
+        if key not in self._quicker:
+            twin, D = copy.copy(self), sum(dims)
+            rows = max(1, 3 * 2**magnitude // 4)
+            heights: list[int] = []
+
+            def build() -> None:
+                heights.extend(len(slab) for slab in twin._built(blocks, n, D))
+
+            with torch.device("meta"):
+                x = [torch.empty(rows, width, dtype=dtype) for width in dims]
+                blocks = {name: torch.empty(shape, dtype=dtype) for name, shape in self.shapes(n, D).items()}
+                buffers = {
+                    name: torch.empty_like(b, device="meta") for name, b in self._buffers.items() if b is not None
+                }
+            vars(twin)["_buffers"] = buffers
+            own, built = Launched.by(lambda: twin._project(x, blocks, n)), Launched.by(build)
+            for height in heights:
+                built = built.then(Launched.product(rows, height, D, dtype.itemsize))
+            self._quicker[key] = own.seconds(dtype.itemsize) < built.seconds(dtype.itemsize)
+        return self._quicker[key]
+
+    def _multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int, plan: Plan | None) -> Tensor:
+        if plan is None:
+            return self._project(x, blocks, n)
+        if not x[0].is_cpu:
+            # Without a cache that rows would stay in, they are taken at once.
+            own = self._decide(x[0], plan, n, tuple(view.shape[-1] for view in x))
+            return self._project(x, blocks, n) if own else self.multiply_built(x, blocks, n)
+        if not plan.own_product(x[0]):
+            return self.multiply_built(x, blocks, n)
+        if torch.compiler.is_compiling():
+            return self._project(x, blocks, n)
+        rows = x[0].numel() // x[0].shape[-1]
+        if type(rows) is not int or 2 * rows <= 3 * plan.block or not in_place_ok((*x, *blocks.values())):
+            return self._project(x, blocks, n)
+        # Evenly; but the derivative of tensor_split is slow.
+        step = -(-rows // round(rows / plan.block))
+        pieces = [joined_rows([view]).split(step) for view in x]
+        out = torch.cat([self._project(piece, blocks, n) for piece in zip(*pieces, strict=True)])
+        return out.view(*x[0].shape[:-1], n)
+
+    def _planned(self, n: int, D: int, views: int) -> Plan | None:
+        effort = None if self.never_builds_W else self.effort(n, D)
+        return None if effort is None else Plan.of(effort, n, D, views)
+
+    def frozen(self, n: int, D: int, like: Tensor) -> dict[str, Tensor]:
+        """Return the frozen parts in the dtype of ``like``: the buffers if prepared for this size, else drawn anew."""
+        if self._prepared is not None and (self._prepared[0], sum(self._prepared[1])) == (n, D):
+            parts = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        else:
+            # Under vmap drawing is refused, though what is drawn here does not depend on the batch.
+            with torch._C._DisableFuncTorch():
+                parts = {name: value.to(like.device) for name, value in self._draw_frozen(n, D).items()}
+        return {name: part.to(self.frozen_dtypes.get(name, like.dtype)) for name, part in parts.items()}
+
+    def extra_repr(self) -> str:
+        """Return the options that were given."""
+        return ", ".join(f"{key}={value!r}" for key, value in self._arguments.items())
+
+    def _constructed(self, key: str | None, arguments: dict[str, Any]) -> None:
+        self._key, self._arguments = key, arguments
+
+
+class CallableFabrication(Fabrication):
+    """A foreign object with ``calculate_l(n=, D=)`` and ``__call__(n=, D=, w=, device=) -> (n, D)``, as a fabrication.
+
+    Its parameters are one flat block ``w``; it gets them as (1, l).
+
+    Raises:
+        FusionError: it is a module with parameters of its own, which nothing would train.
+    """
+
+    source: Any
+
+    def __init__(self, source: Any) -> None:
+        super().__init__()
+        if isinstance(source, nn.Module) and (own := [name for name, _ in source.named_parameters()]):
+            raise FusionError(
+                f"parameter_fabrication should take its parameters as w; found a module with its own: {', '.join(own)}."
+            )
+        # Not registered, should it be a module: the parameters that it may create in a call are none of the operator's.
+        self.__dict__["source"] = source
+
+    def _apply(self, fn: Any, recurse: bool = True) -> CallableFabrication:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if isinstance(self.source, nn.Module):
+            self.source._apply(fn, recurse)
+        return self
+
+    def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
+        """Return one block of the length that the object states."""
+        return {
+            "w": (check_size("calculate_l of parameter_fabrication", self.source.calculate_l(n=n, D=D), minimum=0),)
+        }
+
+    def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+        w = blocks["w"]
+        W = self.source(n=n, D=D, w=w.unsqueeze(0), device=str(w.device))
+        if not isinstance(W, Tensor) or tuple(W.shape) != (n, D):
+            found = tuple(W.shape) if isinstance(W, Tensor) else type(W).__name__
+            raise FusionError(f"parameter_fabrication should return a matrix of shape ({n}, {D}); found {found}.")
+        return W.to(w)
+
+    def init_(self, w: Tensor, n: int, D: int, generator: torch.Generator | None = None) -> None:
+        """Scale a Gaussian w so that W has mean square 1/D, after measuring how W scales with w."""
+        with torch.no_grad():
+            draw = torch.empty(w.numel(), device=w.device).normal_(generator=generator)
+            if not draw.numel() or draw.is_meta:
+                return
+            norm = self._squared_norm({"w": draw}, n, D)
+            degree = 0.5 * (self._squared_norm({"w": 2 * draw}, n, D) / norm).log2()
+            scale = (n / norm).pow(0.5 / degree)
+            # An object that does not scale as a power of w keeps the plain draw.
+            w.copy_((draw * scale if bool(torch.isfinite(scale)) and float(degree) > 0.1 else draw).view(w.shape))
+
+
+# ---------------------------------------------------------------------- the product
+
+
+def gaussians(seed: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Return standard normal tensors of these shapes, drawn in this order from ``seed``: float32 on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        for name, shape in shapes.items()
+    }
+
+
+def cropped(rows: Tensor, n: int, like: Tensor) -> Tensor:
+    """Return the first n columns of rows (m, N) with the dtype and the leading dimensions of a view, (..., n)."""
+    return rows[:, :n].to(like.dtype).contiguous().view(*like.shape[:-1], n)
+
+
+lookup.BASES["fabrication"] = Fabrication

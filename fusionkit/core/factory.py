@@ -1,0 +1,83 @@
+"""Builds operators by their registry key."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from fusionkit.core import allowed, first_call
+from fusionkit.core.construction import build
+from fusionkit.core.fabrication import CallableFabrication, Fabrication
+from fusionkit.core.fusion import Fusion
+from fusionkit.errors import ConfigError, FusionError
+from fusionkit.registry import lookup
+
+__all__ = ["as_fabrication", "create", "create_fabrication"]
+
+CHECK = "FUSIONKIT_CHECK"
+
+
+def create(name: str, *, check: bool = False, **options: Any) -> Fusion:
+    """Build the fusion that the registry knows as ``name``.
+
+    Args:
+        name: a short name, an alias, or ``<distribution>/<name>``.
+        check: verify n, l, shape, dtype and device on the first forward; so does FUSIONKIT_CHECK=1 in the environment.
+        **options: of the constructor: ``dims``, ``n``, ...
+
+    Raises:
+        RegistryError: the name means nothing, or its class cannot be imported.
+        OptionError: the constructor has no such option.
+        FusionError: the constructor refuses a value.
+    """
+    record, cls = lookup.use("fusion", name)
+    operator: Fusion = build(cls, record.key, options)
+    if check or lookup.flag(CHECK):
+        first_call.attach(operator)
+    return operator
+
+
+def create_fabrication(name: str, **options: Any) -> Fabrication:
+    """Build the fabrication that the registry knows as ``name``.
+
+    Raises:
+        RegistryError: the name means nothing, or its class cannot be imported.
+        OptionError: the constructor has no such option.
+        FusionError: the constructor refuses a value.
+    """
+    record, cls = lookup.use("fabrication", name)
+    fabrication: Fabrication = build(cls, record.key, options)
+    return fabrication
+
+
+def as_fabrication(spec: Any) -> Fabrication:
+    """Return a fabrication of its own for ``spec``: None (dense), a name, a mapping with a name, a fabrication, or a
+    callable object.
+
+    Raises:
+        FusionError: anything else.
+        RegistryError: an unknown name.
+    """
+    if spec is None:
+        spec = "dense"
+    if isinstance(spec, str):
+        return create_fabrication(spec)
+    if isinstance(spec, Mapping):
+        options = {str(key): value for key, value in spec.items()}
+        if "_target_" in options:
+            raise ConfigError(f"parameter_fabrication should select by name; found _target_ {options['_target_']!r}.")
+        if not isinstance(options.get("name"), str):
+            raise ConfigError(f"parameter_fabrication should have a name; found {dict(spec)!r}.")
+        return create_fabrication(**options)
+    if isinstance(spec, Fabrication):
+        return copy.deepcopy(spec)
+    if callable(spec) and callable(getattr(spec, "calculate_l", None)) and not isinstance(spec, type):
+        return CallableFabrication(spec)
+    raise FusionError(
+        "parameter_fabrication should be None, a name, a mapping with a name, a Fabrication, or a callable object with "
+        f"calculate_l(n=, D=); found {spec!r}."
+    )
+
+
+allowed.FACTORIES.update({"fusionkit.create": create, "fusionkit.create_fabrication": create_fabrication})

@@ -1,0 +1,421 @@
+"""The base class of every fusion operator."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fusionkit.core.construction import ConstructMeta, registered_key, writable
+from fusionkit.core.external_w import with_parameters
+from fusionkit.core.processing import Processing
+from fusionkit.core.traits import Traits
+from fusionkit.core.validation import check_device, check_dims, check_dtype, check_size
+from fusionkit.errors import DimsError, FusionError
+from fusionkit.kernels.modes import autocasting
+from fusionkit.registry import lookup
+
+__all__ = ["Fusion"]
+
+
+class _Slot(NamedTuple):
+    """One own parameter as recorded at construction: where it hangs and where its elements stand in ``w``."""
+
+    name: str
+    shape: tuple[int, ...]
+    size: int
+
+
+class Fusion(nn.Module, metaclass=ConstructMeta):
+    """Combine k views ``A_i`` of shape (..., n_i) into one tensor of shape (..., n).
+
+    A subclass writes ``calculate_n``, ``calculate_l`` and ``_fuse``; if it learns anything also ``__init__``, which
+    creates its parameters and ends with ``self.reset_parameters()``, and ``reset_parameters``.  It may declare
+    ``traits`` and ``examples``.
+
+    Args:
+        n: width of the output; None where it follows from ``dims``.
+        dims: widths of the views; None builds an operator that has no parameters and can only size others.
+        name: a label; defaults to the registry key.
+        require_parameters: False makes an operator that owns no parameters, to every call of which ``w`` must be given.
+        preprocess: applied to each view; a module, a callable, a config such as ``{"name": "layer_norm"}``, or a list
+        of them.
+        postprocess: the same for the result.  Both keep the width.
+        device, dtype: of parameters and buffers; ``dtype`` also by name.
+
+    Raises:
+        DimsError: widths that are no positive integers, a missing ``n`` that does not follow, an ``n`` that
+        contradicts ``dims``.
+        OptionError: an unknown option.
+    """
+
+    traits: ClassVar[Traits] = Traits()
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.n = None if n is None else check_size("n, the width of the output,", n)
+        self.dims = None if dims is None else check_dims(dims)
+        self.require_parameters = bool(require_parameters)
+        self._name = name
+        self._n_given = self.n is not None
+        self._factory: dict[str, Any] = {"device": check_device(device), "dtype": check_dtype(dtype)}
+        self._layout: tuple[_Slot, ...] = ()
+        self._key: str | None = None
+        self._arguments: dict[str, Any] = {}
+        self._specs = (preprocess, postprocess)
+        self.preprocess: Processing | None = None
+        self.postprocess: Processing | None = None
+
+    # ------------------------------------------------------------------ what a subclass writes
+
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        """Return the width of the output for ``dims`` (default: the operator's own).  Stores nothing."""
+        raise NotImplementedError(f"{type(self).__name__} should define calculate_n.")
+
+    def calculate_l(self) -> int:
+        """Return the number of learnable parameters.  Stores nothing."""
+        raise NotImplementedError(f"{type(self).__name__} should define calculate_l.")
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        """Combine validated views, x: k tensors (..., n_i) -> (..., n)."""
+        raise NotImplementedError(f"{type(self).__name__} should define _fuse.")
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters anew, also those of pre- and postprocess that configs made.
+
+        With ``require_parameters=False`` there are no others.
+        """
+        for name, child in self.named_children():
+            reset = getattr(child, "reset_parameters", None)
+            if name not in ("preprocess", "postprocess") and callable(reset):
+                reset()
+        self._reset_processing(generator)
+
+    def _reset_processing(self, generator: torch.Generator | None) -> None:
+        for processing in (self.preprocess, self.postprocess):
+            if processing is not None:
+                processing.reset_parameters(generator)
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        """Yield keyword sets with which the conformance kit builds the operator."""
+        yield {"dims": [4, 4, 4], **({"n": 5} if cls.traits.free_n else {})}
+
+    # ------------------------------------------------------------------ what a subclass may use
+
+    def resolve_dims(self, dims: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Return ``dims``, or the operator's own, as a tuple.
+
+        Raises:
+            DimsError: neither is there, or a width is not a positive integer.
+        """
+        if dims is not None:
+            return check_dims(dims)
+        if self.dims is None:
+            raise DimsError(f"{self.name} should be created with dims, the widths of its views; found None.")
+        return self.dims
+
+    def resolve_equal_dims(self, dims: Sequence[int] | None = None) -> int:
+        """Return the one width that all views share.
+
+        Raises:
+            DimsError: they differ; the message names the first view that does.
+        """
+        widths = self.resolve_dims(dims)
+        for i, width in enumerate(widths):
+            if width != widths[0]:
+                raise DimsError(
+                    f"{self.name} should get views of equal width; found dims {list(widths)}, "
+                    f"where view {i} has width {width} and view 0 has {widths[0]}."
+                )
+        return widths[0]
+
+    # ------------------------------------------------------------------ what a user calls
+
+    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: torch.device | str | None = None) -> Tensor:
+        """Fuse the views.
+
+        Args:
+            x: list or tuple of k floating-point tensors (..., n_i) with the same leading dimensions, dtype and device.
+            w: own parameters from outside, (l,) or (1, l), in the order of ``flat_w``; they win over the module's.
+            device: moves ``x`` and ``w`` there; None moves nothing.
+
+        Returns:
+            A tensor (..., n) of the views' dtype.
+
+        Raises:
+            DimsError: a wrong number of views or a wrong width.
+            FusionError: any other input that does not fit, or no ``w`` where one is needed.
+        """
+        if device is not None:
+            x, w = self._move(x, w, device)
+        views = self._views(x)
+        if self.preprocess is not None:
+            views = self.preprocess(views)
+        if w is not None:
+            out = self._with_parameters(w, views[0])._fuse(views)
+        else:
+            layout = self._layout
+            if layout:
+                # The first parameter stands for all: modules are moved and cast as a whole.
+                view, parameter = views[0], self._parameters.get(layout[0][0])
+                if parameter is None or parameter.dtype is not view.dtype or parameter.device != view.device:
+                    self._check_owned(view, parameter)
+            out = self._fuse(views)
+        if self.postprocess is not None:
+            out = self.postprocess([out])[0]
+        return out
+
+    def flat_w(self) -> Tensor:
+        """Return the own parameters as one vector (l,), in the order of ``named_parameters()``; differentiable."""
+        owned = [parameter.reshape(-1) for _, parameter in self._own_parameters()]
+        if len(owned) < len(self._layout):
+            raise FusionError(f"{self.name} should own its parameters; found require_parameters=False.")
+        return torch.cat(owned) if owned else torch.empty(0, **self._factory)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return plain JSON types with which ``fusionkit.create(**config)`` builds an equal operator.
+
+        Raises:
+            ConfigError: the class is not registered, or an argument has no plain form.
+        """
+        config = {"name": registered_key(self), **writable(self.name, self._arguments)}
+        config["name"] = registered_key(self)
+        dtypes = {tensor.dtype for _, tensor in self._own_parameters() if tensor.is_floating_point()}
+        dtypes = dtypes or {tensor.dtype for tensor in self.parameters() if tensor.is_floating_point()}
+        if len(dtypes) == 1 and (dtype := dtypes.pop()) != (self._factory["dtype"] or torch.float32):
+            config["dtype"] = str(dtype).removeprefix("torch.")
+        return config
+
+    @property
+    def name(self) -> str:
+        """The given label, or the registry key, or for an unregistered class its name."""
+        if self._name is not None:
+            return self._name
+        if self._key is not None:
+            return self._key
+        return lookup.key_of(type(self)) or type(self).__name__
+
+    @name.setter
+    def name(self, value: str) -> None:
+        self._name = value
+
+    def extra_repr(self) -> str:
+        """Return the arguments that were given, and n."""
+        shown = {"dims": self.dims, "n": self.n}
+        shown.update({key: value for key, value in self._arguments.items() if key not in ("dims", "n", "name")})
+        return ", ".join(f"{key}={value!r}" for key, value in shown.items())
+
+    # ------------------------------------------------------------------ construction
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "reset_parameters" in cls.__dict__:
+            cls.reset_parameters = _unless_external(cls.reset_parameters)  # type: ignore[method-assign]
+
+    def _constructed(self, key: str | None, arguments: dict[str, Any]) -> None:
+        """Complete the finished object; drop its parameters if they are to come from outside."""
+        self._key, self._arguments = key, arguments
+        if self.dims is not None:
+            width = self.calculate_n()
+            if self.n is not None and self.n != width:
+                raise DimsError(
+                    f"n, the width of the output, should be {width} for {self.name} with dims {list(self.dims)}; "
+                    f"found {self.n}."
+                )
+            self.n = width
+            preprocess, postprocess = self._specs
+            self.preprocess = Processing.of("preprocess", preprocess, self.dims, **self._factory)
+            self.postprocess = Processing.of("postprocess", postprocess, (width,), **self._factory)
+        self._specs = (None, None)
+        owned = list(self._own_parameters())
+        self._layout = tuple(_Slot(name, tuple(p.shape), p.numel()) for name, p in owned)
+        if not self.require_parameters:
+            for module, _ in self._own_modules():
+                for name in module._parameters:
+                    module._parameters[name] = None
+
+    def _own_modules(self) -> Iterator[tuple[nn.Module, str]]:
+        """Yield this module and its descendants but pre- and postprocess, each once, with the prefix of its names."""
+        yield self, ""
+        memo: set[nn.Module] = set()
+        for name, child in self._modules.items():
+            if child is not None and name not in ("preprocess", "postprocess"):
+                for path, module in child.named_modules(memo, prefix=name):
+                    yield module, path + "."
+
+    def _own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the own parameters, those of tied entries once per entry, in the order of ``named_parameters()``."""
+        for module, prefix in self._own_modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    yield prefix + name, parameter
+
+    # ------------------------------------------------------------------ validation
+
+    def _views(self, x: Sequence[Tensor]) -> list[Tensor]:
+        if not isinstance(x, (list, tuple)):  # Not a union, which each call would make anew.
+            raise FusionError(f"x should be a list or tuple of tensors, one per view; found {type(x).__name__}.")
+        if not x:
+            raise FusionError("x should hold at least one view; found none.")
+        dims = self.dims
+        if dims is None:
+            dims = self.resolve_dims()
+        if len(x) != len(dims):
+            raise DimsError(f"x should hold {len(dims)} views, of widths {list(dims)}; found {len(x)}.")
+        # One quick pass, without calls: with a thousand views, or one row, it shows.
+        i, last = 0, dims[0]
+        try:
+            shape, dtype, device = x[0].shape, x[0].dtype, x[0].device
+            if shape and shape[-1] == last and dtype.is_floating_point:
+                for view in x:
+                    width = dims[i]
+                    i += 1
+                    if width != last:
+                        shape, last = torch.Size((*shape[:-1], width)), width
+                    if view.shape != shape or view.dtype is not dtype or view.device != device:
+                        break
+                else:
+                    return list(x)
+        except AttributeError:
+            pass
+        # Something does not fit, or is a mixture that autocast allows: find out what, at leisure.
+        first, lead = x[0], None
+        for i, (view, width) in enumerate(zip(x, dims, strict=True)):
+            if not isinstance(view, Tensor):
+                raise FusionError(f"View {i} should be a tensor; found {type(view).__name__}.")
+            shape = view.shape
+            if not shape or shape[-1] != width:
+                raise DimsError(
+                    f"View {i} should have width {width}; found {shape[-1] if shape else 'no dimension'} "
+                    f"(shape {tuple(shape)})."
+                )
+            if lead is None:
+                lead = shape[:-1]
+            elif shape[:-1] != lead:
+                raise FusionError(
+                    f"View {i} should have the leading dimensions of view 0, {tuple(lead)}; found {tuple(shape[:-1])}."
+                )
+            if view.device != first.device:
+                raise FusionError(f"View {i} should be on {first.device}, as view 0 is; found {view.device}.")
+        return _common_dtype(x)
+
+    def _move(
+        self, x: Sequence[Tensor], w: Tensor | None, device: torch.device | str
+    ) -> tuple[Sequence[Tensor], Tensor | None]:
+        target = check_device(device)
+        if isinstance(x, list | tuple):
+            x = [view.to(target) if isinstance(view, Tensor) else view for view in x]
+        return x, w.to(target) if isinstance(w, Tensor) else w
+
+    def _check_owned(self, view: Tensor, parameter: Tensor | None) -> None:
+        if not self.require_parameters:
+            raise FusionError(
+                f"{self.name} has require_parameters=False and should get w with {self._size_of_w()} elements; "
+                "found None."
+            )
+        if parameter is None:
+            parameter = next((owned for _, owned in self._own_parameters()), None)
+            if parameter is None:
+                return
+        if parameter.device != view.device:
+            raise FusionError(
+                f"The views should be on {parameter.device}, as the parameters of {self.name} are; found {view.device}."
+            )
+        if parameter.dtype != view.dtype and not autocasting(view.device):
+            raise FusionError(
+                f"The views should be of dtype {parameter.dtype}, as the parameters of {self.name} are; "
+                f"found {view.dtype}."
+            )
+
+    # ------------------------------------------------------------------ parameters from outside
+
+    def _size_of_w(self) -> int:
+        return sum(slot.size for slot in self._layout)
+
+    def _with_parameters(self, w: Tensor, view: Tensor) -> Fusion:
+        """Return a shallow copy of this module whose own parameters are cut from ``w``; this module is left alone."""
+        size = self._size_of_w()
+        if not isinstance(w, Tensor):
+            raise FusionError(f"w should be a tensor of shape ({size},) or (1, {size}); found {type(w).__name__}.")
+        if tuple(w.shape) not in ((size,), (1, size)):
+            raise FusionError(f"w should have shape ({size},) or (1, {size}); found {tuple(w.shape)}.")
+        if w.device != view.device:
+            raise FusionError(f"w should be on {view.device}, as the views are; found {w.device}.")
+        # Without parameters a module cannot know that it was converted, hence nor can its flat_w.
+        if size and w.dtype != view.dtype and not autocasting(view.device):
+            raise FusionError(f"w should be of dtype {view.dtype}, as the views are; found {w.dtype}.")
+        self._check_replaceable()
+        if not size:
+            return self
+        pieces = w.reshape(-1).split([slot.size for slot in self._layout])
+        values = {slot.name: piece.view(slot.shape) for slot, piece in zip(self._layout, pieces, strict=True)}
+        return with_parameters(self, values)
+
+    def _check_replaceable(self) -> None:
+        if self.require_parameters:
+            owned = list(self._own_parameters())
+            names = [name for name, _ in owned]
+            if len({id(parameter) for _, parameter in owned}) < len(owned):
+                raise FusionError(
+                    f"{self.name} should have untied parameters to take w; found tied ones among {names}."
+                )
+        else:
+            names = [prefix + name for module, prefix in self._own_modules() for name in module._parameters]
+            names = [name for name in names if name in {slot.name for slot in self._layout}]
+        expected = [slot.name for slot in self._layout]
+        if names != expected:
+            raise FusionError(
+                f"{self.name} should have the parameters it was built with, {expected}, to take w; found {names} "
+                "(parametrized or pruned)."
+            )
+
+
+def _unless_external(reset: Any) -> Any:
+    """Wrap a subclass's ``reset_parameters``: pre- and postprocess are reset too; without own parameters, of the rest
+    only the frozen parts of fabrications.
+    """
+
+    @functools.wraps(reset)
+    def reset_parameters(self: Fusion, *args: Any, **kwargs: Any) -> None:
+        if self.require_parameters:
+            reset(self, *args, **kwargs)
+        else:
+            for module in self.modules():
+                refill = getattr(module, "reset_frozen", None)
+                if callable(refill):
+                    refill()
+        self._reset_processing(args[0] if args else kwargs.get("generator"))
+
+    return reset_parameters
+
+
+def _common_dtype(x: Sequence[Tensor]) -> list[Tensor]:
+    """Return the views in one floating dtype; views of different dtypes are promoted under autocast only."""
+    for i, view in enumerate(x):
+        if not view.dtype.is_floating_point:
+            raise FusionError(f"View {i} should be floating point; found {view.dtype}.")
+    if autocasting(x[0].device):
+        dtype = functools.reduce(torch.promote_types, (view.dtype for view in x))
+        return [view.to(dtype) for view in x]
+    for i, view in enumerate(x):
+        if view.dtype != x[0].dtype:
+            raise FusionError(f"View {i} should be of dtype {x[0].dtype}, as view 0 is; found {view.dtype}.")
+    return list(x)
+
+
+lookup.BASES["fusion"] = Fusion

@@ -1,0 +1,175 @@
+"""``preprocess`` and ``postprocess``: what is applied to each view before, and to the result after, an operator."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
+
+from fusionkit.core.allowed import resolve_target
+from fusionkit.errors import ConfigError, FusionError, nearest
+
+__all__ = ["NAMES", "Processing"]
+
+#: What a config may name, and the positional arguments of each, where ``"{view}"`` stands for the width of the view.
+NAMES: dict[str, tuple[type[nn.Module], tuple[Any, ...]]] = {
+    "identity": (nn.Identity, ()),
+    "layer_norm": (nn.LayerNorm, ("{view}",)),
+    "rms_norm": (nn.RMSNorm, ("{view}",)),
+    "linear": (nn.Linear, ("{view}", "{view}")),
+    "dropout": (nn.Dropout, ()),
+    "relu": (nn.ReLU, ()),
+    "leaky_relu": (nn.LeakyReLU, ()),
+    "elu": (nn.ELU, ()),
+    "gelu": (nn.GELU, ()),
+    "silu": (nn.SiLU, ()),
+    "softplus": (nn.Softplus, ()),
+    "sigmoid": (nn.Sigmoid, ()),
+    "tanh": (nn.Tanh, ()),
+    "softmax": (nn.Softmax, (-1,)),
+}
+
+Step = Callable[[Tensor], Tensor]
+
+
+class Processing(nn.Module):
+    """A chain of steps, applied to each of k tensors; every step keeps the shape.
+
+    A config makes one instance per tensor, so that a module with a width fits each; a given module or callable is
+    shared by all.
+    """
+
+    def __init__(self, role: str, chains: Sequence[Sequence[Step]], made: Sequence[Step] = ()) -> None:
+        super().__init__()
+        self.role = role
+        # Modules are registered once; the chains refer to them by index, so that copies and .to() stay consistent.
+        unique: dict[int, nn.Module] = {}
+        for chain in chains:
+            unique.update((id(step), step) for step in chain if isinstance(step, nn.Module))
+        self.steps = nn.ModuleList(unique.values())
+        index = {identity: i for i, identity in enumerate(unique)}
+        self._chains = tuple(tuple(index.get(id(step), step) for step in chain) for chain in chains)
+        self._made = tuple(index[id(step)] for step in made)
+
+    @classmethod
+    def of(
+        cls,
+        role: str,
+        spec: Any,
+        widths: Sequence[int],
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Processing | None:
+        """Return the processing that ``spec`` describes for tensors of these widths; None for none.
+
+        Raises:
+            FusionError: neither a module, a callable, a name, a config, nor a list of them.
+            ConfigError: an unknown name or option, or a ``_target_`` that is not allowed.
+        """
+        specs = list(spec) if isinstance(spec, Sequence) and not isinstance(spec, str | nn.Module) else [spec]
+        specs = [one for one in specs if one is not None]
+        if not specs:
+            return None
+        per_step: list[list[Step]] = []
+        made: list[Step] = []
+        for i, one in enumerate(specs):
+            where = f"{role}[{i}]" if len(specs) > 1 else role
+            if isinstance(one, str | Mapping):
+                options = {"name": one} if isinstance(one, str) else dict(one)
+                modules = [_make(where, options, width, device, dtype) for width in widths]
+                per_step.append([*modules])
+                made += modules
+            elif isinstance(one, type) or not callable(one):
+                raise FusionError(f"{where} should be a module, a callable, a config or a list of them; found {one!r}.")
+            else:
+                per_step.append([one] * len(widths))
+        return cls(role, list(zip(*per_step, strict=True)), made)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters anew that configs made; given modules, which may be trained, keep theirs."""
+        resets = [reset for i in self._made if callable(reset := getattr(self.steps[i], "reset_parameters", None))]
+        if generator is None:
+            for reset in resets:
+                reset()
+        elif resets:
+            # Those of torch draw from the global generators alone.
+            devices = {tensor.device for tensor in self.parameters() if tensor.is_cuda}
+            with torch.random.fork_rng(devices):
+                torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+                for reset in resets:
+                    reset()
+
+    def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Apply the chain of each tensor, (..., n_i) -> (..., n_i)."""
+        out = []
+        for i, (tensor, chain) in enumerate(zip(tensors, self._chains, strict=True)):
+            value = tensor
+            for j, step in enumerate(chain):
+                apply = self.steps[step] if isinstance(step, int) else step
+                try:
+                    value = apply(value)
+                except Exception as error:
+                    if not is_dynamo_compiling():
+                        error.add_note(self._where(i, j, apply, value))
+                    raise
+                if not isinstance(value, Tensor) or value.shape != tensor.shape:
+                    found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                    of_view = f" of view {i}" if self.role == "preprocess" else ""
+                    raise FusionError(
+                        f"{self.role} should keep the shape{of_view}, {tuple(tensor.shape)}; found {found}."
+                    )
+            out.append(value)
+        return out
+
+    def _where(self, i: int, j: int, step: Any, value: Any) -> str:
+        name = type(step).__name__ if isinstance(step, nn.Module) else getattr(step, "__name__", repr(step))
+        given = f"{tuple(value.shape)} of {value.dtype} on {value.device}"
+        of_view = f"view {i}, {given}" if self.role == "preprocess" else f"the result, {given}"
+        return f"In {self.role}, step {j} of {len(self._chains[i])}, {name}, for {of_view}; steps are applied in turn."
+
+
+def _make(where: str, options: dict[str, Any], width: int, device: Any, dtype: Any) -> nn.Module:
+    """Build one module from ``{name: ..., option: ...}`` or ``{_target_: torch.nn..., option: ...}``."""
+    options = dict(options)
+    if "_target_" in options:
+        cls: Any = resolve_target(str(options.pop("_target_")), f"{where}._target_")
+        args: tuple[Any, ...] = ()
+    else:
+        name = options.pop("name", None)
+        if name not in NAMES:
+            raise ConfigError(
+                f"{where}.name should be one of {', '.join(NAMES)}; found {name!r}.{nearest(str(name), NAMES)}"
+            )
+        cls, args = NAMES[name]
+    known = inspect.signature(cls).parameters
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"{where}.{option} should be an option of {cls.__name__} ({', '.join(known)}); found {option!r}."
+                f"{nearest(option, known)}"
+            )
+    factory = {
+        key: value for key, value in (("device", device), ("dtype", dtype)) if key in known and value is not None
+    }
+    # Options of the config win over the table's positional arguments.
+    positional = {key: value for key, value in zip(known, args, strict=False) if key not in options}
+    arguments = {key: _fill(value, width) for key, value in {**positional, **options}.items()}
+    try:
+        module = cls(**{**factory, **arguments})
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{where} should build {cls.__name__}; found: {error}.") from error
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"{where} should build a torch.nn.Module; found {type(module).__name__}.")
+    return module
+
+
+def _fill(value: Any, width: int) -> Any:
+    if value == "{view}":
+        return width
+    if isinstance(value, list | tuple):
+        return [_fill(item, width) for item in value]
+    return value

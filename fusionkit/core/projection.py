@@ -1,0 +1,142 @@
+"""A matrix of an operator's own that a fabrication makes, with a bias; for operators that have several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fusionkit.core.fabrication import Fabrication
+from fusionkit.core.factory import as_fabrication
+from fusionkit.core.validation import check_dims, check_size
+from fusionkit.errors import FusionError
+
+__all__ = ["Projection", "create_blocks", "draw_blocks"]
+
+
+class Projection(nn.Module):
+    """``concat(x) W^T + b``, x: views (..., n_i) -> (..., n), with W (n, D) from a fabrication and b (n,).
+
+    An operator builds one for each of its matrices, adds up ``Projection.size`` in ``calculate_l``, and calls
+    ``reset_parameters`` in its own.  The blocks of W are parameters of this module in their natural shape (dense:
+    ``weight``), so an external ``w`` and the conformance kit reach them.
+
+    Args:
+        n: height of W.
+        dims: widths of the views, which share the columns of W.
+        fabrication: what ``parameter_fabrication`` may be: None (dense), a name, a mapping, a ``Fabrication``, ...
+        bias: whether there is b.
+        index: number of this matrix in the operator; frozen parts are drawn from the fabrication's seed plus ``index``,
+            so that matrices of one size differ.
+        device, dtype: of parameters and buffers.
+
+    Attributes:
+        dense: whether W is the parameter ``weight``.
+
+    Raises:
+        FusionError: an option of the fabrication is out of range for (n, D).
+    """
+
+    weight: Tensor  # If dense.
+
+    def __init__(
+        self,
+        n: int,
+        dims: Sequence[int],
+        fabrication: Any = None,
+        *,
+        bias: bool = True,
+        index: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.n, self.dims = check_size("n, the height of W,", n), check_dims(dims)
+        self.fabrication = as_fabrication(fabrication)
+        seed = getattr(self.fabrication, "seed", None)
+        if index and type(seed) is int:
+            self.fabrication.__dict__["seed"] = self.fabrication._arguments["seed"] = seed + index
+        self.dense = self.fabrication.is_dense
+        self._blocks = create_blocks(self, self.fabrication, self.n, self.dims, {"device": device, "dtype": dtype})
+        self.bias = nn.Parameter(torch.empty(self.n, device=device, dtype=dtype)) if bias else None
+
+    @staticmethod
+    def size(n: int, dims: Sequence[int], fabrication: Any = None, *, bias: bool = True) -> int:
+        """Return the number of parameters of a projection of this size, without building it."""
+        made = as_fabrication(fabrication)
+        made.prepare(n, dims, device="meta")  # The blocks of some follow the widths of the views.
+        return made.calculate_l(n, sum(dims)) + (n if bias else 0)
+
+    def forward(self, x: Sequence[Tensor]) -> Tensor:
+        """Return ``concat(x) W^T + b``, x: views (..., n_i) -> (..., n)."""
+        if self.dense and len(x) == 1:
+            return F.linear(x[0], self.weight, self.bias)
+        out = self.fabrication.multiply(x, self._named_blocks(), self.n)
+        return out if self.bias is None else out + self.bias
+
+    def matrix(self, like: Tensor) -> Tensor:
+        """Return W (n, D); one without parameters, where there is nothing else to take them from, as ``like``."""
+        W = self.fabrication._materialize(self._named_blocks(), self.n, sum(self.dims))
+        return W if self._blocks else W.to(like)
+
+    def reset_parameters(self, generator: torch.Generator | None = None, *, gain: float = 1.0) -> None:
+        """Draw the blocks so that W has mean square gain^2/D, set b to zero, and refill the frozen parts."""
+        draw_blocks(self, self._blocks, self.fabrication, self.n, sum(self.dims), generator, gain)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def extra_repr(self) -> str:
+        """Return the sizes."""
+        return f"n={self.n}, dims={list(self.dims)}, bias={self.bias is not None}"
+
+    def _named_blocks(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self._blocks}
+
+
+def create_blocks(
+    owner: nn.Module, fabrication: Fabrication, n: int, dims: Sequence[int], factory: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Prepare the fabrication for W (n, sum(dims)) and register its blocks as parameters of ``owner``; return names.
+
+    Raises:
+        FusionError: an option is out of range for this size, or the owner has an attribute called as a block.
+    """
+    # First: the blocks of some fabrications follow the widths of the views.
+    fabrication.prepare(n, dims, **factory)
+    shapes = fabrication.checked_shapes(n, sum(dims))
+    for block, shape in shapes.items():
+        if hasattr(owner, block):
+            raise FusionError(
+                f"A block of {fabrication} should not be called {block!r}: the operator has that attribute."
+            )
+        owner.register_parameter(block, nn.Parameter(torch.empty(shape, **factory)))
+    return tuple(shapes)
+
+
+def draw_blocks(
+    owner: nn.Module,
+    names: Sequence[str],
+    fabrication: Fabrication,
+    n: int,
+    D: int,
+    generator: torch.Generator | None = None,
+    gain: float = 1.0,
+) -> None:
+    """Draw the blocks of ``owner`` so that W has mean square gain^2/D, and refill the frozen parts from their seed."""
+    fabrication.reset_frozen()
+    blocks = [block for name in names if (block := owner._parameters[name]) is not None]
+    if not blocks or blocks[0].is_meta:
+        return
+    with torch.no_grad():
+        # One block is filled where it lies; several are drawn as one w and copied.
+        flat = torch.cat([block.reshape(-1) for block in blocks]) if len(blocks) > 1 else blocks[0].view(-1)
+        fabrication.init_(flat, n, D, generator)
+        if gain != 1:
+            flat.mul_(gain ** (1 / fabrication.degree))
+        if len(blocks) > 1:
+            for block, piece in zip(blocks, flat.split([prod(b.shape) for b in blocks]), strict=True):
+                block.copy_(piece.view(block.shape))

@@ -1,0 +1,48 @@
+"""The traits that an operator may declare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+__all__ = ["Traits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What an operator (or a fabrication) promises beyond its contract; all of it is verified by ``fusionkit check``.
+
+    Attributes:
+        permutation_invariant: exchanging views of equal width changes nothing.
+        linear: linear in the views.
+        batch_independent: a row of the output depends on that row of the views alone.
+        stochastic: two calls in training mode may differ.
+        train_eval_differ: training and evaluation mode compute different things.
+        aliases_input: the output may share memory with a view.
+        constant_init: the initial parameters do not depend on the generator.
+        idempotent: fusing k copies of a tensor returns it.
+        convex: every output entry lies between the least and the greatest of the views' entries.
+        monotone: raising an entry of a view never lowers an entry of the output.
+        once_differentiable_only: has no second derivative.
+        free_n: ``n`` is a free choice.
+        constant: ignores its inputs (fabrications: ignores ``w``).
+        memory_factor: peak extra memory is at most this many times (inputs + output + parameters).
+    """
+
+    permutation_invariant: bool = False
+    linear: bool = False
+    batch_independent: bool = False
+    stochastic: bool = False
+    train_eval_differ: bool = False
+    aliases_input: bool = False
+    constant_init: bool = False
+    idempotent: bool = False
+    convex: bool = False
+    monotone: bool = False
+    once_differentiable_only: bool = False
+    free_n: bool = False
+    constant: bool = False
+    memory_factor: float = 8.0
+
+    def declared(self) -> dict[str, bool | float]:
+        """Return the traits that differ from their default."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}

@@ -1,0 +1,79 @@
+"""Checks of single values: widths, numbers, dtypes, devices."""
+
+from __future__ import annotations
+
+import numbers
+import operator
+from collections.abc import Iterable, Mapping, Set
+from contextlib import suppress
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusionkit.errors import DimsError, FusionError, nearest
+
+__all__ = ["check_device", "check_dims", "check_dtype", "check_number", "check_size"]
+
+
+def check_size(what: str, value: Any, *, minimum: int = 1) -> int:
+    """Return ``value`` as an int, or raise a ``DimsError`` that names ``what``."""
+    if not isinstance(value, bool | Tensor):
+        try:
+            size = operator.index(value)
+        except TypeError:
+            pass
+        else:
+            if size >= minimum:
+                return size
+    raise DimsError(f"{what} should be an integer of at least {minimum}; found {value!r}.")
+
+
+def check_number(what: str, value: Any) -> float:
+    """Return ``value`` as a float, or raise a ``FusionError`` that names ``what``."""
+    if not isinstance(value, bool) and isinstance(value, numbers.Real):
+        with suppress(OverflowError):  # An integer may be too large for a float.
+            if isfinite(value):
+                return float(value)
+    raise FusionError(f"{what} should be a finite number; found {value!r}.")
+
+
+def check_dims(dims: Any) -> tuple[int, ...]:
+    """Return ``dims`` as a tuple of positive ints, or raise a ``DimsError`` that names the offending view."""
+    if isinstance(dims, str | bytes | Mapping | Set | Tensor) or not isinstance(dims, Iterable):
+        raise DimsError(f"dims should be a sequence of widths, one per view; found {dims!r}.")
+    widths = tuple(check_size(f"dims[{i}], the width of view {i},", width) for i, width in enumerate(dims))
+    if not widths:
+        raise DimsError("dims should hold the width of at least one view; found none.")
+    return widths
+
+
+def check_dtype(dtype: Any) -> torch.dtype | None:
+    """Return a floating ``torch.dtype`` (also from its name, "float32"), or raise a ``FusionError``."""
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if (found is None and dtype is None) or (isinstance(found, torch.dtype) and found.is_floating_point):
+        return found
+    names = ("float32", "float64", "bfloat16", "float16")
+    hint = nearest(dtype, names) if isinstance(dtype, str) else ""
+    raise FusionError(f"dtype should be a floating-point type such as {', '.join(names)}; found {dtype!r}.{hint}")
+
+
+def check_device(device: Any) -> torch.device | None:
+    """Return a ``torch.device`` that exists on this machine, or raise a ``FusionError``."""
+    if device is None:
+        return None
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise FusionError(f"device should be a device such as 'cpu' or 'cuda:0'; found {device!r}.") from None
+    if found.type == "meta" or (found.type == "cpu" and not found.index):
+        return found
+    try:
+        module = torch.get_device_module(found.type)
+        count = module.device_count() if module.is_available() else 0
+    except (RuntimeError, AttributeError):
+        count = 0
+    if (found.index or 0) >= count:
+        raise FusionError(f"device should be one of this machine's; found {device!r}, of which it has {count}.")
+    return found

@@ -1,0 +1,1 @@
+"""Fast products and elementwise loops, and the choice between them."""

@@ -1,0 +1,1 @@
+"""The ``fusionkit benchmark`` study: accuracy against the number of parameters."""

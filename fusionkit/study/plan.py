@@ -1,0 +1,313 @@
+"""The study "accuracy against l": who takes part, the jobs, and their execution, which can be interrupted and resumed.
+
+Every training is a run as ``fusionkit run`` makes it, with its record below ``DIR/runs``, so that
+``fusionkit leaderboard DIR`` reads a study like any other directory of runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment import results
+from fusionkit.study.baselines import BASELINES
+
+__all__ = ["DATA", "Entry", "Job", "Plan", "contestants", "execute", "outcome", "plan"]
+
+DATA = ("mfeat", "digits", "breast_cancer")
+
+#: Budgets of the fabrications whose l is free, as shares of the dense matrix.
+_SHARES = (0.005, 0.01, 0.025, 0.1)
+#: The other fabrications, and the option that sets their rank with its values.
+_RANKS: tuple[tuple[str, str, tuple[int, ...]], ...] = (
+    ("lowrank", "r", (1, 2, 4, 8, 16)),
+    ("view_lowrank", "r", (1, 2, 4)),
+    ("kronecker_sum", "R", (2, 4, 8)),
+    ("dual_lowrank_kronecker", "r", (1, 2, 4)),
+    ("tensor_train", "r", (1, 2, 4, 8)),
+    ("block_circulant", "b", (8, 16, 32)),
+    ("khatri_rao", "r", (1, 2)),
+)
+_ONE_SIZE = ("kronecker", "lowrank_kronecker", "monarch", "toeplitz", "duplicated_padding", "random_matrix_adaption")
+#: Operators other than the parameterized concatenation; those that need views of one width stand behind encoders.
+_OPERATORS = ("summation", "maximum", "product", "parameterized_weighted_summation")
+
+DENSE = ("fabrication=dense",)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contestant on one data set.
+
+    Attributes:
+        data: the name of the data set.
+        overrides: what distinguishes it from ``fusionkit run``; for a baseline its name alone.
+        config: of its runs but for ``seed`` and ``data.fold``; None for a baseline.
+    """
+
+    data: str
+    overrides: tuple[str, ...]
+    config: Mapping[str, Any] | None = None
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it is one of scikit-learn's."""
+        return self.config is None
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        heads, options = [], []
+        for word in self.overrides:
+            key, _, value = word.partition("=")
+            if key in ("fusion", "fabrication") or not value:
+                heads.append(value or key)
+            elif word != "model.encoder=linear":
+                options.append(f"{key.removeprefix('fabrication.').removeprefix('fusion.')}={value}")
+        return " ".join([*heads, *options])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: an entry, the seed of its folds and the fold.
+
+    Attributes:
+        path: of its record.
+    """
+
+    entry: Entry
+    seed: int
+    fold: int
+    path: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of the run, or for a baseline its node ``data`` under that key."""
+        found = copy.deepcopy(dict(self.entry.config or {}))
+        found["seed"] = self.seed
+        found["data"] = {**found.get("data", {}), "fold": self.fold}
+        return found
+
+
+@dataclass
+class Plan:
+    """A whole study.
+
+    Attributes:
+        directory: of the study.
+        settings: what the study was asked for, in plain JSON types.
+        entries: all contestants on all data sets.
+        jobs: their trainings, in the order of execution: complete repeats first.
+        left_out: contestants that a data set is too small for, each with the reason.
+    """
+
+    directory: Path
+    settings: Mapping[str, Any]
+    entries: list[Entry] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def contestants(width: int, n: int, *, quick: bool = False) -> list[tuple[str, ...]]:
+    """Return the contestants of the study as overrides of ``fusionkit run``.
+
+    Args:
+        width: D, the sum of the widths of the views.
+        n: output width of the fusion.
+        quick: a handful only.
+    """
+    dense = n * width
+
+    def free(share: float) -> Iterator[tuple[str, ...]]:
+        size = max(1, round(share * dense))
+        yield "fabrication=hashed", f"fabrication.K={size}"
+        yield "fabrication=fourier", f"fabrication.l={size}"
+        yield "fabrication=masked", f"fabrication.density={share:g}"
+
+    if quick:
+        return [
+            DENSE,
+            ("fabrication=lowrank", "fabrication.r=2"),
+            ("fabrication=kronecker_sum", "fabrication.R=2"),
+            ("fabrication=tensor_train", "fabrication.r=2"),
+            ("fabrication=toeplitz",),
+            ("fusion=summation", "model.encoder=linear"),
+        ]
+    return [
+        DENSE,
+        *((f"fabrication={name}", f"fabrication.{option}={value}") for name, option, many in _RANKS for value in many),
+        *((f"fabrication={name}",) for name in _ONE_SIZE),
+        ("fabrication=tensor_train", "fabrication.r=2", "fabrication.cores=4"),
+        *(found for share in _SHARES for found in free(share)),
+        ("fusion=concatenation",),
+        *((f"fusion={name}", "model.encoder=linear") for name in _OPERATORS),
+    ]
+
+
+def plan(
+    directory: Path,
+    *,
+    data: Sequence[str],
+    repeats: int,
+    folds: int,
+    seed: int,
+    quick: bool,
+    options: Sequence[str],
+    extra: Sequence[Sequence[str]],
+) -> Plan:
+    """Compose the config of every contestant and list the jobs; nothing is trained.
+
+    Args:
+        directory: of the study.
+        data: names of data sets.
+        repeats: how often the rows are shuffled and cut into folds, by the seeds from ``seed`` on.
+        folds: test parts of each repeat.
+        seed: the first one.
+        quick: a handful of contestants.
+        options: overrides for all of them, as ``train.epochs=20``.
+        extra: further contestants.
+
+    Raises:
+        ConfigError, RegistryError: options, data or an extra contestant that do not exist.
+    """
+    from fusionkit.config import compose, config_hash
+
+    shared = [f"data.test_size={1 / folds!r}", *options]
+    made = Plan(
+        directory,
+        {
+            "data": list(data),
+            "repeats": repeats,
+            "folds": folds,
+            "seed": seed,
+            "quick": quick,
+            "options": list(options),
+            "extra": [list(one) for one in extra],
+        },
+    )
+    for name in data:
+        base = compose([f"data={name}", *shared])
+        width, n = sum(base["dims"]), int(base["n"])
+        given = [tuple(one) for one in extra]
+        for overrides in [*contestants(width, n, quick=quick), *given]:
+            try:
+                config = compose([f"data={name}", *shared, *overrides])
+                _build(config)
+            except FusionError as error:
+                if overrides in given:
+                    raise ConfigError(str(error)) from error
+                made.left_out.append(f"{' '.join(overrides)} on {name}: {error}")
+                continue
+            made.entries.append(Entry(name, overrides, config))
+        made.entries += [Entry(name, (baseline,), None) for baseline in BASELINES]
+        if base["data"].get("path"):
+            raise ConfigError("The data of a study should be named sets; found a file.")
+    for repeat in range(repeats):
+        for entry in made.entries:
+            for fold in range(folds):
+                path = directory / "baselines" / f"{entry.data}-{entry.name}-{folds}-{seed + repeat}-{fold}.json"
+                job = Job(entry, seed + repeat, fold, path)
+                if not entry.baseline:
+                    path = directory / "runs" / config_hash(job.config) / results.RESULT
+                made.jobs.append(Job(entry, job.seed, fold, path))
+    return made
+
+
+def _build(config: Mapping[str, Any]) -> None:
+    """Build the operator of a config, to find out whether its sizes are possible."""
+    from fusionkit.config import build
+
+    node = dict(config["fusion"])
+    if config["model"]["encoder"] != "none":
+        node["dims"] = [config["n"]] * len(config["dims"])
+    build({**node, "device": "meta"}, "fusion")
+
+
+def outcome(job: Job) -> dict[str, Any] | None:
+    """Return the record of a job that was completed, now or earlier; None for any other."""
+    try:
+        found = results.read_result(job.path)
+    except FusionError:
+        return None
+    return found if found["status"] == "completed" else None
+
+
+def execute(made: Plan, *, workers: int, report: Callable[[Job, Mapping[str, Any], int], None]) -> list[str]:
+    """Do all jobs that are not done yet; return a sentence for each one that failed.
+
+    Args:
+        made: what to do.
+        workers: processes, one thread each.
+        report: called after each job with it, its record, and the number of jobs left.
+
+    Raises:
+        KeyboardInterrupt: what was completed is kept; the next call goes on from there.
+    """
+    todo = [job for job in made.jobs if outcome(job) is None]
+    failed = []
+    for left, (job, found) in zip(range(len(todo) - 1, -1, -1), _results(made, todo, workers), strict=True):
+        if found["status"] != "completed":
+            where = f"{job.entry.name} on {job.entry.data}, seed {job.seed}, fold {job.fold}"
+            failed.append(f"{where}: {found['error']}")
+        report(job, found, left)
+    return failed
+
+
+def _results(made: Plan, todo: Sequence[Job], workers: int) -> Iterator[tuple[Job, Mapping[str, Any]]]:
+    folds = int(made.settings["folds"])
+    if workers == 1 or len(todo) < 2:
+        for job in todo:
+            yield job, _work(job, folds)
+        return
+    from multiprocessing import get_context
+
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
+    try:
+        futures = {pool.submit(_work, job, folds): job for job in todo}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    """Set up a worker: one thread each, and an interruption is the parent's to answer."""
+    import signal
+
+    import torch
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _work(job: Job, folds: int) -> dict[str, Any]:
+    """Do one job; what goes wrong is in its record."""
+    begun = time.perf_counter()
+    config = job.config
+    try:
+        if not job.entry.baseline:
+            from fusionkit.experiment.run import run_job
+
+            return run_job(config, job.path.parent, quiet=True, record_only=True)
+        from fusionkit.study.baselines import run_baseline
+
+        node = {"name": job.entry.data, "test_size": 1 / folds, "fold": job.fold}
+        found = {
+            "schema_version": results.SCHEMA_VERSION,
+            "status": "completed",
+            "error": None,
+            **run_baseline(job.entry.name, node, job.seed),
+        }
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        results.write_json(job.path, found)
+        return found
+    except Exception as error:
+        if job.entry.baseline:
+            return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        return results.write_failed(job.path.parent, config, error, time.perf_counter() - begun)

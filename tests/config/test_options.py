@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from fake_distributions import Site
+
+from fusionkit.config import compose
+from fusionkit.config import options as schema
+from fusionkit.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def base() -> dict[str, Any]:
+    return compose([])
+
+
+def changed(base: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    cfg = copy.deepcopy(base)
+    *groups, last = key.split(".")
+    node = cfg
+    for group in groups:
+        node = node[group]
+    node[last] = value
+    return cfg
+
+
+def test_the_default_is_valid(base: dict[str, Any]) -> None:
+    schema.validate(base)
+    schema.validate(base, deep=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("dims", None),
+        ("n", 1),
+        ("device", "cuda:3"),
+        ("data.test_size", 0.5),
+        ("train.lr", 1),
+        ("train.weight_decay", 0),
+        ("train.label_smoothing", 0.0),
+        ("fusion.n", None),
+        ("fusion.dims", None),
+        ("fusion.preprocess", "gelu"),
+        ("fusion.preprocess", [{"name": "gelu"}, None]),
+        ("fusion.preprocess", {"_target_": "torch.nn.Linear", "in_features": "{view}", "out_features": "{view}"}),
+        ("fusion.postprocess", {"_target_": "fusionkit.create", "name": "average"}),
+        ("fusion.parameter_fabrication", None),
+        ("fusion.parameter_fabrication", "lowrank"),
+        ("fusion.parameter_fabrication", {"name": "lowrank", "r": 3}),
+        ("fusion.parameter_fabrication", {"_target_": "fusionkit.create_fabrication", "name": "lowrank"}),
+        ("fabrication", {"name": "lowrank", "r": None}),
+    ],
+)
+def test_what_is_right(base: dict[str, Any], key: str, value: Any) -> None:
+    schema.validate(changed(base, key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("n", True, "n should be an integer of at least 1; found True."),
+        ("dims", "4,4", "dims should be a list of integers of at least 1, or null; found '4,4'."),
+        ("dims", [True], "dims should be a list of integers of at least 1, or null; found [True]."),
+        ("device", "a b", "device should be a device such as cpu, cuda or cuda:1; found 'a b'."),
+        ("device", None, "device should be a device such as cpu, cuda or cuda:1; found None."),
+        ("seed", 1.0, "seed should be an integer from 0 to 4294967295; found 1.0."),
+        ("data", "mfeat", "data should be a mapping, chosen by data=NAME; found 'mfeat'."),
+        ("fusion", None, "fusion should be a mapping, chosen by fusion=NAME; found None."),
+        (
+            "data.name",
+            "mfaet",
+            "data.name should be one of breast_cancer, digits, mfeat, npz; found 'mfaet'. Did you mean 'mfeat'?",
+        ),
+        ("data.path", "x", "There is no key 'data.path'.  Known are data.name, data.dims, data.test_size, data.fold."),
+        ("data.test_size", 0, "data.test_size should be a number above 0 and below 1; found 0."),
+        ("train.epochs", 1.5, "train.epochs should be an integer of at least 1; found 1.5."),
+        ("train.optimizer", 3, "train.optimizer should be one of adamw, adam, sgd; found 3."),
+        ("train.scheduler", None, "train.scheduler should be one of onecycle, constant; found None."),
+        ("model.encoder", "cnn", "model.encoder should be one of none, linear, mlp; found 'cnn'."),
+        ("model.head", ["linear"], "model.head should be one of linear; found ['linear']."),
+        ("model.heads", "linear", "There is no key 'model.heads'. Did you mean 'model.head'?"),
+        (
+            "fusion._target_",
+            "torch.nn.Linear",
+            "fusion._target_ should be 'fusionkit.create'; found 'torch.nn.Linear'.",
+        ),
+        ("fusion._recursive_", True, "fusion._recursive_ should be false; found True."),
+        ("fusion.name", 3, "fusion.name should be the name of a fusion; found 3."),
+        ("fusion.rank", 3, "There is no key 'fusion.rank'. "),
+        ("fusion.dims", [3, "a"], "fusion.dims should be a list of integers of at least 1, or null; found [3, 'a']."),
+        ("fusion.require_parameters", 1, "fusion.require_parameters should be true or false; found 1."),
+        ("fabrication", {"name": "lowrnk"}, "fabrication.name: "),
+        ("fabrication", {"name": "lowrank", "rank": 3}, "There is no key 'fabrication.rank'. "),
+        ("fabrication", {"name": "lowrank", "r": 2.5}, "fabrication.r should be an integer or null; found 2.5."),
+        (
+            "fabrication",
+            {"_target_": "fusionkit.create", "name": "lowrank"},
+            "fabrication._target_ should be 'fusionkit.create_fabrication'; found 'fusionkit.create'.",
+        ),
+        (
+            "fusion.parameter_fabrication",
+            {"name": "lowrank", "r": "3"},
+            "fusion.parameter_fabrication.r should be an integer or null; found '3'.",
+        ),
+        ("fusion.parameter_fabrication", "lowrnk", "fusion.parameter_fabrication.name: the name of a fabrication"),
+        ("fusion.parameter_fabrication", 7, "fusion.parameter_fabrication should be the name of a fabrication, a "),
+        ("fusion.preprocess", 3, "fusion.preprocess should be a name, a mapping with a name, a list of them, or null"),
+        ("fusion.preprocess", {"p": 0.5}, "fusion.preprocess.name should be one of identity, layer_norm"),
+        ("fusion.preprocess", [None, "gleu"], "fusion.preprocess[1].name should be one of identity, layer_norm"),
+        ("fusion.postprocess", {"name": "dropout", "q": 1}, "There is no key 'fusion.postprocess.q'. "),
+        ("fusion.postprocess", {"name": "dropout", "p": "x"}, "fusion.postprocess.p should be a number; found 'x'."),
+        (
+            "fusion.preprocess",
+            {"_target_": "torch.nn.Linear", "in_features": "{view}", "out_features": 2.5},
+            "fusion.preprocess.out_features should be an integer; found 2.5.",
+        ),
+        ("train.lr", "???", "train.lr should be given, as in train.lr=...; found nothing."),
+        ("fusion.preprocess", [{"p": "???"}], "fusion.preprocess[0].p should be given, as in "),
+    ],
+)
+def test_what_is_wrong_names_the_key(base: dict[str, Any], key: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        schema.validate(changed(base, key, value))
+    assert str(error.value).startswith(message)
+
+
+def test_the_names_are_those_of_the_experiment() -> None:
+    from fusionkit.experiment import model, training
+
+    for key, names in (
+        ("train.optimizer", training.OPTIMIZERS),
+        ("train.scheduler", training.SCHEDULERS),
+        ("train.precision", training.PRECISIONS),
+        ("model.encoder", model.ENCODERS),
+        ("model.head", model.HEADS),
+    ):
+        assert schema.RULES[key]("?") == f"one of {', '.join(names)}"
+
+
+def test_missing_values_may_wait(base: dict[str, Any]) -> None:
+    cfg = changed(base, "train.lr", "???")
+    schema.validate(cfg, complete=False)
+
+
+@pytest.mark.parametrize("key", ["n", "dims", "device", "seed", "fusion", "fabrication", "data", "model", "train"])
+def test_every_top_level_key_is_needed(base: dict[str, Any], key: str) -> None:
+    cfg = {name: value for name, value in base.items() if name != key}
+    with pytest.raises(ConfigError, match=rf"^{key} should be in the configuration; found nothing\.$"):
+        schema.validate(cfg)
+
+
+@pytest.mark.parametrize("key", ["name", "dims", "test_size"])
+def test_data_needs_all_its_keys(base: dict[str, Any], key: str) -> None:
+    data = {name: value for name, value in base["data"].items() if name != key}
+    with pytest.raises(ConfigError, match=rf"^data\.{key} should be "):
+        schema.validate({**base, "data": data})
+
+
+def test_missing_finds_the_first() -> None:
+    assert schema.missing({"a": [{"b": 1}, {"c": "???"}], "d": "???"}) == "a[1].c"
+    assert schema.missing({"a": "?"}) is None
+
+
+OPERATOR = """
+import fusionkit
+from typing import Literal
+
+class Op(fusionkit.Fusion):
+    def __init__(self, n=None, dims=None, name=None, require_parameters=True, *, path: str, mode: Literal["a", "b"] =
+    "a",
+                 ranks: list[int] | None = None, preprocess=None, postprocess=None, device=None, dtype=None):
+        super().__init__(n, dims, name, require_parameters, preprocess=preprocess, postprocess=postprocess)
+
+class Anything(fusionkit.Fusion):
+    def __init__(self, n=None, dims=None, **options):
+        super().__init__(n, dims)
+"""
+PLUGIN = """
+import fusionkit
+
+@fusionkit.hookimpl
+def fusionkit_fusions():
+    return {"op": "ops:Op", "anything": "ops:Anything", "gone": "ops:Gone"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["fusion=op"], "fusion.path should be given, as in fusion.path=...; found nothing."),
+        (["fusion=op", "fusion.path=1"], "fusion.path should be a text; found 1."),
+        (["fusion=op", "fusion.path=x", "fusion.mode=c"], "fusion.mode should be 'a' or 'b'; found 'c'."),
+        (["fusion=op", "fusion.path=x", "fusion.ranks=[1,b]"], "fusion.ranks should be a list of which every item is "),
+        (["fusion=op", "+fusion.modes=a"], "There is no key 'fusion.modes'. Did you mean 'fusion.mode'?"),
+        (["fusion=gone"], "the fusion 'gone'"),
+    ],
+)
+def test_a_plugins_options_are_checked_too(site: Site, overrides: list[str], message: str) -> None:
+    site.install("ops-plugin", PLUGIN)
+    (site.folder / "ops.py").write_text(OPERATOR)
+    if overrides[-1].startswith("+"):
+        overrides = [*overrides, "fusion.path=x"]
+    with pytest.raises(ConfigError) as error:
+        compose(overrides)
+    assert message in str(error.value)
+
+
+def test_a_catch_all_takes_anything(site: Site) -> None:
+    site.install("ops-plugin", PLUGIN)
+    (site.folder / "ops.py").write_text(OPERATOR)
+    assert compose(["fusion=anything", "+fusion.whatever=1"])["fusion"]["whatever"] == 1

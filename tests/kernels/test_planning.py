@@ -1,0 +1,259 @@
+"""The choice between a fabrication's own product and building W."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+import pytest
+import torch
+from gpu_double import OnAGPU
+from torch import Tensor
+
+from fusionkit.core import fabrication
+from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
+from fusionkit.kernels.matmul import PIECE_ELEMENTS
+from fusionkit.kernels.planning import (
+    BUILD,
+    BYTES,
+    CACHED,
+    COPY,
+    LAUNCH,
+    LEAST_BLOCK,
+    MACS,
+    NOMINAL_ROWS,
+    THIN,
+    Effort,
+    Launched,
+    Plan,
+)
+
+
+def test_the_cheaper_way_is_taken() -> None:
+    n, D = 16, 32
+    effort = Effort(macs=100.0, copies=2.0, setup=5.0)
+    plan = Plan.of(effort, n, D)
+    for rows in (0, 1, 10, 100, 1000, 100_000):
+        own = rows * (THIN * effort.macs + COPY * effort.copies) + COPY * effort.setup
+        built = rows * n * D + COPY * BUILD * n * D
+        assert plan.decide(rows) == (own <= built), rows
+
+
+def test_a_costly_product_is_left_at_large_batches_only() -> None:
+    plan = Plan.of(Effort(macs=10_000.0), 16, 32)
+    assert plan.decide(1)
+    assert not plan.decide(100_000)
+
+
+def test_many_rows_are_not_joined() -> None:
+    effort = Effort(macs=100.0, copies=50.0, joined=40.0, column_blocks=4)
+    plan = Plan.of(effort, 16, 32, views=3)
+    cut_rows = PIECE_ELEMENTS * 6 / 32
+    assert plan.cut_rows == cut_rows
+    assert plan.block >= cut_rows
+    few, many = ceil(cut_rows) - 1, ceil(cut_rows)
+    assert not plan.decide(few)
+    assert not plan.decide(many)
+    cheap = Plan.of(effort._replace(copies=42.0), 16, 32, views=3)
+    assert [cheap.decide(rows) for rows in (few, many)] == [False, True]
+    assert cheap.own_product(torch.empty(many, 16))
+    assert not cheap.own_product(torch.empty(many, 16, device="meta"))
+
+
+def test_a_large_W_is_never_built_for_many_rows() -> None:
+    costly = Plan.of(Effort(macs=1e9), 1024, 1024)
+    assert costly.own_product(torch.empty(2000, 1024, device="meta"))
+    assert not costly.own_product(torch.empty(1000, 1024, device="meta"))
+
+
+@pytest.mark.parametrize("way", [True, False], ids=["own product", "W built"])
+def test_both_ways_agree(way: bool) -> None:
+    op = ParameterizedConcatenation(16, [8, 24], parameter_fabrication="monarch", dtype="float64")
+    x = [torch.randn(5, 8, dtype=torch.float64), torch.randn(5, 24, dtype=torch.float64)]
+    W = op.fabrication.materialize(op.flat_w(), 16, 32)
+    forced = copy.deepcopy(op)
+    forced.fabrication._plan = Plan(-1.0 if way else 1.0, 0.0, large=False)
+    assert forced.fabrication._plan.own_product(x[0]) == way
+    torch.testing.assert_close(forced(x), torch.cat(x, -1) @ W.T)
+
+
+def rows_taken(made: fabrication.Fabrication, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which every call of the own product appends its number of rows."""
+    seen: list[int] = []
+    project = type(made)._project
+
+    def watched(self: fabrication.Fabrication, x: Sequence[Tensor], *rest: Any) -> Tensor:
+        seen.append(len(x[0]))
+        return project(self, x, *rest)
+
+    monkeypatch.setattr(type(made), "_project", watched)
+    return seen
+
+
+@pytest.mark.parametrize("taken", [[768], [385, 384], [513, 513, 513, 511]], ids=str)
+@pytest.mark.parametrize("name", ["monarch", "kronecker", "toeplitz"])
+def test_many_rows_are_taken_in_blocks(name: str, taken: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert LEAST_BLOCK == 512
+    rows = sum(taken)
+    op = ParameterizedConcatenation(6, [4, 5], parameter_fabrication=name, dtype="float64")
+    op.fabrication._plan = Plan(-1.0, 0.0, large=False)
+    x = [torch.randn(rows, width, dtype=torch.float64, requires_grad=True) for width in (4, 5)]
+    seen = rows_taken(op.fabrication, monkeypatch)
+    out = op(x)
+    assert seen == taken
+    expected = torch.cat(x, -1) @ op.fabrication.materialize(op.flat_w(), 6, 9).T
+    torch.testing.assert_close(out, expected)
+    inputs, grad = [*x, *op.parameters()], torch.randn_like(expected)
+    for found, right in zip(
+        torch.autograd.grad(out, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
+    ):
+        torch.testing.assert_close(found, right)
+    torch.testing.assert_close(op([view.view(1, rows, -1) for view in x])[0], out)
+
+
+def test_an_accelerator_takes_all_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands for them."""
+    op = ParameterizedConcatenation(6, [4, 5], parameter_fabrication="monarch", device="meta")
+    op.fabrication._plan = Plan(-1.0, 0.0, large=False)
+    seen = rows_taken(op.fabrication, monkeypatch)
+    assert op([torch.empty(5000, width, device="meta") for width in (4, 5)]).shape == (5000, 6)
+    assert seen == [5000]
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 7, 16])
+def test_a_large_W_may_be_made_in_slabs(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fabrication, "LARGE_W", 1)
+    op = ParameterizedConcatenation(n, [8, 3], parameter_fabrication="tensor_train", dtype="float64")
+    blocks, x = dict(op.named_parameters()), [torch.randn(5, width, dtype=torch.float64) for width in (8, 3)]
+    slabs = list(op.fabrication._slabs(blocks, n, 11))
+    W = op.fabrication.materialize(op.flat_w(), n, 11)
+    torch.testing.assert_close(torch.cat(slabs), W)
+    assert n < 7 or all(len(slab) < n for slab in slabs)
+    torch.testing.assert_close(op.fabrication.multiply_built(x, blocks, n), torch.cat(x, -1) @ W.T)
+
+
+def test_blocks_hold_what_the_cache_holds() -> None:
+    assert Plan.of(Effort(1.0, copies=1000.0), 4, 4).block == CACHED // 1000
+    assert Plan.of(Effort(1.0, copies=1e9), 4, 4).block == LEAST_BLOCK
+
+
+def test_in_slabs_a_large_W_may_be_built_for_many_rows() -> None:
+    assert Plan.of(Effort(macs=1e9), 1024, 1024).decide(5000)
+    assert not Plan.of(Effort(macs=1e9, slabs=True), 1024, 1024).decide(5000)
+
+
+def test_while_compiling_the_batch_does_not_matter() -> None:
+    plan = Plan.of(Effort(macs=10_000.0), 16, 32)
+    seen = []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append(plan.own_product(x))
+        return x
+
+    for rows in (1, 100_000):
+        torch.vmap(look)(torch.empty(2, rows, 64))
+    assert seen == [plan.decide(NOMINAL_ROWS)] * 2
+
+
+def test_plans_survive_copies() -> None:
+    plan = Plan.of(Effort(1.0), 4, 4)
+    assert copy.deepcopy(plan) == plan == pickle.loads(pickle.dumps(plan))
+
+
+def chosen(name: str, n: int, dims: list[int], rows: int, **options: Any) -> bool:
+    spec = {"name": name, **options}
+    op = ParameterizedConcatenation(n, dims, parameter_fabrication=spec, device="meta")
+    return op.fabrication._quicker_on_gpu(n, tuple(dims), rows, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "own"),
+    [
+        ("kronecker", 16, False),  # Four operations more than W takes.
+        ("kronecker", 4096, True),
+        ("monarch", 16, True),  # W takes four times as many operations.
+        ("block_circulant", 256, False),  # Fifty operations.
+        ("block_diagonal", 16, True),
+        ("lowrank_kronecker", 16, False),
+        ("lowrank_kronecker", 4096, True),
+    ],
+)
+def test_on_a_gpu_launches_count(name: str, rows: int, own: bool) -> None:
+    """As measured on an H100."""
+    assert chosen(name, 512, [512] * 4, rows) == own
+
+
+def test_a_gpu_may_have_a_large_W_in_slabs() -> None:
+    assert not chosen("toeplitz", 1024, [1024] * 4, 1)
+    assert chosen("toeplitz", 1024, [1024] * 4, 10**6)
+
+
+def test_a_way_is_counted_once_for_rows_of_a_magnitude(monkeypatch: pytest.MonkeyPatch) -> None:
+    op = ParameterizedConcatenation(6, [4, 5], parameter_fabrication={"name": "hypernet", "l": 3})
+    first = {name: buffer.clone() for name, buffer in op.fabrication.named_buffers()}
+    assert first
+    counted: list[None] = []
+    by = Launched.by
+
+    def watched(function: Any) -> Launched:
+        counted.append(None)
+        return by(function)
+
+    monkeypatch.setattr(Launched, "by", watched)
+    ways = [op.fabrication._quicker_on_gpu(6, (4, 5), rows, torch.float32) for rows in (0, 4, 5, 7, 8)]
+    assert len(counted) == 2 * 3
+    assert ways[1] == ways[2] == ways[3]
+    assert all(torch.equal(op.fabrication.get_buffer(name), buffer) for name, buffer in first.items())
+
+
+def test_the_way_on_a_gpu_is_asked_for_there_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    op = ParameterizedConcatenation(6, [4, 5], parameter_fabrication="monarch")
+    made = op.fabrication
+    assert made._plan is not None
+    asked: list[int] = []
+
+    def quicker(n: int, dims: tuple[int, ...], rows: int, dtype: torch.dtype) -> bool:
+        assert (n, dims, dtype) == (6, (4, 5), torch.float32)
+        asked.append(rows)
+        return rows > 3
+
+    monkeypatch.setattr(made, "_quicker_on_gpu", quicker)
+    monkeypatch.setattr(fabrication, "in_place_ok", lambda tensors: True)
+    there = torch.randn(2, 3, 4).as_subclass(OnAGPU)
+    assert made.own_product(there)
+    assert not made.own_product(there[:, :1])
+    assert asked == [6, 2]
+    made.own_product(torch.randn(2, 3, 4))
+    made.own_product(torch.empty(2, 3, 4, device="meta"))
+    monkeypatch.setattr(fabrication, "in_place_ok", lambda tensors: False)
+    made.own_product(there)
+    assert asked == [6, 2]
+    monkeypatch.setattr(fabrication, "in_place_ok", lambda tensors: True)
+    made._plan = Plan(1.0, 0.0, large=True)
+    assert made.own_product(torch.randn(2000, 4).as_subclass(OnAGPU))
+    assert asked == [6, 2, 2000]
+    made._plan = Plan(1.0, 0.0, large=True, huge=True)
+    assert made.own_product(torch.randn(2, 4).as_subclass(OnAGPU))
+    assert asked == [6, 2, 2000]
+
+
+def test_a_huge_W_is_built_nowhere() -> None:
+    for joined in (0.0, 1.0):
+        assert Plan.of(Effort(1.0, copies=2.0, joined=joined), 2**13, 2**13).huge
+        assert not Plan.of(Effort(1.0, copies=2.0, joined=joined), 2**13, 2**13 - 1).huge
+        assert not Plan.of(Effort(1.0, copies=2.0, joined=joined, slabs=True), 2**13, 2**13).huge
+
+
+def test_what_is_launched() -> None:
+    def work() -> None:
+        a, b = torch.empty(3, 5), torch.empty(7, 5)
+        (a @ b.T).view(-1).relu_()
+
+    assert Launched.by(work) == Launched(2, 3 * 7 * 5, 4 * (15 + 35 + 21) + 4 * (21 + 21))
+    both = Launched(1, 2, 3).then(Launched.product(10, 4, 6, 2))
+    assert both == Launched(3, 2 + 240, 3 + 2 * (3 * 60 + 24 + 40))
+    assert Launched(5, 0, 0).seconds(4) == 5 * LAUNCH
+    assert Launched(5, 10**12, 10**12).seconds(4) == pytest.approx(10**12 / MACS[4] + 10**12 / BYTES)

@@ -1,0 +1,489 @@
+"""Importing one plugin and asking it what it offers: whatever is wrong with it stays with it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fake_distributions import Site
+
+from fusionkit import Spec, hookimpl
+from fusionkit.registry.discovery import Candidate, installed
+from fusionkit.registry.loading import Plugin, PluginProblem, ask, call, checks_of, describe, load, mentions
+
+RUNNING = "0.1.0"
+
+
+def plugin_of(**hooks: Any) -> Plugin:
+    """Return an imported plugin whose module has these functions, all marked as hooks."""
+    module = SimpleNamespace(**{name: hookimpl(function) for name, function in hooks.items()})
+    return Plugin("gram", "fk_gram", "fk-gram", "1.0", module=module)
+
+
+def offering(value: Any) -> Plugin:
+    """Return what becomes of a plugin whose ``fusionkit_fusions`` returns ``value``."""
+    return ask(plugin_of(fusionkit_fusions=lambda: value))
+
+
+def load_installed(site: Site, source: str | None, **options: Any) -> Plugin:
+    """Install a plugin with this source and return what becomes of it."""
+    site.install("fk-gram", source, **options)
+    (candidate,) = [one for one in installed() if one.distribution == "fk-gram"]
+    return load(candidate, RUNNING)
+
+
+class TestLoad:
+    def test_right_plugin(self, site: Site) -> None:
+        site.fusions("fk-gram", {"gram": "fk_gram.ops:Gram"}, entry="gram")
+        (candidate,) = [one for one in installed() if one.distribution == "fk-gram"]
+        plugin = load(candidate, RUNNING)
+        assert plugin.to_dict() == {
+            "plugin": "gram",
+            "distribution": "fk-gram",
+            "version": "1.0",
+            "status": "loaded",
+            "error": None,
+            "fusions": ["gram"],
+            "fabrications": [],
+            "target": "fk_gram",
+            "seconds": pytest.approx(plugin.seconds, abs=1e-6),
+            "warnings": [],
+            "traceback": None,
+        }
+        assert plugin.seconds > 0
+        assert plugin.title == "'gram' of fk-gram 1.0"
+
+    @pytest.mark.parametrize(
+        ("source", "error"),
+        [
+            ("import fk_nowhere", "it cannot be imported: ModuleNotFoundError: No module named 'fk_nowhere'"),
+            (None, "it cannot be imported: ModuleNotFoundError: No module named 'fk_gram'"),
+            ("def f(:\n", "it cannot be imported: SyntaxError: invalid syntax (fk_gram.py, line 1)"),
+            ("raise SystemExit(3)", "it cannot be imported: SystemExit: 3"),
+            ("import sys; sys.exit()", "it cannot be imported: SystemExit"),
+            ("import pytest; pytest.skip('x', allow_module_level=True)", "it cannot be imported: Skipped: x"),
+            ("raise ValueError('two\\nlines.')", "it cannot be imported: ValueError: two lines"),
+            ("def f(): f()\nf()", "it cannot be imported: RecursionError: maximum recursion depth exceeded"),
+            (
+                "class Odd(Exception):\n    def __str__(self): return 1 / 0\nraise Odd",
+                "it cannot be imported: Odd",
+            ),
+            (
+                "class Odd(BaseException):\n    def __str__(self): raise SystemExit(9)\nraise Odd",
+                "it cannot be imported: Odd",
+            ),
+            ("raise ValueError('\\udcff\\x1b[31m')", "it cannot be imported: ValueError: \\udcff\\x1b[31m"),
+            ("raise GeneratorExit", "it cannot be imported: GeneratorExit"),
+        ],
+    )
+    def test_whatever_the_import_raises(self, source: str | None, error: str, site: Site) -> None:
+        plugin = load_installed(site, source)
+        assert (plugin.status, plugin.error) == ("failed", error)
+        assert plugin.traceback is not None
+        assert plugin.traceback.startswith("Traceback")
+        assert plugin.names("fusion") == []
+
+    def test_missing_attribute(self, site: Site) -> None:
+        plugin = load_installed(site, "", entry_points="[fusionkit]\ngram = fk_gram:nothing\n")
+        assert plugin.error == "it cannot be imported: AttributeError: module 'fk_gram' has no attribute 'nothing'"
+
+    @pytest.mark.parametrize("value", ["a b c", "", "fk_gram:x:y", "fk-gram"])
+    def test_entry_point_that_is_none(self, site: Site, value: str) -> None:
+        plugin = load_installed(site, "", entry_points=f"[fusionkit]\ngram = {value}\n")
+        assert (plugin.name, plugin.error) == (
+            "gram",
+            "it cannot be imported: ValueError: its entry_points.txt should have lines of the form name = module; "
+            f"found {value!r}",
+        )
+
+    def test_entry_point_with_extras(self, site: Site) -> None:
+        source = "import fusionkit\n@fusionkit.hookimpl\ndef fusionkit_fusions(): return {'gram': 'a:B'}\n"
+        plugin = load_installed(site, source, entry_points="[fusionkit]\ngram = fk_gram [run, test]\n")
+        assert (plugin.target, plugin.names("fusion")) == ("fk_gram", ["gram"])
+
+    def test_a_distribution_that_calls_itself_fusionkit(self, site: Site) -> None:
+        site.install("fk-gram", "raise ValueError", metadata="Metadata-Version: 2.1\nName: FusionKit\nVersion: 66\n")
+        (candidate,) = [one for one in installed() if one.target == "fk_gram"]
+        plugin = load(candidate, RUNNING)
+        assert (plugin.status, plugin.error) == (
+            "failed",
+            "its distribution should have a name of its own; found fusionkit",
+        )
+
+    def test_entry_point_may_name_an_object(self, site: Site) -> None:
+        source = """
+            import fusionkit
+            class Hooks:
+                @fusionkit.hookimpl
+                def fusionkit_fusions(self):
+                    return {"gram": "fk_gram:Gram"}
+            hooks = Hooks()
+        """
+        plugin = load_installed(site, source, entry_points="[fusionkit]\ngram = fk_gram:hooks\n")
+        assert (plugin.error, plugin.names("fusion")) == (None, ["gram"])
+
+    @pytest.mark.parametrize(
+        ("source", "module"),
+        [
+            ("del sys.modules['fusionkit.errors']", "fusionkit.errors"),
+            ("del sys.modules['fusionkit.errors']\nimport fusionkit.errors", "fusionkit.errors"),
+            ("sys.modules['fusionkit'] = None", "fusionkit"),
+            ("sys.modules['fusionkit.fusions.fk'] = types.ModuleType('fusionkit.fusions.fk')", "fusionkit.fusions.fk"),
+            ("sys.modules[__name__] = Hostile()", "fk_gram"),
+            ("sys.modules['fk_else'] = Hostile()\nraise ValueError", None),
+        ],
+    )
+    def test_what_it_does_to_the_modules_of_others_is_undone(self, site: Site, source: str, module: str | None) -> None:
+        before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "fusionkit"}
+        hostile = "class Hostile:\n    def __getattribute__(self, name): raise RuntimeError(name)\n"
+        plugin = load_installed(site, f"import sys, types\n{hostile}{source}\n")
+        after = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "fusionkit"}
+        assert after == before
+        assert "Hostile" not in {type(module).__name__ for module in sys.modules.values()}
+        assert plugin.error == (
+            "it cannot be imported: ValueError"
+            if module is None
+            else f"it should change no module of fusionkit, and leave none that fails; found {module!r}"
+        )
+
+    def test_it_may_import_more_of_fusionkit(self, site: Site) -> None:
+        source = "import fusionkit.bench.timing\n@fusionkit.hookimpl\ndef fusionkit_fusions(): return {'gram': 'a:B'}\n"
+        assert load_installed(site, source).error is None
+
+    def test_ctrl_c_is_not_the_plugins_fault(self, site: Site) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            load_installed(site, "raise KeyboardInterrupt")
+
+    def test_incompatible_is_not_imported(self, site: Site) -> None:
+        plugin = load_installed(site, "raise ValueError", requires=["fusionkit>=99"])
+        assert (plugin.status, plugin.error) == ("incompatible", "it requires 'fusionkit>=99'; found fusionkit 0.1.0")
+
+    def test_disabled_is_neither_imported_nor_compared(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FUSIONKIT_PLUGINS", "")
+        plugin = load_installed(site, "raise ValueError", requires=["fusionkit>=99"])
+        assert (plugin.status, plugin.error) == ("disabled", "FUSIONKIT_PLUGINS should name fk-gram; found ''")
+
+    def test_the_core_is_always_loaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FUSIONKIT_PLUGINS", "")
+        core = Candidate(
+            "builtin",
+            "fusionkit.builtin",
+            "fusionkit",
+            RUNNING,
+            lambda: plugin_of(fusionkit_fusions=lambda: {"gram": "a:B"}).module,
+        )
+        assert load(core, RUNNING, core=True).status == "loaded"
+
+
+class TestAsk:
+    def test_all_hooks(self) -> None:
+        plugin = ask(
+            plugin_of(
+                fusionkit_fusions=lambda: {"gram": Spec("a.b:C", ("g",), "a summary"), "other": "a:B", "local": Spec},
+                fusionkit_fabrications=lambda: {"fab": "a:B.C"},
+                fusionkit_conf=lambda: ["pkg://a.conf"],
+                fusionkit_checks=lambda: [check_nothing],
+            )
+        )
+        assert plugin.error is None
+        assert plugin.specs["fusion"]["gram"] == Spec("a.b:C", ("g",), "a summary")
+        assert plugin.specs["fusion"]["local"] == Spec(Spec)
+        assert (plugin.names("fusion"), plugin.names("fabrication")) == (["gram", "local", "other"], ["fab"])
+        assert plugin.conf == ("pkg://a.conf",)
+        assert checks_of(plugin) == [check_nothing]
+
+    def test_removed_names_are_not_offered(self) -> None:
+        assert offering({"gram": "a:B", "old": Spec("", removed="gram")}).names("fusion") == ["gram"]
+
+    def test_no_hook(self) -> None:
+        assert (
+            ask(plugin_of()).error == "it should mark at least one hook with @fusionkit.hookimpl; found none in fk_gram"
+        )
+
+    def test_unmarked_hook(self) -> None:
+        plugin = Plugin("gram", "fk_gram", "fk-gram", "1.0", module=SimpleNamespace(fusionkit_fusions=dict))
+        assert (ask(plugin).error or "").startswith("it should mark at least one hook")
+
+    def test_misspelt_hook(self) -> None:
+        plugin = ask(plugin_of(fusionkit_fusion=lambda: {}, fusionkit_fabrications=lambda: {}))
+        assert plugin.error == (
+            "its hooks should be among fusionkit_checks, fusionkit_conf, fusionkit_fabrications, fusionkit_fusions, "
+            "fusionkit_run_finished; found 'fusionkit_fusion'. Did you mean 'fusionkit_fusions'?"
+        )
+
+    def test_a_misspelt_hook_sticks_to_its_plugin_alone(self) -> None:
+        assert ask(plugin_of(fusionkit_fusion=lambda: {})).status == "failed"
+        assert ask(plugin_of(fusionkit_fusions=lambda: {"gram": "a:B"})).status == "loaded"
+
+    def test_unknown_hook_may_be_optional(self) -> None:
+        module = SimpleNamespace(
+            fusionkit_fusions=hookimpl(lambda: {"gram": "a:B"}), fusionkit_later=hookimpl(optionalhook=True)(lambda: 1)
+        )
+        assert ask(Plugin("gram", "fk_gram", "fk-gram", "1.0", module=module)).status == "loaded"
+
+    def test_hook_with_an_unknown_argument(self) -> None:
+        plugin = ask(plugin_of(fusionkit_fusions=lambda registry: {}))
+        assert (plugin.error or "").startswith("a hook should fit its specification; found Plugin 'gram' for hook")
+
+    @pytest.mark.parametrize("hook", ["fusionkit_fusions", "fusionkit_fabrications", "fusionkit_conf"])
+    def test_raising_hook(self, hook: str) -> None:
+        def fail() -> None:
+            raise OSError("boom")
+
+        plugin = ask(plugin_of(**{hook: fail}))
+        assert plugin.error == f"{hook} should not raise; found OSError: boom"
+        assert "in fail" in (plugin.traceback or "")
+
+    def test_exiting_hook(self) -> None:
+        def leave() -> None:
+            raise SystemExit(1)
+
+        assert (
+            ask(plugin_of(fusionkit_fusions=leave)).error == "fusionkit_fusions should not raise; found SystemExit: 1"
+        )
+
+    @pytest.mark.parametrize("hook", ["fusionkit_fusions", "fusionkit_fabrications", "fusionkit_conf"])
+    def test_none(self, hook: str) -> None:
+        plugin = ask(plugin_of(**{hook: lambda: None}))
+        assert plugin.error == f"{hook} should return what its specification says; found None"
+
+    @pytest.mark.parametrize("value", [[("gram", "a:B")], "gram", 3, {"gram"}])
+    def test_not_a_dict(self, value: Any) -> None:
+        error = offering(value).error or ""
+        assert error.startswith("fusionkit_fusions should return a dict from names to targets; found ")
+
+    @pytest.mark.parametrize("name", ["Gram", "gram-2", "2gram", "", "a/b", "gräm", "_gram", "gram\n", 3, None])
+    def test_invalid_name(self, name: Any) -> None:
+        expected = f"a name in fusionkit_fusions should match [a-z][a-z0-9_]*; found {name!r}"
+        assert offering({name: "a:B"}).error == expected
+
+    @pytest.mark.parametrize("target", ["", "a.b", "a:", ":B", "a.b.C", "a b:C", "a:B()", 3, None, ["a:B"]])
+    def test_invalid_target(self, target: Any) -> None:
+        assert offering({"gram": target}).error == (
+            f"the target of 'gram' in fusionkit_fusions should be 'package.module:Class' or a class; found {target!r}"
+        )
+
+    @pytest.mark.parametrize("alias", ["Sum", "", 3])
+    def test_invalid_alias(self, alias: Any) -> None:
+        assert offering({"gram": Spec("a:B", (alias,))}).error == (
+            f"an alias of 'gram' in fusionkit_fusions should match [a-z][a-z0-9_]*; found {alias!r}"
+        )
+
+    @pytest.mark.parametrize(
+        ("part", "value", "should"),
+        [
+            ("summary", True, "be a string"),
+            ("summary", None, "be a string"),
+            ("deprecated", True, "say what to use instead"),
+            ("deprecated", "", "say what to use instead"),
+            ("removed", " ", "say what to use instead"),
+        ],
+    )
+    def test_invalid_text(self, part: str, value: Any, should: str) -> None:
+        error = offering({"gram": Spec("a:B", **{part: value})}).error
+        found = value.strip() if isinstance(value, str) else value
+        assert error == f"{part!r} of 'gram' in fusionkit_fusions should {should}; found {found!r}"
+
+    def test_one_alias_for_two_names(self) -> None:
+        plugin = offering({"gram": Spec("a:B", ("g",)), "gauss": Spec("a:C", ("g",))})
+        assert plugin.error == "fusionkit_fusions should have each name once; found 'g' for 'gram' and 'gauss'"
+
+    def test_an_alias_that_is_a_name(self) -> None:
+        plugin = offering({"gram": Spec("a:B", ("gauss",)), "gauss": "a:C"})
+        assert plugin.error == "fusionkit_fusions should have each name once; found 'gauss' for 'gauss' and 'gram'"
+
+    def test_every_problem_is_named(self) -> None:
+        error = offering({"Gram": "a:B", "gauss": "a"}).error or ""
+        assert "found 'Gram'" in error
+        assert "found 'a'" in error
+
+    def test_names_known_before_the_failure_are_kept(self) -> None:
+        assert set(offering({"gram": "a:B", "Bad": "a:B"}).specs["fusion"]) == {"gram"}
+
+    @pytest.mark.parametrize("value", ["pkg://a", ["a/conf"], [3], {"pkg://a": 1}])
+    def test_invalid_conf(self, value: Any) -> None:
+        error = ask(plugin_of(fusionkit_conf=lambda: value)).error or ""
+        assert error.startswith("fusionkit_conf should return a list of 'pkg://package.folder'; found ")
+
+    def test_a_mapping_that_raises(self) -> None:
+        class Hostile(dict[str, str]):
+            def items(self) -> Any:
+                raise ValueError("hostile")
+
+        assert offering(Hostile(gram="a:B")).error == "ValueError: hostile"
+
+    def test_a_generator(self) -> None:
+        def fusionkit_fusions() -> Any:
+            yield "gram", "a:B"
+
+        error = ask(plugin_of(fusionkit_fusions=fusionkit_fusions)).error or ""
+        assert error.startswith("fusionkit_fusions should return a dict from names to targets; found <generator object")
+
+    def test_a_wrapper_that_returns_something_else(self) -> None:
+        @hookimpl(wrapper=True)
+        def fusionkit_fusions() -> Any:
+            yield
+            return 5
+
+        plugin = ask(
+            Plugin("gram", "fk_gram", "fk-gram", "1.0", module=SimpleNamespace(fusionkit_fusions=fusionkit_fusions))
+        )
+        assert plugin.error == "a wrapper of fusionkit_fusions should return the list of results; found 5"
+
+    def test_strings_that_fail_later(self) -> None:
+        plugin = offering({Armed("gram"): Spec(Armed("a:B"), (Armed("g"),), Armed("one\n\x1b[31mtwo"))})
+        conf = ask(plugin_of(fusionkit_conf=lambda: Unlisted([Armed("pkg://a.conf")])))
+        Armed.armed = True
+        try:
+            assert plugin.names("fusion") == ["gram"]
+            spec = plugin.specs["fusion"]["gram"]
+            assert (spec.target, spec.aliases, spec.summary) == ("a:B", ("g",), "one \\x1b[31mtwo")
+            assert conf.conf == ("pkg://a.conf",)
+        finally:
+            Armed.armed = False
+
+    def test_a_spec_that_fails_later(self) -> None:
+        class Hostile(Spec):
+            reads = 0
+
+            def __getattribute__(self, name: str) -> Any:
+                if name == "target":
+                    Hostile.reads += 1
+                    if Hostile.reads > 1:
+                        raise RuntimeError("later")
+                return super().__getattribute__(name)
+
+        assert offering({"gram": Hostile("a:B")}).specs["fusion"]["gram"].target == "a:B"
+
+    def test_what_has_no_repr_is_named_by_its_type(self) -> None:
+        error = offering({"gram": Unprintable()}).error
+        assert error == (
+            "the target of 'gram' in fusionkit_fusions should be 'package.module:Class' or a class; "
+            "found an object of type Unprintable without a repr"
+        )
+
+
+class Armed(str):
+    """A string that fails whoever uses it once the registry has it."""
+
+    armed = False
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self.disarmed(), other)
+
+    def __hash__(self) -> int:
+        return str.__hash__(self.disarmed())
+
+    def __format__(self, spec: str) -> str:
+        return str.__format__(self.disarmed(), spec)
+
+    def partition(self, separator: str, /) -> tuple[str, str, str]:
+        return str.partition(self.disarmed(), separator)
+
+    def disarmed(self) -> str:
+        if Armed.armed:
+            raise RuntimeError("armed")
+        return self
+
+
+class Unlisted(list[Any]):
+    def __iter__(self) -> Any:
+        raise SystemExit(3)
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise SystemExit(4)
+
+
+def check_nothing(subject: Any) -> None: ...
+
+
+class TestChecks:
+    @pytest.mark.parametrize("value", [check_nothing, {"a": check_nothing}, "check"])
+    def test_not_a_list(self, value: Any) -> None:
+        plugin = ask(plugin_of(fusionkit_checks=lambda: value))
+        with pytest.raises(PluginProblem, match=r"^fusionkit_checks should return a list of functions; found "):
+            checks_of(plugin)
+
+    @pytest.mark.parametrize(
+        "value", [[3], [describe], [lambda subject: None], [partial(check_nothing)], Unlisted([3])]
+    )
+    def test_not_functions_of_the_right_name(self, value: Any) -> None:
+        plugin = ask(plugin_of(fusionkit_checks=lambda: value))
+        with pytest.raises(PluginProblem, match=r"^fusionkit_checks should return functions called check_<name>; fou"):
+            checks_of(plugin)
+
+    def test_a_list_of_its_own_kind(self) -> None:
+        assert checks_of(ask(plugin_of(fusionkit_checks=lambda: Unlisted([check_nothing])))) == [check_nothing]
+
+    def test_not_called_to_list(self) -> None:
+        def fail() -> list[Callable[..., Any]]:
+            raise ValueError("called")
+
+        plugin = ask(plugin_of(fusionkit_checks=fail))
+        assert plugin.status == "loaded"
+        with pytest.raises(PluginProblem, match=r"^fusionkit_checks should not raise; found ValueError: called$"):
+            checks_of(plugin)
+
+    def test_of_a_plugin_that_is_not_loaded(self) -> None:
+        assert checks_of(ask(plugin_of())) == []
+
+
+def test_call_passes_arguments_and_allows_no_result() -> None:
+    seen: list[dict[str, Any]] = []
+
+    def fusionkit_run_finished(result: dict[str, Any]) -> None:
+        seen.append(result)
+
+    plugin = ask(plugin_of(fusionkit_run_finished=fusionkit_run_finished))
+    assert call(plugin, "fusionkit_run_finished", result={"n": 1}, run_dir=None) == []
+    assert seen == [{"n": 1}]
+
+
+def test_describe_is_one_short_line() -> None:
+    assert describe(ValueError("a\n  b.")) == "ValueError: a b"
+    assert describe(ValueError()) == "ValueError"
+    assert len(describe(ValueError("x" * 10_000))) < 500
+
+
+class TestMentions:
+    def failed(self, target: str) -> Plugin:
+        return Plugin("gram", target, "fk-gram", "1.0", status="failed", error="broken")
+
+    def test_by_what_it_said(self) -> None:
+        plugin = offering({"gram": Spec("a:B", ("g",)), "Bad": "a:B"})
+        assert mentions(plugin, "fusion", "gram")
+        assert mentions(plugin, "fusion", "g")
+        assert not mentions(plugin, "fabrication", "gram")
+
+    @pytest.mark.parametrize("source", ["x = {'gram': 1}", 'def f(:\n"gram"', "raise SystemExit('gram')"])
+    def test_by_its_source(self, source: str, site: Site) -> None:
+        module = site.install("fk-gram", source)
+        assert mentions(self.failed(module), "fusion", "gram")
+        assert not mentions(self.failed(module), "fusion", "gra")
+
+    def test_by_the_source_in_a_package_that_cannot_be_imported(self, site: Site) -> None:
+        package = site.folder / "fk_package"
+        package.mkdir()
+        (package / "__init__.py").write_text("raise ValueError")
+        (package / "plugin.py").write_text("NAMES = ['gram']")
+        assert mentions(self.failed("fk_package.plugin:hooks"), "fusion", "gram")
+
+    @pytest.mark.parametrize("target", ["fk_nowhere", "fk_nowhere.plugin", "json.nowhere", "sys", "", "not a module"])
+    def test_without_source(self, target: str) -> None:
+        assert not mentions(self.failed(target), "fusion", "gram")
+
+
+def test_spec_refuses_a_string_of_aliases() -> None:
+    with pytest.raises(TypeError, match=re.escape("the aliases of a Spec should be a tuple of names; found 'sum'")):
+        Spec("a:B", "sum")  # type: ignore[arg-type]
+
+
+def test_spec_takes_a_list_of_aliases() -> None:
+    assert Spec("a:B", ["sum"]).aliases == ("sum",)  # type: ignore[arg-type]

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusionkit.config import compose, config_hash
+from fusionkit.errors import ConfigError, RegistryError
+from fusionkit.experiment.statistics import compare, summarize
+from fusionkit.study.analysis import analyse, difference, markdown
+from fusionkit.study.plan import DATA, Entry, Job, Plan, contestants, execute, outcome, plan
+
+
+def make(directory: Path, **changes: Any) -> Plan:
+    options: dict[str, Any] = {
+        "data": ["breast_cancer"],
+        "repeats": 1,
+        "folds": 2,
+        "seed": 7,
+        "quick": True,
+        "options": ["train.epochs=1"],
+        "extra": [],
+    }
+    return plan(directory, **{**options, **changes})
+
+
+def test_every_contestant_is_valid_on_every_data_set(tmp_path: Path) -> None:
+    made = make(tmp_path, data=list(DATA), quick=False)
+    assert made.left_out == []
+    assert {entry.data for entry in made.entries} == set(DATA)
+    fabrications = {str(entry.config["fabrication"]["name"]) for entry in made.entries if entry.config}
+    assert len(fabrications) >= 15
+    for data in DATA:
+        names = [entry.name for entry in made.entries if entry.data == data]
+        assert len(set(names)) == len(names) >= 45
+
+
+def test_names() -> None:
+    config: Mapping[str, Any] = {}
+    assert Entry("digits", ("fabrication=dense",), config).name == "dense"
+    assert Entry("digits", ("fabrication=lowrank", "fabrication.r=3"), config).name == "lowrank r=3"
+    words = ("fusion=mutan", "fabrication=masked", "fabrication.density=0.025", "n=32")
+    assert Entry("digits", words, config).name == "mutan masked density=0.025 n=32"
+    assert Entry("digits", ("fusion=summation", "model.encoder=linear"), config).name == "summation"
+    assert Entry("digits", ("rbf_svm",)).name == "rbf_svm"
+
+
+def test_budgets_follow_the_data() -> None:
+    small, large = contestants(30, 64), contestants(649, 64)
+    assert ("fabrication=hashed", "fabrication.K=415") in large
+    assert ("fabrication=hashed", "fabrication.K=19") in small
+
+
+def test_jobs_are_runs_of_fusionkit_run(tmp_path: Path) -> None:
+    made = make(tmp_path, repeats=2)
+    job = next(job for job in made.jobs if job.entry.name == "lowrank r=2" and (job.seed, job.fold) == (8, 1))
+    words = [
+        "data=breast_cancer",
+        "data.test_size=0.5",
+        "train.epochs=1",
+        *job.entry.overrides,
+        "seed=8",
+        "data.fold=1",
+    ]
+    assert job.config == compose(words)
+    assert job.path == tmp_path / "runs" / config_hash(job.config) / "result.json"
+    # Whole repeats first, so that what was done so far can be looked at.
+    assert [job.seed for job in made.jobs] == sorted(job.seed for job in made.jobs)
+    assert len({job.path for job in made.jobs}) == len(made.jobs) == 2 * 2 * 8
+
+
+def test_what_is_too_large_for_the_data_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fusionkit.study import plan as study
+
+    monkeypatch.setattr(study, "contestants", lambda *_, **__: [("fabrication=lowrank", "fabrication.r=40")])
+    made = make(tmp_path)
+    assert all(entry.baseline for entry in made.entries)
+    (sentence,) = made.left_out
+    where = "fabrication=lowrank fabrication.r=40 on breast_cancer"
+    assert sentence.startswith(f"{where}: fusion.parameter_fabrication.r, the rank of lowrank,")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"extra": [["fabrication=lowrnak"]]}, ConfigError),
+        ({"options": ["train.epoch=1"]}, ConfigError),
+        ({"data": ["mfaet"]}, ConfigError),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_trained(
+    tmp_path: Path, changes: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises((error, RegistryError)):
+        make(tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """Return a small study that has run."""
+    made = make(tmp_path_factory.mktemp("study"), repeats=2, extra=[["fabrication=lowrank", "fabrication.r=1"]])
+    assert execute(made, workers=1, report=lambda *_: None) == []
+    return made
+
+
+def test_a_study_resumes(done: Plan) -> None:
+    calls: list[tuple[str, int]] = []
+
+    def report(job: Job, found: Mapping[str, Any], left: int) -> None:
+        assert found["status"] == "completed"
+        calls.append((job.entry.name, left))
+
+    assert execute(done, workers=1, report=report) == []
+    assert calls == []
+    first, last = done.jobs[0], done.jobs[-1]
+    assert last.entry.baseline
+    before = outcome(first)
+    assert before is not None
+    first.path.write_text('{"schema_version": 1, "sta')
+    last.path.unlink()
+    assert execute(done, workers=1, report=report) == []
+    assert calls == [(first.entry.name, 1), (last.entry.name, 0)]
+    after = outcome(first)
+    assert after is not None
+    assert (after["metrics"], after["history"]) == (before["metrics"], before["history"])
+
+
+def test_a_failure_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
+    made = make(tmp_path, extra=[["train.lr=1e30"]])
+    made.jobs = [job for job in made.jobs if job.entry.name in ("train.lr=1e30", "dense") and job.fold == 0]
+    (sentence,) = execute(made, workers=1, report=lambda *_: None)
+    assert sentence.startswith("train.lr=1e30 on breast_cancer, seed 7, fold 0: The training loss should be finite")
+    assert [row["name"] for row in analyse(made)] == ["dense"]
+
+
+def test_rows(done: Plan) -> None:
+    rows = {row["name"]: row for row in analyse(done)}
+    assert set(rows) == {entry.name for entry in done.entries}
+    dense, lowrank, svm = rows["dense"], rows["lowrank r=2"], rows["rbf_svm"]
+    assert (dense["l"], lowrank["l"], svm["l"]) == (1920, 188, None)
+    assert lowrank["share_of_dense"] == pytest.approx(188 / 1920)
+    paths = {
+        (job.seed, job.fold): json.loads(job.path.read_text())["metrics"]["accuracy"]
+        for job in done.jobs
+        if job.entry.name == "lowrank r=2"
+    }
+    assert {(one["seed"], one["fold"]): one["accuracy"] for one in lowrank["accuracies"]} == paths
+    values = [paths[key] for key in sorted(paths)]
+    theirs = [one["accuracy"] for one in dense["accuracies"]]
+    assert lowrank["mean"] == pytest.approx(np.mean(values))
+    assert lowrank["low"] == pytest.approx(summarize(values, 285 / 569).low)
+    expected = compare(values, theirs, 285 / 569)
+    assert lowrank["against"]["dense"]["p"] == pytest.approx(expected.p)
+    assert lowrank["against"]["dense"]["difference"] == pytest.approx(expected.difference)
+    assert set(dense["against"]) == {"logistic_regression", "rbf_svm"}
+    assert lowrank["against"]["dense"]["p_holm"] >= lowrank["against"]["dense"]["p"]
+    assert set(lowrank["robustness"]["missing"]) == {"mean", "error", "worst"}
+    assert not rows["summation"]["on_front"]  # It hides its parameters in encoders.
+    assert any(row["on_front"] for row in rows.values())
+
+
+def test_an_incomplete_study_has_rows_too(done: Plan) -> None:
+    part = Plan(done.directory, done.settings, done.entries, [job for job in done.jobs if job.seed == 7 or job.fold])
+    assert {row["count"] for row in analyse(part)} == {3}
+
+
+def test_markdown(done: Plan) -> None:
+    lines = markdown(analyse(done)).splitlines()
+    assert lines[0] == "### breast_cancer"
+    table = [line for line in lines if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+    assert len(table) == 2 + 9
+    assert any("`lowrank r=2`" in line and "| 188 | 9.79 % |" in line for line in table)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0123, "+0.0123"), (-0.00005001, "-0.0001"), (-1e-9, "0.0000"), (4e-5, "0.0000"), (0.0, "0.0000")],
+)
+def test_a_difference_of_nought_has_no_sign(value: float, text: str) -> None:
+    assert difference(value) == text
+
+
+def test_workers_give_the_same(done: Plan, tmp_path: Path) -> None:
+    made = make(tmp_path, repeats=1, quick=True)
+    made.jobs = [job for job in made.jobs if job.entry.name in ("dense", "rbf_svm")]
+    assert execute(made, workers=2, report=lambda *_: None) == []
+    then = {(job.entry.name, job.seed, job.fold): outcome(job) for job in done.jobs}
+    for job in made.jobs:
+        now, before = outcome(job), then[job.entry.name, job.seed, job.fold]
+        assert now is not None
+        assert before is not None
+        assert (now["metrics"], now["robustness"]) == (before["metrics"], before["robustness"])
