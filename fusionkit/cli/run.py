@@ -1,4 +1,4 @@
-"""``fusionkit run``: a Hydra application whose configuration is checked before Hydra acts on any of it.
+"""The command ``fusionkit run``: a Hydra application whose configuration is checked before Hydra acts on any of it.
 
 Hydra's own entry point builds its config loader itself and prints tracebacks; this driver gives it the checking
 loader and words its errors.  Each job runs in ``Job``, which never raises: what goes wrong is in the job's
@@ -8,34 +8,51 @@ loader and words its errors.  Each job runs in ``Job``, which never raises: what
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
+import re
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
-from fusionkit.cli.arguments import Parser
+import click
+from hydra import utils
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
+
+from fusionkit.cli.commands import COMMANDS
+from fusionkit.config.composition import CheckingLoader, Level, prepare, search_path
+from fusionkit.config.explain import keys_like
+from fusionkit.config.hydra_node import HANDLERS
+from fusionkit.core.allowed import FACTORIES, extra_names
 from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
 from fusionkit.experiment.job import Job, sentence
+from fusionkit.experiment.repeat import repeat
 from fusionkit.experiment.sweep import run_sweep
 
-if TYPE_CHECKING:
-    from fusionkit.config.composition import CheckingLoader, Level
-
-__all__ = ["main"]
+__all__ = ["run"]
 
 
 class JobFailed(FusionError):
     """A run that ended with an error; its record is in the run directory."""
 
 
-# -- the application ---------------------------------------------------------------------------------------------------
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run ``fusionkit run ARGV``.
+@click.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    options_metavar="[KEY=VALUE | OPTION]...",
+)
+@click.pass_context
+def run(ctx: click.Context) -> int:
+    """Train and evaluate: a Hydra application, which parses its arguments itself.
 
     Returns:
         0, or 1 if a job of a sweep failed.
@@ -44,18 +61,14 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: the configuration or the command line is wrong; nothing was written.
         FusionError: the run failed; its record is written.
     """
-    arguments = [argument for argument in argv if argument != "--debug"]
     with _one_sentence(), _termination():
-        args, parser = _parse(arguments)
+        args, parser = parse(ctx.args)
         return _dispatch(args, parser)
 
 
 @contextmanager
 def _one_sentence() -> Iterator[None]:
     """Turn every error of Hydra and OmegaConf into one of fusionkit's."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     try:
         yield
     except (FusionError, ConfigError, RegistryError):
@@ -83,29 +96,31 @@ def _termination() -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def _parse(argv: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
-    from hydra._internal.utils import get_args_parser
+class _Parser(argparse.ArgumentParser):
+    """Hydra's parser, whose errors are click's."""
 
-    parser = Parser(prog="fusionkit run", parents=[get_args_parser()], add_help=False)
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse complains about."""
+        raise click.UsageError(message, click.get_current_context(silent=True))
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
+    """Parse the arguments as Hydra does, but for ``--from``; options and overrides may stand in any order.
+
+    Raises:
+        ConfigError: an option that does not exist, or options that do not go together.
+        click.UsageError: any other mistake.
+    """
+    parser = _Parser(prog="fusionkit run", parents=[get_args_parser()], add_help=False, allow_abbrev=False)
     parser.add_argument("--from", dest="source", metavar="RUN_DIR", help="Repeat the run in this directory and compare")
-    args, unknown = parser.parse_known_intermixed_args(argv)
+    args, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
-        raise ConfigError(_unknown_option(unknown[0], argv, args.overrides, parser))
+        raise ConfigError(_unknown_option(unknown[0], arguments, args.overrides, parser.format_usage()))
     if args.experimental_rerun is not None:
         # Hydra 1.3 unpickles the file.
         raise ConfigError("--experimental-rerun should not be used, because it trusts the file it is given.")
-    chosen = [
-        option
-        for option, given in (
-            ("--run", args.run),
-            ("--multirun", args.multirun),
-            ("--cfg", args.cfg is not None),
-            ("--info", args.info is not None),
-            ("--shell-completion", args.shell_completion),
-            ("--from", args.source is not None),
-        )
-        if given
-    ]
+    modes = ("run", "multirun", "cfg", "info", "shell_completion", "source")
+    chosen = [f"--{mode.replace('source', 'from').replace('_', '-')}" for mode in modes if getattr(args, mode)]
     if len(chosen) > 1:
         raise ConfigError(
             "Only one of --run, --multirun, --cfg, --info, --shell-completion and --from should be given; "
@@ -116,33 +131,26 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser
     return args, parser
 
 
-def _unknown_option(option: str, argv: list[str], overrides: list[str], parser: Parser) -> str:
-    """Return the sentence for an option that does not exist: many a one is meant as a key of the configuration."""
-    from fusionkit.config.explain import keys_like
-
+def _unknown_option(option: str, arguments: list[str], overrides: list[str], usage: str) -> str:
+    """Return the sentence for an option that does not exist: it may be meant as a key of the configuration."""
     name, equals, value = option.lstrip("-").partition("=")
     found = option
     if not equals:
-        value, *_ = [*argv[argv.index(option) + 1 :], ""]
+        value, *_ = [*arguments[arguments.index(option) + 1 :], ""]
         value = "" if value.startswith("-") or "=" in value else value
         found = f"{option} {value}".strip()
     if keys := keys_like(name, [override for override in overrides if "=" in override]):
         meant = " or ".join(f"{key}={value or '...'}" for key in keys)
         return f"An override should have the form key=value; found {found!r}. Did you mean {meant}?"
-    known = [flag for flag in parser.flags() if flag != "--experimental-rerun"]
+    known = [flag for flag in re.findall(r"--[\w-]+", usage) if flag != "--experimental-rerun"]
     hint = nearest(option.partition("=")[0], known) or " Overrides have the form key=value."
-    return f"An option of fusionkit run should be one of {', '.join(known)}; found {found!r}.{hint}"
+    return f"An option of fusionkit run should be one of {', '.join(known)}; found {option!r}.{hint}"
 
 
 def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from hydra._internal.hydra import Hydra
-    from hydra.core.global_hydra import GlobalHydra
-
-    from fusionkit.config.composition import CheckingLoader, prepare, search_path
-
     prepare()
-    runs = not (args.cfg or args.info or args.shell_completion or args.help or args.hydra_help)
-    level: Level = "all" if runs else "safety" if args.shell_completion or args.hydra_help else "keys"
+    looks = args.cfg or args.info or args.shell_completion or args.help or args.hydra_help
+    level: Level = "all" if not looks else "safety" if args.shell_completion or args.hydra_help else "keys"
     loader = CheckingLoader(search_path(args.config_path, args.config_dir), level)
     name = args.config_name or "config"
     GlobalHydra.instance().clear()
@@ -150,43 +158,46 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     GlobalHydra.instance().initialize(hydra)
     try:
         with _whitelist():
-            if args.help:
-                try:
-                    hydra.app_help(config_name=name, args_parser=parser, args=args)
-                except ConfigError:
-                    raise
-                except (KeyError, ValueError) as error:
-                    raise ConfigError(f"hydra.help.template should use Hydra's placeholders; found {error}.") from error
-            elif args.hydra_help:
-                hydra.hydra_help(config_name=name, args_parser=parser, args=args)
-            elif args.cfg:
-                hydra.show_cfg(name, args.overrides, args.cfg, args.package, args.resolve)
-            elif args.info:
-                hydra.show_info(args.info, config_name=name, overrides=args.overrides)
-            elif args.shell_completion:
-                _complete(hydra, name, args.overrides)
-            elif args.source is not None:
+            if looks:
+                _look(hydra, name, args, parser)
+                return 0
+            if args.source is not None:
                 return _repeat(hydra, name, args)
-            elif args.multirun or _mode(loader, name, args.overrides) == "MULTIRUN":
+            if args.multirun or _mode(loader, name, args.overrides) == "MULTIRUN":
                 return run_sweep(hydra, name, args.overrides)
-            else:
-                return _run(hydra, name, args.overrides)
-        return 0
+            return _run(hydra, name, args.overrides)
     finally:
         GlobalHydra.instance().clear()
 
 
+def _look(hydra: Hydra, name: str, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Print what ``--help``, ``--cfg`` and the like show; nothing runs."""
+    if args.help:
+        try:
+            hydra.app_help(config_name=name, args_parser=parser, args=args)
+        except ConfigError:
+            raise
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"hydra.help.template should use Hydra's placeholders; found {error}.") from error
+    elif args.hydra_help:
+        hydra.hydra_help(config_name=name, args_parser=parser, args=args)
+    elif args.cfg:
+        hydra.show_cfg(name, args.overrides, args.cfg, args.package, args.resolve)
+    elif args.info:
+        hydra.show_info(args.info, config_name=name, overrides=args.overrides)
+    else:
+        _complete(hydra, name, args.overrides)
+
+
 def _mode(loader: CheckingLoader, name: str, overrides: list[str]) -> str:
     """Return the mode the configuration asks for: an experiment may be a sweep."""
-    from hydra.types import RunMode
-
     cfg = loader.load_configuration(
         config_name=name, overrides=overrides, run_mode=RunMode.MULTIRUN, validate_sweep_overrides=False
     )
     return "RUN" if cfg.hydra.mode is None else str(cfg.hydra.mode.name)
 
 
-def _run(hydra: Any, name: str, overrides: list[str]) -> int:
+def _run(hydra: Hydra, name: str, overrides: list[str]) -> int:
     job = Job()
     try:
         hydra.run(config_name=name, task_function=job, overrides=[*overrides, "hydra.mode=RUN"])
@@ -199,11 +210,7 @@ def _run(hydra: Any, name: str, overrides: list[str]) -> int:
     return 0
 
 
-def _repeat(hydra: Any, name: str, args: argparse.Namespace) -> int:
-    from hydra.types import RunMode
-
-    from fusionkit.experiment.repeat import repeat
-
+def _repeat(hydra: Hydra, name: str, args: argparse.Namespace) -> int:
     for override in args.overrides:
         if not override.startswith("hydra.run.dir="):
             raise ConfigError(
@@ -215,24 +222,14 @@ def _repeat(hydra: Any, name: str, args: argparse.Namespace) -> int:
 
 def _whitelist() -> Any:
     """Return a context in which Hydra 1.4 calls nothing but what is listed; on 1.3 the loader's checks stand alone."""
-    from hydra import utils
-
     execution_whitelist: Any = getattr(utils, "execution_whitelist", None)
     if execution_whitelist is None:
         return nullcontext()
-    from fusionkit.config.hydra_node import HANDLERS
-    from fusionkit.core.allowed import FACTORIES, extra_names
-
     return execution_whitelist([*FACTORIES, *HANDLERS, *extra_names(), "logging.Formatter"])
 
 
-def _complete(hydra: Any, name: str, overrides: list[str]) -> None:
+def _complete(hydra: Hydra, name: str, overrides: list[str]) -> None:
     """Answer a shell: print the script to install, or the completions of the line in COMP_LINE."""
-    import contextlib
-    import io
-
-    from fusionkit.cli.commands import COMMANDS
-
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
     if any(override.startswith("query=") for override in overrides) and words:
