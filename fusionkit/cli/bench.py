@@ -17,9 +17,8 @@ from typing import Any
 
 import click
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
+from fusionkit._util.progress import ProgressBar
 from fusionkit._util.tables import print_table
 from fusionkit.bench import measure
 from fusionkit.bench.cases import Case, cases, default_cases, label
@@ -154,17 +153,13 @@ def _threads(number: int) -> Iterator[None]:
 
 def _progress(chosen: Sequence[Case]) -> Iterator[Case]:
     """Yield the cases; on a terminal with a progress bar that says what is measured."""
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress, warnings.catch_warnings():
+    with ProgressBar(len(chosen), shown=sys.stderr.isatty()) as progress, warnings.catch_warnings():
         # Of torch's own threads, in the first derivative on a GPU.
         warnings.filterwarnings("ignore", "Attempting to run cuBLAS")
-        task = progress.add_task("", total=len(chosen))
-        for case in chosen:
+        for done, case in enumerate(chosen):
             size = case.size
-            text = f"{label(case.name, case.options)}  m={size.m} {_short(size.dims)} n={size.n}"
-            progress.update(task, description=text)
+            progress.update(done, f"{label(case.name, case.options)}  m={size.m} {_short(size.dims)} n={size.n}")
             yield case
-            progress.advance(task)
 
 
 def _report(rows: Sequence[Row], json_file: Path | None, plot_file: Path | None, machine: dict[str, Any]) -> None:

@@ -52,10 +52,8 @@ def _names(ctx: click.Context, param: click.Parameter, given: Iterable[str]) -> 
 @click.option("--time-limit", type=float, default=DEFAULT_LIMIT, show_default=True, help="Seconds per check and case.")
 @click.option("-x", "--exitfirst", "stop", is_flag=True, help="Stop at the first failure.")
 @click.option("-j", "--jobs", type=click.IntRange(1), help="Worker processes (default: at most 2).")
-@click.option(
-    "--json", "json_file", callback=output_file, metavar="FILE", help="Write the results as JSON; - is stdout."
-)
-@click.option("--junit", "junit_file", callback=output_file, metavar="FILE", help="Write the results as JUnit XML.")
+@click.option("--json", "json_file", callback=output_file, metavar="FILE", help="Write JSON; - is the standard output.")
+@click.option("--junit", "junit_file", callback=output_file, metavar="FILE", help="Write JUnit XML.")
 @click.option("--list", "listed", is_flag=True, help="List the checks and run nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every finding, and why checks were skipped.")
 def check(

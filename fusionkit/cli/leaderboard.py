@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
+from fusionkit._util.files import write_atomic
 from fusionkit._util.tables import print_table
 from fusionkit.cli.commands import json_option, output_file, print_json
 from fusionkit.errors import FusionError
 from fusionkit.experiment.leaderboard import Board, read_board
 from fusionkit.experiment.plots import draw_leaderboard
 from fusionkit.experiment.report import write_report
-from fusionkit.experiment.results import write_atomic
 
 __all__ = ["leaderboard"]
 
@@ -34,9 +34,7 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--html", "html_file", callback=output_file, metavar="FILE", help="Write a report to look at in a browser, offline."
-)
+@click.option("--html", "html_file", callback=output_file, metavar="FILE", help="Write a report for the browser.")
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of the table.")
 def leaderboard(directory: Path, html_file: Path | None, as_json: bool, as_csv: bool) -> int:

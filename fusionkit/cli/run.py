@@ -139,7 +139,9 @@ def _unknown_option(option: str, arguments: list[str], overrides: list[str], usa
         value, *_ = [*arguments[arguments.index(option) + 1 :], ""]
         value = "" if value.startswith("-") or "=" in value else value
         found = f"{option} {value}".strip()
-    if keys := keys_like(name, [override for override in overrides if "=" in override]):
+    prepare()
+    loader = CheckingLoader(search_path(), "safety")
+    if keys := keys_like(name, loader, [override for override in overrides if "=" in override]):
         meant = " or ".join(f"{key}={value or '...'}" for key in keys)
         return f"An override should have the form key=value; found {found!r}. Did you mean {meant}?"
     known = [flag for flag in re.findall(r"--[\w-]+", usage) if flag != "--experimental-rerun"]

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from fusionkit._util.files import write_atomic, write_json, write_text
+from fusionkit._util.progress import ProgressBar
 from fusionkit._util.tables import print_table
 from fusionkit.cli.commands import json_option, print_json
 from fusionkit.errors import ConfigError
 from fusionkit.experiment.plots import draw_robustness, draw_study
-from fusionkit.experiment.results import provenance, write_atomic, write_json
+from fusionkit.experiment.results import provenance
 from fusionkit.study.analysis import analyse, difference, markdown
 from fusionkit.study.plan import DATA, Job, Study, execute, outcome, plan
 
@@ -69,7 +69,8 @@ def study(ctx: click.Context, /, out: Path | None, workers: int | None, as_json:
     for sentence in planned.left_out:
         print(f"left out: {sentence}", file=sys.stderr)
     workers = workers or _cpus()
-    with _Progress(planned, workers) as progress:
+    progress = _Progress(planned, workers)
+    with progress.bar:
         try:
             failed = execute(planned, workers=workers, report=progress.report)
         except KeyboardInterrupt:
@@ -136,8 +137,7 @@ def _write(directory: Path, name: str, summary: Mapping[str, Any]) -> list[Path]
     rows = summary["rows"]
     files = [directory / file for file in (f"{name}.json", f"{name}.md", ACCURACY, ROBUSTNESS)]
     write_json(files[0], summary)
-    text = f"{markdown(rows)}\nMade by `{summary['command']}`.\n"
-    write_atomic(files[1], lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(files[1], f"{markdown(rows)}\nMade by `{summary['command']}`.\n")
     if rows:
         write_atomic(files[2], lambda path: draw_study(rows, path))
         write_atomic(files[3], lambda path: draw_robustness(rows, path))
@@ -170,37 +170,23 @@ def _cells(row: Mapping[str, Any]) -> list[str | None]:
 
 
 class _Progress:
-    """How much is done, and the time left: a bar on a terminal, elsewhere a line at most every ten seconds."""
+    """How much is done, and the time left.
+
+    Attributes:
+        bar: shows them.
+    """
 
     def __init__(self, planned: Study, workers: int) -> None:
         waiting = [job for job in planned.jobs if outcome(job) is None]
         self.waiting = Counter(map(self._kind, waiting))
         self.total, self.done, self.workers = len(planned.jobs), len(planned.jobs) - len(waiting), workers
         self.spent: dict[str, list[float]] = defaultdict(list)
-        self.lines = not sys.stderr.isatty()
-        self.shown = time.monotonic()
-        self.bar = Progress(
-            TextColumn("{task.fields[what]}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=Console(stderr=True),
-            disable=self.lines,
-        )
-        self.task = self.bar.add_task("", total=self.total, completed=self.done, what="trainings", left="")
-        if self.lines:
-            print(f"{self.done} of {self.total} trainings done", file=sys.stderr, flush=True)
+        self.bar = ProgressBar(self.total)
+        self.bar.update(self.done, f"{self.done} of {self.total} trainings done", now=True)
 
     @staticmethod
     def _kind(job: Job) -> str:
         return f"{job.entry.data} {job.entry.name if job.entry.baseline else ''}"
-
-    def __enter__(self) -> _Progress:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
 
     def report(self, job: Job, found: Mapping[str, Any], left: int) -> None:
         """Take note of a finished job."""
@@ -209,11 +195,8 @@ class _Progress:
         if isinstance(found.get("seconds"), int | float):
             self.spent[self._kind(job)].append(float(found["seconds"]))
         minutes, seconds = divmod(round(self._left()), 60)
-        text = f"{minutes}:{seconds:02d} min left"
-        self.bar.update(self.task, completed=self.done, what=f"{job.entry.data} {job.entry.name}"[:48], left=text)
-        if self.lines and (left == 0 or time.monotonic() - self.shown > 10):
-            self.shown = time.monotonic()
-            print(f"{self.done} of {self.total} trainings done, {text}", file=sys.stderr, flush=True)
+        done = f"{self.done} of {self.total} trainings done"
+        self.bar.update(self.done, done, f"{minutes}:{seconds:02d} min left", now=left == 0)
 
     def _left(self) -> float:
         """Return the seconds left: per data set the mean so far, or that over all."""

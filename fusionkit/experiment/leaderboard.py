@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fusionkit._util.trees import flatten
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.results import RESULT, read_result
 from fusionkit.experiment.statistics import Summary, pareto, summarize
@@ -62,7 +63,7 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The config without what may differ within a group: seed, fold, device, and the place of the data."""
         config = self.result.get("config")
-        flat = dict(_flatten(config)) if isinstance(config, Mapping) else {}
+        flat = {".".join(path): value for path, value in flatten(config)} if isinstance(config, Mapping) else {}
         return {key: value for key, value in flat.items() if key not in _IGNORED and not key.endswith(".device")}
 
     @property
@@ -304,14 +305,6 @@ def _named(groups: list[Group]) -> list[Group]:
         for i in pareto([(group.runs[0].result["l"], group.accuracy) for group in own]):
             own[i].on_front = True
     return sorted(groups, key=lambda group: (group.data, -group.accuracy, group.runs[0].result["l"], group.label))
-
-
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value
 
 
 def _canonical(value: Any) -> str:

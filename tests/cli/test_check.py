@@ -176,7 +176,8 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["sumation"], "Did you mean 'summation'"),
         (["--select", "gradchek"], "error: select should name checks; found 'gradchek'. Did you mean 'gradcheck'"),
-        (["--tier", "7"], "--tier should be one of 1, 2, 3; found '7'."),
+        (["--tier", "7"], "Invalid value for '--tier': 7 is not in the range 1<=x<=3."),
+        (["--jobs", "0"], "Invalid value for '-j' / '--jobs': 0 is not in the range x>=1."),
         (
             ["summation", "--json", "/no/such/folder/r.json"],
             "/no/such/folder/r.json should be a file in a folder that exists; found no /no/such/folder.",
