@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from fake_distributions import Site
+
+from tests.fake_distributions import Site
 
 GOOD = """\
 import fusionkit
