@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from fusionkit.config.explain import unknown_key
 from fusionkit.config.folders import conf_dir, plugin_folders
-from fusionkit.config.keys import CONTROL_KEYS, join
+from fusionkit.config.keys import CONTROL_KEYS, join, unknown_key
 from fusionkit.config.nodes import Kind
 from fusionkit.errors import ConfigError, RegistryError, nearest
 
