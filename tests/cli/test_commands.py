@@ -16,11 +16,11 @@ from typing import Any
 
 import click
 import pytest
-from fake_distributions import Site
 
 from fusionkit import ConfigError, DimsError, FusionError, RegistryError, Spec, __version__, cli, hookimpl, registry
 from fusionkit.cli import commands
 from fusionkit.errors import OptionError, Terminated
+from tests.fake_distributions import Site
 
 
 @pytest.fixture
