@@ -61,7 +61,7 @@ def test_commands_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         return 0
 
     monkeypatch.setattr(click.Command, "invoke", invoke)
-    blocks = "".join(re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+    blocks = "".join(block for block in README.split("```")[1::2] if block.startswith("\n"))
     lines = re.findall(r"^(fusionkit .*?)(?:\s+#.*)?$", blocks, re.MULTILINE)
     assert len(lines) > 15
     for line in lines:

@@ -55,6 +55,7 @@ Ratios, of the operator to:
   product       the fabrication's own product, without W, where W was built
   tinybig       the reference library, if it is installed
   compiled      what torch.compile makes of the operator (--compile)
+
 \b
 Examples:
   fusionkit bench --json bench.json --plot bench.png

@@ -33,6 +33,7 @@ Examples:
   fusionkit check my_package.gram:Gram                  a class that is not registered
   fusionkit check gram --select 'config_*' --json -     some checks, as JSON
   fusionkit check --list                                the checks, their tiers and rules
+
 \b
 Exit status: 0 if every check passed or was skipped, 1 if one failed, 2 on wrong usage."""
 

@@ -19,6 +19,7 @@ Examples:
   fusionkit new fusionkit-gram --fusion gram          an operator, in the new directory fusionkit-gram
   fusionkit new fusionkit-band --fabrication band     a fabrication
   fusionkit new fusionkit-gram --update               merge the template of a newer fusionkit into a package
+
 \b
 Exit status: 0 if the package was written, 2 if it was not; then nothing was."""
 

@@ -248,13 +248,6 @@ def test_wrong_usage(argv: list[str], message: str, capsys: pytest.CaptureFixtur
     assert "Traceback" not in captured.err
 
 
-def test_help_has_an_example_and_imports_no_torch() -> None:
-    code = "import sys; from fusionkit import cli; s = cli.main(['check', '--help']); print('torch' in sys.modules, s)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("False 0\n")
-    assert "fusionkit check summation --tier 1" in done.stdout
-
-
 def test_class_of_a_file_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import fusionkit\n"

@@ -68,6 +68,7 @@ class TestHelp:
         assert cli.main([*name.split(), "--help"]) == 0
         output = capsys.readouterr().out
         assert f"Usage: fusionkit {name}" in output
+        assert "\b" not in output
         assert re.search(rf"Examples?:?\n(.*\n)*? +fusionkit {name}", output)
 
     def test_by_the_command_help(self, capsys: pytest.CaptureFixture[str]) -> None:
