@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.exhaustive import exhaustive
 from tests.fake_distributions import Site
 
 GOOD = """\
 import fusionkit
-from tests.exhaustive import exhaustive
 
 @fusionkit.hookimpl
 def fusionkit_fusions():
