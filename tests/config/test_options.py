@@ -4,11 +4,11 @@ import copy
 from typing import Any
 
 import pytest
-from fake_distributions import Site
 
 from fusionkit.config import compose
 from fusionkit.config import options as schema
 from fusionkit.errors import ConfigError
+from tests.fake_distributions import Site
 
 
 @pytest.fixture(scope="module")

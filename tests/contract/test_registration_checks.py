@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_distributions import Site
-from mutants import Mix, Total, shows
 
 import fusionkit
 from fusionkit import registry
@@ -19,6 +17,8 @@ from fusionkit.contract import probe
 from fusionkit.contract.report import Report
 from fusionkit.contract.runner import Plan, run
 from fusionkit.contract.subject import FusionSubject, Source, subjects_of
+from tests.contract.mutants import Mix, Total, shows
+from tests.fake_distributions import Site
 
 RIGHT = """
 import fusionkit
