@@ -202,14 +202,14 @@ class CheckingLoader(ConfigLoaderImpl):
             # Hydra would apply them to every job of a sweep as if they stood on the command line.
             raise ConfigError(f"hydra.overrides should be left to Hydra; found {found!r} in a config.")
         check_hydra(hydra, [override.key_or_group for override in self._parsed])
-        from fusionkit.config.options import present, validate
+        from fusionkit.config.options import check, present
 
         if self.level != "safety":
             present(tree)
         with _hydra_config(cfg):
             plain = plain_config(cfg)
         if self.level != "safety" and run_mode == RunMode.RUN:
-            validate(plain, deep=self.level != "keys", complete=self.level == "all")
+            check(plain, deep=self.level != "keys", complete=self.level == "all")
             if hydra is not None and hydra.get("mode") == "MULTIRUN":
                 _check_reach(plain, hydra)
 
