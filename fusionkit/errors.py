@@ -18,7 +18,6 @@ __all__ = [
     "Terminated",
     "close",
     "nearest",
-    "printable",
 ]
 
 #: Names of at most this length may have been meant as the letter that they begin with.
@@ -66,8 +65,3 @@ def close(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
     known = list(known)
     initial = [one for one in known if len(one) == 1 and one.lower() == name[:1].lower()]
     return get_close_matches(name, known, n=limit, cutoff=0.6) or (initial[:limit] if len(name) <= _SHORT else [])
-
-
-def printable(text: str) -> str:
-    """Escape what no file can hold (half of a surrogate pair), and what a terminal would obey."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in str.__str__(text))

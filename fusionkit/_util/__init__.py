@@ -1,1 +1,1 @@
-"""Helpers without knowledge of fusion: text, files, tables."""
+"""Helpers without knowledge of fusion: text, files, trees, tables, progress."""

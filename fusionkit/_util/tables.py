@@ -30,14 +30,11 @@ def _align(lines: Sequence[Sequence[str]]) -> None:
 
 
 def _draw(columns: Sequence[str], cells: Iterable[Sequence[str]], whole: Sequence[str]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from rich import box, console, table, text  # Slow to import, and not needed elsewhere than on a terminal.
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, no_wrap=column in whole, overflow="fold")
+        drawn.add_column(column, no_wrap=column in whole, overflow="fold")
     for row in cells:
-        table.add_row(*map(Text, row))  # Not markup: a name or a message may contain brackets.
-    Console().print(table)
+        drawn.add_row(*map(text.Text, row))  # Not markup: a name or a message may contain brackets.
+    console.Console().print(drawn)

@@ -118,6 +118,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser
 
 def _unknown_option(option: str, argv: list[str], overrides: list[str], parser: Parser) -> str:
     """Return the sentence for an option that does not exist: many a one is meant as a key of the configuration."""
+    from fusionkit.config.composition import CheckingLoader, prepare, search_path
     from fusionkit.config.explain import keys_like
 
     name, equals, value = option.lstrip("-").partition("=")
@@ -126,7 +127,9 @@ def _unknown_option(option: str, argv: list[str], overrides: list[str], parser: 
         value, *_ = [*argv[argv.index(option) + 1 :], ""]
         value = "" if value.startswith("-") or "=" in value else value
         found = f"{option} {value}".strip()
-    if keys := keys_like(name, [override for override in overrides if "=" in override]):
+    prepare()
+    loader = CheckingLoader(search_path(), "safety")
+    if keys := keys_like(name, loader, [override for override in overrides if "=" in override]):
         meant = " or ".join(f"{key}={value or '...'}" for key in keys)
         return f"An override should have the form key=value; found {found!r}. Did you mean {meant}?"
     known = [flag for flag in parser.flags() if flag != "--experimental-rerun"]

@@ -8,6 +8,7 @@ master config of a sweep, each of its jobs (also in the workers of a launcher, t
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from fusionkit.config import interpolations, source
 from fusionkit.config.explain import explain
 from fusionkit.config.folders import conf_dir, plugin_folders
+from fusionkit.config.hashing import config_hash
 from fusionkit.config.hydra_node import check_hydra, check_search_path
 from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError
@@ -340,7 +342,12 @@ def prepare() -> None:
     if hydra.__version__.startswith("1.3") and type(version.getbase()).__name__ != "Version":
         version.setbase("1.3")
     setup_globals()
-    from fusionkit.config.run_name import run_name
+
+    def run_name(with_device: str = "", *, _root_: Any) -> str:
+        """Return the hash of the whole configuration, followed by its device if ``with_device`` is not empty."""
+        plain = plain_config(_root_)
+        name = config_hash(plain)
+        return f"{name}-{re.sub(r'[^A-Za-z0-9]+', '', str(plain.get('device')))}" if with_device else name
 
     if not OmegaConf.has_resolver("fusionkit.run_name"):
         # OmegaConf 2.4 renamed it; before, that name belonged to something older.

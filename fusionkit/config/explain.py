@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from fusionkit.config.keys import unknown_key
 from fusionkit.errors import ConfigError, RegistryError, close, nearest
 
 if TYPE_CHECKING:
     from fusionkit.config.composition import CheckingLoader
 
-__all__ = ["explain", "keys_like", "unknown_key"]
+__all__ = ["explain", "keys_like"]
 
 #: What the extra of that name installs.
 LAUNCHERS = ("joblib", "ray", "submitit_local", "submitit_slurm")
@@ -73,20 +74,14 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
     return f"{_one_line(text).rstrip('.')}."
 
 
-def keys_like(name: str, overrides: list[str]) -> list[str]:
+def keys_like(name: str, loader: CheckingLoader, overrides: list[str]) -> list[str]:
     """Return the dotted keys of the configuration whose last part is ``name``, or nearly so; at most three.
 
     Args:
         name: as one would write an option, ``batch-size``.
+        loader: composes the configuration.
         overrides: of the command line; ignored where they are wrong themselves.
     """
-    from fusionkit.config.composition import CheckingLoader, prepare, search_path
-
-    prepare()
-    return _keys_like(name, CheckingLoader(search_path(), "safety"), overrides)
-
-
-def _keys_like(name: str, loader: CheckingLoader, overrides: list[str]) -> list[str]:
     from fusionkit.config import interpolations
 
     cfg = _composed(loader, overrides) or _composed(loader, [])
@@ -124,26 +119,6 @@ def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
             if isinstance(value, dict):
                 yield from _leaves(value, f"{prefix}{key}.")
-
-
-def unknown_key(key: str, known: Iterable[str]) -> str:
-    """Return the sentence for a key that does not exist.
-
-    Args:
-        key: the dotted key.
-        known: the dotted keys beside it, or beside the first part of it that does not exist.
-    """
-    known = list(known)
-    parent = known[0].rpartition(".")[0] if known else ""
-    rest = key[len(parent) + 1 :] if parent else key
-    wrong, dot, below = rest.partition(".")
-    names = [name.rpartition(".")[2] for name in known]
-    if below and wrong in names:
-        return f"There is no key {key!r}, because {key.removesuffix(dot + below)} is a single value."
-    guesses = [f"{parent}.{guess}{dot}{below}" if parent else f"{guess}{dot}{below}" for guess in close(wrong, names)]
-    if guesses:
-        return f"There is no key {key!r}. Did you mean {' or '.join(map(repr, guesses))}?"
-    return f"There is no key {key!r}.  Known are {', '.join(known)}." if known else f"There is no key {key!r}."
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -205,7 +180,7 @@ def _meant(word: str, loader: CheckingLoader) -> str:
     groups = [group for group in _groups(loader) if group != "hydra"]
     known = {f"{group}={option}": option for group in groups for option in _options(loader, group)}
     meant = [text for text, option in known.items() if option == word]
-    meant = meant or [f"{key}=..." for key in _keys_like(word, loader, []) if key.rpartition(".")[2] == word]
+    meant = meant or [f"{key}=..." for key in keys_like(word, loader, []) if key.rpartition(".")[2] == word]
     near = close(word, list(known.values()))
     meant = meant or [text for text, option in known.items() if option in near]
     return f" Did you mean {' or '.join(meant[:3])}?" if meant else ""
@@ -232,7 +207,7 @@ def _elsewhere(key: str, loader: CheckingLoader) -> str:
     if near := close(name, (one for one in having if not one.startswith("_"))):
         meant = " or ".join(f"{group}.{one}, which belongs to {', '.join(having[one])}" for one in near)
         return f"There is no key {key!r}. Did you mean {meant}?"
-    others = [other for other in _keys_like(key, loader, []) if other.rpartition(".")[2] == key]
+    others = [other for other in keys_like(key, loader, []) if other.rpartition(".")[2] == key]
     return f"There is no key {key!r}. Did you mean {' or '.join(map(repr, others))}?" if others else ""
 
 

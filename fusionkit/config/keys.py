@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["CONTROL_KEYS", "MAX_DEPTH", "join"]
+from collections.abc import Iterable
 
+from fusionkit.errors import close
+
+__all__ = ["CONTROL_KEYS", "MAX_DEPTH", "join", "unknown_key"]
 
 #: The keys by which a node steers Hydra's ``instantiate``; any other key of the form ``_x_`` is refused.
 CONTROL_KEYS = frozenset({"_target_", "_recursive_", "_convert_", "_partial_"})
@@ -16,3 +19,23 @@ MAX_DEPTH = 64
 def join(key: str, name: object) -> str:
     """Return the dotted key of ``name`` below ``key``."""
     return f"{key}.{name}" if key else str(name)
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """Return the sentence for a key that does not exist.
+
+    Args:
+        key: the dotted key.
+        known: the dotted keys beside it, or beside the first part of it that does not exist.
+    """
+    known = list(known)
+    parent = known[0].rpartition(".")[0] if known else ""
+    rest = key[len(parent) + 1 :] if parent else key
+    wrong, dot, below = rest.partition(".")
+    names = [name.rpartition(".")[2] for name in known]
+    if below and wrong in names:
+        return f"There is no key {key!r}, because {key.removesuffix(dot + below)} is a single value."
+    guesses = [f"{parent}.{guess}{dot}{below}" if parent else f"{guess}{dot}{below}" for guess in close(wrong, names)]
+    if guesses:
+        return f"There is no key {key!r}. Did you mean {' or '.join(map(repr, guesses))}?"
+    return f"There is no key {key!r}.  Known are {', '.join(known)}." if known else f"There is no key {key!r}."

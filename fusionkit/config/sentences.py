@@ -10,8 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from fusionkit.config.explain import unknown_key
-from fusionkit.config.keys import join
+from fusionkit.config.keys import join, unknown_key
 from fusionkit.errors import nearest
 
 __all__ = ["expected", "mistakes"]

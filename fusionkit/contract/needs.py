@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 
 from fusionkit.contract.rules import describe
+from fusionkit.kernels.modes import compiling_in_this_process, finds_cpp_compiler
 
 __all__ = ["NEEDS", "clean_dynamo", "missing"]
 
@@ -32,11 +33,7 @@ def _modules(*names: str) -> Callable[[], str | None]:
 @lru_cache(maxsize=1)
 def _compiler() -> str | None:
     """Compile a sum: only then it is known that there are header files too, and what the first time costs is paid."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
-    try:
-        get_cpp_compiler()
-    except Exception:
+    if not finds_cpp_compiler():
         return "needs a C++ compiler for torch.compile, and torch finds none"
     try:
         with clean_dynamo():
@@ -50,16 +47,12 @@ def _compiler() -> str | None:
 @contextlib.contextmanager
 def clean_dynamo() -> Iterator[None]:
     """Compile from a clean slate and leave one: earlier graphs count towards the limit of recompilations."""
-    import torch._dynamo
-    from torch._inductor import config
-
-    torch._dynamo.reset()
+    torch.compiler.reset()
     try:
-        # In this process: a pool of compilers would stay, each with a torch of its own.
-        with config.patch(compile_threads=1):
+        with compiling_in_this_process():
             yield
     finally:
-        torch._dynamo.reset()
+        torch.compiler.reset()
 
 
 def _interpreter() -> str | None:

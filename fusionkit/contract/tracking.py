@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from fusionkit.kernels.modes import DispatchMode
+from fusionkit.kernels.tracing import tensors_in
 
 __all__ = ["Allocations", "Largest", "attributes", "class_attributes", "largest_on_cpu", "stray_tensors", "tensors_in"]
 
@@ -69,11 +70,6 @@ def stray_tensors(module: nn.Module) -> list[str]:
     return found
 
 
-def tensors_in(value: Any) -> list[Tensor]:
-    """Return the tensors in nested containers."""
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
-
-
 class Largest:
     """The largest tensor that appeared on the CPU, and the operation that made it."""
 
@@ -86,7 +82,7 @@ def largest_on_cpu() -> Iterator[Largest]:
     """Record the largest CPU tensor that operations within produce."""
     largest = Largest()
 
-    class Mode(TorchDispatchMode):
+    class Mode(DispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             out = func(*args, **(kwargs or {}))
             for tensor in tensors_in(out):
@@ -94,11 +90,11 @@ def largest_on_cpu() -> Iterator[Largest]:
                     largest.elements, largest.by = tensor.numel(), str(func)
             return out
 
-    with Mode():  # type: ignore[no-untyped-call]
+    with Mode():
         yield largest
 
 
-class Allocations(TorchDispatchMode):
+class Allocations(DispatchMode):
     """Counts the bytes of the storages that operations within create, as long as they live.
 
     Attributes:
@@ -107,7 +103,7 @@ class Allocations(TorchDispatchMode):
     """
 
     def __init__(self, known: list[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.peak = 0
         self.shapes: list[tuple[int, ...]] = []
         self._known = {tensor.untyped_storage()._cdata for tensor in known}

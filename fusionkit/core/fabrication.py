@@ -15,7 +15,7 @@ from fusionkit.core.traits import Traits
 from fusionkit.core.validation import check_dims, check_size
 from fusionkit.errors import FusionError
 from fusionkit.kernels.matmul import joined_rows, linear
-from fusionkit.kernels.modes import in_place_ok
+from fusionkit.kernels.modes import in_place_ok, outside_transforms
 from fusionkit.kernels.planning import LARGE_W, Effort, Launched, Plan
 from fusionkit.registry import lookup
 
@@ -264,7 +264,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
             parts = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         else:
             # Under vmap drawing is refused, though what is drawn here does not depend on the batch.
-            with torch._C._DisableFuncTorch():
+            with outside_transforms():
                 parts = {name: value.to(like.device) for name, value in self._draw_frozen(n, D).items()}
         return {name: part.to(self.frozen_dtypes.get(name, like.dtype)) for name, part in parts.items()}
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fusionkit.errors import ConfigError, DimsError, FusionError, nearest, printable
+from fusionkit._util.text import printable
+from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
 from fusionkit.experiment.datasets import DATASETS
 
 __all__ = ["EMBEDDED", "Dataset", "load_data", "read_npz", "split"]

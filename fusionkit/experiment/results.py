@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import platform
-import secrets
 import subprocess
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from fusionkit._util.files import TEMPORARY, write_atomic, write_json
 from fusionkit.errors import FusionError, RegistryError
 
 __all__ = [
@@ -39,7 +38,6 @@ __all__ = [
 SCHEMA_VERSION = 1
 RESULT, MODEL, CURVE = "result.json", "model.safetensors", "curve.png"
 
-_TEMPORARY = ".partial-"
 
 #: What every run uses besides the distributions of its operators.
 _DISTRIBUTIONS = (
@@ -108,7 +106,7 @@ def start(run_dir: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         for name in (RESULT, MODEL, CURVE):
             (run_dir / name).unlink(missing_ok=True)
-        for leftover in run_dir.glob(f"{_TEMPORARY}*"):
+        for leftover in run_dir.glob(f"{TEMPORARY}*"):
             leftover.unlink(missing_ok=True)
     except OSError as error:
         raise FusionError(f"The run directory should be writable; found {run_dir}: {error.strerror}.") from error
@@ -153,25 +151,6 @@ def message(error: BaseException) -> str:
         return str(error) or type(error).__name__
     except Exception:  # The error is a stranger's, and so is its __str__.
         return type(error).__name__
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON, at once or not at all; NaN and infinities become null, foreign objects their ``str``."""
-    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(path, lambda temporary: temporary.write_bytes(text.encode(errors="backslashreplace")))
-
-
-def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file beside ``path`` (same suffix), then rename it to ``path``."""
-    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}{path.suffix}")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -273,15 +252,3 @@ def _operators(cfg: Mapping[str, Any]) -> Iterator[tuple[Literal["fusion", "fabr
 def _mapping(cfg: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     found = cfg.get(key)
     return found if isinstance(found, Mapping) else {}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)

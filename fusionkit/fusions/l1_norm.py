@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fusionkit.fusion import Fusion, Traits, in_place_ok
 from fusionkit.kernels.elementwise import BLOCK, blocks
-from fusionkit.kernels.modes import plain, recording
+from fusionkit.kernels.modes import recording, supports_out_kernels
 
 
 class L1Norm(Fusion):
@@ -31,7 +31,7 @@ class L1Norm(Fusion):
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         dtype = x[0].dtype
         half = dtype in (torch.float16, torch.bfloat16)
-        if not half and plain(x) and not recording(x):
+        if not half and supports_out_kernels(x) and not recording(x):
             out = torch.empty_like(x[0])
             scratch = None
             # Two operations per view: larger blocks than elsewhere, or their launches show.

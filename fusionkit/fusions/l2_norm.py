@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fusionkit.fusion import Fusion, Traits
 from fusionkit.kernels.elementwise import large_blocks, with_backward
-from fusionkit.kernels.modes import plain
+from fusionkit.kernels.modes import supports_out_kernels
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -36,7 +36,7 @@ class L2Norm(Fusion):
         if dtype in HALF:
             x = [view.float() for view in x]
         fast = None
-        if plain(x):
+        if supports_out_kernels(x):
             fast = _norm if x[0].is_cpu else _wide_norm if x[0].is_cuda and x[0].dtype == torch.float32 else None
         return (with_backward(fast, _derivative, x) if fast else _scaled_norm(x)).to(dtype)
 
@@ -95,6 +95,6 @@ def _norm(x: Sequence[Tensor]) -> Tensor:
 def _derivative(grad: Tensor, out: Tensor, x: Sequence[Tensor]) -> list[Tensor]:
     # Views over norm first: that is at most 1, where the gradient over the norm could overflow.
     norm = torch.where(out == 0, 1.0, out)
-    if torch.is_grad_enabled() or not plain((grad, out, *x)):
+    if torch.is_grad_enabled() or not supports_out_kernels((grad, out, *x)):
         return [view / norm * grad for view in x]
     return [(view / norm).mul_(grad) for view in x]

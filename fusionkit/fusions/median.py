@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fusionkit.fusion import Fusion, Traits
 from fusionkit.kernels.elementwise import BLOCK, blocks, select
-from fusionkit.kernels.modes import plain
+from fusionkit.kernels.modes import supports_out_kernels
 
 #: More views than this are sorted out entry by entry instead of by a network, whose length grows as k log(k)^2.
 NETWORK_VIEWS = 32
@@ -87,7 +87,7 @@ _kept_program = cache(program)
 
 def _middle(x: Sequence[Tensor]) -> Tensor:
     k = len(x)
-    if not plain(x):
+    if not supports_out_kernels(x):
         if k > NETWORK_VIEWS:
             return torch.stack(tuple(x), -1).median(-1).values
         values = list(x)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fusionkit.fusion import Fusion, Traits
 from fusionkit.kernels.elementwise import large_blocks, select
-from fusionkit.kernels.modes import plain
+from fusionkit.kernels.modes import supports_out_kernels
 
 
 class Minimum(Fusion):
@@ -37,7 +37,7 @@ class Minimum(Fusion):
 
 
 def _least(x: Sequence[Tensor]) -> Tensor:
-    if not plain(x):
+    if not supports_out_kernels(x):
         out = x[0]
         for view in x[1:]:
             out = torch.minimum(out, view)

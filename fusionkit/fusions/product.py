@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fusionkit.fusion import Fusion, Traits
 from fusionkit.kernels.elementwise import large_blocks
-from fusionkit.kernels.modes import plain, recording
+from fusionkit.kernels.modes import recording, supports_out_kernels
 
 #: What the factors are multiplied in, so that no partial product overflows where the product does not.
 WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float64}
@@ -35,7 +35,7 @@ class Product(Fusion):
         if len(x) == 1:
             return x[0].clone()
         dtype = x[0].dtype
-        if dtype not in WIDE and plain(x) and not recording(x):
+        if dtype not in WIDE and supports_out_kernels(x) and not recording(x):
             out = torch.empty_like(x[0])
             for block, (first, second, *rest) in large_blocks(x, out):
                 torch.mul(first, second, out=block)

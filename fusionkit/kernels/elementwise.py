@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from fusionkit.kernels.modes import plain, recording
+from fusionkit.kernels.modes import recording, supports_out_kernels
 
 __all__ = ["BLOCK", "blocks", "large_blocks", "select", "with_backward"]
 
@@ -66,7 +66,7 @@ class _WithBackward(torch.autograd.Function):
 def with_backward(combine: Callable[[Sequence[Tensor]], Tensor], derivative: Derivative, x: Sequence[Tensor]) -> Tensor:
     """Return ``combine(x)``, whose gradients for the views are ``derivative(gradient of the result, result, views)``.
 
-    For ``plain`` views only: torch.compile and functorch cannot look into it.
+    Only where ``supports_out_kernels(x)``: torch.compile and functorch cannot look into it.
     """
     result: Tensor = _WithBackward.apply(combine, derivative, *x) if recording(x) else combine(x)  # type: ignore[no-untyped-call]
     return result
@@ -80,7 +80,7 @@ def select(combine: Callable[[Sequence[Tensor]], Tensor], x: Sequence[Tensor]) -
     """
     if len(x) == 1:
         return x[0].clone()
-    if plain(x):
+    if supports_out_kernels(x):
         return with_backward(combine, _shares, x)
     # Inside torch.compile up to 2.11 is_exporting says yes.
     if torch.compiler.is_exporting() and not is_dynamo_compiling():
@@ -106,7 +106,7 @@ def _chosen(out: Tensor, x: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
 
 
 def _shares(grad: Tensor, out: Tensor, x: Sequence[Tensor]) -> list[Tensor]:
-    if torch.is_grad_enabled() or not plain((grad, out, *x)):
+    if torch.is_grad_enabled() or not supports_out_kernels((grad, out, *x)):
         chosen, ties = _chosen(out, x)
         share = grad / ties
         return [torch.where(mask, share, 0.0) for mask in chosen]

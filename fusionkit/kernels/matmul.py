@@ -19,7 +19,7 @@ from torch import Tensor, cat
 from torch.compiler import is_dynamo_compiling
 from torch.nn.functional import linear as multiplied
 
-from fusionkit.kernels.modes import autocasting, plain, recording
+from fusionkit.kernels.modes import autocasting, recording, supports_out_kernels
 
 __all__ = ["PIECE_ELEMENTS", "block_products", "cutting_pays", "joined_rows", "linear", "padded"]
 
@@ -74,7 +74,7 @@ def linear(x: Sequence[Tensor], W: Tensor) -> Tensor:
     grouping = _groups.__wrapped__ if traced else _groups
     groups = grouping(tuple([view.shape[-1] for view in x]), n, HALF_PARTIAL_SUMS if half else None)
     joined = [joined_rows(x[a:b]) for a, b in groups] if len(groups) < k or first.ndim != 2 else x
-    if traced or casting or not plain((W, *x)):
+    if traced or casting or not supports_out_kernels((W, *x)):
         pieces = W.t().split([rows_of_group.shape[-1] for rows_of_group in joined])
         out = torch.mm(joined[0], pieces[0])
         for rows_of_group, piece in zip(joined[1:], pieces[1:], strict=True):
@@ -238,7 +238,7 @@ class _Product(torch.autograd.Function):
         if not needs_W:
             return None, *of_x
         # When it is differentiated itself, or transformed, out of place.
-        if torch.is_grad_enabled() or autocasting(grad.device) or not plain((grad, W, *x)):
+        if torch.is_grad_enabled() or autocasting(grad.device) or not supports_out_kernels((grad, W, *x)):
             return cat([grad.t() @ rows for rows in x], 1), *of_x
         of_W = torch.empty_like(W, memory_format=torch.contiguous_format)
         for rows, part in zip(x, of_W.split(widths, 1), strict=True):
@@ -274,7 +274,12 @@ def cutting_pays(x: Sequence[Tensor], t: int, factors: Sequence[Tensor]) -> bool
     """Tell whether views are multiplied in the pieces into which column blocks of width t cut them, not joined."""
     first = x[0]
     rows = first.numel() // first.shape[-1]
-    if not first.is_cpu or type(rows) is not int or not plain((*factors, *x)) or autocasting(first.device):
+    if (
+        not first.is_cpu
+        or type(rows) is not int
+        or not supports_out_kernels((*factors, *x))
+        or autocasting(first.device)
+    ):
         return False
     widths = [view.shape[-1] for view in x]
     pieces = len(x) + -(-sum(widths) // t) - 1
@@ -325,7 +330,7 @@ class _BlockProducts(torch.autograd.Function):
         q, _, t = blocks.shape
         widths = [rows.shape[1] for rows in x]
         # When it is differentiated itself, or transformed, out of place.
-        if torch.is_grad_enabled() or autocasting(grad.device) or not plain((grad, blocks, *x)):
+        if torch.is_grad_enabled() or autocasting(grad.device) or not supports_out_kernels((grad, blocks, *x)):
             of_rows = (grad @ blocks).transpose(0, 1).reshape(-1, q * t)[:, : sum(widths)]
             return None, grad.mT @ padded(x, q * t).view(-1, q, t).transpose(0, 1), *of_rows.split(widths, 1)
         of_x = [

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from fusionkit.kernels.matmul import PIECE_ELEMENTS
+from fusionkit.kernels.modes import in_transform
 
 __all__ = ["COPY", "LARGE_W", "LEAST_BLOCK", "Effort", "Launched", "Plan"]
 
@@ -149,7 +150,7 @@ class Plan:
 
     def own_product(self, first: Tensor) -> bool:
         """Tell whether the own product is the way for views like ``first`` (..., n_1)."""
-        if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        if torch.compiler.is_compiling() or in_transform():
             return self._pays(MANY_ROWS if self.large else NOMINAL_ROWS, self.per_row)
         rows = first.numel() // first.shape[-1]
         if type(rows) is not int:

@@ -6,6 +6,7 @@ Generic: every operation that reaches PyTorch's dispatcher is seen, so no operat
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import log2, prod
 from threading import Thread
@@ -13,10 +14,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["Operation", "Recorder", "apart"]
+from fusionkit.kernels.modes import DispatchMode, writes_in_place
+
+__all__ = ["Operation", "Recorder", "apart", "tensors_in"]
 
 T = TypeVar("T")
 aten = torch.ops.aten
@@ -38,7 +40,7 @@ class Operation(NamedTuple):
     bytes: int
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(DispatchMode):
     """While it is entered, keeps the operations, and how many bytes of the tensors they make live at once.
 
     Attributes:
@@ -48,15 +50,10 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.operations: list[Operation] = []
         self.live = self.peak = 0
         self._storages: dict[int, weakref.ref[Any]] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # True would import all of torch._dynamo on the first operation, a second, to keep it away from here.
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -64,11 +61,11 @@ class Recorder(TorchDispatchMode):
         """Run ``func`` and note it."""
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        inputs, results = list(_tensors((args, kwargs))), list(_tensors(out))
+        inputs, results = list(tensors_in((args, kwargs))), list(tensors_in(out))
         known = {id(tensor.untyped_storage()) for tensor in inputs}
         fresh = [tensor for tensor in results if id(tensor.untyped_storage()) not in known]
         packet, moved = func.overloadpacket, 0
-        if (fresh or func._schema.is_mutable) and packet not in (aten.empty, aten.empty_strided, aten.empty_like):
+        if (fresh or writes_in_place(func)) and packet not in (aten.empty, aten.empty_strided, aten.empty_like):
             moved = sum(_bytes(tensor) for tensor in (*inputs, *results))
         for tensor in fresh:
             self._hold(tensor)
@@ -116,15 +113,15 @@ def apart(function: Callable[[], T]) -> T:
     return results[0]
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in the arguments or the result of an operation."""
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested containers, such as the arguments or the result of an operation."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple | set | frozenset | deque):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+        yield from tensors_in(list(value.values()))
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from fusionkit.errors import printable
+from fusionkit._util.text import printable
 from fusionkit.hookspecs import PROJECT
 
 __all__ = [

@@ -20,7 +20,8 @@ from typing import Any, Literal
 import pluggy
 
 from fusionkit import hookspecs
-from fusionkit.errors import nearest, printable
+from fusionkit._util.text import printable
+from fusionkit.errors import nearest
 from fusionkit.hookspecs import PROJECT, Spec
 from fusionkit.registry.discovery import CORE_TARGET, Candidate, canonical, disabled, incompatible
 

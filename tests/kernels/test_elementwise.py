@@ -11,7 +11,6 @@ from torch import Tensor
 import fusionkit
 from fusionkit.fusions.median import program
 from fusionkit.kernels.elementwise import BLOCK, blocks
-from fusionkit.kernels.modes import plain
 
 SELECTIONS = ["maximum", "minimum", "median"]
 
@@ -120,26 +119,6 @@ def test_blocks_cover_everything_once() -> None:
                 assert block.numel() <= max(BLOCK, shape[-1])
                 block += first + second
             assert torch.equal(out, x[0] + x[1])
-
-
-def test_where_results_may_be_preallocated() -> None:
-    x = [torch.randn(2, 3), torch.randn(2, 3)]
-    assert plain(x)
-    assert not plain([torch.nn.Buffer(x[0]).as_subclass(torch.nn.Parameter), _Subclass(x[1])])
-    seen = []
-
-    def look(*x: Tensor) -> Tensor:
-        seen.append(plain(x))
-        return x[0]
-
-    torch.vmap(look)(*x)
-    with torch.autograd.forward_ad.dual_level():
-        seen.append(plain(x))
-    assert seen == [False, False]
-
-
-class _Subclass(Tensor):
-    pass
 
 
 @pytest.mark.parametrize(("k", "steps"), [(2, 1), (3, 4), (5, 12), (8, 27), (9, 40), (16, 91)])

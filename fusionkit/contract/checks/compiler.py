@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch._dynamo  # Explicit: else the first operation on a meta tensor imports it, in the middle of some check.
 from torch import Tensor
 
 from fusionkit.contract.guard import untimed
@@ -19,6 +18,9 @@ from fusionkit.contract.needs import clean_dynamo, missing
 from fusionkit.contract.rules import Violation, describe, equal, expect, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.fusion import Fusion
+from fusionkit.kernels.modes import fake_tensors, load_compiler
+
+load_compiler()  # Else the first operation on a meta tensor does it, in the middle of some check.
 
 #: Compiled with the default backend; the others with ``aot_eager``, which traces the same and generates no code.
 REPRESENTATIVE = ("fusionkit/dense", "fusionkit/lowrank", "fusionkit/kronecker")
@@ -30,12 +32,10 @@ def check_fake_tensor(subject: Subject) -> None:
 
     Take decisions by shapes, never by values; call no `.item()`, `.tolist()` or NumPy function.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     op = subject.operator()
     x = subject.views(4)
     real = subject.forward(op, x)
-    with FakeTensorMode() as mode:
+    with fake_tensors() as mode:
         state: dict[str, Tensor] = {
             name: mode.from_tensor(tensor) for name, tensor in (*op.named_parameters(), *op.named_buffers())
         }

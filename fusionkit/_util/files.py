@@ -1,0 +1,44 @@
+"""Files that are written completely or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fusionkit._util.trees import to_json
+
+__all__ = ["TEMPORARY", "write_atomic", "write_json", "write_text"]
+
+#: How the name of an incomplete file begins.
+TEMPORARY = ".partial-"
+
+
+def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` fill a temporary file beside ``path`` (same suffix), then rename it to ``path``."""
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix}")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, atomically; surrogates are escaped.  A device or a pipe is written to directly."""
+    content = text.encode(errors="backslashreplace")
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+    else:
+        write_atomic(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON, atomically; see ``to_json`` for what JSON cannot hold."""
+    write_text(path, json.dumps(to_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")

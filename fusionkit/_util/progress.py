@@ -1,0 +1,67 @@
+"""Progress on standard error: a bar on a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+__all__ = ["ProgressBar"]
+
+
+class ProgressBar:
+    """A bar between two texts.
+
+    Args:
+        total: of the work, None if unknown.
+        shown: False shows nothing.
+        interval: seconds between two lines where standard error is no terminal.
+        clock: of the time, in seconds.
+    """
+
+    def __init__(
+        self,
+        total: float | None,
+        *,
+        shown: bool = True,
+        interval: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.interval, self.clock, self._last = interval, clock, clock()
+        self.lines = shown and not sys.stderr.isatty()
+        self._bar = Progress(
+            TextColumn("{task.fields[before]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[after]}"),
+            console=Console(stderr=True),
+            disable=self.lines or not shown,
+        )
+        self._task = self._bar.add_task("", total=total, before="", after="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, completed: float, before: str, after: str = "", *, now: bool = False) -> None:
+        """Show how much is done.
+
+        Args:
+            completed: of ``total``.
+            before: the text on the left of the bar.
+            after: the text on its right.
+            now: write a line even if the interval is not over.
+        """
+        self._bar.update(self._task, completed=completed, before=before, after=after)
+        if self.lines and (now or self.clock() - self._last >= self.interval):
+            self._last = self.clock()
+            print("  ".join(text for text in (before, after) if text), file=sys.stderr, flush=True)

@@ -1,0 +1,49 @@
+"""Trees of mappings and lists."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+__all__ = ["flatten", "leaves", "to_json"]
+
+
+def flatten(
+    tree: Any, path: tuple[str, ...] = (), *, whole: Callable[[tuple[str, ...]], bool] = lambda path: False
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the path and the value of every leaf of nested mappings; empty mappings and lists are leaves.
+
+    Args:
+        tree: the mapping.
+        path: of the tree itself.
+        whole: says at which paths a mapping counts as a leaf.
+    """
+    if isinstance(tree, Mapping) and tree and not whole(path):
+        for key, value in tree.items():
+            yield from flatten(value, (*path, str(key)), whole=whole)
+    else:
+        yield path, tree
+
+
+def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key (``a.b[0]``) and the value of everything in mappings, lists and tuples that is none."""
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from leaves(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(tree, list | tuple):
+        for index, value in enumerate(tree):
+            yield from leaves(value, f"{key}[{index}]")
+    else:
+        yield key, tree
+
+
+def to_json(value: Any) -> Any:
+    """Return ``value`` in types that JSON holds: NaN and infinities become None, foreign objects their ``str``."""
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

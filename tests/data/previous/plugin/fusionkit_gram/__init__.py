@@ -1,0 +1,1 @@
+"""The fusion `gram` for fusionkit."""

@@ -1,0 +1,99 @@
+"""What version 0.1.0 wrote before the package was laid out anew still works: runs, sweeps, reports, plugin packages."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+
+import fusionkit
+from fusionkit import registry
+from fusionkit.cli import main
+from fusionkit.config import compose, config_hash
+from fusionkit.contract import report
+
+PREVIOUS = Path(__file__).parent / "data" / "previous"
+WIDTHS = (76, 216, 64, 240, 47, 6)
+
+
+@pytest.fixture(autouse=True)
+def _version_of_the_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version of an operator's distribution belongs to the hash of a config."""
+    resolve = registry.resolve
+    monkeypatch.setattr(registry, "resolve", lambda kind, name: replace(resolve(kind, name), version="0.1.0"))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Return a copy that a test may write to."""
+    return Path(shutil.copytree(PREVIOUS, tmp_path / "runs"))
+
+
+def test_run_directory_loads() -> None:
+    model = fusionkit.load(PREVIOUS / "run").eval()
+    with torch.no_grad():
+        logits = model([torch.linspace(-1, 1, 2 * width).reshape(2, width) for width in WIDTHS])
+    expected = torch.tensor(
+        [
+            [2.5479, -2.6919, -0.1392, -3.7584, 2.8561, -6.2567, -7.0768, -0.8774, 0.5924, 5.6953],
+            [1.1100, 2.6889, -3.7175, -0.8428, 3.9697, 0.9147, -1.8049, 2.6925, -1.1139, 5.0628],
+        ]
+    )
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_leaderboard_reads_old_records(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["leaderboard", str(runs)]) == 0
+    printed = capsys.readouterr().out
+    for accuracy in ("0.1800", "0.2050", "0.3150"):
+        assert accuracy in printed
+
+
+def test_sweep_that_was_begun_resumes(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in runs.glob("multirun/*/result.json")}
+    assert main(["run", "-m", "n=2,3", "train.epochs=1", f"hydra.sweep.dir={runs / 'multirun'}"]) == 0
+    assert "2 of them earlier" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in runs.glob("multirun/*/result.json")} == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "85ccfdd76c60a146"),
+        (["train.epochs=1", "n=3", "fusion=lowrank_parameterized_concatenation"], "62dea2b7178d1a14"),
+        (["train.epochs=1", "n=2"], "9baddab9cbf5dac6"),
+        (["fusion=average", "model.encoder=linear"], "d215f565319ffbeb"),
+        (["fabrication=monarch", "seed=5"], "3d6be0d5f6263f83"),
+        (["fusion=median", "model.encoder=mlp", "n=16"], "a9fbdb2c52663aa4"),
+        (["data=digits", "train.optimizer=sgd"], "f413495f2fe57179"),
+        (["+experiment=debug"], "b12fdb6a43280917"),
+        (["fusion.preprocess=[layer_norm]"], "42d5e24c4aee1b20"),
+        (["fusion=hm_parameterized_concatenation"], "c0150cc13926f230"),
+    ],
+)
+def test_hash_of_a_config_is_as_before(overrides: list[str], expected: str) -> None:
+    assert config_hash(compose(overrides)) == expected
+
+
+def test_report_of_the_kit_fits_the_schema() -> None:
+    schema = json.loads(report.SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.validate(json.loads((PREVIOUS / "report.json").read_text(encoding="utf-8")), schema)
+
+
+def test_plugin_package_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PREVIOUS / "plugin"))
+    plugin = importlib.import_module("fusionkit_gram.plugin")
+    with registry.isolated(plugin):
+        op = fusionkit.create("gram", dims=[3, 3])
+        x = [torch.randn(2, 3), torch.randn(2, 3)]
+        expected = sum(view[:, :, None] * view[:, None, :] for view in x)
+        assert isinstance(expected, torch.Tensor)
+        torch.testing.assert_close(op(x), expected.flatten(-2))
+        assert compose(["fusion=gram", "model.encoder=linear", "n=4"])["fusion"]["name"] == "gram"
+        assert fusionkit.check("gram", tier=1).ok
