@@ -18,17 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from fusionkit.cli.arguments import Parser
 from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
-from fusionkit.experiment.job import Job, sentence
-from fusionkit.experiment.sweep import run_sweep
 
 if TYPE_CHECKING:
-    from fusionkit.config.composition import CheckingLoader, Level
+    from fusionkit.config.composition import Level
 
 __all__ = ["main"]
-
-
-class JobFailed(FusionError):
-    """A run that ended with an error; its record is in the run directory."""
 
 
 # -- the application ---------------------------------------------------------------------------------------------------
@@ -170,36 +164,17 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
                 _complete(hydra, name, args.overrides)
             elif args.source is not None:
                 return _repeat(hydra, name, args)
-            elif args.multirun or _mode(loader, name, args.overrides) == "MULTIRUN":
+            elif args.multirun:
+                from fusionkit.experiment.sweep import run_sweep
+
                 return run_sweep(hydra, name, args.overrides)
             else:
-                return _run(hydra, name, args.overrides)
+                from fusionkit.experiment.single import run
+
+                return run(hydra, name, args.overrides)
         return 0
     finally:
         GlobalHydra.instance().clear()
-
-
-def _mode(loader: CheckingLoader, name: str, overrides: list[str]) -> str:
-    """Return the mode the configuration asks for: an experiment may be a sweep."""
-    from hydra.types import RunMode
-
-    cfg = loader.load_configuration(
-        config_name=name, overrides=overrides, run_mode=RunMode.MULTIRUN, validate_sweep_overrides=False
-    )
-    return "RUN" if cfg.hydra.mode is None else str(cfg.hydra.mode.name)
-
-
-def _run(hydra: Any, name: str, overrides: list[str]) -> int:
-    job = Job()
-    try:
-        hydra.run(config_name=name, task_function=job, overrides=[*overrides, "hydra.mode=RUN"])
-    except OSError as error:
-        raise FusionError(f"The run directory should be writable; found {error}.") from error
-    if job.error is not None:
-        if isinstance(job.error, FusionError | ConfigError | RegistryError | BrokenPipeError):
-            raise job.error
-        raise JobFailed(sentence(job.error)) from job.error
-    return 0
 
 
 def _repeat(hydra: Any, name: str, args: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
@@ -31,6 +31,9 @@ from fusionkit.config.hashing import config_hash
 from fusionkit.config.hydra_node import check_hydra, check_search_path
 from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fusionkit.config.options import RunConfig
 
 #: Larger configs are taken for an attack on the memory.
 MAX_BYTES, MAX_VALUES = 1_000_000, 100_000
@@ -115,7 +118,12 @@ class CheckingLoader(ConfigLoaderImpl):
     Args:
         config_search_path: where configs are looked for.
         level: how much is checked beyond safety.
+
+    Attributes:
+        config: what was made of the last configuration for a run, at the level ``all``.
     """
+
+    config: RunConfig
 
     def __init__(self, config_search_path: ConfigSearchPath, level: Level = "all") -> None:
         source.register()
@@ -204,14 +212,17 @@ class CheckingLoader(ConfigLoaderImpl):
             # Hydra would apply them to every job of a sweep as if they stood on the command line.
             raise ConfigError(f"hydra.overrides should be left to Hydra; found {found!r} in a config.")
         check_hydra(hydra, [override.key_or_group for override in self._parsed])
-        from fusionkit.config.options import check, present
+        from fusionkit.config.options import check, present, validate
 
         if self.level != "safety":
             present(tree)
         with _hydra_config(cfg):
             plain = plain_config(cfg)
         if self.level != "safety" and run_mode == RunMode.RUN:
-            check(plain, deep=self.level != "keys", complete=self.level == "all")
+            if self.level == "all":
+                self.config = validate(plain)
+            else:
+                check(plain, deep=self.level != "keys", complete=False)
             if hydra is not None and hydra.get("mode") == "MULTIRUN":
                 _check_reach(plain, hydra)
 
@@ -361,8 +372,5 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     """Return the checked, resolved, plain configuration; see ``fusionkit.config.compose``."""
     prepare()
     loader = CheckingLoader(search_path())
-    cfg = loader.load_configuration(
-        config_name="config", overrides=list(overrides), run_mode=RunMode.RUN, from_shell=False
-    )
-    with _hydra_config(cfg):
-        return plain_config(cfg)
+    loader.load_configuration(config_name="config", overrides=list(overrides), run_mode=RunMode.RUN, from_shell=False)
+    return loader.config.tree

@@ -69,14 +69,14 @@ def check_widths(config: RunConfig) -> None:
         if isinstance(operator, Fusion):
             operator.calculate_n(config.seen(dims))
     except DimsError as error:
-        raise advised(error, config) from error
+        raise advised(error, config.model.encoder) from error
     except (Exception, SystemExit):  # Code of an operator.
         return
 
 
-def advised(error: DimsError, config: RunConfig) -> DimsError:
+def advised(error: DimsError, encoder: str) -> DimsError:
     """Return the error, with the way out where unequal widths are the trouble."""
     text = str(error)
-    if config.model.encoder != "none" or "equal width" not in text or "model.encoder" in text:
+    if encoder != "none" or "equal width" not in text or "model.encoder" in text:
         return error
     return DimsError(f"{text.rstrip('.')}.  model.encoder=linear makes the views equally wide.")

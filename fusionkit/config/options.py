@@ -6,7 +6,7 @@ classes, and with them torch, imported.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -169,7 +169,7 @@ class RunConfig(Options):
         """The plain configuration as it was composed, of which records and ``config_hash`` speak (1 is not 1.0)."""
         return self._tree
 
-    def seen(self, dims: tuple[int, ...]) -> list[int]:
+    def seen(self, dims: Sequence[int]) -> list[int]:
         """Return the widths that the fusion sees of views of widths ``dims``: those behind the encoders."""
         if self.model.encoder == "none":
             return list(dims)

@@ -65,5 +65,6 @@ def plain(annotation: Any) -> Any:
 def _sequence(base: type, arguments: list[Any]) -> Any:
     """Return the type of a list or tuple of plain items, whichever of the two a config holds."""
     fixed = base is tuple and arguments and arguments[-1] is not Ellipsis
-    item = arguments[0] if arguments else Any
-    return Annotated[tuple[tuple(arguments)] if fixed else tuple[item, ...], Field(strict=False)]  # type: ignore[misc]
+    generic: Any = tuple
+    made = generic[tuple(arguments) if fixed else (arguments[0] if arguments else Any, ...)]
+    return Annotated[made, Field(strict=False)]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from run_records import run_job
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import fusionkit
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
 from fusionkit.experiment import results
-from fusionkit.experiment.run import run_job
 
 Config = Callable[..., dict[str, Any]]
 
