@@ -18,17 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from fusionkit.cli.arguments import Parser
 from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
-from fusionkit.experiment.job import Job, sentence
-from fusionkit.experiment.sweep import run_sweep
 
 if TYPE_CHECKING:
-    from fusionkit.config.composition import CheckingLoader, Level
+    from fusionkit.config.composition import Level
 
 __all__ = ["main"]
-
-
-class JobFailed(FusionError):
-    """A run that ended with an error; its record is in the run directory."""
 
 
 # -- the application ---------------------------------------------------------------------------------------------------
@@ -140,6 +134,8 @@ def _unknown_option(option: str, argv: list[str], overrides: list[str], parser: 
 def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from fusionkit.config.composition import CheckingLoader, prepare, search_path
     from fusionkit.config.hydra_bridge import application
+    from fusionkit.experiment.single import run
+    from fusionkit.experiment.sweep import run_sweep
 
     prepare()
     runs = not (args.cfg or args.info or args.shell_completion or args.help or args.hydra_help)
@@ -150,7 +146,9 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         if args.source is not None:
             return _repeat(hydra, name, args)
         if runs:
-            return _run(hydra, loader, name, args)
+            if args.multirun:
+                return run_sweep(hydra, name, args.overrides)
+            return run(hydra, name, args.overrides)
         if args.help:
             try:
                 hydra.app_help(config_name=name, args_parser=parser, args=args)
@@ -166,25 +164,6 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             hydra.show_info(args.info, config_name=name, overrides=args.overrides)
         else:
             _complete(hydra, name, args.overrides)
-    return 0
-
-
-def _run(hydra: Any, loader: CheckingLoader, name: str, args: argparse.Namespace) -> int:
-    from hydra.types import RunMode
-
-    loader.composed = None if args.multirun else loader.load_run(name, args.overrides)
-    if loader.composed is None or loader.composed.hydra.mode == RunMode.MULTIRUN:
-        loader.composed = None
-        return run_sweep(hydra, name, args.overrides)
-    job = Job()
-    try:
-        hydra.run(config_name=name, task_function=job, overrides=args.overrides)
-    except OSError as error:
-        raise FusionError(f"The run directory should be writable; found {error}.") from error
-    if job.error is not None:
-        if isinstance(job.error, FusionError | ConfigError | RegistryError | BrokenPipeError):
-            raise job.error
-        raise JobFailed(sentence(job.error)) from job.error
     return 0
 
 

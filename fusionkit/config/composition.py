@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ from fusionkit.config.folders import conf_dir, plugin_folders
 from fusionkit.config.hashing import config_hash, operators
 from fusionkit.config.hydra_bridge import raw
 from fusionkit.config.nodes import status
-from fusionkit.config.options import present, validate
+from fusionkit.config.options import RunConfig, check, present, validate
 from fusionkit.config.safe import check_tree
 from fusionkit.core.allowed import extra_names
 from fusionkit.errors import ConfigError
@@ -116,14 +116,15 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
         level: how much is checked beyond safety.
 
     Attributes:
-        plain: what was composed last, resolved, without the ``hydra`` node.
+        config: what was made of the last configuration for a run, at the level ``all``.
     """
+
+    config: RunConfig
 
     def __init__(self, config_search_path: ConfigSearchPath, level: Level = "all") -> None:
         source.register()
         super().__init__(config_search_path, CheckingRepository(config_search_path))
         self.level = level
-        self.plain: dict[str, Any] = {}
         self._sweeping = False
         self._own = {_place(str(entry.path)) for entry in _installed().get_path()}
 
@@ -141,18 +142,6 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
             raise
         except Exception as error:
             raise CompositionError(explain(error, self, list(overrides))) from error
-
-    def load_run(self, config_name: str, overrides: list[str]) -> DictConfig:
-        """Compose what ``fusionkit run`` is to do: a checked run, or a sweep where the configuration sets that mode."""
-        try:
-            return self.load_configuration(config_name, overrides, RunMode.RUN)
-        except CompositionError:
-            # What is wrong in one run, such as several values of a key, may be right in a sweep.
-            with suppress(CompositionError):
-                cfg = self.load_configuration(config_name, overrides, RunMode.MULTIRUN, validate_sweep_overrides=False)
-                if cfg.hydra.mode == RunMode.MULTIRUN:
-                    return cfg
-            raise
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Compose and check the config of one job."""
@@ -195,10 +184,13 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
         if self.level != "safety":
             present(tree)
         with hydra_bridge.current_config(cfg):
-            self.plain = plain = plain_config(cfg)
+            plain = plain_config(cfg)
         multirun = hydra.get("mode") == "MULTIRUN"
         if self.level != "safety" and run_mode == RunMode.RUN and (self._sweeping or not multirun):
-            validate(plain, deep=self.level != "keys", complete=self.level == "all")
+            if self.level == "all":
+                self.config = validate(plain)
+            else:
+                check(plain, deep=self.level != "keys", complete=False)
         _check_reach(plain, str(hydra["launcher"]["_target_"]), multirun and run_mode == RunMode.RUN)
 
 
@@ -326,4 +318,4 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     prepare()
     loader = CheckingLoader(search_path())
     loader.load_configuration("config", list(overrides), RunMode.RUN, from_shell=False)
-    return loader.plain
+    return loader.config.tree

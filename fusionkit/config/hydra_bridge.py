@@ -171,15 +171,11 @@ class InspectingLoader(ConfigLoaderImpl):
     Args:
         path: where configs are looked for.
         repository: made of ``path``.
-
-    Attributes:
-        composed: given out by the next composition instead of a new one.
     """
 
     def __init__(self, path: ConfigSearchPath, repository: InspectingRepository) -> None:
         super().__init__(path)
         self.repository = repository
-        self.composed: DictConfig | None = None
         self._references: dict[tuple[str, ...], Mapping[str, Any]] = {}
 
     def inspect_overrides(self, overrides: list[Override], primary: Any) -> None:
@@ -221,9 +217,6 @@ class InspectingLoader(ConfigLoaderImpl):
         return cast(Any, super()).get_mode(config_name, overrides, parsed_overrides)
 
     def _load_configuration_impl(self, *args: Any, **kwargs: Any) -> DictConfig:
-        composed, self.composed = self.composed, None
-        if composed is not None:
-            return composed
         cfg: DictConfig = super()._load_configuration_impl(*args, **kwargs)
         self.inspect_whole(cfg, kwargs["run_mode"] if "run_mode" in kwargs else args[2])
         return cfg
