@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 import fusionkit
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
 from fusionkit.experiment import results
-from fusionkit.experiment.run import run_job
 from tests.exhaustive import exhaustive
+from tests.run_records import run_job
 
 Config = Callable[..., dict[str, Any]]
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from fusionkit import cli
+from fusionkit.config.options import RunConfig
 from fusionkit.errors import FusionError
 from fusionkit.experiment import sweep
 from fusionkit.experiment.job import Outcome, held
@@ -237,10 +238,10 @@ def test_an_interrupted_sweep_says_how_far_it_is_and_how_it_goes_on(
 ) -> None:
     import fusionkit.experiment.run
 
-    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
-        if cfg["seed"] == 3:
+    def run_job(config: RunConfig, run_dir: Path, **options: Any) -> dict[str, Any]:
+        if config.seed == 3:
             raise KeyboardInterrupt
-        if cfg["seed"] == 1:
+        if config.seed == 1:
             raise FusionError("The seed should be another one; found 1.")
         return {"status": "completed", "metrics": {"accuracy": 0.5}}
 
