@@ -180,8 +180,8 @@ def test_yaml_that_builds_something_else(site: Site) -> None:
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("lenth: 3", "a key of the node should be one of n, dims, name"),
-        ("require_parameters: 7", "the value of require_parameters should be true or false; found 7"),
+        ("lenth: 3", "the node should fit the constructor; found There is no key 'fusion.lenth'"),
+        ("require_parameters: 7", "the node should fit the constructor; found fusion.require_parameters should be true or false; found 7"),
     ],
 )
 def test_yaml_with_a_wrong_option(site: Site, line: str, found: str) -> None:
