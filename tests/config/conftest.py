@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tripwire
+
+from tests import tripwire
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_distributions import Site
 
 from fusionkit import cli
 from fusionkit.config.check import Finding, check_all, report
+from tests.fake_distributions import Site
 
 PLUGIN = """
 import fusionkit

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from fake_distributions import Site
 
 from fusionkit.config import compose
 from fusionkit.config.fits import check_widths, preflight
 from fusionkit.config.options import RunConfig, validate
 from fusionkit.errors import ConfigError, DimsError, FusionError
+from tests.fake_distributions import Site
 
 
 def config(*overrides: str, **changes: Any) -> RunConfig:

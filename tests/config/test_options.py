@@ -5,12 +5,12 @@ import pickle
 from typing import Any, get_args
 
 import pytest
-from fake_distributions import Site
 from pydantic import ValidationError
 
 from fusionkit.config import compose, conf_dir
 from fusionkit.config import options as schema
 from fusionkit.errors import ConfigError
+from tests.fake_distributions import Site
 
 
 @pytest.fixture(scope="module")

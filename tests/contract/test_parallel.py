@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_distributions import Site
-from mutants import Total
 
 import fusionkit
 from fusionkit import cli, registry
 from fusionkit.contract.parallel import default_jobs, possible
 from fusionkit.contract.subject import subjects_of
+from tests.contract.mutants import Total
+from tests.fake_distributions import Site
 
 QUICK = ["--select", "forward_shape,n_matches_output"]
 NAMES = ["summation", "average", "concatenation", "dense", "lowrank"]

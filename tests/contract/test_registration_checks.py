@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_distributions import Site
-from mutants import Mix, Total, shows
 
 import fusionkit
 from fusionkit import registry
@@ -19,6 +17,8 @@ from fusionkit.contract import probe
 from fusionkit.contract.report import Report
 from fusionkit.contract.runner import Plan, run
 from fusionkit.contract.subject import FusionSubject, Source, subjects_of
+from tests.contract.mutants import Mix, Total, shows
+from tests.fake_distributions import Site
 
 RIGHT = """
 import fusionkit
@@ -181,7 +181,10 @@ def test_yaml_that_builds_something_else(site: Site) -> None:
     ("line", "found"),
     [
         ("lenth: 3", "the node should fit the constructor; found There is no key 'fusion.lenth'"),
-        ("require_parameters: 7", "the node should fit the constructor; found fusion.require_parameters should be true or false; found 7"),
+        (
+            "require_parameters: 7",
+            "the node should fit the constructor; found fusion.require_parameters should be true or false; found 7",
+        ),
     ],
 )
 def test_yaml_with_a_wrong_option(site: Site, line: str, found: str) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from run_records import run_job
 
 from fusionkit.experiment.robustness import robustness
+from tests.run_records import run_job
 
 M = 400
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from run_records import run_job
 
 import fusionkit
 from fusionkit import registry
@@ -24,6 +23,7 @@ from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results, run
 from fusionkit.fusion import Fusion
+from tests.run_records import run_job
 
 Config = Callable[..., dict[str, Any]]
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_distributions import Site
 
 from fusionkit import cli
 from fusionkit.config.options import RunConfig
@@ -25,6 +24,7 @@ from fusionkit.errors import FusionError
 from fusionkit.experiment import sweep
 from fusionkit.experiment.job import Outcome, held
 from fusionkit.experiment.sweep import OUTCOMES, Watch
+from tests.fake_distributions import Site
 
 NAMES = ("exits", "unpicklable", "quits", "dies", "naughty")
 KILLED = "The process of a run should end with its result; found "
@@ -47,10 +47,12 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Site, arrays: 
     place.mkdir()
     monkeypatch.chdir(place)
     np.savez("my views.npz", **arrays)
-    folder = str(Path(__file__).parent)
+    folder = str(Path(__file__).parents[2])
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site.folder), folder]))
-    site.fusions("fusionkit-hostile", {name: f"hostile:{name.capitalize()}" for name in (*NAMES, "roams")})
+    site.fusions(
+        "fusionkit-hostile", {name: f"tests.experiment.hostile:{name.capitalize()}" for name in (*NAMES, "roams")}
+    )
     before = HydraConfig.instance().cfg
     yield
     HydraConfig.instance().cfg = before
