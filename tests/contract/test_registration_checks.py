@@ -180,10 +180,10 @@ def test_yaml_that_builds_something_else(site: Site) -> None:
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("lenth: 3", "the node should fit the constructor; found There is no key 'fusion.lenth'"),
+        ("lenth: 3", "There is no key 'fusion.lenth'"),
         (
             "require_parameters: 7",
-            "the node should fit the constructor; found fusion.require_parameters should be true or false; found 7",
+            "fusion.require_parameters should be true or false; found 7",
         ),
     ],
 )
@@ -194,7 +194,7 @@ def test_yaml_with_a_wrong_option(site: Site, line: str, found: str) -> None:
         f"device: ${{device}}\n{line}\n",
     )
     report = check(select=["config_matches_signature"])
-    assert caught(report, "config_matches_signature").startswith(found)
+    assert found in caught(report, "config_matches_signature")
 
 
 class ForgetsItsOption(Mix):
