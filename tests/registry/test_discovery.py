@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 import pytest
-from fake_distributions import Site
 
 from fusionkit.registry.discovery import Candidate, canonical, disabled, incompatible, installed
+from tests.fake_distributions import Site
 
 
 def candidate(*requires: str, distribution: str = "fk-gram") -> Candidate:

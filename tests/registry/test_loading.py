@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_distributions import Site
 
 from fusionkit import Spec, hookimpl
 from fusionkit.registry.discovery import Candidate, installed
 from fusionkit.registry.loading import Plugin, PluginProblem, call_hook, checks_of, collect_offers, load
+from tests.fake_distributions import Site
 
 RUNNING = "0.1.0"
 

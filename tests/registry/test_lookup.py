@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_distributions import Site
 
 import fusionkit
 from fusionkit import Fabrication, Fusion, RegistryError, Spec, hookimpl, registry
 from fusionkit.fusions.summation import Summation
+from tests.fake_distributions import Site
 
 OPERATORS = """\
 import torch

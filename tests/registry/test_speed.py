@@ -1,6 +1,6 @@
 """What the registry may cost, in things that can be counted: modules, opened files, calls.
 
-The times themselves depend on the machine: ``python tests/registry/test_speed.py`` measures and prints them.
+The times themselves depend on the machine: ``python -m tests.registry.test_speed`` measures and prints them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-from fake_distributions import Site
-
 import fusionkit
 from fusionkit.fusions.summation import Summation
+from tests.fake_distributions import Site
 
 HEAVY = {"torch", "numpy", "hydra", "omegaconf", "rich", "yaml", "safetensors"}
 
