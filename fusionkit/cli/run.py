@@ -15,15 +15,11 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from hydra import utils
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
@@ -31,18 +27,12 @@ from omegaconf.errors import OmegaConfBaseException
 from fusionkit.cli.commands import COMMANDS
 from fusionkit.config.composition import CheckingLoader, Level, prepare, search_path
 from fusionkit.config.explain import keys_like
+from fusionkit.config.hydra_bridge import application, argument_parser, execution_whitelist
 from fusionkit.config.hydra_node import HANDLERS
 from fusionkit.core.allowed import FACTORIES, extra_names
 from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
-from fusionkit.experiment.job import Job, sentence
-from fusionkit.experiment.repeat import repeat
-from fusionkit.experiment.sweep import run_sweep
 
 __all__ = ["run"]
-
-
-class JobFailed(FusionError):
-    """A run that ended with an error; its record is in the run directory."""
 
 
 @click.command(
@@ -111,7 +101,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentPa
         ConfigError: an option that does not exist, or options that do not go together.
         click.UsageError: any other mistake.
     """
-    parser = _Parser(prog="fusionkit run", parents=[get_args_parser()], add_help=False, allow_abbrev=False)
+    parser = _Parser(prog="fusionkit run", parents=[argument_parser()], add_help=False, allow_abbrev=False)
     parser.add_argument("--from", dest="source", metavar="RUN_DIR", help="Repeat the run in this directory and compare")
     args, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
@@ -155,24 +145,23 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     level: Level = "all" if not looks else "safety" if args.shell_completion or args.hydra_help else "keys"
     loader = CheckingLoader(search_path(args.config_path, args.config_dir), level)
     name = args.config_name or "config"
-    GlobalHydra.instance().clear()
-    hydra = Hydra(task_name="fusionkit", config_loader=loader)
-    GlobalHydra.instance().initialize(hydra)
-    try:
-        with _whitelist():
-            if looks:
-                _look(hydra, name, args, parser)
-                return 0
-            if args.source is not None:
-                return _repeat(hydra, name, args)
-            if args.multirun or _mode(loader, name, args.overrides) == "MULTIRUN":
-                return run_sweep(hydra, name, args.overrides)
-            return _run(hydra, name, args.overrides)
-    finally:
-        GlobalHydra.instance().clear()
+    # With Hydra 1.4, Hydra calls nothing but what is listed; on 1.3 the loader's checks stand alone.
+    allowed = [*FACTORIES, *HANDLERS, *extra_names(), "logging.Formatter"]
+    with application(loader) as hydra, execution_whitelist(allowed):
+        if looks:
+            _look(hydra, name, args, parser)
+            return 0
+        # Late: they import torch, which a shell's completion should not wait for.
+        from fusionkit.experiment import repeat, single, sweep
+
+        if args.source is not None:
+            return repeat.repeat(Path(args.source), _run_dir(hydra, name, args.overrides))
+        if args.multirun:
+            return sweep.run_sweep(hydra, name, args.overrides)
+        return single.run(hydra, name, args.overrides)
 
 
-def _look(hydra: Hydra, name: str, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+def _look(hydra: Any, name: str, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Print what ``--help``, ``--cfg`` and the like show; nothing runs."""
     if args.help:
         try:
@@ -191,46 +180,18 @@ def _look(hydra: Hydra, name: str, args: argparse.Namespace, parser: argparse.Ar
         _complete(hydra, name, args.overrides)
 
 
-def _mode(loader: CheckingLoader, name: str, overrides: list[str]) -> str:
-    """Return the mode the configuration asks for: an experiment may be a sweep."""
-    cfg = loader.load_configuration(
-        config_name=name, overrides=overrides, run_mode=RunMode.MULTIRUN, validate_sweep_overrides=False
-    )
-    return "RUN" if cfg.hydra.mode is None else str(cfg.hydra.mode.name)
-
-
-def _run(hydra: Hydra, name: str, overrides: list[str]) -> int:
-    job = Job()
-    try:
-        hydra.run(config_name=name, task_function=job, overrides=[*overrides, "hydra.mode=RUN"])
-    except OSError as error:
-        raise FusionError(f"The run directory should be writable; found {error}.") from error
-    if job.error is not None:
-        if isinstance(job.error, FusionError | ConfigError | RegistryError | BrokenPipeError):
-            raise job.error
-        raise JobFailed(sentence(job.error)) from job.error
-    return 0
-
-
-def _repeat(hydra: Hydra, name: str, args: argparse.Namespace) -> int:
-    for override in args.overrides:
+def _run_dir(hydra: Any, name: str, overrides: list[str]) -> Path:
+    """Return the directory for the repetition of a run; nothing else of the run may be overridden."""
+    for override in overrides:
         if not override.startswith("hydra.run.dir="):
             raise ConfigError(
                 f"--from should repeat a run as it was, with hydra.run.dir=... at most; found {override!r}."
             )
-    cfg = hydra.compose_config(config_name=name, overrides=args.overrides, run_mode=RunMode.RUN)
-    return repeat(Path(args.source), Path(str(cfg.hydra.run.dir)).absolute())
+    cfg = hydra.compose_config(config_name=name, overrides=overrides, run_mode=RunMode.RUN)
+    return Path(str(cfg.hydra.run.dir)).absolute()
 
 
-def _whitelist() -> Any:
-    """Return a context in which Hydra 1.4 calls nothing but what is listed; on 1.3 the loader's checks stand alone."""
-    execution_whitelist: Any = getattr(utils, "execution_whitelist", None)
-    if execution_whitelist is None:
-        return nullcontext()
-    return execution_whitelist([*FACTORIES, *HANDLERS, *extra_names(), "logging.Formatter"])
-
-
-def _complete(hydra: Hydra, name: str, overrides: list[str]) -> None:
+def _complete(hydra: Any, name: str, overrides: list[str]) -> None:
     """Answer a shell: print the script to install, or the completions of the line in COMP_LINE."""
     line = os.environ.get("COMP_LINE", "")
     words = line.split()

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from fusionkit.config import build, compose, config_hash
+from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import results
 from fusionkit.experiment.run import run_job
@@ -298,7 +299,7 @@ def _work(job: Job, folds: int) -> dict[str, Any]:
     try:
         if job.entry.baseline:
             return _run_baseline(job, folds)
-        return run_job(config, job.path.parent, quiet=True, record_only=True)
+        return run_job(validate(config), job.path.parent, quiet=True, record_only=True)
     except Exception as error:  # Of an operator, or of scikit-learn: the other jobs go on.
         if job.entry.baseline:
             return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
