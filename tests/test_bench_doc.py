@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from page_scripts import page_script
 
 import fusionkit
 from fusionkit import registry
 from fusionkit.fabrication import Fabrication
 from fusionkit.kernels.planning import Plan
+from tests.page_scripts import page_script
 
 DOCS = Path(__file__).parents[1] / "docs"
 RECORDS: dict[str, dict[str, Any]] = {
@@ -97,6 +97,7 @@ def test_the_choice_agrees_with_the_measurements() -> None:
     assert not wrong
 
 
+@pytest.mark.exhaustive
 def test_the_choice_on_a_gpu_agrees_with_the_measurements() -> None:
     losses = []
     for row, ratio in GPU_CHOICES:

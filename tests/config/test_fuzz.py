@@ -13,7 +13,6 @@ from typing import Any
 import hydra
 import omegaconf
 import pytest
-import tripwire
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -24,11 +23,12 @@ from fusionkit.cli import run as app
 from fusionkit.config import interpolations, safe
 from fusionkit.core import allowed
 from fusionkit.errors import ConfigError, FusionError, RegistryError
+from tests import tripwire
 
-TRIPWIRES = ["tripwire.fire", "tripwire.Fire", "tripwire.Fire.make"]
+TRIPWIRES = ["tests.tripwire.fire", "tests.tripwire.Fire", "tests.tripwire.Fire.make"]
 TARGETS = [
     *TRIPWIRES,
-    "tripwire:fire",
+    "tests.tripwire:fire",
     "builtins.open",
     "os.system",
     "logging.os.makedirs",
@@ -48,8 +48,8 @@ TEXTS = [
     "lowrank",
     "???",
     "${tripwire:1}",
-    "${oc.create:{_target_:tripwire.fire}}",
-    "${oc.decode:'{_target_:tripwire.fire}'}",
+    "${oc.create:{_target_:tests.tripwire.fire}}",
+    "${oc.decode:'{_target_:tests.tripwire.fire}'}",
     r"\${tripwire:1}",
     "${${kind}:1}",
     "${.name}",
@@ -57,9 +57,9 @@ TEXTS = [
     "${fusion}",
     "${hydra}",
     "${oc.select:fusion}",
-    "ext://tripwire.fire",
+    "ext://tests.tripwire.fire",
     "cfg://handlers",
-    "!!python/name:tripwire.fire",
+    "!!python/name:tests.tripwire.fire",
     "{view}",
 ]
 KEYS = [
@@ -130,7 +130,7 @@ def test_the_trees_would_fire_elsewhere() -> None:
     hits = 0
 
     @seed(0)
-    @settings(QUIET, max_examples=300)
+    @settings(QUIET, max_examples=5 * QUIET.max_examples)
     @given(node=NODES)
     def instantiate_all(node: dict[str, Any]) -> None:
         nonlocal hits
@@ -146,10 +146,10 @@ def test_the_trees_would_fire_elsewhere() -> None:
     instantiate_all()
     tripwire.fired.clear()
     Path(os.environ["TRIPWIRE"]).unlink()
-    assert hits >= 20
+    assert hits >= QUIET.max_examples // 3
 
 
-@settings(QUIET, max_examples=600)
+@settings(QUIET, max_examples=10 * QUIET.max_examples)
 @given(node=NODES)
 def test_build_touches_nothing(node: dict[str, Any]) -> None:
     with contextlib.suppress(*ERRORS):
@@ -157,7 +157,7 @@ def test_build_touches_nothing(node: dict[str, Any]) -> None:
     assert untouched()
 
 
-@settings(QUIET, max_examples=300)
+@settings(QUIET, max_examples=5 * QUIET.max_examples)
 @given(node=NODES)
 def test_a_tree_passes_only_if_every_target_is_allowed(node: dict[str, Any]) -> None:
     message, plain = "", {}
@@ -170,7 +170,7 @@ def test_a_tree_passes_only_if_every_target_is_allowed(node: dict[str, Any]) -> 
     assert untouched()
 
 
-@settings(QUIET, max_examples=300)
+@settings(QUIET, max_examples=5 * QUIET.max_examples)
 @given(
     role=st.sampled_from(["preprocess", "postprocess", "parameter_fabrication"]),
     tree=TREES,
@@ -217,7 +217,7 @@ def override(tree: Any) -> str:
 
 
 @seed(0)
-@settings(QUIET, max_examples=60)
+@settings(QUIET)
 @given(place=st.sampled_from(PLACES), tree=TREES, sweep=st.booleans(), multirun=st.booleans())
 @pytest.mark.filterwarnings("ignore")
 def test_the_command_line_touches_nothing(
@@ -239,7 +239,7 @@ def test_the_command_line_touches_nothing(
 
 
 @seed(0)
-@settings(QUIET, max_examples=60)
+@settings(QUIET)
 @given(place=st.sampled_from(PLACES), tree=TREES, sweep=st.booleans(), inspect=st.booleans())
 @pytest.mark.filterwarnings("ignore")
 def test_the_application_touches_nothing(

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from mutants import Mix, Total
 from torch import Tensor
+
+from tests.contract.mutants import Mix, Total
 
 
 class RaisesInConstructor(Mix):

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from mutants import Mix, Total
 
 import fusionkit
 from fusionkit.contract import isolation
@@ -17,6 +16,7 @@ from fusionkit.contract.report import Result
 from fusionkit.contract.rules import Rule
 from fusionkit.contract.runner import Plan, stream
 from fusionkit.contract.subject import Subject, subjects_of
+from tests.contract.mutants import Mix, Total
 
 pytestmark = pytest.mark.skipif(not isolation.possible(), reason="needs a process that can fork")
 
@@ -58,6 +58,7 @@ def alone(subjects: object, plan: Plan) -> list[Result]:
     return list(isolation.stream(subjects_of(subjects), plan))
 
 
+@pytest.mark.exhaustive
 def test_it_finds_what_one_process_finds() -> None:
     plan = Plan.of(select=["forward_shape", "seeding", "gradcheck", "entry_point_resolves"])
     told: list[tuple[Subject, Rule | None, str]] = []
@@ -74,7 +75,11 @@ def test_it_finds_what_one_process_finds() -> None:
 def test_what_ends_the_process_is_an_error_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation, "GRACE", 0.2)
     results = alone([Total, Mix], Plan(HOSTILE, time_limit=0.3))
-    total = [(r.check, r.status, r.reason) for r in results if r.subject == "mutants:Total" and r.status != "passed"]
+    total = [
+        (r.check, r.status, r.reason)
+        for r in results
+        if r.subject == "tests.contract.mutants:Total" and r.status != "passed"
+    ]
     case = str(subjects_of(Total)[0].cases()[0])
     assert [r.case for r in results if r.check == "exits" and r.status == "error"] == [case]
     assert total[:3] == [
@@ -87,7 +92,7 @@ def test_what_ends_the_process_is_an_error_and_the_run_goes_on(monkeypatch: pyte
         ("swallows", "error", "swallows should end within 0.3 s; found no end, and no way to interrupt it"),
     ]
     assert {(check, status) for check, status, _ in total[3:]} == {("last", "failed")}
-    others = [r for r in results if r.subject == "mutants:Mix"]
+    others = [r for r in results if r.subject == "tests.contract.mutants:Mix"]
     assert {r.check for r in others} == {"first", "exits", "crashes", "swallows", "last"}
     assert {r.status for r in others} == {"passed"}
 
@@ -126,7 +131,9 @@ def test_what_ends_while_cases_are_listed() -> None:
 
 
 def test_wrong_usage_is_told_here() -> None:
-    with pytest.raises(fusionkit.ConfigError, match=r"case should be one of .* for mutants:Total; found 'dims=\[9\]'"):
+    with pytest.raises(
+        fusionkit.ConfigError, match=r"case should be one of .* for tests.contract.mutants:Total; found 'dims=\[9\]'"
+    ):
         alone(Total, Plan((check_first,), case="dims=[9]"))
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from mutants import Thin
 from torch import Tensor
 
 import fusionkit
 from fusionkit.contract.oracles import ORACLES, oracle_of
+from tests.contract.mutants import Thin
 
 
 def t(values: Any) -> Tensor:

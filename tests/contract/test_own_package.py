@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_distributions import Site
+
+from tests.fake_distributions import Site
 
 PLUGIN = """
 import fusionkit
@@ -86,6 +87,7 @@ def package(site: Site, tmp_path: Path) -> Path:
     return folder.parent
 
 
+@pytest.mark.exhaustive
 def test_its_own_tests_run_the_kit(site: Site, package: Path) -> None:
     done = site.python("-m", "pytest", "-q", "-p", "no:cacheprovider", "-rxf", cwd=package)
     lines = done.stdout.splitlines()

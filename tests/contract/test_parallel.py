@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_distributions import Site
-from mutants import Total
 
 import fusionkit
 from fusionkit import cli, registry
 from fusionkit.contract.parallel import default_jobs, possible
 from fusionkit.contract.subject import subjects_of
+from tests.contract.mutants import Total
+from tests.fake_distributions import Site
 
 QUICK = ["--select", "forward_shape,n_matches_output"]
 NAMES = ["summation", "average", "concatenation", "dense", "lowrank"]
@@ -31,6 +31,7 @@ def test_workers_find_what_one_process_finds(tmp_path: Path) -> None:
     assert parallel == serial
 
 
+@pytest.mark.exhaustive
 def test_operator_that_ends_the_process(site: Site, tmp_path: Path) -> None:
     (site.folder / "gram_code.py").write_text(
         "import os, fusionkit\n"

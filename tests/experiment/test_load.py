@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 import fusionkit
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
 from fusionkit.experiment import results
-from fusionkit.experiment.run import run_job
+from tests.exhaustive import exhaustive
+from tests.run_records import run_job
 
 Config = Callable[..., dict[str, Any]]
 
@@ -30,8 +31,8 @@ def rewrite(run_dir: Path, change: Callable[[dict[str, Any], dict[str, torch.Ten
     save_file(tensors, path, {"fusionkit": json.dumps(description)})
 
 
-@pytest.mark.parametrize("encoder", ["none", "linear", "mlp"])
-@pytest.mark.parametrize("name", ["dense", "lowrank"])
+@pytest.mark.parametrize("encoder", ["mlp", *exhaustive(["none", "linear"])])
+@pytest.mark.parametrize("name", ["lowrank", *exhaustive(["dense"])])
 def test_loaded_model_gives_the_recorded_accuracy(
     tmp_path: Path, config: Config, arrays: dict[str, Any], encoder: str, name: str
 ) -> None:
@@ -171,12 +172,18 @@ def tripwire(*arguments: Any, **options: Any) -> None:
     "fusion",
     [
         {"name": "os:system"},
-        {"name": "test_load:tripwire"},
-        {"name": "parameterized_concatenation", "_target_": "test_load.tripwire"},
-        {"name": "average", "preprocess": {"_target_": "test_load.tripwire"}},
-        {"name": "average", "postprocess": [{"_target_": "test_load.tripwire", "_partial_": True}]},
-        {"name": "parameterized_concatenation", "parameter_fabrication": {"_target_": "test_load.tripwire"}},
-        {"name": "parameterized_concatenation", "parameter_fabrication": {"name": "test_load:tripwire"}},
+        {"name": "tests.experiment.test_load:tripwire"},
+        {"name": "parameterized_concatenation", "_target_": "tests.experiment.test_load.tripwire"},
+        {"name": "average", "preprocess": {"_target_": "tests.experiment.test_load.tripwire"}},
+        {"name": "average", "postprocess": [{"_target_": "tests.experiment.test_load.tripwire", "_partial_": True}]},
+        {
+            "name": "parameterized_concatenation",
+            "parameter_fabrication": {"_target_": "tests.experiment.test_load.tripwire"},
+        },
+        {
+            "name": "parameterized_concatenation",
+            "parameter_fabrication": {"name": "tests.experiment.test_load:tripwire"},
+        },
         {"name": "average", "preprocess": {"_target_": "torch.nn.modules.linear.warnings.sys.exit"}},
         {"name": "average", "preprocess": "${oc.env:HOME}"},
         {"name": ["average"]},
