@@ -208,7 +208,7 @@ def _shares(counts: npt.NDArray[np.int64], total: int, random: np.random.RandomS
         drawn = random.choice(alike, size=min(len(alike), missing), replace=False)
         shares[drawn] += 1
         missing -= len(drawn)
-    return shares.astype(np.int64)
+    return np.asarray(shares, dtype=np.int64)
 
 
 def _fold(

@@ -84,7 +84,7 @@ class _Process:
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of ``loss``."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
     def all_reduce(self, value: Tensor, reduce_op: str) -> Tensor:
         """Return ``value`` (), reduced over the processes."""
