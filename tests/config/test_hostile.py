@@ -506,6 +506,18 @@ ATTACKS: dict[str, Attack] = {
         multirun=True,
         on_1_4=False,
     ),
+    # Text of choice in a folder of choice, where Python may look for code.
+    "runtime_output_dir": Attack(
+        experiment(
+            "hydra:\n  runtime: {output_dir: '@TRIPWIRE@'}\n  hydra_logging:\n"
+            "    formatters: {x: {format: 'import os  # %(message)s'}}\n    handlers:\n"
+            "      x: {class: logging.FileHandler, formatter: x, filename: '${hydra.runtime.output_dir}.pth'}\n"
+            "    root: {level: DEBUG, handlers: [x]}\n"
+        ),
+        EVIL,
+        "hydra.runtime.output_dir",
+        "fired",
+    ),
     "run_dir": Attack(experiment("hydra:\n  run:\n    dir: '@TRIPWIRE@'\n"), EVIL, "hydra.run.dir", "fired"),
     "run_dir_by_preset_overrides": Attack(
         experiment("hydra:\n  overrides:\n    hydra: ['hydra.sweep.dir=@TRIPWIRE@']\n"),
@@ -776,7 +788,7 @@ def test_hydra_node_runs_under_plain_hydra_and_is_refused_here(
         logging.getLogger().handlers.clear()
     argv = ["--config-dir", str(untrusted), "--config-name", attack.config_name, *attack.overrides]
     refused([*argv, "-m"] if attack.multirun else argv, attack.key, attack.found)
-    if name in ("callback", "handler_class", "run_dir", "defaults_list"):
+    if name in ("callback", "handler_class", "run_dir", "runtime_output_dir", "defaults_list"):
         for also in (["--cfg", "job"], ["--cfg", "hydra"], ["--info", "config"], ["--help"]):
             refused([*argv, *also], attack.key, attack.found)
 
