@@ -285,7 +285,7 @@ def _operators(cfg: Mapping[str, Any], missing: list[str], deep: bool) -> Iterat
     elif not (nested is None or isinstance(nested, str | Mapping)):
         yield key, f"{key} should be the name of a fabrication, a mapping with its name, or null; found {nested!r}."
     for role in ("preprocess", "postprocess") if deep else ():
-        yield from _processing(fusion.get(role), f"fusion.{role}", missing)
+        yield from _processing(fusion.get(role), f"fusion.{role}")
 
 
 def _operator(
@@ -316,14 +316,14 @@ def _file_keys(kind: Kind, name: str) -> frozenset[str]:
     return frozenset(content) if isinstance(content, dict) else frozenset()
 
 
-def _processing(spec: Any, key: str, missing: list[str]) -> Iterator[tuple[str, str]]:
+def _processing(spec: Any, key: str) -> Iterator[tuple[str, str]]:
     """Check names and options of what is applied before or after an operator."""
     from fusionkit.core.allowed import resolve_target
     from fusionkit.core.processing import NAMES
 
     if isinstance(spec, list | tuple):
         for index, one in enumerate(spec):
-            yield from _processing(one, f"{key}[{index}]", missing)
+            yield from _processing(one, f"{key}[{index}]")
         return
     if not isinstance(spec, str | Mapping):
         if spec is not None:
@@ -342,6 +342,4 @@ def _processing(spec: Any, key: str, missing: list[str]) -> Iterator[tuple[str, 
     if isinstance(cls, type):  # Else an operator of fusionkit: its factory checks it.
         # The width of the view is filled in later: where "{view}" stands, or nothing.
         options = {option: value for option, value in _options(node).items() if value != "{view}"}
-        adapter = options_of(cls)
-        later = [join(key, option) for option in adapter.json_schema()["properties"] if option not in options]
-        yield from mistakes(adapter, options, key, later).items()
+        yield from mistakes(options_of(cls), options, key, complete=False).items()

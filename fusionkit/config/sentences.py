@@ -18,7 +18,9 @@ __all__ = ["expected", "mistakes"]
 Schema = Mapping[str, Any]
 
 
-def mistakes(adapter: TypeAdapter[Any], values: Any, prefix: str = "", given: Container[str] = ()) -> dict[str, str]:
+def mistakes(
+    adapter: TypeAdapter[Any], values: Any, prefix: str = "", given: Container[str] = (), *, complete: bool = True
+) -> dict[str, str]:
     """Validate ``values`` and return a sentence for each key that is wrong.
 
     Args:
@@ -26,6 +28,7 @@ def mistakes(adapter: TypeAdapter[Any], values: Any, prefix: str = "", given: Co
         values: plain containers.
         prefix: the dotted key at which they stand.
         given: dotted keys that may be absent all the same, because their value comes later.
+        complete: whether other keys that are required should be there.
     """
     try:
         adapter.validate_python(values)
@@ -33,7 +36,7 @@ def mistakes(adapter: TypeAdapter[Any], values: Any, prefix: str = "", given: Co
         found: dict[str, str] = {}
         for one in error.errors(include_url=False, include_context=False):
             key, sentence = _sentence(one["type"], one["loc"], adapter.json_schema(), values, prefix)
-            if not (one["type"] == "missing" and key in given):
+            if one["type"] != "missing" or (complete and key not in given):
                 found.setdefault(key, sentence)
         return found
     return {}

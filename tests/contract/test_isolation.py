@@ -58,6 +58,7 @@ def alone(subjects: object, plan: Plan) -> list[Result]:
     return list(isolation.stream(subjects_of(subjects), plan))
 
 
+@pytest.mark.exhaustive
 def test_it_finds_what_one_process_finds() -> None:
     plan = Plan.of(select=["forward_shape", "seeding", "gradcheck", "entry_point_resolves"])
     told: list[tuple[Subject, Rule | None, str]] = []

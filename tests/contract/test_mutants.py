@@ -10,6 +10,7 @@ from fusionkit.contract.rules import rule_of
 from tests.contract import test_registration_checks
 from tests.contract.mutant_table import PAGE, summary
 from tests.contract.mutants import MUTANTS, RIGHT, RUNTIME, TESTED, UNUSUAL
+from tests.exhaustive import exhaustive
 
 PAIRS = [(check, cls) for check, classes in MUTANTS.items() for cls in classes]
 
@@ -22,15 +23,17 @@ def test_check_catches_mutant(check: str, cls: type, monkeypatch: pytest.MonkeyP
     assert {result.status for result in report.bad} == {"failed"}, repr(report)
 
 
+@pytest.mark.parametrize("tier", [1, *exhaustive([3])])
 @pytest.mark.parametrize("cls", RIGHT)
-def test_right_operator_passes(cls: type) -> None:
-    report = fusionkit.check(cls, tier=3)
+def test_right_operator_passes(cls: type, tier: int) -> None:
+    report = fusionkit.check(cls, tier=tier)
     assert report.ok, repr(report)
 
 
+@pytest.mark.parametrize("tier", [1, *exhaustive([2])])
 @pytest.mark.parametrize("cls", UNUSUAL)
-def test_unusual_operator_passes(cls: type) -> None:
-    report = fusionkit.check(cls, skip=["compile_fullgraph", "export"])
+def test_unusual_operator_passes(cls: type, tier: int) -> None:
+    report = fusionkit.check(cls, tier=tier, skip=["compile_fullgraph", "export"])
     assert report.ok, repr(report)
 
 

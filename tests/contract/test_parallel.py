@@ -31,6 +31,7 @@ def test_workers_find_what_one_process_finds(tmp_path: Path) -> None:
     assert parallel == serial
 
 
+@pytest.mark.exhaustive
 def test_operator_that_ends_the_process(site: Site, tmp_path: Path) -> None:
     (site.folder / "gram_code.py").write_text(
         "import os, fusionkit\n"

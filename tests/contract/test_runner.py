@@ -38,6 +38,7 @@ def only(report: Report) -> str:
     return reasons.pop()
 
 
+@pytest.mark.exhaustive
 def test_first_party_passes() -> None:
     names = ["summation", "average", "concatenation", "parameterized_concatenation", "dense", "lowrank"]
     report = fusionkit.check(names, tier=1)
