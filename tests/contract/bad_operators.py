@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.contract.mutants import Mix, Total
+from tests.contract.mutants.right import Mix, Total
 
 
 class RaisesInConstructor(Mix):

@@ -8,7 +8,9 @@ from pathlib import Path
 from fusionkit.contract.runner import Plan, run
 from fusionkit.contract.subject import subjects_of
 from tests.contract import test_registration_checks
-from tests.contract.mutants import MUTANTS, RUNTIME, TESTED
+from tests.contract.mutants import MUTANTS
+from tests.contract.mutants.resources import RUNTIME
+from tests.contract.mutants.table import TESTED
 
 PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
 #: These run on their own mutants only: tracing takes seconds, and a mutant's docstring says what is wrong, no formula.

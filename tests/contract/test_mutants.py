@@ -9,7 +9,10 @@ from fusionkit.contract.checks import CHECKS
 from fusionkit.contract.rules import rule_of
 from tests.contract import test_registration_checks
 from tests.contract.mutant_table import PAGE, summary
-from tests.contract.mutants import MUTANTS, RIGHT, RUNTIME, TESTED, UNUSUAL
+from tests.contract.mutants import MUTANTS
+from tests.contract.mutants.resources import RUNTIME
+from tests.contract.mutants.right import RIGHT, UNUSUAL
+from tests.contract.mutants.table import TESTED
 from tests.exhaustive import exhaustive
 
 PAIRS = [(check, cls) for check, classes in MUTANTS.items() for cls in classes]

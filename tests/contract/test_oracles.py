@@ -10,7 +10,7 @@ from torch import Tensor
 
 import fusionkit
 from fusionkit.contract.oracles import ORACLES, oracle_of
-from tests.contract.mutants import Thin
+from tests.contract.mutants.right import Thin
 
 
 def t(values: Any) -> Tensor:

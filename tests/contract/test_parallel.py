@@ -9,7 +9,7 @@ import fusionkit
 from fusionkit import cli, registry
 from fusionkit.contract.parallel import default_jobs, possible
 from fusionkit.contract.subject import subjects_of
-from tests.contract.mutants import Total
+from tests.contract.mutants.right import Total
 from tests.fake_distributions import Site
 
 QUICK = ["--select", "forward_shape,n_matches_output"]

@@ -17,7 +17,8 @@ from fusionkit.contract import probe
 from fusionkit.contract.report import Report
 from fusionkit.contract.runner import Plan, run
 from fusionkit.contract.subject import FusionSubject, Source, subjects_of
-from tests.contract.mutants import Mix, Total, shows
+from tests.contract.mutants.right import Mix, Total
+from tests.contract.mutants.table import shows
 from tests.exhaustive import exhaustive
 from tests.fake_distributions import Site
 
