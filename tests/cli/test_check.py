@@ -14,6 +14,8 @@ import pytest
 from fusionkit import cli
 from fusionkit.contract.runner import all_checks
 
+SQUEEZES = "tests.contract.mutants.sizes:Squeezes"
+TOTAL = "tests.contract.mutants.right:Total"
 QUICK = ["--select", "forward_shape,n_matches_output"]
 
 
@@ -30,15 +32,15 @@ def test_table_and_summary(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_failure_shows_rule_case_expected_found_and_rerun(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("tests.contract.mutants.sizes:Squeezes", *QUICK) == 1
+    assert run(SQUEEZES, *QUICK) == 1
     out = capsys.readouterr().out
     for line in (
-        "failed forward_shape of tests.contract.mutants.sizes:Squeezes",
+        f"failed forward_shape of {SQUEEZES}",
         "rule      Views of shape (..., n_i) give an output of shape (..., n).",
         "case      dims=[4, 4, 4]",
         "expected  the output of views (*(1,), n_i) should have shape (1, 4)",
         "found     (4,)",
-        "rerun     fusionkit check tests.contract.mutants.sizes:Squeezes --select forward_shape --case 'dims=[4, 4, 4]'",
+        f"rerun     fusionkit check {SQUEEZES} --select forward_shape --case 'dims=[4, 4, 4]'",
     ):
         assert line in out
 
@@ -89,7 +91,7 @@ def test_likely_cause_comes_first_and_output_is_bounded(tmp_path: Path, capsys: 
 def test_rerun_command_reruns_just_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         run(
-            "tests.contract.mutants.sizes:Squeezes",
+            SQUEEZES,
             "--select",
             "forward_shape",
             "--case",
@@ -106,7 +108,7 @@ def test_rerun_command_reruns_just_it(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("subject", "check"),
     [
-        ("tests.contract.mutants.sizes:Squeezes", "forward_shape"),
+        (SQUEEZES, "forward_shape"),
         ("tests.contract.mutants.traits:SaysInvariant", "permutation"),  # Of the whole subject.
         ("tests.contract.mutants.fabrications:Unreshaped", "structure"),
         (
@@ -138,7 +140,7 @@ def test_live_table_shows_what_is_done_and_what_runs(
         monkeypatch.setenv(name, value)
     assert (
         run(
-            "tests.contract.mutants.right:Total",
+            TOTAL,
             "tests.contract.bad_operators:Hangs",
             "--select",
             "forward_shape",
@@ -151,7 +153,7 @@ def test_live_table_shows_what_is_done_and_what_runs(
         "\x1b[?25h"
     )  # Where the live display ends, the cursor comes back.
     frame = live[: live.index("tests.contract.bad_operators:Hangs forward_shape")]
-    assert "tests.contract.mutants.right:Total " in frame  # The row of what is done stands above the bar of what runs.
+    assert f"{TOTAL} " in frame  # The row of what is done stands above the bar of what runs.
     assert "2/2" in live
     assert "tests.contract.bad_operators:Hangs" in last
     assert "failed" in last
@@ -159,15 +161,12 @@ def test_live_table_shows_what_is_done_and_what_runs(
 
 
 def test_without_a_terminal_nothing_is_live(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("tests.contract.mutants.right:Total", "--select", "forward_shape") == 0
+    assert run(TOTAL, "--select", "forward_shape") == 0
     assert "\x1b" not in capsys.readouterr().out
 
 
 def test_rerun_command_keeps_seed_and_time_limit(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        run("tests.contract.mutants.sizes:Squeezes", "--select", "forward_shape", "--seed", "3", "--time-limit", "20")
-        == 1
-    )
+    assert run(SQUEEZES, "--select", "forward_shape", "--seed", "3", "--time-limit", "20") == 1
     assert "--case 'dims=[4, 4, 4]' --seed 3 --time-limit 20\n" in capsys.readouterr().out
 
 
@@ -175,8 +174,8 @@ def test_json_and_junit_files_also_on_failure(tmp_path: Path) -> None:
     js, xml = tmp_path / "r.json", tmp_path / "r.xml"
     assert (
         run(
-            "tests.contract.mutants.sizes:Squeezes",
-            "tests.contract.mutants.right:Total",
+            SQUEEZES,
+            TOTAL,
             *QUICK,
             "--json",
             str(js),
@@ -188,8 +187,8 @@ def test_json_and_junit_files_also_on_failure(tmp_path: Path) -> None:
     data = json.loads(js.read_text())
     assert data["summary"]["failed"] >= 1
     assert {result["subject"] for result in data["results"]} == {
-        "tests.contract.mutants.sizes:Squeezes",
-        "tests.contract.mutants.right:Total",
+        SQUEEZES,
+        TOTAL,
     }
     root = ET.parse(xml).getroot()
     assert int(root.attrib["tests"]) == len(data["results"])
@@ -200,8 +199,8 @@ def test_exit_first(tmp_path: Path) -> None:
     js = tmp_path / "r.json"
     assert (
         run(
-            "tests.contract.mutants.sizes:Squeezes",
-            "tests.contract.mutants.right:Total",
+            SQUEEZES,
+            TOTAL,
             "-x",
             "--select",
             "forward_shape",
@@ -210,9 +209,7 @@ def test_exit_first(tmp_path: Path) -> None:
         )
         == 1
     )
-    assert {result["subject"] for result in json.loads(js.read_text())["results"]} == {
-        "tests.contract.mutants.sizes:Squeezes"
-    }
+    assert {result["subject"] for result in json.loads(js.read_text())["results"]} == {SQUEEZES}
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
