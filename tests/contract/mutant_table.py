@@ -8,8 +8,8 @@ from pathlib import Path
 import test_registration_checks
 from mutants import MUTANTS, RUNTIME, TESTED
 
+from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.runner import Plan, run
-from fusionkit.contract.subject import subjects_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
 #: These run on their own mutants only: tracing takes seconds, and a mutant's docstring says what is wrong, no formula.

@@ -8,8 +8,9 @@ import torch
 from mutants import Mix, Thin, Total
 
 import fusionkit
+from fusionkit.contract.lookup import all_subjects, subjects_of
 from fusionkit.contract.rules import Violation
-from fusionkit.contract.subject import FabricationSubject, FusionSubject, Subject, all_subjects, subjects_of
+from fusionkit.contract.subject import FabricationSubject, FusionSubject, Subject
 from fusionkit.errors import DimsError, FusionError
 
 
