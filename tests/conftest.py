@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_distributions import Site
 
 from fusionkit.registry import lookup
+from tests.fake_distributions import Site
 
 # Threads only wait for one another on tensors as small as here; child processes inherit the variable.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,10 +1,18 @@
-"""Records of runs that were never made, for what reads them."""
+"""Runs of plain configs, and records of runs that were never made, for what reads them."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+
+def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
+    """Run a plain config."""
+    from fusionkit.config.options import validate
+    from fusionkit.experiment import run
+
+    return run.run_job(validate(cfg), run_dir, **options)
 
 
 def put(folder: Path, name: str, **changes: Any) -> Path:

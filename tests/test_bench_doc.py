@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from page_scripts import page_script
 
 import fusionkit
 from fusionkit import registry
 from fusionkit.fabrication import Fabrication
 from fusionkit.kernels.planning import Plan
+from tests.page_scripts import page_script
 
 DOCS = Path(__file__).parents[1] / "docs"
 RECORDS: dict[str, dict[str, Any]] = {

@@ -10,7 +10,6 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from page_scripts import page_script
 
 import fusionkit
 from fusionkit import registry
@@ -18,6 +17,7 @@ from fusionkit.cli import commands as cli_commands
 from fusionkit.contract.rules import rule_of
 from fusionkit.registry import catalogue, loading
 from fusionkit.testing import isolated_registry
+from tests.page_scripts import page_script
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")

@@ -12,23 +12,17 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusionkit.cli.arguments import Parser
 from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
-from fusionkit.experiment.job import Job, sentence
-from fusionkit.experiment.sweep import run_sweep
 
 if TYPE_CHECKING:
-    from fusionkit.config.composition import CheckingLoader, Level
+    from fusionkit.config.composition import Level
 
 __all__ = ["main"]
-
-
-class JobFailed(FusionError):
-    """A run that ended with an error; its record is in the run directory."""
 
 
 # -- the application ---------------------------------------------------------------------------------------------------
@@ -84,9 +78,9 @@ def _termination() -> Iterator[None]:
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
-    from hydra._internal.utils import get_args_parser
+    from fusionkit.config.hydra_bridge import argument_parser
 
-    parser = Parser(prog="fusionkit run", parents=[get_args_parser()], add_help=False)
+    parser = Parser(prog="fusionkit run", parents=[argument_parser()], add_help=False)
     parser.add_argument("--from", dest="source", metavar="RUN_DIR", help="Repeat the run in this directory and compare")
     args, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
@@ -138,67 +132,38 @@ def _unknown_option(option: str, argv: list[str], overrides: list[str], parser: 
 
 
 def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from hydra._internal.hydra import Hydra
-    from hydra.core.global_hydra import GlobalHydra
-
     from fusionkit.config.composition import CheckingLoader, prepare, search_path
+    from fusionkit.config.hydra_bridge import application
+    from fusionkit.experiment.single import run
+    from fusionkit.experiment.sweep import run_sweep
 
     prepare()
     runs = not (args.cfg or args.info or args.shell_completion or args.help or args.hydra_help)
     level: Level = "all" if runs else "safety" if args.shell_completion or args.hydra_help else "keys"
     loader = CheckingLoader(search_path(args.config_path, args.config_dir), level)
     name = args.config_name or "config"
-    GlobalHydra.instance().clear()
-    hydra = Hydra(task_name="fusionkit", config_loader=loader)
-    GlobalHydra.instance().initialize(hydra)
-    try:
-        with _whitelist():
-            if args.help:
-                try:
-                    hydra.app_help(config_name=name, args_parser=parser, args=args)
-                except ConfigError:
-                    raise
-                except (KeyError, ValueError) as error:
-                    raise ConfigError(f"hydra.help.template should use Hydra's placeholders; found {error}.") from error
-            elif args.hydra_help:
-                hydra.hydra_help(config_name=name, args_parser=parser, args=args)
-            elif args.cfg:
-                hydra.show_cfg(name, args.overrides, args.cfg, args.package, args.resolve)
-            elif args.info:
-                hydra.show_info(args.info, config_name=name, overrides=args.overrides)
-            elif args.shell_completion:
-                _complete(hydra, name, args.overrides)
-            elif args.source is not None:
-                return _repeat(hydra, name, args)
-            elif args.multirun or _mode(loader, name, args.overrides) == "MULTIRUN":
+    with application(loader) as hydra, _whitelist():
+        if args.source is not None:
+            return _repeat(hydra, name, args)
+        if runs:
+            if args.multirun:
                 return run_sweep(hydra, name, args.overrides)
-            else:
-                return _run(hydra, name, args.overrides)
-        return 0
-    finally:
-        GlobalHydra.instance().clear()
-
-
-def _mode(loader: CheckingLoader, name: str, overrides: list[str]) -> str:
-    """Return the mode the configuration asks for: an experiment may be a sweep."""
-    from hydra.types import RunMode
-
-    cfg = loader.load_configuration(
-        config_name=name, overrides=overrides, run_mode=RunMode.MULTIRUN, validate_sweep_overrides=False
-    )
-    return "RUN" if cfg.hydra.mode is None else str(cfg.hydra.mode.name)
-
-
-def _run(hydra: Any, name: str, overrides: list[str]) -> int:
-    job = Job()
-    try:
-        hydra.run(config_name=name, task_function=job, overrides=[*overrides, "hydra.mode=RUN"])
-    except OSError as error:
-        raise FusionError(f"The run directory should be writable; found {error}.") from error
-    if job.error is not None:
-        if isinstance(job.error, FusionError | ConfigError | RegistryError | BrokenPipeError):
-            raise job.error
-        raise JobFailed(sentence(job.error)) from job.error
+            return run(hydra, name, args.overrides)
+        if args.help:
+            try:
+                hydra.app_help(config_name=name, args_parser=parser, args=args)
+            except ConfigError:
+                raise
+            except (KeyError, ValueError) as error:
+                raise ConfigError(f"hydra.help.template should use Hydra's placeholders; found {error}.") from error
+        elif args.hydra_help:
+            hydra.hydra_help(config_name=name, args_parser=parser, args=args)
+        elif args.cfg:
+            hydra.show_cfg(name, args.overrides, args.cfg, args.package, args.resolve)
+        elif args.info:
+            hydra.show_info(args.info, config_name=name, overrides=args.overrides)
+        else:
+            _complete(hydra, name, args.overrides)
     return 0
 
 
@@ -218,11 +183,7 @@ def _repeat(hydra: Any, name: str, args: argparse.Namespace) -> int:
 
 def _whitelist() -> Any:
     """Return a context in which Hydra 1.4 calls nothing but what is listed; on 1.3 the loader's checks stand alone."""
-    from hydra import utils
-
-    execution_whitelist: Any = getattr(utils, "execution_whitelist", None)
-    if execution_whitelist is None:
-        return nullcontext()
+    from fusionkit.config.hydra_bridge import execution_whitelist
     from fusionkit.config.hydra_node import HANDLERS
     from fusionkit.core.allowed import FACTORIES, extra_names
 

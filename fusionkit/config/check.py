@@ -19,7 +19,7 @@ from fusionkit import registry
 from fusionkit.config import interpolations
 from fusionkit.config.composition import CheckingLoader, plain_config, prepare, search_path
 from fusionkit.config.folders import conf_dir, folder_of
-from fusionkit.config.options import validate
+from fusionkit.config.options import check
 from fusionkit.errors import ConfigError, RegistryError, nearest
 
 __all__ = ["SCHEMA_VERSION", "Examiner", "Finding", "check_all", "report"]
@@ -156,7 +156,7 @@ class Examiner:
         tree = {name: value for name, value in self._base.items() if name != "hydra"}
         if not self._enter(tree, group, option):
             return False
-        validate(plain_config(OmegaConf.create(tree)), complete=False)
+        check(plain_config(OmegaConf.create(tree)), complete=False)
         return True
 
     def _enter(self, tree: dict[str, Any], group: str, option: str) -> bool:

@@ -6,7 +6,16 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from fusionkit.config.keys import unknown_key
+from hydra.core.object_type import ObjectType
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
+
+from fusionkit import registry
+from fusionkit.config.hydra_bridge import raw, source_of
+from fusionkit.config.keys import join, unknown_key
 from fusionkit.errors import ConfigError, RegistryError, close, nearest
 
 if TYPE_CHECKING:
@@ -17,6 +26,31 @@ __all__ = ["explain", "keys_like"]
 #: What the extra of that name installs.
 LAUNCHERS = ("joblib", "ray", "submitit_local", "submitit_slurm")
 
+#: What Hydra says, from its beginning, and what is said instead; the groups are numbered, their lines joined by commas.
+SENTENCES = (
+    (
+        r"(?:Ambiguous value for argument|Sweep parameters) '([^'=]*)=?([^']*)'",
+        "{0} should be one value in a single run; found {1!r}.  "
+        "Add -m to sweep over it, or write {0}=[...] for a list.",
+    ),
+    (
+        r"Config group override must be a string or a list. Got NoneType",
+        "A group should be set to the name of one of its options; found null.",
+    ),
+    (
+        r"Config group override must be a string or a list. Got (\w+)",
+        "A group should be set to the name of one of its options; found {0}.",
+    ),
+    (
+        r"You must specify '([^']+)'[^\n]*\n[^\n]*\n((?s:.*))",
+        "{0} should be chosen, one of {1}; found nothing.",
+    ),
+    (
+        r"Could not append to config. An item is already at '([^']+)'",
+        "{0} should be overridden without '+', because it exists; found '+{0}'.",
+    ),
+)
+
 
 def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) -> str:
     """Return one sentence for an error of composition.
@@ -26,52 +60,67 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
         loader: knows the groups and their options.
         overrides: the command line, to look up what an unknown key could have meant.
     """
-    from hydra.errors import MissingConfigException, OverrideParseException
-    from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
-
     if isinstance(error, ConfigError | RegistryError):
         return str(error.args[0] if error.args else error)
     if isinstance(error, OverrideParseException):
-        if "=" not in error.override:
-            return (
-                f"An override should have the form key=value; found {error.override!r}.{_meant(error.override, loader)}"
-            )
-        reason = error.message.strip().splitlines()[0].rstrip(".")
-        why = "" if error.override in reason else f" ({reason})"
-        return f"An override should have the form key=value; found {error.override!r}{why}."
+        return _malformed_override(error, loader)
     if isinstance(error, MissingConfigException):
         return _missing_config(error, loader)
-    if isinstance(error, YAMLError):
-        return f"A config should be plain YAML; found {_one_line(str(error))}."
-    chain = [error, *_causes(error)]
+    chain = _chain(error)
     for one in chain:
         if isinstance(one, YAMLError):
             return f"A config should be plain YAML; found {_one_line(str(one))}."
-    text = next((str(one) for one in chain if str(one)), type(error).__name__)
-    unknown = re.match(r"Could not override '([^']+)'", text)
-    if unknown:
+    said = [str(one).strip() for one in chain if str(one).strip()] or [type(error).__name__]
+    if unknown := re.match(r"Could not override '([^']+)'", said[0]):
         return _unknown_key(unknown[1], loader, overrides)
-    ambiguous = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^']*)'", text)
-    if ambiguous:
-        key, _, values = ambiguous[1].partition("=")
-        return (
-            f"{key} should be one value in a single run; found {values!r}.  "
-            f"Add -m to sweep over it, or write {key}=[...] for a list."
-        )
-    null = re.match(r"Config group override must be a string or a list. Got (\w+)", text)
-    if null:
-        return f"A group should be set to the name of one of its options; found {null[1].replace('NoneType', 'null')}."
-    mandatory = re.match(r"You must specify '([^']+)'", text)
-    if mandatory:
-        options = ", ".join(line.strip() for line in text.splitlines()[2:])
-        return f"{mandatory[1]} should be chosen, one of {options}; found nothing."
-    known_item = re.match(r"Could not append to config. An item is already at '([^']+)'", text)
-    if known_item:
-        return f"{known_item[1]} should be overridden without '+', because it exists; found '+{known_item[1]}'."
-    if text.startswith("Error merging override"):
-        detail = next((str(one).strip().splitlines()[0] for one in _causes(error) if str(one)), "")
-        return f"{_one_line(text)}: {detail}." if detail else f"{_one_line(text)}."
-    return f"{_one_line(text).rstrip('.')}."
+    for pattern, sentence in SENTENCES:
+        if match := re.match(pattern, said[0]):
+            return sentence.format(*(", ".join(map(str.strip, group.strip().splitlines())) for group in match.groups()))
+    if said[0].startswith("Error merging override") and len(said) > 1:
+        return f"{_one_line(said[0])}: {said[1].splitlines()[0]}."
+    return f"{_one_line(said[0]).rstrip('.')}."
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and its causes."""
+    found: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in found:
+        found.append(one)
+        one = one.__cause__ or one.__context__
+    return found
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text.strip())
+
+
+# -- overrides ---------------------------------------------------------------------------------------------------------
+
+
+def _malformed_override(error: Any, loader: CheckingLoader) -> str:
+    hint = ""
+    if "=" not in error.override:
+        hint = _meant(error.override, loader)
+    else:
+        reason = error.message.strip().splitlines()[0].rstrip(".")
+        if error.override not in reason:
+            return f"An override should have the form key=value; found {error.override!r} ({reason})."
+    return f"An override should have the form key=value; found {error.override!r}.{hint}"
+
+
+def _meant(word: str, loader: CheckingLoader) -> str:
+    """Return a hint for a word that stands where ``key=value`` should: a key, or an option of a group."""
+    groups = [group for group in _groups(loader) if group != "hydra"]
+    known = {f"{group}={option}": option for group in groups for option in _options(loader, group)}
+    meant = [text for text, option in known.items() if option == word]
+    meant = meant or [f"{key}=..." for key in keys_like(word, loader, []) if key.rpartition(".")[2] == word]
+    near = close(word, list(known.values()))
+    meant = meant or [text for text, option in known.items() if option in near]
+    return f" Did you mean {' or '.join(meant[:3])}?" if meant else ""
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
 
 
 def keys_like(name: str, loader: CheckingLoader, overrides: list[str]) -> list[str]:
@@ -82,12 +131,8 @@ def keys_like(name: str, loader: CheckingLoader, overrides: list[str]) -> list[s
         loader: composes the configuration.
         overrides: of the command line; ignored where they are wrong themselves.
     """
-    from fusionkit.config import interpolations
-
     cfg = _composed(loader, overrides) or _composed(loader, [])
-    if cfg is None:
-        return []
-    keys = list(_leaves({key: value for key, value in interpolations.raw(cfg).items() if key != "hydra"}))
+    keys = list(_leaves({key: value for key, value in (raw(cfg) or {}).items() if key != "hydra"}))
     wanted = name.replace("-", "_")
     if wanted in keys:
         return [wanted]
@@ -98,15 +143,9 @@ def keys_like(name: str, loader: CheckingLoader, overrides: list[str]) -> list[s
 
 def _composed(loader: CheckingLoader, overrides: list[str]) -> Any:
     """Return the configuration, checked for safety only; None where the overrides are wrong."""
-    from hydra.errors import HydraException
-    from hydra.types import RunMode
-    from omegaconf.errors import OmegaConfBaseException
-
     level, loader.level = loader.level, "safety"
     try:
-        return loader.load_configuration(
-            config_name="config", overrides=overrides, run_mode=RunMode.RUN, from_shell=False
-        )
+        return loader.load_configuration("config", overrides, RunMode.RUN, from_shell=False)
     except (ConfigError, HydraException, OmegaConfBaseException):
         return None
     finally:
@@ -121,17 +160,52 @@ def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[str]:
                 yield from _leaves(value, f"{prefix}{key}.")
 
 
-def _causes(error: BaseException) -> list[BaseException]:
-    found = []
-    cause = error.__cause__ or error.__context__
-    while cause is not None and cause not in found:
-        found.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    return found
+def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
+    """Name the keys that exist beside an unknown one, by composing again without the overrides that failed."""
+    rest = [line for line in overrides if line.partition("=")[0].lstrip("+~") != key]
+    cfg = _composed(loader, rest) if len(rest) < len(overrides) else None
+    known: list[str] = []
+    parent = key
+    while cfg is not None and parent and not known:
+        parent = parent.rpartition(".")[0]
+        if reference := _reference(raw(cfg), parent):
+            return f"{key} should be set where {parent} is taken from, {reference}; found it below a reference."
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        known = [join(parent, name) for name in node] if OmegaConf.is_dict(node) else []
+    known = [name for name in known or _groups(loader) if not name.rpartition(".")[2].startswith("_")]
+    text = unknown_key(key, [name for name in known if name != "hydra"])
+    return text if " Did you mean " in text else _elsewhere(key, loader) or text
 
 
-def _one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text.strip())
+def _reference(tree: Any, key: str) -> str | None:
+    """Return the interpolation that stands at a dotted key of an unresolved tree, or None."""
+    for part in key.split(".") if key else ():
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree if isinstance(tree, str) and "${" in tree else None
+
+
+def _elsewhere(key: str, loader: CheckingLoader) -> str:
+    """Return the sentence for a key that another option of its group has, or another part of the configuration."""
+    group, _, name = key.partition(".")
+    having: dict[str, list[str]] = {}
+    for option in _options(loader, group) if name and "." not in name and group in _groups(loader) else ():
+        path = f"{group}/{option}"
+        source = source_of(loader.repository, path)
+        # Those that have no file would import their class.
+        if source is not None and source.scheme() != "fusionkit":
+            found = loader.repository.load_config(path)
+            for one in raw(found.config) if found is not None else ():
+                having.setdefault(str(one), []).append(f"{group}={option}")
+    if name in having:
+        return f"There is no key {key!r} here.  It belongs to {', '.join(having[name])}."
+    if near := close(name, (one for one in having if not one.startswith("_"))):
+        meant = " or ".join(f"{group}.{one}, which belongs to {', '.join(having[one])}" for one in near)
+        return f"There is no key {key!r}. Did you mean {meant}?"
+    others = [other for other in keys_like(key, loader, []) if other.rpartition(".")[2] == key]
+    return f"There is no key {key!r}. Did you mean {' or '.join(map(repr, others))}?" if others else ""
+
+
+# -- groups and their options ------------------------------------------------------------------------------------------
 
 
 def _missing_config(error: Any, loader: CheckingLoader) -> str:
@@ -141,29 +215,22 @@ def _missing_config(error: Any, loader: CheckingLoader) -> str:
     group, _, name = str(path).removesuffix(".yaml").rpartition("/")
     if not group:
         return f"There should be a primary config {path!r} in the config folders; found none."
-    # A qualified name contains a slash itself.
-    if (
-        group not in ("fusion", "fabrication")
-        and group.split("/")[0] in ("fusion", "fabrication")
-        and not _has_files(loader, group)
-    ):
-        kind, _, below = group.partition("/")
-        return _no_operator(kind, f"{below}/{name}", [])
+    kind, _, below = group.partition("/")
+    if kind in ("fusion", "fabrication") and below and not _has_files(loader, group):
+        return _no_operator(kind, f"{below}/{name}", [])  # A qualified name contains a slash itself.
     options = list(error.options or _options(loader, group))
     if not options:
         return f"There is no group {group!r}, hence no {path!r}.{nearest(group, _groups(loader))}"
     if group in ("fusion", "fabrication"):
         return _no_operator(group, name, options)
-    guess = nearest(name, options) or f"  Known are {', '.join(options)}."
     if group == "hydra/launcher" and name in LAUNCHERS:
-        guess = "  pip install 'fusionkit[launchers]' installs it."
-    return f"There is no {group} {name!r}.{guess}"
+        return f"There is no {group} {name!r}.  pip install 'fusionkit[launchers]' installs it."
+    hint = nearest(name, options) or f"  Known are {', '.join(options)}."
+    return f"There is no {group} {name!r}.{hint}"
 
 
 def _no_operator(kind: Any, name: str, options: list[str]) -> str:
     """Let the registry say what is wrong with a name, and suggest among its names and the presets."""
-    from fusionkit import registry
-
     try:
         registry.resolve(kind, name)
     except RegistryError as error:
@@ -175,86 +242,15 @@ def _no_operator(kind: Any, name: str, options: list[str]) -> str:
     return f"There should be a config for the {kind} {name!r}; found none."
 
 
-def _meant(word: str, loader: CheckingLoader) -> str:
-    """Return a hint for a word that stands where ``key=value`` should: a key, or an option of a group."""
-    groups = [group for group in _groups(loader) if group != "hydra"]
-    known = {f"{group}={option}": option for group in groups for option in _options(loader, group)}
-    meant = [text for text, option in known.items() if option == word]
-    meant = meant or [f"{key}=..." for key in keys_like(word, loader, []) if key.rpartition(".")[2] == word]
-    near = close(word, list(known.values()))
-    meant = meant or [text for text, option in known.items() if option in near]
-    return f" Did you mean {' or '.join(meant[:3])}?" if meant else ""
-
-
-def _elsewhere(key: str, loader: CheckingLoader) -> str:
-    """Return the sentence for a key that another option of its group has, or another part of the configuration."""
-    from hydra.core.object_type import ObjectType
-
-    from fusionkit.config import interpolations
-
-    group, _, name = key.partition(".")
-    having: dict[str, list[str]] = {}
-    for option in _options(loader, group) if name and "." not in name and group in _groups(loader) else ():
-        path = f"{group}/{option}"
-        source = loader.repository._find_object_source(path, ObjectType.CONFIG)
-        # Those that have no file would import their class.
-        if source is not None and source.scheme() != "fusionkit":
-            found = loader.repository.load_config(path)
-            for one in interpolations.raw(found.config) if found is not None else ():
-                having.setdefault(str(one), []).append(f"{group}={option}")
-    if name in having:
-        return f"There is no key {key!r} here.  It belongs to {', '.join(having[name])}."
-    if near := close(name, (one for one in having if not one.startswith("_"))):
-        meant = " or ".join(f"{group}.{one}, which belongs to {', '.join(having[one])}" for one in near)
-        return f"There is no key {key!r}. Did you mean {meant}?"
-    others = [other for other in keys_like(key, loader, []) if other.rpartition(".")[2] == key]
-    return f"There is no key {key!r}. Did you mean {' or '.join(map(repr, others))}?" if others else ""
-
-
 def _has_files(loader: CheckingLoader, group: str) -> bool:
     """Whether a group has configs of its own, beside the operators that are offered under their qualified names."""
-    from hydra.core.object_type import ObjectType
-
-    sources = [one for one in loader.repository.get_sources() if one.scheme() != "fusionkit" and one.is_group(group)]
-    return any(
-        source.available() and source.list(group, ObjectType.CONFIG) for source in sources if source.is_group(group)
-    )
+    sources = (one for one in loader.repository.get_sources() if one.scheme() != "fusionkit" and one.is_group(group))
+    return any(source.available() and source.list(group, ObjectType.CONFIG) for source in sources)
 
 
 def _options(loader: CheckingLoader, group: str) -> list[str]:
-    from hydra.core.object_type import ObjectType
-
     return list(loader.repository.get_group_options(group, ObjectType.CONFIG))
 
 
 def _groups(loader: CheckingLoader) -> list[str]:
-    from hydra.core.object_type import ObjectType
-
     return list(loader.repository.get_group_options("", ObjectType.GROUP))
-
-
-def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
-    """Name the keys that exist beside an unknown one, by composing again without the overrides that failed."""
-    from omegaconf import OmegaConf
-
-    from fusionkit.config import interpolations
-
-    rest = [line for line in overrides if line.partition("=")[0].lstrip("+~") != key]
-    known: list[str] = []
-    parent = key
-    cfg = _composed(loader, rest) if len(rest) < len(overrides) else None
-    while cfg is not None and parent and not known:
-        parent = parent.rpartition(".")[0]
-        raw = interpolations.raw(cfg)
-        for part in parent.split("."):
-            raw = raw.get(part) if isinstance(raw, dict) else None
-        if isinstance(raw, str) and "${" in raw:
-            return f"{key} should be set where {parent} is taken from, {raw}; found it below a reference."
-        node = OmegaConf.select(cfg, parent) if parent else cfg
-        if OmegaConf.is_dict(node):
-            known = [f"{parent}.{name!s}" if parent else str(name) for name in map(str, node)]
-    if not known:
-        known = _groups(loader)
-    known = [name for name in known if not name.rpartition(".")[2].startswith("_") and name != "hydra"]
-    text = unknown_key(key, known)
-    return text if " Did you mean " in text else _elsewhere(key, loader) or text

@@ -1,33 +1,48 @@
-"""What only the machine or the combination of options can tell, asked before a job starts."""
+"""What only the machine, or several options together, can show to be wrong before a job starts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from fusionkit.errors import ConfigError, FusionError
+import torch
 
-__all__ = ["preflight"]
+from fusionkit.config.options import RunConfig
+from fusionkit.config.safe import build
+from fusionkit.errors import ConfigError, DimsError, FusionError
+from fusionkit.fusion import Fusion
+
+__all__ = ["advised", "check_widths", "preflight"]
 
 
-def preflight(cfg: Mapping[str, Any], fabrication_of_group: bool = True) -> None:
+def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
     """Check the device and that fusion and fabrication go together.
 
     Args:
-        cfg: checked, resolved, plain.
+        config: of the job.
         fabrication_of_group: whether the fusion takes its fabrication from the group, by reference.
 
     Raises:
         FusionError: there is no such device.
         ConfigError: a fabrication was chosen for a fusion that does not take one, or that fixes its own.
     """
-    _check_device(str(cfg["device"]))
-    _check_fabrication(cfg, fabrication_of_group)
+    _check_device(config.device)
+    chosen, fusion = config.fabrication.name, config.fusion
+    if chosen == "dense":
+        return
+    if "parameter_fabrication" not in fusion.model_fields_set:
+        raise ConfigError(
+            f"fabrication should be dense, because the fusion {fusion.name!r} takes none; found {chosen!r}."
+        )
+    if not fabrication_of_group:
+        own = fusion.parameter_fabrication
+        name = own.get("name") if isinstance(own, Mapping) else own
+        raise ConfigError(
+            f"fabrication should be left at dense, because this fusion fixes its own, {name!r}; "
+            f"found {chosen!r}.  fusion=parameterized_concatenation takes any."
+        )
 
 
 def _check_device(name: str) -> None:
-    import torch
-
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -40,19 +55,28 @@ def _check_device(name: str) -> None:
         raise FusionError("device should be one that computes; found 'meta'.")
 
 
-def _check_fabrication(cfg: Mapping[str, Any], fabrication_of_group: bool) -> None:
-    chosen = cfg["fabrication"]
-    if chosen["name"] == "dense":
+def check_widths(config: RunConfig) -> None:
+    """Ask the operator, built without widths and hence without parameters, whether it takes those that it will see.
+
+    Raises:
+        DimsError: it does not.  What else an operator does wrong here is left to the run, which records it.
+    """
+    dims = config.dims or config.data.dims
+    if dims is None:  # Known once the file is read.
         return
-    fusion = cfg["fusion"]
-    if "parameter_fabrication" not in fusion:
-        raise ConfigError(
-            f"fabrication should be dense, because the fusion {fusion['name']!r} takes none; found {chosen['name']!r}."
-        )
-    if not fabrication_of_group:
-        own = fusion["parameter_fabrication"]
-        name = own.get("name") if isinstance(own, Mapping) else own
-        raise ConfigError(
-            f"fabrication should be left at dense, because this fusion fixes its own, {name!r}; "
-            f"found {chosen['name']!r}.  fusion=parameterized_concatenation takes any."
-        )
+    try:
+        operator = build({**config.tree["fusion"], "dims": None, "device": None})
+        if isinstance(operator, Fusion):
+            operator.calculate_n(config.seen(dims))
+    except DimsError as error:
+        raise advised(error, config.model.encoder) from error
+    except (Exception, SystemExit):  # Code of an operator.
+        return
+
+
+def advised(error: DimsError, encoder: str) -> DimsError:
+    """Return the error, with the way out where unequal widths are the trouble."""
+    text = str(error)
+    if encoder != "none" or "equal width" not in text or "model.encoder" in text:
+        return error
+    return DimsError(f"{text.rstrip('.')}.  model.encoder=linear makes the views equally wide.")

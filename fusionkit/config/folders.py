@@ -7,6 +7,7 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
+from fusionkit import registry
 from fusionkit.errors import ConfigError
 
 __all__ = ["conf_dir", "plugin_folders"]
@@ -27,8 +28,6 @@ def plugin_folders() -> list[tuple[str, str]]:
 
     A ``pkg://`` path of a package on disk is given as ``file://``, because Hydra would import the package to read it.
     """
-    from fusionkit import registry
-
     return [(distribution, as_file(path)) for distribution, path in registry.conf_paths()]
 
 

@@ -1,389 +1,292 @@
-"""What may stand in the ``hydra`` node of a configuration.
+"""What the ``hydra`` node of a configuration may differ in from the one that Hydra, its plugins and config.yaml make.
 
-Hydra itself calls what stands there: callbacks, launchers, sweepers and the factories of Python's logging; it writes
-where its paths point, and sets environment variables.  The node is checked as it is written, unresolved, before Hydra
-looks at it: in its dangerous parts nothing may be interpolated, so what was checked is what is used.
+Hydra calls what stands there: callbacks, launchers, sweepers and the factories of Python's logging; it writes where its
+paths point, and sets environment variables.  A config may set what ``_TEXTS`` and ``_NUMBERS`` list, the command line
+all but what names something to call.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import yaml  # type: ignore[import-untyped, unused-ignore]
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import OmegaConf
+
 from fusionkit.config.folders import conf_dir
-from fusionkit.config.interpolations import leaves
-from fusionkit.config.keys import join
+from fusionkit.config.hydra_bridge import raw
+from fusionkit.config.keys import refuse
 from fusionkit.core.allowed import extra_names
-from fusionkit.errors import ConfigError
 
-__all__ = ["check_hydra", "check_search_path"]
+__all__ = ["HANDLERS", "check_command_line", "check_files", "check_search_path"]
 
-#: Output paths, with Hydra's defaults: those, or as in fusionkit's own config.yaml, or from the command line.
-PATHS = {
-    "hydra.run.dir": "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S}",
-    "hydra.sweep.dir": "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}",
-    "hydra.sweep.subdir": "${hydra.job.num}",
-    "hydra.output_subdir": ".hydra",
-}
-_LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
-_INSIDE = re.compile(r"\$\{hydra\.runtime\.output_dir\}/[A-Za-z0-9_][\w.-]*")
-_SIMPLE = re.compile(r"[A-Za-z0-9_][\w.-]*")
+#: Where a value stands below ``hydra``: keys, and indices of lists.
+Path = tuple[str | int, ...]
 
-_FILE = frozenset({"filename", "mode", "encoding", "delay", "errors"})
-_HANDLER = frozenset({"class", "level", "formatter", "filters"})
-#: The handlers that a config may choose, with their arguments: none that imports, calls, or opens a connection.
-HANDLERS: dict[str, frozenset[str]] = {
-    "logging.StreamHandler": frozenset({"stream"}),
-    "logging.NullHandler": frozenset(),
-    "logging.FileHandler": _FILE,
-    "logging.handlers.WatchedFileHandler": _FILE,
-    "logging.handlers.RotatingFileHandler": _FILE | {"maxBytes", "backupCount"},
-    "logging.handlers.TimedRotatingFileHandler": _FILE | {"when", "interval", "backupCount", "utc"},
-}
-_SECTIONS = frozenset(
-    {"version", "formatters", "handlers", "filters", "loggers", "root", "disable_existing_loggers", "incremental"}
+#: The handlers that the command line may choose: none that imports, calls, or opens a connection.
+HANDLERS = (
+    *("logging.StreamHandler", "logging.NullHandler", "logging.FileHandler", "logging.handlers.WatchedFileHandler"),
+    *("logging.handlers.RotatingFileHandler", "logging.handlers.TimedRotatingFileHandler"),
 )
+_LOGGING = ("hydra_logging", "job_logging")
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
-_NOTHING = object()
 
-#: What a config may set for a launcher or a sweeper although it is text or no option of the plugin's own: nothing that
-#: names a command, a file or a host, and nothing with the quotes or line breaks that a batch script would fall for.
-_FREE: dict[str, re.Pattern[str]] = {
-    **dict.fromkeys(("hydra.launcher.backend", "hydra.launcher.prefer"), re.compile(r"[a-z_]+")),
-    "hydra.launcher.require": re.compile("sharedmem"),
-    "hydra.launcher.batch_size": re.compile(r"auto|\d+"),
-    # joblib evaluates it.
-    "hydra.launcher.pre_dispatch": re.compile(r"all|\d+|\d+(\.\d+)? ?\* ?n_jobs"),
-    **dict.fromkeys(
-        [
-            f"hydra.launcher.{name}"
-            for name in (
-                *("partition", "qos", "account", "comment", "constraint", "gres", "exclude", "nodelist"),
-                *("mem_per_gpu", "mem_per_cpu"),
-            )
-        ],
-        re.compile(r"[\w.,:=+@%/&|*()\[\] -]*"),
-    ),
-    **dict.fromkeys(
-        [f"hydra.launcher.ray.{call}.{name}" for call in ("init", "remote") for name in ("num_cpus", "num_gpus")],
-        re.compile(r"\d+(\.\d+)?"),
-    ),
-    "hydra.sweeper.study_name": re.compile(r"[\w. -]+"),
-    "hydra.sweeper.direction": re.compile("minimize|maximize"),
+#: Texts that a config may set: nothing that names a command, a file or a host, and nothing with the quotes or line
+#: breaks that a batch script would fall for.
+_TEXTS = {
+    re.compile(key): re.compile(value)
+    for key, value in {
+        r"mode": r"RUN|MULTIRUN",
+        r"verbose(\.\d+)?": r"[\w.]+",
+        r"job\.name": r"[A-Za-z0-9_][\w.-]*",
+        r"help\.\w+": r"(?s).*",
+        # Checked by check_search_path before anything is read from there.
+        r"searchpath\.\d+": r"(?s).*",
+        r"launcher\.(backend|prefer)": r"[a-z_]+",
+        r"launcher\.require": r"sharedmem",
+        r"launcher\.batch_size": r"auto|\d+",
+        # joblib evaluates it.
+        r"launcher\.pre_dispatch": r"all|\d+|\d+(\.\d+)? ?\* ?n_jobs",
+        r"launcher\.(qos|comment|constraint|gres|exclude|nodelist|mem_per_[cg]pu)": r"[\w.,:=+@%/&|*()\[\] -]*",
+        r"launcher\.ray\.(init|remote)\.num_[cg]pus": r"\d+(\.\d+)?",
+        r"sweeper\.study_name": r"[\w. -]+",
+        r"sweeper\.direction(\.\d+)?": r"minimize|maximize",
+        # The keys are the user's: overrides, which are checked in each job.
+        r"(?s)sweeper\.(params|search_space)\..*": r"(?s)((?!\$\{).)*",
+    }.items()
 }
-#: Below these the keys are the user's: overrides, which are checked in each job.
-_SWEPT = ("hydra.sweeper.params", "hydra.sweeper.search_space", "hydra.sweeper.direction")
-_SAMPLER = "hydra.sweeper.sampler"
+#: Where a config may set a number, true, false or null, besides where Hydra or a plugin has one.
+_NUMBERS = re.compile(
+    r"mode|verbose|job\.(chdir|name)|(launcher|sweeper)\.[a-z]\w*|sweeper\.sampler\.[a-z]\w*"
+    r"|launcher\.ray\.(init|remote)\.num_[cg]pus|(?s:sweeper\.(params|search_space)\..*)"
+)
+#: What a cluster accounts for.
+_ACCOUNTED = (("timeout_min",), ("partition",), ("account",))
+#: What neither a config nor the command line may set.
+_NEVER = re.compile(r"(runtime|overrides|aliases|job\.env_set|job\.env_copy|sweeper\.custom_search_space)(\..*)?", re.S)
+
+_ABSENT = object()
 
 
-def check_hydra(node: object, command_line: Sequence[str]) -> None:
-    """Refuse everything in an unresolved ``hydra`` node by which Hydra would run, import or write what a config names.
+def check_files(found: Any, reference: Mapping[str, Any]) -> None:
+    """Refuse a ``hydra`` node that differs from Hydra's own where it may not.
 
     Args:
-        node: the node in plain containers, interpolations as text.
-        command_line: the keys that the command line sets, such as ``hydra.run.dir``.
+        found: what config files make, in plain containers, unresolved.
+        reference: what those of Hydra and its plugins make, for the same launcher, sweeper and logging.
+
+    Raises:
+        ConfigError: names each value that differs with its full dotted key, and what was found.
+    """
+    if not isinstance(found, Mapping):
+        refuse([f"hydra should be a mapping, written out; found {found!r}."])
+    own = dict(_leaves(_node_of_config_yaml()))
+    expected = dict(_leaves(_for_targets(reference, found)))
+    differing = (
+        (path, value)
+        for path, value in _leaves(found)
+        if value != expected.get(path, _ABSENT) and value != own.get(path, _ABSENT)
+    )
+    refuse(
+        _target_problem(path, value)
+        or f"{_key(path)} should be {_wanted(path, expected)}; found {value!r} in a config."
+        for path, value in differing
+        if not _may_differ(path, value, expected.get(path))
+    )
+
+
+def check_command_line(overrides: Iterable[Override]) -> None:
+    """Refuse what would make Hydra call what the command line names.
 
     Raises:
         ConfigError: with the full dotted key and what was found.
     """
-    if not isinstance(node, Mapping):
-        raise ConfigError(f"hydra should be a mapping, written out; found {node!r}.")
-    _check_paths(node, command_line)
-    _check_job(node.get("job"))
-    _check_callbacks(node.get("callbacks"))
-    for section in ("hydra_logging", "job_logging"):
-        _check_logging(node.get(section), f"hydra.{section}", command_line)
-    _check_plugin(node.get("launcher"), "launcher", command_line)
-    _check_plugin(node.get("sweeper"), "sweeper", command_line)
-    if node.get("aliases"):
-        raise ConfigError(f"hydra.aliases should be empty; found {node['aliases']!r}.")
-    for name, value in node.items():
-        if name not in ("callbacks", "launcher", "sweeper"):
-            _refuse_targets(value, f"hydra.{name}")
+    given = OmegaConf.create()
+    for override in overrides:
+        if re.match(r"hydra\b(?!/)", override.key_or_group) and not override.is_delete():
+            if override.is_sweep_override():
+                refuse([f"A sweep should not change the hydra node; found {override.input_line!r}."])
+            if override.package is None:
+                OmegaConf.update(given, override.key_or_group, override.value(), merge=True, force_add=True)
+    node = raw(given).get("hydra", {})
+    leaves = _leaves(node) if isinstance(node, Mapping) else [((), node)]
+    refuse(problem for path, value in leaves if (problem := _problem_of_command_line(path, value)))
 
 
-def check_search_path(entries: object) -> None:
-    """Refuse entries of ``hydra.searchpath`` in a config file by which Hydra would import a package.
+def check_search_path(primary: Any) -> None:
+    """Refuse a primary config whose ``hydra.searchpath`` holds anything but folders, written out.
 
     Raises:
-        ConfigError: an entry is not the path of a folder.
+        ConfigError: an entry could make Hydra import a package.
     """
-    if entries is None:
-        return
-    if not isinstance(entries, list | tuple):
-        raise ConfigError(f"hydra.searchpath should be a list of folders, written out; found {entries!r}.")
-    for index, entry in enumerate(entries):
-        key = f"hydra.searchpath[{index}]"
-        if not isinstance(entry, str) or "${" in entry:
-            raise ConfigError(f"{key} should be the path of a folder, written out; found {entry!r}.")
-        if "://" in entry and not entry.startswith("file://"):
-            raise ConfigError(
-                f"{key} should be the path of a folder (only the command line may name a package); found {entry!r}."
-            )
-
-
-def covered(key: str, above: Sequence[str]) -> bool:
-    """Whether ``key`` or something that contains it is among the keys ``above``, such as those of the command line."""
-    return any(key == given or key.startswith((f"{given}.", f"{given}[")) for given in above)
-
-
-@lru_cache(maxsize=1)
-def _own() -> dict[str, Any]:
-    import yaml  # type: ignore[import-untyped, unused-ignore]
-
-    text = (conf_dir() / "config.yaml").read_text(encoding="utf-8")
-    own: dict[str, Any] = yaml.safe_load(text)["hydra"]
-    return own
-
-
-def _select(node: Mapping[str, Any], key: str) -> Any:
-    value: Any = node
-    for part in key.split(".")[1:]:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{key.rpartition('.')[0]} should be a mapping, written out; found {value!r}.")
-        value = value.get(part)
-    return value
-
-
-def _check_paths(node: Mapping[str, Any], command_line: Sequence[str]) -> None:
-    for key, default in PATHS.items():
-        found = _select(node, key)
-        trusted = _select(_own(), key) or default
-        if found not in (None, "???", trusted, default) and not covered(key, command_line):
-            raise ConfigError(f"{key} should be {trusted!r} or stand on the command line; found {found!r} in a config.")
-
-
-def _check_job(job: object) -> None:
-    if not isinstance(job, Mapping):
-        raise ConfigError(f"hydra.job should be a mapping, written out; found {job!r}.")
-    # What was to be copied is in env_set by now; the values are no business of a message.
-    for name in ("env_copy", "env_set"):
-        if job.get(name):
-            raise ConfigError(f"hydra.job.{name} should be empty; found {', '.join(map(str, job[name]))}.")
-    found = job.get("name")
-    if found not in (None, "???") and not (isinstance(found, str) and _SIMPLE.fullmatch(found)):
-        raise ConfigError(f"hydra.job.name should consist of letters, digits, '_', '-' and '.'; found {found!r}.")
-
-
-def _check_callbacks(callbacks: object) -> None:
-    if not callbacks:
-        return
-    if not isinstance(callbacks, Mapping):
-        raise ConfigError(f"hydra.callbacks should be empty; found {callbacks!r}.")
-    allowed = extra_names()
-    for name, callback in callbacks.items():
-        target = callback.get("_target_") if isinstance(callback, Mapping) else None
-        if not isinstance(target, str) or target not in allowed:
-            key = f"hydra.callbacks.{name}"
-            raise ConfigError(
-                f"{key + '._target_' if target is not None else key} should be allowed by fusionkit.config.allow(...); "
-                f"found {target if target is not None else callback!r}."
-            )
-        for option, value in callback.items():
-            _refuse_targets(value, f"hydra.callbacks.{name}.{option}", skip=option == "_target_")
-
-
-def _refuse_targets(tree: object, key: str, *, skip: bool = False) -> None:
-    """Refuse every ``_target_`` below a part of the node in which nothing is built."""
-    if skip:
-        return
-    if isinstance(tree, Mapping):
-        for name, value in tree.items():
-            if name == "_target_":
-                raise ConfigError(f"{key}._target_ should not be in the hydra node; found {value!r}.")
-            _refuse_targets(value, join(key, name))
-    elif isinstance(tree, list | tuple):
-        for index, value in enumerate(tree):
-            _refuse_targets(value, f"{key}[{index}]")
-
-
-def _check_logging(section: object, key: str, command_line: Sequence[str]) -> None:
-    if section is None or section == "???":
-        return
-    if not isinstance(section, Mapping):
-        raise ConfigError(f"{key} should be a mapping, written out; found {section!r}.")
-    _only(section, _SECTIONS, key)
-    for name, formatter in _members(section, "formatters", key):
-        here = f"{key}.formatters.{name}"
-        _only(formatter, {"format", "datefmt", "style", "validate", "defaults", "class"}, here)
-        if formatter.get("class", "logging.Formatter") != "logging.Formatter":
-            raise ConfigError(f"{here}.class should be logging.Formatter; found {formatter['class']!r}.")
-        if formatter.get("style", "%") not in ("%", "$"):
-            raise ConfigError(f"{here}.style should be '%' or '$'; found {formatter['style']!r}.")
-    for name, entry in _members(section, "filters", key):
-        _only(entry, {"name"}, f"{key}.filters.{name}")
-    for name, handler in _members(section, "handlers", key):
-        _check_handler(handler, f"{key}.handlers.{name}", command_line)
-    for name, logger in (
-        *_members(section, "loggers", key),
-        *_members({"root": {"": section.get("root")}}, "root", key),
-    ):
-        _only(logger, {"level", "propagate", "handlers", "filters"}, f"{key}.loggers.{name}" if name else f"{key}.root")
-    for here, text in leaves(section, key):
-        name = here.rpartition(".")[2]
-        if name == "filename" and ".handlers." in here:
-            continue
-        if "${" in text:
-            raise ConfigError(f"{here} should be written out, without an interpolation; found {text!r}.")
-        if "://" in text and not (name == "stream" and text in _STREAMS) and re.match(r"[a-z]+://", text):
-            raise ConfigError(f"{here} should be {' or '.join(_STREAMS)} if it refers to an object; found {text!r}.")
-
-
-def _check_handler(handler: Mapping[str, Any], key: str, command_line: Sequence[str]) -> None:
-    name = handler.get("class")
-    if "()" in handler:
-        raise ConfigError(f"{key}.() should not be in a config; found {handler['()']!r}.")
-    if not isinstance(name, str) or name not in HANDLERS:
-        raise ConfigError(f"{key}.class should be one of {', '.join(HANDLERS)}; found {name!r}.")
-    _only(handler, _HANDLER | HANDLERS[name], key)
-    if "stream" in handler and handler["stream"] not in _STREAMS:
-        raise ConfigError(f"{key}.stream should be {' or '.join(_STREAMS)}; found {handler['stream']!r}.")
-    file = handler.get("filename")
-    if file is None or covered(f"{key}.filename", command_line):
-        return
-    if not isinstance(file, str) or not (file == _LOG_FILE or _INSIDE.fullmatch(file)):
-        raise ConfigError(
-            f"{key}.filename should be inside ${{hydra.runtime.output_dir}} or stand on the command line; "
-            f"found {file!r}."
-        )
-
-
-def _members(section: Mapping[str, Any], name: str, key: str) -> list[tuple[str, Mapping[str, Any]]]:
-    members = section.get(name)
-    if members is None:
-        return []
-    if not isinstance(members, Mapping):
-        raise ConfigError(f"{key}.{name} should be a mapping, written out; found {members!r}.")
-    for member, value in members.items():
-        if value is not None and not isinstance(value, Mapping):
-            raise ConfigError(f"{key}.{name}.{member} should be a mapping, written out; found {value!r}.")
-    return [(str(member), value) for member, value in members.items() if value is not None]
-
-
-def _only(node: Mapping[str, Any], known: frozenset[str] | set[str], key: str) -> None:
-    for name, value in node.items():
-        if name not in known:
-            raise ConfigError(
-                f"{join(key, name)} should not be in a config, only {', '.join(sorted(known))}; found {value!r}."
-            )
-
-
-def _check_plugin(node: object, role: str, command_line: Sequence[str]) -> None:
-    """Check a launcher or a sweeper: a class that Hydra discovers, and no option that may name something to run."""
-    key = f"hydra.{role}"
-    if node is None or node == "???":
+    node = primary.get("hydra") if isinstance(primary, Mapping) else None
+    if node is None:
         return
     if not isinstance(node, Mapping):
-        raise ConfigError(f"{key} should be a mapping, written out; found {node!r}.")
-    known = _plugin_classes(role)
-    target = node.get("_target_")
-    if target not in known:
-        raise ConfigError(f"{key}._target_ should be one of {', '.join(sorted(known))}; found {target!r}.")
-    if role == "launcher" and extra_names() and not str(target).endswith(".BasicLauncher"):
-        raise ConfigError(
-            f"{key}._target_ should be the basic launcher, because what fusionkit.config.allow permits in this process "
-            f"does not reach other processes; found {target!r}."
-        )
-    _check_nested(node, key)
-    _check_options(node, key, _plugin_default(role, str(target)), command_line)
+        refuse([f"hydra should be a mapping, written out; found {node!r}."])
+    entries = node.get("searchpath") or []
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        refuse([f"hydra.searchpath should be a list of folders, written out; found {entries!r}."])
+    refuse(
+        f"hydra.searchpath[{index}] should be the path of a folder, written out (only the command line may name a "
+        f"package); found {entry!r}."
+        for index, entry in enumerate(entries)
+        if not isinstance(entry, str) or "${" in entry or ("://" in entry and not entry.startswith("file://"))
+    )
 
 
-def _check_options(node: object, key: str, default: object, command_line: Sequence[str]) -> None:
-    """Refuse every option that is neither the plugin's default, nor harmless, nor from the command line."""
-    if covered(key, command_line) or (default is not _NOTHING and node == default):
-        return
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            if not isinstance(name, str) or not (key in _SWEPT or re.fullmatch(r"[\w./@+~-]+", name)):
-                raise ConfigError(f"{key} should have plain names as its keys; found {name!r}.")
-            if join(key, name) not in ("hydra.launcher._target_", "hydra.sweeper._target_"):
-                below = default.get(name, _NOTHING) if isinstance(default, Mapping) else _NOTHING
-                _check_options(value, join(key, name), below, command_line)
-        return
-    if isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            below = default[index] if isinstance(default, list) and index < len(default) else _NOTHING
-            _check_options(value, f"{key}[{index}]", below, command_line)
-        return
-    if covered(key, _SWEPT):
-        allowed = isinstance(node, str | int | float | None) and "${" not in str(node)
-    elif isinstance(node, int | float | None):
-        # A number for an option that the plugin does not have could still name something: a package, a port.
-        allowed = default is not _NOTHING or key in _FREE or key.count(".") == 2 or covered(key, [_SAMPLER])
-    elif key == f"{_SAMPLER}._target_":
-        allowed = True  # Checked before.
-    else:
-        allowed = isinstance(node, str) and key in _FREE and _FREE[key].fullmatch(node) is not None
-    if not allowed:
-        raise ConfigError(
-            f"{key} should be the plugin's default or stand on the command line; found {node!r} in a config."
-        )
+def _leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yield the path and the value of every scalar and every empty container."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(tree, Mapping):
+        items = tree.items()
+    elif isinstance(tree, list | tuple):
+        items = list(enumerate(tree))
+    if not items and path:
+        yield path, tree
+    for name, value in items:
+        yield from _leaves(value, (*path, name if isinstance(tree, list | tuple) else str(name)))
 
 
-def _check_nested(node: Mapping[str, Any], key: str) -> None:
-    for name, value in node.items():
-        here = join(key, name)
-        if name == "custom_search_space" and value:
-            raise ConfigError(f"{here} should be empty, because it names a function to import; found {value!r}.")
-        if name == "sampler" and isinstance(value, Mapping):
-            _check_sampler(value, here)
-        elif name == "_target_":
-            continue
-        else:
-            _refuse_targets(value, here)
-        if isinstance(name, str) and name.startswith("_") and name.endswith("_"):
-            raise ConfigError(f"{here} should not be in a config; found {value!r}.")
-
-
-def _check_sampler(node: Mapping[str, Any], key: str) -> None:
-    target = node.get("_target_")
-    module, _, name = str(target).rpartition(".")
-    samplers = _optuna_samplers() if module == "optuna.samplers" and name.isidentifier() else {}
-    if target is not None and name not in samplers:
-        raise ConfigError(f"{key}._target_ should be a class of optuna.samplers; found {target!r}.")
-    for option, value in node.items():
-        if option == "_target_":
-            continue
-        if option.startswith("_") and option.endswith("_"):
-            raise ConfigError(f"{join(key, option)} should not be in a config; found {value!r}.")
-        _refuse_targets(value, join(key, option))
+def _key(path: Path) -> str:
+    return "hydra" + "".join(
+        f".{part}" if isinstance(part, str) and part.isprintable() else f"[{part!r}]" for part in path
+    )
 
 
 @lru_cache(maxsize=1)
-def _optuna_samplers() -> dict[str, type]:
+def _node_of_config_yaml() -> Mapping[str, Any]:
+    node: Mapping[str, Any] = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))["hydra"]
+    return node
+
+
+# -- a config ----------------------------------------------------------------------------------------------------------
+
+
+def _may_differ(path: Path, value: Any, expected: Any) -> bool:
+    name = ".".join(map(str, path))
+    if path[-1] == "_target_" or path[0] == "callbacks":
+        return _target_problem(path, value) is None and not any(map(_controls, path[:-1]))
+    if any(map(_controls, path)) or _NEVER.fullmatch(name) or (path[0] == "launcher" and path[1:2] in _ACCOUNTED):
+        return False
+    if isinstance(value, str):
+        return any(key.fullmatch(name) and text.fullmatch(value) for key, text in _TEXTS.items())
+    if not isinstance(value, int | float | None):
+        return path == ("searchpath",)  # An empty list.
+    plugin = path[0] in ("launcher", "sweeper") and isinstance(expected, int | float)
+    return plugin or _NUMBERS.fullmatch(name) is not None
+
+
+def _controls(part: str | int) -> bool:
+    """Whether a key is one of those that steer Hydra's ``instantiate``."""
+    return isinstance(part, str) and part.startswith("_") and part.endswith("_")
+
+
+def _wanted(path: Path, expected: Mapping[Path, Any]) -> str:
+    if _NEVER.fullmatch(".".join(map(str, path))):
+        return "left to Hydra"
+    if path in expected:
+        return f"{expected[path]!r} or stand on the command line"
+    return "absent, as in Hydra's own configs, or stand on the command line"
+
+
+def _for_targets(reference: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the reference with the defaults of the launcher and the sweeper whose class the config names."""
+    result = dict(reference)
+    for role in ("launcher", "sweeper"):
+        target, known = (
+            node.get("_target_") if isinstance(node, Mapping) else None
+            for node in (found.get(role), reference.get(role))
+        )
+        if target == known:
+            continue
+        entries = ConfigStore.instance().repo["hydra"].get(role, {}).values()
+        registered = (raw(getattr(entry, "node", None)) for entry in entries)
+        defaults = (node for node in registered if isinstance(node, Mapping) and node.get("_target_") == target)
+        result[role] = next(defaults, {})
+    return result
+
+
+# -- what Hydra calls --------------------------------------------------------------------------------------------------
+
+
+def _discovered(kind: Any) -> list[str]:
+    return sorted(f"{cls.__module__}.{cls.__name__}" for cls in Plugins.instance().discover(kind))
+
+
+def _samplers() -> list[str]:
     try:
         from optuna import samplers  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
-        return {}
-    return {
-        name: obj
-        for name in samplers.__all__
-        if isinstance(obj := getattr(samplers, name), type)
-        and issubclass(obj, samplers.BaseSampler)
-        and obj.__module__.startswith("optuna.samplers")
-    }
+        return []
+    found = ((name, getattr(samplers, name)) for name in samplers.__all__)
+    return [
+        f"optuna.samplers.{name}"
+        for name, cls in found
+        if isinstance(cls, type)
+        and issubclass(cls, samplers.BaseSampler)
+        and cls.__module__.startswith("optuna.samplers")
+    ]
 
 
-def _plugin_classes(role: str) -> set[str]:
-    from hydra.core.plugins import Plugins
-    from hydra.plugins.launcher import Launcher
-    from hydra.plugins.sweeper import Sweeper
+#: What may be named as the ``_target_`` at a path; all others are refused.
+_TARGETS: dict[Path, Callable[[], list[str]]] = {
+    ("launcher", "_target_"): lambda: _discovered(Launcher),
+    ("sweeper", "_target_"): lambda: _discovered(Sweeper),
+    ("sweeper", "sampler", "_target_"): _samplers,
+}
 
-    kind: Any = {"launcher": Launcher, "sweeper": Sweeper}[role]
-    return {f"{cls.__module__}.{cls.__name__}" for cls in Plugins.instance().discover(kind)}
+
+def _target_problem(path: Path, value: Any) -> str | None:
+    """Return the sentence for what Hydra may not call: a ``_target_``, or a callback that is not written out."""
+    callback = path[0] == "callbacks" and len(path) <= 3
+    if path[-1] != "_target_":
+        what = "a mapping, written out" if callback and len(path) < 3 and value else None
+    elif callback:
+        what = None if value in extra_names() else "allowed by fusionkit.config.allow(...)"
+    elif path in _TARGETS:
+        known = _TARGETS[path]()
+        what = None if value in known else f"one of {', '.join(known) or 'those of an installed plugin'}"
+    else:
+        what = "absent"
+    return what and f"{_key(path)} should be {what}; found {value!r}."
 
 
-def _plugin_default(role: str, target: str) -> object:
-    """Return the options with which a plugin registers its class, in plain containers, or nothing."""
-    from hydra.core.config_store import ConfigStore
+# -- the command line --------------------------------------------------------------------------------------------------
 
-    from fusionkit.config.interpolations import raw
 
-    group = ConfigStore.instance().repo["hydra"].get(role, {})
-    for entry in group.values():
-        default = raw(getattr(entry, "node", None))
-        if isinstance(default, Mapping) and default.get("_target_") == target:
-            return default
-    return _NOTHING
+def _problem_of_command_line(path: Path, value: Any) -> str | None:
+    """Return the sentence for a value that the command line may not set, or None."""
+    if not path:
+        return None if value is None else f"hydra should be a mapping, written out; found {value!r}."
+    what = None
+    if _NEVER.fullmatch(".".join(map(str, path))) and value:
+        what = "left to Hydra"
+    elif path[0] in _LOGGING:
+        what = _wanted_of_logging(path, value)
+    elif path[0] in ("launcher", "sweeper"):
+        if len(path) == 1 and value:
+            what = "a mapping, written out"
+        elif any(map(_controls, path)) and path[-1] != "_target_":
+            what = "absent"
+    return f"{_key(path)} should be {what}; found {value!r}." if what else _target_problem(path, value)
+
+
+def _wanted_of_logging(path: Path, value: Any) -> str | None:
+    if path[-1] == "()":
+        return "absent"
+    if path[-1] == "class" and value not in (*HANDLERS, "logging.Formatter"):
+        return f"one of {', '.join(HANDLERS)}"
+    if isinstance(value, str) and path[-1] != "filename":
+        if "${" in value:
+            return "written out, without an interpolation"
+        if re.match(r"[a-z]+://", value) and value not in _STREAMS:
+            return f"{' or '.join(_STREAMS)} if it refers to an object"
+    return None

@@ -7,7 +7,11 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from fusionkit.config.keys import MAX_DEPTH, join
+from omegaconf import OmegaConf, SCMode
+from omegaconf.errors import GrammarParseError, InterpolationToMissingValueError, OmegaConfBaseException
+
+from fusionkit.config.hydra_bridge import Grammar, is_root, parse, raw, whole
+from fusionkit.config.keys import MAX_DEPTH, join, refuse
 from fusionkit.errors import ConfigError
 
 __all__ = ["RESOLVERS", "check", "leaves", "raw", "resolve"]
@@ -23,29 +27,22 @@ def check(tree: object, key: str = "") -> None:
     """Refuse interpolations in unresolved plain containers that are neither plain references nor harmless resolvers.
 
     Raises:
-        ConfigError: names the full dotted key, the text and what is wrong with it.
+        ConfigError: names each full dotted key, the text and what is wrong with it.
     """
-    for here, text in leaves(tree, key):
-        check_text(text, here)
+    refuse(f"{here} should {problem}." for here, text in leaves(tree, key) if (problem := _problem_at(text, here)))
 
 
-def check_text(text: str, key: str) -> None:
-    """Refuse one text that contains an interpolation which is not permitted."""
+def _problem_at(text: str, key: str) -> str | None:
     if "${" not in text or text in _HYDRAS_OWN:
-        return
+        return None
     if key.rpartition(".")[2] in ("_target_", "_partial_", "_recursive_", "_convert_", "_args_"):
-        raise ConfigError(f"{key} should be written out, without an interpolation; found {text!r}.")
-    problem = _problem_of_text(text)
-    if problem is not None:
-        raise ConfigError(f"{key} should {problem}.")
+        return f"be written out, without an interpolation; found {text!r}"
+    return _problem_of_text(text)
 
 
 @lru_cache(maxsize=4096)
 def _problem_of_text(text: str) -> str | None:
     """Return what should be and what was found in a text with interpolations, or None."""
-    from omegaconf.errors import GrammarParseError
-    from omegaconf.grammar_parser import parse
-
     try:
         tree = parse(text)
     except GrammarParseError as error:
@@ -58,8 +55,6 @@ def _problem_of_text(text: str) -> str | None:
 
 def _problem(node: Any) -> str | None:
     """Return what is not permitted below a node of the grammar's parse tree, or None."""
-    from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser as Grammar
-
     if isinstance(node, Grammar.InterpolationNodeContext):
         return f"the computed reference {_text(node)!r}" if _computed(node) else None
     if isinstance(node, Grammar.InterpolationResolverContext):
@@ -92,8 +87,6 @@ def _problem_of_resolver(node: Any) -> str | None:
 
 def _computed(node: Any) -> bool:
     """Whether there is an interpolation below a node."""
-    from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser as Grammar
-
     return any(
         isinstance(child, Grammar.InterpolationContext) or _computed(child)
         for child in getattr(node, "children", None) or []
@@ -118,17 +111,6 @@ def leaves(tree: object, key: str = "", depth: int = 0) -> Iterator[tuple[str, s
             yield from leaves(value, f"{key}[{index}]", depth + 1)
 
 
-def raw(cfg: Any) -> Any:
-    """Return a config as plain containers with its interpolations as text; nothing is resolved."""
-    from omegaconf import OmegaConf, SCMode
-
-    if not OmegaConf.is_config(cfg):
-        return cfg
-    return OmegaConf.to_container(
-        cfg, resolve=False, throw_on_missing=False, enum_to_str=True, structured_config_mode=SCMode.DICT
-    )
-
-
 def resolve(cfg: Any, key: str = "") -> Any:
     """Return ``cfg`` as plain containers with every interpolation resolved, once, after all of them were checked.
 
@@ -137,8 +119,6 @@ def resolve(cfg: Any, key: str = "") -> Any:
     Raises:
         ConfigError: an interpolation is not permitted, leads nowhere or leads to itself.
     """
-    from omegaconf import OmegaConf
-
     if not OmegaConf.is_config(cfg):
         plain = _plain(cfg, key)
         if not any("${" in text for _, text in leaves(plain, key)):
@@ -147,23 +127,18 @@ def resolve(cfg: Any, key: str = "") -> Any:
         cfg = OmegaConf.create(plain)
     else:
         # The references of a part of a config may lead anywhere in the whole.
-        root = cfg._get_root()
-        check(raw(root))
+        check(raw(whole(cfg)))
     return to_plain(cfg, key)
 
 
 def _plain(value: Any, key: str, depth: int = 0) -> Any:
-    from omegaconf import OmegaConf
-
     if depth > MAX_DEPTH:
         raise ConfigError(f"{key[:80]} should be nested at most {MAX_DEPTH} levels deep; found more.")
-    if OmegaConf.is_config(value):
-        return raw(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and not OmegaConf.is_config(value):
         return {name: _plain(item, join(key, name), depth + 1) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, f"{key}[{index}]", depth + 1) for index, item in enumerate(value)]
-    return value
+    return raw(value)
 
 
 def to_plain(value: Any, key: str) -> Any:
@@ -172,22 +147,18 @@ def to_plain(value: Any, key: str) -> Any:
     Raises:
         ConfigError: an interpolation leads nowhere or to itself.
     """
-    from omegaconf import OmegaConf, SCMode
-    from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
-
     if not OmegaConf.is_config(value):
         return value.name if isinstance(value, Enum) else value
     # The keys in OmegaConf's messages start at the root, which a node on its own is.
-    above = key if value._get_parent() is None else ""
+    above = key if is_root(value) else ""
     try:
         return OmegaConf.to_container(
             value, resolve=True, throw_on_missing=False, enum_to_str=True, structured_config_mode=SCMode.DICT
         )
-    except InterpolationToMissingValueError as error:
-        where = join(above, error.full_key) if error.full_key else key
-        raise ConfigError(f"{where} should refer to a value; found one that is missing.") from error
     except OmegaConfBaseException as error:
         where = join(above, error.full_key) if error.full_key else key or "The config"
+        if isinstance(error, InterpolationToMissingValueError):
+            raise ConfigError(f"{where} should refer to a value; found one that is missing.") from error
         raise ConfigError(f"{where} should lead to a value; found: {str(error).strip().splitlines()[0]}.") from error
     except RecursionError as error:
         raise ConfigError(f"{key} should not refer to itself; found a circle of interpolations.") from error

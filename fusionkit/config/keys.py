@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fusionkit.errors import close
+from fusionkit.errors import ConfigError, close
 
-__all__ = ["CONTROL_KEYS", "MAX_DEPTH", "join", "unknown_key"]
+__all__ = ["CONTROL_KEYS", "MAX_DEPTH", "join", "refuse", "unknown_key"]
 
 #: The keys by which a node steers Hydra's ``instantiate``; any other key of the form ``_x_`` is refused.
 CONTROL_KEYS = frozenset({"_target_", "_recursive_", "_convert_", "_partial_"})
@@ -39,3 +39,15 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     if guesses:
         return f"There is no key {key!r}. Did you mean {' or '.join(map(repr, guesses))}?"
     return f"There is no key {key!r}.  Known are {', '.join(known)}." if known else f"There is no key {key!r}."
+
+
+def refuse(mistakes: Iterable[str]) -> None:
+    """Raise one error for all mistakes, if there is one.
+
+    Raises:
+        ConfigError: lists them, at most the first ten.
+    """
+    found = list(dict.fromkeys(mistakes))
+    if found:
+        more = [f"{len(found) - 10} more are wrong."] if len(found) > 10 else []
+        raise ConfigError("  ".join([*found[:10], *more]))

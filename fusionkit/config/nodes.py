@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from fusionkit import registry
 from fusionkit.config.folders import conf_dir, folder_of
 from fusionkit.errors import RegistryError
 
@@ -20,7 +21,6 @@ __all__ = [
     "Kind",
     "annotation",
     "descriptions",
-    "listed",
     "node_text",
     "options_of",
     "split",
@@ -45,25 +45,14 @@ def split(config_path: str) -> tuple[Kind, str] | None:
 
 def status(kind: Kind, name: str) -> Record | None:
     """Return the record of a name, an alias or a qualified name; None when the registry does not give it."""
-    from fusionkit import registry
-
     try:
         return registry.resolve(kind, name)
     except RegistryError:
         return None
 
 
-def listed(kind: Kind) -> list[str]:
-    """Return the names of the registry, sorted; nothing is imported."""
-    from fusionkit import registry
-
-    return registry.names(kind)
-
-
 def yaml_file(kind: Kind, name: str) -> Path | None:
     """Return the YAML file that the group option ``name`` is read from, or None."""
-    from fusionkit import registry
-
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or ".." in name:
         return None
     folders = [conf_dir(), *(folder for _, path in registry.conf_paths() if (folder := folder_of(path)) is not None)]
@@ -84,8 +73,6 @@ def node_text(kind: Kind, name: str) -> str | None:
 
 
 def _generated(kind: Kind, record: Record) -> str:
-    from fusionkit import registry
-
     cls = registry.load(kind, record.key)
     summary = record.summary or (inspect.getdoc(cls) or "").partition("\n")[0]
     lines = [f"# {summary}"] if summary else []

@@ -8,60 +8,57 @@ it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fusionkit.config.interpolations import resolve
-from fusionkit.config.keys import CONTROL_KEYS, MAX_DEPTH, join
-from fusionkit.core.allowed import FACTORY_NAMES, allowed_name, refusal, resolve_target
+from fusionkit.config.keys import CONTROL_KEYS, MAX_DEPTH, join, refuse
+from fusionkit.core.allowed import ALLOWED, FACTORY_NAMES, allowed_name, resolve_target
 from fusionkit.errors import ConfigError, FusionError
 
-__all__ = [
-    "build",
-    "check_tree",
-]
+__all__ = ["build", "check_tree"]
 
 
-def check_tree(tree: object, key: str = "", *, depth: int = 0) -> None:
+def check_tree(tree: object, key: str = "") -> None:
     """Walk plain containers and refuse every target that is not allowed, and every other way to steer ``instantiate``.
 
     Raises:
-        ConfigError: the message contains the full dotted key and what was found.
+        ConfigError: the message contains each full dotted key and what was found.
     """
+    refuse(_mistakes(tree, key, 0))
+
+
+def _mistakes(tree: object, key: str, depth: int) -> Iterator[str]:
     if depth > MAX_DEPTH:
         raise ConfigError(f"{key[:80]} should be nested at most {MAX_DEPTH} levels deep; found more.")
     if isinstance(tree, Mapping):
         for name, value in tree.items():
             here = join(key, name)
             if not isinstance(name, str):
-                raise ConfigError(f"{here} should have a string as its name; found {name!r}.")
-            if name == "_target_" and not allowed_name(value):
-                raise refusal(value, here)
-            if name.startswith("_") and name.endswith("_") and name != "_target_":
-                _check_control(name, value, here)
-            check_tree(value, here, depth=depth + 1)
+                yield f"{here} should have a string as its name; found {name!r}."
+            elif name.startswith("_") and name.endswith("_") and (wanted := _wanted_of_control(name, value)):
+                yield f"{here} should be {wanted}; found {value!r}."
+            yield from _mistakes(value, here, depth + 1)
     elif isinstance(tree, list | tuple):
         for index, value in enumerate(tree):
-            check_tree(value, f"{key}[{index}]", depth=depth + 1)
+            yield from _mistakes(value, f"{key}[{index}]", depth + 1)
     elif isinstance(tree, str):
-        # Text that was escaped once would be an interpolation to whoever makes a config of it again.
+        # Text that was escaped once would be an interpolation to whatever makes a config of it again.
         if "${" in tree:
-            raise ConfigError(f"{key} should contain no '${{' once it is resolved; found {tree!r}.")
-    elif not (tree is None or isinstance(tree, bool | int | float)):
-        raise ConfigError(f"{key} should be text, a number, a list or a mapping; found {type(tree).__name__} {tree!r}.")
+            yield f"{key} should contain no '${{' once it is resolved; found {tree!r}."
+    elif not isinstance(tree, bool | int | float | None):
+        yield f"{key} should be text, a number, a list or a mapping; found {type(tree).__name__} {tree!r}."
 
 
-def _check_control(name: str, value: object, key: str) -> None:
-    if name not in CONTROL_KEYS:
-        raise ConfigError(
-            f"{key} should not be in a config: only {', '.join(sorted(CONTROL_KEYS))} may have such names."
-        )
-    if name == "_partial_" and value is not False:
-        raise ConfigError(f"{key} should be absent or false; found {value!r}.")
-    if name == "_recursive_" and not isinstance(value, bool):
-        raise ConfigError(f"{key} should be true or false; found {value!r}.")
-    if name == "_convert_" and value not in ("none", "partial", "object", "all"):
-        raise ConfigError(f"{key} should be none, partial, object or all; found {value!r}.")
+def _wanted_of_control(name: str, value: object) -> str | None:
+    """Return what the value of a key that steers ``instantiate`` should be, or None if it is right."""
+    if name == "_target_":
+        return None if allowed_name(value) else ALLOWED
+    allowed = {"_partial_": (False,), "_recursive_": (True, False), "_convert_": ("none", "partial", "object", "all")}
+    if name not in allowed:
+        return f"absent: only {', '.join(sorted(CONTROL_KEYS))} may have such names"
+    if any(value is one or (isinstance(one, str) and value == one) for one in allowed[name]):
+        return None
+    return {"_partial_": "absent or false", "_recursive_": "true or false"}.get(name, "none, partial, object or all")
 
 
 def build(node: Mapping[str, Any], key: str = "", keys: Mapping[str, str] | None = None) -> Any:
@@ -74,6 +71,8 @@ def build(node: Mapping[str, Any], key: str = "", keys: Mapping[str, str] | None
     """
     if not isinstance(node, Mapping):
         raise ConfigError(f"{key or 'The node'} should be a mapping with _target_; found {type(node).__name__}.")
+    from fusionkit.config.interpolations import resolve
+
     plain = resolve(node, key)
     check_tree(plain, key)
     try:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from omegaconf import OmegaConf
+
+from fusionkit import registry
+from fusionkit.config.nodes import node_text, split, status
 
 __all__ = ["RegistryConfigSource", "register"]
 
@@ -31,17 +36,11 @@ class RegistryConfigSource(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         """Whether the registry has the operator; aliases and qualified names count."""
-        from fusionkit.config.nodes import split, status
-
         place = split(config_path)
         return place is not None and status(*place) is not None
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Return the node of one operator."""
-        from omegaconf import OmegaConf
-
-        from fusionkit.config.nodes import node_text, split
-
         place = split(config_path)
         text = node_text(*place) if place is not None else None
         if place is None or text is None:
@@ -57,19 +56,15 @@ class RegistryConfigSource(ConfigSource):
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         """List what is registered, from names alone."""
-        from fusionkit.config.nodes import listed
-
         group = config_path.strip("/")
         if group == "":
             return [] if results_filter == ObjectType.CONFIG else ["fabrication", "fusion"]
         if group not in ("fusion", "fabrication") or results_filter == ObjectType.GROUP:
             return []
         kind: Any = group
-        return listed(kind)
+        return registry.names(kind)
 
 
 def register() -> None:
     """Make Hydra know the scheme; safe to call often."""
-    from hydra.core.plugins import Plugins
-
     Plugins.instance().register(RegistryConfigSource)

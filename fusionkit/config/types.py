@@ -1,4 +1,4 @@
-"""Plain values against the annotations of a constructor."""
+"""The options of a constructor as pydantic checks them in a config, where nothing but plain values can stand."""
 
 from __future__ import annotations
 
@@ -8,85 +8,63 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
-__all__ = ["mismatch", "options_with_types"]
+from pydantic import ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
+
+__all__ = ["options_of", "plain"]
+
+_SCALARS = (bool, int, float, str, type(None), Any)
 
 
 @lru_cache(maxsize=256)
-def options_with_types(cls: type) -> dict[str, tuple[inspect.Parameter, Any]]:
-    """Return the parameters of a constructor with their annotations; ``Any`` where those cannot be evaluated."""
-    parameters = inspect.signature(cls).parameters
+def options_of(cls: type) -> TypeAdapter[Any]:
+    """Return what checks the options of a constructor but its ``name``; those it has no default for are required."""
     hints: dict[str, Any] = {}
     for owner in reversed(cls.__mro__):
-        init = owner.__dict__.get("__init__")
-        if init is None:
-            continue
         # An annotation may use a name that only type checkers know; its options are then not checked.
-        with contextlib.suppress(Exception):
-            hints.update(typing.get_type_hints(init))
-    return {name: (parameter, hints.get(name, Any)) for name, parameter in parameters.items()}
+        with contextlib.suppress(NameError, TypeError, AttributeError, SyntaxError):
+            hints.update(typing.get_type_hints(owner.__dict__.get("__init__"), include_extras=True))
+    fields: dict[str, Any] = {}
+    extra: typing.Literal["allow", "forbid"] = "forbid"
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            extra = "allow"
+        if name == "name" or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        found = plain(hints.get(name, Any))
+        # A null stands for the default wherever a node writes it, whatever the annotation says.
+        found = found | None if parameter.default is None else found
+        default = ... if parameter.default is parameter.empty else None
+        fields[f"option_{len(fields)}"] = (found, Field(default, alias=name))
+    return TypeAdapter(create_model("Options", __config__=ConfigDict(strict=True, extra=extra), **fields))
 
 
-def mismatch(value: Any, annotation: Any) -> str | None:
-    """Return what ``value`` should be, or None if it fits; annotations without a plain counterpart fit everything."""
-    return None if _fits(value, annotation) else _describe(annotation)
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    if annotation is Any or annotation is inspect.Parameter.empty or isinstance(annotation, typing.TypeVar):
-        return True
-    origin = typing.get_origin(annotation)
-    arguments = typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return _fits(value, arguments[0])
+def plain(annotation: Any) -> Any:
+    """Return what a config writes for ``annotation``: for a class a name or a mapping, for a sequence a list."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is None:
+        return type(None)
+    if annotation in _SCALARS or origin is typing.Literal:
+        return annotation
+    if origin is Annotated:
+        return plain(arguments[0])
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, one) for one in arguments)
-    if origin is typing.Literal:
-        return any(value == one and type(value) is type(one) for one in arguments)
-    if annotation is None or annotation is type(None):
-        return value is None
-    if annotation is bool:
-        return isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is str:
-        return isinstance(value, str)
+        return typing.Union[tuple(map(plain, arguments))]  # noqa: UP007
     base = origin or annotation
     if not isinstance(base, type):
-        return True
-    if base in (list, tuple, set, frozenset) or (base is not str and issubclass(base, Sequence)):
-        return isinstance(value, list | tuple) and _items_fit(value, base, arguments)
+        return Any
+    if base in (list, tuple, set, frozenset) or issubclass(base, Sequence):
+        return _sequence(base, [one if one is Ellipsis else plain(one) for one in arguments])
     if issubclass(base, Mapping):
-        return isinstance(value, Mapping)
-    # A class of its own (a module, a device): configs write such things as names or mappings.
-    return isinstance(value, str | Mapping | list | tuple)
+        return dict[Any, Any]
+    words = f"a name or a mapping for {base.__name__}"
+    return Annotated[str | dict[Any, Any] | list[Any], WithJsonSchema({"expected": words})]
 
 
-def _items_fit(value: Sequence[Any], base: type, arguments: tuple[Any, ...]) -> bool:
-    if not arguments:
-        return True
-    if base is tuple and arguments[-1] is not Ellipsis:
-        return len(value) == len(arguments) and all(map(_fits, value, arguments))
-    return all(_fits(item, arguments[0]) for item in value)
-
-
-def _describe(annotation: Any) -> str:
-    origin = typing.get_origin(annotation)
-    arguments = typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_describe(one) for one in arguments))
-    if origin is typing.Literal:
-        return " or ".join(repr(one) for one in arguments)
-    names = {bool: "true or false", int: "an integer", float: "a number", str: "a text", type(None): "null"}
-    if annotation in names:
-        return names[annotation]
-    base = origin or annotation
-    if isinstance(base, type) and (base in (list, tuple) or issubclass(base, Sequence)):
-        inner = [one for one in arguments if one is not Ellipsis]
-        return f"a list of which every item is {_describe(inner[0])}" if inner else "a list"
-    if isinstance(base, type) and issubclass(base, Mapping):
-        return "a mapping"
-    return f"a name or a mapping for {getattr(base, '__name__', base)}"
+def _sequence(base: type, arguments: list[Any]) -> Any:
+    """Return the type of a list or tuple of plain items, whichever of the two a config holds."""
+    fixed = base is tuple and arguments and arguments[-1] is not Ellipsis
+    generic: Any = tuple
+    made = generic[tuple(arguments) if fixed else (arguments[0] if arguments else Any, ...)]
+    return Annotated[made, Field(strict=False)]

@@ -11,11 +11,13 @@ from typing import Any
 
 from fusionkit.errors import ConfigError
 
-__all__ = ["FACTORIES", "FACTORY_NAMES", "allow", "allowed_name", "extra_names", "refusal", "resolve_target"]
+__all__ = ["ALLOWED", "FACTORIES", "FACTORY_NAMES", "allow", "allowed_name", "extra_names", "refusal", "resolve_target"]
 
 
 #: The targets that build operators, by registry key.
 FACTORY_NAMES = frozenset({"fusionkit.create", "fusionkit.create_fabrication"})
+#: In words, what a target should be.
+ALLOWED = "fusionkit.create, fusionkit.create_fabrication or an allow-listed class of torch.nn or torch.optim"
 #: Entered by fusionkit.core.factory, which lies above this module.
 FACTORIES: dict[str, Callable[..., Any]] = {}
 
@@ -94,10 +96,7 @@ def resolve_target(target: str, key: str) -> Any:
 
 def refusal(target: object, key: str) -> ConfigError:
     """Return the error for a target that is not allowed."""
-    return ConfigError(
-        f"{key} should be fusionkit.create, fusionkit.create_fabrication or an allow-listed class of torch.nn or "
-        f"torch.optim; found {target!r}."
-    )
+    return ConfigError(f"{key} should be {ALLOWED}; found {target!r}.")
 
 
 def _identity(obj: Any) -> str:

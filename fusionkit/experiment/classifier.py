@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import fields
 from itertools import pairwise
 from numbers import Integral
 from typing import Any, Self
@@ -19,15 +18,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from fusionkit import registry
+from fusionkit.config.options import G, ModelOptions, TrainOptions, validate_group
 from fusionkit.core import factory
 from fusionkit.errors import ConfigError, DimsError, FusionError
-from fusionkit.experiment.model import FusionModel, Network, Scaler, encoder_widths
-from fusionkit.experiment.training import Part, Settings, seeded, threads, train
+from fusionkit.experiment.model import FusionModel, Network, Scaler
+from fusionkit.experiment.training import Part, seeded, threads, train
 from fusionkit.fusion import Fusion, check_dims
 
 __all__ = ["FusionClassifier"]
-
-_SETTINGS = tuple(field.name for field in fields(Settings))
 
 
 class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -132,12 +130,13 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         self.classes_, index = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise FusionError(f"y should hold at least two classes; found one class, {self.classes_.tolist()[0]!r}.")
-        settings = self._settings = Settings.of({name: getattr(self, name) for name in _SETTINGS})
+        settings = self._settings = self._group(TrainOptions, "train")
+        model = self._group(ModelOptions, "model")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.views_ = [view.shape[1] for view in views]
         with seeded(seed, torch.device("cpu")):
             network = Network(
-                self._fusion(), self.views_, len(self.classes_), self.encoder, self.input_dropout, self.activation
+                self._fusion(), self.views_, len(self.classes_), model.encoder, settings.input_dropout, model.activation
             )
         scaler = Scaler([str(i) for i in range(len(views))], self.views_)
         scaler.fit(views)
@@ -169,6 +168,11 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             raise FusionError("The trained model should give finite logits; found others.")
         return logits
 
+    def _group(self, group: type[G], prefix: str) -> G:
+        """Return the options of a group of the config, checked."""
+        names = [name for name in group.model_fields if hasattr(self, name)]
+        return validate_group(group, {name: getattr(self, name) for name in names}, prefix)
+
     def _fusion(self) -> Fusion:
         """Build the operator for the widths that it sees."""
         options, fabrication = _named(self.fusion, "fusion"), _named(self.fabrication, "fabrication")
@@ -183,8 +187,10 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             raise ConfigError(
                 f"fabrication should be dense, because the fusion {name!r} takes none; found {fabrication['name']!r}."
             )
-        width = self.n if self.encoder_width is None else self.encoder_width
-        return factory.create(name, dims=encoder_widths(self.encoder, self.views_, width), **options)
+        seen = self.views_
+        if self.encoder != "none":
+            seen = [self.n if self.encoder_width is None else self.encoder_width] * len(seen)
+        return factory.create(name, dims=seen, **options)
 
     def _checked(self, X: Any, y: Any = None) -> tuple[list[npt.NDArray[Any]], Any]:
         """Return the views and y, checked by scikit-learn; with y the number of columns is taken from X."""

@@ -7,6 +7,7 @@ the process which started the sweep reads, and holds its run directory, so that 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import json
 import os
@@ -20,14 +21,22 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from fusionkit.config import interpolations
+from fusionkit.config.composition import plain_config
+from fusionkit.config.fits import advised, preflight
+from fusionkit.config.hashing import config_hash
+from fusionkit.config.options import RunConfig, validate
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError, Terminated
+from fusionkit.experiment import run
+from fusionkit.experiment.results import MODEL, RESULT, message, read_result, start, tell, write_failed
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-__all__ = ["Job", "Outcome", "held", "perform", "sentence"]
+__all__ = ["Job", "Outcome", "held", "recorded", "sentence", "takes_group"]
 
 #: A job says how far it is at most this often, in seconds.
 _INTERVAL = 0.5
@@ -85,30 +94,31 @@ class Job:
 
     Attributes:
         sweep: the directory for outcomes if this is a sweep, else None.
+        config: of a single run.
         suspects: run directories of jobs whose process was lost earlier; these get a process of their own.
         error: what a single run ended with, None if it completed.
     """
 
     sweep: str | None = None
+    config: RunConfig | None = None
     suspects: frozenset[str] = frozenset()
     error: BaseException | None = field(default=None, compare=False)
 
     def __call__(self, task: DictConfig) -> float | None:
         """Run one job and return its accuracy, None if it failed.  Only an interruption passes through."""
-        from hydra.core.hydra_config import HydraConfig
-
         hydra = HydraConfig.get()
         run_dir = Path(hydra.runtime.output_dir).absolute()
         if self.sweep is None:
-            return self._single(task, run_dir)
+            return self._single(run_dir)
         mine = Outcome(str(run_dir), int(hydra.job.num), "started", overrides=tuple(hydra.overrides.task))
         with held(run_dir):
             return self._swept(task, run_dir, mine, Path(self.sweep))
 
-    def _single(self, task: DictConfig, run_dir: Path) -> float | None:
+    def _single(self, run_dir: Path) -> float | None:
+        assert self.config is not None
         try:
-            with held(run_dir, wait=False):
-                result = _checked(task, run_dir, lambda cfg: _run(cfg, run_dir))
+            with held(run_dir, wait=False), recorded(self.config.tree, run_dir):
+                result = _run(self.config, run_dir)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -124,21 +134,14 @@ class Job:
             return before.accuracy
         alone = before is not None or str(run_dir) in self.suspects
         begun = time.perf_counter()
-        earlier = False
+        done: Mapping[str, Any] | None = None
         mine.write(folder)
-
-        def run(cfg: dict[str, Any]) -> Mapping[str, Any]:
-            nonlocal earlier
-            done = _completed(cfg, run_dir)
-            earlier = done is not None
-            if done is not None:
-                return done
-            if alone:
-                return _run_alone(cfg, run_dir)
-            return _run(cfg, run_dir, quiet=True, report=_Reporter(mine, str(folder)))
-
+        cfg: dict[str, Any] = {}
         try:
-            result = _checked(task, run_dir, run)
+            with recorded(cfg, run_dir):
+                cfg.update(plain_config(task))
+                done = _completed(cfg, run_dir)
+                result = done or self._run(cfg, task, run_dir, alone, _Reporter(mine, str(folder)))
             ended = replace(mine, status=str(result.get("status")), error=result.get("error"))
         except KeyboardInterrupt:
             raise
@@ -147,8 +150,15 @@ class Job:
         _settle()
         accuracy = _accuracy(result) if ended.status == "completed" else None
         seconds = time.perf_counter() - begun
-        replace(ended, seconds=seconds, accuracy=accuracy, fraction=1.0, earlier=earlier).write(folder)
+        replace(ended, seconds=seconds, accuracy=accuracy, fraction=1.0, earlier=done is not None).write(folder)
         return accuracy
+
+    def _run(
+        self, cfg: dict[str, Any], task: DictConfig, run_dir: Path, alone: bool, report: _Reporter
+    ) -> Mapping[str, Any]:
+        config = validate(cfg)
+        preflight(config, takes_group(task))
+        return _run_alone(cfg, run_dir) if alone else _run(config, run_dir, quiet=True, report=report)
 
 
 @cache
@@ -186,8 +196,6 @@ def held(directory: Path, *, wait: bool = True) -> Iterator[None]:
     Raises:
         FusionError: it is not free, and ``wait`` is false.
     """
-    import fcntl
-
     directory.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -204,22 +212,16 @@ def held(directory: Path, *, wait: bool = True) -> Iterator[None]:
         os.close(descriptor)
 
 
-def perform(cfg: dict[str, Any], run_dir: Path, action: Any, *, fabrication_of_group: bool) -> Mapping[str, Any]:
-    """Run a checked config by ``action(cfg)``; what goes wrong or ends it is recorded before it is raised."""
-    import torch
-
-    from fusionkit.config.fits import preflight
-    from fusionkit.experiment.results import tell, write_failed
-
+@contextmanager
+def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
+    """Record what goes wrong with a run, or ends it, before it is raised."""
     place, dtype = os.getcwd(), torch.get_default_dtype()
     try:
-        preflight(cfg, fabrication_of_group=fabrication_of_group)
-        found: Mapping[str, Any] = action(cfg)
-        return found
-    except _Recorded as recorded:
-        raise FusionError(str(recorded)) from None
+        yield
+    except _Recorded as already:
+        raise FusionError(str(already)) from None
     except BaseException as error:
-        raised = _with_advice(_ended(error), cfg)
+        raised = _ended(error, cfg)
         try:
             if _completed(cfg, run_dir) is None:  # Else what went wrong is not the run, but to show it.
                 tell(write_failed(run_dir, cfg, raised), run_dir)
@@ -228,34 +230,18 @@ def perform(cfg: dict[str, Any], run_dir: Path, action: Any, *, fabrication_of_g
         if isinstance(error, KeyboardInterrupt):
             raise
         raise raised from (None if raised is error else error)
-    finally:  # What a stranger's operator has changed is not the next job's business.
+    finally:  # What an operator has changed does not reach the next job.
         os.chdir(place)
         torch.set_default_dtype(dtype)
 
 
-def _checked(task: DictConfig, run_dir: Path, action: Any) -> Mapping[str, Any]:
-    """Check the config of a task, and perform it."""
-    from fusionkit.config import interpolations
-    from fusionkit.config.composition import plain_config
-    from fusionkit.config.options import validate
-    from fusionkit.experiment.results import write_failed
-
-    cfg: dict[str, Any] = {}
-    try:
-        cfg = plain_config(task)
-        validate(cfg)
-    except Exception as error:
-        write_failed(run_dir, cfg, error)
-        raise
-    # A preset, or an override, writes its fabrication out instead of referring to the group.
-    written = interpolations.raw(task)["fusion"].get("parameter_fabrication")
-    return perform(cfg, run_dir, action, fabrication_of_group=written == "${fabrication}")
+def takes_group(task: DictConfig) -> bool:
+    """Whether the fusion refers to the group ``fabrication``; a preset, or an override, writes its own out."""
+    return bool(interpolations.raw(task)["fusion"].get("parameter_fabrication") == "${fabrication}")
 
 
-def _run(cfg: dict[str, Any], run_dir: Path, **options: Any) -> Mapping[str, Any]:
-    from fusionkit.experiment.run import run_job
-
-    return run_job(cfg, run_dir, **options)
+def _run(config: RunConfig, run_dir: Path, **options: Any) -> Mapping[str, Any]:
+    return run.run_job(config, run_dir, **options)
 
 
 # -- a process of its own ----------------------------------------------------------------------------------------------
@@ -267,8 +253,6 @@ class _Recorded(Exception):
 
 def _run_alone(cfg: dict[str, Any], run_dir: Path) -> Mapping[str, Any]:
     """Run a job that may end the process it runs in."""
-    from fusionkit.experiment.results import RESULT, read_result, start
-
     start(run_dir)
     content = json.dumps({"cfg": cfg, "run_dir": str(run_dir)}).encode()
     program = [sys.executable, "-c", "from fusionkit.experiment.job import alone; alone()"]
@@ -286,8 +270,8 @@ def alone() -> None:
     """Run the job that stdin describes, in JSON, as the whole business of this process."""
     content = json.load(sys.stdin)
     cfg, run_dir = content["cfg"], Path(content["run_dir"])
-    with contextlib.suppress(BaseException):
-        perform(cfg, run_dir, lambda cfg: _run(cfg, run_dir, quiet=True), fabrication_of_group=True)
+    with contextlib.suppress(BaseException), recorded(cfg, run_dir):
+        _run(validate(cfg), run_dir, quiet=True)
 
 
 def _end(status: int) -> str:
@@ -304,9 +288,6 @@ def _end(status: int) -> str:
 
 def _completed(cfg: Mapping[str, Any], run_dir: Path) -> Mapping[str, Any] | None:
     """Return the record of an earlier run of the same configuration in this directory, if it is complete."""
-    from fusionkit.config.hashing import config_hash
-    from fusionkit.experiment.results import MODEL, RESULT, read_result
-
     try:
         found = read_result(run_dir / RESULT)
     except FusionError:
@@ -315,10 +296,10 @@ def _completed(cfg: Mapping[str, Any], run_dir: Path) -> Mapping[str, Any] | Non
     return found if same and found["status"] == "completed" and (run_dir / MODEL).is_file() else None
 
 
-def _ended(error: BaseException) -> BaseException:
-    """Return the error; of an interruption, or where torch found too little memory, what a record says of it."""
-    from fusionkit.experiment.results import message
-
+def _ended(error: BaseException, cfg: Mapping[str, Any]) -> BaseException:
+    """Return what a record says of an error: an interruption, too little memory, the way out of unequal widths."""
+    if isinstance(error, DimsError):
+        return advised(error, str(cfg["model"]["encoder"]))
     tried = re.search(r"tried to allocate ([\d.]+ \w+)", message(error), re.IGNORECASE)
     if isinstance(error, RuntimeError) and tried:
         return FusionError(f"The run should fit into the memory of its device; found too little for {tried[1]} more.")
@@ -328,18 +309,6 @@ def _ended(error: BaseException) -> BaseException:
     return FusionError(f"The run should come to its end; found {what}.").with_traceback(error.__traceback__)
 
 
-def _with_advice(error: BaseException, cfg: Mapping[str, Any]) -> BaseException:
-    """Return the error, with the way out where unequal widths are the trouble."""
-    if not isinstance(error, DimsError):
-        return error
-    model = cfg.get("model")
-    bare = isinstance(model, Mapping) and model.get("encoder") == "none"
-    text = str(error)
-    if bare and "equal width" in text and "model.encoder" not in text:
-        return DimsError(f"{text.rstrip('.')}.  model.encoder=linear makes the views equally wide.")
-    return error
-
-
 def _accuracy(result: Mapping[str, Any]) -> float | None:
     value = (result.get("metrics") or {}).get("accuracy")
     return float(value) if isinstance(value, int | float) and value == value else None
@@ -347,7 +316,5 @@ def _accuracy(result: Mapping[str, Any]) -> float | None:
 
 def sentence(error: BaseException) -> str:
     """Return an error in one line: its message, after its type where the message was not written for users."""
-    from fusionkit.experiment.results import message
-
     name, text = type(error).__name__, " ".join(message(error).split())
     return text if isinstance(error, FusionError | ConfigError | RegistryError) or text == name else f"{name}: {text}"

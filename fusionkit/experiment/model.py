@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fusionkit.config.options import ModelOptions
 from fusionkit.core import factory
-from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
-from fusionkit.fusion import Fusion, check_dims, check_dtype, check_size
+from fusionkit.errors import DimsError, FusionError
+from fusionkit.fusion import Fusion, check_dims, check_dtype
 
-__all__ = ["ACTIVATIONS", "ENCODERS", "FusionModel", "Network", "Scaler", "encoder", "encoder_widths"]
+__all__ = ["ACTIVATIONS", "ENCODERS", "FusionModel", "Network", "Scaler", "encoder"]
 
-ENCODERS = ("none", "linear", "mlp")
-HEADS = ("linear",)
+ENCODERS = get_args(ModelOptions.model_fields["encoder"].annotation)
 ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
 
@@ -107,37 +107,16 @@ def encoder(kind: str, width_in: int, width_out: int) -> nn.Module:
     return nn.Identity()
 
 
-def encoder_widths(kind: Any, dims: Sequence[int], width: Any) -> list[int]:
-    """Return what the fusion sees: the widths of the views behind their encoders.
-
-    Raises:
-        ConfigError: an unknown kind, or no width.
-        DimsError: a width that is no positive integer.
-    """
-    if kind not in ENCODERS:
-        raise ConfigError(
-            f"model.encoder should be one of {', '.join(ENCODERS)}; found {kind!r}.{nearest(str(kind), ENCODERS)}"
-        )
-    if kind == "none":
-        return list(dims)
-    if width is None:
-        raise ConfigError(f"model.encoder_width should be given for model.encoder={kind} where n is null; found null.")
-    return [check_size("model.encoder_width, the width of every encoder's output,", width)] * len(dims)
-
-
 class Network(nn.Module):
     """What is trained: input dropout -> encoder per view -> fusion -> activation -> linear head.
 
     Args:
-        fusion: built for ``encoder_widths``.
+        fusion: built for what ``RunConfig.seen`` returns for ``dims``.
         dims: widths of the standardized views.
         classes: number of classes.
         encoder_kind: ``none``, ``linear`` or ``mlp``.
         input_dropout: part of the standardized inputs that is zeroed while training.
         activation: ``none``, ``gelu``, ``relu`` or ``tanh``, elementwise on the fused views.
-
-    Raises:
-        ConfigError: an unknown activation.
     """
 
     def __init__(
@@ -150,11 +129,6 @@ class Network(nn.Module):
         activation: str = "none",
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ConfigError(
-                f"model.activation should be one of {', '.join(ACTIVATIONS)}; found {activation!r}."
-                f"{nearest(str(activation), ACTIVATIONS)}"
-            )
         if fusion.dims is None or fusion.n is None:
             raise DimsError(f"{fusion.name} should know dims and n to be trained; found {fusion.dims}, {fusion.n}.")
         self.encoder_kind = encoder_kind

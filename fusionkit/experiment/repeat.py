@@ -7,9 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from fusionkit._util.tables import print_table
+from fusionkit.config.fits import preflight
+from fusionkit.config.options import RunConfig, validate
+from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment.job import held, perform
+from fusionkit.experiment import run
+from fusionkit.experiment.job import held, recorded
 from fusionkit.experiment.results import MODEL, RESULT, read_result, shown
 
 __all__ = ["differences", "repeat"]
@@ -51,11 +57,11 @@ def repeat(source: Path, run_dir: Path) -> int:
         why = "; that run was killed, or goes on" if (source / ".hydra").is_dir() else ""
         raise ConfigError(f"--from should be the directory of a run; found no {RESULT} in {source}{why}.")
     first = read_result(source / RESULT)
-    cfg = _config(first, source / RESULT)
+    config = _config(first, source / RESULT)
     if first["status"] != "completed":
-        _again(first, source, cfg, run_dir)
+        _again(first, source, config, run_dir)
         return 0
-    second = _run(cfg, run_dir)
+    second = _run(config, run_dir)
     found = dict(differences(first, second))
     kept = (source / MODEL).is_file()  # A study keeps records only.
     if kept and second["status"] == "completed":
@@ -75,13 +81,13 @@ def repeat(source: Path, run_dir: Path) -> int:
     return 0
 
 
-def _again(first: Mapping[str, Any], source: Path, cfg: dict[str, Any], run_dir: Path) -> None:
+def _again(first: Mapping[str, Any], source: Path, config: RunConfig, run_dir: Path) -> None:
     """Run anew what had failed or was interrupted."""
     place = shown(source)
     print(
         f"note: {place} did not complete ({first.get('error')}), so there is nothing to compare with", file=sys.stderr
     )
-    second = _run(cfg, run_dir)
+    second = _run(config, run_dir)
     if second["status"] != "completed":
         how = "as the run did" if second["error"] == first.get("error") else "too, in another way"
         raise FusionError(f"The repetition of {place} failed {how}: {second['error']}")
@@ -130,33 +136,27 @@ def _tensors(first: Path, second: Path) -> Iterator[tuple[str, tuple[Any, Any]]]
         yield MODEL, ("", f"{len(other)} tensors differ, by up to {gap:.3g}")
 
 
-def _config(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    from fusionkit.config.options import validate
-    from fusionkit.config.safe import check_tree
-
+def _config(record: Mapping[str, Any], path: Path) -> RunConfig:
     cfg = record.get("config")
     if not isinstance(cfg, dict) or not cfg:
         raise FusionError(f"{path} should hold the config of its run; found {cfg!r}.")
     check_tree(cfg)
-    validate(cfg)
-    return cfg
+    return validate(cfg)
 
 
-def _run(cfg: dict[str, Any], run_dir: Path) -> Mapping[str, Any]:
+def _run(config: RunConfig, run_dir: Path) -> Mapping[str, Any]:
     """Run the config; a failure is a result too."""
-    from omegaconf import OmegaConf
-
-    from fusionkit.experiment.run import run_job
-
+    cfg = config.tree
     try:
         (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(cfg), run_dir / ".hydra" / "config.yaml")
     except OSError as error:
         raise FusionError(f"The run directory should be writable; found {error}.") from error
-    of_group = cfg["fusion"].get("parameter_fabrication") == cfg["fabrication"]
     with held(run_dir, wait=False):
         try:
-            return perform(cfg, run_dir, lambda cfg: run_job(cfg, run_dir), fabrication_of_group=of_group)
+            with recorded(cfg, run_dir):
+                preflight(config, cfg["fusion"].get("parameter_fabrication") == cfg["fabrication"])
+                return run.run_job(config, run_dir)
         except KeyboardInterrupt:
             raise
         except BaseException:

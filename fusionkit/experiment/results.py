@@ -13,9 +13,12 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from fusionkit._util.files import TEMPORARY, write_atomic, write_json
+from fusionkit.config.sentences import mistakes
 from fusionkit.errors import FusionError, RegistryError
 
 __all__ = [
@@ -23,10 +26,12 @@ __all__ = [
     "MODEL",
     "RESULT",
     "SCHEMA_VERSION",
+    "Result",
     "message",
     "provenance",
     "read_result",
     "record",
+    "schema",
     "shown",
     "start",
     "tell",
@@ -35,7 +40,7 @@ __all__ = [
     "write_json",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 RESULT, MODEL, CURVE = "result.json", "model.safetensors", "curve.png"
 
 
@@ -56,43 +61,81 @@ _DISTRIBUTIONS = (
 )
 
 
+Natural = Annotated[int, Field(ge=0)]
+
+
+class Result(BaseModel):
+    """``result.json``.  Records only gain keys within a schema version, so a reader expects others beside these.
+
+    What mirrors the config is null in the record of a failed run whose config is wrong there.
+    """
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    status: Literal["completed", "failed"] = Field(description="How the run ended.")
+    error: str | None = Field(None, description="Why it failed.")
+    error_type: str | None = Field(None, description="The class of that error.")
+    traceback: str | None = Field(None, description="Where it was raised.")
+    fusion: str | None = Field(None, description="Name of the operator.")
+    fabrication: str | None = Field(None, description="Name of its fabrication; null where it takes none.")
+    dims: list[int] | None = Field(None, description="Widths of the views that the fusion sees.")
+    data_dims: list[int] | None = Field(None, description="Widths of the views of the data.")
+    n: int | None = Field(None, description="Width of the fusion's output.")
+    l: Natural | None = Field(None, description="Learnable parameters of the fusion.")
+    parameters: Natural | None = Field(None, description="Trainable parameters of the whole model.")
+    seed: int | None = Field(None, description="Of the split, the initial values, the order of the batches.")
+    metrics: dict[str, float | None] = Field({}, description="On the test part: accuracy, f1_macro, log_loss, ...")
+    seconds: float | None = Field(None, description="What the run took.")
+    config_hash: str | None = Field(None, description="Names the config, its data and the operators' versions.")
+    encoder: str | None = Field(None, description="What stands in front of the fusion, per view.")
+    data: dict[str, Any] = Field({}, description="Name, digest, rows and views of the data.")
+    classes: list[Any] | None = Field(None, description="The label values, in the order of the logits.")
+    confusion: list[list[int]] | None = Field(None, description="Rows of the test part by true and found class.")
+    robustness: dict[str, dict[str, float | None]] | None = Field(
+        None, description="Accuracy of the test part with views missing or noisy."
+    )
+    history: dict[str, list[float | None]] | None = Field(None, description="Learning curves, a value per epoch.")
+    config: dict[str, Any] = Field({}, description="The whole config, as it was composed.")
+    provenance: dict[str, Any] | None = Field(None, description="Versions, interpreter, machine, git commit.")
+
+
+_RESULT: TypeAdapter[Result] = TypeAdapter(Result)
+#: Those are there only where a run failed.
+_OF_FAILURES = {"error_type", "traceback"}
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of ``result.json``."""
+    return _RESULT.json_schema()
+
+
 def record(cfg: Mapping[str, Any], *, status: Literal["completed", "failed"], **found: Any) -> dict[str, Any]:
-    """Return a result record: every key of the schema, from ``cfg`` where ``found`` does not say.
+    """Return a result record: every key of ``Result``, from ``cfg`` where ``found`` does not say.
 
     Args:
-        cfg: the config of the run; what it lacks becomes None.
+        cfg: the config of the run; what it lacks, or has of a wrong type, becomes None.
         status: how the run ended.
         **found: what the run found out; wins over ``cfg``.
     """
+    if unknown := sorted(set(found) - set(Result.model_fields)):
+        raise TypeError(f"a result record has no {', '.join(unknown)}")
     fusion, data = _mapping(cfg, "fusion"), _mapping(cfg, "data")
     fabrication = fusion.get("parameter_fabrication")
-    result: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "status": status,
-        "error": None,
+    mirrored: dict[str, Any] = {
         "fusion": fusion.get("name"),
         "fabrication": fabrication.get("name") if isinstance(fabrication, Mapping) else fabrication,
         "dims": fusion.get("dims"),
         "data_dims": cfg.get("dims"),
         "n": fusion.get("n") or cfg.get("n"),
-        "l": None,
-        "parameters": None,
         "seed": cfg.get("seed"),
-        "metrics": {},
-        "seconds": None,
-        "config_hash": None,
         "encoder": _mapping(cfg, "model").get("encoder"),
         "data": {"name": data.get("name")},
-        "classes": None,
-        "confusion": None,
-        "robustness": None,
-        "history": None,
         "config": {key: value for key, value in cfg.items() if key != "hydra"},
-        "provenance": None,
     }
-    unknown = sorted(set(found) - set(result) - {"error_type", "traceback"})
-    if unknown:
-        raise TypeError(f"a result record has no {', '.join(unknown)}")
+    result = {name: field.default for name, field in Result.model_fields.items() if name not in _OF_FAILURES}
+    result.update(mirrored, status=status)
+    result.update(dict.fromkeys(mistakes(_RESULT, result)))
     return {**result, **found}
 
 
@@ -174,8 +217,8 @@ def read_result(path: Path) -> dict[str, Any]:
             f"{path} should have the schema version {SCHEMA_VERSION}; found {found['schema_version']!r}, "
             "written by another release of fusionkit."
         )
-    if found.get("status") not in ("completed", "failed"):
-        raise FusionError(f"{path} should have the status completed or failed; found {found.get('status')!r}.")
+    if wrong := mistakes(_RESULT, found):
+        raise FusionError(f"{path} should be the record of a run: {' '.join(wrong.values())}")
     return found
 
 

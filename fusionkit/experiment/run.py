@@ -11,36 +11,40 @@ from typing import Any
 import numpy as np
 import torch
 
+from fusionkit import registry
 from fusionkit._util.tables import print_table
+from fusionkit.config.hashing import config_hash
+from fusionkit.config.options import RunConfig
+from fusionkit.config.safe import build
 from fusionkit.core import first_call as passive
-from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
+from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results
 from fusionkit.experiment.data import Dataset, load_data, split
 from fusionkit.experiment.load import save
-from fusionkit.experiment.model import HEADS, FusionModel, Network, Scaler, encoder_widths
+from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.robustness import robustness
-from fusionkit.experiment.training import Part, Settings, seeded, threads, train
+from fusionkit.experiment.training import Part, seeded, threads, train
 from fusionkit.fusion import Fusion, check_device
 
 __all__ = ["build_model", "run_job"]
 
 
 def run_job(
-    cfg: dict[str, Any],
+    config: RunConfig,
     run_dir: Path,
     *,
     quiet: bool = False,
     record_only: bool = False,
     report: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
-    """Train what ``cfg`` describes; write ``model.safetensors``, ``curve.png`` and, last, ``result.json``.
+    """Train what ``config`` describes; write ``model.safetensors``, ``curve.png`` and, last, ``result.json``.
 
     Args:
-        cfg: checked, resolved and plain, without the ``hydra`` node.
+        config: of the job; nothing of it is checked again.
         run_dir: made if needed; the files of an earlier run in it are removed first.
         quiet: show neither progress nor summary.
         record_only: write neither the model nor the picture.
-        report: is told after each epoch which part of the training is done; it may be called in another process.
+        report: called after each epoch with the part of the training that is done, maybe in another process.
 
     Returns:
         The record that ``result.json`` holds.
@@ -52,36 +56,47 @@ def run_job(
     begun = time.perf_counter()
     run_dir = Path(run_dir)
     results.start(run_dir)
-    settings = Settings.of(_node(cfg, "train"))
-    seed = _seed(cfg.get("seed"))
-    device = check_device(cfg.get("device")) or torch.device("cpu")
-    data_node = _node(cfg, "data")
-    data = load_data(data_node, cfg.get("dims"))
-    rows, test_rows = split(data, seed=seed, test_size=data_node.get("test_size", 0.2), fold=data_node.get("fold"))
+    device = check_device(config.device)
+    data = load_data(config.tree["data"], config.dims)
+    rows, test_rows = split(data, seed=config.seed, test_size=config.data.test_size, fold=config.data.fold)
     # Built on the CPU: the initial values are the same on every device.
-    with seeded(seed, torch.device("cpu")):
-        model = build_model(cfg, data, settings.input_dropout)
-    # The operator may be a stranger's: one that does not keep its contract is refused at its first call.
+    with seeded(config.seed, torch.device("cpu")):
+        model = build_model(config, data)
+    # An operator of a plugin may break its contract: then it is refused at its first call.
     passive.attach(model.fusion)
     model.scaler.fit([view[rows] for view in data.views.values()])
     history = train(
         model.network,
         _part(model, data, rows),
         _part(model, data, test_rows),
-        settings,
+        config.train,
         device=device,
-        seed=seed,
-        progress=None if quiet else _title(cfg, model, data, run_dir),
+        seed=config.seed,
+        progress=None if quiet else _title(config, model, data, run_dir),
         report=report,
     )
-    with threads(model.network, settings, torch.device("cpu")):
-        metrics, confusion = _measure(model, data, test_rows, settings.epochs)
-        disturbed = _robustness(model, data, test_rows, seed)
+    result = _record(config, model, data, len(rows), test_rows)
+    result["history"] = history.to_json()
     if not record_only:
-        save(model, run_dir / results.MODEL)
+        _keep(model, result, run_dir)
+    result["seconds"] = round(time.perf_counter() - begun, 3)
+    results.write_json(run_dir / results.RESULT, result)
+    results.tell(result, run_dir)
+    if not quiet:
+        _summary(result, run_dir)
+    return result
+
+
+def _record(
+    config: RunConfig, model: FusionModel, data: Dataset, training_rows: int, rows: np.ndarray[Any, Any]
+) -> dict[str, Any]:
+    """Measure a trained model on the test part, ``rows``, and return its record."""
+    with threads(model.network, config.train, torch.device("cpu")):
+        metrics, confusion = _measure(model, data, rows, config.train.epochs)
+        disturbed = _robustness(model, data, rows, config.seed)
     fusion = model.fusion
-    result = results.record(
-        cfg,
+    return results.record(
+        config.tree,
         status="completed",
         fusion=model.describe()["fusion"]["name"],
         fabrication=_fabrication(fusion),
@@ -91,74 +106,44 @@ def run_job(
         l=fusion.calculate_l(),
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         metrics=metrics,
-        config_hash=_hash(cfg),
-        data={**data.describe(), "training_rows": len(rows), "test_rows": len(test_rows)},
+        config_hash=config_hash(config.tree),
+        data={**data.describe(), "training_rows": training_rows, "test_rows": len(rows)},
         classes=data.classes,
         confusion=confusion,
         robustness=disturbed,
-        history=history.to_json(),
-        provenance=results.provenance(cfg),
+        provenance=results.provenance(config.tree),
     )
-    if not record_only:
-        from fusionkit.experiment.plots import draw_run
-
-        results.write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path))
-    result["seconds"] = round(time.perf_counter() - begun, 3)
-    results.write_json(run_dir / results.RESULT, result)
-    results.tell(result, run_dir)
-    if not quiet:
-        _summary(result, run_dir)
-    return result
 
 
-def build_model(cfg: Mapping[str, Any], data: Dataset, input_dropout: float = 0.0) -> FusionModel:
+def _keep(model: FusionModel, result: Mapping[str, Any], run_dir: Path) -> None:
+    """Write the model and the picture."""
+    from fusionkit.experiment.plots import draw_run
+
+    save(model, run_dir / results.MODEL)
+    results.write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path))
+
+
+def build_model(config: RunConfig, data: Dataset) -> FusionModel:
     """Build the untrained model of a config for ``data``, on the CPU, from the global random state.
 
     Raises:
         ConfigError, DimsError, RegistryError: the config does not describe one.
     """
-    from fusionkit.config.safe import build
-
-    node, part = dict(_node(cfg, "fusion")), _node(cfg, "model")
-    head = part.get("head", "linear")
-    if head not in HEADS:
-        raise ConfigError(f"model.head should be {', '.join(HEADS)}; found {head!r}.{nearest(str(head), HEADS)}")
-    kind, width = part.get("encoder", "none"), part.get("encoder_width")
-    seen = encoder_widths(kind, data.dims, cfg.get("n") if width is None else width)
-    given = node.get("dims")
+    node = config.tree["fusion"]
+    seen, given = config.seen(data.dims), config.fusion.dims
     if given is not None and list(given) not in (data.dims, seen):
         raise DimsError(f"fusion.dims should be {seen}, the widths that the fusion sees; found {list(given)}.")
-    node.update(dims=seen, device=None)
     # The node holds a copy of the group's, where the user set the options.
-    shared = node.get("parameter_fabrication") == cfg.get("fabrication")
-    fusion = build(node, "fusion", {"fusion.parameter_fabrication": "fabrication"} if shared else None)
+    shared = node.get("parameter_fabrication") == config.tree["fabrication"]
+    keys = {"fusion.parameter_fabrication": "fabrication"} if shared else None
+    fusion = build({**node, "dims": seen, "device": None}, "fusion", keys)
     if not isinstance(fusion, Fusion):
         raise ConfigError(f"fusion should describe a fusion operator; found a {type(fusion).__name__}.")
     if not fusion.require_parameters and fusion.calculate_l():
         raise ConfigError("fusion.require_parameters should be true to be trained; found false.")
-    activation = part.get("activation", "none")
-    network = Network(fusion, data.dims, len(data.classes), kind, input_dropout, activation)
+    model, classes = config.model, len(data.classes)
+    network = Network(fusion, data.dims, classes, model.encoder, config.train.input_dropout, model.activation)
     return FusionModel(Scaler(list(data.views), data.dims), network, data.classes)
-
-
-def _node(cfg: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = cfg.get(key)
-    if not isinstance(found, Mapping):
-        raise ConfigError(f"{key} should be a group of the config; found {found!r}.")
-    return found
-
-
-def _seed(seed: Any) -> int:
-    # The range that NumPy and scikit-learn admit.
-    if type(seed) is not int or not 0 <= seed < 2**32:
-        raise ConfigError(f"seed should be an integer from 0 to {2**32 - 1}; found {seed!r}.")
-    return seed
-
-
-def _hash(cfg: Mapping[str, Any]) -> str:
-    from fusionkit.config import config_hash
-
-    return config_hash(cfg)
 
 
 def _part(model: FusionModel, data: Dataset, rows: np.ndarray[Any, Any]) -> Part:
@@ -211,14 +196,12 @@ def _fabrication(fusion: Fusion) -> str | None:
     name = found.get("name") if isinstance(found, Mapping) else found
     if name is None:
         return "dense"
-    from fusionkit import registry
-
     return registry.resolve("fabrication", str(name)).key
 
 
-def _title(cfg: Mapping[str, Any], model: FusionModel, data: Dataset, run_dir: Path) -> str:
+def _title(config: RunConfig, model: FusionModel, data: Dataset, run_dir: Path) -> str:
     """Return what is said before the first epoch."""
-    return f"training {_what(model.fusion)} on {data.label}, seed {cfg['seed']}, in {results.shown(run_dir)}"
+    return f"training {_what(model.fusion)} on {data.label}, seed {config.seed}, in {results.shown(run_dir)}"
 
 
 def _what(fusion: Fusion) -> str:

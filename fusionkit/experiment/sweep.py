@@ -32,8 +32,6 @@ __all__ = ["OUTCOMES", "Watch", "run_sweep"]
 #: Where the jobs of a sweep leave their states, inside the sweep's directory.
 OUTCOMES = ".outcomes"
 
-_BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
-
 
 def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     """Run the sweep that the config ``name`` and the overrides describe.
@@ -55,6 +53,7 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     from hydra.types import RunMode
 
     from fusionkit.config import interpolations
+    from fusionkit.config.hydra_bridge import BASIC_SWEEPER
 
     lines = [*overrides, "hydra.mode=MULTIRUN"]
     master = hydra.compose_config(config_name=name, overrides=lines, run_mode=RunMode.MULTIRUN)
@@ -92,7 +91,7 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
                         raise
                     # A worker that was killed, a cluster that is not there, a study without a single value.
                     stopped = error
-                    if master.hydra.sweeper.get("_target_") != _BASIC_SWEEPER:
+                    if master.hydra.sweeper.get("_target_") != BASIC_SWEEPER:
                         break
             ended = watch.read()
     except (ConfigError, HydraException):
@@ -107,18 +106,18 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
 
 def _jobs(hydra: Any, master: DictConfig) -> tuple[int | None, set[str]]:
     """Return the number of jobs of a sweep, None if only its sweeper knows, and the keys in which they differ."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from fusionkit.config import interpolations
+    from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs
 
     sweeper = interpolations.raw(master)["hydra"]["sweeper"]
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     lines = [*params, *interpolations.raw(master)["hydra"]["overrides"]["task"]]
     parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(lines)
     swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
-    if sweeper.get("_target_") == _BASIC_SWEEPER:
-        return sum(map(len, BasicSweeper.split_arguments(parsed, None))), swept
+    if sweeper.get("_target_") == BASIC_SWEEPER:
+        return number_of_jobs(parsed), swept
     trials = sweeper.get("n_trials")
     return trials if isinstance(trials, int) else None, swept
 

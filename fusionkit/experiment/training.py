@@ -16,9 +16,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -27,18 +27,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fusionkit.errors import ConfigError, FusionError, nearest
+from fusionkit.config.options import TrainOptions
+from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
 from fusionkit.fusion import check_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["History", "Part", "Settings", "seeded", "threads", "train"]
-
-OPTIMIZERS = ("adamw", "adam", "sgd")
-SCHEDULERS = ("onecycle", "constant")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+__all__ = ["History", "Part", "seeded", "threads", "train"]
 
 #: Multiply-adds of a step, up to which threads cost more than they gain: much more on a machine that has other work,
 #: where each of thousands of small kernels would wait for the slowest thread.
@@ -46,60 +43,6 @@ _SERIAL_WORK = 2**26
 
 #: Without a terminal, seconds of training after which a line says how far it is.
 _SILENCE = 30.0
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The group ``train`` of the config, checked.  The values of the recipe stand in ``conf/train/default.yaml``.
-
-    Raises:
-        ConfigError: a value of the wrong type or out of range; the message has its key.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    optimizer: str = "adamw"
-    weight_decay: float = 0.0
-    scheduler: str = "onecycle"
-    label_smoothing: float = 0.0
-    input_dropout: float = 0.0
-    devices: int = 1
-    precision: str = "32-true"
-
-    @classmethod
-    def of(cls, node: Mapping[str, Any]) -> Settings:
-        """Check the node ``train`` of a config."""
-        known = [field.name for field in fields(cls)]
-        for key in node:
-            if key not in known:
-                hint = nearest(str(key), known)
-                raise ConfigError(f"train should have the keys {', '.join(known)}; found {key!r}.{hint}")
-        for key in ("epochs", "batch_size", "lr"):
-            if node.get(key) is None:
-                raise ConfigError(f"train.{key} should be given; found none.")
-        return cls(**node)
-
-    def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "devices"):
-            value = getattr(self, key)
-            if type(value) is not int or value < 1:
-                raise ConfigError(f"train.{key} should be an integer of at least 1; found {value!r}.")
-        for key, low, high in (
-            ("lr", 0.0, math.inf),
-            ("weight_decay", 0.0, math.inf),
-            ("label_smoothing", 0.0, 1.0),
-            ("input_dropout", 0.0, 1.0),
-        ):
-            value = getattr(self, key)
-            if type(value) not in (int, float) or not low <= value < high:
-                limit = f"at least {low:g}" + (f" and below {high:g}" if high < math.inf else "")
-                raise ConfigError(f"train.{key} should be a number of {limit}; found {value!r}.")
-        for key, known in (("optimizer", OPTIMIZERS), ("scheduler", SCHEDULERS), ("precision", PRECISIONS)):
-            value = getattr(self, key)
-            if value not in known:
-                hint = nearest(str(value), known)
-                raise ConfigError(f"train.{key} should be one of {', '.join(known)}; found {value!r}.{hint}")
 
 
 @dataclass
@@ -138,7 +81,7 @@ class _Task:
         self,
         training: Part,
         test: Part | None,
-        settings: Settings,
+        settings: TrainOptions,
         seed: int,
         progress: str | None,
         report: Callable[[float], None] | None,
@@ -158,7 +101,7 @@ def train(
     network: nn.Module,
     training: Part,
     test: Part | None,
-    settings: Settings,
+    settings: TrainOptions,
     *,
     device: Any,
     seed: int,
@@ -190,7 +133,7 @@ def train(
     return history
 
 
-def _fabric(device: torch.device, settings: Settings) -> Fabric:
+def _fabric(device: torch.device, settings: TrainOptions) -> Fabric:
     if device.type == "meta":
         raise ConfigError("device should be one that computes, such as cpu or cuda; found 'meta'.")
     if settings.precision == "16-mixed" and device.type == "cpu":
@@ -213,7 +156,7 @@ def _fabric(device: torch.device, settings: Settings) -> Fabric:
         accelerator=device.type,
         devices=devices,
         strategy="ddp_spawn" if settings.devices > 1 else "auto",
-        precision=settings.precision,  # type: ignore[arg-type]
+        precision=settings.precision,
     )
 
 
@@ -339,7 +282,7 @@ def _accuracy(model: nn.Module, part: Part) -> float:
     return float((model(part.views).argmax(-1) == part.target).double().mean())
 
 
-def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, settings: TrainOptions) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
         # Biases and gains are no matrices: decay would only shift them.
@@ -354,7 +297,7 @@ def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
 
 
 def _scheduler(
-    optimizer: torch.optim.Optimizer, settings: Settings, steps: int
+    optimizer: torch.optim.Optimizer, settings: TrainOptions, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if settings.scheduler == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
@@ -378,7 +321,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def threads(network: nn.Module, settings: Settings, device: torch.device) -> Iterator[None]:
+def threads(network: nn.Module, settings: TrainOptions, device: torch.device) -> Iterator[None]:
     """Compute with one thread where more do not pay; so the result does not depend on how many there are."""
     before = torch.get_num_threads()
     work = settings.batch_size * sum(parameter.numel() for parameter in network.parameters())

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from fusionkit.errors import RegistryError, nearest
 from fusionkit.hookspecs import Spec
 from fusionkit.registry.discovery import canonical
-from fusionkit.registry.loading import Kind, Plugin, PluginProblem, mentions
+from fusionkit.registry.loading import Kind, Plugin, PluginProblem
 
 __all__ = ["KINDS", "Record", "Snapshot", "instead"]
 
@@ -56,79 +56,10 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record that ``fusionkit list --json`` prints."""
-        return {
-            "kind": self.kind,
-            "name": self.name,
-            "qualified": self.qualified,
-            "distribution": self.distribution,
-            "version": self.version,
-            "target": self.target,
-            "aliases": list(self.aliases),
-            "summary": self.summary,
-            "status": self.status,
-        }
+        return {name: getattr(self, name) for name in _PRINTED} | {"aliases": list(self.aliases)}
 
 
-class _Names:
-    """What the names of one kind mean."""
-
-    def __init__(self, kind: Kind, plugins: Iterable[Plugin]) -> None:
-        self.short: dict[str, list[Record]] = {}
-        self.qualified: dict[str, Record] = {}
-        self.removed: dict[str, str] = {}
-        offers = [(plugin, name, spec) for plugin in plugins for name, spec in plugin.specs.get(kind, {}).items()]
-        self.claims: dict[str, list[Plugin]] = {}
-        for plugin, name, spec in offers:
-            if spec.removed is None:
-                for short in _shorts(name, spec):
-                    self.claims.setdefault(short, []).append(plugin)
-        for plugin, name, spec in offers:
-            if spec.removed is None:
-                self._enter(kind, plugin, name, spec)
-            else:
-                for short in _shorts(name, spec):
-                    self.removed.setdefault(short, spec.removed)
-                    self.removed[_normal(f"{plugin.distribution}/{short}")] = spec.removed
-
-    def meanings(self, name: str) -> list[Record]:
-        """Return what a short or qualified name, or an alias, may mean."""
-        if "/" in name:
-            record = self.qualified.get(_normal(name))
-            return [record] if record else []
-        return self.short.get(name, [])
-
-    def owners(self, short: str) -> list[Plugin]:
-        """Return the plugins that a short name may mean: the core alone, if it is the core's."""
-        claims = self.claims.get(short, [])
-        return [plugin for plugin in claims if plugin.core] or claims
-
-    def _enter(self, kind: Kind, plugin: Plugin, name: str, spec: Spec) -> None:
-        record = Record(
-            kind=kind,
-            name=name,
-            qualified=f"{plugin.distribution}/{name}",
-            distribution=plugin.distribution,
-            version=plugin.version,
-            target=_target(spec),
-            aliases=spec.aliases,
-            summary=spec.summary,
-            status=self._status(plugin, name, spec),
-            spec=spec,
-            plugin=plugin.name,
-            local=plugin.local,
-        )
-        for short in _shorts(name, spec):
-            self.qualified[_normal(f"{plugin.distribution}/{short}")] = record
-            if plugin in self.owners(short):
-                self.short.setdefault(short, []).append(record)
-
-    def _status(self, plugin: Plugin, name: str, spec: Spec) -> Status:
-        owners = self.owners(name)
-        if plugin not in owners:
-            return "shadowed"
-        if len(owners) > 1:
-            return "ambiguous"
-        return "ok" if spec.deprecated is None else "deprecated"
+_PRINTED = ("kind", "name", "qualified", "distribution", "version", "target", "aliases", "summary", "status")
 
 
 class Snapshot:
@@ -137,29 +68,68 @@ class Snapshot:
     def __init__(self, given: Iterable[Plugin], *, sealed: bool = False) -> None:
         self.given = tuple(given)
         self.sealed = sealed  # Isolated from what is installed: refresh() must not look.
-        plugins = _without_clashes(self.given)
-        self.names = {kind: _Names(kind, [plugin for plugin in plugins if plugin.status == "loaded"]) for kind in KINDS}
-        self.plugins = tuple(replace(plugin, warnings=tuple(self._unusable(plugin))) for plugin in plugins)
+        self.classes: dict[tuple[Kind, str], tuple[Record, type]] = {}  # Filled by the registry, by the names used.
+        self._meanings: dict[tuple[Kind, str], list[Record]] = {}  # Of short and of qualified names.
+        self._removed: dict[tuple[Kind, str], str] = {}
+        self._claims: dict[tuple[Kind, str], list[Plugin]] = {}
+        plugins = list(_without_clashes(self.given))
+        offers = [(kind, plugin, name, spec) for plugin in plugins for kind, name, spec in _offers(plugin)]
+        for kind, plugin, name, spec in offers:
+            for short in _shorts(name, spec):
+                if spec.removed is None:
+                    self._claims.setdefault((kind, short), []).append(plugin)
+                else:
+                    self._removed.setdefault((kind, short), spec.removed)
+                    self._removed[kind, _normal(f"{plugin.distribution}/{short}")] = spec.removed
+        warnings: dict[Plugin, list[str]] = {plugin: [] for plugin in plugins}
+        records = []
+        for kind, plugin, name, spec in offers:
+            if spec.removed is None:
+                records.append(self._record(kind, plugin, name, spec))
+                warnings[plugin] += self._enter(records[-1], plugin)
+        self.records = tuple(sorted(records, key=lambda r: (KINDS.index(r.kind), r.name, canonical(r.distribution))))
+        self.plugins = tuple(replace(plugin, warnings=tuple(warnings[plugin])) for plugin in plugins)
         self.loaded = tuple(plugin for plugin in self.plugins if plugin.status == "loaded")
         self.quarantined = tuple(plugin for plugin in self.plugins if plugin.status in ("failed", "incompatible"))
-        found = {id(record): record for kind in KINDS for record in self.names[kind].qualified.values()}
-        self.records = tuple(
-            sorted(found.values(), key=lambda r: (KINDS.index(r.kind), r.name, canonical(r.distribution)))
-        )
-        self.classes: dict[tuple[Kind, str], tuple[Record, type]] = {}  # Filled by the registry, by the names used.
 
-    def _unusable(self, plugin: Plugin) -> Iterator[str]:
-        """Yield a sentence for each name and alias of a plugin that does not work in its short form."""
-        for kind in KINDS if plugin.status == "loaded" else ():
-            for name, spec in plugin.specs.get(kind, {}).items():
-                for short in _shorts(name, spec) if spec.removed is None else ():
-                    owners = self.names[kind].owners(short)
-                    qualified = f"{plugin.distribution}/{short}"
-                    if plugin not in owners:
-                        yield f"the {kind} {short!r} is the core's: this one is {qualified!r}"
-                    elif len(owners) > 1:
-                        others = " and ".join(owner.title for owner in owners if owner is not plugin)
-                        yield f"the {kind} {short!r} comes from {others} too: this one is {qualified!r}"
+    def _owners(self, kind: Kind, short: str) -> list[Plugin]:
+        """Return the plugins that a short name may mean: the core alone, if it is the core's."""
+        claims = self._claims[kind, short]
+        return [plugin for plugin in claims if plugin.core] or claims
+
+    def _record(self, kind: Kind, plugin: Plugin, name: str, spec: Spec) -> Record:
+        owners, target = self._owners(kind, name), spec.target
+        status: Status = "ok" if spec.deprecated is None else "deprecated"
+        if plugin not in owners:
+            status = "shadowed"
+        elif len(owners) > 1:
+            status = "ambiguous"
+        return Record(
+            kind=kind,
+            name=name,
+            qualified=f"{plugin.distribution}/{name}",
+            distribution=plugin.distribution,
+            version=plugin.version,
+            target=f"{target.__module__}:{target.__qualname__}" if isinstance(target, type) else target,
+            aliases=spec.aliases,
+            summary=spec.summary,
+            status=status,
+            spec=spec,
+            plugin=plugin.name,
+            local=plugin.local,
+        )
+
+    def _enter(self, record: Record, plugin: Plugin) -> Iterator[str]:
+        """Enter the names of a record, and yield a sentence for each that does not work in its short form."""
+        for short in _shorts(record.name, record.spec):
+            owners, qualified = self._owners(record.kind, short), f"{record.distribution}/{short}"
+            self._meanings[record.kind, _normal(qualified)] = [record]
+            if plugin in owners:
+                self._meanings.setdefault((record.kind, short), []).append(record)
+            others = " and ".join(owner.title for owner in owners if owner is not plugin)
+            problem = f"comes from {others} too" if plugin in owners else "is the core's"
+            if others:
+                yield f"the {record.kind} {short!r} {problem}: this one is {qualified!r}"
 
     def resolve(self, kinds: Sequence[Kind], name: str) -> Record:
         """Return what ``name`` means among ``kinds``.
@@ -169,7 +139,7 @@ class Snapshot:
         """
         if not isinstance(name, str):
             raise RegistryError(f"the name of a {' or '.join(kinds)} should be a string; found {name!r}.")
-        found = [record for kind in kinds for record in self.names[kind].meanings(name)]
+        found = [record for kind in kinds for record in self._meanings.get((kind, _normal(name)), [])]
         if len(found) == 1:
             return found[0]
         if len({record.kind for record in found}) > 1:
@@ -182,19 +152,19 @@ class Snapshot:
                 f"the {found[0].kind} {name!r} should come from one plugin; found {len(found)}: use {choices}."
             )
         for kind in kinds:
-            if replacement := self.names[kind].removed.get(_normal(name)):
+            if replacement := self._removed.get((kind, _normal(name))):
                 raise RegistryError(f"the {kind} {name!r} was removed: {instead(replacement)}.")
         raise RegistryError(self._unknown(kinds, name))
 
     def _unknown(self, kinds: Sequence[Kind], name: str) -> str:
-        """Return the message for a name that nobody has, with whatever may help."""
-        known = {kind: self.names[kind].qualified if "/" in name else self.names[kind].short for kind in KINDS}
+        """Return the message for a name that no loaded plugin has: near ones, and the plugin that may have had it."""
+        alike = [key for key in self._meanings if ("/" in key[1]) == ("/" in name)]
         wanted = _normal(name) if "/" in name else name.lower().replace("-", "_")
         parts = [
             f"the name of a {' or '.join(kinds)} should be one that 'fusionkit list' shows; found {name!r}."
-            f"{nearest(wanted, [other for kind in kinds for other in known[kind]])}"
+            f"{nearest(wanted, [other for kind, other in alike if kind in kinds])}"
         ]
-        parts += [f"There is a {kind} of this name." for kind in KINDS if kind not in kinds and name in known[kind]]
+        parts += [f"There is a {kind} of this name." for kind in KINDS if kind not in kinds and (kind, name) in alike]
         missing = [plugin for plugin in self.plugins if plugin.status != "loaded"]
         likely = [plugin for plugin in missing if _would_have(plugin, kinds, name)]
         for plugin in likely:
@@ -206,11 +176,11 @@ class Snapshot:
 
 
 def _would_have(plugin: Plugin, kinds: Sequence[Kind], name: str) -> bool:
-    """Whether a plugin that is not loaded would probably have ``name``."""
+    """Whether a plugin that is not loaded would have ``name``, by its distribution or by what it offered so far."""
     distribution, slash, short = name.rpartition("/")
     if slash:
         return canonical(distribution) == canonical(plugin.distribution)
-    return any(mentions(plugin, kind, short) for kind in kinds)
+    return any(short in _shorts(own, spec) for kind in kinds for own, spec in plugin.specs.get(kind, {}).items())
 
 
 def _normal(name: str) -> str:
@@ -219,16 +189,8 @@ def _normal(name: str) -> str:
     return f"{canonical(distribution)}{slash}{short}"
 
 
-def _target(spec: Spec) -> str:
-    if isinstance(spec.target, str):
-        return spec.target
-    # By the descriptors themselves: a metaclass can have others, which fail.
-    module, name = (vars(type)[attribute].__get__(spec.target) for attribute in ("__module__", "__qualname__"))
-    return f"{module if isinstance(module, str) else None}:{name}"
-
-
 def _shorts(name: str, spec: Spec) -> list[str]:
-    return [name, *(alias for alias in dict.fromkeys(spec.aliases) if alias != name)]
+    return list(dict.fromkeys((name, *spec.aliases)))
 
 
 def instead(replacement: str) -> str:
@@ -236,24 +198,28 @@ def instead(replacement: str) -> str:
     return replacement if " " in replacement else f"use {replacement!r}"
 
 
-def _without_clashes(plugins: Iterable[Plugin]) -> list[Plugin]:
-    """Return the plugins; of two that give one qualified name two meanings, the later one is quarantined."""
+def _offers(plugin: Plugin) -> Iterator[tuple[Kind, str, Spec]]:
+    """Yield kind, name and spec of everything that a plugin adds, or takes back; nothing unless it is loaded."""
+    if plugin.status == "loaded":
+        for kind, specs in plugin.specs.items():
+            for name, spec in specs.items():
+                yield kind, name, spec
+
+
+def _without_clashes(plugins: Iterable[Plugin]) -> Iterator[Plugin]:
+    """Yield the plugins; of two that give one qualified name two meanings, the later one is quarantined."""
     taken: dict[tuple[Kind, str], Plugin] = {}
-    result = []
     for plugin in plugins:
-        offers = [
+        names = [
             (kind, _normal(f"{plugin.distribution}/{short}"))
-            for kind, specs in plugin.specs.items()
-            for name, spec in specs.items()
+            for kind, name, spec in _offers(plugin)
             for short in _shorts(name, spec)
-            if plugin.status == "loaded"
         ]
-        clash = next(((kind, name) for kind, name in offers if (kind, name) in taken), None)
+        clash = next((name for name in names if name in taken), None)
         if clash is None:
-            taken.update(dict.fromkeys(offers, plugin))
+            taken.update(dict.fromkeys(names, plugin))
+            yield plugin
         else:
-            first = taken[clash].name
-            problem = f"the {clash[0]} {clash[1]!r} should be registered once; found it in the plugin {first!r} already"
-            plugin = plugin.failed(PluginProblem(problem))
-        result.append(plugin)
-    return result
+            (kind, name), first = clash, taken[clash].name
+            problem = f"the {kind} {name!r} should be registered once; found it in the plugin {first!r} already"
+            yield plugin.failed(PluginProblem(problem))

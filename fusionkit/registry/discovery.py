@@ -7,14 +7,13 @@ import os
 import re
 import site
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email import message_from_string
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
-from fusionkit._util.text import printable
+from fusionkit._util.text import error_message
 from fusionkit.hookspecs import PROJECT
 
 __all__ = [
@@ -28,9 +27,12 @@ __all__ = [
     "installed",
 ]
 
-GROUP = "fusionkit"
 ALLOW = "FUSIONKIT_PLUGINS"
 CORE_TARGET = "fusionkit.builtin"
+
+_SECTION = re.compile(rf"^\s*\[\s*{PROJECT}\s*\]", re.MULTILINE)
+#: A requirement on fusionkit itself, not on a distribution whose name begins with it.
+_ON_FUSIONKIT = re.compile(rf"\W*{PROJECT}(?![\w.-]*\w)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,6 @@ class Candidate:
     requires: tuple[str, ...] = ()
 
 
-class _Origin(NamedTuple):
-    """What a distribution says about itself."""
-
-    name: str
-    version: str | None
-    requires: tuple[str, ...]
-
-
 def canonical(distribution: str) -> str:
     """Return the name of a distribution in the form in which two spellings of it are equal (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
@@ -69,82 +63,65 @@ def canonical(distribution: str) -> str:
 
 def installed() -> list[Candidate]:
     """Return the plugins of all installed distributions but the core's own, sorted by distribution and name."""
-    candidates = [candidate for candidate in _candidates() if candidate.target != CORE_TARGET]
-    return sorted(candidates, key=lambda candidate: (canonical(candidate.distribution), candidate.name))
+    found = [candidate for candidate in _candidates() if candidate.target != CORE_TARGET]
+    return sorted(found, key=lambda candidate: (canonical(candidate.distribution), candidate.name))
 
 
 def _candidates() -> Iterator[Candidate]:
-    try:
-        entries = list(importlib.metadata.entry_points(group=GROUP))
-    except Exception:  # One malformed file of any distribution, related or not, is enough.
-        yield from _candidates_one_by_one()
-        return
-    origins: dict[int, _Origin] = {}  # By identity, since reading the metadata is the slow part.
-    for entry in entries:
-        if entry.dist is not None:
-            key = id(entry.dist)
-            if key not in origins:
-                origins[key] = _origin(entry.dist)
-            yield _candidate(entry, origins[key])
+    """Yield the plugins, and for each unreadable line a candidate whose ``load`` says so.
 
-
-def _candidates_one_by_one() -> Iterator[Candidate]:
-    """Yield the same, and for each plugin with a malformed file a candidate whose ``load`` says so."""
-    seen = set()
+    Not by ``importlib.metadata.entry_points``: one malformed file of any distribution makes that fail as a whole.
+    """
+    names = set()
     for distribution in importlib.metadata.distributions():
         try:
             text = distribution.read_text("entry_points.txt") or ""
-        except Exception:  # Not even text: then reading the entry points below fails as well, and is reported.
-            text = f"[{GROUP}]"
-        if not re.search(rf"^\s*\[\s*{GROUP}\s*\]", text, re.MULTILINE):
+        except (OSError, ValueError) as error:
+            text = f"[{PROJECT}]\n{error_message(error)}"
+        if not _SECTION.search(text):
             continue
-        origin = _origin(distribution)
-        if canonical(origin.name) in seen:  # Shadowed by one earlier on sys.path, as for entry_points().
+        name, version, requires = _metadata(distribution)
+        if canonical(name) in names:  # Shadowed by one earlier on sys.path.
             continue
-        seen.add(canonical(origin.name))
-        try:
-            entries = list(distribution.entry_points)
-        except Exception as error:
-            yield _unreadable(origin, error)
-        else:
-            yield from (_candidate(entry, origin) for entry in entries if entry.group == GROUP)
+        names.add(canonical(name))
+        for line in _lines(text):
+            left, _, right = map(str.strip, line.partition("="))
+            entry = importlib.metadata.EntryPoint(left, right, PROJECT)
+            if match := entry.pattern.match(right):
+                target = ":".join(part for part in (match["module"], match["attr"]) if part)
+                yield Candidate(left, target, name, version, entry.load, requires)
+            else:
+                yield Candidate(left, "", name, version, _unreadable(line))
 
 
-def _candidate(entry: importlib.metadata.EntryPoint, origin: _Origin) -> Candidate:
-    match = entry.pattern.match(entry.value)
-    if match is None:
-        return _unreadable(origin, ValueError(repr(entry.value)), entry.name)
-    target = ":".join(part for part in (match["module"], match["attr"]) if part)  # Extras say nothing here.
-    return Candidate(entry.name, target, origin.name, origin.version, entry.load, origin.requires)
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines of the section of fusionkit in an ``entry_points.txt``."""
+    own = False
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            own = _SECTION.match(line) is not None
+        elif own and line and not line.startswith(("#", ";")):
+            yield line
 
 
-def _unreadable(origin: _Origin, error: Exception, name: str = "entry_points.txt") -> Candidate:
-    def load() -> object:
-        raise ValueError(f"its entry_points.txt should have lines of the form name = module; found {error}") from error
-
-    return Candidate(name, "", origin.name, origin.version, load)
-
-
-def _origin(distribution: importlib.metadata.Distribution) -> _Origin:
-    """Return name, version and requirements, also of a distribution whose metadata are missing or unreadable."""
-    name = version = None
-    requires: Sequence[str] = ()
+def _metadata(distribution: importlib.metadata.Distribution) -> tuple[str, str | None, tuple[str, ...]]:
+    """Return name, version and requirements; where the metadata are missing or unreadable, as "unknown"."""
     try:
         text = distribution.read_text("METADATA")
-        if text:
-            # Not .metadata, which would parse the description as well, often hundreds of lines.
-            headers = message_from_string(text.partition("\n\n")[0])
-            name, version = headers.get("Name"), headers.get("Version")
-            requires = headers.get_all("Requires-Dist") or ()
-        else:  # An egg-info folder, which keeps the same in other files.
-            name, version, requires = distribution.name, distribution.version, distribution.requires or ()
-    except Exception:
-        pass  # The name of the folder remains.
-    if not name:
-        # importlib has no public attribute for the folder <name>-<version>.dist-info.
-        name, _, stem = Path(str(getattr(distribution, "_path", "unknown"))).stem.partition("-")
-        version = version or stem or None
-    return _Origin(printable(name), version, tuple(requires))
+        if text is None:  # An egg-info folder has the same in other files.
+            return distribution.name or "unknown", distribution.version, tuple(distribution.requires or ())
+    except (OSError, ValueError, KeyError):
+        text = ""
+    # Not ``distribution.metadata``, which parses the description as well, often hundreds of lines.
+    headers = message_from_string(text.partition("\n\n")[0])
+    return headers.get("Name", "unknown"), headers.get("Version"), tuple(headers.get_all("Requires-Dist") or ())
+
+
+def _unreadable(line: str) -> Callable[[], object]:
+    def load() -> object:
+        raise ValueError(f"its entry_points.txt should have lines of the form name = module; found {line!r}")
+
+    return load
 
 
 def follow_path_files() -> None:
@@ -177,37 +154,21 @@ def incompatible(candidate: Candidate, running: str) -> str | None:
 
     The running version fits if it or its base version does: 0.2.0rc1 serves a plugin that requires ``>=0.2``.
     """
-    for line in candidate.requires:
-        # Requirements on others, malformed or not, are the installer's business.
-        reason = _unmet(line, running) if PROJECT in line.lower() else None
-        if reason:
-            return reason
-    return None
+    reasons = (_unmet(line, running) for line in candidate.requires if _ON_FUSIONKIT.match(line))
+    return next((reason for reason in reasons if reason), None)
 
 
 @cache
 def _unmet(line: str, running: str) -> str | None:
-    from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
-    from packaging.requirements import InvalidRequirement, Requirement
-    from packaging.version import Version
+    from packaging import markers, requirements, version  # Slow to import; needed where a plugin is installed.
 
     try:
-        requirement = Requirement(line)
-        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-    except (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName) as error:
-        if _leading_name(line) not in (PROJECT, None):
+        requirement = requirements.Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             return None
-        return f"its requirement on fusionkit should follow PEP 508; found {line!r} ({' '.join(str(error).split())})"
-    if canonical(requirement.name) != PROJECT or not applies:
-        return None
-    version = Version(running)
-    accepted = (str(version), version.base_version)
+    except (requirements.InvalidRequirement, markers.UndefinedComparison, markers.UndefinedEnvironmentName) as error:
+        return f"its requirement on fusionkit should follow PEP 508; found {line!r} ({error_message(error)})"
+    accepted = (running, version.Version(running).base_version)
     if any(requirement.specifier.contains(candidate, prereleases=True) for candidate in accepted):
         return None
     return f"it requires {line!r}; found fusionkit {running}"
-
-
-def _leading_name(line: str) -> str | None:
-    """Return the distribution that a malformed requirement speaks of, None if even that cannot be read."""
-    match = re.match(r"\s*([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)", line)
-    return canonical(match[1]) if match else None

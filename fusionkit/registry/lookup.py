@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import importlib
 import os
+import pkgutil
 import sys
 import threading
 import warnings
@@ -20,36 +21,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fusionkit._util.text import short_repr
 from fusionkit.errors import RegistryError
 from fusionkit.hookspecs import PROJECT
+from fusionkit.registry import loading
 from fusionkit.registry.catalogue import KINDS, Record, Snapshot, instead
 from fusionkit.registry.discovery import CORE_TARGET, Candidate, follow_path_files, installed
-from fusionkit.registry.loading import Kind, Plugin, PluginProblem, ask, call, checks_of, describe, shown
-from fusionkit.registry.loading import load as load_plugin
-
-__all__ = [
-    "BASES",
-    "DeprecatedNameWarning",
-    "Kind",
-    "Record",
-    "checks",
-    "conf_paths",
-    "fabrications",
-    "find",
-    "fusions",
-    "isolated",
-    "key_of",
-    "load",
-    "names",
-    "plugins",
-    "quarantined",
-    "records",
-    "refresh",
-    "register",
-    "resolve",
-    "run_finished",
-    "verify",
-]
+from fusionkit.registry.loading import Kind, Plugin, PluginProblem
 
 STRICT = "FUSIONKIT_STRICT"
 
@@ -136,7 +114,7 @@ def checks() -> list[Callable[..., Any]]:
 
 
 def run_finished(result: Mapping[str, Any], run_dir: Path | None = None) -> None:
-    """Tell every plugin that a run has finished, each with a copy of its result and with its directory.
+    """Call this hook of every plugin, each with a copy of the run's result and with its directory.
 
     A plugin that raises is reported by a RuntimeWarning: the run is complete by then.
 
@@ -145,7 +123,7 @@ def run_finished(result: Mapping[str, Any], run_dir: Path | None = None) -> None
     """
     for plugin in _current().loaded:
         try:
-            call(plugin, "fusionkit_run_finished", result=copy.deepcopy(dict(result)), run_dir=run_dir)
+            loading.call_hook(plugin, "fusionkit_run_finished", result=copy.deepcopy(dict(result)), run_dir=run_dir)
         except PluginProblem as problem:
             message = f"the plugin {plugin.title} was not told about the run: {problem}."
             if strict():
@@ -154,7 +132,7 @@ def run_finished(result: Mapping[str, Any], run_dir: Path | None = None) -> None
 
 
 def plugins() -> list[Plugin]:
-    """Return every installed plugin, the core's first, with what became of it when it was loaded.
+    """Return every installed plugin, the core's first, loaded or not.
 
     Not even FUSIONKIT_STRICT=1 makes it raise: it is there to say what is wrong.
     """
@@ -162,7 +140,7 @@ def plugins() -> list[Plugin]:
 
 
 def quarantined() -> list[Plugin]:
-    """Return the plugins that are not loaded and should be; none as long as nobody has asked the registry anything."""
+    """Return the plugins that are not loaded and should be; none before the plugins were loaded."""
     return list(_published.quarantined) if _published else []
 
 
@@ -204,7 +182,7 @@ def register(module: object) -> None:
         before = current_snapshot()
         if any(plugin.module is module for plugin in before.loaded):
             return
-        plugin = ask(_local_plugin(module))
+        plugin = loading.collect_offers(_local_plugin(module))
         after = Snapshot([*before.given, plugin], sealed=before.sealed)
         plugin = after.plugins[-1]  # As judged next to the others.
         if plugin.status != "loaded":
@@ -236,7 +214,7 @@ def _load_checks() -> list[Callable[..., Any]]:
     found = []
     for plugin in current_snapshot().loaded:
         try:
-            found += checks_of(plugin)
+            found += loading.checks_of(plugin)
         except PluginProblem as problem:
             _quarantine(plugin, problem)
     return found
@@ -262,25 +240,16 @@ def _import(record: Record) -> type:
     owner = " ".join(part for part in (record.distribution, record.version) if part)
     what = f"the {record.kind} {record.key!r} of {owner}"
     try:
-        cls = record.spec.target if isinstance(record.spec.target, type) else _attribute(record.target)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit too: the module is somebody else's.
-        raise RegistryError(f"{what} cannot be imported from {record.target!r}: {describe(error)}.") from error
+        with loading.foreign_code():
+            cls = record.spec.target if isinstance(record.spec.target, type) else pkgutil.resolve_name(record.target)
+    except PluginProblem as problem:
+        cause = problem.__cause__
+        raise RegistryError(f"{what} cannot be imported from {record.target!r}: {problem}.") from cause
     base = BASES.get(record.kind)  # None: not even the base class was imported.
     if base is not None and isinstance(cls, type) and issubclass(cls, base):
         return cls
-    raise RegistryError(
-        f"{what} should be a subclass of fusionkit.{record.kind.capitalize()}; found {shown(cls)} at {record.target!r}."
-    )
-
-
-def _attribute(target: str) -> object:
-    module, _, path = target.partition(":")
-    found: object = importlib.import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found
+    should = f"should be a subclass of fusionkit.{record.kind.capitalize()}"
+    raise RegistryError(f"{what} {should}; found {short_repr(cls)} at {record.target!r}.")
 
 
 def _imported(record: Record) -> object:
@@ -289,18 +258,15 @@ def _imported(record: Record) -> object:
         return record.spec.target
     module, _, path = record.target.partition(":")
     found: object = sys.modules.get(module)
-    try:
-        for part in path.split("."):
-            found = vars(found).get(part) if hasattr(found, "__dict__") else None
-    except Exception:  # What stands in sys.modules may be anything.
-        return None
+    for part in path.split("."):
+        found = vars(found).get(part) if hasattr(found, "__dict__") else None
     return found
 
 
 def _with_targets(snapshot: Snapshot, plugin: Plugin) -> Plugin:
     """Return the plugin, failed if one of its classes cannot be imported."""
     errors = []
-    for record in snapshot.records if plugin.status == "loaded" else ():
+    for record in snapshot.records:
         if (record.distribution, record.plugin) == (plugin.distribution, plugin.name):
             try:
                 _import(record)
@@ -353,17 +319,15 @@ def _build(*, anew: bool = False) -> Snapshot:
         before = _published
         if before is not None and (before.sealed or not anew):
             return before
-        if _building:  # The lock is reentrant, so it is a plugin being imported that asks.
-            raise RegistryError(
-                "the registry should be asked when an operator is used; found a plugin that asks while being imported."
-            )
+        if _building:  # The lock is reentrant, so a plugin that is being imported came here.
+            raise RegistryError("the registry should not be used by a plugin that is being imported; found that it is.")
         _building = True
         try:
             running: str = importlib.import_module(PROJECT).__version__
             core = Candidate("builtin", CORE_TARGET, PROJECT, running, lambda: importlib.import_module(CORE_TARGET))
-            found = [load_plugin(candidate, running) for candidate in installed()]
+            found = [loading.load(candidate, running) for candidate in installed()]
             local = [plugin for plugin in before.given if plugin.local] if before else []
-            return publish(Snapshot([load_plugin(core, running, core=True), *found, *local]))
+            return publish(Snapshot([loading.load(core, running, core=True), *found, *local]))
         finally:
             _building = False
 
@@ -402,4 +366,5 @@ def strict() -> bool:
 
 
 def flag(variable: str) -> bool:
+    """Whether an environment variable is set to something other than 0, false, no or off."""
     return os.environ.get(variable, "").strip().lower() not in ("", "0", "false", "no", "off")

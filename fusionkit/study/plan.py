@@ -292,9 +292,10 @@ def _work(job: Job, folds: int) -> dict[str, Any]:
     config = job.config
     try:
         if not job.entry.baseline:
+            from fusionkit.config.options import validate
             from fusionkit.experiment.run import run_job
 
-            return run_job(config, job.path.parent, quiet=True, record_only=True)
+            return run_job(validate(config), job.path.parent, quiet=True, record_only=True)
         from fusionkit.study.baselines import run_baseline
 
         node = {"name": job.entry.data, "test_size": 1 / folds, "fold": job.fold}

@@ -9,9 +9,9 @@ import sys
 from typing import Any
 
 import pytest
-from fake_distributions import Site
 
 from fusionkit import cli, registry
+from tests.fake_distributions import Site
 
 
 class Terminal(io.StringIO):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tripwire
+
+from tests import tripwire
 
 
 @pytest.fixture(autouse=True)
@@ -67,17 +68,14 @@ def plain_hydra() -> Callable[..., Any]:
         task: Callable[[Any], Any] = lambda cfg: None,
     ) -> Any:
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
-        from hydra._internal.hydra import Hydra
-        from hydra.core.global_hydra import GlobalHydra
 
         from fusionkit.config.composition import prepare, search_path
+        from fusionkit.config.hydra_bridge import application
 
         prepare()
-        GlobalHydra.instance().clear()
-        hydra = Hydra(task_name="plain", config_loader=ConfigLoaderImpl(search_path(None, str(untrusted))))
-        GlobalHydra.instance().initialize(hydra)
-        act = hydra.multirun if multirun else hydra.run
-        mode = "hydra.mode=MULTIRUN" if multirun else "hydra.mode=RUN"
-        return act(config_name=config_name, task_function=task, overrides=[*overrides, mode])
+        with application(ConfigLoaderImpl(search_path(None, str(untrusted)))) as hydra:
+            act = hydra.multirun if multirun else hydra.run
+            mode = "hydra.mode=MULTIRUN" if multirun else "hydra.mode=RUN"
+            return act(config_name=config_name, task_function=task, overrides=[*overrides, mode])
 
     return run

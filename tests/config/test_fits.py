@@ -6,37 +6,78 @@ import pytest
 import torch
 
 from fusionkit.config import compose
-from fusionkit.config.fits import preflight
-from fusionkit.errors import ConfigError, FusionError
+from fusionkit.config.fits import check_widths, preflight
+from fusionkit.config.options import RunConfig, validate
+from fusionkit.errors import ConfigError, DimsError, FusionError
+from tests.fake_distributions import Site
+
+
+def config(*overrides: str, **changes: Any) -> RunConfig:
+    return validate({**compose(list(overrides)), **changes})
 
 
 def test_the_default_may_run() -> None:
-    preflight(compose([]))
+    preflight(config())
+    check_widths(config())
 
 
-@pytest.mark.parametrize("device", ["nothing", "cuda:99", "cpu:x", "meta"])
+@pytest.mark.parametrize("device", ["nothing", "cuda:99", "cpu:1", "meta"])
 def test_a_device_should_be_one_of_this_machine(device: str) -> None:
-    cfg = {**compose([]), "device": device}
     with pytest.raises(FusionError, match=rf"^device should be one .*; found '{device}'\.$"):
-        preflight(cfg)
+        preflight(config(device=device))
 
 
 def test_the_machines_gpus_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(FusionError, match="one of this machine: cpu, cuda:0, cuda:1; found 'nothing'"):
-        preflight({**compose([]), "device": "nothing"})
+        preflight(config(device="nothing"))
 
 
 def test_a_fabrication_needs_a_fusion_that_takes_one() -> None:
-    cfg = compose(["fusion=average", "fabrication=lowrank"])
     with pytest.raises(ConfigError) as error:
-        preflight(cfg)
+        preflight(config("fusion=average", "fabrication=lowrank"))
     expected = "fabrication should be dense, because the fusion 'average' takes none; found 'lowrank'."
     assert str(error.value) == expected
 
 
 def test_a_preset_keeps_its_own() -> None:
-    cfg: dict[str, Any] = compose(["fusion=lowrank_parameterized_concatenation", "fabrication=lowrank"])
-    preflight(cfg)
+    preset = config("fusion=lowrank_parameterized_concatenation", "fabrication=lowrank")
+    preflight(preset)
     with pytest.raises(ConfigError, match=r"this fusion fixes its own, 'lowrank'; found 'lowrank'\."):
-        preflight(cfg, fabrication_of_group=False)
+        preflight(preset, fabrication_of_group=False)
+
+
+@pytest.mark.parametrize("fusion", ["average", "median", "summation"])
+def test_unequal_widths_are_found_before_a_run(fusion: str) -> None:
+    with pytest.raises(DimsError, match=r"216.*model\.encoder=linear makes the views equally wide\.$"):
+        check_widths(config(f"fusion={fusion}"))
+    check_widths(config(f"fusion={fusion}", "model.encoder=linear"))
+    check_widths(config(f"fusion={fusion}", "data=npz", "data.path=views.npz"))
+
+
+OPERATORS = """
+import fusionkit
+
+class Needs(fusionkit.Fusion):
+    def __init__(self, n=None, dims=None, name=None):
+        super().__init__(n, dims, name)
+        self.k = len(dims)
+
+class Leaves(fusionkit.Fusion):
+    def calculate_n(self, dims=None):
+        raise SystemExit(3)
+"""
+PLUGIN = """
+import fusionkit
+
+@fusionkit.hookimpl
+def fusionkit_fusions():
+    return {"needs": "odd:Needs", "leaves": "odd:Leaves"}
+"""
+
+
+@pytest.mark.parametrize("fusion", ["needs", "leaves"])
+def test_what_else_an_operator_does_is_left_to_the_run(fusion: str, site: Site) -> None:
+    site.install("odd-plugin", PLUGIN)
+    (site.folder / "odd.py").write_text(OPERATORS)
+    check_widths(config(f"fusion={fusion}"))

@@ -13,7 +13,6 @@ from typing import Any
 import hydra
 import omegaconf
 import pytest
-import tripwire
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -24,11 +23,12 @@ from fusionkit.cli import run as app
 from fusionkit.config import interpolations, safe
 from fusionkit.core import allowed
 from fusionkit.errors import ConfigError, FusionError, RegistryError
+from tests import tripwire
 
-TRIPWIRES = ["tripwire.fire", "tripwire.Fire", "tripwire.Fire.make"]
+TRIPWIRES = ["tests.tripwire.fire", "tests.tripwire.Fire", "tests.tripwire.Fire.make"]
 TARGETS = [
     *TRIPWIRES,
-    "tripwire:fire",
+    "tests.tripwire:fire",
     "builtins.open",
     "os.system",
     "logging.os.makedirs",
@@ -48,8 +48,8 @@ TEXTS = [
     "lowrank",
     "???",
     "${tripwire:1}",
-    "${oc.create:{_target_:tripwire.fire}}",
-    "${oc.decode:'{_target_:tripwire.fire}'}",
+    "${oc.create:{_target_:tests.tripwire.fire}}",
+    "${oc.decode:'{_target_:tests.tripwire.fire}'}",
     r"\${tripwire:1}",
     "${${kind}:1}",
     "${.name}",
@@ -57,9 +57,9 @@ TEXTS = [
     "${fusion}",
     "${hydra}",
     "${oc.select:fusion}",
-    "ext://tripwire.fire",
+    "ext://tests.tripwire.fire",
     "cfg://handlers",
-    "!!python/name:tripwire.fire",
+    "!!python/name:tests.tripwire.fire",
     "{view}",
 ]
 KEYS = [

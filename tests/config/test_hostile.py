@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 
 import omegaconf
 import pytest
-import tripwire
 from omegaconf import OmegaConf
 
 import fusionkit.config
 from fusionkit.cli import run as app
 from fusionkit.config.safe import build
 from fusionkit.errors import ConfigError, FusionError
+from tests import tripwire
 
 EXECUTION_WHITELIST = not __import__("hydra").__version__.startswith("1.3")
 
@@ -74,7 +74,7 @@ def refused(argv: list[str], key: str, found: str) -> None:
 
 MARK = "${oc.env:TRIPWIRE}"
 OPEN = {"_target_": "builtins.open", "file": MARK, "mode": "w"}
-FIRE = {"_target_": "tripwire.fire"}
+FIRE = {"_target_": "tests.tripwire.fire"}
 
 #: id -> (a node that runs something under plain instantiate, the key in our message, the target in our message)
 NODES: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -122,10 +122,10 @@ NODES: dict[str, tuple[dict[str, Any], str, str]] = {
         "fusion._target_",
         "numpy.memmap",
     ),
-    "function": (FIRE, "fusion._target_", "tripwire.fire"),
-    "class": ({"_target_": "tripwire.Fire"}, "fusion._target_", "tripwire.Fire"),
-    "method": ({"_target_": "tripwire.Fire.make"}, "fusion._target_", "tripwire.Fire.make"),
-    "positional": ({"_target_": "tripwire.fire", "_args_": [1, 2]}, "fusion._target_", "tripwire.fire"),
+    "function": (FIRE, "fusion._target_", "tests.tripwire.fire"),
+    "class": ({"_target_": "tests.tripwire.Fire"}, "fusion._target_", "tests.tripwire.Fire"),
+    "method": ({"_target_": "tests.tripwire.Fire.make"}, "fusion._target_", "tests.tripwire.Fire.make"),
+    "positional": ({"_target_": "tests.tripwire.fire", "_args_": [1, 2]}, "fusion._target_", "tests.tripwire.fire"),
     "nested_in_mapping": (
         {"_target_": "builtins.dict", "a": {"b": FIRE}},
         "fusion._target_",
@@ -134,45 +134,49 @@ NODES: dict[str, tuple[dict[str, Any], str, str]] = {
     "below_a_factory": (
         {"_target_": "fusionkit.create", "name": "average", "preprocess": FIRE},
         "fusion.preprocess._target_",
-        "tripwire.fire",
+        "tests.tripwire.fire",
     ),
     "in_a_list": (
         {"_target_": "fusionkit.create", "name": "average", "preprocess": [None, FIRE]},
         "fusion.preprocess[1]._target_",
-        "tripwire.fire",
+        "tests.tripwire.fire",
     ),
     "in_a_list_of_lists": (
         {"_target_": "fusionkit.create", "name": "average", "postprocess": [[FIRE]]},
         "fusion.postprocess[0][0]._target_",
-        "tripwire.fire",
+        "tests.tripwire.fire",
     ),
     "below_torch": (
         {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1, "bias": FIRE},
         "fusion.bias._target_",
-        "tripwire.fire",
+        "tests.tripwire.fire",
     ),
     "fabrication": (
         {"_target_": "fusionkit.create", "name": "parameterized_concatenation", "parameter_fabrication": FIRE},
         "fusion.parameter_fabrication._target_",
-        "tripwire.fire",
+        "tests.tripwire.fire",
     ),
     "interpolated_target": (
-        {"_target_": "${.which}", "which": "tripwire.fire"},
+        {"_target_": "${.which}", "which": "tests.tripwire.fire"},
         "fusion._target_",
         "${.which}",
     ),
     "interpolated_node": (
         {"_target_": "fusionkit.create", "name": "average", "preprocess": "${.other}", "other": FIRE},
         "_target_",
-        "tripwire.fire",
+        "tests.tripwire.fire",
     ),
     "created_node": (
-        {"_target_": "builtins.dict", "a": "${oc.create:{_target_:tripwire.fire}}"},
+        {"_target_": "builtins.dict", "a": "${oc.create:{_target_:tests.tripwire.fire}}"},
         "fusion.a",
         "the resolver 'oc.create'",
     ),
     "decoded_node": (
-        {"_target_": "builtins.dict", "text": "{_target_:tripwire.fire}", "a": "${oc.create:${oc.decode:${.text}}}"},
+        {
+            "_target_": "builtins.dict",
+            "text": "{_target_:tests.tripwire.fire}",
+            "a": "${oc.create:${oc.decode:${.text}}}",
+        },
         "fusion.a",
         "oc.create",
     ),
@@ -211,11 +215,11 @@ def test_node_in_a_group_is_refused_by_the_application(name: str, folder: Callab
 
 
 def test_partial_runs_under_plain_instantiate_and_is_refused_here() -> None:
-    node = {"_target_": "tripwire.fire", "_partial_": True}
+    node = {"_target_": "tests.tripwire.fire", "_partial_": True}
     instantiate(OmegaConf.create(node))()
     assert fired()
     disarm()
-    with pytest.raises(ConfigError, match=r"fusion\._target_ .*'tripwire\.fire'"):
+    with pytest.raises(ConfigError, match=r"fusion\._target_ .*'tests\.tripwire\.fire'"):
         build(node, "fusion")
     with pytest.raises(ConfigError, match=r"fusion\._partial_ should be absent or false; found True"):
         build({"_target_": "fusionkit.create", "name": "average", "_partial_": True}, "fusion")
@@ -225,14 +229,16 @@ def test_partial_runs_under_plain_instantiate_and_is_refused_here() -> None:
 def test_positional_arguments_and_other_control_keys_are_refused() -> None:
     for key in ("_args_", "_execution_whitelist_", "_anything_"):
         with pytest.raises(ConfigError, match=rf"fusion\.{key} should not be in a config"):
-            build({"_target_": "fusionkit.create", "name": "average", key: ["tripwire.*"]}, "fusion")
+            build({"_target_": "fusionkit.create", "name": "average", key: ["tests.tripwire.*"]}, "fusion")
 
 
-@pytest.mark.parametrize("name", ["tripwire:fire", "tripwire.fire", "os:system", "torch.nn:Linear", "../../tripwire"])
+@pytest.mark.parametrize(
+    "name", ["tests.tripwire:fire", "tests.tripwire.fire", "os:system", "torch.nn:Linear", "../../tripwire"]
+)
 def test_a_name_that_looks_like_an_import_path_is_looked_up_only(name: str) -> None:
     import pkgutil
 
-    if name == "tripwire:fire":
+    if name == "tests.tripwire:fire":
         pkgutil.resolve_name(name)()
         assert fired()
         disarm()
@@ -328,18 +334,18 @@ def logger(handler: str, section: str = "job_logging", extra: str = "") -> dict[
 
 EVIL = ["+experiment=evil"]
 TRIPWIRE = "'@TRIPWIRE@'"
-CALL = "{_target_: tripwire.Fire}"
+CALL = "{_target_: tests.tripwire.Fire}"
 BATCH = "_target_: hydra_plugins.batch.BatchLauncher\n"
 
 ATTACKS: dict[str, Attack] = {
     "callback": Attack(
-        experiment(f"hydra:\n  callbacks:\n    x: {CALL}\n"), EVIL, "hydra.callbacks.x._target_", "tripwire.Fire"
+        experiment(f"hydra:\n  callbacks:\n    x: {CALL}\n"), EVIL, "hydra.callbacks.x._target_", "tests.tripwire.Fire"
     ),
     "callback_group": Attack(
         {"hydra/callbacks/evil.yaml": f"x: {CALL}\n"},
         ["hydra/callbacks=evil"],
         "hydra.callbacks.x._target_",
-        "tripwire.Fire",
+        "tests.tripwire.Fire",
     ),
     "callback_open": Attack(
         experiment(f"hydra:\n  callbacks:\n    x: {{_target_: builtins.open, file: {TRIPWIRE}, mode: w}}\n"),
@@ -362,33 +368,34 @@ ATTACKS: dict[str, Attack] = {
     "logging_of_one_job": Attack(
         {
             **experiment(
-                "hydra:\n  job_logging:\n    root: {handlers: [x]}\n    handlers: {x: {class: tripwire.FireHandler}}\n"
+                "hydra:\n  job_logging:\n    root: {handlers: [x]}\n"
+                "    handlers: {x: {class: tests.tripwire.FireHandler}}\n"
             ),
             "experiment/harmless.yaml": "# @package _global_\nseed: 1\n",
         },
         ["+experiment=harmless,evil"],
         "hydra.job_logging.handlers.x.class",
-        "tripwire.FireHandler",
+        "tests.tripwire.FireHandler",
         multirun=True,
     ),
     "callback_of_a_sweep": Attack(
         experiment(f"hydra:\n  callbacks:\n    x: {CALL}\n"),
         [*EVIL, "seed=0,1"],
         "hydra.callbacks.x._target_",
-        "tripwire.Fire",
+        "tests.tripwire.Fire",
         multirun=True,
     ),
     "handler_factory": Attack(
-        logger("    (): tripwire.FireHandler"),
+        logger("    (): tests.tripwire.FireHandler"),
         ["hydra/job_logging=evil"],
         "hydra.job_logging.handlers.evil.()",
-        "tripwire.FireHandler",
+        "tests.tripwire.FireHandler",
     ),
     "handler_class": Attack(
-        logger("    class: tripwire.FireHandler"),
+        logger("    class: tests.tripwire.FireHandler"),
         ["hydra/job_logging=evil"],
         "hydra.job_logging.handlers.evil.class",
-        "tripwire.FireHandler",
+        "tests.tripwire.FireHandler",
     ),
     "handler_zipfile": Attack(
         logger(f"    class: zipfile.ZipFile\n    file: {TRIPWIRE}\n    mode: w"),
@@ -415,15 +422,15 @@ ATTACKS: dict[str, Attack] = {
         "ext://tripwire_import.x",
     ),
     "handler_of_hydra": Attack(
-        logger("    class: tripwire.FireHandler", "hydra_logging"),
+        logger("    class: tests.tripwire.FireHandler", "hydra_logging"),
         ["hydra/hydra_logging=evil"],
         "hydra.hydra_logging.handlers.evil.class",
-        "tripwire.FireHandler",
+        "tests.tripwire.FireHandler",
     ),
     "handler_by_reference": Attack(
         {
             **logger("    class: ${evil}"),
-            "experiment/evil.yaml": "# @package _global_\nevil: tripwire.FireHandler\n",
+            "experiment/evil.yaml": "# @package _global_\nevil: tests.tripwire.FireHandler\n",
         },
         ["hydra/job_logging=evil", *EVIL],
         "hydra.job_logging.handlers.evil.class",
@@ -431,7 +438,7 @@ ATTACKS: dict[str, Attack] = {
     ),
     "logging_by_reference": Attack(
         experiment(
-            "evil: {version: 1, root: {handlers: [x]}, handlers: {x: {class: tripwire.FireHandler}}}\n"
+            "evil: {version: 1, root: {handlers: [x]}, handlers: {x: {class: tests.tripwire.FireHandler}}}\n"
             "hydra:\n  job_logging: ${evil}\n"
         ),
         EVIL,
@@ -440,20 +447,21 @@ ATTACKS: dict[str, Attack] = {
     ),
     "formatter_factory": Attack(
         logger(
-            "    class: logging.StreamHandler\n    formatter: evil", extra="formatters:\n  evil: {(): tripwire.Fire}\n"
+            "    class: logging.StreamHandler\n    formatter: evil",
+            extra="formatters:\n  evil: {(): tests.tripwire.Fire}\n",
         ),
         ["hydra/job_logging=evil"],
         "hydra.job_logging.formatters.evil.()",
-        "tripwire.Fire",
+        "tests.tripwire.Fire",
     ),
     "formatter_class": Attack(
         logger(
             "    class: logging.StreamHandler\n    formatter: evil",
-            extra="formatters:\n  evil: {class: tripwire.FireFormatter}\n",
+            extra="formatters:\n  evil: {class: tests.tripwire.FireFormatter}\n",
         ),
         ["hydra/job_logging=evil"],
         "hydra.job_logging.formatters.evil.class",
-        "tripwire.FireFormatter",
+        "tests.tripwire.FireFormatter",
     ),
     "formatter_reference": Attack(
         logger(
@@ -466,11 +474,12 @@ ATTACKS: dict[str, Attack] = {
     ),
     "filter_factory": Attack(
         logger(
-            "    class: logging.StreamHandler\n    filters: [evil]", extra="filters:\n  evil: {(): tripwire.Fire}\n"
+            "    class: logging.StreamHandler\n    filters: [evil]",
+            extra="filters:\n  evil: {(): tests.tripwire.Fire}\n",
         ),
         ["hydra/job_logging=evil"],
         "hydra.job_logging.filters.evil.()",
-        "tripwire.Fire",
+        "tests.tripwire.Fire",
     ),
     "launcher_argument": Attack(
         {
@@ -480,7 +489,7 @@ ATTACKS: dict[str, Attack] = {
         },
         ["hydra/launcher=evil", "seed=0,1"],
         "hydra.launcher.x._target_",
-        "tripwire.Fire",
+        "tests.tripwire.Fire",
         multirun=True,
         on_1_4=False,
     ),
@@ -493,7 +502,7 @@ ATTACKS: dict[str, Attack] = {
         },
         ["hydra/sweeper=evil", "seed=0,1"],
         "hydra.sweeper.max_batch_size._target_",
-        "tripwire.Fire",
+        "tests.tripwire.Fire",
         multirun=True,
         on_1_4=False,
     ),
@@ -567,7 +576,7 @@ ATTACKS: dict[str, Attack] = {
         },
         ["hydra/callbacks=evil"],
         "hydra.callbacks.x._target_",
-        "tripwire.Fire",
+        "tests.tripwire.Fire",
         config_name="evil",
     ),
     "launcher_setup": Attack(
@@ -606,71 +615,77 @@ ATTACKS: dict[str, Attack] = {
         multirun=True,
     ),
     "launcher_evaluates": Attack(
-        {"hydra/launcher/evil.yaml": f"{BATCH}pre_dispatch: __import__('tripwire').fire()\n"},
+        {"hydra/launcher/evil.yaml": f"{BATCH}pre_dispatch: __import__('tests.tripwire').tripwire.fire()\n"},
         ["hydra/launcher=evil", "seed=0,1"],
         "hydra.launcher.pre_dispatch",
         "__import__",
         multirun=True,
     ),
     "target_in_train": Attack(
-        experiment("train: {optimizer: {_target_: tripwire.fire}}\n"),
+        experiment("train: {optimizer: {_target_: tests.tripwire.fire}}\n"),
         EVIL,
         "train.optimizer._target_",
-        "tripwire.fire",
+        "tests.tripwire.fire",
         builds=True,
     ),
     "target_of_train": Attack(
-        {"train/evil.yaml": "defaults: [default]\n_target_: tripwire.fire\n"},
+        {"train/evil.yaml": "defaults: [default]\n_target_: tests.tripwire.fire\n"},
         ["train=evil"],
         "train._target_",
-        "tripwire.fire",
+        "tests.tripwire.fire",
         builds=True,
     ),
     "target_of_the_model": Attack(
-        {"model/evil.yaml": "_target_: tripwire.fire\nhead: linear\nencoder: none\nencoder_width: null\n"},
+        {"model/evil.yaml": "_target_: tests.tripwire.fire\nhead: linear\nencoder: none\nencoder_width: null\n"},
         ["model=evil"],
         "model._target_",
-        "tripwire.fire",
+        "tests.tripwire.fire",
         builds=True,
     ),
     "target_of_a_group_of_ones_own": Attack(
-        experiment("tracker: {_target_: tripwire.fire}\n"), EVIL, "tracker._target_", "tripwire.fire", builds=True
+        experiment("tracker: {_target_: tests.tripwire.fire}\n"),
+        EVIL,
+        "tracker._target_",
+        "tests.tripwire.fire",
+        builds=True,
     ),
     "target_on_the_command_line": Attack(
-        {}, ["+train.hook={_target_:tripwire.fire}"], "train.hook._target_", "tripwire.fire", builds=True
+        {}, ["+train.hook={_target_:tests.tripwire.fire}"], "train.hook._target_", "tests.tripwire.fire", builds=True
     ),
     "target_of_a_sweep": Attack(
         {},
-        ["fusion._target_=fusionkit.create,tripwire.fire"],
+        ["fusion._target_=fusionkit.create,tests.tripwire.fire"],
         "fusion._target_",
-        "tripwire.fire",
+        "tests.tripwire.fire",
         multirun=True,
         builds=True,
     ),
     "target_in_a_sweep": Attack(
         {},
-        ["+train.hook=choice({_target_:tripwire.fire},{a:1})"],
+        ["+train.hook=choice({_target_:tests.tripwire.fire},{a:1})"],
         "train.hook._target_",
-        "tripwire.fire",
+        "tests.tripwire.fire",
         multirun=True,
         builds=True,
     ),
     "target_by_the_sweeper": Attack(
-        experiment("hydra: {mode: MULTIRUN, sweeper: {params: {fusion._target_: 'fusionkit.create,tripwire.fire'}}}\n"),
+        experiment(
+            "hydra: {mode: MULTIRUN, sweeper: {params: {fusion._target_: 'fusionkit.create,tests.tripwire.fire'}}}\n"
+        ),
         EVIL,
         "fusion._target_",
-        "tripwire.fire",
+        "tests.tripwire.fire",
         multirun=True,
         builds=True,
     ),
     "group_by_the_sweeper": Attack(
         {
             **experiment("hydra: {mode: MULTIRUN, sweeper: {params: {data: 'mfeat,evil'}}}\n"),
-            "data/evil.yaml": "defaults: [mfeat]\n_target_: tripwire.fire\n",
+            "data/evil.yaml": "defaults: [mfeat]\n_target_: tests.tripwire.fire\n",
         },
         EVIL,
         "data._target_",
-        "tripwire.fire",
+        "tests.tripwire.fire",
         multirun=True,
         builds=True,
     ),
@@ -688,10 +703,11 @@ def build_all(cfg: Any) -> None:
 @pytest.fixture
 def _batch_launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make Hydra discover a launcher that works by a shell script, as those for clusters do."""
-    import batch_launcher
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
     from hydra.plugins.launcher import Launcher
+
+    from tests import batch_launcher
 
     plugins, store = Plugins.instance(), ConfigStore.instance()
     package = sys.modules.get("hydra_plugins") or types.ModuleType("hydra_plugins")
@@ -711,7 +727,9 @@ def _importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Put a package on the path whose import is the harm."""
     package = tmp_path / "site" / "tripwire_import"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text("import sys, tripwire\ntripwire.mark('import')\nx = sys.stdout\n")
+    (package / "__init__.py").write_text(
+        "import sys\nfrom tests import tripwire\ntripwire.mark('import')\nx = sys.stdout\n"
+    )
     monkeypatch.syspath_prepend(str(package.parent))
     monkeypatch.delitem(sys.modules, "tripwire_import", raising=False)
     yield
@@ -772,7 +790,7 @@ def test_environment_is_neither_set_nor_copied(
         {
             "experiment/set.yaml": "# @package _global_\nhydra:\n  job:\n    env_set: {LD_PRELOAD: /tmp/evil.so}\n",
             "experiment/copy.yaml": "# @package _global_\nhydra:\n  job:\n    env_copy: [SECRET]\n",
-            "hydra/callbacks/look.yaml": "x: {_target_: tripwire.Fire}\n",
+            "hydra/callbacks/look.yaml": "x: {_target_: tests.tripwire.Fire}\n",
         }
     )
     monkeypatch.setattr(
@@ -793,12 +811,12 @@ def test_environment_is_neither_set_nor_copied(
 def test_yaml_tags_are_refused(folder: Callable[[dict[str, str]], Path]) -> None:
     import yaml  # type: ignore[import-untyped, unused-ignore]
 
-    text = "name: !!python/object/apply:tripwire.fire []\n"
+    text = "name: !!python/object/apply:tests.tripwire.fire []\n"
     yaml.load(text, Loader=yaml.UnsafeLoader)
     assert fired()
-    untrusted = folder({"data/evil.yaml": text, "data/name.yaml": "name: !!python/name:tripwire.fire\n"})
-    refused(["--config-dir", str(untrusted), "data=evil"], "data/evil", "python/object/apply:tripwire.fire")
-    refused(["--config-dir", str(untrusted), "data=name"], "data/name", "python/name:tripwire.fire")
+    untrusted = folder({"data/evil.yaml": text, "data/name.yaml": "name: !!python/name:tests.tripwire.fire\n"})
+    refused(["--config-dir", str(untrusted), "data=evil"], "data/evil", "python/object/apply:tests.tripwire.fire")
+    refused(["--config-dir", str(untrusted), "data=name"], "data/name", "python/name:tests.tripwire.fire")
 
 
 def test_aliases_that_multiply_are_refused(folder: Callable[[dict[str, str]], Path]) -> None:
@@ -840,7 +858,7 @@ def test_a_pickle_is_not_rerun(tmp_path: Path) -> None:
 def test_an_untrusted_primary_config_is_checked(folder: Callable[[dict[str, str]], Path]) -> None:
     primary = f"defaults: [data: mfeat, _self_]\nhydra:\n  callbacks:\n    x: {CALL}\n"
     untrusted = folder({"config.yaml": primary})
-    refused(["--config-path", str(untrusted)], "hydra.callbacks.x._target_", "tripwire.Fire")
+    refused(["--config-path", str(untrusted)], "hydra.callbacks.x._target_", "tests.tripwire.Fire")
 
 
 def test_completion_resolves_nothing(
@@ -862,11 +880,11 @@ def test_completion_resolves_nothing(
 
 #: id -> (what the description of the model says of its operator, the key and what was found in our message)
 DESCRIPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
-    "target": ({"_target_": "tripwire.fire"}, "fusion._target_", "tripwire.fire"),
-    "nested": ({"preprocess": FIRE}, "fusion.preprocess._target_", "tripwire.fire"),
-    "in_a_list": ({"postprocess": [None, [FIRE]]}, "fusion.postprocess[1][0]._target_", "tripwire.fire"),
-    "fabrication": ({"parameter_fabrication": FIRE}, "fusion.parameter_fabrication._target_", "tripwire.fire"),
-    "partial": ({"preprocess": {**FIRE, "_partial_": True}}, "fusion.preprocess._target_", "tripwire.fire"),
+    "target": ({"_target_": "tests.tripwire.fire"}, "fusion._target_", "tests.tripwire.fire"),
+    "nested": ({"preprocess": FIRE}, "fusion.preprocess._target_", "tests.tripwire.fire"),
+    "in_a_list": ({"postprocess": [None, [FIRE]]}, "fusion.postprocess[1][0]._target_", "tests.tripwire.fire"),
+    "fabrication": ({"parameter_fabrication": FIRE}, "fusion.parameter_fabrication._target_", "tests.tripwire.fire"),
+    "partial": ({"preprocess": {**FIRE, "_partial_": True}}, "fusion.preprocess._target_", "tests.tripwire.fire"),
     "alias": (
         {"preprocess": {"_target_": "logging.os.makedirs", "name": "@TRIPWIRE@"}},
         "fusion.preprocess._target_",
@@ -932,7 +950,7 @@ def test_nothing_else_of_a_run_directory_is_believed(run_dir: Path) -> None:
     saved = run_dir / "model.pt"
     hydra = run_dir / ".hydra"
     hydra.mkdir()
-    (hydra / "config.yaml").write_text("fusion: {_target_: tripwire.fire}\n")
+    (hydra / "config.yaml").write_text("fusion: {_target_: tests.tripwire.fire}\n")
     (hydra / "config.pickle").write_bytes(pickled)
     instantiate(OmegaConf.load(hydra / "config.yaml").fusion)
     assert fired()
@@ -955,7 +973,7 @@ def test_create_builds_no_nested_target_either() -> None:
     instantiate(OmegaConf.create(FIRE))
     assert fired()
     disarm()
-    with pytest.raises(ConfigError, match=r"preprocess\._target_ .*'tripwire\.fire'"):
+    with pytest.raises(ConfigError, match=r"preprocess\._target_ .*'tests\.tripwire\.fire'"):
         fusionkit.create("average", dims=[4, 4], preprocess=FIRE)
     with pytest.raises((ConfigError, LookupError, ValueError, TypeError)):
         fusionkit.create("parameterized_concatenation", dims=[4, 4], n=2, parameter_fabrication=FIRE)
@@ -966,18 +984,18 @@ def test_plain_instantiate_of_our_own_node_executes_nothing_nested() -> None:
     """The node says ``_recursive_: false``, so the nested target reaches ``create``, which refuses it."""
     cfg = fusionkit.config.compose(["fusion=average", "model.encoder=linear"])
     node = {**cfg["fusion"], "dims": [4, 4], "preprocess": FIRE}
-    with pytest.raises(Exception, match=r"preprocess\._target_ .*'tripwire\.fire'"):
+    with pytest.raises(Exception, match=r"preprocess\._target_ .*'tests\.tripwire\.fire'"):
         instantiate(OmegaConf.create(node))
     assert not fired()
 
 
 def test_nothing_can_be_allowed_from_outside_python(monkeypatch: pytest.MonkeyPatch) -> None:
     # Hydra 1.3's own way around its block-list.
-    monkeypatch.setenv("HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE", "tripwire.fire:builtins.open")
-    with pytest.raises(ConfigError, match=r"tripwire\.fire"):
+    monkeypatch.setenv("HYDRA_INSTANTIATE_ALLOWLIST_OVERRIDE", "tests.tripwire.fire:builtins.open")
+    with pytest.raises(ConfigError, match=r"tests\.tripwire\.fire"):
         build(FIRE, "fusion")
-    script = "import fusionkit.config as c\nc.build({'_target_': 'tripwire.fire'}, 'fusion')\n"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parent)
+    script = "import fusionkit.config as c\nc.build({'_target_': 'tests.tripwire.fire'}, 'fusion')\n"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 1
     assert "fusion._target_ should be" in done.stderr
     assert not fired()

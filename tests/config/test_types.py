@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar, Un
 
 import pytest
 
-from fusionkit.config.types import mismatch, options_with_types
+from fusionkit.config.sentences import mistakes
+from fusionkit.config.types import options_of
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -25,14 +26,41 @@ class Unknowable(Base):
     def __init__(self, n: int | None = None, amount: Decimal | None = None) -> None: ...
 
 
-def test_options_come_with_their_types() -> None:
-    found = options_with_types(Operator)
-    assert {name: annotation for name, (_, annotation) in found.items()} == {"n": int | None, "rank": int, "other": Any}
-    assert found["rank"][0].default == 3
+class Required:
+    def __init__(self, size: int, copy: bool = False, name: str = "") -> None: ...
 
 
-def test_a_type_that_cannot_be_evaluated_is_any() -> None:
-    assert options_with_types(Unknowable)["amount"][1] is Any
+class Anything:
+    def __init__(self, rank: int = 3, **options: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "wrong"),
+    [
+        (Operator, {"n": None, "rank": 4, "other": [object]}, []),
+        (Operator, {"n": "x", "rank": None}, ["n", "rank"]),
+        (Operator, {"rnak": 4}, ["rnak"]),
+        (Operator, {"name": "x"}, ["name"]),
+        (Unknowable, {"amount": "what cannot be evaluated is not checked", "n": 3}, []),
+        (Required, {"size": 1, "copy": True}, []),
+        (Required, {"copy": 1}, ["size", "copy"]),
+        (Anything, {"whatever": 1}, []),
+        (Anything, {"whatever": 1, "rank": "x"}, ["rank"]),
+    ],
+)
+def test_options_are_checked_against_a_constructor(cls: type, options: dict[str, Any], wrong: list[str]) -> None:
+    assert sorted(mistakes(options_of(cls), options)) == sorted(wrong)
+
+
+def mismatch(value: Any, annotation: Any) -> str | None:
+    """Return what ``value`` should be as an option with this annotation, None if it fits."""
+
+    class Holder:
+        def __init__(self, option: Any = 0) -> None: ...
+
+    Holder.__init__.__annotations__["option"] = annotation
+    found = mistakes(options_of(Holder), {"option": value}).get("option")
+    return found and found.removeprefix("option should be ").partition("; found ")[0]
 
 
 FITS: list[tuple[Any, Any]] = [
@@ -76,7 +104,7 @@ def test_what_fits(value: Any, annotation: Any) -> None:
         (None, float, "a number"),
         (1, bool, "true or false"),
         (1, str, "a text"),
-        ("c", Literal["a", "b"], "'a' or 'b'"),
+        ("c", Literal["a", "b"], "one of a, b"),
         (1, Literal["1"], "'1'"),
         ("ab", Sequence[str], "a list of which every item is a text"),
         ([1.5], Sequence[int], "a list of which every item is an integer"),

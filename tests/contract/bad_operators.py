@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy
 import torch
-from mutants import Mix, Total
 from torch import Tensor
+
+from tests.contract.mutants import Mix, Total
 
 
 class RaisesInConstructor(Mix):

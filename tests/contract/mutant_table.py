@@ -1,15 +1,14 @@
-"""Writes docs/mutants.md, which checks caught which: ``PYTHONPATH=tests python tests/contract/mutant_table.py``."""
+"""Writes docs/mutants.md, which checks caught which: ``python -m tests.contract.mutant_table``."""
 
 from __future__ import annotations
 
 import inspect
 from pathlib import Path
 
-import test_registration_checks
-from mutants import MUTANTS, RUNTIME, TESTED
-
 from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.runner import Plan, run
+from tests.contract import test_registration_checks
+from tests.contract.mutants import MUTANTS, RUNTIME, TESTED
 
 PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
 #: These run on their own mutants only: tracing takes seconds, and a mutant's docstring says what is wrong, no formula.
@@ -20,7 +19,7 @@ HEAD = """\
 
 Every check of the kit has operators that are wrong in its way, and that it catches; the tests run each pair.  This
 table shows which other checks of tiers 1 and 2 object to the first case; {own_only} ran on
-their own mutants only.  It is made by `PYTHONPATH=tests python tests/contract/mutant_table.py`.
+their own mutants only.  It is made by `python -m tests.contract.mutant_table`.
 
 | check | mutant | what is wrong with it | also caught by |
 |---|---|---|---|

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from mutants import BreaksTheGraph, Mix
 
 import fusionkit
 from fusionkit.contract.needs import NEEDS, _compiler
+from tests.contract.mutants import BreaksTheGraph, Mix
 
 COMPILE_FX = "torch._inductor.compile_fx"
 

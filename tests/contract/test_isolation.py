@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from mutants import Mix, Total
 
 import fusionkit
 from fusionkit.contract import runner, workers
@@ -18,6 +17,7 @@ from fusionkit.contract.report import Result
 from fusionkit.contract.rules import Check, Rule
 from fusionkit.contract.runner import Plan, isolated, stream
 from fusionkit.contract.subject import Subject
+from tests.contract.mutants import Mix, Total
 
 pytestmark = pytest.mark.skipif(not workers.can_fork(), reason="needs a process that can fork")
 
@@ -77,7 +77,11 @@ def test_what_ends_the_process_is_an_error_and_the_run_goes_on(monkeypatch: pyte
     monkeypatch.setattr(runner, "GRACE", 0.2)
     results = list(isolated(subjects_of([Total, Mix]), Plan(HOSTILE, time_limit=0.3), jobs=jobs))
     assert [r.subject for r in results] == sorted((r.subject for r in results), reverse=True)
-    total = [(r.check, r.status, r.reason) for r in results if r.subject == "mutants:Total" and r.status != "passed"]
+    total = [
+        (r.check, r.status, r.reason)
+        for r in results
+        if r.subject == "tests.contract.mutants:Total" and r.status != "passed"
+    ]
     case = str(subjects_of(Total)[0].cases()[0])
     assert [r.case for r in results if r.check == "exits" and r.status == "error"] == [case]
     assert total[:3] == [
@@ -90,7 +94,7 @@ def test_what_ends_the_process_is_an_error_and_the_run_goes_on(monkeypatch: pyte
         ("swallows", "error", "swallows should end within 0.3 s; found no end, and no way to interrupt it"),
     ]
     assert {(check, status) for check, status, _ in total[3:]} == {("last", "failed")}
-    others = [r for r in results if r.subject == "mutants:Mix"]
+    others = [r for r in results if r.subject == "tests.contract.mutants:Mix"]
     assert {r.check for r in others} == {"first", "exits", "crashes", "swallows", "last"}
     assert {r.status for r in others} == {"passed"}
 
@@ -129,7 +133,9 @@ def test_what_ends_while_cases_are_listed() -> None:
 
 
 def test_wrong_usage_is_an_error_of_the_caller() -> None:
-    with pytest.raises(fusionkit.ConfigError, match=r"case should be one of .* for mutants:Total; found 'dims=\[9\]'"):
+    with pytest.raises(
+        fusionkit.ConfigError, match=r"case should be one of .* for tests.contract.mutants:Total; found 'dims=\[9\]'"
+    ):
         alone(Total, Plan((check_first,), case="dims=[9]"))
 
 

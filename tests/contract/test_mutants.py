@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import test_registration_checks
-from mutant_table import PAGE, summary
-from mutants import MUTANTS, RIGHT, RUNTIME, TESTED, UNUSUAL
 
 import fusionkit
 from fusionkit.contract.checks import CHECKS
 from fusionkit.contract.rules import rule_of
+from tests.contract import test_registration_checks
+from tests.contract.mutant_table import PAGE, summary
+from tests.contract.mutants import MUTANTS, RIGHT, RUNTIME, TESTED, UNUSUAL
 
 PAIRS = [(check, cls) for check, classes in MUTANTS.items() for cls in classes]
 

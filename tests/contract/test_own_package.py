@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_distributions import Site
+
+from tests.fake_distributions import Site
 
 PLUGIN = """
 import fusionkit

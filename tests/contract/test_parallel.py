@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_distributions import Site
-from mutants import Total
 
 import fusionkit
 from fusionkit import cli, registry
 from fusionkit.contract import workers
 from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.runner import Plan, default_jobs, isolated, several_jobs_possible
+from tests.contract.mutants import Total
+from tests.fake_distributions import Site
 
 QUICK = ["--select", "forward_shape,n_matches_output"]
 NAMES = ["summation", "average", "concatenation", "dense", "lowrank"]

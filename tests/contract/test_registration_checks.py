@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_distributions import Site
-from mutants import Mix, Total, shows
 
 import fusionkit
 from fusionkit import registry
@@ -18,6 +16,8 @@ from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.report import Report
 from fusionkit.contract.runner import Plan, run
 from fusionkit.contract.subject import FusionSubject, Source
+from tests.contract.mutants import Mix, Total, shows
+from tests.fake_distributions import Site
 
 RIGHT = """
 import fusionkit
@@ -176,8 +176,11 @@ def test_yaml_that_builds_something_else(site: Site) -> None:
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("lenth: 3", "a key of the node should be one of n, dims, name"),
-        ("require_parameters: 7", "the value of require_parameters should be true or false; found 7"),
+        ("lenth: 3", "There is no key 'fusion.lenth'"),
+        (
+            "require_parameters: 7",
+            "fusion.require_parameters should be true or false; found 7",
+        ),
     ],
 )
 def test_yaml_with_a_wrong_option(site: Site, line: str, found: str) -> None:
@@ -187,7 +190,7 @@ def test_yaml_with_a_wrong_option(site: Site, line: str, found: str) -> None:
         f"device: ${{device}}\n{line}\n",
     )
     report = check(select=["config_matches_signature"])
-    assert caught(report, "config_matches_signature").startswith(found)
+    assert found in caught(report, "config_matches_signature")
 
 
 class ForgetsItsOption(Mix):

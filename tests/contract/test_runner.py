@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import gc
 import logging
+import re
 import signal
 import sys
 import threading
@@ -11,13 +12,11 @@ import types
 from pathlib import Path
 from typing import Any
 
-import bad_operators as bad
 import pytest
 import torch
 import torch._dynamo
 import torch._inductor.config
 from hydra.core.global_hydra import GlobalHydra
-from mutants import Detached, Mix, Thin, Total
 
 import fusionkit
 from fusionkit import registry
@@ -27,6 +26,8 @@ from fusionkit.contract.report import Report
 from fusionkit.contract.runner import Plan, run
 from fusionkit.contract.subject import Subject
 from fusionkit.registry import lookup
+from tests.contract import bad_operators as bad
+from tests.contract.mutants import Detached, Mix, Thin, Total
 
 
 def only(report: Report) -> str:
@@ -56,9 +57,9 @@ def test_name_class_and_instance_are_the_same_subject() -> None:
 
 def test_unregistered_class_is_named_by_its_path() -> None:
     (result,) = fusionkit.check(Total, select=["n_matches_output"]).results[:1]
-    assert (result.subject, result.distribution, result.version) == ("mutants:Total", None, None)
-    (same,) = fusionkit.check("mutants:Total", select=["n_matches_output"]).results[:1]
-    assert same.subject == "mutants:Total"
+    assert (result.subject, result.distribution, result.version) == ("tests.contract.mutants:Total", None, None)
+    (same,) = fusionkit.check("tests.contract.mutants:Total", select=["n_matches_output"]).results[:1]
+    assert same.subject == "tests.contract.mutants:Total"
 
 
 def test_instance_that_cannot_be_rebuilt() -> None:
@@ -98,13 +99,20 @@ def test_instance_keeps_its_parameters() -> None:
         ("fusionkit.fusion:Fusoin", "found no 'Fusoin' in fusionkit.fusion. Did you mean 'Fusion'"),
         ("fusionkit.fusions.medain:Median", "found no module 'medain' in fusionkit.fusions. Did you mean 'median'"),
         (
-            "mutants:Mix.Inner",
-            "found no 'Inner' in mutants.Mix",
+            "tests.contract.mutants:Mix.Inner",
+            "found no 'Inner' in tests.contract.mutants.Mix",
         ),
-        ("mutants.deep:Mix", "should be an importable 'module:Class'; found no module 'deep' in mutants"),
-        ("mutants:", "'mutants:' should be an importable 'module:Class'; found no '' in mutants"),
+        (
+            "tests.contract.mutants.deep:Mix",
+            "should be an importable 'module:Class'; found no module 'deep' in tests.contract.mutants",
+        ),
+        ("tests.run_records:", "'tests.run_records:' should be an importable 'module:Class'; found no '' in tests."),
         (":Mix", "':Mix' should be an importable 'module:Class'; found ValueError: Empty module name"),
-        ("mutants:Nope", "'mutants:Nope' should be an importable 'module:Class'; found no 'Nope' in mutants"),
+        (
+            "tests.contract.mutants:Nope",
+            "'tests.contract.mutants:Nope' should be an importable 'module:Class';"
+            " found no 'Nope' in tests.contract.mutants",
+        ),
         ("torch.nn:Linear", "should be a subclass of fusionkit.Fusion or fusionkit.Fabrication; found"),
         (torch.nn.Linear(1, 1), "what is checked should be a name, 'module:Class', a subclass or an instance"),
         (3, "what is checked should be a name"),
@@ -258,7 +266,7 @@ def test_exits_in_constructor() -> None:
 
 def test_raises_keyboard_interrupt() -> None:
     report = fusionkit.check([bad.Interrupts, Total], select=["forward_shape"])
-    assert {result.subject for result in report.bad} == {"bad_operators:Interrupts"}
+    assert {result.subject for result in report.bad} == {"tests.contract.bad_operators:Interrupts"}
     assert only(report) == "the check should come to a verdict; found KeyboardInterrupt"
     assert any(result.status == "passed" for result in report.results)
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from mutants import Mix, Thin, Total
 
 import fusionkit
 from fusionkit.contract.lookup import all_subjects, subjects_of
 from fusionkit.contract.rules import Violation
 from fusionkit.contract.subject import FabricationSubject, FusionSubject, Subject
 from fusionkit.errors import DimsError, FusionError
+from tests.contract.mutants import Mix, Thin, Total
 
 
 def only(obj: Any) -> Subject:

@@ -57,11 +57,12 @@ def arrays() -> Arrays:
 
 @pytest.fixture(scope="session")
 def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from fusionkit.config.options import validate
     from fusionkit.experiment.run import run_job
 
     folder = tmp_path_factory.mktemp("finished")
     np.savez(folder / "views.npz", **_arrays())
-    run_job(_config(folder / "views.npz"), folder / "run", quiet=True)
+    run_job(validate(_config(folder / "views.npz")), folder / "run", quiet=True)
     return folder / "run"
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import run_records
 
 from fusionkit.experiment.leaderboard import main
+from tests import run_records
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_records import put
 
 from fusionkit import cli
 from fusionkit.experiment.leaderboard import main, read_board
 from fusionkit.experiment.statistics import summarize
+from tests.run_records import put
 
 Config = Callable[..., dict[str, Any]]
 

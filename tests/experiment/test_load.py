@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 import fusionkit
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
 from fusionkit.experiment import results
-from fusionkit.experiment.run import run_job
+from tests.run_records import run_job
 
 Config = Callable[..., dict[str, Any]]
 
@@ -171,12 +171,18 @@ def tripwire(*arguments: Any, **options: Any) -> None:
     "fusion",
     [
         {"name": "os:system"},
-        {"name": "test_load:tripwire"},
-        {"name": "parameterized_concatenation", "_target_": "test_load.tripwire"},
-        {"name": "average", "preprocess": {"_target_": "test_load.tripwire"}},
-        {"name": "average", "postprocess": [{"_target_": "test_load.tripwire", "_partial_": True}]},
-        {"name": "parameterized_concatenation", "parameter_fabrication": {"_target_": "test_load.tripwire"}},
-        {"name": "parameterized_concatenation", "parameter_fabrication": {"name": "test_load:tripwire"}},
+        {"name": "tests.experiment.test_load:tripwire"},
+        {"name": "parameterized_concatenation", "_target_": "tests.experiment.test_load.tripwire"},
+        {"name": "average", "preprocess": {"_target_": "tests.experiment.test_load.tripwire"}},
+        {"name": "average", "postprocess": [{"_target_": "tests.experiment.test_load.tripwire", "_partial_": True}]},
+        {
+            "name": "parameterized_concatenation",
+            "parameter_fabrication": {"_target_": "tests.experiment.test_load.tripwire"},
+        },
+        {
+            "name": "parameterized_concatenation",
+            "parameter_fabrication": {"name": "tests.experiment.test_load:tripwire"},
+        },
         {"name": "average", "preprocess": {"_target_": "torch.nn.modules.linear.warnings.sys.exit"}},
         {"name": "average", "preprocess": "${oc.env:HOME}"},
         {"name": ["average"]},

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 import fusionkit
-from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
-from fusionkit.experiment.model import FusionModel, Network, Scaler, encoder, encoder_widths
+from fusionkit.errors import DimsError, FusionError, RegistryError
+from fusionkit.experiment.model import FusionModel, Network, Scaler, encoder
 
 
 def small(kind: str = "none", **options: Any) -> FusionModel:
     """Return a model of two views of widths 4 and 3, three classes."""
-    seen = encoder_widths(kind, [4, 3], 6)
+    seen = [4, 3] if kind == "none" else [6, 6]
     fusion = fusionkit.create("parameterized_concatenation", dims=seen, n=5, **options)
     return FusionModel(Scaler(["a", "b"], [4, 3]), Network(fusion, [4, 3], 3, kind, 0.3), ["x", "y", "z"])
 
@@ -90,47 +90,11 @@ def test_scaler_refuses_values_whose_variance_overflows() -> None:
 # -- encoders ----------------------------------------------------------------------------------------------------------
 
 
-def test_encoder_widths() -> None:
-    assert encoder_widths("none", [4, 3], None) == [4, 3]
-    assert encoder_widths("linear", [4, 3], 6) == [6, 6]
-    assert encoder_widths("mlp", [4], 1) == [1]
-
-
 @pytest.mark.parametrize(("kind", "layers"), [("none", 0), ("linear", 1), ("mlp", 2)])
 def test_encoder_layers(kind: str, layers: int) -> None:
     made = encoder(kind, 4, 6)
     assert sum(isinstance(module, nn.Linear) for module in made.modules()) == layers
     assert made(torch.zeros(2, 4)).shape == (2, 6 if layers else 4)
-
-
-@pytest.mark.parametrize(
-    ("kind", "width", "error", "sentence"),
-    [
-        ("conv", 6, ConfigError, "model.encoder should be one of none, linear, mlp; found 'conv'."),
-        (
-            "liner",
-            6,
-            ConfigError,
-            "model.encoder should be one of none, linear, mlp; found 'liner'. Did you mean 'linear'?",
-        ),
-        (None, 6, ConfigError, "model.encoder should be one of none, linear, mlp; found None. Did you mean 'none'?"),
-        (
-            "linear",
-            None,
-            ConfigError,
-            "model.encoder_width should be given for model.encoder=linear where n is null; found null.",
-        ),
-        (
-            "mlp",
-            0,
-            DimsError,
-            "model.encoder_width, the width of every encoder's output, should be an integer of at least 1; found 0.",
-        ),
-    ],
-)
-def test_encoder_widths_refuse(kind: Any, width: Any, error: type[Exception], sentence: str) -> None:
-    with pytest.raises(error, match=f"^{re.escape(sentence)}$"):
-        encoder_widths(kind, [4, 3], width)
 
 
 # -- model -------------------------------------------------------------------------------------------------------------

@@ -212,7 +212,8 @@ def test_the_same_directory_is_refused(run_dir: Path, again: Again) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (None, "should hold the config of its run; found None."),
+        (None, "config should be a mapping; found None."),
+        ({}, "should hold the config of its run; found {}."),
         ({"fusion": {"_target_": "os.system", "command": "true"}}, "fusion._target_"),
         ({"seed": 0}, "should be in the configuration; found nothing"),
     ],

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from fusionkit.errors import DimsError, FusionError
@@ -67,6 +68,35 @@ def test_record_has_every_key_of_the_schema() -> None:
 @pytest.mark.parametrize("cfg", [{}, {"fusion": None}, {"fusion": "x", "data": 3, "model": []}])
 def test_record_of_an_incomplete_config(cfg: dict[str, Any]) -> None:
     assert set(results.record(cfg, status="failed")) >= KEYS
+
+
+def test_a_record_of_a_wrong_config_can_be_read(tmp_path: Path) -> None:
+    cfg = {
+        "n": "many",
+        "dims": "4,3",
+        "seed": -1,
+        "fusion": {"name": 3, "dims": [4, "a"]},
+        "model": {"encoder": "none"},
+    }
+    found = results.write_failed(tmp_path, cfg, DimsError("x"))
+    assert {name for name in ("n", "dims", "data_dims", "fusion") if found[name] is None} == {
+        "n",
+        "dims",
+        "data_dims",
+        "fusion",
+    }
+    assert (found["seed"], found["encoder"], found["config"]["n"]) == (-1, "none", "many")
+    assert results.read_result(tmp_path / results.RESULT) == found
+
+
+def test_the_schema_describes_every_key(run_dir: Path) -> None:
+    schema = results.schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    record = json.loads((run_dir / results.RESULT).read_text())
+    jsonschema.validate(record, schema)
+    assert set(record) <= set(schema["properties"])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**record, "status": "runs"}, schema)
 
 
 def test_record_refuses_what_the_schema_lacks() -> None:
@@ -183,10 +213,14 @@ def test_json_is_strict(tmp_path: Path) -> None:
         ),
         (
             b'{"schema_version": 1, "status": "runs"}',
-            "{path} should have the status completed or failed; found 'runs'.",
+            "{path} should be the record of a run: status should be one of completed, failed; found 'runs'.",
+        ),
+        (
+            b'{"schema_version": 1, "status": "completed", "l": -1, "metrics": {"accuracy": "high"}}',
+            "{path} should be the record of a run: l should be an integer of at least 0 or null; found -1. metrics ",
         ),
     ],
-    ids=["empty", "truncated", "binary", "deep", "list", "no version", "other version", "other status"],
+    ids=["empty", "truncated", "binary", "deep", "list", "no version", "other version", "other status", "other types"],
 )
 def test_read_result_refuses(tmp_path: Path, content: bytes, sentence: str) -> None:
     path = tmp_path / "result.json"

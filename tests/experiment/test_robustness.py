@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from fusionkit.experiment.robustness import robustness
-from fusionkit.experiment.run import run_job
+from tests.run_records import run_job
 
 M = 400
 

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_distributions import Site
 
 from fusionkit import cli
+from fusionkit.config.options import RunConfig
 from fusionkit.errors import FusionError
 from fusionkit.experiment import sweep
 from fusionkit.experiment.job import Outcome, held
 from fusionkit.experiment.sweep import OUTCOMES, Watch
+from tests.fake_distributions import Site
 
 NAMES = ("exits", "unpicklable", "quits", "dies", "naughty")
 KILLED = "The process of a run should end with its result; found "
@@ -46,10 +47,12 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Site, arrays: 
     place.mkdir()
     monkeypatch.chdir(place)
     np.savez("my views.npz", **arrays)
-    folder = str(Path(__file__).parent)
+    folder = str(Path(__file__).parents[2])
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site.folder), folder]))
-    site.fusions("fusionkit-hostile", {name: f"hostile:{name.capitalize()}" for name in (*NAMES, "roams")})
+    site.fusions(
+        "fusionkit-hostile", {name: f"tests.experiment.hostile:{name.capitalize()}" for name in (*NAMES, "roams")}
+    )
     before = HydraConfig.instance().cfg
     yield
     HydraConfig.instance().cfg = before
@@ -227,10 +230,10 @@ def test_an_interrupted_sweep_says_how_far_it_is_and_how_it_goes_on(
 ) -> None:
     import fusionkit.experiment.run
 
-    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
-        if cfg["seed"] == 3:
+    def run_job(config: RunConfig, run_dir: Path, **options: Any) -> dict[str, Any]:
+        if config.seed == 3:
             raise KeyboardInterrupt
-        if cfg["seed"] == 1:
+        if config.seed == 1:
             raise FusionError("The seed should be another one; found 1.")
         return {"status": "completed", "metrics": {"accuracy": 0.5}}
 

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 import fusionkit
+from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
-from fusionkit.experiment.training import Part, Settings, _Progress, train
+from fusionkit.experiment.training import Part, _Progress, train
 
 
 class Linear(nn.Module):
@@ -43,8 +44,8 @@ def parts(rows: int = 60) -> tuple[Part, Part]:
     return make(rows), make(30)
 
 
-def settings(**changes: Any) -> Settings:
-    return Settings(**{"epochs": 8, "batch_size": 16, "lr": 0.2, **changes})
+def settings(**changes: Any) -> TrainOptions:
+    return TrainOptions(**{"epochs": 8, "batch_size": 16, "lr": 0.2, **changes})
 
 
 def fit(seed: int = 0, network: nn.Module | None = None, **changes: Any) -> tuple[nn.Module, Any]:
@@ -268,45 +269,6 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"epochs": 0}, "train.epochs should be an integer of at least 1; found 0."),
-        ({"epochs": 2.0}, "train.epochs should be an integer of at least 1; found 2.0."),
-        ({"batch_size": True}, "train.batch_size should be an integer of at least 1; found True."),
-        ({"devices": -1}, "train.devices should be an integer of at least 1; found -1."),
-        ({"lr": -1.0}, "train.lr should be a number of at least 0; found -1.0."),
-        ({"lr": float("nan")}, "train.lr should be a number of at least 0; found nan."),
-        ({"lr": "fast"}, "train.lr should be a number of at least 0; found 'fast'."),
-        ({"input_dropout": 1.0}, "train.input_dropout should be a number of at least 0 and below 1; found 1.0."),
-        ({"label_smoothing": 2}, "train.label_smoothing should be a number of at least 0 and below 1; found 2."),
-        ({"weight_decay": None}, "train.weight_decay should be a number of at least 0; found None."),
-        (
-            {"optimizer": "adamv"},
-            "train.optimizer should be one of adamw, adam, sgd; found 'adamv'. Did you mean 'adam' or 'adamw'?",
-        ),
-        ({"scheduler": "cosine"}, "train.scheduler should be one of onecycle, constant; found 'cosine'."),
-        (
-            {"precision": 32},
-            "train.precision should be one of 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true, 64-true; found 32.",
-        ),
-    ],
-)
-def test_settings_refuse(changes: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
-        settings(**changes)
-
-
-def test_settings_of_a_node() -> None:
-    assert Settings.of({"epochs": 1, "batch_size": 2, "lr": 0.1}) == Settings(1, 2, 0.1)
-    with pytest.raises(
-        ConfigError, match=r"^train should have the keys epochs, .*; found 'epoch'\. Did you mean 'epochs'\?$"
-    ):
-        Settings.of({"epoch": 1, "batch_size": 2, "lr": 0.1})
-    with pytest.raises(ConfigError, match=r"^train\.lr should be given; found none\.$"):
-        Settings.of({"epochs": 1, "batch_size": 2})
 
 
 def test_half_precision_needs_an_accelerator() -> None:

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import kronecker_properties as properties
 import pytest
 import torch
 
 import fusionkit
+from tests.fabrications import kronecker_properties as properties
 
 
 @pytest.mark.parametrize(

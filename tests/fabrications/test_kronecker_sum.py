@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import kronecker_properties as properties
 import pytest
 import torch
 
 import fusionkit
 from fusionkit.errors import FusionError
+from tests.fabrications import kronecker_properties as properties
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import kronecker_properties as properties
 import pytest
 import torch
 
 import fusionkit
 from fusionkit.errors import FusionError
+from tests.fabrications import kronecker_properties as properties
 
 
 @pytest.mark.parametrize(

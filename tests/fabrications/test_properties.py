@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from fabrication_properties import PROPERTIES, SLOW_PROPERTIES, Case, cases, name_of
 
 from fusionkit import registry
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 from fusionkit.kernels.planning import Plan
+from tests.fabrications.fabrication_properties import PROPERTIES, SLOW_PROPERTIES, Case, cases, name_of
 
 CASES = [
     case

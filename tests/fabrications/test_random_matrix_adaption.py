@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from allocations import largest
 
 import fusionkit
 from fusionkit.errors import DimsError, FusionError
+from tests.allocations import largest
 
 
 @pytest.mark.parametrize(("n", "D", "r"), [(5, 7, 2), (1, 1, 1), (4, 3, 3), (11, 2, 1)])

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from allocations import largest
 from torch import Tensor
 
 import fusionkit
 from fusionkit.errors import DimsError, FusionError
+from tests.allocations import largest
 
 DIMS = [5, 1, 13]
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import math
 
-import elementwise_properties as properties
 import pytest
 import torch
 
 import fusionkit
 from fusionkit.fusions.l2_norm import _wide_norm
+from tests.fusions import elementwise_properties as properties
 
 
 def test_values() -> None:

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import elementwise_properties as properties
 import torch
 
 import fusionkit
+from tests.fusions import elementwise_properties as properties
 
 
 def test_values() -> None:

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import elementwise_properties as properties
 import pytest
 import torch
 
 import fusionkit
 from fusionkit.errors import ConfigError, FusionError
+from tests.fusions import elementwise_properties as properties
 
 
 def spread(t: torch.Tensor) -> torch.Tensor:

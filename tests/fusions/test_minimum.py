@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import elementwise_properties as properties
+from tests.fusions import elementwise_properties as properties
 
 
 def test_values() -> None:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import math
 
-import elementwise_properties as properties
 import torch
 
 import fusionkit
+from tests.fusions import elementwise_properties as properties
 
 
 def test_values() -> None:

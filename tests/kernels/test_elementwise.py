@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from allocations import largest
 from torch import Tensor
 
 import fusionkit
 from fusionkit.fusions.median import program
 from fusionkit.kernels.elementwise import BLOCK, blocks
+from tests.allocations import largest
 
 SELECTIONS = ["maximum", "minimum", "median"]
 

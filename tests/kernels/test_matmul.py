@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from gpu_double import OnAGPU
 from torch import Tensor
 
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 from fusionkit.kernels import matmul as multiplication
 from fusionkit.kernels.matmul import LAUNCHED_VIEW, _groups, _joining_pays, block_products, cutting_pays, linear
+from tests.gpu_double import OnAGPU
 
 
 @pytest.fixture(params=["small", "large", "blocks"])

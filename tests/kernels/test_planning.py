@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_double import OnAGPU
 from torch import Tensor
 
 from fusionkit.core import fabrication
@@ -30,6 +29,7 @@ from fusionkit.kernels.planning import (
     Launched,
     Plan,
 )
+from tests.gpu_double import OnAGPU
 
 
 def test_the_cheaper_way_is_taken() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_distributions import PLUGIN, Site
 
 from fusionkit import ConfigError
 from fusionkit.registry.loading import Kind
 from fusionkit.scaffold.answers import Answers, requirement
+from tests.fake_distributions import PLUGIN, Site
 
 
 def test_names_follow() -> None:

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from fusionkit import config, registry
 from fusionkit.config.interpolations import resolve
 from fusionkit.config.safe import check_tree
-from fusionkit.config.types import mismatch, options_with_types
+from fusionkit.config.sentences import mistakes
+from fusionkit.config.types import options_of
 from fusionkit.contract.rules import Violation, describe, equal, expect, no_error, outcome, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.core import factory
@@ -73,14 +74,12 @@ def check_config_matches_signature(subject: Subject) -> None:
     if text is None:
         raise Violation("the operator should have a config node", "none")
     content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    options = options_with_types(subject.cls)
-    for key, value in content.items():
-        if key in CONTROL:
-            continue
-        expect(key in options, f"a key of the node should be one of {', '.join(options)}", key)
-        if not isinstance(value, str) or not value.startswith(("${", "???")):
-            wanted = mismatch(value, options[key][1])
-            expect(wanted is None, f"the value of {key} should be {wanted}", repr(value))
+    signature = options_of(subject.cls)
+    known = signature.json_schema()["properties"]
+    later = [key for key in content if key in known and str(content[key]).startswith(("${", "???"))]
+    options = {key: value for key, value in content.items() if key not in (*CONTROL, *later)}
+    wrong = mistakes(signature, options, subject.kind, complete=False)
+    expect(not wrong, "the node should fit the constructor", " ".join(wrong.values()))
 
 
 def _composed(subject: Subject) -> dict[str, Any]:

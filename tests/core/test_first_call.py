@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from mutants import HalfInFloat, Mix, NothingIsZero, Squeezes, WideN
 from torch import Tensor
 
 import fusionkit
 from fusionkit.core.first_call import attach
+from tests.contract.mutants import HalfInFloat, Mix, NothingIsZero, Squeezes, WideN
 
 
 def views(op: fusionkit.Fusion, dtype: torch.dtype = torch.float32) -> list[Tensor]:

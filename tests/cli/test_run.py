@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 
 from fusionkit import FusionError, cli
 from fusionkit.config import config_hash
+from fusionkit.config.options import RunConfig
 from fusionkit.experiment.job import Job
 
 
@@ -62,7 +64,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     seen: list[dict[str, Any]] = []
 
-    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
+    def run_job(config: RunConfig, run_dir: Path, **options: Any) -> dict[str, Any]:
+        cfg = config.tree
         build(cfg["fusion"], "fusion")
         seen.append(cfg)
         results.start(run_dir)
@@ -219,7 +222,7 @@ REFUSED = {
         "train.optimizer should be one of adamw, adam, sgd; found 'adma'. Did you mean 'adam' or 'adamw'?",
     ),
     "scheduler": (["train.scheduler=linear"], "train.scheduler should be one of onecycle, constant; found 'linear'."),
-    "head": (["model.head=mlp"], "model.head should be one of linear; found 'mlp'."),
+    "head": (["model.head=mlp"], "model.head should be 'linear'; found 'mlp'."),
     "processing": (["fusion.preprocess=[gelu,nothng]"], "fusion.preprocess[1].name should be one of identity, "),
     "dims": (["dims=[4,0]"], "dims should be a list of integers of at least 1, or null; found [4, 0]."),
     "empty_dims": (["dims=[]"], "dims should be a list of integers of at least 1, or null; found []."),
@@ -289,7 +292,61 @@ def test_debug_shows_the_traceback() -> None:
     assert "MissingConfigException" in done.stderr
 
 
-# -- what fails after composition --------------------------------------------------------------------------------------
+# -- what does not fit the machine or each other -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["fusion=summation"], "216"),
+        (["fusion=median"], "model.encoder=linear makes the views equally wide."),
+        (["fusion=average", "dims=null", "fusion.dims=null"], "216"),
+        (["device=cuda:99"], "device should be one of this machine: cpu"),
+        (["device=tpu"], "found 'tpu'"),
+        (["device=meta"], "device should be one that computes; found 'meta'."),
+        (["device=cpu:3"], "found 'cpu:3'"),
+        (
+            ["fusion=concatenation", "fabrication=lowrank"],
+            "fabrication should be dense, because the fusion 'concatenation' takes none; found 'lowrank'.",
+        ),
+        (
+            ["fusion=lowrank_parameterized_concatenation", "fabrication=lowrank"],
+            "fabrication should be left at dense, because this fusion fixes its own, 'lowrank'",
+        ),
+        (["fusion=lowrank_parameterized_concatenation", "fabrication=toeplitz"], "this fusion fixes its own"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    argv: list[str], message: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    status, _, err = run(*argv)
+    assert status == 2
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert list(Path.cwd().iterdir()) == []
+    assert trained == []
+
+
+def test_a_single_run_is_composed_once_and_validated_once(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fusionkit.config import composition, options
+
+    calls: Counter[str] = Counter()
+    for module, name in ((composition, "plain_config"), (options, "check")):
+        whole = getattr(module, name)
+
+        def counted(*args: Any, whole: Any = whole, name: str = name, **kwargs: Any) -> Any:
+            calls[name] += 1
+            return whole(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, counted)
+    assert run()[0] == 0
+    assert calls == {"plain_config": 1, "check": 1}
+
+
+# -- what fails after that ---------------------------------------------------------------------------------------------
 
 
 def failing(run: Callable[..., tuple[int, str, str]], *argv: str) -> tuple[str, dict[str, Any]]:
@@ -306,45 +363,11 @@ def failing(run: Callable[..., tuple[int, str, str]], *argv: str) -> tuple[str, 
     return err, found
 
 
-@pytest.mark.parametrize("fusion", ["summation", "average"])
-def test_unequal_widths_name_the_way_out(fusion: str, run: Callable[..., tuple[int, str, str]]) -> None:
-    err, found = failing(run, f"fusion={fusion}")
-    assert "216" in err
-    assert "76" in err
-    assert "model.encoder=linear" in err
-    assert found["error"] in (err[len("error: ") :].strip(), found["error"])
-
-
 def test_wrong_dims_are_no_reason_to_advise_encoders(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     status, _, err = run("dims=[1,2]", f"hydra.run.dir={tmp_path / 'run'}")
     assert status == 1
     assert "found [1, 2]." in err
     assert "encoder" not in err
-
-
-@pytest.mark.parametrize("device", ["cuda", "cuda:7", "tpu", "meta", "cpu:3"])
-def test_a_device_that_does_not_exist(device: str, run: Callable[..., tuple[int, str, str]]) -> None:
-    import torch
-
-    if torch.cuda.is_available() and device == "cuda":
-        pytest.skip("this machine has it")
-    err, found = failing(run, f"device={device}")
-    assert "device should be one" in err
-    assert f"found '{device}'" in err
-    assert found["error"].startswith("device should be one")
-
-
-def test_a_fusion_without_fabrication_refuses_one(run: Callable[..., tuple[int, str, str]]) -> None:
-    err, _ = failing(run, "fusion=concatenation", "fabrication=lowrank")
-    assert (
-        err == "error: fabrication should be dense, because the fusion 'concatenation' takes none; found 'lowrank'.\n"
-    )
-
-
-@pytest.mark.parametrize("fabrication", ["lowrank", "toeplitz"])
-def test_a_preset_refuses_a_fabrication(fabrication: str, run: Callable[..., tuple[int, str, str]]) -> None:
-    err, _ = failing(run, "fusion=lowrank_parameterized_concatenation", f"fabrication={fabrication}")
-    assert "fabrication should be left at dense, because this fusion fixes its own, 'lowrank'" in err
 
 
 @pytest.mark.parametrize(
@@ -373,7 +396,7 @@ def test_whatever_a_job_raises_is_recorded(
 ) -> None:
     import fusionkit.experiment.run
 
-    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
+    def run_job(config: RunConfig, run_dir: Path, **options: Any) -> dict[str, Any]:
         (run_dir / "model.safetensors").write_bytes(b"half")
         raise error
 
@@ -401,7 +424,7 @@ def test_an_interruption_is_recorded_as_a_failure(
 ) -> None:
     import fusionkit.experiment.run
 
-    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
+    def run_job(config: RunConfig, run_dir: Path, **options: Any) -> dict[str, Any]:
         (run_dir / "model.safetensors").write_bytes(b"half")
         signal.raise_signal(number)
         time.sleep(5)
@@ -426,7 +449,7 @@ def test_a_signal_that_is_ignored_stays_so(
 ) -> None:
     import fusionkit.experiment.run
 
-    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
+    def run_job(config: RunConfig, run_dir: Path, **options: Any) -> dict[str, Any]:
         signal.raise_signal(signal.SIGHUP)
         raise FusionError("it went on.")
 
@@ -458,7 +481,7 @@ def test_nobody_reads_on(
 ) -> None:
     import fusionkit.experiment.run
 
-    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
+    def run_job(config: RunConfig, run_dir: Path, **options: Any) -> dict[str, Any]:
         raise BrokenPipeError
 
     monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)
@@ -477,8 +500,8 @@ def test_what_goes_wrong_after_the_end_does_not_undo_a_run(
 
     whole = fusionkit.experiment.run.run_job
 
-    def run_job(cfg: dict[str, Any], run_dir: Path, **options: Any) -> dict[str, Any]:
-        whole(cfg, run_dir, **options)
+    def run_job(config: RunConfig, run_dir: Path, **options: Any) -> dict[str, Any]:
+        whole(config, run_dir, **options)
         raise error  # While it prints the summary.
 
     monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)

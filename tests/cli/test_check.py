@@ -30,22 +30,22 @@ def test_table_and_summary(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_failure_shows_rule_case_expected_found_and_rerun(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("mutants:Squeezes", *QUICK) == 1
+    assert run("tests.contract.mutants:Squeezes", *QUICK) == 1
     out = capsys.readouterr().out
     for line in (
-        "failed forward_shape of mutants:Squeezes",
+        "failed forward_shape of tests.contract.mutants:Squeezes",
         "rule      Views of shape (..., n_i) give an output of shape (..., n).",
         "case      dims=[4, 4, 4]",
         "expected  the output of views (*(1,), n_i) should have shape (1, 4)",
         "found     (4,)",
-        "rerun     fusionkit check mutants:Squeezes --select forward_shape --case 'dims=[4, 4, 4]'",
+        "rerun     fusionkit check tests.contract.mutants:Squeezes --select forward_shape --case 'dims=[4, 4, 4]'",
     ):
         assert line in out
 
 
 def test_likely_cause_comes_first_and_output_is_bounded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     js, xml = tmp_path / "r.json", tmp_path / "r.xml"
-    argv = ["bad_operators:AddsInPlace", "--tier", "1", "--json", str(js), "--junit", str(xml)]
+    argv = ["tests.contract.bad_operators:AddsInPlace", "--tier", "1", "--json", str(js), "--junit", str(xml)]
     assert run(*argv) == 1
     out = capsys.readouterr().out
     lines = out.splitlines()
@@ -63,7 +63,7 @@ def test_likely_cause_comes_first_and_output_is_bounded(tmp_path: Path, capsys: 
     assert len(table) == len({result["check"] for result in results}) == int(lines[start].split("(")[1].split(",")[0])
     first = Counter(result["status"] for result in results if result["check"] == "no_input_mutation")
     of = sum(result["check"] == "no_input_mutation" for result in json.loads(js.read_text())["results"])
-    command = "fusionkit check bad_operators:AddsInPlace --select no_input_mutation"
+    command = "fusionkit check tests.contract.bad_operators:AddsInPlace --select no_input_mutation"
     assert " ".join(table[0].split()) == f"no_input_mutation {first['failed']} failed of {of} {command}"
     findings = len({(result["check"], result["reason"]) for result in results})
     assert findings > 10
@@ -87,7 +87,10 @@ def test_likely_cause_comes_first_and_output_is_bounded(tmp_path: Path, capsys: 
 
 
 def test_rerun_command_reruns_just_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("mutants:Squeezes", "--select", "forward_shape", "--case", "dims=[4, 4, 4]", "--json", "-") == 1
+    assert (
+        run("tests.contract.mutants:Squeezes", "--select", "forward_shape", "--case", "dims=[4, 4, 4]", "--json", "-")
+        == 1
+    )
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert (result["check"], result["case"], result["status"]) == ("forward_shape", "dims=[4, 4, 4]", "failed")
 
@@ -95,10 +98,10 @@ def test_rerun_command_reruns_just_it(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("subject", "check"),
     [
-        ("mutants:Squeezes", "forward_shape"),
-        ("mutants:SaysInvariant", "permutation"),  # Of the whole subject.
-        ("mutants:Unreshaped", "structure"),
-        ("mutants:ThinksDense", "l_matches_parameters"),  # At cases that are crossed with fabrications.
+        ("tests.contract.mutants:Squeezes", "forward_shape"),
+        ("tests.contract.mutants:SaysInvariant", "permutation"),  # Of the whole subject.
+        ("tests.contract.mutants:Unreshaped", "structure"),
+        ("tests.contract.mutants:ThinksDense", "l_matches_parameters"),  # At cases that are crossed with fabrications.
     ],
 )
 def test_printed_rerun_command_repeats_the_result(
@@ -122,34 +125,58 @@ def test_live_table_shows_what_is_done_and_what_runs(
 ) -> None:
     for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "120"), ("LINES", "30")):
         monkeypatch.setenv(name, value)
-    assert run("mutants:Total", "bad_operators:Hangs", "--select", "forward_shape", "--time-limit", "0.7") == 1
+    assert (
+        run(
+            "tests.contract.mutants:Total",
+            "tests.contract.bad_operators:Hangs",
+            "--select",
+            "forward_shape",
+            "--time-limit",
+            "0.7",
+        )
+        == 1
+    )
     live, _, last = capsys.readouterr().out.rpartition(
         "\x1b[?25h"
     )  # Where the live display ends, the cursor comes back.
-    frame = live[: live.index("bad_operators:Hangs forward_shape")]
-    assert "mutants:Total " in frame  # The row of what is done stands above the bar of what runs.
+    frame = live[: live.index("tests.contract.bad_operators:Hangs forward_shape")]
+    assert "tests.contract.mutants:Total " in frame  # The row of what is done stands above the bar of what runs.
     assert "2/2" in live
-    assert "bad_operators:Hangs" in last
+    assert "tests.contract.bad_operators:Hangs" in last
     assert "failed" in last
     assert "forward_shape should end within 0.7 s" in last
 
 
 def test_without_a_terminal_nothing_is_live(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("mutants:Total", "--select", "forward_shape") == 0
+    assert run("tests.contract.mutants:Total", "--select", "forward_shape") == 0
     assert "\x1b" not in capsys.readouterr().out
 
 
 def test_rerun_command_keeps_seed_and_time_limit(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("mutants:Squeezes", "--select", "forward_shape", "--seed", "3", "--time-limit", "20") == 1
+    assert run("tests.contract.mutants:Squeezes", "--select", "forward_shape", "--seed", "3", "--time-limit", "20") == 1
     assert "--case 'dims=[4, 4, 4]' --seed 3 --time-limit 20\n" in capsys.readouterr().out
 
 
 def test_json_and_junit_files_also_on_failure(tmp_path: Path) -> None:
     js, xml = tmp_path / "r.json", tmp_path / "r.xml"
-    assert run("mutants:Squeezes", "mutants:Total", *QUICK, "--json", str(js), "--junit", str(xml)) == 1
+    assert (
+        run(
+            "tests.contract.mutants:Squeezes",
+            "tests.contract.mutants:Total",
+            *QUICK,
+            "--json",
+            str(js),
+            "--junit",
+            str(xml),
+        )
+        == 1
+    )
     data = json.loads(js.read_text())
     assert data["summary"]["failed"] >= 1
-    assert {result["subject"] for result in data["results"]} == {"mutants:Squeezes", "mutants:Total"}
+    assert {result["subject"] for result in data["results"]} == {
+        "tests.contract.mutants:Squeezes",
+        "tests.contract.mutants:Total",
+    }
     root = ET.parse(xml).getroot()
     assert int(root.attrib["tests"]) == len(data["results"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.json", "r.xml"]
@@ -157,8 +184,21 @@ def test_json_and_junit_files_also_on_failure(tmp_path: Path) -> None:
 
 def test_exit_first(tmp_path: Path) -> None:
     js = tmp_path / "r.json"
-    assert run("mutants:Squeezes", "mutants:Total", "-x", "--select", "forward_shape", "--json", str(js)) == 1
-    assert {result["subject"] for result in json.loads(js.read_text())["results"]} == {"mutants:Squeezes"}
+    assert (
+        run(
+            "tests.contract.mutants:Squeezes",
+            "tests.contract.mutants:Total",
+            "-x",
+            "--select",
+            "forward_shape",
+            "--json",
+            str(js),
+        )
+        == 1
+    )
+    assert {result["subject"] for result in json.loads(js.read_text())["results"]} == {
+        "tests.contract.mutants:Squeezes"
+    }
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,14 +225,13 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["summation", "--junit", "/"], "/ should be a file to write to; found a folder."),
         (["no_such_module:X"], "error: 'no_such_module:X' should be an importable 'module:Class'"),
         (
-            ["mutant:Total"],
-            "error: 'mutant:Total' should be an importable 'module:Class'; found no module 'mutant'."
-            " Did you mean 'mutants'",
+            ["tests.contract.mutant:Total"],
+            "found no module 'mutant' in tests.contract. Did you mean 'mutants'",
         ),
         (
-            ["mutants:Totl"],
-            "error: 'mutants:Totl' should be an importable 'module:Class'; found no 'Totl' in mutants."
-            " Did you mean 'Total'?\n",
+            ["tests.contract.mutants:Totl"],
+            "error: 'tests.contract.mutants:Totl' should be an importable 'module:Class';"
+            " found no 'Totl' in tests.contract.mutants. Did you mean 'Total'?\n",
         ),
         (["summation", "--time-limit", "-1"], "the time limit should be a positive number"),
         (
@@ -236,12 +275,12 @@ def test_class_of_a_file_in_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_constructor_that_fails_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("bad_operators:RaisesInConstructor") == 1
+    assert run("tests.contract.bad_operators:RaisesInConstructor") == 1
     out = capsys.readouterr().out
     assert "  mend      Mend the constructor first: what it does not build cannot be checked.\n" in out
     # Of two cases of one rule.
     assert out.count("  expected  the constructor should build") == 2
     assert re.search(r"  found     RuntimeError: no constructor today \(at bad_operators\.py:\d+\)\n", out)
     assert re.search(r"^\d+ more rules need what the constructor does not build: -v lists them\.$", out, re.MULTILINE)
-    assert run("bad_operators:RaisesInConstructor", "-v") == 1
+    assert run("tests.contract.bad_operators:RaisesInConstructor", "-v") == 1
     assert "more rules need" not in capsys.readouterr().out

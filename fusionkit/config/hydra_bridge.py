@@ -1,0 +1,255 @@
+"""Every private name of Hydra 1.3 and 1.4 and of their OmegaConf, behind names that say what they do."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
+
+import hydra
+import omegaconf
+from hydra import utils, version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import ResultDefault
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import setup_globals
+from hydra.plugins.config_source import ConfigSource
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, SCMode
+from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser as Grammar
+from omegaconf.grammar_parser import parse
+
+__all__ = [
+    "BASIC_LAUNCHER",
+    "BASIC_SWEEPER",
+    "Grammar",
+    "InspectingLoader",
+    "InspectingRepository",
+    "application",
+    "argument_parser",
+    "current_config",
+    "execution_whitelist",
+    "is_root",
+    "number_of_jobs",
+    "parse",
+    "raw",
+    "register_resolver",
+    "search_path",
+    "setup",
+    "source_of",
+    "whole",
+]
+
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
+
+
+def setup() -> None:
+    """Set up Hydra in this process; its version base exists on 1.3 only."""
+    if hydra.__version__.startswith("1.3") and type(version.getbase()).__name__ != "Version":
+        version.setbase("1.3")
+    setup_globals()
+
+
+def register_resolver(name: str, function: Callable[..., Any]) -> None:
+    """Register a resolver, in the place of an earlier one of that name."""
+    # OmegaConf 2.4 renamed it; before, that name belonged to something older.
+    old = omegaconf.__version__.startswith("2.3")
+    register: Any = OmegaConf.register_new_resolver if old else OmegaConf.register_resolver
+    register(name, function, replace=True)
+
+
+@contextmanager
+def application(loader: ConfigLoaderImpl) -> Iterator[Hydra]:
+    """Make Hydra's application with this loader, the global one while the context lasts."""
+    GlobalHydra.instance().clear()
+    app = Hydra(task_name="fusionkit", config_loader=loader)
+    GlobalHydra.instance().initialize(app)
+    try:
+        yield app
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser of Hydra's own command line."""
+    parser: argparse.ArgumentParser = get_args_parser()
+    return parser
+
+
+def search_path() -> ConfigSearchPath:
+    """Return an empty search path."""
+    return cast(ConfigSearchPath, ConfigSearchPathImpl())
+
+
+def execution_whitelist(names: Iterable[str]) -> AbstractContextManager[Any]:
+    """Return a context in which Hydra 1.4 calls nothing but what is listed; on 1.3 it does nothing."""
+    whitelist: Any = getattr(utils, "execution_whitelist", None)
+    return nullcontext() if whitelist is None else whitelist(list(names))
+
+
+def number_of_jobs(overrides: list[Override]) -> int:
+    """Return how many jobs Hydra's own sweeper makes of parsed overrides."""
+    return sum(map(len, BasicSweeper.split_arguments(overrides, None)))
+
+
+@contextmanager
+def current_config(cfg: DictConfig) -> Iterator[None]:
+    """Let ``${hydra:...}`` refer to ``cfg``, as it will once the job runs."""
+    instance: Any = HydraConfig.instance()
+    before = instance.cfg
+    instance.cfg = cfg  # Its set_config would make cfg.hydra read-only.
+    try:
+        yield
+    finally:
+        instance.cfg = before
+
+
+# -- nodes of OmegaConf ------------------------------------------------------------------------------------------------
+
+
+def whole(node: Any) -> Any:
+    """Return the config of which a node is part."""
+    return node._get_root()
+
+
+def is_root(node: Any) -> bool:
+    """Whether a node is no part of a larger config."""
+    return node._get_parent() is None
+
+
+def raw(cfg: Any) -> Any:
+    """Return a config as plain containers with its interpolations as text; nothing is resolved."""
+    if not OmegaConf.is_config(cfg):
+        return cfg
+    return OmegaConf.to_container(
+        cfg, resolve=False, throw_on_missing=False, enum_to_str=True, structured_config_mode=SCMode.DICT
+    )
+
+
+# -- loading -----------------------------------------------------------------------------------------------------------
+
+
+def source_of(repository: Any, config_path: str) -> ConfigSource | None:
+    """Return where a repository finds a config, or None."""
+    return next((source for source in repository.get_sources() if source.is_config(config_path)), None)
+
+
+class InspectingRepository(ConfigRepository):
+    """Hydra's repository, which lets a subclass look at each config before anything of it is resolved."""
+
+    def before_reading(self, config_path: str, source: ConfigSource) -> None:
+        """Look at where a config comes from; raise to refuse it."""
+
+    def after_reading(self, config_path: str, tree: Any) -> None:
+        """Look at a config in plain containers, unresolved, its defaults list included; raise to refuse it."""
+
+    def load_config(self, config_path: str) -> Any:
+        """Read one config."""
+        source = source_of(self, config_path)
+        if source is not None:
+            self.before_reading(config_path, source)
+        return super().load_config(config_path)
+
+    def _extract_defaults_list(self, config_path: str, cfg: Any) -> Any:
+        self.after_reading(config_path, raw(cfg))
+        return super()._extract_defaults_list(config_path, cfg)
+
+
+class InspectingLoader(ConfigLoaderImpl):
+    """Hydra's loader, which lets a subclass look at all that makes a configuration, before Hydra acts on it.
+
+    Args:
+        path: where configs are looked for.
+        repository: made of ``path``.
+    """
+
+    def __init__(self, path: ConfigSearchPath, repository: InspectingRepository) -> None:
+        super().__init__(path)
+        self.repository = repository
+        self._references: dict[tuple[str, ...], Mapping[str, Any]] = {}
+
+    def inspect_overrides(self, overrides: list[Override], primary: Any) -> None:
+        """Look at the command line and the unresolved primary config; raise to refuse them."""
+
+    def belongs(self, source: ConfigSource | None) -> bool:
+        """Whether a source belongs to Hydra, its plugins or the application."""
+        raise NotImplementedError
+
+    def inspect_hydra_node(self, found: Any, reference: Mapping[str, Any]) -> None:
+        """Look at the unresolved ``hydra`` node that files make, beside what those that belong to Hydra make of it.
+
+        It is called only where a file was read that does not belong to the application; raise to refuse the node.
+        """
+
+    def inspect_whole(self, cfg: DictConfig, run_mode: RunMode) -> None:
+        """Look at the composed configuration; raise to refuse it."""
+
+    @contextmanager
+    def worded(self, overrides: Sequence[str]) -> Iterator[None]:
+        """Return a context that words the errors of a composition."""
+        yield
+
+    def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+        """Compose a configuration."""
+        with self.worded(_overrides_of(args, kwargs)):
+            return super().load_configuration(*args, **kwargs)
+
+    def _load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+        # Hydra 1.4 calls this one directly.
+        with self.worded(_overrides_of(args, kwargs)):
+            cfg: DictConfig = cast(Any, super())._load_configuration(*args, **kwargs)
+            return cfg
+
+    def get_mode(self, config_name: str | None, overrides: list[str], parsed_overrides: Any = None) -> Any:
+        """Return the mode that the primary config or the command line sets (Hydra 1.4 only)."""
+        if parsed_overrides is None:
+            parsed_overrides = cast(Any, self).parse_overrides(config_name, overrides)
+        return cast(Any, super()).get_mode(config_name, overrides, parsed_overrides)
+
+    def _load_configuration_impl(self, *args: Any, **kwargs: Any) -> DictConfig:
+        cfg: DictConfig = super()._load_configuration_impl(*args, **kwargs)
+        self.inspect_whole(cfg, kwargs["run_mode"] if "run_mode" in kwargs else args[2])
+        return cfg
+
+    def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Override], repo: Any) -> None:
+        primary = repo.load_config(config_path=config_name) if config_name is not None else None
+        self.inspect_overrides(parsed_overrides, None if primary is None else raw(primary.config))
+        super()._process_config_searchpath(config_name, parsed_overrides, repo)
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
+        cfg: DictConfig = super()._compose_config_from_defaults_list(defaults, repo)
+        belong = [one for one in defaults if self.belongs(source_of(repo, str(one.config_path))) and _in_its_place(one)]
+        if len(belong) < len(defaults):
+            of_hydra = [one for one in belong if str(one.package).startswith("hydra")]
+            self.inspect_hydra_node(raw(cfg).get("hydra"), self._reference(of_hydra))
+        return cfg
+
+    def _reference(self, defaults: list[ResultDefault]) -> Mapping[str, Any]:
+        """Return the ``hydra`` node that configs of Hydra's own make."""
+        key = tuple(str(default.config_path) for default in defaults)
+        if key not in self._references:
+            # Another repository, because composing changes the configs that one has read.
+            composed = super()._compose_config_from_defaults_list(defaults, CachingConfigRepository(self.repository))
+            self._references[key] = raw(composed).get("hydra", {})
+        return self._references[key]
+
+
+def _overrides_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+    return list(kwargs["overrides"] if "overrides" in kwargs else args[1])
+
+
+def _in_its_place(default: ResultDefault) -> bool:
+    """Whether a config stands in the ``hydra`` node only where Hydra puts it; a defaults list may put it elsewhere."""
+    group, _, _ = str(default.config_path).rpartition("/")
+    place = "hydra" if default.config_path == "hydra/output/default" else group.replace("/", ".")
+    return default.package == place or not str(default.package).startswith("hydra")

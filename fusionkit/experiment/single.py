@@ -1,0 +1,73 @@
+"""A single run: composed once, refused before anything is written, or run by Hydra in its directory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from fusionkit.config.fits import check_widths, preflight
+from fusionkit.errors import ConfigError, FusionError, RegistryError
+from fusionkit.experiment.job import Job, sentence, takes_group
+from fusionkit.experiment.sweep import run_sweep
+
+__all__ = ["JobFailed", "run"]
+
+
+class JobFailed(FusionError):
+    """A run that ended with an error; its record is in the run directory."""
+
+
+def run(hydra: Any, name: str, overrides: Sequence[str]) -> int:
+    """Run what the config ``name`` and the overrides describe, a sweep if the config asks for one.
+
+    Args:
+        hydra: Hydra, with a checking loader of level ``all``.
+        name: of the primary config.
+        overrides: of the command line.
+
+    Returns:
+        0, or 1 if a job of a sweep failed.
+
+    Raises:
+        ConfigError: the configuration is wrong, or does not fit this machine or its data; nothing was written.
+        FusionError: the run failed; its record is written.
+    """
+    cfg = _composed(hydra, name, overrides)
+    if cfg is None:
+        return run_sweep(hydra, name, overrides)
+    config = hydra.config_loader.config
+    try:
+        preflight(config, takes_group(cfg))
+        check_widths(config)
+    except FusionError as error:
+        raise ConfigError(str(error)) from error
+    job = Job(config=config)
+    hydra.compose_config = lambda **options: cfg  # Hydra would compose it once more.
+    try:
+        hydra.run(config_name=name, task_function=job, overrides=list(overrides))
+    except OSError as error:
+        raise FusionError(f"The run directory should be writable; found {error}.") from error
+    if job.error is None:
+        return 0
+    if isinstance(job.error, FusionError | ConfigError | RegistryError | BrokenPipeError):
+        raise job.error
+    raise JobFailed(sentence(job.error)) from job.error
+
+
+def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> DictConfig | None:
+    """Return the configuration of a single run, None where the configuration asks for a sweep: an experiment may."""
+    options = {"config_name": name, "overrides": list(overrides)}
+    try:
+        cfg: DictConfig = hydra.compose_config(**options, run_mode=RunMode.RUN, with_log_configuration=True)
+        mode = cfg.hydra.mode
+    except ConfigError:  # Its values, or the command line, may be those of a sweep.
+        with contextlib.suppress(ConfigError):
+            cfg = hydra.compose_config(**options, run_mode=RunMode.MULTIRUN, validate_sweep_overrides=False)
+            if cfg.hydra.mode == RunMode.MULTIRUN:
+                return None
+        raise
+    return None if mode == RunMode.MULTIRUN else cfg
