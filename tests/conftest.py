@@ -1,4 +1,4 @@
-"""A fixed seed for every test, and a place to install fake plugins."""
+"""The option ``--exhaustive``, a fixed seed for every test, and a place to install fake plugins."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from fusionkit.registry import lookup
 from tests.fake_distributions import Site
@@ -19,6 +20,43 @@ from tests.fake_distributions import Site
 # Threads only wait for one another on tensors as small as here; child processes inherit the variable.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--exhaustive", action="store_true", help="run also the tests that are marked as exhaustive")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("quick", max_examples=12)
+    settings.register_profile("exhaustive", max_examples=60)
+    settings.load_profile("exhaustive" if config.getoption("exhaustive") else "quick")
+    config.addinivalue_line("markers", "exhaustive: runs with --exhaustive, or when its id is given; see CONTRIBUTING")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the exhaustive tests but for those whose ids are given."""
+    if config.getoption("exhaustive"):
+        return
+    named = tuple(argument.partition("tests/")[2] for argument in config.args if "::" in argument)
+    left_out = [
+        item
+        for item in items
+        if item.get_closest_marker("exhaustive")
+        and not (named and item.nodeid.partition("tests/")[2].startswith(named))
+    ]
+    config.stash[LEFT_OUT] = len(left_out)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str:
+    left_out = config.stash.get(LEFT_OUT, 0)
+    return f"{left_out} exhaustive tests are left out; pytest --exhaustive runs them too." if left_out else ""
 
 
 @pytest.fixture(autouse=True)

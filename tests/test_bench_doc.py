@@ -97,6 +97,7 @@ def test_the_choice_agrees_with_the_measurements() -> None:
     assert not wrong
 
 
+@pytest.mark.exhaustive
 def test_the_choice_on_a_gpu_agrees_with_the_measurements() -> None:
     losses = []
     for row, ratio in GPU_CHOICES:

@@ -44,6 +44,7 @@ def test_sdist_contents(dist: Path) -> None:
     assert not [name for name in names if name.startswith("plugins/")]
 
 
+@pytest.mark.exhaustive
 def test_wheel_works_in_another_directory(dist: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     with zipfile.ZipFile(next(dist.glob("*.whl"))) as wheel:

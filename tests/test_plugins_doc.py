@@ -110,6 +110,7 @@ def test_files_it_names_exist() -> None:
         assert (ROOT / path).exists() or (ROOT / "docs" / path).exists(), path
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["Gated", "Pairs"])
 def test_the_operators_keep_the_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = blocks("python", f"class {name}(")

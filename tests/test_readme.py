@@ -72,6 +72,7 @@ def test_nothing_is_installed_under_a_name_of_somebody_else() -> None:
         assert not re.findall(r"pip install [^`&\n]*(?<![/\w-])'?fusionkit\b(?![-/])", page)
 
 
+@pytest.mark.exhaustive
 def test_the_operator_passes_its_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("my_fusions_gram")
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -80,6 +81,7 @@ def test_the_operator_passes_its_contract(monkeypatch: pytest.MonkeyPatch) -> No
     assert report.ok, [result for result in report.results if result.status in ("failed", "error")]
 
 
+@pytest.mark.exhaustive
 def test_the_estimator_is_searched(capsys: pytest.CaptureFixture[str]) -> None:
     exec(block("As a scikit-learn estimator").replace("epochs=20", "epochs=5"), {})
     assert float(capsys.readouterr().out) > 0.9

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fusionkit import registry
 from fusionkit.contract.cases import Case, fabrication_cases, fusion_cases
 from fusionkit.contract.rules import Kind, Violation, no_error, skip
-from fusionkit.core.construction import Unwritable, build
+from fusionkit.core.construction import Unwritable, construct
 from fusionkit.errors import RegistryError
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion, Traits
@@ -302,7 +302,7 @@ class FusionSubject(Subject):
         options = {**self.options, **overrides}
         moved = {key: options.pop(key) for key in ("device", "dtype") if key in overrides and not self.accepts(key)}
         cls = self.cls
-        op: Fusion = build(cls, self.key, options) if self.key else cls(**options)
+        op: Fusion = construct(cls, self.key, options) if self.key else cls(**options)
         return op.to(**moved) if moved else op
 
 
@@ -345,7 +345,7 @@ class FabricationSubject(Subject):
             return copy.deepcopy(given)  # type: ignore[return-value]
         options = {**self.options, **overrides}
         cls = self.cls
-        made: Fabrication = build(cls, self.key, options) if self.key else cls(**options)
+        made: Fabrication = construct(cls, self.key, options) if self.key else cls(**options)
         return made
 
     def construct(self, *, fresh: bool = False, **overrides: Any) -> Fusion:
@@ -353,12 +353,12 @@ class FabricationSubject(Subject):
         registered = self.key is not None and self.source.instance is None
         spec = {"name": self.key, **self.options} if registered else self.fabrication()
         options = {"n": self.case.n, "dims": list(self.dims), "parameter_fabrication": spec, **overrides}
-        host: Fusion = build(registry.load("fusion", HOST), HOST, options)
+        host: Fusion = construct(registry.load("fusion", HOST), HOST, options)
         return host
 
     def resized(self, n: int, dims: tuple[int, ...], options: Mapping[str, Any]) -> Fusion:
         """Return a host of another size on the meta device, with other options of the fabrication."""
-        host: Fusion = build(
+        host: Fusion = construct(
             registry.load("fusion", HOST),
             HOST,
             {"n": n, "dims": list(dims), "parameter_fabrication": self.fabrication(**options), "device": "meta"},

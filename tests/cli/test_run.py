@@ -24,6 +24,7 @@ from fusionkit import FusionError, cli
 from fusionkit.config import config_hash
 from fusionkit.config.options import RunConfig
 from fusionkit.experiment.job import Job
+from tests.exhaustive import exhaustive
 
 
 @pytest.fixture(autouse=True)
@@ -613,6 +614,7 @@ def test_sweeps_over_groups_and_ranges(run: Callable[..., tuple[int, str, str]],
     assert {("concatenation", 0), ("parameterized_concatenation", 1)} <= names
 
 
+@pytest.mark.exhaustive
 def test_an_experiment_may_be_a_sweep(
     run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -630,17 +632,21 @@ def test_an_experiment_may_be_a_sweep(
 @pytest.mark.parametrize(
     "argv",
     [
-        ["--cfg", "job"],
-        ["--cfg", "job", "--resolve"],
-        ["--cfg", "hydra"],
-        ["--cfg", "all"],
-        ["--info"],
-        ["--info", "defaults"],
-        ["--help"],
-        ["-h"],
-        ["--hydra-help"],
-        ["--cfg", "job", "data=npz"],
         ["--cfg", "job", "-p", "train"],
+        *exhaustive(
+            [
+                ["--cfg", "job"],
+                ["--cfg", "job", "--resolve"],
+                ["--cfg", "hydra"],
+                ["--cfg", "all"],
+                ["--info"],
+                ["--info", "defaults"],
+                ["--help"],
+                ["-h"],
+                ["--hydra-help"],
+                ["--cfg", "job", "data=npz"],
+            ]
+        ),
     ],
 )
 def test_looking_writes_nothing(
@@ -654,6 +660,7 @@ def test_looking_writes_nothing(
     assert trained == []
 
 
+@pytest.mark.exhaustive
 def test_the_help_has_examples_and_names_hydras_own(run: Callable[..., tuple[int, str, str]]) -> None:
     _, out, _ = run("--help")
     assert "fusionkit run -m fabrication=dense,lowrank seed=0,1,2" in out

@@ -59,6 +59,7 @@ def test_the_leaderboard_reads_a_study(study: Path) -> None:
     assert (group["accuracy"], group["low"], group["high"]) == pytest.approx((row["mean"], row["low"], row["high"]))
 
 
+@pytest.mark.exhaustive
 def test_progress_has_the_time_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--out", str(tmp_path), "--add", "n=8 fabrication=dense"]) == 0
     err = capsys.readouterr().err.splitlines()

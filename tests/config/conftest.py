@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests import tripwire
+from tests.config.hostile.attacks import arm_resolver
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +81,11 @@ def plain_hydra() -> Callable[..., Any]:
             return act(config_name=config_name, task_function=task, overrides=[*overrides, mode])
 
     return run
+
+
+@pytest.fixture
+def _tripwire_resolver(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("SECRET", "swordfish")
+    arm_resolver()
+    yield
+    OmegaConf.clear_resolver("tripwire")

@@ -130,7 +130,7 @@ def test_the_trees_would_fire_elsewhere() -> None:
     hits = 0
 
     @seed(0)
-    @settings(QUIET, max_examples=300)
+    @settings(QUIET, max_examples=5 * QUIET.max_examples)
     @given(node=NODES)
     def instantiate_all(node: dict[str, Any]) -> None:
         nonlocal hits
@@ -146,10 +146,10 @@ def test_the_trees_would_fire_elsewhere() -> None:
     instantiate_all()
     tripwire.fired.clear()
     Path(os.environ["TRIPWIRE"]).unlink()
-    assert hits >= 20
+    assert hits >= QUIET.max_examples // 3
 
 
-@settings(QUIET, max_examples=600)
+@settings(QUIET, max_examples=10 * QUIET.max_examples)
 @given(node=NODES)
 def test_build_touches_nothing(node: dict[str, Any]) -> None:
     with contextlib.suppress(*ERRORS):
@@ -157,7 +157,7 @@ def test_build_touches_nothing(node: dict[str, Any]) -> None:
     assert untouched()
 
 
-@settings(QUIET, max_examples=300)
+@settings(QUIET, max_examples=5 * QUIET.max_examples)
 @given(node=NODES)
 def test_a_tree_passes_only_if_every_target_is_allowed(node: dict[str, Any]) -> None:
     message, plain = "", {}
@@ -170,7 +170,7 @@ def test_a_tree_passes_only_if_every_target_is_allowed(node: dict[str, Any]) -> 
     assert untouched()
 
 
-@settings(QUIET, max_examples=300)
+@settings(QUIET, max_examples=5 * QUIET.max_examples)
 @given(
     role=st.sampled_from(["preprocess", "postprocess", "parameter_fabrication"]),
     tree=TREES,
@@ -217,7 +217,7 @@ def override(tree: Any) -> str:
 
 
 @seed(0)
-@settings(QUIET, max_examples=60)
+@settings(QUIET)
 @given(place=st.sampled_from(PLACES), tree=TREES, sweep=st.booleans(), multirun=st.booleans())
 @pytest.mark.filterwarnings("ignore")
 def test_the_command_line_touches_nothing(
@@ -239,7 +239,7 @@ def test_the_command_line_touches_nothing(
 
 
 @seed(0)
-@settings(QUIET, max_examples=60)
+@settings(QUIET)
 @given(place=st.sampled_from(PLACES), tree=TREES, sweep=st.booleans(), inspect=st.booleans())
 @pytest.mark.filterwarnings("ignore")
 def test_the_application_touches_nothing(

@@ -115,6 +115,7 @@ def environment(folder: Path, package: Path, *, editable: bool) -> Path:
     return python
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("editable", [False, True], ids=["wheel", "editable"])
 def test_its_operators_configs_and_experiments_are_there(editable: bool, package: Path, tmp_path: Path) -> None:
     python = environment(tmp_path / "env", package, editable=editable)

@@ -14,7 +14,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from tests.contract.mutants import Mix, Total
+from tests.contract.mutants.right import Mix, Total
 
 
 class RaisesInConstructor(Mix):

@@ -17,7 +17,7 @@ from fusionkit.contract.report import Result
 from fusionkit.contract.rules import Check, Rule
 from fusionkit.contract.runner import Plan, isolated, stream
 from fusionkit.contract.subject import Subject
-from tests.contract.mutants import Mix, Total
+from tests.contract.mutants.right import Mix, Total
 
 pytestmark = pytest.mark.skipif(not workers.can_fork(), reason="needs a process that can fork")
 
@@ -59,6 +59,7 @@ def alone(subjects: object, plan: Plan) -> list[Result]:
     return list(isolated(subjects_of(subjects), plan))
 
 
+@pytest.mark.exhaustive
 def test_it_finds_what_one_process_finds() -> None:
     plan = Plan.of(select=["forward_shape", "seeding", "gradcheck", "entry_point_resolves"])
     seen: list[tuple[Subject, Rule | None, str]] = []
@@ -80,7 +81,7 @@ def test_what_ends_the_process_is_an_error_and_the_run_goes_on(monkeypatch: pyte
     total = [
         (r.check, r.status, r.reason)
         for r in results
-        if r.subject == "tests.contract.mutants:Total" and r.status != "passed"
+        if r.subject == "tests.contract.mutants.right:Total" and r.status != "passed"
     ]
     case = str(subjects_of(Total)[0].cases()[0])
     assert [r.case for r in results if r.check == "exits" and r.status == "error"] == [case]
@@ -94,7 +95,7 @@ def test_what_ends_the_process_is_an_error_and_the_run_goes_on(monkeypatch: pyte
         ("swallows", "error", "swallows should end within 0.3 s; found no end, and no way to interrupt it"),
     ]
     assert {(check, status) for check, status, _ in total[3:]} == {("last", "failed")}
-    others = [r for r in results if r.subject == "tests.contract.mutants:Mix"]
+    others = [r for r in results if r.subject == "tests.contract.mutants.right:Mix"]
     assert {r.check for r in others} == {"first", "exits", "crashes", "swallows", "last"}
     assert {r.status for r in others} == {"passed"}
 
@@ -134,7 +135,8 @@ def test_what_ends_while_cases_are_listed() -> None:
 
 def test_wrong_usage_is_an_error_of_the_caller() -> None:
     with pytest.raises(
-        fusionkit.ConfigError, match=r"case should be one of .* for tests.contract.mutants:Total; found 'dims=\[9\]'"
+        fusionkit.ConfigError,
+        match=r"case should be one of .* for .*right:Total; found 'dims=\[9\]'",
     ):
         alone(Total, Plan((check_first,), case="dims=[9]"))
 

@@ -8,10 +8,12 @@ import fusionkit
 from fusionkit.contract.checks import CHECKS
 from fusionkit.contract.rules import rule_of
 from tests.contract import test_registration_checks
-from tests.contract.mutant_table import PAGE, summary
-from tests.contract.mutants import MUTANTS, RIGHT, RUNTIME, TESTED, UNUSUAL
-
-PAIRS = [(check, cls) for check, classes in MUTANTS.items() for cls in classes]
+from tests.contract.mutant_table import PAGE, PAIRS, summary
+from tests.contract.mutants import MUTANTS
+from tests.contract.mutants.resources import RUNTIME
+from tests.contract.mutants.right import RIGHT, UNUSUAL
+from tests.contract.mutants.table import TESTED
+from tests.exhaustive import exhaustive
 
 
 @pytest.mark.parametrize(("check", "cls"), PAIRS, ids=[f"{check}-{cls.__name__}" for check, cls in PAIRS])
@@ -22,19 +24,22 @@ def test_check_catches_mutant(check: str, cls: type, monkeypatch: pytest.MonkeyP
     assert {result.status for result in report.bad} == {"failed"}, repr(report)
 
 
+@pytest.mark.parametrize("tier", [1, *exhaustive([3])])
 @pytest.mark.parametrize("cls", RIGHT)
-def test_right_operator_passes(cls: type) -> None:
-    report = fusionkit.check(cls, tier=3)
+def test_right_operator_passes(cls: type, tier: int) -> None:
+    report = fusionkit.check(cls, tier=tier)
     assert report.ok, repr(report)
 
 
+@pytest.mark.parametrize("tier", [1, *exhaustive([2])])
 @pytest.mark.parametrize("cls", UNUSUAL)
-def test_unusual_operator_passes(cls: type) -> None:
-    report = fusionkit.check(cls, skip=["compile_fullgraph", "export"])
+def test_unusual_operator_passes(cls: type, tier: int) -> None:
+    report = fusionkit.check(cls, tier=tier, skip=["compile_fullgraph", "export"])
     assert report.ok, repr(report)
 
 
 def test_every_check_has_a_mutant() -> None:
+    assert len(PAIRS) == sum(map(len, MUTANTS.values()))
     assert test_registration_checks.REGISTRATION
     assert {rule_of(check).name for check in CHECKS} - set(MUTANTS) - set(TESTED) == set()
 

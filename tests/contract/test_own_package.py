@@ -87,6 +87,7 @@ def package(site: Site, tmp_path: Path) -> Path:
     return folder.parent
 
 
+@pytest.mark.exhaustive
 def test_its_own_tests_run_the_kit(site: Site, package: Path) -> None:
     done = site.python("-m", "pytest", "-q", "-p", "no:cacheprovider", "-rxf", cwd=package)
     lines = done.stdout.splitlines()

@@ -10,7 +10,7 @@ from fusionkit import cli, registry
 from fusionkit.contract import workers
 from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.runner import Plan, default_jobs, isolated, several_jobs_possible
-from tests.contract.mutants import Total
+from tests.contract.mutants.right import Total
 from tests.fake_distributions import Site
 
 QUICK = ["--select", "forward_shape,n_matches_output"]
@@ -32,6 +32,7 @@ def test_workers_find_what_one_process_finds(tmp_path: Path) -> None:
     assert parallel == serial
 
 
+@pytest.mark.exhaustive
 def test_operator_that_ends_the_process(site: Site, tmp_path: Path) -> None:
     (site.folder / "gram_code.py").write_text(
         "import os, fusionkit\n"

@@ -16,7 +16,9 @@ from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.report import Report
 from fusionkit.contract.runner import Plan, run
 from fusionkit.contract.subject import FusionSubject, Source
-from tests.contract.mutants import Mix, Total, shows
+from tests.contract.mutants.right import Mix, Total
+from tests.contract.mutants.table import shows
+from tests.exhaustive import exhaustive
 from tests.fake_distributions import Site
 
 RIGHT = """
@@ -91,13 +93,17 @@ def test_target_that_ends_the_interpreter(site: Site) -> None:
     ("line", "found"),
     [
         ("import torch; torch.manual_seed(3)", "the state of torch's generator"),
-        ("import torch; torch.set_default_dtype(torch.float64)", "the default dtype"),
-        ("import random; random.random()", "the state of Python's generator"),
-        ("import numpy; numpy.random.rand()", "the state of NumPy's generator"),
-        ("import warnings; warnings.simplefilter('ignore')", "the warning filters"),
-        ("import os; os.environ['GRAM'] = '1'", "the environment"),
-        ("import torch; torch.set_num_threads(3)", "the number of threads"),
-        ("import socket; socket.socket().close()", "sockets (socket.__new__)"),
+        *exhaustive(
+            [
+                ("import torch; torch.set_default_dtype(torch.float64)", "the default dtype"),
+                ("import random; random.random()", "the state of Python's generator"),
+                ("import numpy; numpy.random.rand()", "the state of NumPy's generator"),
+                ("import warnings; warnings.simplefilter('ignore')", "the warning filters"),
+                ("import os; os.environ['GRAM'] = '1'", "the environment"),
+                ("import torch; torch.set_num_threads(3)", "the number of threads"),
+                ("import socket; socket.socket().close()", "sockets (socket.__new__)"),
+            ]
+        ),
     ],
 )
 def test_import_that_changes_the_world(site: Site, line: str, found: str) -> None:

@@ -27,7 +27,8 @@ from fusionkit.contract.runner import Plan, run
 from fusionkit.contract.subject import Subject
 from fusionkit.registry import lookup
 from tests.contract import bad_operators as bad
-from tests.contract.mutants import Detached, Mix, Thin, Total
+from tests.contract.mutants.right import Mix, Thin, Total
+from tests.contract.mutants.state import Detached
 
 
 def only(report: Report) -> str:
@@ -36,6 +37,7 @@ def only(report: Report) -> str:
     return reasons.pop()
 
 
+@pytest.mark.exhaustive
 def test_first_party_passes() -> None:
     names = ["summation", "average", "concatenation", "parameterized_concatenation", "dense", "lowrank"]
     report = fusionkit.check(names, tier=1)
@@ -57,9 +59,9 @@ def test_name_class_and_instance_are_the_same_subject() -> None:
 
 def test_unregistered_class_is_named_by_its_path() -> None:
     (result,) = fusionkit.check(Total, select=["n_matches_output"]).results[:1]
-    assert (result.subject, result.distribution, result.version) == ("tests.contract.mutants:Total", None, None)
-    (same,) = fusionkit.check("tests.contract.mutants:Total", select=["n_matches_output"]).results[:1]
-    assert same.subject == "tests.contract.mutants:Total"
+    assert (result.subject, result.distribution, result.version) == ("tests.contract.mutants.right:Total", None, None)
+    (same,) = fusionkit.check("tests.contract.mutants.right:Total", select=["n_matches_output"]).results[:1]
+    assert same.subject == "tests.contract.mutants.right:Total"
 
 
 def test_instance_that_cannot_be_rebuilt() -> None:
@@ -99,8 +101,8 @@ def test_instance_keeps_its_parameters() -> None:
         ("fusionkit.fusion:Fusoin", "found no 'Fusoin' in fusionkit.fusion. Did you mean 'Fusion'"),
         ("fusionkit.fusions.medain:Median", "found no module 'medain' in fusionkit.fusions. Did you mean 'median'"),
         (
-            "tests.contract.mutants:Mix.Inner",
-            "found no 'Inner' in tests.contract.mutants.Mix",
+            "tests.contract.mutants.right:Mix.Inner",
+            "found no 'Inner' in tests.contract.mutants.right.Mix",
         ),
         (
             "tests.contract.mutants.deep:Mix",
@@ -109,9 +111,9 @@ def test_instance_keeps_its_parameters() -> None:
         ("tests.run_records:", "'tests.run_records:' should be an importable 'module:Class'; found no '' in tests."),
         (":Mix", "':Mix' should be an importable 'module:Class'; found ValueError: Empty module name"),
         (
-            "tests.contract.mutants:Nope",
-            "'tests.contract.mutants:Nope' should be an importable 'module:Class';"
-            " found no 'Nope' in tests.contract.mutants",
+            "tests.contract.mutants.right:Nope",
+            "'tests.contract.mutants.right:Nope' should be an importable 'module:Class';"
+            " found no 'Nope' in tests.contract.mutants.right",
         ),
         ("torch.nn:Linear", "should be a subclass of fusionkit.Fusion or fusionkit.Fabrication; found"),
         (torch.nn.Linear(1, 1), "what is checked should be a name, 'module:Class', a subclass or an instance"),

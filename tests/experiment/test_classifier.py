@@ -18,6 +18,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
 from fusionkit.experiment import FusionClassifier
+from tests.exhaustive import exhaustive
 
 
 def data(rows: int = 90) -> tuple[Any, Any]:
@@ -33,7 +34,9 @@ def small(**options: Any) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-@pytest.mark.parametrize("options", [{"views": 2}, {"views": 2, "fusion": "average", "encoder": "linear"}, {}])
+@pytest.mark.parametrize(
+    "options", [{"views": 2}, *exhaustive([{"views": 2, "fusion": "average", "encoder": "linear"}, {}])]
+)
 def test_it_keeps_the_contract_of_scikit_learn(options: dict[str, Any]) -> None:
     passed = check_estimator(FusionClassifier(epochs=15, **options))
     assert len(passed) > 40
@@ -94,6 +97,7 @@ def test_fusion_and_fabrication_take_options() -> None:
     assert seen.dims == (6, 6)
 
 
+@pytest.mark.exhaustive
 def test_grid_search_over_fusion_and_fabrication_in_a_pipeline() -> None:
     X, y = data()
     pipeline = make_pipeline(MinMaxScaler(), small())

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import fusionkit
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
 from fusionkit.experiment import results
+from tests.exhaustive import exhaustive
 from tests.run_records import run_job
 
 Config = Callable[..., dict[str, Any]]
@@ -30,8 +31,8 @@ def rewrite(run_dir: Path, change: Callable[[dict[str, Any], dict[str, torch.Ten
     save_file(tensors, path, {"fusionkit": json.dumps(description)})
 
 
-@pytest.mark.parametrize("encoder", ["none", "linear", "mlp"])
-@pytest.mark.parametrize("name", ["dense", "lowrank"])
+@pytest.mark.parametrize("encoder", ["mlp", *exhaustive(["none", "linear"])])
+@pytest.mark.parametrize("name", ["lowrank", *exhaustive(["dense"])])
 def test_loaded_model_gives_the_recorded_accuracy(
     tmp_path: Path, config: Config, arrays: dict[str, Any], encoder: str, name: str
 ) -> None:

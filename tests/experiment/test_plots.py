@@ -9,6 +9,7 @@ from matplotlib import rcParams
 from PIL import Image
 
 from fusionkit.experiment.plots import _l_axis, _looks, draw_leaderboard, draw_run
+from tests.exhaustive import exhaustive
 
 
 def record(classes: list[Any], epochs: int = 5) -> dict[str, Any]:
@@ -39,11 +40,14 @@ def colours(path: Path) -> int:
     return len(found or ())
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 300])
+@pytest.mark.parametrize("epochs", [300, *exhaustive([1, 2])])
 @pytest.mark.parametrize(
     "classes",
-    [[0, 1], list(range(10)), [f"a rather long name {i}" for i in range(25)], ["$x_1$", "日本", "a_b^{", "\n"]],
-    ids=["two", "ten", "twenty-five", "odd names"],
+    [
+        ["$x_1$", "日本", "a_b^{", "\n"],
+        *exhaustive([[0, 1], list(range(10)), [f"a rather long name {i}" for i in range(25)]]),
+    ],
+    ids=["odd names", "two", "ten", "twenty-five"],
 )
 def test_run_picture(tmp_path: Path, classes: list[Any], epochs: int) -> None:
     draw_run(record(classes, epochs), tmp_path / "curve.png")
@@ -71,7 +75,7 @@ def rows(count: int, data: str = "mfeat") -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("count", [1, 3, 60])
+@pytest.mark.parametrize("count", [3, *exhaustive([1, 60])])
 def test_leaderboard_picture(tmp_path: Path, count: int) -> None:
     draw_leaderboard(rows(count), tmp_path / "x.png")
     assert colours(tmp_path / "x.png") > 20

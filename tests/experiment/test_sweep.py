@@ -24,6 +24,7 @@ from fusionkit.errors import FusionError
 from fusionkit.experiment import sweep
 from fusionkit.experiment.job import Outcome, held
 from fusionkit.experiment.sweep import OUTCOMES, Watch
+from tests.exhaustive import exhaustive
 from tests.fake_distributions import Site
 
 NAMES = ("exits", "unpicklable", "quits", "dies", "naughty")
@@ -106,6 +107,7 @@ def test_what_a_job_changes_in_the_process_is_not_the_next_ones_business() -> No
     assert sorted(map(losses.count, losses)) == [1, 2, 2]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("fresh_workers")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
@@ -135,6 +137,7 @@ def test_a_job_that_ends_its_process_is_one_failed_job_under_every_launcher(
     assert len(list(Path("multirun").glob("*/result.json"))) == len(jobs)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("fresh_workers")
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_per_job_inside_a_parallel_sweep(capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,6 +177,7 @@ def test_a_killed_and_resumed_sweep_gives_the_same_leaderboard(capsys: pytest.Ca
     assert not Path("killed", OUTCOMES).exists()
 
 
+@pytest.mark.exhaustive
 def test_a_job_that_killed_a_serial_sweep_fails_alone_when_that_is_resumed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -186,6 +190,7 @@ def test_a_job_that_killed_a_serial_sweep_fails_alone_when_that_is_resumed(
     assert "2 jobs in " in out
 
 
+@pytest.mark.exhaustive
 def test_two_sweeps_in_one_directory_share_the_work(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["run", "-m", *DATA, "fusion=concatenation", "seed=0,1"]
     other = subprocess.Popen(
@@ -223,7 +228,10 @@ def test_a_directory_that_cannot_be_written_is_one_sentence(
 
 @pytest.mark.parametrize(
     ("where", "again"),
-    [([], ""), (["hydra.sweep.dir='sweeps/${now:%Y}'"], f" with hydra.sweep.dir=sweeps/{datetime.now():%Y}")],
+    [
+        ([], ""),
+        *exhaustive([(["hydra.sweep.dir='sweeps/${now:%Y}'"], f" with hydra.sweep.dir=sweeps/{datetime.now():%Y}")]),
+    ],
 )
 def test_an_interrupted_sweep_says_how_far_it_is_and_how_it_goes_on(
     where: list[str], again: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -245,6 +253,7 @@ def test_an_interrupted_sweep_says_how_far_it_is_and_how_it_goes_on(
     )
 
 
+@pytest.mark.exhaustive
 def test_why_a_job_failed_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "-m", *DATA, "fusion=naughty,concatenation"]) == 1
     assert capsys.readouterr().err.count(SENTENCES["naughty"]) == 1
@@ -357,6 +366,7 @@ def test_on_a_terminal_there_is_a_bar(tmp_path: Path, monkeypatch: pytest.Monkey
     assert re.search(r"jobs 1/4 .*1 failed +0:15 left", text)
 
 
+@pytest.mark.exhaustive
 def test_a_sweep_shows_each_job_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "-m", *DATA, "fusion=concatenation", "seed=0,1,2"]) == 0
     lines = capsys.readouterr().err.splitlines()

@@ -210,6 +210,7 @@ def test_a_strangers_error_in_a_process_is_one_sentence() -> None:
     assert "ValueError" in str(caught.value.__cause__)
 
 
+@pytest.mark.exhaustive
 def test_an_error_in_a_process_is_the_error_of_the_run() -> None:
     with pytest.raises(FusionError, match=r"^The training loss should be finite; found (nan|inf) in epoch \d of 8\."):
         fit(lr=1e38, optimizer="sgd", scheduler="constant", devices=2)

@@ -79,6 +79,7 @@ def test_few_frequencies_build_no_W() -> None:
     assert max(sizes) < n * sum(dims) / 4
 
 
+@pytest.mark.exhaustive
 def test_large_sizes_keep_their_digits() -> None:
     n, D = 3000, 50_000
     made = Fourier(l=1, seed=5)

@@ -10,6 +10,7 @@ import torch
 from fusionkit import registry
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 from fusionkit.kernels.planning import Plan
+from tests.exhaustive import exhaustive_unless
 from tests.fabrications.fabrication_properties import PROPERTIES, SLOW_PROPERTIES, Case, cases, name_of
 
 CASES = [
@@ -22,18 +23,22 @@ CASES = [
 FEW = [case for case in CASES if (case.n, list(case.dims)) in ((5, [3, 4]), (13, [2, 3]))]
 
 
+def runs_by_default(case: Case) -> bool:
+    return not case.options and (case.n, list(case.dims)) == (5, [3, 4])
+
+
 def ids(thing: Case) -> str:
     return f"{thing.name}-{thing}"
 
 
 @pytest.mark.parametrize("prop", PROPERTIES, ids=name_of)
-@pytest.mark.parametrize("case", CASES, ids=ids)
+@pytest.mark.parametrize("case", exhaustive_unless(runs_by_default, CASES), ids=ids)
 def test_property(prop: Callable[[Case], None], case: Case) -> None:
     prop(case)
 
 
 @pytest.mark.parametrize("prop", SLOW_PROPERTIES, ids=name_of)
-@pytest.mark.parametrize("case", FEW, ids=ids)
+@pytest.mark.parametrize("case", exhaustive_unless(runs_by_default, FEW), ids=ids)
 def test_slow_property(prop: Callable[[Case], None], case: Case) -> None:
     prop(case)
 

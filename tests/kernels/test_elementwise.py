@@ -11,6 +11,7 @@ import fusionkit
 from fusionkit.fusions.median import program
 from fusionkit.kernels.elementwise import BLOCK, blocks
 from tests.allocations import largest
+from tests.exhaustive import exhaustive
 
 SELECTIONS = ["maximum", "minimum", "median"]
 
@@ -29,7 +30,7 @@ def shares(name: str, x: list[Tensor]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
-@pytest.mark.parametrize("k", [1, 2, 3, 5, 8, 40])
+@pytest.mark.parametrize("k", [3, *exhaustive([1, 2, 5, 8, 40])])
 def test_ties_share_the_gradient_evenly_on_every_path(name: str, k: int) -> None:
     op, x = fusionkit.create(name, dims=[4] * k), tied(k, 6, 4)
     expected = shares(name, x)

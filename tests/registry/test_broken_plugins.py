@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.exhaustive import exhaustive
 from tests.fake_distributions import Site
 
 GOOD = """\
@@ -162,6 +163,7 @@ def test_plugins_names_each_with_its_cause(site: Site) -> None:
         assert (found[name]["status"], found[name]["error"]) == ("loaded", None)
 
 
+@pytest.mark.exhaustive
 def test_plugins_table(site: Site) -> None:
     done = site.command("plugins")
     assert done.returncode == 0
@@ -201,7 +203,7 @@ def test_using_a_name_of_a_broken_one_says_why(name: str, hint: str, site: Site)
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", WRONG_TARGETS)
+@pytest.mark.parametrize("name", ["no-fusion", *exhaustive(["no-target"])])
 def test_using_a_wrong_target_says_why(name: str, site: Site) -> None:
     fusion, _, cause = WRONG_TARGETS[name]
     done = site.command("show", fusion)
@@ -234,6 +236,7 @@ def ran(site: Site, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, sub
     return folder, site.command("run", "fusion=fk_gram", "train.epochs=1", "hydra.run.dir=out", cwd=folder)
 
 
+@pytest.mark.exhaustive
 def test_run(ran: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = ran
     assert done.returncode == 0, done.stderr + done.stdout
@@ -242,12 +245,14 @@ def test_run(ran: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     assert (result["status"], result["fusion"]) == ("completed", "fk_gram")
 
 
+@pytest.mark.exhaustive
 def test_leaderboard(site: Site, ran: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     done = site.command("leaderboard", "out", cwd=ran[0])
     assert done.returncode == 0, done.stderr
     assert "fk_gram" in done.stdout
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("argv", "output"),
     [
@@ -264,6 +269,7 @@ def test_the_other_commands_work(argv: list[str], output: str, site: Site, tmp_p
     reported(done)
 
 
+@pytest.mark.exhaustive
 def test_conf_check(site: Site) -> None:
     """It finds the wrong targets, and nothing else."""
     done = site.command("conf", "check")
@@ -281,6 +287,7 @@ def test_help_asks_no_plugin(command: str, site: Site) -> None:
     assert "example" in done.stdout
 
 
+@pytest.mark.exhaustive
 def test_create(site: Site) -> None:
     code = "import fusionkit, torch; print(fusionkit.create('fk_gram', dims=[2])([torch.ones(2)]).tolist())"
     done = site.python("-c", code)

@@ -26,7 +26,7 @@ TOOLS = ("pip", "hatchling", "editables", "pytest>=8.3", "hypothesis>=6.112")
 
 # Not find_spec: setuptools answers it by switching off what torch's compiler needs.
 PIP = next(iter(distributions(name="pip")), None)
-pytestmark = pytest.mark.skipif(PIP is None, reason="pip is not installed")
+pytestmark = [pytest.mark.exhaustive, pytest.mark.skipif(PIP is None, reason="pip is not installed")]
 
 
 def required(requirements: Iterable[str]) -> dict[str, Distribution]:

@@ -21,6 +21,7 @@ from fusionkit.registry.loading import Kind
 from fusionkit.scaffold import generate, versions
 from fusionkit.scaffold.answers import Answers
 from fusionkit.testing import isolated_registry
+from tests.exhaustive import exhaustive
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,11 +88,8 @@ def test_files(package: Callable[..., Path], kind: Kind) -> None:
     ("kind", "name"),
     [
         ("fusion", "plugin"),
-        ("fabrication", "conf"),
-        ("fusion", "lambda"),
         ("fabrication", "none"),
-        ("fusion", "tensor"),
-        ("fabrication", "on"),
+        *exhaustive([("fabrication", "conf"), ("fusion", "lambda"), ("fusion", "tensor"), ("fabrication", "on")]),
     ],
 )
 def test_odd_names_work(package: Callable[..., Path], imports: Callable[[Path], object], kind: Kind, name: str) -> None:
@@ -104,6 +102,7 @@ def test_odd_names_work(package: Callable[..., Path], imports: Callable[[Path], 
     assert report.ok, [result for result in report.results if result.bad]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["fusion", "fabrication"])
 def test_passes_the_checks_that_are_made_on_request(
     package: Callable[..., Path], imports: Callable[[Path], object], kind: Kind
@@ -136,7 +135,7 @@ def test_the_operator_is_that_of_the_readme(
 
 
 @pytest.mark.parametrize("kind", ["fusion", "fabrication"])
-@pytest.mark.parametrize("tool", ["ruff", "mypy"])
+@pytest.mark.parametrize("tool", ["ruff", *exhaustive(["mypy"])])
 def test_clean(package: Callable[..., Path], kind: Kind, tool: str) -> None:
     if find_spec(tool) is None:
         pytest.skip(f"{tool} is not installed")
@@ -197,7 +196,7 @@ class TestPlace:
             package()
 
     @pytest.mark.parametrize("existing", [False, True])
-    @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+    @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), *exhaustive([KeyboardInterrupt()])])
     def test_nothing_is_half_written(
         self,
         package: Callable[..., Path],
@@ -281,6 +280,7 @@ class TestUpdate:
         assert generate.update(authored) == "9.0"
         self.merged(authored)
 
+    @pytest.mark.exhaustive
     def test_by_copier_itself(self, authored: Path, later: Callable[[], None]) -> None:
         later()
         versions.keep()  # As any `fusionkit new` does.
@@ -288,6 +288,7 @@ class TestUpdate:
         subprocess.run(command, cwd=authored, check=True, capture_output=True)
         self.merged(authored)
 
+    @pytest.mark.exhaustive
     def test_nothing_new(self, authored: Path) -> None:
         assert generate.update(authored) == fusionkit.__version__
         status = subprocess.run(["git", "status", "--short"], cwd=authored, check=True, capture_output=True)

@@ -28,6 +28,7 @@ def make(directory: Path, **changes: Any) -> Plan:
     return plan(directory, **{**options, **changes})
 
 
+@pytest.mark.exhaustive
 def test_every_contestant_is_valid_on_every_data_set(tmp_path: Path) -> None:
     made = make(tmp_path, data=list(DATA), quick=False)
     assert made.left_out == []
