@@ -6,9 +6,9 @@ import inspect
 from pathlib import Path
 
 from fusionkit.contract.checks import CHECKS
+from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.rules import rule_of
 from fusionkit.contract.runner import Plan, run
-from fusionkit.contract.subject import subjects_of
 from tests.contract import test_registration_checks
 from tests.contract.mutants import MUTANTS
 from tests.contract.mutants.resources import RUNTIME

@@ -59,7 +59,8 @@ class Unreshaped(Thin):
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return torch.outer(blocks["v"], blocks["u"]).reshape(n, D)
 
-    def reference(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        blocks = self.split(w, n, D)
         return torch.tensor(
             [[float(blocks["u"][i] * blocks["v"][j]) for j in range(D)] for i in range(n)], dtype=torch.float64
         )
