@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import log
-from typing import Any
+from typing import Any, Unpack
 
 import fusionkit
 import torch
+from fusionkit.fusion import FusionOptions
 from torch import Tensor
 
 
@@ -29,25 +30,11 @@ class SoftMaximum(fusionkit.Fusion):
         self,
         n: int | None = None,
         dims: Sequence[int] | None = None,
-        name: str | None = None,
-        require_parameters: bool = True,
         *,
         temperature: float = 1.0,
-        preprocess: Any = None,
-        postprocess: Any = None,
-        device: Any = None,
-        dtype: Any = None,
+        **common: Unpack[FusionOptions],
     ) -> None:
-        super().__init__(
-            n,
-            dims,
-            name,
-            require_parameters,
-            preprocess=preprocess,
-            postprocess=postprocess,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(n, dims, **common)
         if not temperature > 0:
             raise fusionkit.FusionError(f"temperature should be positive; found {temperature!r}.")
         self.temperature = float(temperature)
