@@ -17,11 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from fusionkit.cli.check_report import Rerun, print_report, rule_table, subject_table
 from fusionkit.cli.commands import kind_option, output_file
-from fusionkit.contract import isolation, parallel, runner
+from fusionkit.contract.lookup import all_subjects, subjects_of
 from fusionkit.contract.report import Report, Result, write
 from fusionkit.contract.rules import Rule, rule_of
-from fusionkit.contract.runner import DEFAULT_LIMIT, Plan
-from fusionkit.contract.subject import Subject, all_subjects, subjects_of
+from fusionkit.contract.runner import DEFAULT_LIMIT, Plan, default_jobs, isolated, several_jobs_possible
+from fusionkit.contract.subject import Subject
 from fusionkit.registry import Kind
 
 __all__ = ["check"]
@@ -83,11 +83,9 @@ def check(
     if os.getcwd() not in sys.path:  # As python -m does: module:Class is often a file of the folder.
         sys.path.insert(0, os.getcwd())
     subjects = subjects_of(list(names), kind) if names else all_subjects(kind)
-    if plan.stop or not parallel.possible(subjects):
+    if plan.stop or not several_jobs_possible(subjects):
         jobs = 1
-    jobs = jobs or parallel.default_jobs(subjects)
-    results = _parallel(subjects, wanted, jobs, console) if jobs > 1 else _serial(subjects, plan, console)
-    report = Report(results)
+    report = Report(_checked(subjects, plan, jobs or default_jobs(subjects), console))
     rerun = Rerun(plan.seed, plan.time_limit)
     print_report(report, console, rerun, seconds=perf_counter() - start, verbose=verbose)
     _write(json_file, report.to_json())
@@ -119,36 +117,22 @@ def _list(console: Console, json_file: Path | None, wanted: dict[str, Any]) -> N
 # -- running -----------------------------------------------------------------------------------------------------------
 
 
-def _serial(subjects: list[Subject], plan: Plan, console: Console) -> list[Result]:
+def _checked(subjects: list[Subject], plan: Plan, jobs: int, console: Console) -> list[Result]:
     """Return the results; on a terminal with a progress bar that says what is running."""
-    stream = isolation.stream if isolation.possible() else runner.stream
     total = sum(subject.kind in rule_of(check).kinds for subject in subjects for check in plan.checks)
     results: list[Result] = []
+    begun: set[tuple[str, str, str]] = set()
     with _Live(console, total) as live:
-        running: tuple[Subject, Rule] | None = None
 
         def started(subject: Subject, rule: Rule | None, case: str) -> None:
-            nonlocal running
-            if rule is not None and running != (subject, rule):  # Not once more for every case of a check.
-                running = subject, rule
+            # Not once more for every case of a check.
+            if rule is not None and (key := (subject.kind, subject.id, rule.name)) not in begun:
+                begun.add(key)
                 live.step(f"{subject.id} {rule.name}", results)
 
-        for result in stream(subjects, plan, started):
+        for result in isolated(subjects, plan, started, jobs):
             results.append(result)
     return results
-
-
-def _parallel(subjects: list[Subject], wanted: dict[str, Any], jobs: int, console: Console) -> list[Result]:
-    """Return the results of worker processes; on a terminal with a progress bar that counts subjects."""
-    found: list[Result] = []
-    with _Live(console, len(subjects)) as live:
-        live.step(f"{jobs} workers", found, 0)
-
-        def done(subject: Subject, results: list[Result]) -> None:
-            found.extend(results)
-            live.step(f"{jobs} workers, {subject.id} is done", found)
-
-        return [result for results in parallel.stream(subjects, wanted, jobs, done) for result in results]
 
 
 class _Live:
@@ -176,9 +160,9 @@ class _Live:
         if self.shown:
             self.live.stop()
 
-    def step(self, text: str, results: list[Result], steps: int = 1) -> None:
+    def step(self, text: str, results: list[Result]) -> None:
         """Set what is running and the results so far; shown at the next refresh, a quarter of a second later."""
-        self.progress.update(self.task, description=text, advance=steps)
+        self.progress.update(self.task, description=text, advance=1)
         self.results = results
 
     def render(self) -> Group:
