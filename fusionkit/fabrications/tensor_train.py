@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
+from fusionkit.fabrications._reference import dot, filled
 from fusionkit.fusion import check_size
 from fusionkit.kernels.planning import Effort
 
@@ -99,6 +100,19 @@ class TensorTrain(Fabrication):
             grown = (W @ core.flatten(1)).view(*W.shape[:2], *core.shape[1:]).transpose(1, 2)
             W = grown.reshape(W.shape[0] * core.shape[1], W.shape[1] * core.shape[2], core.shape[3])
         return W.squeeze(2)[:n, :D]
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        cores = _cores(self.split(w, n, D))
+
+        def entry(i: int, j: int) -> float:
+            state = [1.0]
+            for core in reversed(cores):  # The last core has the fastest digits of i and j.
+                (i, a), (j, b) = divmod(i, core.shape[1]), divmod(j, core.shape[2])
+                state = [dot(row, state) for row in core[:, a, b]]
+            return state[0]
+
+        return filled(n, D, entry)
 
     def _slabs(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Iterable[Tensor]:
         first, *rest = blocks.items()
