@@ -94,12 +94,6 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         """Return what ``_project`` costs, for ``kernels.planning``; None (the default): it is taken at every size."""
         return None
 
-    def reference(self, w: Tensor, n: int, D: int) -> Tensor | None:
-        """Return W (n, D) in float64 from w (l,), by slow loops over the definition; None: there is no other than
-        ``materialize``.
-        """
-        return None
-
     def padding(self, n: int, D: int) -> dict[str, BoolTensor]:
         """Return, per block, which entries of a padded layout cannot influence W; none by default."""
         return {}
