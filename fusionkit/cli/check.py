@@ -54,9 +54,9 @@ def main(argv: Sequence[str]) -> int:
     if options.list:
         return _list(options, console)
     from fusionkit.cli.check_display import show
+    from fusionkit.contract.lookup import all_subjects, subjects_of
     from fusionkit.contract.report import Report, write
     from fusionkit.contract.runner import Plan
-    from fusionkit.contract.subject import all_subjects, subjects_of
 
     wanted: dict[str, Any] = {
         "tier": options.tier,
@@ -72,9 +72,7 @@ def main(argv: Sequence[str]) -> int:
     if os.getcwd() not in sys.path:  # As python -m does: module:Class is often a file of the folder.
         sys.path.insert(0, os.getcwd())
     subjects = subjects_of(options.names, options.kind) if options.names else all_subjects(options.kind)
-    jobs = _jobs(options, subjects)
-    results = _parallel(subjects, wanted, jobs, console) if jobs > 1 else _serial(subjects, plan, console)
-    report = Report(results)
+    report = Report(_checked(subjects, plan, _jobs(options, subjects), console))
     show(report, console, options, perf_counter() - start)
     if options.json == "-":
         print(report.to_json())
@@ -149,51 +147,35 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 
 
 def _jobs(options: argparse.Namespace, subjects: list[Subject]) -> int:
-    from fusionkit.contract import parallel
+    from fusionkit.contract.runner import default_jobs, several_jobs_possible
     from fusionkit.errors import ConfigError
 
     if options.jobs is not None and options.jobs < 1:
         raise ConfigError(f"--jobs should be at least 1; found {options.jobs}.")
-    if options.exitfirst or not parallel.possible(subjects):
+    if options.exitfirst or not several_jobs_possible(subjects):
         return 1
-    return options.jobs or parallel.default_jobs(subjects)
+    return options.jobs or default_jobs(subjects)
 
 
-def _serial(subjects: list[Subject], plan: Plan, console: Console) -> list[Result]:
+def _checked(subjects: list[Subject], plan: Plan, jobs: int, console: Console) -> list[Result]:
     """Return the results; on a terminal with a progress bar that says what is running."""
-    from fusionkit.contract import isolation, runner
     from fusionkit.contract.rules import Rule, rule_of
+    from fusionkit.contract.runner import isolated
 
-    stream = isolation.stream if isolation.possible() else runner.stream
     total = sum(subject.kind in rule_of(check).kinds for subject in subjects for check in plan.checks)
     results: list[Result] = []
+    begun: set[tuple[str, str, str]] = set()
     with _Live(console, total) as live:
-        running: tuple[Subject, Rule] | None = None
 
         def started(subject: Subject, rule: Rule | None, case: str) -> None:
-            nonlocal running
-            if rule is not None and running != (subject, rule):  # Not once more for every case of a check.
-                running = subject, rule
+            # Not once more for every case of a check.
+            if rule is not None and (key := (subject.kind, subject.id, rule.name)) not in begun:
+                begun.add(key)
                 live.step(f"{subject.id} {rule.name}", results)
 
-        for result in stream(subjects, plan, started):
+        for result in isolated(subjects, plan, started, jobs):
             results.append(result)
     return results
-
-
-def _parallel(subjects: list[Subject], wanted: dict[str, Any], jobs: int, console: Console) -> list[Result]:
-    """Return the results of worker processes; on a terminal with a progress bar that counts subjects."""
-    from fusionkit.contract.parallel import stream
-
-    found: list[Result] = []
-    with _Live(console, len(subjects)) as live:
-        live.step(f"{jobs} workers", found, 0)
-
-        def done(subject: Subject, results: list[Result]) -> None:
-            found.extend(results)
-            live.step(f"{jobs} workers, {subject.id} is done", found)
-
-        return [result for results in stream(subjects, wanted, jobs, done) for result in results]
 
 
 class _Live:

@@ -13,6 +13,7 @@ from torch import BoolTensor, Tensor
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fabrications._kronecker import counts, nearest_counts
+from fusionkit.fabrications._reference import filled
 from fusionkit.fusion import check_size
 from fusionkit.kernels.planning import COPY, Effort
 
@@ -80,6 +81,24 @@ class Monarch(Fabrication):
         right = torch.stack([_shifted(block, k, nb) for k, block in enumerate(R.unbind())])  # (nb, c, nb*ib)
         inputs = right.view(c, nb, nb * ib).transpose(0, 1)
         return torch.bmm(L, inputs).view(-1, nb * ib)[:n, :D]
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        R, L = self.split(w, n, D).values()
+        nb, c, ib = R.shape
+        ob = L.shape[1]
+
+        def entry(i: int, j: int) -> float:
+            b, o = divmod(i, ob)
+            total = 0.0
+            for t in range(c):
+                # Input t of block b of L is entry t*nb + b of blockdiag(R) x.
+                block, row = divmod(t * nb + b, c)
+                if block == j // ib:
+                    total += float(L[b, o, t]) * float(R[block, row, j % ib])
+            return total
+
+        return filled(n, D, entry)
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         R, L = blocks["R"], blocks["L"]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
+from fusionkit.fabrications._reference import dot, filled
 from fusionkit.fusion import check_size
 from fusionkit.kernels.matmul import linear
 from fusionkit.kernels.planning import LARGE_W, Effort
@@ -101,10 +102,23 @@ class TensorTrain(Fabrication):
             W = grown.reshape(W.shape[0] * core.shape[1], W.shape[1] * core.shape[2], core.shape[3])
         return W.squeeze(2)[:n, :D]
 
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        cores = _cores(self.split(w, n, D))
+
+        def entry(i: int, j: int) -> float:
+            state = [1.0]
+            for core in reversed(cores):  # The last core has the fastest digits of i and j.
+                (i, a), (j, b) = divmod(i, core.shape[1]), divmod(j, core.shape[2])
+                state = [dot(row, state) for row in core[:, a, b]]
+            return state[0]
+
+        return filled(n, D, entry)
+
     def multiply_built(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         """Return concat(x) @ W.T by way of W, made in two slabs of rows where it is large.
 
-        So W may be built for any number of rows: a fifth of the time of the product without it at (4096; 4 x 512; 512).
+        So it may be built for any number of rows: 0.14 of the time of the product without it at (4096; 4 x 512; 512).
         """
         D = sum(view.shape[-1] for view in x)
         if n * D < LARGE_W:
