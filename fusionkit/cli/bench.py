@@ -196,7 +196,7 @@ def _print(rows: Sequence[Row]) -> None:
             row.mode,
             f"{row.milliseconds:.3f}",
             *(None if (value := getattr(row, field)) is None else f"{value:.2f}" for field in shown),
-            None if row.own_product is None else "own" if row.own_product else "W",
+            None if row.skips_materialization is None else "own" if row.skips_materialization else "W",
             f"{row.extra_bytes / 1e6:.3g}",
             None if row.error is None else f"{row.error:.1e}",
         )
