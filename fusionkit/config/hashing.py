@@ -15,7 +15,11 @@ __all__ = ["config_hash", "file_digest", "operators"]
 
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits for a configuration; see ``fusionkit.config.config_hash``."""
+    """Return 16 hexadecimal digits that name the experiment ``cfg`` describes.
+
+    The order of keys, the device and the ``hydra`` node do not matter.  A data file counts by its content; the versions
+    of the operators' distributions count.
+    """
     from fusionkit.config.interpolations import resolve
 
     plain = resolve({name: value for name, value in cfg.items() if name != "hydra"} if type(cfg) is dict else cfg)

@@ -50,7 +50,10 @@ def yaml_file(kind: Kind, name: str) -> Path | None:
 
 
 def node_text(kind: Kind, name: str) -> str | None:
-    """Return the YAML text of an operator's node; imports the class only when there is no file."""
+    """Return the YAML text of the config node of an operator: its file, or the one generated from its signature.
+
+    The class is imported only when there is no file.  None when there is neither.
+    """
     record = status(kind, name)
     file = yaml_file(kind, name if record is None or record.status == "ambiguous" else record.name)
     if file is not None and (record is None or record.key == record.name):
