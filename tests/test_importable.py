@@ -38,7 +38,7 @@ NAMES = {
     "fusionkit.builtin": ["fusionkit_fusions", "fusionkit_fabrications"],
     "fusionkit.cli": ["main"],
     "fusionkit.config": ["allow", "build", "compose", "conf_dir", "config_hash", "node"],
-    "fusionkit.contract": ["check"],
+    "fusionkit.contract": [],
     "fusionkit.contract.pytest_plugin": [],
     "fusionkit.contract.rules": ["equal", "expect", "rule", "skip"],
     "fusionkit.contract.subject": ["Subject"],
