@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from fusionkit._util.files import write_text
 from fusionkit.cli.arguments import Parser, check_folder
 from fusionkit.contract.runner import DEFAULT_LIMIT
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         return _list(options, console)
     from fusionkit.cli.check_display import show
     from fusionkit.contract.lookup import all_subjects, subjects_of
-    from fusionkit.contract.report import Report, write
+    from fusionkit.contract.report import Report
     from fusionkit.contract.runner import Plan
 
     wanted: dict[str, Any] = {
@@ -77,9 +78,9 @@ def main(argv: Sequence[str]) -> int:
     if options.json == "-":
         print(report.to_json())
     elif options.json:
-        write(options.json, report.to_json() + "\n")
+        write_text(Path(options.json), report.to_json() + "\n")
     if options.junit:
-        write(options.junit, report.to_junit())
+        write_text(Path(options.junit), report.to_junit())
     return 0 if report.ok else 1
 
 
@@ -131,9 +132,7 @@ def _list(options: argparse.Namespace, console: Console) -> int:
         if options.json == "-":
             print(text)
         else:
-            from fusionkit.contract.report import write
-
-            write(options.json, text + "\n")
+            write_text(Path(options.json), text + "\n")
         return 0
     table = Table("check", "tier", "of", "needs", "rule", box=None, pad_edge=False)
     for r in rules:
