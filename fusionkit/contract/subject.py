@@ -243,8 +243,8 @@ class Subject:
     def prepared(op: Fusion) -> Iterator[tuple[str, Fabrication, int, tuple[int, ...]]]:
         """Yield the fabrications in an operator that make a matrix: the path, itself, n and the widths."""
         for path, module in op.named_modules():
-            if isinstance(module, Fabrication) and module._prepared is not None:
-                yield path, module, *module._prepared
+            if isinstance(module, Fabrication) and module._sized is not None:
+                yield path, module, module._sized.n, module._sized.dims
 
     def leaves_nothing(self, op: Fusion) -> bool:
         """Whether no example asks for the case, and nothing is left of the views there, as by a norm of one entry."""

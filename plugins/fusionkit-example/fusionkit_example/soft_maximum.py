@@ -8,11 +8,11 @@ from typing import Any, Unpack
 
 import fusionkit
 import torch
-from fusionkit.fusion import FusionOptions
+from fusionkit.fusion import ElementwiseFusion, FusionOptions
 from torch import Tensor
 
 
-class SoftMaximum(fusionkit.Fusion):
+class SoftMaximum(ElementwiseFusion):
     """`t * log((exp(A_1 / t) + ... + exp(A_k / t)) / k)` of k views of equal width, (..., n) each -> (..., n); l = 0.
 
     Near the maximum for small t, near the mean for large t.
@@ -44,14 +44,6 @@ class SoftMaximum(fusionkit.Fusion):
         """Yield keywords with which the conformance kit builds the operator."""
         yield {"dims": [4, 4, 4]}
         yield {"dims": [3, 3], "temperature": 0.5}
-
-    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
-        """Return the common width of the views; widths that differ are a DimsError."""
-        return self.resolve_equal_dims(dims)
-
-    def calculate_l(self) -> int:
-        """Return 0: nothing is learned."""
-        return 0
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         t = self.temperature
