@@ -128,4 +128,14 @@ def _file(group: str, name: str) -> str:
         raise ConfigError(
             f"{group} should be one of {', '.join(options)}; found {name!r}.{nearest(name, list(options))}"
         )
-    return f"# {options[name]}\n{options[name].read_text(encoding='utf-8')}"
+    return f"# {options[name]}\n{_worded(group, options[name].read_text(encoding='utf-8'))}"
+
+
+def _worded(group: str, text: str) -> str:
+    """Append to each option of data, model or train what it may be."""
+    from fusionkit.config.options import described
+
+    words = described(group) if group in ("data", "model", "train") else {}
+    return re.sub(
+        r"^(\w+):.*$", lambda line: f"{line[0]}  # {words[line[1]]}" if line[1] in words else line[0], text, flags=re.M
+    )
