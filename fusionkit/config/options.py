@@ -17,7 +17,7 @@ from fusionkit import registry
 from fusionkit.config.keys import CONTROL_KEYS, join
 from fusionkit.config.nodes import Kind, yaml_file
 from fusionkit.config.sentences import expected, mistakes
-from fusionkit.config.types import options_of
+from fusionkit.config.types import Text, options_of
 from fusionkit.errors import ConfigError, RegistryError, nearest
 
 __all__ = [
@@ -83,7 +83,7 @@ class NpzOptions(DataOptions):
     """The group ``data``: arrays of one's own."""
 
     name: Literal["npz"]  # type: ignore[assignment]
-    path: Annotated[str, Field(min_length=1)] = _option(
+    path: Annotated[Text, Field(min_length=1)] = _option(
         ..., "The file; absolute, or relative to the directory in which the command is started."
     )
 
@@ -127,12 +127,12 @@ class FusionNode(Options):
 
     target: Literal["fusionkit.create"] = Field(alias="_target_")
     recursive: Literal[False] = Field(alias="_recursive_")
-    name: str = _named("fusion")
+    name: Text = _named("fusion")
     n: Size | None = _option(None, "Output width.  null: it follows from the widths.")
     dims: Widths = _option(None, "Widths of the views; they follow from the data.")
     device: Device = _option("cpu", "Where the parameters live.")
     require_parameters: bool = _option(True, "Whether the operator owns its parameters.")
-    parameter_fabrication: str | dict[str, Any] | None = _option(
+    parameter_fabrication: Text | dict[str, Any] | None = _option(
         None,
         "How the matrices are made: the group fabrication.",
         json_schema_extra={"expected": "the name of a fabrication, a mapping with its name, or null"},
@@ -145,7 +145,7 @@ class FabricationNode(Options):
     model_config = ConfigDict(extra="allow")
 
     target: Literal["fusionkit.create_fabrication"] = Field("fusionkit.create_fabrication", alias="_target_")
-    name: str = _named("fabrication")
+    name: Text = _named("fabrication")
 
 
 class RunConfig(Options):
