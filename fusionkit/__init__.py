@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fusionkit import errors as errors
     from fusionkit import registry as registry
     from fusionkit import testing as testing
-    from fusionkit.contract import check
+    from fusionkit.contract.runner import check
     from fusionkit.core.costing import cost
     from fusionkit.core.factory import create, create_fabrication
     from fusionkit.core.projection import Projection
@@ -67,7 +67,7 @@ _HOME: dict[str, tuple[str, str | None]] = {
     "RegistryError": ("fusionkit.errors", "RegistryError"),
     "Spec": ("fusionkit.hookspecs", "Spec"),
     "Traits": ("fusionkit.fusion", "Traits"),
-    "check": ("fusionkit.contract", "check"),
+    "check": ("fusionkit.contract.runner", "check"),
     "config": ("fusionkit.config", None),
     "cost": ("fusionkit.core.costing", "cost"),
     "create": ("fusionkit.core.factory", "create"),

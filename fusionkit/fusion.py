@@ -1,12 +1,14 @@
 """What the author of a fusion imports: the base class, the traits, and checks of options."""
 
-from fusionkit.core.fusion import Fusion
+from fusionkit.core.fusion import ElementwiseFusion, Fusion, FusionOptions
 from fusionkit.core.traits import Traits
 from fusionkit.core.validation import check_device, check_dims, check_dtype, check_number, check_size
 from fusionkit.kernels.modes import autocasting, in_place_ok
 
 __all__ = [
+    "ElementwiseFusion",
     "Fusion",
+    "FusionOptions",
     "Traits",
     "autocasting",
     "check_device",

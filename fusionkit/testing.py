@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.report import Result
 from fusionkit.contract.rules import Check, Rule, rule_of
-from fusionkit.contract.runner import Plan, results_of
-from fusionkit.contract.subject import Subject, subjects_of
+from fusionkit.contract.runner import DEFAULT_LIMIT, Plan, results_of
+from fusionkit.contract.subject import Subject
 from fusionkit.registry import isolated
 
 __all__ = ["ContractCheck", "isolated_registry", "parametrize_with_checks"]
@@ -71,7 +72,7 @@ def parametrize_with_checks(
     tier: int | None = None,
     select: Iterable[str] = (),
     seed: int = 0,
-    time_limit: float = 60.0,
+    time_limit: float = DEFAULT_LIMIT,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a pytest decorator that runs the test once per subject and check, as its argument ``check``.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from functools import lru_cache
 from typing import Any
@@ -11,10 +11,10 @@ from omegaconf import OmegaConf, SCMode
 from omegaconf.errors import GrammarParseError, InterpolationToMissingValueError, OmegaConfBaseException
 
 from fusionkit.config.hydra_bridge import Grammar, is_root, parse, raw, whole
-from fusionkit.config.keys import MAX_DEPTH, join, refuse
+from fusionkit.config.keys import CONTROL_KEYS, join, refuse, walk
 from fusionkit.errors import ConfigError
 
-__all__ = ["RESOLVERS", "check", "leaves", "raw", "resolve"]
+__all__ = ["RESOLVERS", "check", "raw", "resolve", "to_plain"]
 
 #: The resolvers that a config may use; fusionkit registers the last.
 RESOLVERS = frozenset({"oc.select", "now", "hydra", "fusionkit.run_name"})
@@ -29,86 +29,55 @@ def check(tree: object, key: str = "") -> None:
     Raises:
         ConfigError: names each full dotted key, the text and what is wrong with it.
     """
-    refuse(f"{here} should {problem}." for here, text in leaves(tree, key) if (problem := _problem_at(text, here)))
+    texts = ((here, value) for here, _, value in walk(tree, key) if isinstance(value, str) and "${" in value)
+    refuse(f"{here} should {mistake}." for here, text in texts if (mistake := _mistake(here, text)))
 
 
-def _problem_at(text: str, key: str) -> str | None:
-    if "${" not in text or text in _HYDRAS_OWN:
+def _mistake(key: str, text: str) -> str | None:
+    """Return what a text with interpolations should be, and what was found in it, or None."""
+    if text in _HYDRAS_OWN:
         return None
-    if key.rpartition(".")[2] in ("_target_", "_partial_", "_recursive_", "_convert_", "_args_"):
+    if key.rpartition(".")[2] in (*CONTROL_KEYS, "_args_"):
         return f"be written out, without an interpolation; found {text!r}"
-    return _problem_of_text(text)
+    return _mistake_of_text(text)
 
 
 @lru_cache(maxsize=4096)
-def _problem_of_text(text: str) -> str | None:
-    """Return what should be and what was found in a text with interpolations, or None."""
+def _mistake_of_text(text: str) -> str | None:
     try:
-        tree = parse(text)
+        problem = _problem(parse(text))
     except GrammarParseError as error:
         return f"be a valid interpolation; found {text!r} ({error})"
-    problem = _problem(tree)
-    if problem is None:
-        return None
-    return f"use only plain references and {', '.join(sorted(RESOLVERS))}; found {problem} in {text!r}"
+    known = ", ".join(sorted(RESOLVERS))
+    return problem and f"use only plain references and {known}; found {problem} in {text!r}"
 
 
 def _problem(node: Any) -> str | None:
-    """Return what is not permitted below a node of the grammar's parse tree, or None."""
+    """Return what is not permitted at or below a node of the grammar's parse tree, or None."""
+    below = getattr(node, "children", None) or []
     if isinstance(node, Grammar.InterpolationNodeContext):
-        return f"the computed reference {_text(node)!r}" if _computed(node) else None
+        return f"the computed reference {_text(node)!r}" if any(map(_computed, below)) else None
     if isinstance(node, Grammar.InterpolationResolverContext):
-        return _problem_of_resolver(node)
-    for child in getattr(node, "children", None) or []:
-        problem = _problem(child)
-        if problem:
-            return problem
-    return None
-
-
-def _problem_of_resolver(node: Any) -> str | None:
-    name = node.resolverName()
-    if _computed(name):
-        return f"the computed resolver name {_text(name)!r}"
-    if _text(name) not in RESOLVERS:
-        return f"the resolver {_text(name)!r}"
-    sequence = node.sequence()
-    for position, element in enumerate(sequence.element() if sequence is not None else []):
-        if not _computed(element):
-            continue
+        name, sequence = node.resolverName(), node.sequence()
+        below = sequence.element() if sequence is not None else []
+        if _computed(name):
+            return f"the computed resolver name {_text(name)!r}"
+        if _text(name) not in RESOLVERS:
+            return f"the resolver {_text(name)!r}"
         # A default is the only argument that may come from elsewhere in the config.
-        if _text(name) != "oc.select" or position == 0:
-            return f"the computed argument {_text(element)!r}"
-        problem = _problem(element)
-        if problem:
-            return problem
-    return None
+        fixed = below[:1] if _text(name) == "oc.select" else below
+        if computed := next(filter(_computed, fixed), None):
+            return f"the computed argument {_text(computed)!r}"
+    return next(filter(None, map(_problem, below)), None)
 
 
 def _computed(node: Any) -> bool:
-    """Whether there is an interpolation below a node."""
-    return any(
-        isinstance(child, Grammar.InterpolationContext) or _computed(child)
-        for child in getattr(node, "children", None) or []
-    )
+    """Whether a node of the parse tree is an interpolation, or contains one."""
+    return isinstance(node, Grammar.InterpolationContext) or any(map(_computed, getattr(node, "children", None) or []))
 
 
 def _text(node: Any) -> str:
     return str(node.getText())
-
-
-def leaves(tree: object, key: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Yield ``(dotted key, text)`` of every text in plain containers."""
-    if depth > MAX_DEPTH:
-        raise ConfigError(f"{key[:80]} should be nested at most {MAX_DEPTH} levels deep; found more.")
-    if isinstance(tree, str):
-        yield key, tree
-    elif isinstance(tree, Mapping):
-        for name, value in tree.items():
-            yield from leaves(value, join(key, name), depth + 1)
-    elif isinstance(tree, list | tuple):
-        for index, value in enumerate(tree):
-            yield from leaves(value, f"{key}[{index}]", depth + 1)
 
 
 def resolve(cfg: Any, key: str = "") -> Any:
@@ -119,25 +88,23 @@ def resolve(cfg: Any, key: str = "") -> Any:
     Raises:
         ConfigError: an interpolation is not permitted, leads nowhere or leads to itself.
     """
-    if not OmegaConf.is_config(cfg):
-        plain = _plain(cfg, key)
-        if not any("${" in text for _, text in leaves(plain, key)):
-            return plain
-        check(plain, key)
-        cfg = OmegaConf.create(plain)
-    else:
+    if OmegaConf.is_config(cfg):
         # The references of a part of a config may lead anywhere in the whole.
         check(raw(whole(cfg)))
-    return to_plain(cfg, key)
+        return to_plain(cfg, key)
+    check(cfg, key)
+    plain = _plain(cfg)
+    if not any(isinstance(value, str) and "${" in value for _, _, value in walk(plain)):
+        return plain
+    check(plain, key)
+    return to_plain(OmegaConf.create(plain), key)
 
 
-def _plain(value: Any, key: str, depth: int = 0) -> Any:
-    if depth > MAX_DEPTH:
-        raise ConfigError(f"{key[:80]} should be nested at most {MAX_DEPTH} levels deep; found more.")
+def _plain(value: Any) -> Any:
     if isinstance(value, Mapping) and not OmegaConf.is_config(value):
-        return {name: _plain(item, join(key, name), depth + 1) for name, item in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, f"{key}[{index}]", depth + 1) for index, item in enumerate(value)]
+        return [_plain(item) for item in value]
     return raw(value)
 
 

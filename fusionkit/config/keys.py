@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from fusionkit.errors import ConfigError, close
 
-__all__ = ["CONTROL_KEYS", "MAX_DEPTH", "join", "refuse", "unknown_key"]
+__all__ = ["CONTROL_KEYS", "MAX_DEPTH", "join", "refuse", "unknown_key", "walk"]
 
 #: The keys by which a node steers Hydra's ``instantiate``; any other key of the form ``_x_`` is refused.
 CONTROL_KEYS = frozenset({"_target_", "_recursive_", "_convert_", "_partial_"})
@@ -19,6 +20,23 @@ MAX_DEPTH = 64
 def join(key: str, name: object) -> str:
     """Return the dotted key of ``name`` below ``key``."""
     return f"{key}.{name}" if key else str(name)
+
+
+def walk(tree: object, key: str = "", name: Any = "", depth: int = 0) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted key, the name and the value of ``tree`` and of everything below it; items of lists have no name.
+
+    Raises:
+        ConfigError: it is nested too deep, or contains itself.
+    """
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"{key[:80]} should be nested at most {MAX_DEPTH} levels deep; found more.")
+    yield key, name, tree
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from walk(value, join(key, name), name, depth + 1)
+    elif isinstance(tree, list | tuple):
+        for index, value in enumerate(tree):
+            yield from walk(value, f"{key}[{index}]", "", depth + 1)
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:

@@ -8,10 +8,10 @@ it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from fusionkit.config.keys import CONTROL_KEYS, MAX_DEPTH, join, refuse
+from fusionkit.config.keys import CONTROL_KEYS, join, refuse, walk
 from fusionkit.core.allowed import ALLOWED, FACTORY_NAMES, allowed_name, resolve_target
 from fusionkit.errors import ConfigError, FusionError
 
@@ -24,41 +24,29 @@ def check_tree(tree: object, key: str = "") -> None:
     Raises:
         ConfigError: the message contains each full dotted key and what was found.
     """
-    refuse(_mistakes(tree, key, 0))
+    found = ((here, value, _wanted(name, value)) for here, name, value in walk(tree, key))
+    refuse(f"{here} should {wanted}; found {value!r}." for here, value, wanted in found if wanted)
 
 
-def _mistakes(tree: object, key: str, depth: int) -> Iterator[str]:
-    if depth > MAX_DEPTH:
-        raise ConfigError(f"{key[:80]} should be nested at most {MAX_DEPTH} levels deep; found more.")
-    if isinstance(tree, Mapping):
-        for name, value in tree.items():
-            here = join(key, name)
-            if not isinstance(name, str):
-                yield f"{here} should have a string as its name; found {name!r}."
-            elif name.startswith("_") and name.endswith("_") and (wanted := _wanted_of_control(name, value)):
-                yield f"{here} should be {wanted}; found {value!r}."
-            yield from _mistakes(value, here, depth + 1)
-    elif isinstance(tree, list | tuple):
-        for index, value in enumerate(tree):
-            yield from _mistakes(value, f"{key}[{index}]", depth + 1)
-    elif isinstance(tree, str):
+def _wanted(name: object, value: object) -> str | None:
+    """Return what a node that is called ``name`` should be, or None if it is right."""
+    if not isinstance(name, str):
+        return "have a string as its name"
+    if isinstance(value, str) and "${" in value:
         # Text that was escaped once would be an interpolation to whatever makes a config of it again.
-        if "${" in tree:
-            yield f"{key} should contain no '${{' once it is resolved; found {tree!r}."
-    elif not isinstance(tree, bool | int | float | None):
-        yield f"{key} should be text, a number, a list or a mapping; found {type(tree).__name__} {tree!r}."
-
-
-def _wanted_of_control(name: str, value: object) -> str | None:
-    """Return what the value of a key that steers ``instantiate`` should be, or None if it is right."""
+        return "contain no '${' once it is resolved"
+    if not isinstance(value, bool | int | float | str | Mapping | list | tuple | None):
+        return "be text, a number, a list or a mapping"
     if name == "_target_":
-        return None if allowed_name(value) else ALLOWED
-    allowed = {"_partial_": (False,), "_recursive_": (True, False), "_convert_": ("none", "partial", "object", "all")}
-    if name not in allowed:
-        return f"absent: only {', '.join(sorted(CONTROL_KEYS))} may have such names"
-    if any(value is one or (isinstance(one, str) and value == one) for one in allowed[name]):
-        return None
-    return {"_partial_": "absent or false", "_recursive_": "true or false"}.get(name, "none, partial, object or all")
+        return None if allowed_name(value) else f"be {ALLOWED}"
+    if name == "_convert_":
+        return None if value in ("none", "partial", "object", "all") else "be none, partial, object or all"
+    if name == "_recursive_":
+        return None if isinstance(value, bool) else "be true or false"
+    if name == "_partial_":
+        return None if value is False else "be absent or false"
+    own = name.startswith("_") and name.endswith("_")
+    return f"be absent: only {', '.join(sorted(CONTROL_KEYS))} may have such names" if own else None
 
 
 def build(node: Mapping[str, Any], key: str = "", keys: Mapping[str, str] | None = None) -> Any:
@@ -86,12 +74,8 @@ def build(node: Mapping[str, Any], key: str = "", keys: Mapping[str, str] | None
 def _located(message: str, node: Mapping[str, Any], key: str, keys: Mapping[str, str]) -> str:
     """Return the message of an operator, which begins with the name of an option, with the option's full key."""
     option = re.match(r"[A-Za-z]\w*(?=[.,\[ ])", message)
-    if not key or option is None:
-        return message
-    fabrication = node.get("parameter_fabrication")
-    below = fabrication if isinstance(fabrication, Mapping) else {}
-    for known, above in ((node, key), (below, join(key, "parameter_fabrication"))):
-        if option[0] in known:
+    for known, above in ((node, key), (node.get("parameter_fabrication"), join(key, "parameter_fabrication"))):
+        if key and option and isinstance(known, Mapping) and option[0] in known:
             return f"{join(keys.get(above, above), option[0])}{message[option.end() :]}"
     return message
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
+
+from fusionkit.errors import FusionError
 
 __all__ = [
     "Check",
@@ -17,10 +20,13 @@ __all__ = [
     "Rule",
     "Skip",
     "Violation",
+    "any_attempt",
     "describe",
     "equal",
     "expect",
-    "once",
+    "no_error",
+    "outcome",
+    "refuses",
     "rule",
     "rule_of",
     "skip",
@@ -33,6 +39,7 @@ Check = Callable[[Any], str | None]
 Scope = Literal["all", "examples", "first", "none"]
 
 C = TypeVar("C", bound=Callable[..., str | None])
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +123,71 @@ def expect(holds: Any, should: str, found: object) -> None:
         raise Violation(should, found if isinstance(found, str) else repr(found))
 
 
-def once(compare: Callable[[], None], tries: int = 3) -> None:
-    """Expect one of several draws to fit: near a singular point numbers agree badly, an error is there each time."""
+def any_attempt(compare: Callable[[], None], tries: int = 3) -> None:
+    """Pass if any attempt passes: numbers agree badly near a singular point; a real bug fails every attempt."""
     for _ in range(tries - 1):
         with contextlib.suppress(Violation):
             compare()
             return
     compare()
 
+
+# ---------------------------------------------------------------------- calling operator code
+
+
+def outcome(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    """Call operator code; return its result, or the error that it raised."""
+    try:
+        return call(), None
+    except (Exception, SystemExit) as error:
+        return None, error
+
+
+@contextlib.contextmanager
+def no_error(should: str) -> Iterator[None]:
+    """Turn what operator code raises within into a ``Violation``."""
+    try:
+        yield
+    except Violation:
+        raise
+    except Exception as error:
+        raise Violation(should, _located(error)) from error
+
+
+def refuses(
+    call: Callable[[], Any], what: str, errors: type[Exception] = FusionError, names: Sequence[object] = ()
+) -> None:
+    """Expect operator code to refuse ``what`` with an error of this class, whose message has all of ``names``."""
+    wanted = list(map(str, names))
+    should = f"{what} should be refused with a {errors.__name__}"
+    if wanted:
+        should += f" that names {', '.join(wanted)}"
+    found, error = outcome(call)
+    if error is None:
+        raise Violation(should, f"no error, but {type(found).__name__} {found!r}"[:200])
+    named = all(re.search(rf"\b{re.escape(name)}\b", str(error), re.IGNORECASE) for name in wanted)
+    expect(isinstance(error, errors) and named, should, describe(error))
+
+
+def describe(error: BaseException, limit: int = 300) -> str:
+    """Return an exception of the operator in one line: ``ValueError: text``."""
+    text = " ".join((outcome(lambda: str(error))[0] or "").split())  # Its __str__ is the operator's code too.
+    text = text if len(text) <= limit else f"{text[:limit]}..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _located(error: BaseException) -> str:
+    """Return the exception in one line, with the place in the operator's code where it arose."""
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename.replace("\\", "/")
+        if "/torch/" not in file and "/fusionkit/contract/" not in file:
+            place = f" (at {file.rsplit('/', 1)[-1]}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return describe(error) + place
+
+
+# ---------------------------------------------------------------------- comparing tensors
 
 #: dtype -> (relative, absolute) difference that rounding explains in sums over the few terms of a case.
 TOLERANCE: dict[torch.dtype, tuple[float, float]] = {
@@ -161,13 +225,3 @@ def equal(
 def _scale(wanted: Tensor) -> Tensor:
     finite = wanted[wanted.isfinite()]
     return finite.abs().max() if finite.numel() else torch.zeros(())
-
-
-def describe(error: BaseException, limit: int = 300) -> str:
-    """Return an exception of the operator in one line: ``ValueError: text``."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # Its __str__ is the operator's code too.
-        text = ""
-    text = text if len(text) <= limit else f"{text[:limit]}..."
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,38 +1,59 @@
-"""Runs checks on subjects.  Thin: what is verified stands in ``checks``, what it costs the process in ``guard``."""
+"""Runs checks on subjects, in this process or in worker processes."""
 
 from __future__ import annotations
 
+import os
 import unittest
+import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from time import perf_counter
+from typing import Any, NamedTuple
 
 from fusionkit import registry
-from fusionkit.contract import checks as shipped
-from fusionkit.contract import probe
-from fusionkit.contract.guard import Interrupts, TimeLimit, interrupts, no_traces, silence, time_limit
+from fusionkit.contract import workers
+from fusionkit.contract.cases import EXAMPLES, Case
+from fusionkit.contract.checks import CHECKS
+from fusionkit.contract.guard import Interrupts, TimeLimit, guarded, interrupts
+from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.needs import missing
 from fusionkit.contract.report import Report, Result, Status
 from fusionkit.contract.rules import Check, Rule, Skip, Violation, describe, rule_of
-from fusionkit.contract.subject import EXAMPLES, Case, Subject
+from fusionkit.contract.subject import Subject
 from fusionkit.errors import ConfigError, nearest
+from fusionkit.registry import lookup
 
 __all__ = [
+    "DEFAULT_LIMIT",
     "DEFAULT_TIER",
     "Plan",
-    "Started",
     "all_checks",
-    "failed",
+    "check",
+    "default_jobs",
     "ignore",
-    "judged",
+    "isolated",
     "results_of",
     "run",
+    "several_jobs_possible",
     "stream",
 ]
 
 DEFAULT_TIER = 2
+#: Seconds that a check may take on a case.
+DEFAULT_LIMIT = 60.0
+#: Seconds beyond the time limit before a check that cannot be interrupted is killed; a compiler may get ready in them.
+GRACE = 60.0
+#: After this many checks of a subject that did not end, the others are not tried: each would take the time limit.
+ENDLESS = 3
+NO_END = "no end"
+#: Most worker processes unless more are asked for: each holds torch and its compiler, more than half a gigabyte.
+JOBS = 2
+#: Below this many subjects worker processes cost more than they save.
+WORTHWHILE = 4
 
 #: What much else depends on: these run first, so that the first failure is the likely cause of the others.
 BASIC = (
@@ -49,16 +70,57 @@ BASIC = (
     "stochastic",
     "train_eval",
 )
-#: Seconds that a check may take on a case.
-DEFAULT_LIMIT = 60.0
-#: After so many checks of a subject that did not end, the others are not tried: each would take the time limit.
-ENDLESS = 3
-NO_END = "no end"
+
+
+def check(
+    obj: Any,
+    *,
+    kind: str | None = None,
+    tier: int | None = None,
+    select: Iterable[str] = (),
+    skip: Iterable[str] = (),
+    expected_failures: Mapping[str, str] | None = None,
+    seed: int = 0,
+    time_limit: float = DEFAULT_LIMIT,
+) -> Report:
+    """Check one operator or fabrication, or several.
+
+    Args:
+        obj: a registered name, ``"module:Class"``, a class, an instance, or a list of these.
+        kind: ``"fusion"`` or ``"fabrication"``, for a name that both have; None checks both.
+        tier: run the checks up to this tier; None means 2, or whatever ``select`` names.
+        select: names of checks, also as patterns (``"config_*"``); empty means all.
+        skip: names of checks to leave out.
+        expected_failures: check name -> why it fails; these become xfailed, or else xpassed, which fails.
+        seed: of the random views and parameters.
+        time_limit: seconds that one check may take on one case.
+
+    Raises:
+        RegistryError: ``obj`` names nothing.
+        ConfigError: ``select``, ``skip`` or ``expected_failures`` name a check that does not exist.
+    """
+    plan = Plan.of(
+        tier=tier, select=select, skip=skip, expected_failures=expected_failures, seed=seed, time_limit=time_limit
+    )
+    return run(subjects_of(obj, kind), plan)
+
+
+# ---------------------------------------------------------------------- what to run
 
 
 def all_checks() -> list[Check]:
-    """Return the checks of the kit and those of the plugins."""
-    return [*shipped.CHECKS, *registry.checks()]
+    """Return the checks of the kit and of the plugins, but for those of a plugin that bear the name of another."""
+    known = {rule_of(check).name: check for check in CHECKS}
+    for check in registry.checks():
+        name = rule_of(check).name
+        if known.setdefault(name, check) is not check:
+            home = getattr(check, "__module__", "a plugin")
+            warnings.warn(
+                f"a plugin's check should have a name of its own; found {name} in {home}, which is left out.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    return list(known.values())
 
 
 @dataclass(frozen=True)
@@ -71,7 +133,7 @@ class Plan:
         expected_failures: check name -> why it fails.
         seed: of the random views and parameters.
         time_limit: seconds per check and case.
-        case: only the case that reads so.
+        case: only the case with this text.
         stop: end after the first bad result.
     """
 
@@ -105,9 +167,7 @@ class Plan:
             raise ConfigError(f"tier should be 1, 2 or 3; found {tier!r}.")
         if not isinstance(time_limit, int | float) or not time_limit > 0:
             raise ConfigError(f"the time limit should be a positive number of seconds; found {time_limit!r}.")
-        known: dict[str, Check] = {}
-        for check in all_checks():
-            known.setdefault(rule_of(check).name, check)  # A plugin's check never replaces one of the kit.
+        known = {rule_of(check).name: check for check in all_checks()}
         wanted = _matching("select", select, known)
         unwanted = _matching("skip", skip, known)
         expected = dict(expected_failures or {})
@@ -136,70 +196,86 @@ def _matching(option: str, names: Iterable[str], known: Mapping[str, Check]) -> 
     return found
 
 
+# ---------------------------------------------------------------------- in this process
+
+
 def run(subjects: Iterable[Subject], plan: Plan) -> Report:
-    """Run the plan on the subjects."""
+    """Run the plan on the subjects in this process."""
     return Report(list(stream(subjects, plan)))
 
 
-#: Told of each check before it runs on a case: the subject, the check (None: the cases are listed), and the case.
-Started = Callable[[Subject, Rule | None, str], None]
+class Started(NamedTuple):
+    """A check begins on a case; without a rule, the cases of the subject are being listed."""
+
+    rule: Rule | None
+    case: str
+
+
+#: Called before each check runs on a case: with the subject, the check (None: the cases are listed), and the case.
+Notice = Callable[[Subject, Rule | None, str], None]
 
 
 def ignore(subject: Subject, rule: Rule | None, case: str) -> None:
     """Do nothing when a check starts."""
 
 
-def stream(subjects: Iterable[Subject], plan: Plan, started: Started = ignore) -> Iterator[Result]:
-    """Yield the results as they come.
+def stream(subjects: Iterable[Subject], plan: Plan, started: Notice = ignore) -> Iterator[Result]:
+    """Run the plan in this process, and yield the results as they come.
 
     Args:
         subjects: what to check.
         plan: with which checks.
-        started: told before each check.
+        started: called before each check.
     """
-    if any("interpreter" in rule_of(check).needs for check in plan.checks):
-        probe.start()  # It takes seconds to be ready, meanwhile the first checks run.
     try:
-        yield from _stream(subjects, plan, started)
-    finally:
-        probe.close()
-
-
-def _stream(subjects: Iterable[Subject], plan: Plan, started: Started) -> Iterator[Result]:
-    for subject in subjects:
-        started(subject, None, "")
-        cases = _cases(subject, plan)
-        endless = 0
-        for check in plan.checks:
-            rule = rule_of(check)
-            if rule.kinds and subject.kind not in rule.kinds:
-                continue
-            if endless == ENDLESS:
-                should, found = "checks should end", f"that {ENDLESS} before this one did not, so it was not tried"
-                results = judged([failed(subject, rule, "", should, found, status="error")], rule, plan)
-            else:
-                results = results_of(subject, check, plan, cases, started)
-                endless += any(result.found == NO_END for result in results)
-            yield from results
-            if plan.stop and any(result.bad for result in results):
+        for subject in subjects:
+            stopping = False
+            for event in _events(subject, plan):
+                if isinstance(event, Result):
+                    stopping |= plan.stop and event.bad
+                    yield event
+                elif stopping:
+                    return
+                else:
+                    started(subject, *event)
+            if stopping:
                 return
+    finally:
+        workers.close()
 
 
-def results_of(
-    subject: Subject, check: Check, plan: Plan, cases: list[Case] | None = None, started: Started = ignore
-) -> list[Result]:
+def results_of(subject: Subject, check: Check, plan: Plan) -> list[Result]:
     """Run one check on the cases of one subject, and judge the results by what was expected."""
-    rule = rule_of(check)
-    results = []
-    for case in _scoped(rule, _cases(subject, plan) if cases is None else cases):
-        started(subject, rule, "" if case is None else str(case))
-        results.append(_execute(subject, case, check, rule, plan))
-        if results[-1].found == NO_END:
-            break  # The other cases would hardly end either.
-    return judged(results, rule, plan)
+    events = _events(subject, replace(plan, checks=(check,)))
+    return [event for event in events if isinstance(event, Result)]
 
 
-def judged(results: list[Result], rule: Rule, plan: Plan) -> list[Result]:
+def _events(subject: Subject, plan: Plan, first: int = 0, endless: int = 0) -> Iterator[Started | Result]:
+    """Run the plan on one subject from its check number ``first`` on, after ``endless`` checks that did not end."""
+    if any("interpreter" in rule_of(check).needs for check in plan.checks):
+        workers.start_fresh()  # Meanwhile the first checks run.
+    yield Started(None, "")
+    cases = _cases(subject, plan)
+    for check in plan.checks[first:]:
+        rule = rule_of(check)
+        if rule.kinds and subject.kind not in rule.kinds:
+            continue
+        results = []
+        if endless == ENDLESS:
+            untried = _broken("checks should end", f"that {ENDLESS} before this one did not, so it was not tried")
+            results.append(_result(subject, rule, "", replace(untried, status="error")))
+        else:
+            for case in _scoped(rule, cases):
+                name = "" if case is None else str(case)
+                yield Started(rule, name)
+                results.append(_execute(subject, case, name, check, plan))
+                if results[-1].found == NO_END:
+                    endless += 1
+                    break  # The other cases would hardly end either.
+        yield from _judged(results, rule, plan)
+
+
+def _judged(results: list[Result], rule: Rule, plan: Plan) -> list[Result]:
     """Return the results of one check by what was expected: xfailed if it was to fail, xpassed if it did not."""
     reason = plan.expected_failures.get(rule.name)
     if reason is None:
@@ -224,16 +300,14 @@ def _cases(subject: Subject, plan: Plan) -> list[Case]:
     seed = zlib.crc32(f"{plan.seed}:{subject.id}".encode())
     user = Interrupts()
     try:
-        with interrupts() as user, silence(), no_traces(seed), time_limit(plan.time_limit):
+        with interrupts() as user, guarded(seed, plan.time_limit):
             cases = subject.cases()
-    except TimeLimit:
-        cases = [Case(problem=(f"{EXAMPLES} within {plan.time_limit:g} s", "no end"))]
-        subject.source.known.extend(cases)
     except BaseException as error:
         if user.seen:
             raise
-        violated = (error.should, error.found) if isinstance(error, Violation) else (EXAMPLES, describe(error))
-        cases = [Case(problem=violated)]
+        within = f" within {plan.time_limit:g} s"
+        problem = (EXAMPLES + within, NO_END) if isinstance(error, TimeLimit) else (EXAMPLES, describe(error))
+        cases = [Case(problem=problem)]
         subject.source.known.extend(cases)
     kept = [case for case in cases if case.tier <= plan.tier and plan.case in (None, str(case))]
     if plan.case is not None and not kept:
@@ -255,51 +329,53 @@ def _scoped(rule: Rule, cases: list[Case]) -> list[Case | None]:
     return [*cases]
 
 
-def _execute(subject: Subject, case: Case | None, check: Check, rule: Rule, plan: Plan) -> Result:
-    name = "" if case is None else str(case)
-    seed = zlib.crc32(f"{plan.seed}:{subject.id}:{rule.name}:{name}".encode())
+@dataclass(frozen=True)
+class _Verdict:
     status: Status = "passed"
-    reason = should = found = ""
-    start = perf_counter()
+    reason: str = ""
+    should: str = ""
+    found: str = ""
+
+
+def _broken(should: str, found: str, status: Status = "failed") -> _Verdict:
+    return _Verdict(status, f"{should}; found {found}", should, found)
+
+
+def _execute(subject: Subject, case: Case | None, name: str, check: Check, plan: Plan) -> Result:
+    rule, start = rule_of(check), perf_counter()
+    seed = zlib.crc32(f"{plan.seed}:{subject.id}:{rule.name}:{name}".encode())
     user = Interrupts()
     try:
-        with interrupts() as user, silence() as output, no_traces(seed), time_limit(plan.time_limit):
+        with interrupts() as user, guarded(seed, plan.time_limit) as output:
             if (lack := missing(rule.needs)) is not None:
                 raise Skip(lack)
             reason = check(type(subject)(subject.source, case, seed)) or ""
-        if output.closed:
-            raise Violation("the operator should leave the standard streams open", f"that it closed {output.closed}")
-        if output.printed:
-            raise Violation("the operator should print nothing", repr(output.printed[:200]))
-    except (Skip, unittest.SkipTest) as skipped:
-        status, reason = "skipped", str(skipped)
-    except Violation as violation:
-        status, reason, should, found = "failed", str(violation), violation.should, violation.found
-    except AssertionError as error:  # A plugin's check may use a plain assert.
-        status, reason = "failed", describe(error)
-    except TimeLimit:
-        status = "error"
-        should, found = f"{rule.name} should end within {plan.time_limit:g} s", NO_END
-        reason = f"{should}; found {found}"
-    except SystemExit as error:
-        status = "error"
-        should, found = "the operator should not end the interpreter", f"SystemExit({error.code!r})"
-        reason = f"{should}; found {found}"
+        output.expect_none()
+        verdict = _Verdict(reason=reason)
     except BaseException as error:
         if user.seen:
             raise
-        status, reason = "error", f"the check should come to a verdict; found {describe(error)}"
-    return _result(subject, rule, name, status, reason, perf_counter() - start, should, found)
+        verdict = _verdict(error, rule, plan)
+    return _result(subject, rule, name, verdict, perf_counter() - start)
 
 
-def failed(subject: Subject, rule: Rule, case: str, should: str, found: str, *, status: Status = "failed") -> Result:
-    """Return the result of a check that found something wrong, or came to no verdict."""
-    return _result(subject, rule, case, status, f"{should}; found {found}", 0.0, should, found)
+def _verdict(error: BaseException, rule: Rule, plan: Plan) -> _Verdict:
+    """Return what an exception that ended a check means."""
+    match error:
+        case Skip() | unittest.SkipTest():
+            return _Verdict("skipped", str(error))
+        case Violation():
+            return _broken(error.should, error.found)
+        case AssertionError():  # A plugin's check may use a plain assert.
+            return _Verdict("failed", describe(error))
+        case TimeLimit():
+            return _broken(f"{rule.name} should end within {plan.time_limit:g} s", NO_END, "error")
+        case SystemExit():
+            return _broken("the operator should not end the interpreter", f"SystemExit({error.code!r})", "error")
+    return _Verdict("error", f"the check should come to a verdict; found {describe(error)}")
 
 
-def _result(
-    subject: Subject, rule: Rule, case: str, status: Status, reason: str, seconds: float, should: str, found: str
-) -> Result:
+def _result(subject: Subject, rule: Rule, case: str, verdict: _Verdict, seconds: float = 0.0) -> Result:
     record = subject.source.record
     return Result(
         subject=subject.id,
@@ -308,10 +384,117 @@ def _result(
         version=record.version if record else None,
         check=rule.name,
         case=case,
-        status=status,
-        reason=reason,
+        status=verdict.status,
+        reason=verdict.reason,
         seconds=seconds,
-        should=should,
-        found=found,
+        should=verdict.should,
+        found=verdict.found,
         rule=rule.summary,
     )
+
+
+# ---------------------------------------------------------------------- in worker processes
+
+
+class _Task(NamedTuple):
+    """One subject, or what is left of it.
+
+    Attributes:
+        subject: its number.
+        first: the number of the check with which to begin.
+        endless: how many checks before it did not end.
+        problem: why its cases cannot be listed, as what should be and what was found.
+    """
+
+    subject: int
+    first: int = 0
+    endless: int = 0
+    problem: tuple[str, str] | None = None
+
+
+def default_jobs(subjects: Sequence[Subject]) -> int:
+    """Return how many worker processes to use for these subjects: 1 if several cannot run, or are not worthwhile."""
+    if len(subjects) < WORTHWHILE or not several_jobs_possible(subjects):
+        return 1
+    return min(JOBS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def several_jobs_possible(subjects: Sequence[Subject]) -> bool:
+    """Whether worker processes know the subjects: forks do, a fresh process only what is installed."""
+    return workers.can_fork() or (
+        not lookup.current_snapshot().sealed
+        and all(
+            s.source.record is not None and not s.source.record.local and s.source.instance is None for s in subjects
+        )
+    )
+
+
+def isolated(subjects: Sequence[Subject], plan: Plan, started: Notice = ignore, jobs: int = 1) -> Iterator[Result]:
+    """Yield what ``stream`` yields, in that order, from worker processes.
+
+    A subject that ends its process costs one result.  Where the system cannot fork, one job runs in this process.
+    """
+    if jobs == 1 and not workers.can_fork():
+        yield from stream(subjects, plan, started)
+        return
+    tasks = deque(_Task(number) for number in range(len(subjects)))
+    at = [Started(None, "")] * len(subjects)
+    results: list[list[Result]] = [[] for _ in subjects]
+    finished: set[int] = set()
+    stopping = False
+    method: workers.Method = "fork" if workers.can_fork() else "spawn"
+    function = partial(_work, tuple(subjects), plan)
+    for task, event in workers.run(function, tasks, jobs=jobs, patience=plan.time_limit + GRACE, method=method):
+        if stopping and not isinstance(event, Result):
+            return
+        number, subject = task.subject, subjects[task.subject]
+        if isinstance(event, Result):
+            results[number].append(event)
+        elif isinstance(event, Started):
+            at[number] = event
+            started(subject, *event)
+        elif isinstance(event, workers.Lost):
+            lost, rest = _after_loss(subject, task, at[number], event, plan)
+            at[number] = Started(None, "")
+            results[number] += lost
+            tasks.appendleft(rest)
+        else:
+            finished.add(number)
+        for result in _in_order(results, finished):
+            stopping |= plan.stop and result.bad
+            yield result
+
+
+def _work(subjects: Sequence[Subject], plan: Plan, task: _Task) -> Iterator[Started | Result]:
+    """Do a task; runs in a worker process."""
+    subject = subjects[task.subject]
+    if task.problem is not None:
+        subject.source.known[:] = [Case(problem=task.problem)]
+    return _events(subject, plan, task.first, task.endless)
+
+
+def _after_loss(
+    subject: Subject, task: _Task, at: Started, lost: workers.Lost, plan: Plan
+) -> tuple[list[Result], _Task]:
+    """Return the result of the check in which a worker process was lost, and the task that is left."""
+    should, found = "the operator should not end the process", lost.how
+    if lost.late:
+        should = f"{at.rule.name if at.rule else 'examples()'} should end within {plan.time_limit:g} s"
+        found = f"{NO_END}, and no way to interrupt it"
+    if at.rule is None:
+        if task.problem is not None:
+            raise RuntimeError(f"worker processes should run; found that they end before any check, with {lost.how}")
+        # Listed anew the cases could end the process again and again.
+        return [], task._replace(problem=(f"{should} while the cases are built", found))
+    result = _result(subject, at.rule, at.case, _broken(should, found, "error"))
+    first = [rule_of(check).name for check in plan.checks].index(at.rule.name) + 1
+    return _judged([result], at.rule, plan), task._replace(first=first, endless=task.endless + lost.late)
+
+
+def _in_order(results: list[list[Result]], finished: set[int]) -> Iterator[Result]:
+    """Take the results of the subjects up to the first that is not finished."""
+    for number, ready in enumerate(results):
+        while ready:
+            yield ready.pop(0)
+        if number not in finished:
+            return

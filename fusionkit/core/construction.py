@@ -1,6 +1,6 @@
 """What happens around ``__init__`` of every fusion and fabrication.
 
-The metaclass refuses unknown options with the nearest known one, keeps the arguments in plain form for ``to_config``,
+The metaclass refuses unknown options with the nearest known one, keeps the arguments in JSON types for ``to_config``,
 and lets the finished object complete itself (``_constructed``).  It knows neither base class.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, wraps
 from typing import Any, TypeVar, cast
 
 import numpy
@@ -18,7 +18,7 @@ import torch
 from fusionkit.errors import ConfigError, OptionError, nearest
 from fusionkit.registry import lookup
 
-__all__ = ["ConstructMeta", "Unwritable", "build", "plain", "registered_key", "writable"]
+__all__ = ["ConstructMeta", "Unwritable", "construct", "inherit_options", "json_form", "registered_key", "writable"]
 
 T = TypeVar("T")
 
@@ -52,8 +52,8 @@ class ConstructMeta(type):
         return _construct(cls, None, args, kwargs)
 
 
-def build(cls: type[T], key: str, options: Mapping[str, Any]) -> T:
-    """Construct ``cls(**options)`` as the operator that the registry knows as ``key``."""
+def construct(cls: type[T], key: str, options: Mapping[str, Any]) -> T:
+    """Return ``cls(**options)`` as the operator that the registry knows as ``key``."""
     return _construct(cls, key, (), dict(options))
 
 
@@ -71,7 +71,7 @@ def _construct(cls: type[T], key: str | None, args: tuple[Any, ...], kwargs: dic
     bound = signature.bind(*args, **kwargs) if args else None
     given = bound.arguments if bound is not None else kwargs
     arguments = {
-        name: plain(value)
+        name: json_form(value)
         for name, value in given.items()
         if name not in parameters or value is not parameters[name].default
     }
@@ -80,30 +80,54 @@ def _construct(cls: type[T], key: str | None, args: tuple[Any, ...], kwargs: dic
     return obj
 
 
-def plain(value: Any) -> Any:
-    """Return ``value`` in plain JSON types; what has none becomes an ``Unwritable``."""
+def inherit_options(init: Callable[..., None], base: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor that takes the parameters of ``base`` for its own ``**common: Unpack[FusionOptions]``.
+
+    They then stand in its signature, and can be given by position.  One without ``Unpack`` is returned as it is.
+    """
+    own = inspect.signature(init)
+    parameters = {p.name: p for p in own.parameters.values() if "Unpack[" not in str(p.annotation)}
+    if len(parameters) == len(own.parameters):
+        return init
+    positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    parameters = parameters | {n: p for n, p in inspect.signature(base).parameters.items() if n not in parameters}
+    signature = own.replace(parameters=sorted(parameters.values(), key=lambda p: p.kind))
+    names = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    first, last = len(positional), len(names)
+
+    @wraps(init)
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        if len(args) > first:
+            kwargs = dict(zip(names[first:], args[first:], strict=False)) | kwargs
+            args = args[:first] + args[last:]
+        init(*args, **kwargs)
+
+    __init__.__signature__ = signature  # type: ignore[attr-defined]
+    return __init__
+
+
+#: What has another form in JSON, in the order in which it is looked for.
+_JSON: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+    (torch.dtype, lambda dtype: str(dtype).removeprefix("torch.")),
+    ((torch.device, str), str),
+    (Mapping, lambda value: {str(key): json_form(item) for key, item in value.items()}),
+    ((torch.Tensor, numpy.ndarray), lambda value: value.tolist()),
+    (Sequence, lambda value: [json_form(item) for item in value]),
+    (numbers.Integral, int),
+    (numbers.Real, float),
+)
+
+
+def json_form(value: Any) -> Any:
+    """Return ``value`` in JSON types; what has no such form becomes an ``Unwritable``."""
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, torch.dtype):
-        return str(value).removeprefix("torch.")
-    if isinstance(value, torch.device):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [plain(item) for item in value]
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value)
-    if isinstance(value, torch.Tensor | numpy.ndarray):
-        return value.tolist()
-    to_config = getattr(value, "to_config", None)
-    if callable(to_config) and isinstance(type(value), ConstructMeta):
+    for types, convert in _JSON:
+        if isinstance(value, types) and not isinstance(value, bytes):
+            return convert(value)
+    if isinstance(type(value), ConstructMeta):
         try:
-            return to_config()
+            return value.to_config()
         except ConfigError as error:
             return Unwritable(str(error))
     return Unwritable(f"an object of type {type(value).__module__}.{type(value).__qualname__}")
@@ -113,7 +137,7 @@ def writable(owner: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the captured arguments of ``owner``.
 
     Raises:
-        ConfigError: an argument has no plain form; the message names it.
+        ConfigError: an argument has no JSON form; the message names it.
     """
 
     def walk(value: Any, path: str) -> Any:

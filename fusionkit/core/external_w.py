@@ -1,4 +1,4 @@
-"""Parameters from outside: a shallow copy of a module whose own parameters are given."""
+"""Own parameters from outside: ``w`` is checked, cut, and put into a shallow copy of the operator."""
 
 from __future__ import annotations
 
@@ -7,31 +7,85 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from fusionkit.errors import FusionError
+from fusionkit.kernels.modes import autocasting
+
 if TYPE_CHECKING:
     from fusionkit.core.fusion import Fusion
 
-__all__ = ["with_parameters"]
+__all__ = ["size_of_w", "with_parameters"]
 
 
-def with_parameters(fusion: Fusion, values: Mapping[str, Tensor]) -> Fusion:
-    """Return a shallow copy of ``fusion`` with these own parameters, by name; ``fusion`` itself is left alone."""
-    twins: dict[int, nn.Module] = {}
+def size_of_w(fusion: Fusion) -> int:
+    """Return the length l of ``w``, also for an operator that owns no parameters."""
+    return sum(slot.size for slot in fusion._layout)
+
+
+def with_parameters(fusion: Fusion, w: Tensor, view: Tensor) -> Fusion:
+    """Return a shallow copy of ``fusion`` whose own parameters are cut from ``w``; ``fusion`` itself is left alone.
+
+    Args:
+        fusion: the operator.
+        w: (l,) or (1, l), in the order of ``flat_w``.
+        view: with whose device and dtype ``w`` should agree.
+
+    Raises:
+        FusionError: a wrong shape, device or dtype, or an operator whose parameters cannot be replaced.
+    """
+    size = size_of_w(fusion)
+    if not isinstance(w, Tensor):
+        raise FusionError(f"w should be a tensor of shape ({size},) or (1, {size}); found {type(w).__name__}.")
+    if tuple(w.shape) not in ((size,), (1, size)):
+        raise FusionError(f"w should have shape ({size},) or (1, {size}); found {tuple(w.shape)}.")
+    if w.device != view.device:
+        raise FusionError(f"w should be on {view.device}, as the views are; found {w.device}.")
+    # Without parameters a module cannot know that it was converted, hence nor can its flat_w.
+    if size and w.dtype != view.dtype and not autocasting(view.device):
+        raise FusionError(f"w should be of dtype {view.dtype}, as the views are; found {w.dtype}.")
+    _check_replaceable(fusion)
+    if not size:
+        return fusion
+    pieces = w.reshape(-1).split([slot.size for slot in fusion._layout])
+    values = {slot.name: piece.view(slot.shape) for slot, piece in zip(fusion._layout, pieces, strict=True)}
+    return _copy_with(fusion, values)
+
+
+def _check_replaceable(fusion: Fusion) -> None:
+    """Raise a ``FusionError`` where own parameters are tied, parametrized or pruned."""
+    expected = [slot.name for slot in fusion._layout]
+    if fusion.require_parameters:
+        owned = list(fusion._own_parameters())
+        names = [name for name, _ in owned]
+        if len({id(parameter) for _, parameter in owned}) < len(owned):
+            raise FusionError(f"{fusion.name} should have untied parameters to take w; found tied ones among {names}.")
+    else:
+        entries = (prefix + name for module, prefix in fusion._own_modules() for name in module._parameters)
+        names = [name for name in entries if name in expected]
+    if names != expected:
+        raise FusionError(
+            f"{fusion.name} should have the parameters it was built with, {expected}, to take w; found {names} "
+            "(parametrized or pruned)."
+        )
+
+
+def _copy_with(fusion: Fusion, values: Mapping[str, Tensor]) -> Fusion:
+    copies: dict[int, nn.Module] = {}
 
     def copy(module: nn.Module, prefix: str) -> nn.Module:
         # One that hangs in two places has the names of the first; one without own parameters below it is used as it is.
-        if id(module) in twins:
-            return twins[id(module)]
+        if id(module) in copies:
+            return copies[id(module)]
         if not any(name.startswith(prefix) for name in values):
             return module
-        twin = twins[id(module)] = object.__new__(type(module))
-        twin.__dict__.update(module.__dict__)
-        twin.__dict__["_parameters"] = {name: values.get(prefix + name) for name in module._parameters}
-        twin.__dict__["_modules"] = {
+        made = copies[id(module)] = object.__new__(type(module))
+        made.__dict__.update(module.__dict__)
+        made.__dict__["_parameters"] = {name: values.get(prefix + name) for name in module._parameters}
+        made.__dict__["_modules"] = {
             name: child
             if child is None or (not prefix and name in ("preprocess", "postprocess"))
             else copy(child, f"{prefix}{name}.")
             for name, child in module._modules.items()
         }
-        return twin
+        return made
 
     return copy(fusion, "")  # type: ignore[return-value]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fusionkit.core import allowed, first_call
-from fusionkit.core.construction import build
+from fusionkit.core.construction import construct
 from fusionkit.core.fabrication import CallableFabrication, Fabrication
 from fusionkit.core.fusion import Fusion
 from fusionkit.errors import ConfigError, FusionError
@@ -32,7 +32,7 @@ def create(name: str, *, check: bool = False, **options: Any) -> Fusion:
         FusionError: the constructor refuses a value.
     """
     record, cls = lookup.use("fusion", name)
-    operator: Fusion = build(cls, record.key, options)
+    operator: Fusion = construct(cls, record.key, options)
     if check or lookup.flag(CHECK):
         first_call.attach(operator)
     return operator
@@ -47,7 +47,7 @@ def create_fabrication(name: str, **options: Any) -> Fabrication:
         FusionError: the constructor refuses a value.
     """
     record, cls = lookup.use("fabrication", name)
-    fabrication: Fabrication = build(cls, record.key, options)
+    fabrication: Fabrication = construct(cls, record.key, options)
     return fabrication
 
 

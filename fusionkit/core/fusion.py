@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from fusionkit.core.construction import ConstructMeta, registered_key, writable
-from fusionkit.core.external_w import with_parameters
+from fusionkit.core.construction import ConstructMeta, inherit_options, registered_key, writable
+from fusionkit.core.external_w import size_of_w, with_parameters
 from fusionkit.core.processing import Processing
 from fusionkit.core.traits import Traits
 from fusionkit.core.validation import check_device, check_dims, check_dtype, check_size
@@ -18,7 +18,18 @@ from fusionkit.errors import DimsError, FusionError
 from fusionkit.kernels.modes import autocasting
 from fusionkit.registry import lookup
 
-__all__ = ["Fusion"]
+__all__ = ["ElementwiseFusion", "Fusion", "FusionOptions"]
+
+
+class FusionOptions(TypedDict, total=False):
+    """The options that every fusion has, but ``n`` and ``dims``; see ``Fusion``."""
+
+    name: str | None
+    require_parameters: bool
+    preprocess: Any
+    postprocess: Any
+    device: Any
+    dtype: Any
 
 
 class _Slot(NamedTuple):
@@ -34,7 +45,11 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
 
     A subclass writes ``calculate_n``, ``calculate_l`` and ``_fuse``; if it learns anything also ``__init__``, which
     creates its parameters and ends with ``self.reset_parameters()``, and ``reset_parameters``.  It may declare
-    ``traits`` and ``examples``.
+    ``traits`` and ``examples``.  A constructor names its own options and hands on the others, which then stand in its
+    signature too::
+
+        def __init__(self, n=None, dims=None, *, rank: int = 4, **common: Unpack[FusionOptions]) -> None:
+            super().__init__(n, dims, **common)
 
     Args:
         n: width of the output; None where it follows from ``dims``.
@@ -144,6 +159,20 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
                 )
         return widths[0]
 
+    def resolve_free_n(self, dims: Sequence[int] | None = None) -> int:
+        """Return the given n, or else the one width that all views share: ``calculate_n`` where n is a free choice.
+
+        Raises:
+            DimsError: there is no n, and the widths differ or are unknown too.
+        """
+        widths = None if dims is None and self.dims is None else self.resolve_dims(dims)
+        if self._n_given and self.n is not None:
+            return self.n
+        if widths is None or len(set(widths)) > 1:
+            found = "neither n nor dims" if widths is None else f"dims {list(widths)}"
+            raise DimsError(f"{self.name} should get n, or views of equal width; found {found}.")
+        return widths[0]
+
     # ------------------------------------------------------------------ what a user calls
 
     def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: torch.device | str | None = None) -> Tensor:
@@ -167,7 +196,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         if self.preprocess is not None:
             views = self.preprocess(views)
         if w is not None:
-            out = self._with_parameters(w, views[0])._fuse(views)
+            out = with_parameters(self, w, views[0])._fuse(views)
         else:
             layout = self._layout
             if layout:
@@ -188,10 +217,10 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         return torch.cat(owned) if owned else torch.empty(0, **self._factory)
 
     def to_config(self) -> dict[str, Any]:
-        """Return plain JSON types with which ``fusionkit.create(**config)`` builds an equal operator.
+        """Return JSON types with which ``fusionkit.create(**config)`` builds an equal operator.
 
         Raises:
-            ConfigError: the class is not registered, or an argument has no plain form.
+            ConfigError: the class is not registered, or an argument has no JSON form.
         """
         config = {"name": registered_key(self), **writable(self.name, self._arguments)}
         config["name"] = registered_key(self)
@@ -224,6 +253,8 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = inherit_options(cls.__init__, super(cls, cls).__init__)  # type: ignore[method-assign]
         if "reset_parameters" in cls.__dict__:
             cls.reset_parameters = _unless_external(cls.reset_parameters)  # type: ignore[method-assign]
 
@@ -268,47 +299,53 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     # ------------------------------------------------------------------ validation
 
     def _views(self, x: Sequence[Tensor]) -> list[Tensor]:
-        if not isinstance(x, (list, tuple)):  # Not a union, which each call would make anew.
+        """Return the views, checked: in one quick pass without calls, whose time shows with one row or many views."""
+        dims = self.dims
+        # A tuple of types, not a union, which each call would make anew.
+        if isinstance(x, (list, tuple)) and x and dims is not None and len(x) == len(dims):
+            i, last = 0, dims[0]
+            try:
+                shape, dtype, device = x[0].shape, x[0].dtype, x[0].device
+                if shape and shape[-1] == last and dtype.is_floating_point:
+                    for view in x:
+                        width = dims[i]
+                        i += 1
+                        if width != last:
+                            shape, last = torch.Size((*shape[:-1], width)), width
+                        if view.shape != shape or view.dtype is not dtype or view.device != device:
+                            break
+                    else:
+                        return list(x)
+            except AttributeError:
+                pass
+        return self._checked_views(x)
+
+    def _checked_views(self, x: Sequence[Tensor]) -> list[Tensor]:
+        """Return views of which something is wrong, or a mixture of dtypes that autocast allows.
+
+        Raises:
+            FusionError: what is wrong, and with which view.
+        """
+        if not isinstance(x, list | tuple):
             raise FusionError(f"x should be a list or tuple of tensors, one per view; found {type(x).__name__}.")
         if not x:
             raise FusionError("x should hold at least one view; found none.")
-        dims = self.dims
-        if dims is None:
-            dims = self.resolve_dims()
+        dims = self.resolve_dims()
         if len(x) != len(dims):
             raise DimsError(f"x should hold {len(dims)} views, of widths {list(dims)}; found {len(x)}.")
-        # One quick pass, without calls: with a thousand views, or one row, it shows.
-        i, last = 0, dims[0]
-        try:
-            shape, dtype, device = x[0].shape, x[0].dtype, x[0].device
-            if shape and shape[-1] == last and dtype.is_floating_point:
-                for view in x:
-                    width = dims[i]
-                    i += 1
-                    if width != last:
-                        shape, last = torch.Size((*shape[:-1], width)), width
-                    if view.shape != shape or view.dtype is not dtype or view.device != device:
-                        break
-                else:
-                    return list(x)
-        except AttributeError:
-            pass
-        # Something does not fit, or is a mixture that autocast allows: find out what, at leisure.
-        first, lead = x[0], None
         for i, (view, width) in enumerate(zip(x, dims, strict=True)):
             if not isinstance(view, Tensor):
                 raise FusionError(f"View {i} should be a tensor; found {type(view).__name__}.")
-            shape = view.shape
+            shape, first = view.shape, x[0]
             if not shape or shape[-1] != width:
                 raise DimsError(
                     f"View {i} should have width {width}; found {shape[-1] if shape else 'no dimension'} "
                     f"(shape {tuple(shape)})."
                 )
-            if lead is None:
-                lead = shape[:-1]
-            elif shape[:-1] != lead:
+            if shape[:-1] != first.shape[:-1]:
                 raise FusionError(
-                    f"View {i} should have the leading dimensions of view 0, {tuple(lead)}; found {tuple(shape[:-1])}."
+                    f"View {i} should have the leading dimensions of view 0, {tuple(first.shape[:-1])}; "
+                    f"found {tuple(shape[:-1])}."
                 )
             if view.device != first.device:
                 raise FusionError(f"View {i} should be on {first.device}, as view 0 is; found {view.device}.")
@@ -325,7 +362,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     def _check_owned(self, view: Tensor, parameter: Tensor | None) -> None:
         if not self.require_parameters:
             raise FusionError(
-                f"{self.name} has require_parameters=False and should get w with {self._size_of_w()} elements; "
+                f"{self.name} has require_parameters=False and should get w with {size_of_w(self)} elements; "
                 "found None."
             )
         if parameter is None:
@@ -342,47 +379,20 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
                 f"found {view.dtype}."
             )
 
-    # ------------------------------------------------------------------ parameters from outside
 
-    def _size_of_w(self) -> int:
-        return sum(slot.size for slot in self._layout)
+class ElementwiseFusion(Fusion):
+    """Combine k views of one width n, (..., n) each -> (..., n), without parameters unless a subclass adds some.
 
-    def _with_parameters(self, w: Tensor, view: Tensor) -> Fusion:
-        """Return a shallow copy of this module whose own parameters are cut from ``w``; this module is left alone."""
-        size = self._size_of_w()
-        if not isinstance(w, Tensor):
-            raise FusionError(f"w should be a tensor of shape ({size},) or (1, {size}); found {type(w).__name__}.")
-        if tuple(w.shape) not in ((size,), (1, size)):
-            raise FusionError(f"w should have shape ({size},) or (1, {size}); found {tuple(w.shape)}.")
-        if w.device != view.device:
-            raise FusionError(f"w should be on {view.device}, as the views are; found {w.device}.")
-        # Without parameters a module cannot know that it was converted, hence nor can its flat_w.
-        if size and w.dtype != view.dtype and not autocasting(view.device):
-            raise FusionError(f"w should be of dtype {view.dtype}, as the views are; found {w.dtype}.")
-        self._check_replaceable()
-        if not size:
-            return self
-        pieces = w.reshape(-1).split([slot.size for slot in self._layout])
-        values = {slot.name: piece.view(slot.shape) for slot, piece in zip(self._layout, pieces, strict=True)}
-        return with_parameters(self, values)
+    A subclass writes ``_fuse``.
+    """
 
-    def _check_replaceable(self) -> None:
-        if self.require_parameters:
-            owned = list(self._own_parameters())
-            names = [name for name, _ in owned]
-            if len({id(parameter) for _, parameter in owned}) < len(owned):
-                raise FusionError(
-                    f"{self.name} should have untied parameters to take w; found tied ones among {names}."
-                )
-        else:
-            names = [prefix + name for module, prefix in self._own_modules() for name in module._parameters]
-            names = [name for name in names if name in {slot.name for slot in self._layout}]
-        expected = [slot.name for slot in self._layout]
-        if names != expected:
-            raise FusionError(
-                f"{self.name} should have the parameters it was built with, {expected}, to take w; found {names} "
-                "(parametrized or pruned)."
-            )
+    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+        """Return the common width of the views; widths that differ are a ``DimsError``."""
+        return self.resolve_equal_dims(dims)
+
+    def calculate_l(self) -> int:
+        """Return 0."""
+        return 0
 
 
 def _unless_external(reset: Any) -> Any:

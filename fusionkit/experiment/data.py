@@ -157,8 +157,6 @@ def split(
         ConfigError: a ``test_size`` that is no number between 0 and 1; no such fold.
         FusionError: a class, or a part, with too few rows to hold every class.
     """
-    from sklearn.model_selection import train_test_split
-
     if isinstance(test_size, bool) or not isinstance(test_size, int | float) or not 0 < test_size < 1:
         raise ConfigError(f"data.test_size should be a number above 0 and below 1; found {test_size!r}.")
     counts = np.bincount(data.target, minlength=len(data.classes))
@@ -177,10 +175,40 @@ def split(
             )
     if fold is not None:
         return _fold(data, seed, round(1 / test_size), fold, int(counts[least]), least)
-    train, test = train_test_split(
-        np.arange(data.rows), test_size=test_size, stratify=data.target, random_state=seed, shuffle=True
-    )
-    return np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)
+    return _stratified(data.target, test_rows, seed)
+
+
+def _stratified(
+    target: npt.NDArray[np.int64], test_rows: int, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the rows that scikit-learn's ``train_test_split`` draws; its import takes longer than a short run."""
+    random = np.random.RandomState(seed)
+    counts = np.bincount(target)
+    members = np.split(np.argsort(target, kind="stable"), np.cumsum(counts)[:-1])
+    in_training = _shares(counts, len(target) - test_rows, random)
+    in_test = _shares(counts - in_training, test_rows, random)
+    train, test = [], []
+    for rows, first, second in zip(members, in_training, in_test, strict=True):
+        shuffled = rows[random.permutation(len(rows))]
+        train.append(shuffled[:first])
+        test.append(shuffled[first : first + second])
+    return random.permutation(np.concatenate(train)), random.permutation(np.concatenate(test))
+
+
+def _shares(counts: npt.NDArray[np.int64], total: int, random: np.random.RandomState) -> npt.NDArray[np.int64]:
+    """Return ``total`` rows divided among classes in proportion to ``counts``; equal remainders draw lots."""
+    exact = counts / counts.sum() * total
+    shares = np.floor(exact)
+    remainders = exact - shares
+    missing = int(total - shares.sum())
+    for remainder in np.unique(remainders)[::-1]:
+        if missing <= 0:
+            break
+        (alike,) = np.nonzero(remainders == remainder)
+        drawn = random.choice(alike, size=min(len(alike), missing), replace=False)
+        shares[drawn] += 1
+        missing -= len(drawn)
+    return np.asarray(shares, dtype=np.int64)
 
 
 def _fold(
@@ -281,11 +309,9 @@ def _check_label(
         label = np.char.decode(label, "utf-8", "replace")
     if label.dtype.kind == "f":
         label = label.astype(np.float64)
-    from sklearn.preprocessing import LabelEncoder
-
-    encoder = LabelEncoder()
-    target = np.asarray(encoder.fit_transform(label), dtype=np.int64)
-    classes: list[int | float | bool | str] = encoder.classes_.tolist()
+    values, target = np.unique(label, return_inverse=True)
+    target = target.astype(np.int64)
+    classes: list[int | float | bool | str] = values.tolist()
     broken = [value for value in classes if isinstance(value, float) and not value.is_integer()]
     if broken and np.bincount(target).min() < 2:  # A target of a regression.
         raise FusionError(

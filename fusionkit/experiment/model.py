@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -44,19 +45,19 @@ class Scaler(nn.Module):
         Raises:
             FusionError: values so large that their variance overflows.
         """
-        from sklearn.preprocessing import StandardScaler
-
         for i, view in enumerate(views):
             # Halves and integers would overflow in the sums; what overflows in float64 too is refused below.
             with np.errstate(over="ignore", invalid="ignore"):
-                fitted = StandardScaler().fit(view.astype("float64"))
-            if not (np.isfinite(fitted.mean_).all() and np.isfinite(fitted.var_).all()):
+                mean, variance = _moments(view.astype(np.float64))
+            if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
                 raise FusionError(
                     f"View {i} ({self.names[i]}) should have columns of finite mean and variance; "
                     f"found values up to {np.abs(view).max():.3g}."
                 )
-            self.get_buffer(f"mean_{i}").copy_(torch.from_numpy(fitted.mean_))
-            self.get_buffer(f"scale_{i}").copy_(torch.from_numpy(fitted.scale_))
+            m, eps = len(view), np.finfo(np.float64).eps
+            constant = variance <= m * eps * variance + (m * mean * eps) ** 2  # But for the error of the computation.
+            self.get_buffer(f"mean_{i}").copy_(torch.from_numpy(mean))
+            self.get_buffer(f"scale_{i}").copy_(torch.from_numpy(np.where(constant, 1.0, np.sqrt(variance))))
 
     def forward(self, x: Sequence[Any], dtype: torch.dtype = torch.float32) -> list[Tensor]:
         """Return the standardized views.
@@ -95,6 +96,15 @@ class Scaler(nn.Module):
                 raise FusionError(f"View {i} ({self.names[i]}) should be on {mean.device}; found {view.device}.")
             out.append(((view.to(mean.dtype) - mean) / self.get_buffer(f"scale_{i}")).to(dtype))
         return out
+
+
+def _moments(view: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return mean and variance of the columns of (m, n_i): the numbers of scikit-learn's ``StandardScaler``."""
+    mean = view.sum(0) / len(view)
+    centred = view - mean
+    # What rounding of the mean leaves is taken from the variance.
+    rest = centred.sum(0)
+    return mean, ((centred**2).sum(0) - rest**2 / len(view)) / len(view)
 
 
 def encoder(kind: str, width_in: int, width_out: int) -> nn.Module:

@@ -229,7 +229,7 @@ def _chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 @contextmanager
 def _figure(size: tuple[float, float]) -> Iterator[Figure]:
-    from matplotlib import rc_context
+    from matplotlib import rc_context, rcParamsDefault
     from matplotlib.figure import Figure
 
     style: dict[Any, Any] = {
@@ -240,13 +240,10 @@ def _figure(size: tuple[float, float]) -> Iterator[Figure]:
         "font.size": 10,
         "font.family": "DejaVu Sans",
     }
-    # The user's own matplotlib style should not decide what a result looks like.
-    with rc_context(), warnings.catch_warnings():
+    # The user's own matplotlib style should not decide what a result looks like.  (rcdefaults reads all style files.)
+    defaults = {key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")}
+    with warnings.catch_warnings(), rc_context({**defaults, **style}):
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        from matplotlib import rcdefaults, rcParams
-
-        rcdefaults()
-        rcParams.update(style)
         yield Figure(figsize=size, dpi=130, layout="constrained")
 
 

@@ -21,6 +21,7 @@ from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results
 from fusionkit.experiment.data import Dataset, load_data, split
 from fusionkit.experiment.load import save
+from fusionkit.experiment.metrics import confusion_matrix, metrics
 from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.robustness import robustness
 from fusionkit.experiment.training import Part, seeded, threads, train
@@ -92,7 +93,7 @@ def _record(
 ) -> dict[str, Any]:
     """Measure a trained model on the test part, ``rows``, and return its record."""
     with threads(model.network, config.train, torch.device("cpu")):
-        metrics, confusion = _measure(model, data, rows, config.train.epochs)
+        measured, confusion = _measure(model, data, rows, config.train.epochs)
         disturbed = _robustness(model, data, rows, config.seed)
     fusion = model.fusion
     return results.record(
@@ -105,7 +106,7 @@ def _record(
         n=fusion.n,
         l=fusion.calculate_l(),
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        metrics=metrics,
+        metrics=measured,
         config_hash=config_hash(config.tree),
         data={**data.describe(), "training_rows": training_rows, "test_rows": len(rows)},
         classes=data.classes,
@@ -156,20 +157,14 @@ def _measure(
     model: FusionModel, data: Dataset, rows: np.ndarray[Any, Any], epochs: int
 ) -> tuple[dict[str, float], list[list[int]]]:
     """Return metrics and confusion matrix (rows: true classes) of the test part, by the whole model on the CPU."""
-    from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
-
     model.eval()
     logits = model([view[rows] for view in data.views.values()]).double()
     if not logits.isfinite().all():
         raise FusionError(f"The trained model should give finite logits; found others after epoch {epochs}, the last.")
     target, found = data.target[rows], logits.argmax(-1).numpy()
-    labels = list(range(len(data.classes)))
-    metrics = {
-        "accuracy": float(accuracy_score(target, found)),
-        "f1_macro": float(f1_score(target, found, average="macro", labels=labels, zero_division=0.0)),
-        "log_loss": float(log_loss(target, logits.softmax(-1).numpy(), labels=labels)),
-    }
-    return metrics, confusion_matrix(target, found, labels=labels).tolist()
+    confusion = confusion_matrix(target, found, len(data.classes))
+    probabilities = logits.softmax(-1).numpy()[np.arange(len(target)), target]
+    return metrics(confusion, probabilities), confusion.tolist()
 
 
 @torch.no_grad()
@@ -181,7 +176,8 @@ def _robustness(
     views = {name: view.numpy() for name, view in zip(data.views, part.views, strict=True)}
 
     def predict(chosen: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-        logits = model.network([torch.from_numpy(view) for view in chosen])
+        dtype = model.network.head.weight.dtype
+        logits = model.network([torch.from_numpy(view).to(dtype) for view in chosen])
         return np.asarray(logits.argmax(-1).numpy())
 
     return robustness(predict, views, data.target[rows], seed=seed)

@@ -1,35 +1,31 @@
 """The training loop: shuffled batches of data that stay on the device, AdamW, one-cycle rate, label smoothing.
 
-One process or several (``ddp_spawn``) through lightning-fabric, which also handles precision.  The test part is
-measured after every epoch for the learning curve; nothing is selected by it: the model is the one after the last epoch.
+The test part is measured after every epoch for the learning curve; nothing is selected by it: the model is the one
+after the last epoch.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import multiprocessing
 import os
 import random
 import sys
-import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fusionkit._util.progress import ProgressBar
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
+from fusionkit.experiment.optimizer import Optimizer, one_cycle
 from fusionkit.fusion import check_device
 
 if TYPE_CHECKING:
@@ -74,27 +70,37 @@ class History:
         return asdict(self)
 
 
+class _Process:
+    """One process on one device: what the training needs of ``Fabric``, without importing it."""
+
+    world_size, global_rank, is_global_zero = 1, 0, True
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def setup(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """Return the network, moved to the device, and its optimizer."""
+        return network.to(self.device), optimizer
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of ``loss``."""
+        loss.backward()
+
+    def all_reduce(self, value: Tensor, reduce_op: str) -> Tensor:
+        """Return ``value`` (), reduced over the processes."""
+        return value
+
+
+@dataclass
 class _Task:
-    """What a process needs to know; no dataclass, because lightning-fabric refuses frozen ones among its arguments."""
+    """What every process of a training is given."""
 
-    def __init__(
-        self,
-        training: Part,
-        test: Part | None,
-        settings: TrainOptions,
-        seed: int,
-        progress: str | None,
-        report: Callable[[float], None] | None,
-    ) -> None:
-        self.training, self.test, self.settings, self.seed = training, test, settings, seed
-        self.progress, self.report = progress, report
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin in a new process: lightning-fabric, whose import sets its level, announces each of them."""
-        import lightning_fabric
-
-        logging.getLogger(lightning_fabric.__name__).setLevel(logging.WARNING)
-        self.__dict__.update(state)
+    training: Part
+    test: Part | None
+    settings: TrainOptions
+    seed: int
+    progress: str | None
+    report: Callable[[float], None] | None
 
 
 def train(
@@ -118,190 +124,129 @@ def train(
         device: where to train.
         seed: of the order of the batches and of dropout; the caller's random state is left as it was.
         progress: what to say on stderr before the first epoch, above a progress bar; None shows neither.
-        report: is told after each epoch which part of the training is done, by the first process.
+        report: called after each epoch with the part of the training that is done, in the first process.
 
     Raises:
         ConfigError: a precision or a number of devices that the device does not offer.
         FusionError: a device that does not exist; a loss that is NaN or infinite, with its epoch.
     """
-    fabric = _fabric(check_device(device) or torch.device("cpu"), settings)
+    place = check_device(device) or torch.device("cpu")
+    _check_offered(place, settings)
     task = _Task(training, test, settings, seed, progress, report)
-    with _quiet():
-        state, history = (_fit if fabric.world_size == 1 else _spawn)(fabric, network, task)
+    if settings.devices == 1 and settings.precision == "32-true":
+        state, history = _fit(_Process(place), network, task)
+    else:
+        from fusionkit.experiment import devices
+
+        state, history = devices.run(partial(_fit, task=task), network, place, settings.devices, settings.precision)
     network.load_state_dict(state)
     network.cpu().eval()
-    return history
+    return History(**history)
 
 
-def _fabric(device: torch.device, settings: TrainOptions) -> Fabric:
+def _check_offered(device: torch.device, settings: TrainOptions) -> None:
     if device.type == "meta":
         raise ConfigError("device should be one that computes, such as cpu or cuda; found 'meta'.")
-    if settings.precision == "16-mixed" and device.type == "cpu":
-        raise ConfigError("train.precision should be bf16-mixed or a true precision on the cpu; found '16-mixed'.")
-    devices: Any = settings.devices
-    processors = max(os.cpu_count() or 1, 8)
-    if device.type == "cpu" and settings.devices > processors:
-        raise ConfigError(f"train.devices should be at most {processors} on this machine; found {settings.devices}.")
-    if device.type != "cpu":
-        available = torch.get_device_module(device.type).device_count()
-        first = device.index or 0
-        if first + settings.devices > available:
-            raise ConfigError(
-                f"train.devices should be at most {available - first} from {device} on; found {settings.devices}."
-            )
-        devices = list(range(first, first + settings.devices))
-    from lightning_fabric import Fabric
-
-    return Fabric(
-        accelerator=device.type,
-        devices=devices,
-        strategy="ddp_spawn" if settings.devices > 1 else "auto",
-        precision=settings.precision,
-    )
+    if device.type == "cpu":
+        if settings.precision == "16-mixed":
+            raise ConfigError("train.precision should be bf16-mixed or a true precision on the cpu; found '16-mixed'.")
+        available, where = max(os.cpu_count() or 1, 8), "on this machine"
+    else:
+        available = torch.get_device_module(device.type).device_count() - (device.index or 0)
+        where = f"from {device} on"
+    if settings.devices > available:
+        raise ConfigError(f"train.devices should be at most {available} {where}; found {settings.devices}.")
 
 
-def _spawn(fabric: Fabric, network: nn.Module, task: _Task) -> tuple[dict[str, Tensor], History]:
-    """Train in ``fabric.world_size`` new processes.
-
-    The outcome comes back through a file: a tensor in a queue is lost with the process that sent it, and what is larger
-    than a pipe's buffer would wait for ever, as the queue is read after the processes have ended.
-    """
-    from safetensors import safe_open
-    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
-
-    with tempfile.TemporaryDirectory(prefix="fusionkit-") as folder, _spawning():
-        path = Path(folder) / "outcome.safetensors"
-        before = multiprocessing.active_children()
-        try:
-            fabric.launch(_spawned, network, task, path)  # type: ignore[arg-type]
-        except KeyboardInterrupt:  # Which the processes need not have got; Python would wait for them to end.
-            for process in multiprocessing.active_children():
-                if process not in before:
-                    process.kill()
-                    process.join()
-            raise
-        except (ProcessRaisedException, ProcessExitedException) as error:
-            # Its message is a whole traceback, whose last line says what went wrong.
-            last = str(error).strip().splitlines()[-1]
-            raise FusionError(f"The training processes should end without an error; found {last}") from error
-        if not path.is_file():
-            raise FusionError("The training processes should end with the trained model; found none.")
-        with safe_open(path, framework="pt") as file:
-            outcome = json.loads(file.metadata()["outcome"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    if outcome["error"] is not None:
-        raise FusionError(outcome["error"])
-    return state, History(**outcome["history"])
+def _fit(
+    process: _Process | Fabric, network: nn.Module, task: _Task
+) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
+    """Train in this process, one of ``process.world_size``; return the tensors and the history in JSON types."""
+    with threads(network, task.settings, process.device):
+        history = _epochs(process, network, task)
+    return {name: tensor.cpu() for name, tensor in network.state_dict().items()}, history.to_json()
 
 
-def _spawned(fabric: Fabric, network: nn.Module, task: _Task, path: Path) -> None:
-    """Train in one of several processes; the first leaves the outcome at ``path``."""
-    from safetensors.torch import save_file
-
-    outcome: dict[str, Any] = {"error": None, "history": None}
-    state: dict[str, Tensor] = {}
-    with _quiet():
-        try:
-            state, history = _fit(fabric, network, task)
-            outcome["history"] = history.to_json()
-        except FusionError as error:  # In all processes at once, as the loss is reduced over them.
-            outcome["error"] = str(error)
-    if fabric.is_global_zero:
-        save_file({name: tensor.clone() for name, tensor in state.items()}, path, {"outcome": json.dumps(outcome)})
-    # A process that exits with the group's threads still running can be aborted by the C++ runtime.
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-
-
-def _fit(fabric: Fabric, network: nn.Module, task: _Task) -> tuple[dict[str, Tensor], History]:
-    """Train in this process, one of ``fabric.world_size``."""
-    with threads(network, task.settings, fabric.device):
-        history = _epochs(fabric, network, task)
-    return {name: tensor.cpu() for name, tensor in network.state_dict().items()}, history
-
-
-def _epochs(fabric: Fabric, network: nn.Module, task: _Task) -> History:
+def _epochs(process: Any, network: nn.Module, task: _Task) -> History:
     settings = task.settings
-    training = task.training.to(fabric.device)
-    test = None if task.test is None else task.test.to(fabric.device)
-    m = len(training.target)
-    optimizer = _optimizer(network, settings)
-    total = settings.epochs * math.ceil(m / settings.batch_size)
-    scheduler = _scheduler(optimizer, settings, total)
-    model, optimizer = fabric.setup(network, optimizer)
-    measure = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing, reduction="sum")
-    # The order is drawn on the CPU: the same on every device and in every process.
-    generator = torch.Generator().manual_seed(task.seed)
+    test = None if task.test is None else task.test.to(process.device)
+    steps = _Steps(process, network, task)
     history = History([], [], [])
-    first = fabric.is_global_zero
+    first = process.is_global_zero
     # A Network drops inputs alike in all processes, and then takes its rows.
-    seed = task.seed + (0 if isinstance(network, Network) else fabric.global_rank)
+    seed = task.seed + (0 if isinstance(network, Network) else process.global_rank)
     # Seeded last: what is imported on the way here may draw, once per process.
-    with _Progress(settings.epochs, task.progress if first else None) as bar, seeded(seed, fabric.device):
+    with _Display(settings.epochs, task.progress if first else None) as display, seeded(seed, process.device):
         for epoch in range(1, settings.epochs + 1):
-            model.train()
-            total_loss = torch.zeros((), device=fabric.device)
-            order = torch.randperm(m, generator=generator).to(fabric.device)
-            for index in order.split(settings.batch_size):
-                logits, target = _share(fabric, model, network, training, index)
-                # The mean of the gradients of the processes is that of the whole batch.
-                loss = measure(logits, target) * (fabric.world_size / len(index))
-                optimizer.zero_grad()
-                fabric.backward(loss)
-                optimizer.step()
-                scheduler.step()
-                total_loss += loss.detach() * (len(index) / m)
-            mean_loss = float(cast(Tensor, fabric.all_reduce(total_loss, reduce_op="mean")))
-            if not math.isfinite(mean_loss):
+            loss = steps.epoch()
+            if not math.isfinite(loss):
                 raise FusionError(
-                    f"The training loss should be finite; found {mean_loss} in epoch {epoch} of {settings.epochs}. "
+                    f"The training loss should be finite; found {loss} in epoch {epoch} of {settings.epochs}. "
                     f"A smaller train.lr than {settings.lr:g} may help."
                 )
-            history.loss.append(mean_loss)
+            history.loss.append(loss)
             if test is not None:
-                history.accuracy.append(_accuracy(model, test))
-            history.lr.append(float(scheduler.get_last_lr()[0]))
-            bar.update(epoch, mean_loss, history.accuracy[-1] if test is not None else None)
+                history.accuracy.append(_accuracy(steps.model, test))
+            history.lr.append(steps.optimizer.lr)
+            display.update(epoch, loss, history.accuracy[-1] if test is not None else None)
             if task.report is not None and first:
                 task.report(epoch / settings.epochs)
     return history
 
 
-def _share(fabric: Fabric, model: Any, network: nn.Module, training: Part, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits and classes of those rows of the batch ``index`` that are this process's: every world_size-th."""
-    if fabric.world_size == 1 or not isinstance(network, Network):
-        part = training.rows(index[fabric.global_rank :: fabric.world_size])
-        return model(part.views), part.target
-    part, rows = training.rows(index), slice(fabric.global_rank, None, fabric.world_size)
-    return model(part.views, rows), part.target[rows]
+class _Steps:
+    """The steps of a training, in one of its processes."""
+
+    def __init__(self, process: Any, network: nn.Module, task: _Task) -> None:
+        settings = self.settings = task.settings
+        self.process, self.network = process, network
+        self.training = task.training.to(process.device)
+        trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.optimizer = Optimizer(trainable, settings.optimizer, settings.lr, settings.weight_decay)
+        self.model, self.wrapped = process.setup(network, self.optimizer)
+        self.measure = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing, reduction="sum")
+        # The order is drawn on the CPU: the same on every device and in every process.
+        self.generator = torch.Generator().manual_seed(task.seed)
+        self.done, self.total = 0, settings.epochs * math.ceil(len(self.training.target) / settings.batch_size)
+        self.schedule()
+
+    def schedule(self) -> None:
+        """Set learning rate and momentum of the next step."""
+        if self.settings.scheduler == "onecycle":
+            self.optimizer.lr, self.optimizer.momentum = one_cycle(self.done, self.total, self.settings.lr)
+
+    def epoch(self) -> float:
+        """Train on all rows once; return the mean loss."""
+        m, process = len(self.training.target), self.process
+        self.model.train()
+        total = torch.zeros((), device=process.device)
+        order = torch.randperm(m, generator=self.generator).to(process.device)
+        for index in order.split(self.settings.batch_size):
+            logits, target = self.share(index)
+            # The mean of the gradients of the processes is that of the whole batch.
+            loss = self.measure(logits, target) * (process.world_size / len(index))
+            self.optimizer.zero_grad()
+            process.backward(loss)
+            self.wrapped.step()
+            self.done += 1
+            self.schedule()
+            total += loss.detach() * (len(index) / m)
+        return float(process.all_reduce(total, reduce_op="mean"))
+
+    def share(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and classes of those rows of the batch ``index`` (b,) that are this process's."""
+        rows = slice(self.process.global_rank, None, self.process.world_size)
+        if self.process.world_size == 1 or not isinstance(self.network, Network):
+            part = self.training.rows(index[rows])
+            return self.model(part.views), part.target
+        part = self.training.rows(index)
+        return self.model(part.views, rows), part.target[rows]
 
 
 @torch.no_grad()
 def _accuracy(model: nn.Module, part: Part) -> float:
     model.eval()
     return float((model(part.views).argmax(-1) == part.target).double().mean())
-
-
-def _optimizer(network: nn.Module, settings: TrainOptions) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        # Biases and gains are no matrices: decay would only shift them.
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True)
-    cls = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return cls(groups, lr=settings.lr, fused=True)
-
-
-def _scheduler(
-    optimizer: torch.optim.Optimizer, settings: TrainOptions, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    if settings.scheduler == "constant":
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps)
 
 
 @contextmanager
@@ -333,85 +278,33 @@ def threads(network: nn.Module, settings: TrainOptions, device: torch.device) ->
         torch.set_num_threads(before)
 
 
-@contextmanager
-def _spawning() -> Iterator[None]:
-    """Let new processes start as fresh interpreters; afterwards all is as before, for the next run."""
-    before = {name: os.environ.get(name) for name in ("MASTER_PORT", "MASTER_ADDR")}
-    method = multiprocessing.get_start_method(allow_none=True)
-    # In a worker of joblib it is one of its own, which the processes would not know.
-    multiprocessing.set_start_method("spawn", force=True)
-    try:
-        yield
-    finally:
-        multiprocessing.set_start_method(method, force=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep lightning-fabric's notes about devices and precision off the screen."""
-    logger = logging.getLogger("lightning_fabric")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning_fabric")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-class _Progress:
-    """A bar with loss, accuracy and time left on a terminal; elsewhere a line now and then.
+class _Display:
+    """Loss, accuracy and the time left: a bar on a terminal, elsewhere a line now and then.
 
     Args:
-        epochs: how many there will be.
+        epochs: of the training.
         title: said before the first; None shows nothing at all.
         clock: of the time, in seconds.
     """
 
     def __init__(self, epochs: int, title: str | None, clock: Callable[[], float] = time.monotonic) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        self.epochs, self.title, self.clock, self.begun = epochs, title, clock, clock()
+        self.bar = ProgressBar(epochs, shown=title is not None, interval=_SILENCE, clock=clock)
 
-        self.epochs, self.title, self.clock = epochs, title, clock
-        self.begun = self.told = clock()
-        self.lines = title is not None and not sys.stderr.isatty()
-        self.bar = Progress(
-            TextColumn("epoch"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=None),
-            TextColumn("loss {task.fields[loss]}"),
-            TextColumn("accuracy {task.fields[accuracy]}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
-            console=Console(stderr=True),
-            disable=title is None or self.lines,
-        )
-        self.task = self.bar.add_task("", total=epochs, loss="-", accuracy="-")
-
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> _Display:
         if self.title:
             print(self.title, file=sys.stderr, flush=True)
-        self.bar.start()
+        self.bar.__enter__()
+        self.bar.update(0, f"epoch 0/{self.epochs}")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
+    def __exit__(self, *error: Any) -> None:
+        self.bar.__exit__(*error)
 
     def update(self, epoch: int, loss: float, accuracy: float | None) -> None:
         """Show the state after ``epoch``: as a line, the first epoch, each fifth of all, and one in 30 seconds."""
+        left = (self.clock() - self.begun) / epoch * (self.epochs - epoch)
         shown = "-" if accuracy is None else f"{accuracy:.4f}"
-        self.bar.update(self.task, completed=epoch, loss=f"{loss:.4f}", accuracy=shown)
+        after = f"loss {loss:.4f}  accuracy {shown}" + (f"  {left:.0f} s left" if left >= 1 else "")
         fifth = epoch * 5 // self.epochs > (epoch - 1) * 5 // self.epochs
-        if self.lines and (epoch == 1 or fifth or self.clock() - self.told >= _SILENCE):
-            self.told = self.clock()
-            left = (self.told - self.begun) / epoch * (self.epochs - epoch)
-            rest = f"  {left:.0f} s left" if left >= 1 else ""
-            print(f"epoch {epoch}/{self.epochs}  loss {loss:.4f}  accuracy {shown}{rest}", file=sys.stderr, flush=True)
+        self.bar.update(epoch, f"epoch {epoch}/{self.epochs}", after, now=epoch == 1 or fifth)

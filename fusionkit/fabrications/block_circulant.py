@@ -11,6 +11,7 @@ from torch import BoolTensor, Tensor
 
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
+from fusionkit.fabrications._reference import filled
 from fusionkit.fabrications.toeplitz import diagonal_lengths, diagonals
 from fusionkit.fusion import check_size
 from fusionkit.kernels.matmul import linear
@@ -62,7 +63,7 @@ class BlockCirculant(Fabrication):
 
     def effort(self, n: int, D: int) -> Effort:
         """Return what the product without W costs."""
-        p, q, b = self.shapes(n, D)["c"]
+        p, q, b = self.checked_shapes(n, D)["c"]
         f = b // 2 + 1
         if b <= 2:
             return Effort(n * D)
@@ -76,6 +77,12 @@ class BlockCirculant(Fabrication):
         p, q, b = c.shape
         grid = diagonals(torch.cat([c[..., 1:], c], -1), b, b)
         return grid.transpose(1, 2).reshape(p * b, q * b)[:n, :D]
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        c = self.split(w, n, D)["c"]
+        b = c.shape[2]
+        return filled(n, D, lambda i, j: float(c[i // b, j // b, (i % b - j % b) % b]))
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         c = blocks["c"]

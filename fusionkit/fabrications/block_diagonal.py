@@ -11,6 +11,7 @@ from torch import Tensor
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fabrications._kronecker import counts, nearest_counts
+from fusionkit.fabrications._reference import filled
 from fusionkit.fusion import check_size
 from fusionkit.kernels.planning import Effort
 
@@ -61,7 +62,7 @@ class BlockDiagonal(Fabrication):
 
     def effort(self, n: int, D: int) -> Effort:
         """Return what the product without W costs."""
-        ((s, t),) = self.shapes(n, D).values()
+        ((s, t),) = self.checked_shapes(n, D).values()
         p = -(-n // s)
         return Effort(p * s * t, D)
 
@@ -72,6 +73,12 @@ class BlockDiagonal(Fabrication):
         # Row u of all blocks: the row, then p*t zeros; cut at p*t, every copy starts t columns after that above it.
         W = F.pad(B.view(s, 1, t).expand(s, p, t), (0, p * t)).flatten(1)[:, : p * p * t]
         return W.view(s, p, p * t).transpose(0, 1).reshape(p * s, p * t)[:n, :D]
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        B = self.split(w, n, D)["B"]
+        s, t = B.shape
+        return filled(n, D, lambda i, j: float(B[i % s, j % t]) if i // s == j // t else 0.0)
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         B = blocks["B"]

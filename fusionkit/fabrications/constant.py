@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fusionkit.fabrication import Fabrication
+from fusionkit.fabrications._reference import filled
 from fusionkit.fusion import Traits, check_number
 
 
@@ -39,6 +40,10 @@ class Constant(Fabrication):
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         # In the dtype of the number; the caller casts.
         return torch.full((n, D), self.value, dtype=torch.float64)
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        return filled(n, D, lambda i, j: float(self.value))
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         first = x[0]

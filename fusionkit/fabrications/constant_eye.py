@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fusionkit.fabrication import Fabrication
+from fusionkit.fabrications._reference import filled
 from fusionkit.fusion import Traits
 
 
@@ -26,6 +27,10 @@ class ConstantEye(Fabrication):
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return torch.eye(n, D)
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        return filled(n, D, lambda i, j: float(i == j))
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         pieces, missing = [], n

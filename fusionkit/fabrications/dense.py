@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from fusionkit.fabrication import Fabrication
+from fusionkit.fabrications._reference import filled
 from fusionkit.kernels.matmul import linear
 
 
@@ -22,6 +23,10 @@ class Dense(Fabrication):
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return blocks["weight"]
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        return filled(n, D, lambda i, j: float(w[i * D + j]))
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         return linear(x, blocks["weight"])

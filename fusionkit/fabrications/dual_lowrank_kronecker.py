@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from fusionkit.fabrications._kronecker import BlockProduct, Sizes, compressed, cropped_sum, expanded
+from fusionkit.fabrications._reference import filled, kronecker_entry, product
 from fusionkit.fabrications.kronecker import kron
 from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
@@ -61,6 +62,11 @@ class DualLowRankKronecker(BlockProduct):
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return kron(blocks["P"] @ blocks["Q"], blocks["S"] @ blocks["T"], n, D)
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        P, Q, S, T = self.split(w, n, D).values()
+        return filled(n, D, kronecker_entry(product(P, Q), product(S, T)))
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         P, Q, S, T = (blocks[name] for name in "PQST")

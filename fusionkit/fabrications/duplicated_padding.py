@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fabrications._kronecker import Layout, check_count, cropped_sum
+from fusionkit.fabrications._reference import filled
 from fusionkit.fusion import check_size
 from fusionkit.kernels.planning import Effort
 
@@ -53,7 +54,7 @@ class DuplicatedPadding(Fabrication):
 
     def effort(self, n: int, D: int) -> Effort:
         """Return what the product without W costs."""
-        ((s, t),) = self.shapes(n, D).values()
+        ((s, t),) = self.checked_shapes(n, D).values()
         return Effort(s * t, 2 * D + n)
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
@@ -61,6 +62,12 @@ class DuplicatedPadding(Fabrication):
         s, t = B.shape
         # Of valid numbers of blocks there is one for each length of a block.
         return B.repeat(-(-n // s), -(-D // t))[:n, :D]
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        B = self.split(w, n, D)["B"]
+        s, t = B.shape
+        return filled(n, D, lambda i, j: float(B[i % s, j % t]))
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         s, t = blocks["B"].shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import log2
+from math import cos, log2, pi, sqrt
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
+from fusionkit.fabrications._reference import dot, filled
 from fusionkit.fusion import check_size
 from fusionkit.kernels.matmul import linear
 
@@ -90,6 +91,16 @@ class Fourier(Fabrication):
         spectrum = f.new_zeros(n * D, dtype=dtype).scatter(0, u * D + v, f.to(dtype)).view(n, D)
         W: Tensor = torch.fft.ifft2(spectrum, norm="ortho").real
         return W.to(f.dtype)
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        u, v = self.frozen(n, D, w)["frequencies"].tolist()
+
+        def entry(i: int, j: int) -> float:
+            turns = (2 * pi * (a * i / n + b * j / D) for a, b in zip(u, v, strict=True))
+            return dot(w, [cos(turn) for turn in turns]) / sqrt(n * D)
+
+        return filled(n, D, entry)
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         D = sum(view.shape[-1] for view in x)

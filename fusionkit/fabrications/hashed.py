@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
+from fusionkit.fabrications._reference import filled
 from fusionkit.fusion import check_size
 
 #: Entries hashed at a time (eager mode), so that the temporary integers stay in the cache; on a GPU, which would wait
 #: for the launches, so that they take 200 MB.
 CHUNK, GPU_CHUNK = 2**16, 2**22
 MASK = 2**31 - 1
+
+Integers = TypeVar("Integers", int, Tensor)
 
 
 class Hashed(Fabrication):
@@ -67,6 +70,20 @@ class Hashed(Fabrication):
         # One gather does both: the second half of the table is the first with the other sign.
         return torch.cat([w, -w]).index_select(0, self._indices(n, D, w.device)).view(n, D)
 
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        K, keys = self.count(n, D), [key(self.seed, t) for t in range(5)]
+
+        def entry(i: int, j: int) -> float:
+            for t in (0, 2):
+                i = (i + mix(j + keys[t]) % n) % n
+                j = (j + mix(i + keys[t + 1]) % D) % D
+            place = i * D + j
+            negative = mix(place + keys[4]) >> 30
+            return -float(w[place % K]) if negative else float(w[place % K])
+
+        return filled(n, D, entry)
+
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         w = blocks["w"]
         K = len(w)
@@ -97,7 +114,7 @@ class Hashed(Fabrication):
         return torch.cat([chunk(rows) for rows in row.split(max(1, size // D))]).view(-1)
 
 
-def mix(x: Tensor) -> Tensor:
+def mix(x: Integers) -> Integers:
     """Return 31 well mixed bits of each integer: three rounds of shift, exclusive or and multiplication modulo 2^31.
 
     No product reaches 2^63, so that the result is the same on every device.

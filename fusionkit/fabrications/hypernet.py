@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionkit.fabrication import Fabrication, gaussians
+from fusionkit.fabrications._reference import dot, filled
 from fusionkit.fusion import check_size
 from fusionkit.kernels.matmul import linear
 from fusionkit.kernels.planning import Effort
@@ -69,6 +70,12 @@ class Hypernet(Fabrication):
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         layers = self.frozen(n, D, blocks["w"])
         return layers["A"] * self._hidden(blocks["w"], layers) @ layers["B"]
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        H, A, B = self.frozen(n, D, w).values()
+        hidden = [unit if (unit := dot(w, column)) >= 0 else SLOPE * unit for column in H.T]
+        return filled(n, D, lambda i, j: dot(A[i], hidden, B[:, j]))
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         layers = self.frozen(n, sum(view.shape[-1] for view in x), blocks["w"])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
+from fusionkit.fabrications._reference import dot, filled
 from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
 from fusionkit.kernels.matmul import linear
@@ -67,6 +68,11 @@ class KhatriRao(Fabrication):
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return (blocks["B1"] @ blocks["A1"]) * (blocks["B2"] @ blocks["A2"])
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        B1, A1, B2, A2 = (self.split(w, n, D)[name] for name in ("B1", "A1", "B2", "A2"))
+        return filled(n, D, lambda i, j: dot(B1[i], A1[:, j]) * dot(B2[i], A2[:, j]))
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         left, right = _factors(blocks)

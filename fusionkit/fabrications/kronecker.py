@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, gather, spread
+from fusionkit.fabrications._reference import filled, kronecker_entry
 from fusionkit.kernels.planning import Effort
 
 
@@ -50,6 +51,10 @@ class Kronecker(BlockProduct):
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return kron(blocks["A"], blocks["B"], n, D)
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        return filled(n, D, kronecker_entry(*self.split(w, n, D).values()))
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         A, B = blocks["A"], blocks["B"]

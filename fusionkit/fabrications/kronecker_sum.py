@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, gather, spread
+from fusionkit.fabrications._reference import filled, kronecker_entry
 from fusionkit.fusion import check_size
 from fusionkit.kernels.planning import Effort
 
@@ -67,6 +68,11 @@ class KroneckerSum(BlockProduct):
         (_, p, q), (_, s, t) = A.shape, B.shape
         pairs = A.flatten(1).T @ B.flatten(1)  # (p*q, s*t)
         return pairs.view(p, q, s, t).transpose(1, 2).reshape(p * s, q * t)[:n, :D]
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        terms = [kronecker_entry(A, B) for A, B in zip(*self.split(w, n, D).values(), strict=True)]
+        return filled(n, D, lambda i, j: sum(term(i, j) for term in terms))
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         A, B = blocks["A"], blocks["B"]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
+from fusionkit.fabrications._reference import product
 from fusionkit.fusion import check_size
 from fusionkit.kernels.matmul import linear
 
@@ -56,6 +57,10 @@ class LowRank(Fabrication):
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return blocks["A"] @ blocks["B"]
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        return product(*self.split(w, n, D).values())
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         return F.linear(linear(x, blocks["B"]), blocks["A"])

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from fusionkit.fabrications._kronecker import BlockProduct, Sizes, compressed, cropped_sum, expanded
+from fusionkit.fabrications._reference import filled, kronecker_entry, product
 from fusionkit.fabrications.kronecker import kron
 from fusionkit.fusion import check_size
 from fusionkit.kernels.planning import Effort
@@ -60,6 +61,11 @@ class LowRankKronecker(BlockProduct):
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return kron(blocks["A"], blocks["S"] @ blocks["T"], n, D)
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        A, S, T = self.split(w, n, D).values()
+        return filled(n, D, kronecker_entry(A, product(S, T)))
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         A, S, T = blocks["A"], blocks["S"], blocks["T"]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
+from fusionkit.fabrications._reference import filled
 from fusionkit.fusion import check_number, check_size
 
 
@@ -63,6 +64,11 @@ class Masked(Fabrication):
         values = blocks["values"]
         positions = self.frozen(n, D, values)["positions"]
         return values.new_zeros(n * D).scatter(0, positions, values).view(n, D)
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        kept = dict(zip(self.frozen(n, D, w)["positions"].tolist(), w.tolist(), strict=True))
+        return filled(n, D, lambda i, j: kept.get(i * D + j, 0.0))
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return blocks["values"].square().sum()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, gaussians
+from fusionkit.fabrications._reference import dot, filled
 from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
 from fusionkit.kernels.matmul import linear
@@ -77,6 +78,12 @@ class RandomMatrixAdaption(Fabrication):
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         left, B = self._factors(blocks, n, D)
         return left @ B
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        u, v = self.split(w, n, D).values()
+        A, B = self.frozen(n, D, w).values()
+        return filled(n, D, lambda i, j: float(u[i]) * dot(A[i], v, B[:, j]))
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         left, B = self._factors(blocks, n, sum(view.shape[-1] for view in x))

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionkit.fabrications._reference import dot, filled
 from fusionkit.fabrications.hypernet import SLOPE, Hypernet
 from fusionkit.fusion import check_size
 
@@ -43,3 +44,11 @@ class RandomMatrixHypernet(Hypernet):
 
     def _hidden(self, w: Tensor, layers: Mapping[str, Tensor]) -> Tensor:
         return F.leaky_relu(w @ layers["P"] @ layers["Q"], SLOPE) @ layers["S"]
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        P, Q, S, A, B = self.frozen(n, D, w).values()
+        thin = [dot(w, column) for column in P.T]
+        hidden = [unit if (unit := dot(thin, column)) >= 0 else SLOPE * unit for column in Q.T]
+        weights = [dot(hidden, column) for column in S.T]
+        return filled(n, D, lambda i, j: dot(A[i], weights, B[:, j]))

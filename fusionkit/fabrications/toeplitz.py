@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionkit.fabrication import Fabrication, cropped, padded
+from fusionkit.fabrications._reference import filled
 from fusionkit.kernels.matmul import linear
 from fusionkit.kernels.planning import Effort
 
@@ -32,6 +33,10 @@ class Toeplitz(Fabrication):
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return diagonals(blocks["c"], n, D)
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        return filled(n, D, lambda i, j: float(w[i - j + D - 1]))
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         D = sum(view.shape[-1] for view in x)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fusionkit.errors import DimsError, FusionError
 from fusionkit.fabrication import Fabrication
+from fusionkit.fabrications._reference import product
 from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
 from fusionkit.kernels.matmul import linear
@@ -47,8 +48,7 @@ class ViewLowRank(Fabrication):
 
     def widths(self, n: int, D: int) -> tuple[int, ...]:
         """Return the widths of the views; that of one where others are not known."""
-        prepared = None if self._prepared is None else self._prepared[1]
-        return prepared if prepared is not None and sum(prepared) == D else (D,)
+        return self._sized.dims if self._sized is not None and sum(self._sized.dims) == D else (D,)
 
     def ranks(self, n: int, D: int) -> tuple[int, ...]:
         """Return the rank of each view.
@@ -80,6 +80,10 @@ class ViewLowRank(Fabrication):
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         return torch.cat([A @ B for A, B in _pairs(blocks)], 1)
+
+    def reference(self, w: Tensor, n: int, D: int) -> Tensor:
+        """Return W (n, D) of the parameters (l,), by loops over the definition."""
+        return torch.cat([product(A, B) for A, B in _pairs(self.split(w, n, D))], 1)
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         pairs = _pairs(blocks)

@@ -7,23 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusionkit.fusion import Fusion, Traits, in_place_ok
+from fusionkit.fusion import ElementwiseFusion, Traits, in_place_ok
 
 
-class Average(Fusion):
+class Average(ElementwiseFusion):
     """``(A_1 + A_2 + ... + A_k) / k`` of k views of equal width, (..., n) each -> (..., n); l = 0."""
 
     traits = Traits(
         permutation_invariant=True, linear=True, batch_independent=True, idempotent=True, convex=True, monotone=True
     )
-
-    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
-        """Return the common width of the views."""
-        return self.resolve_equal_dims(dims)
-
-    def calculate_l(self) -> int:
-        """Return 0."""
-        return 0
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         # Each view is scaled before it is added: in float16 the plain sum can overflow where the mean is finite.

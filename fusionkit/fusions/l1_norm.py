@@ -7,26 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusionkit.fusion import Fusion, Traits, in_place_ok
+from fusionkit.fusion import ElementwiseFusion, Traits, in_place_ok
 from fusionkit.kernels.elementwise import BLOCK, blocks
 from fusionkit.kernels.modes import recording, supports_out_kernels
 
 
-class L1Norm(Fusion):
+class L1Norm(ElementwiseFusion):
     """``|A_1| + ... + |A_k|``, entry by entry, of k views of equal width, (..., n) each -> (..., n); l = 0.
 
     The derivative of ``|a|`` at 0 is taken as 0.  Half precision is added up in float32.
     """
 
     traits = Traits(permutation_invariant=True, batch_independent=True)
-
-    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
-        """Return the common width of the views."""
-        return self.resolve_equal_dims(dims)
-
-    def calculate_l(self) -> int:
-        """Return 0."""
-        return 0
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         dtype = x[0].dtype

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusionkit.fusion import Fusion, Traits
+from fusionkit.fusion import ElementwiseFusion, Traits
 from fusionkit.kernels.elementwise import large_blocks, with_backward
 from fusionkit.kernels.modes import supports_out_kernels
 
 HALF = (torch.float16, torch.bfloat16)
 
 
-class L2Norm(Fusion):
+class L2Norm(ElementwiseFusion):
     """``sqrt(A_1^2 + ... + A_k^2)``, entry by entry, of k views of equal width, (..., n) each -> (..., n); l = 0.
 
     The derivative at 0 is taken as 0.  Entries whose squares would overflow or vanish are scaled by the greatest of the
@@ -22,14 +22,6 @@ class L2Norm(Fusion):
     """
 
     traits = Traits(permutation_invariant=True, batch_independent=True)
-
-    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
-        """Return the common width of the views."""
-        return self.resolve_equal_dims(dims)
-
-    def calculate_l(self) -> int:
-        """Return 0."""
-        return 0
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         dtype = x[0].dtype

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from fusionkit.fusion import Fusion, Traits
+from fusionkit.fusion import ElementwiseFusion, Traits
 from fusionkit.kernels.elementwise import large_blocks, select
 from fusionkit.kernels.modes import supports_out_kernels
 
 
-class Maximum(Fusion):
+class Maximum(ElementwiseFusion):
     """``max(A_1, ..., A_k)``, entry by entry, of k views of equal width, (..., n) each -> (..., n); l = 0.
 
     The gradient of an entry is shared evenly by the views that attain it.  NaN in any view gives NaN.
     """
 
     traits = Traits(permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True)
-
-    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
-        """Return the common width of the views."""
-        return self.resolve_equal_dims(dims)
-
-    def calculate_l(self) -> int:
-        """Return 0."""
-        return 0
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         return select(_greatest, x)
@@ -36,15 +29,16 @@ class Maximum(Fusion):
         return torch.stack([view.double() for view in x]).amax(0)
 
 
-def _greatest(x: Sequence[Tensor]) -> Tensor:
+def extreme(operation: Callable[..., Tensor], x: Sequence[Tensor]) -> Tensor:
+    """Reduce the views by ``torch.maximum`` or ``torch.minimum``, (..., n) each -> (..., n)."""
     if not supports_out_kernels(x):
-        out = x[0]
-        for view in x[1:]:
-            out = torch.maximum(out, view)
-        return out
+        return functools.reduce(operation, x)
     out = torch.empty_like(x[0])
     for block, (first, second, *rest) in large_blocks(x, out):
-        torch.maximum(first, second, out=block)
+        operation(first, second, out=block)
         for view in rest:
-            torch.maximum(block, view, out=block)
+            operation(block, view, out=block)
     return out
+
+
+_greatest = functools.partial(extreme, torch.maximum)

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from fusionkit.fusion import Fusion, Traits
+from fusionkit.fusion import ElementwiseFusion, Traits
 from fusionkit.kernels.elementwise import BLOCK, blocks, select
 from fusionkit.kernels.modes import supports_out_kernels
 
@@ -16,7 +16,7 @@ from fusionkit.kernels.modes import supports_out_kernels
 NETWORK_VIEWS = 32
 
 
-class Median(Fusion):
+class Median(ElementwiseFusion):
     """``median(A_1, ..., A_k)``, entry by entry, of k views of equal width, (..., n) each -> (..., n); l = 0.
 
     The lower one of the two middle values for even k.  The gradient of an entry is shared evenly by the views that have
@@ -25,14 +25,6 @@ class Median(Fusion):
     """
 
     traits = Traits(permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True)
-
-    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
-        """Return the common width of the views."""
-        return self.resolve_equal_dims(dims)
-
-    def calculate_l(self) -> int:
-        """Return 0."""
-        return 0
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         return select(_middle, x)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from fusionkit.errors import FusionError, nearest
-from fusionkit.fusion import Fusion, Traits
+from fusionkit.fusion import ElementwiseFusion, FusionOptions, Traits
 
 Metric = Callable[..., Any]
 
@@ -28,7 +28,7 @@ NAMES: dict[str, Metric] = {
 }
 
 
-class MetricFusion(Fusion):
+class MetricFusion(ElementwiseFusion):
     """``metric(A_1, ..., A_k)``, entry by entry, of k views of equal width, (..., n) each -> (..., n); l = 0.
 
     The views are stacked, which the operators with a name of their own avoid.
@@ -49,25 +49,11 @@ class MetricFusion(Fusion):
         self,
         n: int | None = None,
         dims: Sequence[int] | None = None,
-        name: str | None = None,
-        require_parameters: bool = True,
         *,
         metric: str | Metric = "mean",
-        preprocess: Any = None,
-        postprocess: Any = None,
-        device: Any = None,
-        dtype: Any = None,
+        **common: Unpack[FusionOptions],
     ) -> None:
-        super().__init__(
-            n,
-            dims,
-            name,
-            require_parameters,
-            preprocess=preprocess,
-            postprocess=postprocess,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(n, dims, **common)
         found = NAMES.get(metric) if isinstance(metric, str) else metric
         if not callable(found) or isinstance(found, type):
             hint = nearest(metric, NAMES) if isinstance(metric, str) else ""
@@ -82,14 +68,6 @@ class MetricFusion(Fusion):
         """Yield reductions with and without ties."""
         yield {"dims": [4, 4, 4]}
         yield {"dims": [3, 3], "metric": "logsumexp"}
-
-    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
-        """Return the common width of the views."""
-        return self.resolve_equal_dims(dims)
-
-    def calculate_l(self) -> int:
-        """Return 0."""
-        return 0
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         first = x[0]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from fusionkit.core.projection import create_blocks, draw_blocks
-from fusionkit.errors import DimsError
 from fusionkit.fabrication import as_fabrication
-from fusionkit.fusion import Fusion, Traits
+from fusionkit.fusion import Fusion, FusionOptions, Traits
 
 
 class ParameterizedConcatenation(Fusion):
@@ -23,9 +22,9 @@ class ParameterizedConcatenation(Fusion):
     Advancing CNN, RNN, GNN, and Transformer", 2024, section on data fusion functions.
 
     Args:
-        parameter_fabrication: how W is made: None (dense), a registered name, a mapping ``{"name": "lowrank", "r":
-        8}``,
-            a ``Fabrication``, or a callable object with ``calculate_l(n=, D=)`` and ``__call__(n=, D=, w=, device=)``.
+        parameter_fabrication: how W is made: None (dense), a registered name, a mapping such as ``{"name": "lowrank",
+            "r": 8}``, a ``Fabrication``, or a callable object with ``calculate_l(n=, D=)`` and
+            ``__call__(n=, D=, w=, device=)``.
 
     Raises:
         DimsError: ``n`` is missing and the widths differ.
@@ -38,25 +37,11 @@ class ParameterizedConcatenation(Fusion):
         self,
         n: int | None = None,
         dims: Sequence[int] | None = None,
-        name: str | None = None,
-        require_parameters: bool = True,
         *,
         parameter_fabrication: Any = None,
-        preprocess: Any = None,
-        postprocess: Any = None,
-        device: Any = None,
-        dtype: Any = None,
+        **common: Unpack[FusionOptions],
     ) -> None:
-        super().__init__(
-            n,
-            dims,
-            name,
-            require_parameters,
-            preprocess=preprocess,
-            postprocess=postprocess,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(n, dims, **common)
         self.fabrication = as_fabrication(parameter_fabrication)
         self._blocks: tuple[str, ...] = ()
         if self.dims is None:
@@ -73,13 +58,7 @@ class ParameterizedConcatenation(Fusion):
 
     def calculate_n(self, dims: Sequence[int] | None = None) -> int:
         """Return the given n, or the common width of the views."""
-        widths = None if dims is None and self.dims is None else self.resolve_dims(dims)
-        if self._n_given and self.n is not None:
-            return self.n
-        if widths is None or len(set(widths)) > 1:
-            found = "neither n nor dims" if widths is None else f"dims {list(widths)}"
-            raise DimsError(f"{self.name} should get n, or views of equal width; found {found}.")
-        return widths[0]
+        return self.resolve_free_n(dims)
 
     def calculate_l(self) -> int:
         """Return the number of parameters of the fabrication for (n, D)."""
@@ -97,7 +76,7 @@ class ParameterizedConcatenation(Fusion):
             block = parameters.get(name)
             blocks[name] = getattr(self, name) if block is None else block
         fabrication: Any = self._modules["fabrication"]
-        multiply = fabrication._project if fabrication._plan is None else fabrication.multiply
+        multiply = fabrication._project if fabrication._break_even is None else fabrication.multiply
         return multiply(x, blocks, self.n or self.calculate_n())  # type: ignore[no-any-return]
 
     def fold(self) -> ParameterizedConcatenation:
@@ -109,7 +88,7 @@ class ParameterizedConcatenation(Fusion):
         n, dims = self.calculate_n(), self.resolve_dims()
         with torch.no_grad():
             W = self.fabrication.materialize(self.flat_w(), n, sum(dims))
-            folded = type(self)(n, dims, self._name, device=W.device, dtype=W.dtype)
+            folded = type(self)(n, dims, name=self._name, device=W.device, dtype=W.dtype)
             folded.get_parameter("weight").copy_(W)
         folded.preprocess, folded.postprocess = copy.deepcopy(self.preprocess), copy.deepcopy(self.postprocess)
         return folded.train(self.training)

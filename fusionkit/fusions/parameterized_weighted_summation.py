@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from fusionkit.fusion import Fusion, Traits
+from fusionkit.fusion import ElementwiseFusion, FusionOptions, Traits
 from fusionkit.fusions.weighted_summation import weighted_sum
 
 
-class ParameterizedWeightedSummation(Fusion):
+class ParameterizedWeightedSummation(ElementwiseFusion):
     """``a_1 A_1 + ... + a_k A_k`` with a = w, of k views of equal width, (..., n) each -> (..., n); l = k.
 
     The parameter ``weight`` (k,) starts at 1/sqrt(k), which keeps the variance of independent views.
@@ -21,34 +21,12 @@ class ParameterizedWeightedSummation(Fusion):
     traits = Traits(linear=True, batch_independent=True, constant_init=True)
 
     def __init__(
-        self,
-        n: int | None = None,
-        dims: Sequence[int] | None = None,
-        name: str | None = None,
-        require_parameters: bool = True,
-        *,
-        preprocess: Any = None,
-        postprocess: Any = None,
-        device: Any = None,
-        dtype: Any = None,
+        self, n: int | None = None, dims: Sequence[int] | None = None, **common: Unpack[FusionOptions]
     ) -> None:
-        super().__init__(
-            n,
-            dims,
-            name,
-            require_parameters,
-            preprocess=preprocess,
-            postprocess=postprocess,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(n, dims, **common)
         if self.dims is not None:
             self.weight = nn.Parameter(torch.empty(len(self.dims), **self._factory))
             self.reset_parameters()
-
-    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
-        """Return the common width of the views."""
-        return self.resolve_equal_dims(dims)
 
     def calculate_l(self) -> int:
         """Return k, the number of views."""

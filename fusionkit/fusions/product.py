@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusionkit.fusion import Fusion, Traits
+from fusionkit.fusion import ElementwiseFusion, Traits
 from fusionkit.kernels.elementwise import large_blocks
 from fusionkit.kernels.modes import recording, supports_out_kernels
 
@@ -15,21 +15,13 @@ from fusionkit.kernels.modes import recording, supports_out_kernels
 WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float64}
 
 
-class Product(Fusion):
+class Product(ElementwiseFusion):
     """``A_1 * A_2 * ... * A_k``, entry by entry, of k views of equal width, (..., n) each -> (..., n); l = 0.
 
     The gradients are right where views are 0.  Half precision multiplies in a wider type.
     """
 
     traits = Traits(permutation_invariant=True, batch_independent=True)
-
-    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
-        """Return the common width of the views."""
-        return self.resolve_equal_dims(dims)
-
-    def calculate_l(self) -> int:
-        """Return 0."""
-        return 0
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         if len(x) == 1:

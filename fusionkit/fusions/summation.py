@@ -7,21 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fusionkit.fusion import Fusion, Traits, in_place_ok
+from fusionkit.fusion import ElementwiseFusion, Traits, in_place_ok
 
 
-class Summation(Fusion):
+class Summation(ElementwiseFusion):
     """``A_1 + A_2 + ... + A_k`` of k views of equal width, (..., n) each -> (..., n); l = 0."""
 
     traits = Traits(permutation_invariant=True, linear=True, batch_independent=True, monotone=True)
-
-    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
-        """Return the common width of the views."""
-        return self.resolve_equal_dims(dims)
-
-    def calculate_l(self) -> int:
-        """Return 0."""
-        return 0
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         if len(x) == 1:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from fusionkit.errors import DimsError, FusionError
-from fusionkit.fusion import Fusion, Traits, check_number, in_place_ok
+from fusionkit.fusion import ElementwiseFusion, FusionOptions, Traits, check_number, in_place_ok
 
 
-class WeightedSummation(Fusion):
+class WeightedSummation(ElementwiseFusion):
     """``a_1 A_1 + ... + a_k A_k`` with fixed a, of k views of equal width, (..., n) each -> (..., n); l = 0.
 
     The weights are the buffer ``weights`` (k,): they move with the operator; the result keeps the dtype of the views.
@@ -31,25 +31,11 @@ class WeightedSummation(Fusion):
         self,
         n: int | None = None,
         dims: Sequence[int] | None = None,
-        name: str | None = None,
-        require_parameters: bool = True,
         *,
         weights: Sequence[float] | None = None,
-        preprocess: Any = None,
-        postprocess: Any = None,
-        device: Any = None,
-        dtype: Any = None,
+        **common: Unpack[FusionOptions],
     ) -> None:
-        super().__init__(
-            n,
-            dims,
-            name,
-            require_parameters,
-            preprocess=preprocess,
-            postprocess=postprocess,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(n, dims, **common)
         self._fixed = None if weights is None else _numbers(weights)
         if self.dims is not None:
             self.calculate_n()
@@ -69,10 +55,6 @@ class WeightedSummation(Fusion):
         if self._fixed is not None and len(self._fixed) != k:
             raise DimsError(f"weights should hold one number per view, {k}; found {len(self._fixed)}.")
         return width
-
-    def calculate_l(self) -> int:
-        """Return 0."""
-        return 0
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Write the given weights into the buffer."""

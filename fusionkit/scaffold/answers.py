@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from packaging.version import Version
+
+import fusionkit
+from fusionkit import registry
 from fusionkit.errors import ConfigError
-
-if TYPE_CHECKING:
-    from fusionkit.registry.loading import Kind
+from fusionkit.registry import Kind
+from fusionkit.registry.discovery import canonical
+from fusionkit.registry.loading import NAME
 
 __all__ = ["Answers", "requirement"]
 
@@ -55,8 +58,6 @@ class Answers:
         Raises:
             ConfigError: one of the names is not possible, or taken.
         """
-        from fusionkit import __version__
-
         package = _package(directory.name)
         _check_name(kind, name, directory.name)
         camel = "".join(part.capitalize() for part in name.split("_"))
@@ -67,7 +68,7 @@ class Answers:
             package=package,
             module=f"{name}_{kind}" if name in TAKEN or iskeyword(name) else name,
             class_name=f"{camel}{kind.capitalize()}" if iskeyword(camel) or camel in IMPORTED else camel,
-            requires=requirement(__version__),
+            requires=requirement(fusionkit.__version__),
         )
 
     def to_dict(self) -> dict[str, str]:
@@ -77,8 +78,6 @@ class Answers:
 
 def requirement(version: str) -> str:
     """Return a requirement on fusionkit that ``version`` meets: from its minor release on."""
-    from packaging.version import Version
-
     running = Version(version)
     minor = f"{running.major}.{running.minor}"
     return f"fusionkit>={minor if running >= Version(minor) else running.public}"
@@ -102,8 +101,6 @@ def _package(distribution: str) -> str:
 
 def _foreign(package: str) -> bool:
     """Whether a module of this name is installed, by another distribution than one that is a plugin."""
-    from fusionkit import registry
-
     if any(record.target.partition(":")[0].split(".")[0] == package for record in registry.records()):
         return False  # An earlier version of this very package.
     try:
@@ -113,10 +110,6 @@ def _foreign(package: str) -> bool:
 
 
 def _check_name(kind: Kind, name: str, distribution: str) -> None:
-    from fusionkit import registry
-    from fusionkit.registry.discovery import canonical
-    from fusionkit.registry.loading import NAME
-
     if not NAME.fullmatch(name) or name in VALUES:
         raise ConfigError(
             f"the name of the new {kind} should match {NAME.pattern}, and be none of {', '.join(VALUES)}; "

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import fusionkit
+
 __all__ = ["SHIPPED", "Template", "keep", "repository"]
 
 SHIPPED = Path(__file__).resolve().parent / "template"
@@ -42,13 +44,11 @@ def repository() -> Path:
 
 def keep() -> Template | None:
     """Make sure that the repository has the shipped template, and return it; None without git or a place for it."""
-    from fusionkit import __version__
-
     try:
         folder, home = repository(), Path.home()
         folder.mkdir(parents=True, exist_ok=True)
         git = _Git(folder)
-        tag = git.commit(SHIPPED, __version__)
+        tag = git.commit(SHIPPED, fusionkit.__version__)
         tags = git.tags()
     except (OSError, RuntimeError, subprocess.CalledProcessError):  # RuntimeError: there is no home.
         return None

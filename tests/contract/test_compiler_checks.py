@@ -13,7 +13,8 @@ import torch
 
 import fusionkit
 from fusionkit.contract.needs import NEEDS, _compiler
-from tests.contract.mutants import BreaksTheGraph, Mix
+from tests.contract.mutants.resources import BreaksTheGraph
+from tests.contract.mutants.right import Mix
 
 COMPILE_FX = "torch._inductor.compile_fx"
 

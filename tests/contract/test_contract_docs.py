@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fusionkit.contract.checks import CHECKS
-from fusionkit.contract.docs import page
+from fusionkit.contract.docs import MARK, generated
 from fusionkit.contract.rules import Rule, rule_of
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -13,7 +13,8 @@ RULES = [rule_of(check) for check in CHECKS]
 
 
 def test_page_is_current() -> None:
-    assert (DOCS / "contract.md").read_text(encoding="utf-8") == page()
+    page = (DOCS / "contract.md").read_text(encoding="utf-8")
+    assert page.partition(MARK)[2] == f"\n{generated()}", "python -m fusionkit.contract.docs docs/contract.md"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
@@ -21,4 +22,3 @@ def test_check_states_its_rule_and_how_to_mend_it(rule: Rule) -> None:
     assert rule.summary.endswith(".")
     assert rule.mend.endswith(".")
     assert rule.tier in (1, 2, 3)
-    assert f"#### {rule.name}\n\n{rule.summary}\n\n*To mend it:* {rule.mend}\n" in page()

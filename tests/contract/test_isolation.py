@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 import fusionkit
-from fusionkit.contract import isolation
+from fusionkit.contract import runner, workers
+from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.report import Result
-from fusionkit.contract.rules import Rule
-from fusionkit.contract.runner import Plan, stream
-from fusionkit.contract.subject import Subject, subjects_of
-from tests.contract.mutants import Mix, Total
+from fusionkit.contract.rules import Check, Rule
+from fusionkit.contract.runner import Plan, isolated, stream
+from fusionkit.contract.subject import Subject
+from tests.contract.mutants.right import Mix, Total
 
-pytestmark = pytest.mark.skipif(not isolation.possible(), reason="needs a process that can fork")
+pytestmark = pytest.mark.skipif(not workers.can_fork(), reason="needs a process that can fork")
 
 
 def check_first(subject: Subject) -> None:
@@ -55,30 +56,32 @@ HOSTILE = (check_first, check_exits, check_crashes, check_swallows, check_last)
 
 
 def alone(subjects: object, plan: Plan) -> list[Result]:
-    return list(isolation.stream(subjects_of(subjects), plan))
+    return list(isolated(subjects_of(subjects), plan))
 
 
 @pytest.mark.exhaustive
 def test_it_finds_what_one_process_finds() -> None:
     plan = Plan.of(select=["forward_shape", "seeding", "gradcheck", "entry_point_resolves"])
-    told: list[tuple[Subject, Rule | None, str]] = []
+    seen: list[tuple[Subject, Rule | None, str]] = []
     subjects = subjects_of(["lowrank", "summation"])
-    found = list(isolation.stream(subjects, plan, lambda *what: told.append(what)))
+    found = list(isolated(subjects, plan, lambda *what: seen.append(what)))
     wanted: list[tuple[Subject, Rule | None, str]] = []
     same = list(stream(subjects, plan, lambda *what: wanted.append(what)))
     assert [(r.check, r.case, r.status, r.reason) for r in found] == [
         (r.check, r.case, r.status, r.reason) for r in same
     ]
-    assert told == wanted
+    assert seen == wanted
 
 
-def test_what_ends_the_process_is_an_error_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "GRACE", 0.2)
-    results = alone([Total, Mix], Plan(HOSTILE, time_limit=0.3))
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_ends_the_process_is_an_error_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
+    monkeypatch.setattr(runner, "GRACE", 0.2)
+    results = list(isolated(subjects_of([Total, Mix]), Plan(HOSTILE, time_limit=0.3), jobs=jobs))
+    assert [r.subject for r in results] == sorted((r.subject for r in results), reverse=True)
     total = [
         (r.check, r.status, r.reason)
         for r in results
-        if r.subject == "tests.contract.mutants:Total" and r.status != "passed"
+        if r.subject == "tests.contract.mutants.right:Total" and r.status != "passed"
     ]
     case = str(subjects_of(Total)[0].cases()[0])
     assert [r.case for r in results if r.check == "exits" and r.status == "error"] == [case]
@@ -92,7 +95,7 @@ def test_what_ends_the_process_is_an_error_and_the_run_goes_on(monkeypatch: pyte
         ("swallows", "error", "swallows should end within 0.3 s; found no end, and no way to interrupt it"),
     ]
     assert {(check, status) for check, status, _ in total[3:]} == {("last", "failed")}
-    others = [r for r in results if r.subject == "tests.contract.mutants:Mix"]
+    others = [r for r in results if r.subject == "tests.contract.mutants.right:Mix"]
     assert {r.check for r in others} == {"first", "exits", "crashes", "swallows", "last"}
     assert {r.status for r in others} == {"passed"}
 
@@ -100,9 +103,9 @@ def test_what_ends_the_process_is_an_error_and_the_run_goes_on(monkeypatch: pyte
 def test_stop_and_expected_failures() -> None:
     results = alone([Total, Mix], Plan((check_exits, check_last), stop=True))
     assert [(r.check, r.status) for r in results] == [("exits", "error")]
-    results = alone(Total, Plan((check_exits, check_first), expected_failures={"exits": "it is rude"}))
+    results = alone(Total, Plan((check_exits, check_first), expected_failures={"exits": "it exits"}))
     assert results[0].status == "xfailed"
-    assert results[0].reason == "it is rude (the operator should not end the process; found exit status 3)"
+    assert results[0].reason == "it exits (the operator should not end the process; found exit status 3)"
     assert results[1:]
     assert {r.check for r in results[1:]} == {"first"}
 
@@ -130,23 +133,24 @@ def test_what_ends_while_cases_are_listed() -> None:
     assert {r.status for r in results[2:]} == {"passed"}
 
 
-def test_wrong_usage_is_told_here() -> None:
+def test_wrong_usage_is_an_error_of_the_caller() -> None:
     with pytest.raises(
-        fusionkit.ConfigError, match=r"case should be one of .* for tests.contract.mutants:Total; found 'dims=\[9\]'"
+        fusionkit.ConfigError,
+        match=r"case should be one of .* for .*right:Total; found 'dims=\[9\]'",
     ):
         alone(Total, Plan((check_first,), case="dims=[9]"))
 
 
 @pytest.mark.usefixtures("interruptible")
 def test_an_interruption_ends_the_fork(tmp_path: Path) -> None:
-    def check_tells(subject: Subject) -> None:
+    def check_interrupts(subject: Subject) -> None:
         (tmp_path / "pid").write_text(str(os.getpid()))
         os.kill(os.getppid(), signal.SIGINT)
         time.sleep(30)
 
     start = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
-        alone(Total, Plan((check_tells,)))
+        alone(Total, Plan((check_interrupts,)))
     assert time.perf_counter() - start < 20
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
@@ -186,3 +190,17 @@ def test_the_command_survives(tmp_path: Path) -> None:
         assert line in done.stdout
     assert "l_pure" not in done.stdout
     assert "2 error" in done.stdout.splitlines()[-1]
+
+
+def test_checks_that_cannot_be_interrupted_cost_the_time_limit_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(name: str) -> Check:
+        def check(subject: Subject) -> None:
+            check_swallows(subject)
+
+        check.__name__ = name
+        return check
+
+    monkeypatch.setattr(runner, "GRACE", 0.2)
+    results = alone(Total, Plan(tuple(map(endless, "abcde")), time_limit=0.2))
+    assert [r.found for r in results[:3]] == ["no end, and no way to interrupt it"] * 3
+    assert [r.found for r in results[3:]] == ["that 3 before this one did not, so it was not tried"] * 2

@@ -8,11 +8,12 @@ import fusionkit
 from fusionkit.contract.checks import CHECKS
 from fusionkit.contract.rules import rule_of
 from tests.contract import test_registration_checks
-from tests.contract.mutant_table import PAGE, summary
-from tests.contract.mutants import MUTANTS, RIGHT, RUNTIME, TESTED, UNUSUAL
+from tests.contract.mutant_table import PAGE, PAIRS, summary
+from tests.contract.mutants import MUTANTS
+from tests.contract.mutants.resources import RUNTIME
+from tests.contract.mutants.right import RIGHT, UNUSUAL
+from tests.contract.mutants.table import TESTED
 from tests.exhaustive import exhaustive
-
-PAIRS = [(check, cls) for check, classes in MUTANTS.items() for cls in classes]
 
 
 @pytest.mark.parametrize(("check", "cls"), PAIRS, ids=[f"{check}-{cls.__name__}" for check, cls in PAIRS])
@@ -38,6 +39,7 @@ def test_unusual_operator_passes(cls: type, tier: int) -> None:
 
 
 def test_every_check_has_a_mutant() -> None:
+    assert len(PAIRS) == sum(map(len, MUTANTS.values()))
     assert test_registration_checks.REGISTRATION
     assert {rule_of(check).name for check in CHECKS} - set(MUTANTS) - set(TESTED) == set()
 

@@ -7,9 +7,10 @@ import pytest
 
 import fusionkit
 from fusionkit import cli, registry
-from fusionkit.contract.parallel import default_jobs, possible
-from fusionkit.contract.subject import subjects_of
-from tests.contract.mutants import Total
+from fusionkit.contract import workers
+from fusionkit.contract.lookup import subjects_of
+from fusionkit.contract.runner import Plan, default_jobs, isolated, several_jobs_possible
+from tests.contract.mutants.right import Total
 from tests.fake_distributions import Site
 
 QUICK = ["--select", "forward_shape,n_matches_output"]
@@ -53,13 +54,31 @@ def test_operator_that_ends_the_process(site: Site, tmp_path: Path) -> None:
     assert {r["subject"] for r in results} == {"fusionkit-gram/gram", "fusionkit/summation", "fusionkit/average"}
 
 
-def test_what_only_this_process_knows_is_checked_here() -> None:
-    assert possible(subjects_of(NAMES))
-    assert not possible(subjects_of([*NAMES, Total]))
-    assert not possible(subjects_of([fusionkit.create("summation", dims=[2, 2])]))
+def test_forks_know_what_this_process_knows() -> None:
+    if not workers.can_fork():
+        pytest.skip("needs a process that can fork")
+    subjects = subjects_of([*NAMES, Total, fusionkit.create("summation", dims=[2, 2])])
+    assert several_jobs_possible(subjects)
+    results = list(isolated(subjects, Plan.of(select=["l_pure"]), jobs=2))
+    assert {result.status for result in results} == {"passed"}
+    assert list(dict.fromkeys(result.subject for result in results)) == [subject.id for subject in subjects[:-1]]
+
+
+def test_without_forks_fresh_processes_check_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "can_fork", lambda: False)
+    subjects = subjects_of(NAMES)
+    assert several_jobs_possible(subjects)
+    assert not several_jobs_possible(subjects_of([*NAMES, Total]))
+    assert not several_jobs_possible(subjects_of([fusionkit.create("summation", dims=[2, 2])]))
     with registry.isolated():
-        assert not possible(subjects_of(NAMES))
+        assert not several_jobs_possible(subjects_of(NAMES))
         assert default_jobs(subjects_of(NAMES)) == 1
+    results = list(isolated(subjects, Plan.of(select=["l_pure"]), jobs=2))
+    assert {result.status for result in results} == {"passed"}
+    assert list(dict.fromkeys(result.subject for result in results)) == [subject.id for subject in subjects]
+
+
+def test_few_subjects_are_not_worth_several_processes() -> None:
     assert default_jobs(subjects_of(NAMES[:2])) == 1
 
 

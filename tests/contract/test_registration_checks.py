@@ -12,12 +12,12 @@ import pytest
 
 import fusionkit
 from fusionkit import registry
-from fusionkit.contract import checks as shipped
-from fusionkit.contract import probe
+from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.report import Report
 from fusionkit.contract.runner import Plan, run
-from fusionkit.contract.subject import FusionSubject, Source, subjects_of
-from tests.contract.mutants import Mix, Total, shows
+from fusionkit.contract.subject import FusionSubject, Source
+from tests.contract.mutants.right import Mix, Total
+from tests.contract.mutants.table import shows
 from tests.exhaustive import exhaustive
 from tests.fake_distributions import Site
 
@@ -34,7 +34,7 @@ class Right(fusionkit.Fusion):
 
 REGISTRATION = (
     "entry_point_resolves", "import_side_effects", "import_budget", "name_valid", "api_version", "signature",
-    "documented", "kit_integrity", "config_composes", "config_safe", "config_matches_signature", "config_round_trip",
+    "documented", "config_composes", "config_safe", "config_matches_signature", "config_round_trip",
 )  # fmt: skip
 
 
@@ -54,10 +54,7 @@ def install(site: Site, source: str = RIGHT, *, requires: Iterable[str] = (), co
 
 
 def check(name: str = "gram", select: Iterable[str] = REGISTRATION) -> Report:
-    try:
-        return fusionkit.check(name, select=select)
-    finally:
-        probe.close()
+    return fusionkit.check(name, select=select)
 
 
 def caught(report: Report, name: str) -> str:
@@ -135,7 +132,7 @@ def test_name_that_means_another_operator() -> None:
         (replace(record, name="Summation"), "a name should match [a-z][a-z0-9_]*; found Summation"),
         (replace(record, qualified="fusionkit/average"), "fusionkit/average"),
     ):
-        subject = FusionSubject(Source("fusionkit/summation", "fusion", wrong, lambda: Total))
+        subject = FusionSubject(Source("fusionkit/summation", "fusion", wrong, Total))
         assert found in caught(run([subject], Plan.of(select=["name_valid"])), "name_valid")
 
 
@@ -256,37 +253,6 @@ def test_config_that_loses_options() -> None:
     )
 
 
-@shows("kit_integrity")
-def test_plugin_that_replaces_a_check() -> None:
-    def check_gradcheck(subject: Any) -> None:
-        """Would be easier to pass."""
-
-    plugin = types.ModuleType("lenient")
-    plugin.fusionkit_checks = fusionkit.hookimpl(lambda: [check_gradcheck], specname="fusionkit_checks")  # type: ignore[attr-defined]
-    with registry.isolated(plugin):
-        report = fusionkit.check("summation", select=["kit_integrity"])
-    assert caught(report, "kit_integrity") == "a plugin's check should have a name of its own; found gradcheck"
-
-
-@shows("kit_integrity")
-def test_check_that_was_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipped, "CHECKS", shipped.CHECKS[1:])
-    report = fusionkit.check("summation", select=["kit_integrity"])
-    assert caught(report, "kit_integrity").startswith(f"the kit should have its {len(shipped.NAMES)} checks; found")
-
-
-@shows("kit_integrity")
-def test_check_that_was_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    def check_gradcheck(subject: Any) -> None:
-        """Passes."""
-
-    from fusionkit.contract.checks import gradients
-
-    monkeypatch.setattr(gradients, "check_gradcheck", check_gradcheck)
-    report = fusionkit.check("summation", select=["kit_integrity"])
-    assert caught(report, "kit_integrity").startswith("check_gradcheck should be the kit's own; found <function")
-
-
 def test_local_plugin_skips_what_needs_an_installed_one(tmp_path: Path) -> None:
     plugin = types.ModuleType("local")
     plugin.fusionkit_fusions = fusionkit.hookimpl(lambda: {"mine": Mix}, specname="fusionkit_fusions")  # type: ignore[attr-defined]
@@ -299,14 +265,3 @@ def test_local_plugin_skips_what_needs_an_installed_one(tmp_path: Path) -> None:
         ("spawn_safety", "skipped"),
         ("name_valid", "passed"),
     }
-
-
-def test_probe_survives_a_lost_server() -> None:
-    assert probe.ask({"do": "import", "target": "fusionkit.fusions.summation:Summation"})["kind"] == "fusion"
-    assert probe._server is not None
-    probe._server.kill()
-    probe._server.wait()
-    answers = [probe.ask({"do": "import", "target": "fusionkit.fusions.summation:Summation"}) for _ in range(2)]
-    assert answers[-1]["kind"] == "fusion"
-    probe.close()
-    assert probe._server is None

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import fusionkit
+from fusionkit.contract.lookup import all_subjects, subjects_of
 from fusionkit.contract.rules import Violation
-from fusionkit.contract.subject import FabricationSubject, FusionSubject, Subject, all_subjects, subjects_of
+from fusionkit.contract.subject import FabricationSubject, FusionSubject, Subject
 from fusionkit.errors import DimsError, FusionError
-from tests.contract.mutants import Mix, Thin, Total
+from tests.contract.mutants.right import Mix, Thin, Total
 
 
 def only(obj: Any) -> Subject:

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.rules import Skip, Violation
-from fusionkit.contract.subject import Subject, subjects_of
+from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import verify
 from fusionkit.fusion import Traits
-from tests.contract.mutants import Mix, Total
+from tests.contract.mutants.right import Mix, Total
 
 
 def subject_of(cls: type, **traits: bool) -> Subject:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import fusionkit
-from fusionkit.core.construction import Unwritable, build, plain, writable
+from fusionkit.core.construction import Unwritable, construct, json_form, writable
 from fusionkit.errors import ConfigError, OptionError
 from fusionkit.fabrications.lowrank import LowRank
+from fusionkit.fusion import ElementwiseFusion, Fusion, FusionOptions
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 from fusionkit.fusions.summation import Summation
 
@@ -36,7 +39,7 @@ def test_an_option_where_there_are_none() -> None:
 
 def test_unknown_option_through_the_registry_names_the_key() -> None:
     with pytest.raises(OptionError, match=r"^total should get options among"):
-        build(Summation, "total", {"dim": [2, 2]})
+        construct(Summation, "total", {"dim": [2, 2]})
 
 
 def test_signature_is_that_of_init() -> None:
@@ -59,8 +62,8 @@ def test_signature_is_that_of_init() -> None:
         (LowRank(r=3), {"name": "lowrank", "r": 3}),
     ],
 )
-def test_plain(value: Any, expected: Any) -> None:
-    found = plain(value)
+def test_json_form(value: Any, expected: Any) -> None:
+    found = json_form(value)
     assert found == expected
     assert type(found) is type(expected)
 
@@ -73,6 +76,90 @@ def test_arguments_are_taken_before_the_caller_changes_them() -> None:
 
 
 def test_writable_names_the_argument() -> None:
-    assert isinstance(plain(torch.tanh), Unwritable)
+    assert isinstance(json_form(torch.tanh), Unwritable)
     with pytest.raises(ConfigError, match=r"^op: the argument a\[1\]\.b should be a name, .* found an object of type"):
-        writable("op", {"a": plain([1, {"b": object()}])})
+        writable("op", {"a": json_form([1, {"b": object()}])})
+
+
+class Scaled(ElementwiseFusion):
+    """Names its own option, and hands on the others."""
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        *,
+        factor: float = 2.0,
+        **common: Unpack[FusionOptions],
+    ) -> None:
+        super().__init__(n, dims, **common)
+        self.factor = factor
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return x[0] * self.factor
+
+
+class Shifted(Scaled):
+    """Adds another option to those."""
+
+    def __init__(self, *, shift: float = 0.0, **common: Any) -> None:
+        super().__init__(**common)
+        self.shift = shift
+
+
+#: Not ``Scaled`` itself, of which type checkers know no options by position.
+scaled: Any = Scaled
+
+
+class Written(Scaled):
+    """Writes all options itself, and hands them on by position."""
+
+    def __init__(
+        self,
+        n: int | None = None,
+        dims: Sequence[int] | None = None,
+        name: str | None = None,
+        require_parameters: bool = True,
+        *,
+        factor: float = 3.0,
+        preprocess: Any = None,
+        postprocess: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        options: dict[str, Any] = {"factor": factor, "preprocess": preprocess, "dtype": dtype}
+        scaled.__init__(self, n, dims, name, require_parameters, **options)
+
+
+class TestInheritedOptions:
+    def test_signature(self) -> None:
+        assert list(inspect.signature(Scaled).parameters) == [
+            *("n", "dims", "name", "require_parameters", "factor", "preprocess", "postprocess", "device", "dtype")
+        ]
+        assert inspect.signature(Scaled.__init__).parameters["dtype"] == inspect.signature(Fusion).parameters["dtype"]
+
+    def test_values(self) -> None:
+        op = Scaled(dims=[2, 2], factor=5.0, name="five", preprocess="tanh")
+        assert (op.n, op.factor, op.name) == (2, 5.0, "five")
+        assert op.preprocess is not None
+
+    def test_by_position(self) -> None:
+        op = scaled(2, [2, 2], "label", False)
+        assert (op.n, op.dims, op.name, op.require_parameters) == (2, (2, 2), "label", False)
+        with pytest.raises(TypeError, match="positional"):
+            scaled(2, [2, 2], "label", True, 3.0)
+
+    def test_unknown_option(self) -> None:
+        with pytest.raises(OptionError, match=r"found 'factr'\. Did you mean 'factor'\?$"):
+            scaled(dims=[2, 2], factr=1.0)
+        with pytest.raises(OptionError, match=r"found 'preproces'\. Did you mean 'preprocess' or 'postprocess'\?$"):
+            scaled(dims=[2, 2], preproces=None)
+
+    def test_a_subclass_that_writes_them_all(self) -> None:
+        op = Written(2, [2, 2], "label", False)
+        assert (op.name, op.require_parameters, op.factor) == ("label", False, 3.0)
+
+    def test_double_stars_alone_stay(self) -> None:
+        kinds = {parameter.kind for parameter in inspect.signature(Shifted).parameters.values()}
+        assert inspect.Parameter.VAR_KEYWORD in kinds
+        assert Shifted(dims=[2, 2], shift=1.0, factor=4.0).factor == 4.0

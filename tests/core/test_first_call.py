@@ -10,7 +10,9 @@ from torch import Tensor
 
 import fusionkit
 from fusionkit.core.first_call import attach
-from tests.contract.mutants import HalfInFloat, Mix, NothingIsZero, Squeezes, WideN
+from tests.contract.mutants.right import Mix
+from tests.contract.mutants.sizes import NothingIsZero, Squeezes, WideN
+from tests.contract.mutants.values import HalfInFloat
 
 
 def views(op: fusionkit.Fusion, dtype: torch.dtype = torch.float32) -> list[Tensor]:

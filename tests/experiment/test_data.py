@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.model_selection import train_test_split
 
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment.data import EMBEDDED, Dataset, load_data, read_npz, split
@@ -249,6 +250,17 @@ def test_split_is_stratified_by_seed(npz: Write) -> None:
     again = split(data, seed=3)
     np.testing.assert_array_equal(train, again[0])
     assert set(split(data, seed=4)[1]) != set(test)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_split_draws_the_rows_that_scikit_learn_draws(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    target = random.permutation(np.concatenate([np.arange(5).repeat(3), random.integers(0, 5, 40 * seed)]))
+    data = Dataset("npz", Path("x.npz"), "", {"a": np.zeros((len(target), 1))}, target, [0, 1, 2, 3, 4])
+    size = 0.35 + 0.05 * seed
+    wanted = train_test_split(np.arange(len(target)), test_size=size, stratify=target, random_state=seed)
+    for part, expected in zip(split(data, seed=seed, test_size=size), wanted, strict=True):
+        np.testing.assert_array_equal(part, expected)
 
 
 def test_split_leaves_the_global_random_state(npz: Write) -> None:

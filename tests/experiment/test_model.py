@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 import fusionkit
@@ -37,6 +38,17 @@ def test_scaler_keeps_constant_columns_finite() -> None:
     scaler = Scaler(["a"], [2])
     scaler.fit([np.array([[5.0, 1.0], [5.0, 3.0]])])
     assert scaler([torch.tensor([[5.0, 3.0], [6.0, 1.0]])])[0].tolist() == [[0.0, 1.0], [1.0, -1.0]]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_scaler_has_the_numbers_of_scikit_learn(order: str) -> None:
+    random = np.random.default_rng(0)
+    view = random.standard_normal((50, 4)) * [1, 1e-9, 1e6, 0] + [0, 1e8, 1e-3, 0.3]
+    view = np.asarray(view, order=order)  # type: ignore[call-overload]
+    scaler, wanted = Scaler(["a"], [4]), StandardScaler().fit(view)
+    scaler.fit([view])
+    np.testing.assert_array_equal(scaler.get_buffer("mean_0").numpy(), wanted.mean_)
+    np.testing.assert_array_equal(scaler.get_buffer("scale_0").numpy(), wanted.scale_)
 
 
 def test_scaler_does_not_cancel_large_offsets() -> None:

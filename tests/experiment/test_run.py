@@ -28,6 +28,17 @@ from tests.run_records import run_job
 Config = Callable[..., dict[str, Any]]
 
 
+def test_the_default_run_imports_neither_the_compiler_nor_scikit_learn(tmp_path: Path) -> None:
+    program = (
+        "import sys; from fusionkit.cli import main; main(sys.argv[1:]);"
+        "print(*sorted({'torch._dynamo', 'sklearn', 'scipy', 'pandas', 'lightning_fabric', 'matplotlib.pyplot'}"
+        " & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", program, "run", "train.epochs=1", f"hydra.run.dir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
+
+
 def test_a_run_writes_its_files_and_returns_its_record(tmp_path: Path, config: Config) -> None:
     found = run_job(config(train__epochs=8), tmp_path, quiet=True)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "views.npz") == [

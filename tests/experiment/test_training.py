@@ -15,7 +15,7 @@ import fusionkit
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
-from fusionkit.experiment.training import Part, _Progress, train
+from fusionkit.experiment.training import Part, _Display, train
 
 
 class Linear(nn.Module):
@@ -228,7 +228,7 @@ def test_progress_on_a_pipe_is_a_few_plain_lines(capsys: pytest.CaptureFixture[s
 
 def test_long_epochs_are_told_each_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
     clock = [0.0]
-    with _Progress(50, "", lambda: clock[0]) as progress:
+    with _Display(50, "", lambda: clock[0]) as progress:
         for epoch in range(1, 9):
             clock[0] += 11
             progress.update(epoch, 0.5, None)
@@ -266,7 +266,7 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("COLUMNS", "100")
     train(Linear(), *parts(), settings(epochs=4), device="cpu", seed=0)
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
-    assert re.search(r"epoch 4/4 .* loss \d\.\d{4} accuracy [01]\.\d{4} .*left", text)
+    assert re.search(r"epoch 4/4 .* loss \d\.\d{4}  accuracy [01]\.\d{4}", text)
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------

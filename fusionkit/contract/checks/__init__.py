@@ -22,7 +22,7 @@ from fusionkit.contract.checks import (
 )
 from fusionkit.contract.rules import Check
 
-__all__ = ["CHECKS", "FAMILIES", "NAMES"]
+__all__ = ["CHECKS", "FAMILIES", "checks_of"]
 
 FAMILIES: tuple[ModuleType, ...] = (
     config,
@@ -42,98 +42,14 @@ FAMILIES: tuple[ModuleType, ...] = (
 )
 
 
-def _checks(module: ModuleType) -> list[Check]:
-    return [function for name, function in vars(module).items() if name.startswith("check_")]
+def checks_of(family: ModuleType) -> list[Check]:
+    """Return the checks of one module, in their order there."""
+    return [
+        function
+        for name, function in vars(family).items()
+        if name.startswith("check_") and function.__module__ == family.__name__
+    ]
 
 
 #: In the order in which they run.
-CHECKS: tuple[Check, ...] = tuple(check for family in FAMILIES for check in _checks(family))
-#: Their names, written out once more: none may get lost.
-NAMES: tuple[str, ...] = (
-    "config_composes",
-    "config_safe",
-    "config_matches_signature",
-    "config_round_trip",
-    "config_containers",
-    "unknown_option",
-    "n_matches_output",
-    "n_pure",
-    "n_explicit_and_inferred",
-    "n_invalid_dims",
-    "l_matches_parameters",
-    "l_pure",
-    "l_zero_iff_parameter_free",
-    "l_every_fabrication",
-    "l_property",
-    "no_work_in_init",
-    "forward_shape",
-    "leading_dims",
-    "empty_batch",
-    "single_view",
-    "zero_views",
-    "all_inputs_matter",
-    "wrong_dims",
-    "batch_mismatch",
-    "processing",
-    "container_types",
-    "noncontiguous",
-    "no_input_mutation",
-    "output_aliasing",
-    "parameters_stable",
-    "all_parameters_get_grad",
-    "external_w",
-    "seeding",
-    "instances_independent",
-    "init_statistics",
-    "project_equals_materialize",
-    "structure",
-    "seeded_buffers",
-    "init_variance",
-    "dtype_preserved",
-    "device_preserved",
-    "reference",
-    "nonfinite",
-    "extreme_values",
-    "autocast",
-    "batch_independence",
-    "permutation",
-    "stochastic",
-    "train_eval",
-    "linear",
-    "algebraic",
-    "deterministic",
-    "rng_isolation",
-    "idempotent_calls",
-    "no_grad",
-    "gradcheck",
-    "gradgradcheck",
-    "forward_ad",
-    "partial_requires_grad",
-    "activation_checkpoint",
-    "functional",
-    "state_dict",
-    "safetensors",
-    "weights_only",
-    "pickle_deepcopy",
-    "factory_kwargs",
-    "meta_to_empty",
-    "to_moves_everything",
-    "fake_tensor",
-    "compile_fullgraph",
-    "compile_dynamic",
-    "export",
-    "onnx",
-    "memory",
-    "no_leak",
-    "scaling",
-    "thread_safety",
-    "spawn_safety",
-    "entry_point_resolves",
-    "import_side_effects",
-    "import_budget",
-    "name_valid",
-    "api_version",
-    "signature",
-    "documented",
-    "kit_integrity",
-)
+CHECKS: tuple[Check, ...] = tuple(check for family in FAMILIES for check in checks_of(family))

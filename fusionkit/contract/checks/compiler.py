@@ -15,15 +15,12 @@ from torch import Tensor
 
 from fusionkit.contract.guard import untimed
 from fusionkit.contract.needs import clean_dynamo, missing
-from fusionkit.contract.rules import Violation, describe, equal, expect, rule, skip
+from fusionkit.contract.rules import equal, expect, no_error, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.fusion import Fusion
 from fusionkit.kernels.modes import fake_tensors, load_compiler
 
 load_compiler()  # Else the first operation on a meta tensor does it, in the middle of some check.
-
-#: Compiled with the default backend; the others with ``aot_eager``, which traces the same and generates no code.
-REPRESENTATIVE = ("fusionkit/dense", "fusionkit/lowrank", "fusionkit/kronecker")
 
 
 @rule()
@@ -57,31 +54,32 @@ def check_fake_tensor(subject: Subject) -> None:
 def check_compile_fullgraph(subject: Subject) -> str | None:
     """`torch.compile(fullgraph=True)` gives the same values and gradients.
 
-    Avoid data-dependent Python branches, prints and unsupported library calls in `_fuse`.
+    The first case of a fusion is compiled with the default backend, everything else with aot_eager, which traces the
+    same and generates no code.  Avoid data-dependent Python branches, prints and unsupported library calls in `_fuse`.
     """
     op = subject.operator(dtype=torch.float32)
     if subject.promises(op).stochastic:
         skip("the operator is stochastic")
     first = str(subject.case) == str(subject.cases()[0])
-    if not first or (subject.kind == "fabrication" and subject.id not in REPRESENTATIVE):
-        _same_when_compiled(subject, op, "aot_eager")
+    if not first or subject.kind == "fabrication":
+        same_when_compiled(subject, op, "aot_eager")
         return "compiled with aot_eager"
     with untimed():
         lack = missing(("compiler",))
     backend = "inductor" if lack is None else "aot_eager"
-    _same_when_compiled(subject, op, backend)
+    same_when_compiled(subject, op, backend)
     return f"compiled with {backend}{f', {lack}' if lack else ''}"
 
 
-def _same_when_compiled(subject: Subject, op: Fusion, backend: str) -> None:
+def same_when_compiled(subject: Subject, op: Fusion, backend: str) -> None:
     """Expect the values and gradients of the compiled operator to be those of the operator."""
-    twin = copy.deepcopy(op)
+    other = copy.deepcopy(op)
     x = subject.views(4, dtype=torch.float32, requires_grad=True)
     y = [view.detach().clone().requires_grad_() for view in x]
     wanted = subject.forward(op, x)
     cotangent = torch.randn_like(wanted)
     with clean_dynamo():
-        compiled = torch.compile(twin, fullgraph=True, backend=backend)
+        compiled = torch.compile(other, fullgraph=True, backend=backend)
         found = _traced(f"torch.compile with {backend}", lambda: compiled(y))
         equal("the compiled output", found, wanted)
         if wanted.requires_grad:
@@ -95,7 +93,7 @@ def _same_when_compiled(subject: Subject, op: Fusion, backend: str) -> None:
                 "one of them",
             )
             equal(f"the compiled gradient of view {i}", a.grad, b.grad)  # type: ignore[arg-type]
-    for (name, a), (_, b) in zip(twin.named_parameters(), op.named_parameters(), strict=True):
+    for (name, a), (_, b) in zip(other.named_parameters(), op.named_parameters(), strict=True):
         if b.grad is not None:
             expect(a.grad is not None, f"{name} should get a gradient when compiled", "None")
             equal(f"the compiled gradient of {name}", a.grad, b.grad)  # type: ignore[arg-type]
@@ -176,12 +174,8 @@ def check_onnx(subject: Subject) -> None:
 
 
 def _traced(what: str, call: Callable[[], Any]) -> Any:
-    try:
+    with no_error(f"{what} should work on the operator"):
         return call()
-    except Violation:
-        raise
-    except Exception as error:
-        raise Violation(f"{what} should work on the operator", describe(error)) from error
 
 
 @contextlib.contextmanager

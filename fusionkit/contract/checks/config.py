@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from functools import partial
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
-from fusionkit import registry
-from fusionkit.contract.rules import Violation, describe, equal, expect, rule, skip
+from fusionkit import config, registry
+from fusionkit.config.interpolations import resolve
+from fusionkit.config.safe import check_tree
+from fusionkit.config.sentences import mistakes
+from fusionkit.config.types import options_of
+from fusionkit.contract.rules import Violation, describe, equal, expect, no_error, outcome, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.core import factory
 from fusionkit.errors import ConfigError
@@ -18,7 +25,7 @@ from fusionkit.fusion import Fusion
 CONTROL = ("_target_", "_recursive_", "_convert_", "_partial_", "name", "defaults")
 
 
-@rule(scope="first", needs=("hydra",))
+@rule(scope="first")
 def check_config_composes(subject: Subject) -> None:
     """Its config node, a YAML file or the generated one, composes into the configuration and names this operator.
 
@@ -34,51 +41,36 @@ def check_config_composes(subject: Subject) -> None:
     expect(found == subject.record.qualified, f"{subject.kind}.name should mean {subject.record.qualified}", found)
 
 
-@rule(scope="first", needs=("hydra",))
+@rule(scope="first")
 def check_config_safe(subject: Subject) -> None:
     """Its config node instantiates under the allow-list.
 
     Select nested objects by name; no `_target_` but fusionkit's factories and allow-listed classes of torch.
     """
-    from omegaconf import OmegaConf
-
-    from fusionkit.config import build
-    from fusionkit.config import node as node_text
-    from fusionkit.config.interpolations import resolve
-    from fusionkit.config.safe import check_tree
-
-    try:
+    with no_error(f"the node {subject.kind} should instantiate under the allow-list"):
         tree = {
             "n": None,
             "dims": None,
             "device": "cpu",
             "fabrication": {"name": "dense"},
-            subject.kind: OmegaConf.create(node_text(subject.kind, subject.record.key) or ""),
+            subject.kind: OmegaConf.create(config.node(subject.kind, subject.record.key) or ""),
         }
-        # What else the node takes from the configuration, composing tells.
+        # What else the node takes from the configuration, config_composes sees.
         node = resolve(OmegaConf.create(tree))[subject.kind]
         check_tree(node, subject.kind)
         if subject.kind == "fusion":
-            build({**node, **subject.options}, "fusion")
+            config.build({**node, **subject.options}, "fusion")
         else:
             factory.create_fabrication(**{**node, **subject.options})
-    except Exception as error:
-        raise Violation(f"the node {subject.kind} should instantiate under the allow-list", describe(error)) from error
 
 
-@rule(scope="first", needs=("hydra",))
+@rule(scope="first")
 def check_config_matches_signature(subject: Subject) -> None:
     """Every key of its config node is an option of the constructor, and every value has the type of that option.
 
     Rename the key, or correct the value or the annotation.
     """
-    from omegaconf import OmegaConf
-
-    from fusionkit.config import node
-    from fusionkit.config.sentences import mistakes
-    from fusionkit.config.types import options_of
-
-    text = node(subject.kind, subject.record.key)
+    text = config.node(subject.kind, subject.record.key)
     if text is None:
         raise Violation("the operator should have a config node", "none")
     content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
@@ -92,10 +84,8 @@ def check_config_matches_signature(subject: Subject) -> None:
 
 def _composed(subject: Subject) -> dict[str, Any]:
     """Return the node of the subject from the composed configuration."""
-    from fusionkit.config import compose, node
-
     name = subject.record.key
-    text = node(subject.kind, name) or ""
+    text = config.node(subject.kind, name) or ""
     # Options without a default stand as ??? in the node; the case has them.
     required = [
         f"{subject.kind}.{option}={json.dumps(value)}"
@@ -103,7 +93,7 @@ def _composed(subject: Subject) -> dict[str, Any]:
         if f"\n{option}: ???" in f"\n{text}"
     ]
     try:
-        cfg = compose([f"{subject.kind}={name}", *required])
+        cfg = config.compose([f"{subject.kind}={name}", *required])
     except ConfigError as error:
         raise Violation(f"the configuration should compose with {subject.kind}={name}", describe(error)) from error
     found: dict[str, Any] = cfg[subject.kind]
@@ -124,16 +114,14 @@ def check_config_round_trip(subject: Subject) -> None:
             op.to_config()
         except ConfigError as error:
             skip(f"the instance has no config: {error}")
-    config = _config(op)
+    options = _options_of(op)
     try:
-        text = json.dumps(config, allow_nan=False)
+        text = json.dumps(options, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise Violation("to_config() should consist of JSON types", describe(error)) from error
-    expect(json.loads(text) == config, "to_config() should survive JSON", text[:200])
-    try:
+    expect(json.loads(text) == options, "to_config() should survive JSON", text[:200])
+    with no_error(f"create should accept to_config(), {text[:200]}"):
         again = factory.create(**json.loads(text)).eval()
-    except Exception as error:
-        raise Violation(f"create should accept to_config(), {text[:200]}", describe(error)) from error
     expect(again.calculate_n() == op.calculate_n(), f"n of the rebuilt operator should be {op.calculate_n()}", again.n)
     l = op.calculate_l()
     expect(again.calculate_l() == l, f"l of the rebuilt operator should be {l}", again.calculate_l())
@@ -154,10 +142,8 @@ def _rebuilt_with_options_of_the_base(subject: Subject, op: Fusion) -> None:
     if not subject.offers(*options):
         return
     bare = subject.build(dtype=torch.float64, **{**options, **subject.options}).eval()
-    try:
-        again = factory.create(**_config(bare)).eval()
-    except Exception as error:
-        raise Violation(f"create should accept to_config() of one built with {options}", describe(error)) from error
+    with no_error(f"create should accept to_config() of one built with {options}"):
+        again = factory.create(**_options_of(bare)).eval()
     expect(not again.require_parameters, "require_parameters=False should be in to_config()", "that it is not")
     for name, buffer in dict(again.named_buffers()).items():
         buffer.copy_(dict(bare.named_buffers())[name])
@@ -167,22 +153,18 @@ def _rebuilt_with_options_of_the_base(subject: Subject, op: Fusion) -> None:
         equal(what, subject.forward(again, x, w=w), subject.forward(bare, x, w=w))
 
 
-def _config(op: Any) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = op.to_config()
-    except Exception as error:
-        raise Violation("to_config() should return the arguments in plain types", describe(error)) from error
-    return config
+def _options_of(op: Any) -> dict[str, Any]:
+    with no_error("to_config() should return the arguments in plain types"):
+        options: dict[str, Any] = op.to_config()
+    return options
 
 
-@rule(tier=2, kinds=("fusion",), scope="examples", needs=("hydra",))
+@rule(tier=2, kinds=("fusion",), scope="examples")
 def check_config_containers(subject: Subject) -> None:
     """`dims` as a list, a tuple or a ListConfig build the same operator.
 
     Hand `dims` to the base class as it comes, and use `self.dims`.
     """
-    from omegaconf import OmegaConf
-
     dims = list(subject.dims)
     first = subject.operator(dims=dims)
     x = subject.views(3)
@@ -209,19 +191,12 @@ def check_unknown_option(subject: Subject) -> None:
 
     Take no `**kwargs`; the base class then refuses what it does not know.
     """
-    import inspect
-
     for option in inspect.signature(subject.cls).parameters:
         wrong = option + "x" if len(option) > 1 else option + "_"
         should = f"the misspelt option {wrong!r} should be refused with a message that names it"
         if len(option) > 3:  # Of a shorter one a misspelling need not be near.
             should += f" and suggests {option!r}"
-        try:
-            subject.cls(**{**subject.options, wrong: None})
-        except Exception as error:
-            suggests = len(option) <= 3 or f"'{option}'" in str(error).partition(wrong)[2]
-            expect(
-                isinstance(error, ValueError | TypeError) and wrong in str(error) and suggests, should, describe(error)
-            )
-        else:
-            expect(False, should, "no error")
+        _, error = outcome(partial(subject.cls, **{**subject.options, wrong: None}))
+        suggests = len(option) <= 3 or f"'{option}'" in str(error).partition(wrong)[2]
+        refused = isinstance(error, ValueError | TypeError) and wrong in str(error) and suggests
+        expect(refused, should, "no error" if error is None else describe(error))

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from fusionkit.contract.rules import Violation, describe, equal, expect, once, rule, skip
+from fusionkit.contract.rules import Violation, any_attempt, describe, equal, expect, no_error, outcome, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import example_cases
 from fusionkit.fusion import Fusion
@@ -36,7 +37,7 @@ def check_gradcheck(subject: Subject) -> None:
         k = len(x)
         _gradcheck("views and an external w", lambda *args: op(list(args[:k]), w=args[k]), (*x, w))
     for lead in ((), (2, 3), (300,)):
-        once(partial(_along_a_line, subject, op, lead))
+        any_attempt(partial(_along_a_line, subject, op, lead))
 
 
 def _along_a_line(subject: Subject, op: Fusion, lead: tuple[int, ...]) -> None:
@@ -105,27 +106,22 @@ def check_gradgradcheck(subject: Subject) -> None:
                 "that they agree with finite differences",
             )
         skip("once_differentiable_only is declared")
-    error = _twice(subject)
-    for _ in range(
-        2
-    ):  # Finite differences fail near a singular point, such as a root at 0; an error is there each time.
-        error = error and _twice(subject)
-    if error is not None:
+    any_attempt(partial(_agrees_twice, subject))
+
+
+def _agrees_twice(subject: Subject) -> None:
+    if (error := _twice(subject)) is not None:
         raise Violation("the second derivatives should agree with finite differences", describe(error)) from error
 
 
-def _twice(subject: Subject) -> Exception | None:
+def _twice(subject: Subject) -> BaseException | None:
     """Return what is wrong with the second derivatives."""
     op = subject.operator()
     x = subject.views(2, requires_grad=True)
     function, inputs = with_parameters(op, x)
     if not function(*inputs).requires_grad:
         skip("the output depends on nothing")
-    try:
-        torch.autograd.gradgradcheck(function, inputs, fast_mode=True, raise_exception=True)
-    except Exception as error:
-        return error
-    return None
+    return outcome(lambda: torch.autograd.gradgradcheck(function, inputs, fast_mode=True))[1]
 
 
 @rule(tier=2)
@@ -164,12 +160,8 @@ def check_forward_ad(subject: Subject) -> None:
 
 
 def _transform(what: str, call: Callable[[], Any]) -> Any:
-    try:
+    with no_error(f"{what} should work on the operator"):
         return call()
-    except Violation:
-        raise
-    except Exception as error:
-        raise Violation(f"{what} should work on the operator", describe(error)) from error
 
 
 @rule(tier=2)
@@ -225,8 +217,6 @@ def check_activation_checkpoint(subject: Subject) -> None:
 
     Let `_fuse` give the same when it is run again: no counters, no state.
     """
-    from torch.utils.checkpoint import checkpoint
-
     op = subject.operator()
     if subject.promises(op).stochastic:
         skip("the operator is stochastic")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import re
-from types import ModuleType
-from typing import Any
 
+import fusionkit
 from fusionkit import registry
-from fusionkit.contract import probe
-from fusionkit.contract.rules import expect, rule, rule_of, skip
+from fusionkit.contract import probes
+from fusionkit.contract.rules import Violation, expect, rule, skip
 from fusionkit.contract.subject import Subject
+from fusionkit.contract.workers import RemoteError, fresh
 from fusionkit.errors import RegistryError
+from fusionkit.registry.discovery import Candidate, incompatible
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 #: Seconds that importing an operator may take beyond torch and fusionkit themselves.
@@ -25,17 +26,12 @@ def check_entry_point_resolves(subject: Subject) -> None:
 
     Import what the module needs in the module itself; do not rely on another module having been imported before.
     """
+    target = subject.record.target
     answer = _imported(subject)
-    expect(
-        "error" not in answer,
-        f"{subject.record.target} should import alone in a fresh interpreter",
-        answer.get("error"),
-    )
-    expect(
-        answer["kind"] == subject.kind,
-        f"{subject.record.target} should be a subclass of fusionkit.{subject.kind.capitalize()}",
-        answer["found"],
-    )
+    if isinstance(answer, RemoteError):
+        raise Violation(f"{target} should import alone in a fresh interpreter", str(answer))
+    base = f"fusionkit.{subject.kind.capitalize()}"
+    expect(answer.kind == subject.kind, f"{target} should be a subclass of {base}", answer.found)
 
 
 @rule(tier=2, scope="none", needs=("interpreter",))
@@ -45,9 +41,9 @@ def check_import_side_effects(subject: Subject) -> None:
     Move what the module does at import into the functions that need it.
     """
     answer = _imported(subject)
-    if "error" in answer:
+    if isinstance(answer, RemoteError):
         skip("the target cannot be imported alone; entry_point_resolves says why")
-    expect(not answer["changed"], "importing the target should change nothing", ", ".join(answer["changed"]))
+    expect(not answer.changed, "importing the target should change nothing", ", ".join(answer.changed))
 
 
 @rule(tier=2, scope="none", needs=("interpreter",))
@@ -57,27 +53,35 @@ def check_import_budget(subject: Subject) -> str:
     Register the target as a string, and import heavy packages in the functions that use them.
     """
     answer = _imported(subject)
-    if "error" in answer:
+    if isinstance(answer, RemoteError):
         skip("the target cannot be imported alone; entry_point_resolves says why")
-    seconds = float(answer["seconds"])
+    seconds = answer.seconds
     expect(
         seconds <= IMPORT_BUDGET, f"importing the target should take at most {IMPORT_BUDGET:g} s", f"{seconds:.1f} s"
     )
     if isinstance(subject.record.spec.target, type):
         expect(False, "the target should be registered as 'package.module:Class'", "the class, which listing imports")
     module = subject.record.target.partition(":")[0]
-    listed = probe.ask({"do": "list", "modules": [module]})
-    expect("error" not in listed, "the registry should be listed in a fresh interpreter", listed.get("error"))
-    expect(not listed["imported"], f"listing the registry should not import {module}", "that it does")
+    try:
+        listed = fresh(probes.imported_by_listing, [module])
+    except RemoteError as error:
+        raise Violation("the registry should be listed in a fresh interpreter", str(error)) from error
+    expect(not listed, f"listing the registry should not import {module}", "that it does")
     return f"imported in {seconds:.2f} s"
 
 
-def _imported(subject: Subject) -> dict[str, Any]:
-    """Return what the fresh interpreter says of the target; asked once per subject."""
-    record = subject.record
+def _imported(subject: Subject) -> probes.Imported | RemoteError:
+    """Import the target in a fresh interpreter, once per subject; return what that did, or why it failed."""
+    record, notes = subject.record, subject.source.notes
     if record.local:
         skip("needs an installed plugin, and the subject was registered at run time")
-    return probe.imported(record.target)
+    if "imported" not in notes:
+        try:
+            notes["imported"] = fresh(probes.imported, record.target)
+        except RemoteError as error:
+            notes["imported"] = error
+    found: probes.Imported | RemoteError = notes["imported"]
+    return found
 
 
 @rule(scope="none")
@@ -103,9 +107,6 @@ def check_api_version(subject: Subject) -> None:
 
     Correct the requirement in the distribution's metadata, or install a fusionkit that it admits.
     """
-    import fusionkit
-    from fusionkit.registry.discovery import Candidate, incompatible
-
     record = subject.record
     try:
         requires = tuple(importlib.metadata.distribution(record.distribution).requires or ())
@@ -152,27 +153,3 @@ def check_documented(subject: Subject) -> None:
     shown = repr(subject.made())
     for option in subject.case.options:
         expect(re.search(rf"\b{option}=", shown), f"repr should show the argument {option}", repr(shown))
-
-
-@rule(scope="none")
-def check_kit_integrity(subject: Subject) -> None:
-    """The checks that run are the kit's own, all of them, and no plugin's check takes the name of one.
-
-    Give a plugin's check a name of its own; state what is not kept in `expected_failures`, with the reason.
-    """
-    from fusionkit.contract import checks as shipped
-
-    names = [rule_of(check).name for check in shipped.CHECKS]
-    expect(
-        tuple(names) == shipped.NAMES, f"the kit should have its {len(shipped.NAMES)} checks", f"{len(names)} others"
-    )
-    for check in shipped.CHECKS:
-        home = inspect.getmodule(check)
-        name = f"check_{rule_of(check).name}"
-        expect(
-            isinstance(home, ModuleType) and home in shipped.FAMILIES and vars(home).get(name) is check,
-            f"{name} should be the kit's own",
-            repr(check),
-        )
-    for check in registry.checks():
-        expect(rule_of(check).name not in names, "a plugin's check should have a name of its own", rule_of(check).name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import gc
 import io
 import math
@@ -17,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusionkit.contract import probe
-from fusionkit.contract.rules import Violation, describe, equal, expect, rule, skip
+from fusionkit.contract import probes
+from fusionkit.contract.rules import Violation, describe, equal, expect, no_error, outcome, rule, skip
 from fusionkit.contract.subject import FabricationSubject, Subject
 from fusionkit.contract.tracking import Allocations
+from fusionkit.contract.workers import RemoteError, fresh
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion
 
@@ -174,13 +174,11 @@ def check_thread_safety(subject: Subject) -> None:
 
     def work(i: int) -> None:
         barrier.wait()
-        try:
-            for _ in range(20):
-                found[i] = calls[i]().detach()
-                if not torch.equal(found[i], wanted[i]):
-                    return
-        except Exception as error:
-            found[i] = error
+        for _ in range(20):
+            out, error = outcome(calls[i])
+            found[i] = error if out is None else out.detach()
+            if error is not None or not torch.equal(found[i], wanted[i]):
+                return
 
     threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(8)]
     for thread in threads:
@@ -188,7 +186,7 @@ def check_thread_safety(subject: Subject) -> None:
     for thread in threads:
         thread.join()
     for i, (one, other) in enumerate(zip(found, wanted, strict=True)):
-        if isinstance(one, Exception):
+        if isinstance(one, BaseException):
             raise Violation("a call in one of eight threads should work", describe(one))
         equal(f"the output in thread {i}", one, other, exact=True)
     expect(torch.equal(op.flat_w().detach(), before), "the parameters should be intact afterwards", "other values")
@@ -217,11 +215,11 @@ def check_spawn_safety(subject: Subject) -> None:
 
 def _elsewhere(call: Callable[[Any], Tensor], x: Any) -> Tensor:
     """Return ``call(x)``, computed in a fresh process."""
+    with no_error("the operator should be picklable"):
+        data = pickle.dumps((call, x))
     try:
-        message = base64.b64encode(pickle.dumps((call, x))).decode()
-    except Exception as error:
-        raise Violation("the operator should be picklable", describe(error)) from error
-    answer = probe.ask({"do": "compute", "pickle": message})
-    expect("error" not in answer, "the operator should work in a fresh process", answer.get("error"))
-    found: Tensor = torch.load(io.BytesIO(base64.b64decode(answer["output"])), weights_only=True)
+        output = fresh(probes.computed, data)
+    except RemoteError as error:
+        raise Violation("the operator should work in a fresh process", str(error)) from error
+    found: Tensor = torch.load(io.BytesIO(output), weights_only=True)
     return found

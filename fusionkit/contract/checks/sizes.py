@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from fusionkit import registry
-from fusionkit.contract.rules import Violation, describe, expect, rule, skip
+from fusionkit.contract.rules import describe, expect, no_error, outcome, refuses, rule, skip
 from fusionkit.contract.subject import FabricationSubject, Subject
 from fusionkit.contract.tracking import attributes, largest_on_cpu
 from fusionkit.errors import DimsError
@@ -27,7 +27,7 @@ def check_n_matches_output(subject: Subject) -> None:
     """
     op = subject.operator()
     out = subject.forward(op, subject.views(2))
-    n = _asked("calculate_n()", op.calculate_n)
+    n = _number("calculate_n()", op.calculate_n)
     shape = tuple(out.shape)
     expect(out.dim() > 0 and shape[-1] == n, f"the output should have width calculate_n() = {n!r}", str(shape))
     expect(op.n == n, f"the attribute n should be calculate_n() = {n!r}", op.n)
@@ -42,7 +42,7 @@ def check_n_pure(subject: Subject) -> None:
     for device in ("cpu", "meta"):
         op = subject.build(device=device)
         before = attributes(op)
-        n = _asked(f"calculate_n() on {device}", op.calculate_n)
+        n = _number(f"calculate_n() on {device}", op.calculate_n)
         expect(type(n) is int and n > 0, f"calculate_n() on {device} should return an int of at least 1", repr(n))
         other = [width + 1 for width in subject.dims]
         with contextlib.suppress(ValueError):
@@ -83,12 +83,11 @@ def check_n_explicit_and_inferred(subject: Subject) -> None:
 
 def _n_of(subject: Subject, **overrides: Any) -> int | DimsError:
     """Return n of an operator built so, or the ``DimsError`` with which it is refused."""
-    try:
-        return subject.construct(**overrides).calculate_n()
-    except DimsError as error:
-        return error
-    except Exception as error:
-        raise Violation(f"{overrides} should be accepted, or refused with a DimsError", describe(error)) from error
+    with no_error(f"{overrides} should be accepted, or refused with a DimsError"):
+        try:
+            return subject.construct(**overrides).calculate_n()
+        except DimsError as error:
+            return error
 
 
 INVALID_DIMS: tuple[Any, ...] = ([], [4, 0], [4, -1], [4, 2.5], "44", ["4", "4"], [True, True], [None, 4], 4)
@@ -102,25 +101,13 @@ def check_n_invalid_dims(subject: Subject) -> None:
     """
     op = subject.build()
     for dims in INVALID_DIMS:
-        _refuses(f"calculate_n({dims!r})", partial(op.calculate_n, dims))
-        _refuses(f"the constructor with dims={dims!r}", partial(subject.construct, dims=dims))
-    try:
+        refuses(partial(op.calculate_n, dims), f"calculate_n({dims!r})", DimsError)
+        refuses(partial(subject.construct, dims=dims), f"the constructor with dims={dims!r}", DimsError)
+    with no_error("the constructor should accept dims=None"):
         bare = subject.construct(dims=None, n=None)
-    except Exception as error:
-        raise Violation("the constructor should accept dims=None", describe(error)) from error
-    _refuses("calculate_n() without dims", bare.calculate_n)
-    _refuses("calculate_l() without dims", bare.calculate_l, unless=0)
-
-
-def _refuses(what: str, call: Callable[[], Any], unless: Any = None) -> None:
-    should = f"{what} should raise a DimsError"
-    try:
-        found = call()
-    except DimsError:
-        return
-    except Exception as error:
-        raise Violation(should, describe(error)) from error
-    expect(found == unless and unless is not None, should, repr(found))
+    refuses(bare.calculate_n, "calculate_n() without dims", DimsError)
+    if outcome(bare.calculate_l)[0] != 0:
+        refuses(bare.calculate_l, "calculate_l() without dims", DimsError)
 
 
 @rule()
@@ -153,7 +140,7 @@ def check_l_pure(subject: Subject) -> None:
     for device in ("cpu", "meta"):
         op = subject.build(device=device)
         before = attributes(op)
-        l = found[device] = _asked(f"calculate_l() on {device}", op.calculate_l)
+        l = found[device] = _number(f"calculate_l() on {device}", op.calculate_l)
         expect(type(l) is int and l >= 0, f"calculate_l() on {device} should return an int of at least 0", repr(l))
         again = op.calculate_l()
         expect(again == l, f"calculate_l() should be {l} also when asked again", again)
@@ -238,13 +225,13 @@ def check_l_every_fabrication(subject: Subject) -> str:
 
 def _fabricated(subject: Subject, op: Fusion, where: str) -> str:
     """Expect l and the shapes of the operator's fabrications; return the ratio of parameters to entries of W."""
-    l, total = _asked(f"calculate_l(){where}", op.calculate_l), _count(op)
+    l, total = _number(f"calculate_l(){where}", op.calculate_l), _count(op)
     expect(l == total, f"calculate_l(){where} should be {total}, the elements of the own parameters", l)
     parts = entries = 0
     for fabrication in (module for module in op.modules() if isinstance(module, Fabrication)):
-        if fabrication._prepared is None:
+        if fabrication._sized is None:
             continue
-        n, widths = fabrication._prepared
+        n, widths, _ = fabrication._sized
         D = sum(widths)
         part = fabrication.calculate_l(n, D)
         shapes = fabrication.shapes(n, D)
@@ -264,7 +251,7 @@ def check_l_property(subject: Subject) -> None:
 
     Look for a formula that holds for the examples only: divisions that do not come out even, widths of 1, n > D.
     """
-    from hypothesis import HealthCheck, Phase, example, given, reject, settings
+    import hypothesis
     from hypothesis import strategies as st
 
     numbers = [
@@ -273,43 +260,45 @@ def check_l_property(subject: Subject) -> None:
     widths = st.lists(st.integers(1, 9), min_size=1, max_size=5)
     equal = st.builds(lambda width, k: [width] * k, st.integers(1, 9), st.integers(1, 12))
 
-    @settings(
+    @hypothesis.settings(
         database=None,
         derandomize=True,
         deadline=None,
         max_examples=25,
-        suppress_health_check=list(HealthCheck),
-        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        suppress_health_check=list(hypothesis.HealthCheck),
+        phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink),
     )
-    @example([3] * 12, 3, tuple(2 for _ in numbers))
-    @example([1, 2] * 6, 3, tuple(2 for _ in numbers))
-    @given(dims=widths | equal, n=st.integers(1, 12), values=st.tuples(*(st.integers(1, 6) for _ in numbers)))
+    @hypothesis.example([3] * 12, 3, tuple(2 for _ in numbers))
+    @hypothesis.example([1, 2] * 6, 3, tuple(2 for _ in numbers))
+    @hypothesis.given(widths | equal, st.integers(1, 12), st.tuples(*(st.integers(1, 6) for _ in numbers)))
     def verify(dims: list[int], n: int, values: tuple[int, ...]) -> None:
-        options = dict(zip(numbers, values, strict=True))
-        try:
-            op = _sized(subject, dims, n, options)
-        except ValueError:
-            reject()
-        total = _count(op)
-        what = f"dims={dims}, n={n}" + "".join(f", {key}={value}" for key, value in options.items())
-        expect(_l(op) == total, f"calculate_l() should be {total}, the number of own parameters, for {what}", _l(op))
+        hypothesis.assume(_l_is_right(subject, dims, n, dict(zip(numbers, values, strict=True))))
 
-    from hypothesis import configuration
-    from hypothesis.errors import HypothesisException
-
-    home = getattr(configuration, "__hypothesis_home_directory", None)
+    home = getattr(hypothesis.configuration, "__hypothesis_home_directory", None)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            configuration.set_hypothesis_home_dir(folder)  # Else it leaves one in the current folder.
-            verify()
-    except Violation:
-        raise
-    except HypothesisException as error:  # Nearly all sizes were refused.
-        skip(f"too few random sizes are admitted ({describe(error, 80)})")
-    except Exception as error:
-        raise Violation("random sizes should be accepted, or refused with a ValueError", describe(error)) from error
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            no_error("random sizes should be accepted, or refused with a ValueError"),
+        ):
+            hypothesis.configuration.set_hypothesis_home_dir(folder)  # Else it leaves one in the current folder.
+            try:
+                verify()
+            except hypothesis.errors.HypothesisException as error:  # Nearly all sizes were refused.
+                skip(f"too few random sizes are admitted ({describe(error, 80)})")
     finally:
-        configuration.set_hypothesis_home_dir(home)
+        hypothesis.configuration.set_hypothesis_home_dir(home)
+
+
+def _l_is_right(subject: Subject, dims: list[int], n: int, options: dict[str, Any]) -> bool:
+    """Compare l with the number of own parameters; False if the sizes are refused."""
+    try:
+        op = _sized(subject, dims, n, options)
+    except ValueError:
+        return False
+    total = _count(op)
+    what = f"dims={dims}, n={n}" + "".join(f", {key}={value}" for key, value in options.items())
+    expect(_l(op) == total, f"calculate_l() should be {total}, the number of own parameters, for {what}", _l(op))
+    return True
 
 
 def _sized(subject: Subject, dims: list[int], n: int, options: dict[str, Any]) -> Fusion:
@@ -345,17 +334,13 @@ def _count(op: Fusion) -> int:
 
 
 def _l(op: Fusion) -> object:
-    try:
-        return op.calculate_l()
-    except Exception as error:
-        return describe(error)
+    l, error = outcome(op.calculate_l)
+    return l if error is None else describe(error)
 
 
-def _asked(what: str, call: Callable[[], Any]) -> Any:
-    try:
+def _number(what: str, call: Callable[[], Any]) -> Any:
+    with no_error(f"{what} should return a number"):
         return call()
-    except Exception as error:
-        raise Violation(f"{what} should return a number", describe(error)) from error
 
 
 def _stores_nothing(what: str, before: dict[str, str], after: dict[str, str]) -> None:

@@ -8,7 +8,7 @@ import threading
 import numpy
 import torch
 
-from fusionkit.contract import probe
+from fusionkit.contract.guard import world
 from fusionkit.contract.rules import equal, expect, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.tracking import attributes, class_attributes
@@ -77,7 +77,7 @@ def _settings() -> dict[str, object]:
     """Return the settings of the process; the generators are `rng_isolation`'s concern, and filters the kit's own."""
     return {
         "the mode of gradients": torch.is_grad_enabled(),
-        **{name: value for name, value in probe.world().items() if "generator" not in name},
+        **{name: value for name, value in world().items() if "generator" not in name},
     }
 
 

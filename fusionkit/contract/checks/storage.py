@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import is_parametrized
 
-from fusionkit.contract.rules import Violation, describe, equal, expect, rule
+from fusionkit.contract.rules import equal, expect, no_error, rule
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.tracking import stray_tensors
 from fusionkit.fusion import Fusion
@@ -40,10 +41,8 @@ def check_state_dict(subject: Subject) -> None:
         list(op.state_dict()) == list(state), f"the keys should stay {list(state)} after a call", list(op.state_dict())
     )
     subject.forward(second, x)
-    try:
+    with no_error("load_state_dict(strict=True) should accept the state_dict"):
         second.load_state_dict(copy.deepcopy(state), strict=True)
-    except Exception as error:
-        expect(False, "load_state_dict(strict=True) should accept the state_dict", describe(error))
     if not subject.promises(op).stochastic:
         equal("the output after loading the state_dict", subject.forward(second, x), before, exact=True)
 
@@ -54,8 +53,6 @@ def check_safetensors(subject: Subject) -> None:
 
     Keep everything in parameters and buffers that are no views of each other, or that the whole shares.
     """
-    from safetensors.torch import load_model, save_model
-
     op, second = subject.operator(), subject.operator()
     # A tensor that hangs in two places, as when two branches of a model share the operator.
     branches: tuple[str, ...] = ("one", "two")
@@ -63,11 +60,9 @@ def check_safetensors(subject: Subject) -> None:
         branches = branches[:1]  # Batch normalization adds a key in loading, which safetensors does not expect.
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder, "operator.safetensors"))
-        try:
+        with no_error("safetensors should save and load the operator"):
             save_model(nn.ModuleDict(dict.fromkeys(branches, op)), file)
             load_model(nn.ModuleDict(dict.fromkeys(branches, second)), file)
-        except Exception as error:
-            raise Violation("safetensors should save and load the operator", describe(error)) from error
     _same_output(subject, second, op, "the output after a safetensors file")
 
 
@@ -81,10 +76,8 @@ def check_weights_only(subject: Subject) -> None:
     buffer = io.BytesIO()
     torch.save(op.state_dict(), buffer)
     buffer.seek(0)
-    try:
+    with no_error("the state_dict should load with weights_only=True"):
         state = torch.load(buffer, weights_only=True)
-    except Exception as error:
-        raise Violation("the state_dict should load with weights_only=True", describe(error)) from error
     second.load_state_dict(state)
     _same_output(subject, second, op, "the output after torch.load")
 
@@ -99,22 +92,20 @@ def check_pickle_deepcopy(subject: Subject) -> None:
     ways: list[tuple[str, Callable[[Fusion], Fusion]]] = [("pickled", _pickled), ("deep-copied", copy.deepcopy)]
     # torch refuses to pickle what is parametrized.
     for what, duplicate in ways[any(is_parametrized(module) for module in op.modules()) :]:
-        try:
-            twin = duplicate(op)
-        except Exception as error:
-            raise Violation(f"the operator should be {what}", describe(error)) from error
+        with no_error(f"the operator should be {what}"):
+            copied = duplicate(op)
         for name in ("dims", "n", "name", "require_parameters", "training", "traits"):
-            found, wanted = getattr(twin, name, None), getattr(op, name)
+            found, wanted = getattr(copied, name, None), getattr(op, name)
             expect(found == wanted, f"{name} of the {what} operator should be {wanted!r}", repr(found))
-        _same_output(subject, twin, op, f"the output of the {what} operator")
+        _same_output(subject, copied, op, f"the output of the {what} operator")
         mine = {tensor.data_ptr() for tensor in (*op.parameters(), *op.buffers()) if tensor.numel()}
-        shared = [name for name, tensor in twin.named_parameters() if tensor.numel() and tensor.data_ptr() in mine]
+        shared = [name for name, tensor in copied.named_parameters() if tensor.numel() and tensor.data_ptr() in mine]
         expect(not shared, f"the {what} operator should have storage of its own", f"the shared {shared}")
 
 
 def _pickled(op: Fusion) -> Fusion:
-    twin: Fusion = pickle.loads(pickle.dumps(op))
-    return twin
+    copied: Fusion = pickle.loads(pickle.dumps(op))
+    return copied
 
 
 @rule()
@@ -128,11 +119,8 @@ def check_factory_kwargs(subject: Subject) -> None:
             subject.build(fresh=True, dtype=dtype), "dtype", getattr(torch, dtype) if isinstance(dtype, str) else dtype
         )
     _all(subject.build(device="meta"), "device", torch.device("meta"))
-    try:
-        with torch.device("meta"):
-            op = subject.construct(fresh=True)
-    except Exception as error:
-        raise Violation("the constructor should work under torch.device('meta')", describe(error)) from error
+    with no_error("the constructor should work under torch.device('meta')"), torch.device("meta"):
+        op = subject.construct(fresh=True)
     _all(op, "device", torch.device("meta"))
 
 
@@ -153,14 +141,12 @@ def check_meta_to_empty(subject: Subject) -> None:
     """
     op = subject.operator()
     late = subject.build(device="meta", dtype=torch.float64)
-    try:
+    with no_error("to_empty and reset_parameters should work after building on meta"):
         late = late.to_empty(device="cpu").eval()
         with torch.no_grad():
             for tensor in (*late.parameters(), *late.buffers()):
-                tensor.fill_(float("nan") if tensor.is_floating_point() else 0)  # Memory is rarely so honest.
+                tensor.fill_(float("nan") if tensor.is_floating_point() else 0)  # Empty memory may hold good values.
         late.reset_parameters()
-    except Exception as error:
-        raise Violation("to_empty and reset_parameters should work after building on meta", describe(error)) from error
     empty = [name for name, tensor in (*late.named_parameters(), *late.named_buffers()) if not tensor.isfinite().all()]
     expect(not empty, "reset_parameters should fill every parameter and buffer", f"{empty} unfilled")
     # The parameters are drawn; the buffers have to be those of a normal build.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import fusionkit
 import torch
 import torch.nn.functional as F
-from fusionkit import DimsError, FusionError
+from fusionkit import FusionError
 from fusionkit.errors import nearest
 from fusionkit.fusion import check_size
 from torch import Tensor, nn
@@ -82,13 +82,7 @@ class MultiplicativeFusion(fusionkit.Fusion):
 
     def calculate_n(self, dims: Sequence[int] | None = None) -> int:
         """Return the given n, or the common width of the views."""
-        widths = None if dims is None and self.dims is None else self.resolve_dims(dims)
-        if self._n_given and self.n is not None:
-            return self.n
-        if widths is None or len(set(widths)) > 1:
-            found = "neither n nor dims" if widths is None else f"dims {list(widths)}"
-            raise DimsError(f"{self.name} should get n, or views of equal width; found {found}.")
-        return widths[0]
+        return self.resolve_free_n(dims)
 
     def calculate_l(self) -> int:
         """Return the number of parameters of all matrices and vectors."""

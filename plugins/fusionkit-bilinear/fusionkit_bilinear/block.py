@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from fusionkit import FusionError, Traits
-from fusionkit.fusion import check_size
+from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion
@@ -40,8 +40,6 @@ class Block(MultiplicativeFusion):
         self,
         n: int | None = None,
         dims: Sequence[int] | None = None,
-        name: str | None = None,
-        require_parameters: bool = True,
         *,
         mm_dim: int = 1600,
         chunks: int = 20,
@@ -51,21 +49,9 @@ class Block(MultiplicativeFusion):
         dropout_pre_lin: float = 0.0,
         dropout_output: float = 0.0,
         parameter_fabrication: Any = None,
-        preprocess: Any = None,
-        postprocess: Any = None,
-        device: Any = None,
-        dtype: Any = None,
+        **common: Unpack[FusionOptions],
     ) -> None:
-        super().__init__(
-            n,
-            dims,
-            name,
-            require_parameters,
-            preprocess=preprocess,
-            postprocess=postprocess,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(n, dims, **common)
         self.mm_dim = check_size("mm_dim, the width of the projected views,", mm_dim)
         self.chunks = check_size("chunks, the number of blocks,", chunks)
         self.rank = check_size("rank, the number of products in a block,", rank)

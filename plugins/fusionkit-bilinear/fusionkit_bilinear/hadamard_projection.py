@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from fusionkit import Traits
+from fusionkit.fusion import FusionOptions
 from torch import Tensor
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag
@@ -35,26 +36,12 @@ class HadamardProjection(MultiplicativeFusion):
         self,
         n: int | None = None,
         dims: Sequence[int] | None = None,
-        name: str | None = None,
-        require_parameters: bool = True,
         *,
         bias: bool = False,
         parameter_fabrication: Any = None,
-        preprocess: Any = None,
-        postprocess: Any = None,
-        device: Any = None,
-        dtype: Any = None,
+        **common: Unpack[FusionOptions],
     ) -> None:
-        super().__init__(
-            n,
-            dims,
-            name,
-            require_parameters,
-            preprocess=preprocess,
-            postprocess=postprocess,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(n, dims, **common)
         self.bias = check_flag("bias", bias)
         self.parameter_fabrication = parameter_fabrication
         self.create()

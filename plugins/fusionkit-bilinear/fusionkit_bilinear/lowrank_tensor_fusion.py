@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from fusionkit import Traits
-from fusionkit.fusion import check_size
+from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion
@@ -37,26 +37,12 @@ class LowRankTensorFusion(MultiplicativeFusion):
         self,
         n: int | None = None,
         dims: Sequence[int] | None = None,
-        name: str | None = None,
-        require_parameters: bool = True,
         *,
         rank: int = 4,
         parameter_fabrication: Any = None,
-        preprocess: Any = None,
-        postprocess: Any = None,
-        device: Any = None,
-        dtype: Any = None,
+        **common: Unpack[FusionOptions],
     ) -> None:
-        super().__init__(
-            n,
-            dims,
-            name,
-            require_parameters,
-            preprocess=preprocess,
-            postprocess=postprocess,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(n, dims, **common)
         self.rank = check_size("rank, the number of products,", rank)
         self.parameter_fabrication = parameter_fabrication
         self.create()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from fusionkit import Traits
-from fusionkit.fusion import check_size
+from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag, output_gain
@@ -39,8 +39,6 @@ class MFH(MultiplicativeFusion):
         self,
         n: int | None = None,
         dims: Sequence[int] | None = None,
-        name: str | None = None,
-        require_parameters: bool = True,
         *,
         mm_dim: int = 1200,
         factor: int = 2,
@@ -52,21 +50,9 @@ class MFH(MultiplicativeFusion):
         dropout_pre_lin: float = 0.0,
         dropout_output: float = 0.0,
         parameter_fabrication: Any = None,
-        preprocess: Any = None,
-        postprocess: Any = None,
-        device: Any = None,
-        dtype: Any = None,
+        **common: Unpack[FusionOptions],
     ) -> None:
-        super().__init__(
-            n,
-            dims,
-            name,
-            require_parameters,
-            preprocess=preprocess,
-            postprocess=postprocess,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(n, dims, **common)
         self.mm_dim = check_size("mm_dim, the width of a pooled product,", mm_dim)
         self.factor = check_size("factor, the number of products in a sum,", factor)
         self.order = check_size("order, the number of pooled products,", order)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from fusionkit import DimsError, FusionError, Traits
 from fusionkit.errors import nearest
+from fusionkit.fusion import FusionOptions
 from torch import Tensor
 
 from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, rows
@@ -49,27 +50,13 @@ class MultiplicativeInteraction(MultiplicativeFusion):
         self,
         n: int | None = None,
         dims: Sequence[int] | None = None,
-        name: str | None = None,
-        require_parameters: bool = True,
         *,
         form: str = "matrix",
         parameter_fabrication: Any = None,
         max_bytes: int | None = MAX_BYTES,
-        preprocess: Any = None,
-        postprocess: Any = None,
-        device: Any = None,
-        dtype: Any = None,
+        **common: Unpack[FusionOptions],
     ) -> None:
-        super().__init__(
-            n,
-            dims,
-            name,
-            require_parameters,
-            preprocess=preprocess,
-            postprocess=postprocess,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(n, dims, **common)
         if form not in FORMS:
             raise FusionError(f"form should be one of {', '.join(FORMS)}; found {form!r}.{nearest(str(form), FORMS)}")
         self.form = form

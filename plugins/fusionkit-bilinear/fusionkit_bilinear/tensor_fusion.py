@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
 from fusionkit import Traits
+from fusionkit.fusion import FusionOptions
 from torch import Tensor
 
 from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_flag, rows
@@ -39,27 +40,13 @@ class TensorFusion(MultiplicativeFusion):
         self,
         n: int | None = None,
         dims: Sequence[int] | None = None,
-        name: str | None = None,
-        require_parameters: bool = True,
         *,
         bias: bool = False,
         parameter_fabrication: Any = None,
         max_bytes: int | None = MAX_BYTES,
-        preprocess: Any = None,
-        postprocess: Any = None,
-        device: Any = None,
-        dtype: Any = None,
+        **common: Unpack[FusionOptions],
     ) -> None:
-        super().__init__(
-            n,
-            dims,
-            name,
-            require_parameters,
-            preprocess=preprocess,
-            postprocess=postprocess,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(n, dims, **common)
         self.bias = check_flag("bias", bias)
         self.parameter_fabrication = parameter_fabrication
         self.max_bytes = max_bytes

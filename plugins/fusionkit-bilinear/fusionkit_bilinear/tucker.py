@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from fusionkit import Traits
-from fusionkit.fusion import check_size
+from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor
 
 from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_flag, rows
@@ -41,8 +41,6 @@ class Tucker(MultiplicativeFusion):
         self,
         n: int | None = None,
         dims: Sequence[int] | None = None,
-        name: str | None = None,
-        require_parameters: bool = True,
         *,
         mm_dim: int = 235,
         normalize: bool = False,
@@ -52,21 +50,9 @@ class Tucker(MultiplicativeFusion):
         parameter_fabrication: Any = None,
         core_fabrication: Any = None,
         max_bytes: int | None = MAX_BYTES,
-        preprocess: Any = None,
-        postprocess: Any = None,
-        device: Any = None,
-        dtype: Any = None,
+        **common: Unpack[FusionOptions],
     ) -> None:
-        super().__init__(
-            n,
-            dims,
-            name,
-            require_parameters,
-            preprocess=preprocess,
-            postprocess=postprocess,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(n, dims, **common)
         self.mm_dim = check_size("mm_dim, the width of the projected views,", mm_dim)
         self.normalize = check_flag("normalize", normalize)
         self.keep_rates(dropout_input=dropout_input, dropout_pre_lin=dropout_pre_lin, dropout_output=dropout_output)

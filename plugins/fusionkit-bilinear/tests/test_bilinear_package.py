@@ -48,7 +48,7 @@ def test_docstring(name: str) -> None:
 
 
 def test_core_names_only() -> None:
-    # What a stranger has: the public names, and the modules that the documentation names.
+    # What every plugin may use: the public names, and the modules that the documentation names.
     public = {"fusionkit", "fusionkit.errors", "fusionkit.fusion"}
     of_bench = {"fusionkit.bench.timing", "fusionkit.contract.tracking"}
     for path in Path(fusionkit_bilinear.__file__).parent.glob("*.py"):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import log
-from typing import Any
+from typing import Any, Unpack
 
 import fusionkit
 import torch
+from fusionkit.fusion import ElementwiseFusion, FusionOptions
 from torch import Tensor
 
 
-class SoftMaximum(fusionkit.Fusion):
+class SoftMaximum(ElementwiseFusion):
     """`t * log((exp(A_1 / t) + ... + exp(A_k / t)) / k)` of k views of equal width, (..., n) each -> (..., n); l = 0.
 
     Near the maximum for small t, near the mean for large t.
@@ -29,25 +30,11 @@ class SoftMaximum(fusionkit.Fusion):
         self,
         n: int | None = None,
         dims: Sequence[int] | None = None,
-        name: str | None = None,
-        require_parameters: bool = True,
         *,
         temperature: float = 1.0,
-        preprocess: Any = None,
-        postprocess: Any = None,
-        device: Any = None,
-        dtype: Any = None,
+        **common: Unpack[FusionOptions],
     ) -> None:
-        super().__init__(
-            n,
-            dims,
-            name,
-            require_parameters,
-            preprocess=preprocess,
-            postprocess=postprocess,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(n, dims, **common)
         if not temperature > 0:
             raise fusionkit.FusionError(f"temperature should be positive; found {temperature!r}.")
         self.temperature = float(temperature)
@@ -57,14 +44,6 @@ class SoftMaximum(fusionkit.Fusion):
         """Yield keywords with which the conformance kit builds the operator."""
         yield {"dims": [4, 4, 4]}
         yield {"dims": [3, 3], "temperature": 0.5}
-
-    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
-        """Return the common width of the views; widths that differ are a DimsError."""
-        return self.resolve_equal_dims(dims)
-
-    def calculate_l(self) -> int:
-        """Return 0: nothing is learned."""
-        return 0
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         t = self.temperature

@@ -207,6 +207,18 @@ ATTACKS: dict[str, Attack] = {
         multirun=True,
         on_1_4=False,
     ),
+    # Text of choice in a folder of choice, where Python may look for code.
+    "runtime_output_dir": Attack(
+        experiment(
+            "hydra:\n  runtime: {output_dir: '@TRIPWIRE@'}\n  hydra_logging:\n"
+            "    formatters: {x: {format: 'import os  # %(message)s'}}\n    handlers:\n"
+            "      x: {class: logging.FileHandler, formatter: x, filename: '${hydra.runtime.output_dir}.pth'}\n"
+            "    root: {level: DEBUG, handlers: [x]}\n"
+        ),
+        EVIL,
+        "hydra.runtime.output_dir",
+        "fired",
+    ),
     "run_dir": Attack(experiment("hydra:\n  run:\n    dir: '@TRIPWIRE@'\n"), EVIL, "hydra.run.dir", "fired"),
     "run_dir_by_preset_overrides": Attack(
         experiment("hydra:\n  overrides:\n    hydra: ['hydra.sweep.dir=@TRIPWIRE@']\n"),

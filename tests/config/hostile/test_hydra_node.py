@@ -94,7 +94,9 @@ def test_it_is_refused(name: str, untrusted: Path) -> None:
 @pytest.mark.parametrize(
     "look", [["--cfg", "job"], *exhaustive([["--cfg", "hydra"], ["--info", "config"], ["--help"]])]
 )
-@pytest.mark.parametrize("name", ["callback", *exhaustive(["handler_class", "run_dir", "defaults_list"])])
+@pytest.mark.parametrize(
+    "name", ["callback", *exhaustive(["handler_class", "run_dir", "runtime_output_dir", "defaults_list"])]
+)
 def test_it_is_refused_where_nothing_is_run(name: str, look: list[str], untrusted: Path) -> None:
     attack = ATTACKS[name]
     refused(["--config-dir", str(untrusted), *attack.overrides, *look], attack.key, attack.found)

@@ -182,7 +182,7 @@ def test_partial_runs_under_plain_instantiate_and_is_refused_here() -> None:
 
 def test_positional_arguments_and_other_control_keys_are_refused() -> None:
     for key in ("_args_", "_execution_whitelist_", "_anything_"):
-        with pytest.raises(ConfigError, match=rf"fusion\.{key} should not be in a config"):
+        with pytest.raises(ConfigError, match=rf"fusion\.{key} should be absent"):
             build({"_target_": "fusionkit.create", "name": "average", key: ["tests.tripwire.*"]}, "fusion")
 
 

@@ -1,0 +1,169 @@
+"""The cases on which an operator or a fabrication is checked: those of ``examples()``, and generated ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+from fusionkit import registry
+from fusionkit.contract.rules import Violation, describe, no_error, outcome
+from fusionkit.errors import RegistryError
+
+if TYPE_CHECKING:
+    from fusionkit.contract.subject import FabricationSubject, FusionSubject, Subject
+
+__all__ = ["EXAMPLES", "Case", "fabrication_cases", "fusion_cases"]
+
+#: A generator without an end would fill the memory.
+MOST_EXAMPLES = 1000
+EXAMPLES = "examples() should yield at least one set of keywords for the constructor"
+
+#: Widths of generated cases, by what they try; the first that the operator admits is taken.
+GENERATED: dict[str, tuple[tuple[int, ...], ...]] = {
+    "one view": ((5,), (4,)),
+    "primes": ((11, 3), (11, 11), (7, 3, 5), (5, 5, 5), (5,)),
+    "width 1": ((1, 4, 1), (1, 4), (1, 1, 1), (1, 1), (1,)),
+    "many views": ((2, 3, 1, 2, 3, 2, 1), (2, 2, 2, 2, 2, 2, 2)),
+}
+GENERATED_N = 3
+#: Widths on which an operator is crossed with every fabrication.
+CROSSED: tuple[tuple[int, ...], ...] = ((4, 8), (6, 6), (4, 4, 4), (6,))
+CROSSED_N = 6
+
+#: (n, dims) on which a fabrication is checked: with its first example on all, with the others on the first that fits.
+SIZES: tuple[tuple[int, tuple[int, ...]], ...] = ((6, (4, 3, 5)), (16, (12, 20)), (64, (76, 216)))
+ODD_SIZES: tuple[tuple[int, tuple[int, ...]], ...] = (
+    (7, (5, 2, 4)),
+    (11, (2, 3)),
+    (1, (4, 3)),
+    (6, (6,)),
+    (3, (1,)),
+    (13, (11, 2, 19, 5, 16)),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """The arguments with which a subject is built.
+
+    Attributes:
+        options: keywords of the constructor.
+        n, dims: of the host, for a fabrication.
+        origin: from ``examples()``, generated, crossed with a fabrication, or the instance itself.
+        tier: from which the case is taken.
+        problem: why there are no arguments, as what should be and what was found: ``examples()`` fails.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    n: int | None = None
+    dims: tuple[int, ...] | None = None
+    origin: Literal["example", "generated", "crossed", "instance"] = "example"
+    tier: int = 1
+    problem: tuple[str, str] | None = None
+
+    def __str__(self) -> str:
+        if self.problem is not None:
+            return "examples()"
+        options = {key: list(value) if isinstance(value, tuple) else value for key, value in self.options.items()}
+        if self.n is not None and self.dims is not None:
+            options.update(n=self.n, dims=list(self.dims))
+        return ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
+
+
+def fusion_cases(subject: FusionSubject) -> list[Case]:
+    """Return the examples, generated cases that the operator admits, and every fabrication if it takes one."""
+    cases = [Case(options) for options in _examples(subject)]
+    base = {key: value for key, value in cases[0].options.items() if key not in ("n", "dims")}
+    for candidates in GENERATED.values():
+        cases += _admitted(subject, base, candidates, GENERATED_N, "generated")
+    if subject.accepts("parameter_fabrication"):
+        for key in registry.names("fabrication"):
+            if _loads(key):
+                crossed = {**base, "parameter_fabrication": {"name": key}}
+                cases += _admitted(subject, crossed, CROSSED, CROSSED_N, "crossed")
+    return _unique(cases)
+
+
+def fabrication_cases(subject: FabricationSubject, instance_options: Mapping[str, Any] | None = None) -> list[Case]:
+    """Return the first example on all sizes that it admits, the others on the first one.
+
+    Args:
+        subject: the fabrication.
+        instance_options: those of the instance that is checked; they take the place of the examples.
+    """
+    examples = _examples(subject) if instance_options is None else [dict(instance_options)]
+    should = f"every keyword set of examples() should fit one of the sizes (n, dims) {list(SIZES)}"
+    cases: list[Case] = []
+    for i, options in enumerate(examples):
+        fitting, problem = _fitting(subject, options, SIZES)
+        if not fitting:
+            cases.append(Case(options, problem=(should, f"{options}: {problem}")))
+        cases += fitting[:1]
+        if i == 0:
+            cases += [replace(case, origin="generated") for case in _fitting(subject, options, ODD_SIZES)[0]]
+    return _unique(cases)
+
+
+def _examples(subject: Subject) -> list[dict[str, Any]]:
+    cls: Any = subject.cls
+    with no_error(EXAMPLES):
+        found = list(islice(cls.examples(), MOST_EXAMPLES + 1))
+    if len(found) > MOST_EXAMPLES:
+        raise Violation(f"{EXAMPLES}, and at most {MOST_EXAMPLES}", "more")
+    if not found or not all(isinstance(options, Mapping) for options in found):
+        raise Violation(EXAMPLES, repr(found)[:200])
+    return [dict(options) for options in found]
+
+
+def _admitted(
+    subject: FusionSubject,
+    base: Mapping[str, Any],
+    candidates: Iterable[tuple[int, ...]],
+    n: int,
+    origin: Literal["generated", "crossed"],
+) -> Iterator[Case]:
+    """Yield the first of the candidates that is not refused; what fails otherwise, the checks report."""
+    free_n = subject.traits.free_n
+    for dims in candidates:
+        options = {"dims": list(dims), **({"n": n} if free_n else {}), **base}
+        case = Case(options, origin=origin, tier=2 if origin == "crossed" else 1)
+        if not isinstance(outcome(subject.at(case).construct)[1], ValueError):
+            yield case
+            return
+
+
+def _fitting(
+    subject: FabricationSubject, options: Mapping[str, Any], sizes: Iterable[tuple[int, tuple[int, ...]]]
+) -> tuple[list[Case], str]:
+    """Return the cases at the sizes that are not refused, and why one is; what fails otherwise, the checks report."""
+    cases, problem = [], ""
+    for n, dims in sizes:
+        case = Case(options, n=n, dims=dims)
+        _, error = outcome(partial(_sized, subject.at(case), n, sum(dims)))
+        if isinstance(error, ValueError):
+            problem = describe(error)
+        else:
+            cases.append(case)
+    return cases, problem
+
+
+def _sized(subject: FabricationSubject, n: int, D: int) -> None:
+    subject.fabrication().checked_shapes(n, D)
+
+
+def _loads(key: str) -> bool:
+    try:
+        registry.load("fabrication", key)
+    except RegistryError:  # Its own subject says so.
+        return False
+    return True
+
+
+def _unique(cases: Iterable[Case]) -> list[Case]:
+    unique: dict[str, Case] = {}
+    for case in cases:
+        unique.setdefault(str(case), case)
+    return list(unique.values())

@@ -1,0 +1,145 @@
+"""Finds the subjects that a name, a class or an instance means."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import sys
+from pkgutil import iter_modules
+from typing import Any
+
+from torch import nn
+
+from fusionkit import registry
+from fusionkit.contract.rules import Kind, describe
+from fusionkit.contract.subject import FabricationSubject, FusionSubject, Source, Subject
+from fusionkit.errors import ConfigError, RegistryError, nearest
+from fusionkit.fabrication import Fabrication
+from fusionkit.fusion import Fusion
+from fusionkit.registry.catalogue import KINDS, Record
+
+__all__ = ["all_subjects", "subjects_of"]
+
+
+def all_subjects(kind: str | None = None) -> list[Subject]:
+    """Return everything that is registered, fusions first."""
+    return [_registered(record) for record in registry.records(_kind(kind))]
+
+
+def subjects_of(obj: Any, kind: str | None = None) -> list[Subject]:
+    """Return the subjects that ``obj`` means: a name, ``module:Class``, a class, an instance, or a list of them.
+
+    A name that both kinds have means two subjects.  An instance is checked without its pre- and postprocess, which may
+    have none of its traits; the check ``processing`` gives it others.
+
+    Raises:
+        RegistryError: it means nothing.
+        ConfigError: an instance without dims, or without the parameters that it is made for.
+    """
+    if isinstance(obj, str):
+        return [_of_class(_import(obj))] if ":" in obj else _named(obj, _kind(kind))
+    if isinstance(obj, type):
+        return [_of_class(obj)]
+    if isinstance(obj, Fusion | Fabrication):
+        if isinstance(obj, Fusion):
+            _check_instance(obj)
+            obj = _without_processing(obj)
+        return [_of_class(type(obj), obj)]
+    if isinstance(obj, list | tuple | set | frozenset):
+        return [subject for one in obj for subject in subjects_of(one, kind)]
+    raise RegistryError(
+        "what is checked should be a name, 'module:Class', a subclass or an instance of fusionkit.Fusion or "
+        f"fusionkit.Fabrication; found {obj!r}."
+    )
+
+
+def _check_instance(op: Fusion) -> None:
+    if getattr(op, "dims", None) is None:
+        raise ConfigError(f"An operator that is checked should have dims; found {op.name} without.")
+    if op._layout and not op.require_parameters:
+        raise ConfigError(
+            f"An operator that is checked should own its parameters; found {op.name} with require_parameters=False."
+        )
+
+
+def _without_processing(op: Fusion) -> Fusion:
+    if op.preprocess is None and op.postprocess is None:
+        return op
+    twin, gone = copy.copy(op), dict.fromkeys(("preprocess", "postprocess"))
+    vars(twin)["_modules"] = {name: child for name, child in op._modules.items() if name not in gone}
+    vars(twin)["_arguments"] = {name: value for name, value in op._arguments.items() if name not in gone}
+    vars(twin).update(gone)
+    return twin
+
+
+def _kind(kind: str | None) -> Kind | None:
+    for known in KINDS:
+        if kind == known:
+            return known
+    if kind is None:
+        return None
+    raise RegistryError(f"the kind should be {' or '.join(map(repr, KINDS))}; found {kind!r}.")
+
+
+def _named(name: str, kind: Kind | None) -> list[Subject]:
+    found, errors = [], []
+    for one in (kind,) if kind else KINDS:
+        try:
+            found.append(_registered(registry.resolve(one, name)))
+        except RegistryError as error:
+            errors.append(error)
+    if not found:
+        # The one that suggests a name says more.
+        raise max(errors, key=lambda error: "Did you mean" in str(error))
+    return found
+
+
+def _registered(record: Record) -> Subject:
+    return _subject(Source(record.qualified, record.kind, record))
+
+
+def _of_class(cls: type, instance: nn.Module | None = None) -> Subject:
+    kind: Kind
+    if issubclass(cls, Fusion):
+        kind = "fusion"
+    elif issubclass(cls, Fabrication):
+        kind = "fabrication"
+    else:
+        raise RegistryError(
+            f"what is checked should be a subclass of fusionkit.Fusion or fusionkit.Fabrication; found {cls!r}."
+        )
+    key = registry.key_of(cls)
+    record = registry.resolve(kind, key) if key is not None else None
+    name = record.qualified if record else f"{cls.__module__}:{cls.__qualname__}"
+    return _subject(Source(name, kind, record, cls, instance))
+
+
+def _subject(source: Source) -> Subject:
+    return FusionSubject(source) if source.kind == "fusion" else FabricationSubject(source)
+
+
+def _import(target: str) -> type:
+    should = f"{target!r} should be an importable 'module:Class'; found"
+    module, _, path = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is None or not f"{module}.".startswith(f"{missing}."):  # Not it but one that it imports, or worse.
+            raise RegistryError(f"{should} {describe(error)}.") from error
+        parent = missing.rpartition(".")[0]
+        known = [info.name for info in iter_modules(getattr(sys.modules[parent], "__path__", []) if parent else None)]
+        wanted = missing.rpartition(".")[2]
+        hint = nearest(wanted, known, limit=1)
+        raise RegistryError(f"{should} no module {wanted!r}{f' in {parent}' if parent else ''}.{hint}") from error
+    where = module
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            known = [name for name, value in vars(found).items() if isinstance(value, type)]
+            raise RegistryError(f"{should} no {part!r} in {where}.{nearest(part, known, limit=1)}") from error
+        where = f"{where}.{part}"
+    if not isinstance(found, type):
+        raise RegistryError(f"{target!r} should be a class; found {found!r}.")
+    return found

@@ -1,0 +1,322 @@
+"""Run functions in other processes: in forks of this one, or in forks of a fresh interpreter.
+
+A process that exits, crashes or gives no sign of life costs the task that it works on, and the others go on.  What
+such a process writes to the standard streams goes nowhere.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+import types
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing.connection import Connection, wait
+from time import monotonic
+from typing import Any, Literal
+
+import torch
+
+from fusionkit.contract.rules import describe, outcome
+from fusionkit.errors import ConfigError, FusionError, RegistryError
+
+__all__ = ["Finished", "Lost", "RemoteError", "can_fork", "close", "fresh", "run", "start_fresh"]
+
+Method = Literal["fork", "spawn"]
+#: A function of a task that yields messages.
+Function = Callable[[Any], Iterator[Any]]
+
+#: Seconds between two looks at whether a process still lives: a process that it started may hold the pipe open.
+LOOK = 0.5
+#: Seconds in which a process that closed its pipe has to end.
+FAREWELL = 1.0
+#: What the fresh interpreter has imported before it is given anything to run.
+PRELOADED = ("fusionkit.fusion", "fusionkit.fabrication", "fusionkit.registry")
+
+_lock = threading.RLock()
+_alive: set[_Worker] = set()
+_server: _Worker | None = None
+
+
+class RemoteError(RuntimeError):
+    """What ``fresh`` could not return: the exception of the function in one line, or that its process ended."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The function has come to its end."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The process ended before the function did.
+
+    Attributes:
+        how: ``exit status 3``, or the name of the signal.
+        late: it gave no sign of life for too long, and was killed.
+    """
+
+    how: str
+    late: bool = False
+
+
+def can_fork() -> bool:
+    """Whether a fork of this process can do its work; CUDA, once in use, forbids it, and macOS's frameworks do."""
+    return hasattr(os, "fork") and sys.platform != "darwin" and not torch.cuda.is_initialized()
+
+
+def run(
+    function: Function, tasks: deque[Any], *, jobs: int = 1, patience: float = math.inf, method: Method = "fork"
+) -> Iterator[tuple[Any, Any]]:
+    """Run a function on tasks in worker processes.
+
+    Args:
+        function: yields messages for one task; with ``spawn`` it has to be picklable, the tasks and messages always.
+        tasks: taken from the left; the caller may add others meanwhile.
+        jobs: most worker processes.
+        patience: seconds without a message after which a process is killed.
+        method: how the processes start.
+
+    Yields:
+        a task and a message as it comes; the last of each task is ``Finished`` or ``Lost``.
+    """
+    workers: list[_Worker] = []
+    try:
+        while tasks or any(worker.busy for worker in workers):
+            _distribute(function, tasks, workers, jobs, method)
+            busy = [worker for worker in workers if worker.busy]
+            wait([worker.connection for worker in busy], LOOK)
+            for worker in busy:
+                message = worker.receive(patience)
+                if isinstance(message, Exception):
+                    raise message
+                if isinstance(message, Lost):
+                    workers.remove(worker)
+                if message is not None:
+                    yield worker.task, message
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+def _distribute(function: Function, tasks: deque[Any], workers: list[_Worker], jobs: int, method: Method) -> None:
+    idle = [worker for worker in workers if not worker.busy]
+    while tasks and (idle or len(workers) < jobs):
+        if not idle:
+            idle.append(_Worker(function, method))
+            workers.append(idle[-1])
+        idle.pop().begin(tasks.popleft())
+
+
+class _Worker:
+    """A process that runs a function on one task after the other, and sends what it yields.
+
+    Attributes:
+        task: the one that it works on, or the last one.
+        busy: whether it works on a task.
+    """
+
+    def __init__(self, function: Function, method: Method, preloaded: tuple[str, ...] = ()) -> None:
+        context: Any = multiprocessing.get_context(method)
+        theirs: Connection
+        self.connection: Connection
+        self.connection, theirs = context.Pipe()
+        self.task: Any = None
+        self.busy = False
+        self._heard = monotonic()
+        inherited = (self.connection, list(warnings.filters)) if method == "fork" else None
+        arguments = (theirs, inherited, function, preloaded)
+        self._process = context.Process(target=_work, args=arguments)
+        with _fork_quietly() if method == "fork" else _without_main():
+            self._process.start()
+        theirs.close()
+        _alive.add(self)
+
+    def begin(self, task: Any) -> None:
+        """Give it a task; that its process is lost, ``receive`` notices."""
+        self.task, self.busy, self._heard = task, True, monotonic()
+        with contextlib.suppress(OSError):
+            self.connection.send(task)
+
+    def receive(self, patience: float) -> Any:
+        """Return the next message; None if there is none yet, ``Lost`` if there will be none."""
+        with contextlib.suppress(EOFError, OSError):
+            if not self.connection.poll() and self._process.is_alive():
+                if monotonic() - self._heard <= patience:
+                    return None
+            elif self.connection.poll():
+                message = self.connection.recv()
+                self._heard = monotonic()
+                self.busy = not isinstance(message, Finished)
+                return message
+        late = monotonic() - self._heard > patience
+        if not late:
+            self._process.join(FAREWELL)
+        self.end()
+        return Lost(_ending(self._process.exitcode or 0), late)
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self.busy = False
+        _alive.discard(self)
+        self.connection.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit status {code}"
+    with contextlib.suppress(ValueError):
+        return f"signal {signal.Signals(-code).name} ({signal.strsignal(-code)})"
+    return f"signal {-code}"
+
+
+@contextlib.contextmanager
+def _fork_quietly() -> Iterator[None]:
+    """Ignore Python's warning of threads: a fork uses nothing of theirs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the program's main module: ``multiprocessing`` would run its file in a fresh interpreter."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _work(
+    connection: Connection,
+    inherited: tuple[Connection, list[Any]] | None,
+    function: Function,
+    preloaded: tuple[str, ...],
+) -> None:
+    """Run the function on the tasks that come; the life of a worker.
+
+    Args:
+        connection: brings tasks and takes messages.
+        inherited: by a fork: the parent's end of the connection, and its warning filters.
+        function: what to run.
+        preloaded: modules to import first.
+    """
+    global _server
+    if inherited is not None:
+        inherited[0].close()
+        warnings.filters[:] = inherited[1]  # type: ignore[index]
+    _server = None  # It is the parent's.
+    _alive.clear()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent is interrupted too, and ends this process.
+    faulthandler.disable()  # The parent says how this process ended.
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
+    torch.set_num_threads(1)  # A fork lacks the threads of torch's pool, and would wait for them.
+    for module in preloaded:
+        import_module(module)
+    with contextlib.suppress(EOFError, OSError):  # The parent has ended, or wants no more.
+        while True:
+            _send_all(connection, function, connection.recv())
+
+
+def _send_all(connection: Connection, function: Function, task: Any) -> None:
+    try:
+        for message in function(task):
+            connection.send(message)
+    except Exception as error:
+        ours = isinstance(error, ConfigError | FusionError | RegistryError)  # Which can be pickled.
+        connection.send(error if ours else RuntimeError("".join(traceback.format_exception(error))))
+    else:
+        connection.send(Finished())
+
+
+@atexit.register
+def _end_all() -> None:
+    for worker in list(_alive):
+        worker.end()
+
+
+# ---------------------------------------------------------------------- the fresh interpreter
+
+
+@dataclass(frozen=True)
+class _Answer:
+    value: Any
+    error: str = ""
+
+
+def start_fresh() -> None:
+    """Start the fresh interpreter, unless it runs, without waiting for it: it takes seconds to be ready."""
+    global _server
+    with _lock:
+        if _server is None:
+            _server = _Worker(_in_fork, "spawn", PRELOADED)
+
+
+def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``function(*arguments)``, run in a fork of a fresh interpreter with the same ``sys.path`` and folder.
+
+    Raises:
+        RemoteError: the function raised, or its process ended.
+    """
+    with _lock:
+        start_fresh()
+        assert _server is not None
+        answer: Any = None
+        message: Any = None
+        try:
+            _server.begin((list(sys.path), os.getcwd(), function, arguments))
+            while not isinstance(message, Finished | Lost | Exception):
+                answer = message or answer
+                wait([_server.connection], LOOK)
+                message = _server.receive(math.inf)
+        finally:
+            # Without an answer, or if the caller was interrupted: the next one shall not get this one's.
+            if not isinstance(message, Finished) or not hasattr(os, "fork"):
+                close()
+    if isinstance(message, Exception):
+        raise message
+    if not isinstance(answer, _Answer):
+        raise RemoteError("the interpreter ended without an answer")
+    if answer.error:
+        raise RemoteError(answer.error)
+    return answer.value
+
+
+def close() -> None:
+    """End the fresh interpreter."""
+    global _server
+    with _lock:
+        if _server is not None:
+            _server.end()
+        _server = None
+
+
+def _in_fork(call: Any) -> Iterator[Any]:
+    """Answer one call of ``fresh``; the life of the interpreter.  Without forks it serves for one call."""
+    messages = (message for _, message in run(_answer, deque([call]))) if hasattr(os, "fork") else _answer(call)
+    yield from (message for message in messages if not isinstance(message, Finished))
+
+
+def _answer(call: Any) -> Iterator[_Answer]:
+    path, folder, function, arguments = call
+    sys.path[:] = path
+    os.chdir(folder)
+    value, error = outcome(lambda: function(*arguments))
+    yield _Answer(value, "" if error is None else describe(error))

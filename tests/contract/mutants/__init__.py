@@ -1,0 +1,23 @@
+"""Operators that are wrong in one way each, and the check that has to catch it; one module per family of checks.
+
+Each mutant changes one thing in a right operator (``Mix``, ``Total`` or ``Thin``), so that few other checks object.
+"""
+
+from __future__ import annotations
+
+from tests.contract.mutants import (  # noqa: F401  They enter themselves.
+    corners,
+    derivatives,
+    fabrications,
+    inputs,
+    interface,
+    parameters,
+    resources,
+    sizes,
+    state,
+    traits,
+    values,
+)
+from tests.contract.mutants.table import MUTANTS
+
+__all__ = ["MUTANTS"]
