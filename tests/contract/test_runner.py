@@ -364,6 +364,7 @@ def _everything() -> dict[str, Any]:
     }
 
 
+@pytest.mark.exhaustive
 def test_the_kit_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # An empty cache: on what torch's compiler has compiled before, it does less.
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
@@ -433,6 +434,7 @@ def test_check_of_a_plugin() -> None:
         assert all(result.reason.startswith("AssertionError: too wide") for result in report.bad)
 
 
+@pytest.mark.exhaustive
 def test_fabrication_class_is_checked_in_a_host() -> None:
     report = fusionkit.check(Thin, tier=1)
     assert report.ok, report

@@ -65,6 +65,7 @@ def test_a_list_of_views_is_the_same_as_their_columns() -> None:
     assert parts.score([X[:, :4], X[:, 4:]], y) == 1.0
 
 
+@pytest.mark.exhaustive
 def test_same_seed_same_model_and_the_global_state_counts_for_none() -> None:
     X, y = data()
     first, second, third = (small(random_state=seed).fit(X, y).predict_proba(X) for seed in (1, 1, 2))

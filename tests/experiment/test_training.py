@@ -203,6 +203,7 @@ class Raises(Linear):
         raise ValueError("a mistake")
 
 
+@pytest.mark.exhaustive
 def test_a_strangers_error_in_a_process_is_one_sentence() -> None:
     sentence = "The training processes should end without an error; found ValueError: a mistake"
     with pytest.raises(FusionError, match=f"^{sentence}$") as caught:

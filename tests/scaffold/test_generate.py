@@ -272,13 +272,13 @@ class TestUpdate:
         assert not (target / "README.md").exists()
         assert "_commit: '9.0'" in (target / ".copier-answers.yml").read_text()
 
-    def test_by_the_command(self, authored: Path, later: Callable[[], None]) -> None:
+    @pytest.mark.parametrize("times", [1, *exhaustive([2])])
+    def test_by_the_command(self, authored: Path, later: Callable[[], None], times: int) -> None:
         later()
-        assert generate.update(authored) == "9.0"
-        self.merged(authored)
-        self.commit(authored)
-        assert generate.update(authored) == "9.0"
-        self.merged(authored)
+        for _ in range(times):
+            assert generate.update(authored) == "9.0"
+            self.merged(authored)
+            self.commit(authored)
 
     @pytest.mark.exhaustive
     def test_by_copier_itself(self, authored: Path, later: Callable[[], None]) -> None:
