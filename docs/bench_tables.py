@@ -85,7 +85,7 @@ def _section(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
             _remarks(row),
             f"{row['milliseconds']:.3g}",
             *("" if row[field] is None else f"{row[field]:.2f}" for field in shown),
-            {None: "", True: "own", False: "W"}[row["own_product"]],
+            {None: "", True: "own", False: "W"}[row["skips_materialization"]],
             f"{row['extra_bytes'] / 1e6:.3g}",
             "" if row["error"] is None else f"{row['error']:.0e}",
         ]

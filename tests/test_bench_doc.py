@@ -14,7 +14,7 @@ import torch
 import fusionkit
 from fusionkit import registry
 from fusionkit.fabrication import Fabrication
-from fusionkit.kernels.planning import Plan
+from fusionkit.kernels.planning import BreakEven
 from tests.page_scripts import page_script
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -27,9 +27,9 @@ each_page = pytest.mark.parametrize("page", RECORDS)
 #: Rows of fabrications that can do both, with the time of the own product over that with W built.
 CHOICES, GPU_CHOICES = (
     [
-        (row, row["built"] if row["own_product"] else row["built"] / row["product"])
+        (row, row["built"] if row["skips_materialization"] else row["built"] / row["product"])
         for row in content["rows"]
-        if row["kind"] == "fabrication" and row["built"] and (row["own_product"] or row["product"])
+        if row["kind"] == "fabrication" and row["built"] and (row["skips_materialization"] or row["product"])
     ]
     for content in RECORDS.values()
 )
@@ -79,16 +79,16 @@ def fabrication(row: dict[str, Any]) -> Fabrication:
     return made
 
 
-def plan(row: dict[str, Any]) -> Plan | None:
-    return fabrication(row)._plan
+def break_even(row: dict[str, Any]) -> BreakEven | None:
+    return fabrication(row)._break_even
 
 
 def test_the_choice_agrees_with_the_measurements() -> None:
     wrong, looked_at = [], 0
     for row, ratio in CHOICES:
-        if (made := plan(row)) is not None:
+        if (made := break_even(row)) is not None:
             looked_at += 1
-            own = made.decide(row["m"])
+            own = made.holds_for(row["m"])
             bound = 1.1 + NOISE if own else MISSED[row["mode"]]
             loss = ratio if own else 1 / ratio
             if loss > bound:
@@ -102,7 +102,7 @@ def test_the_choice_on_a_gpu_agrees_with_the_measurements() -> None:
     losses = []
     for row, ratio in GPU_CHOICES:
         made = fabrication(row)
-        if made._plan is not None:
+        if made._break_even is not None:
             own = made._quicker_on_gpu(row["n"], tuple(row["dims"]), row["m"], torch.float32)
             losses.append(ratio if own else 1 / ratio)
     assert len(losses) > 100
@@ -113,6 +113,6 @@ def test_the_choice_on_a_gpu_agrees_with_the_measurements() -> None:
 
 def test_both_ways_are_the_better_one_somewhere() -> None:
     """Otherwise the test before could not fail."""
-    planned = [ratio for row, ratio in CHOICES if plan(row) is not None]
+    planned = [ratio for row, ratio in CHOICES if break_even(row) is not None]
     assert min(planned) < 0.2
     assert max(planned) > 1.1

@@ -89,7 +89,7 @@ def test_fabrications_by_both_ways_and_the_chosen_one(name: str, lead: tuple[int
             twin = ParameterizedConcatenation(11, dims, parameter_fabrication=name, dtype="float64")
             twin.load_state_dict(op.state_dict())
             for made in (op, twin) if own is not None else ():
-                vars(made.fabrication)["_plan"] = None
+                vars(made.fabrication)["_break_even"] = None
                 if not own:
                     vars(made.fabrication)["multiply"] = made.fabrication.multiply_built
             agrees(op.cuda(), twin, lead, dims)

@@ -59,7 +59,7 @@ class Row:
         product: ratio to the fabrication's own product, where that was not the way.
         library: ratio to the reference library, tinybig, if that is installed.
         compiled: ratio of the operator to what torch.compile makes of it.
-        own_product: of a fabrication, whether W was not built (``fusionkit.kernels.planning``).
+        skips_materialization: of a fabrication, whether W was not built (``fusionkit.kernels.planning``).
         extra_bytes: of the tensors made during the call that lived at the same time, results included, at most.
         error: rms error of the result relative to its rms, against float64.
         spread: upper quartile of the times of a call over the lower one, the greatest of the operator's and of its
@@ -82,7 +82,7 @@ class Row:
     product: float | None
     library: float | None
     compiled: float | None
-    own_product: bool | None
+    skips_materialization: bool | None
     extra_bytes: int
     error: float | None
     spread: float = 1.0
@@ -151,7 +151,7 @@ def measure(
         to("product"),
         to("library"),
         to("compiled"),
-        fabrication.own_product(x[0]) if isinstance(fabrication, Fabrication) else None,
+        fabrication.skips_materialization(x) if isinstance(fabrication, Fabrication) else None,
         recorder.peak,
         None if case.backward else _error(op, x),
         round(max(map(spread, samples.values())), 2),
@@ -191,7 +191,7 @@ def _references(key: str, op: Fusion, x: Sequence[Tensor], leaves: Sequence[Tens
     if isinstance(fabrication, Fabrication) and not fabrication.is_dense:
         blocks = dict(op.named_parameters())
         found["built"] = (lambda: fabrication.multiply_built(x, blocks, n), leaves)
-        if not fabrication.own_product(x[0]):
+        if not fabrication.skips_materialization(x):
             found["product"] = (lambda: fabrication._project(x, blocks, n), leaves)
     library = counterpart("dense" if key == "parameterized_concatenation" else key, widths, n, x[0].device)
     if library is not None:

@@ -33,7 +33,7 @@ def draw(rows: Sequence[Row], path: Path) -> bool:
         rows: of each operator the forward rows of that size are shown that has the most numbers of rows.
         path: the file.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # Of the extra `run`.
 
     panels = {name: chosen for name, chosen in _panels(rows).items() if len(chosen) > 1}
     if not panels:

@@ -1,28 +1,35 @@
-"""``fusionkit bench``: how fast operators are, as ratios to references that are timed in turn with them."""
+"""The command ``fusionkit bench``: how fast operators are, as ratios to references that are timed in turn with them."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fusionkit.cli.arguments import Parser, check_folder
-from fusionkit.errors import ConfigError, FusionError
+import click
+import torch
 
-if TYPE_CHECKING:
-    from fusionkit.bench.cases import Case
-    from fusionkit.bench.measure import Row
+from fusionkit._util.progress import ProgressBar
+from fusionkit._util.tables import print_table
+from fusionkit.bench import measure
+from fusionkit.bench.cases import Case, cases, default_cases, label
+from fusionkit.bench.measure import Row
+from fusionkit.bench.plot import draw
+from fusionkit.cli.commands import output_file, wrong_usage
+from fusionkit.cli.show import parse
+from fusionkit.errors import ConfigError
+from fusionkit.fusion import check_device
 
-__all__ = ["main"]
+__all__ = ["bench"]
 
 SCHEMA_VERSION = 1
 
@@ -38,71 +45,127 @@ RATIOS = {
     "compiled": "x compiled",
 }
 
-DESCRIPTION = """\
-Measure speed and memory.  Each operator is timed in turn with its references, so that the ratios hold on a noisy
-machine; below 1 the operator is faster.
-  limit         one product with views that are concatenated already; of elementwise fusions: adding the views up
+EPILOG = """\b
+Ratios, of the operator to:
+  limit         one product with views that are concatenated already;
+                of elementwise fusions: adding the views up
   cat+linear    torch.cat, then F.linear
-  built         W built, then multiplied by; of elementwise fusions: the views stacked, then reduced by torch
+  built         W built, then multiplied by;
+                of elementwise fusions: the views stacked, then reduced by torch
   product       the fabrication's own product, without W, where W was built
   tinybig       the reference library, if it is installed
   compiled      what torch.compile makes of the operator (--compile)
-A fabrication stands for parameterized_concatenation with it; "way" is what that chose: its own product, or W.
-"ms" is the median of the repetitions, a ratio that of the lower quartiles, which other work on the machine moves less.
-"extra MB" is what the tensors made during the call take at the same time, results included, at most."""
 
-EXAMPLES = """\
-examples:
+\b
+Examples:
   fusionkit bench --json bench.json --plot bench.png
   fusionkit bench --quick
   fusionkit bench lowrank monarch
   fusionkit bench kronecker p=8 q=8 m=256 dims=[1024,1024] n=512"""
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run ``fusionkit bench ARGV`` and return the exit status."""
-    options = _parser().parse_intermixed_args(argv)
-    for file in (options.json, options.plot):
-        check_folder(file)
-    import torch
+@click.command(epilog=EPILOG)
+@click.argument("names", nargs=-1, metavar="[NAME | KEY=VALUE]...")
+@click.option("--quick", is_flag=True, help="Fewer sizes and less time for each: about a minute.")
+@click.option("--compile", "compiled", is_flag=True, help="Also time what torch.compile makes of the operator.")
+@click.option("--device", "device_name", default="cpu", show_default=True, help="Such as cuda.")
+@click.option("--json", "json_file", callback=output_file, metavar="FILE", help="Write the rows as JSON.")
+@click.option("--plot", "plot_file", callback=output_file, metavar="FILE", help="Draw time against m to a PNG file.")
+@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads of torch.")
+@click.option("--processor-time", is_flag=True, help="Count the processor time: for a busy machine, with --threads 1.")
+@click.option("--seconds", type=click.FloatRange(0), help="Per row, about (default: 0.6; with --quick 0.2).")
+def bench(
+    names: tuple[str, ...],
+    quick: bool,
+    device_name: str,
+    json_file: Path | None,
+    plot_file: Path | None,
+    threads: int,
+    processor_time: bool,
+    seconds: float | None,
+    compiled: bool,
+) -> None:
+    """Measure speed and memory.
 
-    from fusionkit.fusion import check_device
+    NAME is a fabrication or a fusion (default: all of the core); KEY=VALUE an option of it, or one of m (one or
+    several: m=16,256,4096), dims, n and dtype, which replace those of the grid.
 
-    try:
-        device = check_device(options.device) or torch.device("cpu")
-        cases = _cases(options)
-    except FusionError as error:  # Of the command line.
-        raise ConfigError(str(error)) from error
+    Each operator is timed in turn with its references, so that the ratios hold on a noisy machine; below 1 the operator
+    is faster.  A fabrication stands for parameterized_concatenation with it; "way" is what that chose: its own product,
+    or W.  "ms" is the median of the repetitions, a ratio that of the lower quartiles, which other work on the machine
+    moves less.  "extra MB" is the most memory that tensors made during the call take at the same time, the result
+    included.
+    """
+    with wrong_usage():
+        device = check_device(device_name) or torch.device("cpu")
+        chosen = _cases(names, quick)
     if device.type == "meta":
         raise ConfigError("--device should be one that computes, such as cpu or cuda; found 'meta'.")
-    if options.plot is not None and not _drawable(cases):
+    if processor_time and (threads > 1 or device.type != "cpu"):
+        raise ConfigError("--processor-time should be used with --threads 1 on the cpu; found more of them.")
+    if plot_file is not None and not _drawable(chosen):
         raise ConfigError(
-            f"{options.plot} should show an operator at several numbers of rows; found one: give them, as in "
+            f"{plot_file} should show an operator at several numbers of rows; found one: give them, as in "
             "m=16,256,4096, or neither --quick nor m."
         )
-    if options.processor_time and (options.threads > 1 or device.type != "cpu"):
-        raise ConfigError("--processor-time should be used with --threads 1 on the cpu; found more of them.")
-    before = torch.get_num_threads()
-    torch.set_num_threads(options.threads)
+    seconds = seconds if seconds is not None else 0.2 if quick else 0.6
+    clock = process_time if processor_time else perf_counter
+    machine = _machine(device) | {"threads": threads, "clock": "processor" if processor_time else "wall"}
     rows: list[Row] = []
     try:
-        _measure(rows, cases, options, device)
+        with wrong_usage(), _threads(threads):
+            for case in _progress(chosen):
+                row = measure.measure(case, seconds=seconds, device=device, compiled=compiled, clock=clock)
+                rows += [row] if row is not None else []
     except KeyboardInterrupt:
-        if rows:
-            _report(rows, options, device)  # What there is.
+        _report(rows, json_file, plot_file, machine)
         raise
-    except FusionError as error:  # An option that does not fit.
-        raise ConfigError(str(error)) from error
+    if not rows:
+        found = ", ".join(dict.fromkeys(case.name for case in chosen))
+        raise ConfigError(f"{found} should take views of the measured widths; found none that fit.")
+    _report(rows, json_file, plot_file, machine)
+
+
+def _cases(names: Sequence[str], quick: bool) -> list[Case]:
+    operators = [name for name in names if "=" not in name]
+    settings = parse([name for name in names if "=" in name])
+    if operators:
+        return [case for name in operators for case in cases(name, settings, quick=quick)]
+    if settings:
+        raise ConfigError(f"options should follow the name of an operator; found {', '.join(settings)} alone.")
+    return list(default_cases(quick=quick))
+
+
+def _drawable(chosen: Sequence[Case]) -> bool:
+    """Whether one operator is measured at one size with more than one number of rows."""
+    sizes = {(label(case.name, case.options), case.size) for case in chosen if not case.backward}
+    return len({(name, size._replace(m=0)) for name, size in sizes}) < len(sizes)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
     finally:
         torch.set_num_threads(before)
+
+
+def _progress(chosen: Sequence[Case]) -> Iterator[Case]:
+    """Yield the cases; on a terminal with a progress bar that says what is measured."""
+    with ProgressBar(len(chosen), shown=sys.stderr.isatty()) as progress, warnings.catch_warnings():
+        # Of torch's own threads, in the first derivative on a GPU.
+        warnings.filterwarnings("ignore", "Attempting to run cuBLAS")
+        for done, case in enumerate(chosen):
+            size = case.size
+            progress.update(done, f"{label(case.name, case.options)}  m={size.m} {_short(size.dims)} n={size.n}")
+            yield case
+
+
+def _report(rows: Sequence[Row], json_file: Path | None, plot_file: Path | None, machine: dict[str, Any]) -> None:
     if not rows:
-        names = ", ".join(dict.fromkeys(case.name for case in cases))
-        raise ConfigError(f"{names} should take views of the measured widths; found none that fit.")
-    _report(rows, options, device)
-    return 0
-
-
-def _report(rows: Sequence[Row], options: argparse.Namespace, device: Any) -> None:
+        return
     _print(rows)
     if restless := sum(row.spread > RESTLESS for row in rows):
         print(
@@ -111,99 +174,35 @@ def _report(rows: Sequence[Row], options: argparse.Namespace, device: Any) -> No
             "--processor-time does not count that",
             file=sys.stderr,
         )
-    if options.json is not None:
-        head = {"schema_version": SCHEMA_VERSION, "machine": _machine(options, device)}
+    if json_file is not None:
+        head = json.dumps({"schema_version": SCHEMA_VERSION, "machine": machine})
         lines = ",\n".join(json.dumps(asdict(row)) for row in rows)  # A line for each.
-        options.json.write_text(f'{json.dumps(head)[:-1]}, "rows": [\n{lines}\n]}}\n', encoding="utf-8")
-    if options.plot is not None:
-        from fusionkit.bench.plot import draw
-
-        if not draw(rows, options.plot):  # An interruption.
-            print(f"{options.plot} is not drawn: it would show one number of rows", file=sys.stderr)
-
-
-def _drawable(cases: Sequence[Case]) -> bool:
-    """Whether one operator is measured at one size with more than one number of rows."""
-    from fusionkit.bench.cases import label
-
-    sizes = {(label(case.name, case.options), case.size) for case in cases if not case.backward}
-    return len({(name, size._replace(m=0)) for name, size in sizes}) < len(sizes)
-
-
-def _cases(options: argparse.Namespace) -> list[Case]:
-    from fusionkit.bench.cases import cases, default_cases
-    from fusionkit.cli.show import parse
-
-    names = [name for name in options.names if "=" not in name]
-    settings = parse([name for name in options.names if "=" in name])
-    if not names:
-        if settings:
-            raise ConfigError(f"options should follow the name of an operator; found {', '.join(settings)} alone.")
-        return list(default_cases(quick=options.quick))
-    return [case for name in names for case in cases(name, settings, quick=options.quick)]
-
-
-def _measure(rows: list[Row], cases: Sequence[Case], options: argparse.Namespace, device: Any) -> None:
-    """Append the rows, one by one."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from fusionkit.bench.cases import label
-    from fusionkit.bench.measure import measure
-
-    seconds = options.seconds if options.seconds is not None else 0.2 if options.quick else 0.6
-    clock = process_time if options.processor_time else perf_counter
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress, warnings.catch_warnings():
-        # Of torch's own threads, in the first derivative on a GPU.
-        warnings.filterwarnings("ignore", "Attempting to run cuBLAS")
-        task = progress.add_task("", total=len(cases))
-        for case in cases:
-            size = case.size
-            text = f"{label(case.name, case.options)}  m={size.m} {_short(size.dims)} n={size.n}"
-            progress.update(task, description=text)
-            row = measure(case, seconds=seconds, device=device, compiled=options.compile, clock=clock)
-            rows += [row] if row is not None else []
-            progress.advance(task)
+        json_file.write_text(f'{head[:-1]}, "rows": [\n{lines}\n]}}\n', encoding="utf-8")
+    if plot_file is not None and not draw(rows, plot_file):  # An interruption.
+        print(f"{plot_file} is not drawn: it would show one number of rows", file=sys.stderr)
 
 
 def _print(rows: Sequence[Row]) -> None:
-    from fusionkit._util.tables import print_table
-    from fusionkit.bench.cases import label
-
     shown = [field for field in RATIOS if any(getattr(row, field) is not None for row in rows)]
-    print_table(
+    ratios = [RATIOS[field] for field in shown]
+    columns = ("name", "m", "dims", "n", "dtype", "mode", "ms", *ratios, "way", "extra MB", "error")
+    cells = [
         (
-            "name",
-            "m",
-            "dims",
-            "n",
-            "dtype",
-            "mode",
-            "ms",
-            *(RATIOS[field] for field in shown),
-            "way",
-            "extra MB",
-            "error",
-        ),
-        [
-            (
-                label(row.name, row.options),
-                row.m,
-                _short(row.dims),
-                row.n,
-                row.dtype + (" > 0" if row.positive else ""),
-                row.mode,
-                f"{row.milliseconds:.3f}",
-                *(None if (value := getattr(row, field)) is None else f"{value:.2f}" for field in shown),
-                None if row.own_product is None else "own" if row.own_product else "W",
-                f"{row.extra_bytes / 1e6:.3g}",
-                None if row.error is None else f"{row.error:.1e}",
-            )
-            for row in rows
-        ],
-        whole=("name",),
-    )
+            label(row.name, row.options),
+            row.m,
+            _short(row.dims),
+            row.n,
+            row.dtype + (" > 0" if row.positive else ""),
+            row.mode,
+            f"{row.milliseconds:.3f}",
+            *(None if (value := getattr(row, field)) is None else f"{value:.2f}" for field in shown),
+            None if row.skips_materialization is None else "own" if row.skips_materialization else "W",
+            f"{row.extra_bytes / 1e6:.3g}",
+            None if row.error is None else f"{row.error:.1e}",
+        )
+        for row in rows
+    ]
+    print_table(columns, cells, whole=("name",))
 
 
 def _short(dims: Sequence[int]) -> str:
@@ -211,9 +210,7 @@ def _short(dims: Sequence[int]) -> str:
     return f"{len(dims)}x{dims[0]}" if same else ",".join(map(str, dims))
 
 
-def _machine(options: argparse.Namespace, device: Any) -> dict[str, Any]:
-    import torch
-
+def _machine(device: torch.device) -> dict[str, Any]:
     name = platform.processor() or platform.machine()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -224,51 +221,7 @@ def _machine(options: argparse.Namespace, device: Any) -> dict[str, Any]:
         "processor": name,
         "cores": os.cpu_count(),
         "device": str(device),
-        "threads": options.threads,
-        "clock": "processor" if options.processor_time else "wall",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
     }
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="fusionkit bench",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-    )
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME | KEY=VALUE",
-        help="fabrications or fusions (default: all of the core), with options; m (one or several: m=16,256,4096), "
-        "dims, n, dtype replace the grid's",
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer sizes and less time for each: about a minute")
-    parser.add_argument("--compile", action="store_true", help="also time what torch.compile makes of the operator")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw time against m to a PNG file")
-    parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="threads of torch (default 2)")
-    parser.add_argument(
-        "--processor-time", action="store_true", help="count the time on the processor: for a busy machine, --threads 1"
-    )
-    parser.add_argument("--seconds", type=_seconds, metavar="S", help="per row, about (default 0.6; with --quick 0.2)")
-    return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"should be a positive integer; found {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"should be a number of seconds; found {text!r}")
-    return value

@@ -1,59 +1,52 @@
-"""The ``fusionkit`` command: finds the module of a command, imports that one alone, and words its errors.
+"""The ``fusionkit`` command: a group that imports the module of a command when that is called, and words its errors.
 
-A command is a function ``main(argv) -> int`` that parses its own arguments.  The status is 0 on success, 1 when what it
-checks or runs fails, 2 on wrong usage.  A mistake of the user is one sentence on stderr; ``--debug`` shows more.
+The exit status is 0 on success, 1 when what a command checks or runs fails, 2 on wrong usage.  A mistake of the user is
+a sentence on stderr; ``--debug`` shows the traceback.
 """
 
 from __future__ import annotations
 
-import codecs
 import importlib
+import json
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple
+
+import click
 
 from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
 
-__all__ = ["COMMANDS", "Command", "main"]
+__all__ = ["COMMANDS", "json_option", "kind_option", "main", "output_file", "print_json", "wrong_usage"]
 
 
 class Command(NamedTuple):
-    """Where a command is, and its line in the help."""
+    """Where a command is, ``module:function`` below ``fusionkit.cli``, and its line in the help."""
 
-    module: str
+    place: str
     summary: str
-    function: str = "main"
-
-    @property
-    def exists(self) -> bool:
-        """Whether its module is part of this installation.  Imports nothing."""
-        return Path(__file__).parents[2].joinpath(*self.module.split(".")).with_suffix(".py").is_file()
-
-    def __call__(self, argv: Sequence[str]) -> int:
-        """Import the module and run the command."""
-        status: int = getattr(importlib.import_module(self.module), self.function)(argv)
-        return status
 
 
 COMMANDS = {
-    "list": Command("fusionkit.cli.catalog", "list every fusion and fabrication on this machine", "list_names"),
-    "show": Command("fusionkit.cli.catalog", "show one of them: signature, formula, traits, sizes", "show"),
-    "plugins": Command("fusionkit.cli.catalog", "say which plugins loaded, which did not, and why", "plugins"),
-    "check": Command("fusionkit.cli.check", "prove that operators keep their contract"),
-    "run": Command("fusionkit.cli.run", "train and evaluate (a Hydra application)"),
-    "leaderboard": Command("fusionkit.experiment.leaderboard", "compare the runs in a directory"),
-    "bench": Command("fusionkit.cli.bench", "measure speed and memory"),
-    "benchmark": Command("fusionkit.cli.study", "measure accuracy against the number of parameters"),
-    "conf": Command("fusionkit.cli.conf", "check or show the configuration"),
-    "new": Command("fusionkit.cli.new", "write a new plugin package"),
+    "list": Command("catalog:list_names", "List every fusion and fabrication on this machine"),
+    "show": Command("show:show", "Show one of them: signature, formula, traits, sizes"),
+    "plugins": Command("catalog:plugins", "Say which plugins loaded, which did not, and why"),
+    "check": Command("check:check", "Verify that operators keep their contract"),
+    "run": Command("run:run", "Train and evaluate (a Hydra application)"),
+    "leaderboard": Command("leaderboard:leaderboard", "Compare the runs in a directory"),
+    "bench": Command("bench:bench", "Measure speed and memory"),
+    "study": Command("study:study", "Measure accuracy against the number of parameters"),
+    "conf": Command("conf:conf", "Check or show the configuration"),
+    "new": Command("new:new", "Write a new plugin package"),
 }
+#: Former names of commands, kept for one release.
+RENAMED = {"benchmark": "study"}
 
-# Top-level modules that only an extra installs.
+#: Top-level modules that only an extra installs.
 EXTRAS = {
     "copier": "new",
     "hypothesis": "test",
@@ -64,143 +57,189 @@ EXTRAS = {
 }
 
 
+class Commands(click.Group):
+    """A group that imports the module of a command when the command is called; its own help imports none."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import the command of that name, None where there is none."""
+        name = RENAMED.get(name, name)
+        if name not in COMMANDS:
+            return None
+        module, _, function = COMMANDS[name].place.partition(":")
+        command: click.Command = getattr(importlib.import_module(f"fusionkit.cli.{module}"), function)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first argument names."""
+        name = args[0]
+        if name in RENAMED:
+            click.echo(f"warning: the command {name!r} is deprecated: use {RENAMED[name]!r}.", err=True)
+        elif name not in COMMANDS:
+            raise click.UsageError(f"No such command {name!r}.{nearest(name, COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+
+
+def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(f"fusionkit {importlib.import_module('fusionkit').__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  fusionkit list
+  fusionkit show parameterized_concatenation dims=[76,216] n=64
+  fusionkit plugins --strict""",
+)
+@click.option(
+    "-V",
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error; anywhere on the line.")
+def fusionkit() -> None:
+    """Find, build, check and compare tensor fusion operators."""
+
+
+# -- what commands share -----------------------------------------------------------------------------------------------
+
+kind_option = click.option("--kind", type=click.Choice(["fusion", "fabrication"]), help="Only this kind.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def output_file(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    """Callback of an option: the path of a file to write, in a folder that exists.
+
+    Raises:
+        click.BadParameter: the path of a folder, or in none.
+    """
+    if value is None:
+        return None
+    path = Path(value)
+    if path.is_dir():
+        raise click.BadParameter(f"{path} should be a file to write to; found a folder.")
+    if not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"{path} should be a file in a folder that exists; found no {path.absolute().parent}.")
+    return path
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON, in ASCII: it is valid whatever the encoding of the output."""
+    print(json.dumps(value, indent=2))
+
+
+@contextmanager
+def wrong_usage() -> Iterator[None]:
+    """Turn a ``FusionError``, which an option of the user caused, into a ``ConfigError``: exit status 2."""
+    try:
+        yield
+    except FusionError as error:
+        raise ConfigError(str(error)) from error
+
+
+# -- running a command -------------------------------------------------------------------------------------------------
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     Args:
         argv: the arguments after ``fusionkit``; by default those of the process.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = [argument for argument in given if argument != "--debug"]
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
     with _streams():
-        return _main([argument for argument in arguments if argument != "--debug"], debug)
-
-
-def _main(arguments: list[str], debug: bool) -> int:
-    try:
-        with warnings.catch_warnings():
-            # A deprecated name is the user's business here, and the line of ours that used it is not.
-            warnings.filterwarnings("default", r"the (fusion|fabrication) .* is deprecated", DeprecationWarning)
-            warnings.showwarning = _show_warning
-            try:
-                status = _dispatch(arguments)
-            finally:
-                _note_quarantined(arguments)
-        sys.stdout.flush()
-    except SystemExit as exit:  # argparse leaves this way.
-        return _status(exit.code)
-    except BrokenPipeError:  # `fusionkit list | head`: nobody is left to tell.
-        with suppress(OSError, ValueError):  # No file stands behind the stream.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (FusionError, RegistryError, ConfigError, OSError, ModuleNotFoundError, KeyboardInterrupt) as error:
-        sentence = _sentence(error)
-        if debug or sentence is None:
-            raise
-        print(f"error: {sentence}", file=sys.stderr)
-        return _failure(error)
-    return status
+        try:
+            status = _invoke(arguments)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:  # `fusionkit list | head`
+            with suppress(OSError, ValueError):  # No file stands behind the stream.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except (FusionError, RegistryError, ConfigError, OSError, ModuleNotFoundError, KeyboardInterrupt) as error:
+            sentence = _sentence(error)
+            if len(arguments) < len(given) or sentence is None:
+                raise
+            print(f"error: {sentence}", file=sys.stderr)
+            return _failure(error)
 
 
 @contextmanager
 def _streams() -> Iterator[None]:
-    r"""Let everything be printed: to nowhere where a stream is closed, and as \\u2297 what its encoding has not (⊗).
-
-    That escape is JSON's too.
-    """
-    codecs.register_error("fusionkit", _escaped)
-    before = []
-    with ExitStack() as stack:
-        for name in ("stdout", "stderr"):
-            if getattr(sys, name) is None:
-                stack.callback(setattr, sys, name, None)
-                setattr(sys, name, stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, TextIOWrapper):
-                before.append((stream, stream.errors))
-                stream.reconfigure(errors="fusionkit")
-        try:
-            yield
-        finally:
-            for stream, errors in before:
-                with suppress(OSError, ValueError):  # Nobody reads it any more.
-                    stream.reconfigure(errors=errors)
+    """Open the null device for a closed stream, and let stdout escape what its encoding lacks, as stderr does."""
+    with (
+        open(os.devnull, "w", encoding="utf-8") as null,
+        redirect_stdout(sys.stdout or null),
+        redirect_stderr(sys.stderr or null),
+    ):
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        yield
 
 
-def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """Escape what cannot be encoded, in units of UTF-16 as JSON does."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2)), error.end
-
-
-def _dispatch(arguments: list[str]) -> int:
-    first = arguments[0] if arguments else ""
-    if first in ("", "-h", "--help") or arguments == ["help"]:
-        print(_help(), file=sys.stdout if first else sys.stderr)
-        return 0 if first else 2
-    if first in ("-V", "--version"):
-        print(f"fusionkit {importlib.import_module('fusionkit').__version__}")
-        return 0
-    name, rest = (arguments[1], ["--help"]) if first == "help" else (first, arguments[1:])
-    offered = _offered()
-    if name in offered:
-        return offered[name](rest)
-    print(
-        f"error: the command should be one of {', '.join(offered)}; found {name!r}.{nearest(name, offered)}",
-        file=sys.stderr,
-    )
-    return 2
+def _invoke(arguments: list[str]) -> int:
+    """Run a command; its arguments are the ``obj`` of its context."""
+    try:
+        with warnings.catch_warnings():
+            # The user should see that a name is deprecated, but not which of our lines used it.
+            warnings.filterwarnings("default", r"the (fusion|fabrication) .* is deprecated", DeprecationWarning)
+            warnings.showwarning = _show_warning
+            try:
+                with fusionkit.make_context("fusionkit", list(arguments), obj=arguments) as ctx:
+                    return fusionkit.invoke(ctx) or 0
+            finally:
+                _note_quarantined(arguments)
+    except click.exceptions.Exit as exit:  # --help and --version.
+        return exit.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except SystemExit as exit:  # Of Hydra, or of a plugin.
+        if isinstance(exit.code, str):
+            print(exit.code, file=sys.stderr)
+        return 1 if isinstance(exit.code, str) else int(exit.code or 0)
 
 
 def _note_quarantined(arguments: Sequence[str]) -> None:
-    """Say which plugins are not loaded, and why, if the command has asked for plugins at all."""
-    registry = sys.modules.get("fusionkit.registry.lookup")
-    if registry is None or registry.strict() or arguments[:1] == ["plugins"]:  # An error, or the output, says so.
+    """Print which plugins are not loaded, and why, if the command has loaded any."""
+    lookup = sys.modules.get("fusionkit.registry.lookup")
+    if lookup is None or lookup.strict() or arguments[:1] == ["plugins"]:  # An error, or the output, says so.
         return
-    for plugin in registry.quarantined():
+    for plugin in lookup.quarantined():
         print(f"note: the plugin {plugin.title} is not loaded: {plugin.error}", file=sys.stderr)
 
 
-def _offered() -> dict[str, Command]:
-    return {name: command for name, command in COMMANDS.items() if command.exists}
-
-
-def _help() -> str:
-    commands = "\n".join(f"  {name:<12} {command.summary}" for name, command in _offered().items())
-    return f"""\
-usage: fusionkit [-h] [--version] [--debug] COMMAND ...
-
-Find, build, check and compare tensor fusion operators.
-
-commands:
-{commands}
-
-options:
-  -h, --help   show this help; after a command, that of the command
-  --version    show the version
-  --debug      show the traceback of an error, anywhere on the line
-
-examples:
-  fusionkit list
-  fusionkit show parameterized_concatenation dims=[76,216] n=64
-  fusionkit plugins --strict"""
-
-
 def _sentence(error: BaseException) -> str | None:
-    """Return what to tell the user, or None where the error is not the user's."""
+    """Return the message for the user, or None where the mistake is not the user's."""
     if isinstance(error, KeyboardInterrupt):
         what = "terminated" if isinstance(error, Terminated) else "interrupted"
         return ": ".join([what, *getattr(error, "__notes__", [])])
     if isinstance(error, ModuleNotFoundError):
         missing = (error.name or "").partition(".")[0]
         extra = EXTRAS.get(missing)
-        return (
-            f"{missing!r} should be installed: pip install 'fusionkit[{extra}]'; found no such module"
-            if extra
-            else None
-        )
+        hint = f"{missing!r} should be installed: pip install 'fusionkit[{extra}]'; found no such module"
+        return hint if extra else None
     return " ".join(str(error).split())
 
 
@@ -210,20 +249,5 @@ def _failure(error: BaseException) -> int:
     return 2 if isinstance(error, RegistryError | ConfigError) else 1
 
 
-def _status(code: object) -> int:
-    """Return the exit status that Python would make of ``sys.exit(code)``."""
-    if code is None or isinstance(code, int):
-        return code or 0
-    print(code, file=sys.stderr)
-    return 1
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    print(f"warning: {message}", file=file or sys.stderr)
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""``fusionkit run``: a Hydra application whose configuration is checked before Hydra acts on any of it.
+"""The command ``fusionkit run``: a Hydra application whose configuration is checked before Hydra acts on any of it.
 
 Hydra's own entry point builds its config loader itself and prints tracebacks; this driver gives it the checking
 loader and words its errors.  Each job runs in ``Job``, which never raises: what goes wrong is in the job's
@@ -8,28 +8,41 @@ loader and words its errors.  Each job runs in ``Job``, which never raises: what
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
+import re
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
-from fusionkit.cli.arguments import Parser
+import click
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
+
+from fusionkit.cli.commands import COMMANDS
+from fusionkit.config.composition import CheckingLoader, Level, prepare, search_path
+from fusionkit.config.explain import keys_like
+from fusionkit.config.hydra_bridge import application, argument_parser, execution_whitelist
+from fusionkit.config.hydra_node import HANDLERS
+from fusionkit.core.allowed import FACTORIES, extra_names
 from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
 
-if TYPE_CHECKING:
-    from fusionkit.config.composition import Level
-
-__all__ = ["main"]
+__all__ = ["run"]
 
 
-# -- the application ---------------------------------------------------------------------------------------------------
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run ``fusionkit run ARGV``.
+@click.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    options_metavar="[KEY=VALUE | OPTION]...",
+)
+@click.pass_context
+def run(ctx: click.Context) -> int:
+    """Train and evaluate: a Hydra application, which parses its arguments itself.
 
     Returns:
         0, or 1 if a job of a sweep failed.
@@ -38,18 +51,14 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: the configuration or the command line is wrong; nothing was written.
         FusionError: the run failed; its record is written.
     """
-    arguments = [argument for argument in argv if argument != "--debug"]
     with _one_sentence(), _termination():
-        args, parser = _parse(arguments)
+        args, parser = parse(ctx.args)
         return _dispatch(args, parser)
 
 
 @contextmanager
 def _one_sentence() -> Iterator[None]:
     """Turn every error of Hydra and OmegaConf into one of fusionkit's."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     try:
         yield
     except (FusionError, ConfigError, RegistryError):
@@ -77,29 +86,31 @@ def _termination() -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def _parse(argv: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
-    from fusionkit.config.hydra_bridge import argument_parser
+class _Parser(argparse.ArgumentParser):
+    """Hydra's parser, whose errors are click's."""
 
-    parser = Parser(prog="fusionkit run", parents=[argument_parser()], add_help=False)
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse complains about."""
+        raise click.UsageError(message, click.get_current_context(silent=True))
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
+    """Parse the arguments as Hydra does, but for ``--from``; options and overrides may stand in any order.
+
+    Raises:
+        ConfigError: an option that does not exist, or options that do not go together.
+        click.UsageError: any other mistake.
+    """
+    parser = _Parser(prog="fusionkit run", parents=[argument_parser()], add_help=False, allow_abbrev=False)
     parser.add_argument("--from", dest="source", metavar="RUN_DIR", help="Repeat the run in this directory and compare")
-    args, unknown = parser.parse_known_intermixed_args(argv)
+    args, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
-        raise ConfigError(_unknown_option(unknown[0], argv, args.overrides, parser))
+        raise ConfigError(_unknown_option(unknown[0], arguments, args.overrides, parser.format_usage()))
     if args.experimental_rerun is not None:
         # Hydra 1.3 unpickles the file.
         raise ConfigError("--experimental-rerun should not be used, because it trusts the file it is given.")
-    chosen = [
-        option
-        for option, given in (
-            ("--run", args.run),
-            ("--multirun", args.multirun),
-            ("--cfg", args.cfg is not None),
-            ("--info", args.info is not None),
-            ("--shell-completion", args.shell_completion),
-            ("--from", args.source is not None),
-        )
-        if given
-    ]
+    modes = ("run", "multirun", "cfg", "info", "shell_completion", "source")
+    chosen = [f"--{mode.replace('source', 'from').replace('_', '-')}" for mode in modes if getattr(args, mode)]
     if len(chosen) > 1:
         raise ConfigError(
             "Only one of --run, --multirun, --cfg, --info, --shell-completion and --from should be given; "
@@ -110,15 +121,12 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser
     return args, parser
 
 
-def _unknown_option(option: str, argv: list[str], overrides: list[str], parser: Parser) -> str:
-    """Return the sentence for an option that does not exist: many a one is meant as a key of the configuration."""
-    from fusionkit.config.composition import CheckingLoader, prepare, search_path
-    from fusionkit.config.explain import keys_like
-
+def _unknown_option(option: str, arguments: list[str], overrides: list[str], usage: str) -> str:
+    """Return the sentence for an option that does not exist: it may be meant as a key of the configuration."""
     name, equals, value = option.lstrip("-").partition("=")
     found = option
     if not equals:
-        value, *_ = [*argv[argv.index(option) + 1 :], ""]
+        value, *_ = [*arguments[arguments.index(option) + 1 :], ""]
         value = "" if value.startswith("-") or "=" in value else value
         found = f"{option} {value}".strip()
     prepare()
@@ -126,77 +134,65 @@ def _unknown_option(option: str, argv: list[str], overrides: list[str], parser: 
     if keys := keys_like(name, loader, [override for override in overrides if "=" in override]):
         meant = " or ".join(f"{key}={value or '...'}" for key in keys)
         return f"An override should have the form key=value; found {found!r}. Did you mean {meant}?"
-    known = [flag for flag in parser.flags() if flag != "--experimental-rerun"]
+    known = [flag for flag in re.findall(r"--[\w-]+", usage) if flag != "--experimental-rerun"]
     hint = nearest(option.partition("=")[0], known) or " Overrides have the form key=value."
-    return f"An option of fusionkit run should be one of {', '.join(known)}; found {found!r}.{hint}"
+    return f"An option of fusionkit run should be one of {', '.join(known)}; found {option!r}.{hint}"
 
 
 def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from fusionkit.config.composition import CheckingLoader, prepare, search_path
-    from fusionkit.config.hydra_bridge import application
-    from fusionkit.experiment.single import run
-    from fusionkit.experiment.sweep import run_sweep
-
     prepare()
-    runs = not (args.cfg or args.info or args.shell_completion or args.help or args.hydra_help)
-    level: Level = "all" if runs else "safety" if args.shell_completion or args.hydra_help else "keys"
+    looks = args.cfg or args.info or args.shell_completion or args.help or args.hydra_help
+    level: Level = "all" if not looks else "safety" if args.shell_completion or args.hydra_help else "keys"
     loader = CheckingLoader(search_path(args.config_path, args.config_dir), level)
     name = args.config_name or "config"
-    with application(loader) as hydra, _whitelist():
+    # With Hydra 1.4, Hydra calls nothing but what is listed; on 1.3 the loader's checks stand alone.
+    allowed = [*FACTORIES, *HANDLERS, *extra_names(), "logging.Formatter"]
+    with application(loader) as hydra, execution_whitelist(allowed):
+        if looks:
+            _look(hydra, name, args, parser)
+            return 0
+        # Late: they import torch, which a shell's completion should not wait for.
+        from fusionkit.experiment import repeat, single, sweep
+
         if args.source is not None:
-            return _repeat(hydra, name, args)
-        if runs:
-            if args.multirun:
-                return run_sweep(hydra, name, args.overrides)
-            return run(hydra, name, args.overrides)
-        if args.help:
-            try:
-                hydra.app_help(config_name=name, args_parser=parser, args=args)
-            except ConfigError:
-                raise
-            except (KeyError, ValueError) as error:
-                raise ConfigError(f"hydra.help.template should use Hydra's placeholders; found {error}.") from error
-        elif args.hydra_help:
-            hydra.hydra_help(config_name=name, args_parser=parser, args=args)
-        elif args.cfg:
-            hydra.show_cfg(name, args.overrides, args.cfg, args.package, args.resolve)
-        elif args.info:
-            hydra.show_info(args.info, config_name=name, overrides=args.overrides)
-        else:
-            _complete(hydra, name, args.overrides)
-    return 0
+            return repeat.repeat(Path(args.source), _run_dir(hydra, name, args.overrides))
+        if args.multirun:
+            return sweep.run_sweep(hydra, name, args.overrides)
+        return single.run(hydra, name, args.overrides)
 
 
-def _repeat(hydra: Any, name: str, args: argparse.Namespace) -> int:
-    from hydra.types import RunMode
+def _look(hydra: Any, name: str, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Print what ``--help``, ``--cfg`` and the like show; nothing runs."""
+    if args.help:
+        try:
+            hydra.app_help(config_name=name, args_parser=parser, args=args)
+        except ConfigError:
+            raise
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"hydra.help.template should use Hydra's placeholders; found {error}.") from error
+    elif args.hydra_help:
+        hydra.hydra_help(config_name=name, args_parser=parser, args=args)
+    elif args.cfg:
+        hydra.show_cfg(name, args.overrides, args.cfg, args.package, args.resolve)
+    elif args.info:
+        hydra.show_info(args.info, config_name=name, overrides=args.overrides)
+    else:
+        _complete(hydra, name, args.overrides)
 
-    from fusionkit.experiment.repeat import repeat
 
-    for override in args.overrides:
+def _run_dir(hydra: Any, name: str, overrides: list[str]) -> Path:
+    """Return the directory for the repetition of a run; nothing else of the run may be overridden."""
+    for override in overrides:
         if not override.startswith("hydra.run.dir="):
             raise ConfigError(
                 f"--from should repeat a run as it was, with hydra.run.dir=... at most; found {override!r}."
             )
-    cfg = hydra.compose_config(config_name=name, overrides=args.overrides, run_mode=RunMode.RUN)
-    return repeat(Path(args.source), Path(str(cfg.hydra.run.dir)).absolute())
-
-
-def _whitelist() -> Any:
-    """Return a context in which Hydra 1.4 calls nothing but what is listed; on 1.3 the loader's checks stand alone."""
-    from fusionkit.config.hydra_bridge import execution_whitelist
-    from fusionkit.config.hydra_node import HANDLERS
-    from fusionkit.core.allowed import FACTORIES, extra_names
-
-    return execution_whitelist([*FACTORIES, *HANDLERS, *extra_names(), "logging.Formatter"])
+    cfg = hydra.compose_config(config_name=name, overrides=overrides, run_mode=RunMode.RUN)
+    return Path(str(cfg.hydra.run.dir)).absolute()
 
 
 def _complete(hydra: Any, name: str, overrides: list[str]) -> None:
     """Answer a shell: print the script to install, or the completions of the line in COMP_LINE."""
-    import contextlib
-    import io
-
-    from fusionkit.cli.commands import COMMANDS
-
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
     if any(override.startswith("query=") for override in overrides) and words:

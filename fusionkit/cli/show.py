@@ -1,36 +1,73 @@
-"""All that ``fusionkit show`` says about one name of the registry.  Imports its class, hence torch."""
+"""The command ``fusionkit show``: all about one name of the registry.  Imports its class, hence torch."""
 
 from __future__ import annotations
 
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
+import click
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
-from fusionkit import registry
-from fusionkit.cli.summary import first_sentence
-from fusionkit.core import factory
+from fusionkit import config, registry
+from fusionkit.cli.commands import json_option, kind_option, print_json, wrong_usage
+from fusionkit.config.nodes import annotation, yaml_file
 from fusionkit.core.costing import cost
-from fusionkit.errors import ConfigError, FusionError
+from fusionkit.core.factory import create, create_fabrication
+from fusionkit.errors import ConfigError, FusionError, RegistryError
 from fusionkit.fusion import check_dims, check_size
 from fusionkit.registry.catalogue import Record, instead
+from fusionkit.registry.loading import Kind
 
-__all__ = ["describe", "formula", "page", "parse"]
+__all__ = ["describe", "formula", "page", "parse", "show"]
 
-# What ``show`` takes from ``fusionkit.cost``.
+#: What ``show`` takes from ``fusionkit.cost``.
 FIGURES = ("m", "macs", "elementwise", "parameter_bytes", "buffer_bytes", "output_bytes", "peak_activation_bytes")
+
+
+@click.command(
+    epilog="\b\nExamples:\n  fusionkit show lowrank\n  fusionkit show parameterized_concatenation dims=[76,216] n=64"
+)
+@click.argument("name")
+@click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
+@kind_option
+@json_option
+def show(name: str, options: tuple[str, ...], kind: Kind | None, as_json: bool) -> None:
+    """Show one fusion or fabrication: where it is from, its signature, formula and traits; with options, its sizes.
+
+    NAME is a name, an alias, or DISTRIBUTION/NAME.  The options build it: dims=[76,216] n=64.
+    """
+    # A plugin that prints while it is imported must not end up in the output.
+    with redirect_stdout(sys.stderr), wrong_usage():
+        found = describe(_record(name, kind), parse(options))
+    if as_json:
+        print_json(found)
+    else:
+        print(page(found))
+
+
+def _record(name: str, kind: Kind | None) -> Record:
+    try:
+        return registry.find(name, kind)
+    except RegistryError as error:
+        if kind == "fabrication" or yaml_file("fusion", name) is None:
+            raise
+        raise ConfigError(
+            f"the name should be that of an operator; found the preset {name!r}: fusionkit conf show fusion={name}"
+        ) from error
 
 
 def parse(settings: Sequence[str]) -> dict[str, Any]:
     """Return ``key=value`` arguments as a dict, values read as in a config: ``dims=[76,216]``, ``r=8``, ``a.b=null``.
 
-    Integers with commas between are a list without brackets too, which many a shell wants quoted: ``dims=76,216``.
+    Integers separated by commas are a list without brackets too, which many a shell wants quoted: ``dims=76,216``.
 
     Raises:
         ConfigError: one has no ``=``, no key, or a value that cannot be read.
@@ -56,57 +93,49 @@ def describe(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
         RegistryError: the class cannot be imported.
         ConfigError, FusionError: the options do not fit.
     """
-    cls = registry.load(record.kind, record.qualified)
+    cls: Any = registry.load(record.kind, record.qualified)
     file, line = _location(cls)
-    doc = inspect.cleandoc(cls.__doc__ or "")
+    head, _, details = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")
+    signature = inspect.signature(cls)
     return {
         **record.to_dict(),
-        "summary": record.summary or first_sentence(cls.__doc__),
+        "summary": record.summary or textwrap.shorten(head.replace("`", ""), 100, placeholder=" ..."),
         "replacement": record.spec.deprecated,
         "plugin": record.plugin,
         "file": file,
         "line": line,
-        "signature": _signature(cls),
-        "options": _options(cls),
-        "formula": formula(doc),
-        "doc": " ".join(doc.partition("\n\n")[0].split()),
-        "details": doc.partition("\n\n")[2],
-        "traits": cls.traits.declared(),  # type: ignore[attr-defined]
+        "signature": f"{cls.__name__}{_unquoted(signature)}",
+        "options": [_option(parameter) for parameter in signature.parameters.values()],
+        "formula": formula(f"{head}\n\n{details}"),
+        "doc": " ".join(head.split()),
+        "details": details,
+        "traits": cls.traits.declared(),
         **_sizes(record, options),
-        "config": _config(record),
+        "config": config.node(record.kind, record.key),
     }
 
 
 def page(found: Mapping[str, Any]) -> str:
     """Return what ``describe`` found as text: one line each, the options and the config node below."""
-    version = f" {found['version']}" if found["version"] else ""
-    status = found["status"] + (f": {instead(found['replacement'])}" if found["replacement"] else "")
     traits = [name if value is True else f"{name}={value}" for name, value in found["traits"].items()]
     lines = {
-        "name": found["name"],
-        "kind": found["kind"],
+        **{key: found[key] for key in ("name", "kind")},
         "aliases": ", ".join(found["aliases"]),
         "qualified": found["qualified"],
-        "distribution": f"{found['distribution']}{version}",
-        "status": status,
+        "distribution": " ".join(filter(None, (found["distribution"], found["version"]))),
+        "status": found["status"] + (f": {instead(found['replacement'])}" if found["replacement"] else ""),
         "class": found["target"],
         "file": f"{found['file']}:{found['line']}" if found["file"] else "",
-        "summary": found["summary"],
-        "formula": found["formula"],
-        "doc": found["doc"],
+        **{key: found[key] for key in ("summary", "formula", "doc")},
         "traits": ", ".join(traits),
-        "n": found["n"],
-        "l": found["l"],
-        "dense_l": found.get("dense_l"),
-        **{label: found.get(label) for label in (*FIGURES, "cost_error")},
-        "signature": found["signature"],
+        **{key: found.get(key) for key in ("n", "l", "dense_l", *FIGURES, "cost_error", "signature")},
     }
     lines = {label: value for label, value in lines.items() if value not in (None, "")}
     width = max(map(len, lines)) + 2
     text = "\n".join(f"{label:<{width}}{value}" for label, value in lines.items())
     for label in ("details", "config"):
         if found[label]:
-            text += f"\n\n{label}\n{_indented(found[label])}"
+            text += f"\n\n{label}\n{textwrap.indent(found[label].rstrip(), '  ')}"
     return text
 
 
@@ -127,48 +156,35 @@ def _location(cls: type) -> tuple[str | None, int | None]:
         return None, None
 
 
-def _signature(cls: type) -> str:
-    return f"{cls.__name__}({', '.join(_parts(inspect.signature(cls)))})"
+class _Unquoted(str):
+    """An annotation that ``inspect`` shows as its author wrote it."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
 
 
-def _parts(signature: inspect.Signature) -> list[str]:
-    """Return the parameters as in a ``def``, with annotations as their author wrote them."""
-    parts = []
-    starred = False  # Whether a * stands before the keyword-only parameters already.
-    for parameter in signature.parameters.values():
-        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
-            parts.append("*")
-        starred = starred or parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
-        annotation = _annotation(parameter)
-        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
-        parts.append(f"{_stars(parameter)}{parameter.name}{f': {annotation}' if annotation else ''}{default}")
-    return parts
+def _unquoted(signature: inspect.Signature) -> inspect.Signature:
+    return signature.replace(
+        parameters=[
+            parameter.replace(annotation=_Unquoted(parameter.annotation))
+            if isinstance(parameter.annotation, str)
+            else parameter
+            for parameter in signature.parameters.values()
+        ],
+        return_annotation=signature.empty,
+    )
 
 
-def _stars(parameter: inspect.Parameter) -> str:
-    if parameter.kind is parameter.VAR_POSITIONAL:
-        return "*"
-    return "**" if parameter.kind is parameter.VAR_KEYWORD else ""
-
-
-def _annotation(parameter: inspect.Parameter) -> str | None:
-    annotation = parameter.annotation
-    if annotation is parameter.empty:
-        return None
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-
-
-def _options(cls: type) -> list[dict[str, Any]]:
-    """Return the parameters of the constructor: name, type as text, required, default as text."""
-    return [
-        {
-            "name": parameter.name,
-            "type": _annotation(parameter),
-            "required": parameter.default is parameter.empty and not _stars(parameter),
-            "default": None if parameter.default is parameter.empty else repr(parameter.default),
-        }
-        for parameter in inspect.signature(cls).parameters.values()
-    ]
+def _option(parameter: inspect.Parameter) -> dict[str, Any]:
+    """Return a parameter of the constructor: name, type as text, required, default as text."""
+    given = parameter.default is not parameter.empty
+    starred = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return {
+        "name": parameter.name,
+        "type": None if parameter.annotation is parameter.empty else annotation(parameter.annotation),
+        "required": not given and not starred,
+        "default": repr(parameter.default) if given else None,
+    }
 
 
 def _sizes(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,7 +194,12 @@ def _sizes(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
     if "m" in options:
         check_size("m, the number of rows,", options["m"])
     own = {key: value for key, value in options.items() if key != "m"}
-    found = _fabrication_sizes(record, own) if record.kind == "fabrication" else _fusion_sizes(record, own)
+    if record.kind == "fabrication":
+        found = _fabrication_sizes(record, own)
+    else:
+        with torch.device("meta"):
+            fusion = create(record.qualified, **own)
+        found = {"n": fusion.calculate_n(), "l": fusion.calculate_l()}
     if options.get("dims") is None:
         return found
     try:
@@ -188,27 +209,11 @@ def _sizes(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, **{key: figures[key] for key in FIGURES}}
 
 
-def _fusion_sizes(record: Record, options: dict[str, Any]) -> dict[str, Any]:
-    with torch.device("meta"):
-        fusion = factory.create(record.qualified, **options)
-    return {"n": fusion.calculate_n(), "l": fusion.calculate_l()}
-
-
 def _fabrication_sizes(record: Record, options: dict[str, Any]) -> dict[str, Any]:
     if not {"n", "dims"} <= options.keys():
         raise FusionError(
             f"the size of W should be given, as in n=64 dims=76,216; found {', '.join(options) or 'neither'}."
         )
     n, D = options.pop("n"), sum(check_dims(options.pop("dims")))
-    l = factory.create_fabrication(record.qualified, **options).calculate_l(n, D)
+    l = create_fabrication(record.qualified, **options).calculate_l(n, D)
     return {"n": n, "l": l, "dense_l": n * D}
-
-
-def _config(record: Record) -> str | None:
-    from fusionkit.config import node
-
-    return node(record.kind, record.key)
-
-
-def _indented(text: str) -> str:
-    return textwrap.indent(text.rstrip(), "  ")

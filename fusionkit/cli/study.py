@@ -1,224 +1,202 @@
-"""``fusionkit benchmark``: the study "accuracy against l" on three real data sets, resumable, as table and pictures."""
+"""The command ``fusionkit study``: accuracy against l on three real data sets, resumable, as table and pictures."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shlex
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from fusionkit._util.tables import print_table
-from fusionkit.cli.arguments import Parser
-from fusionkit.errors import ConfigError
-from fusionkit.experiment import results
-from fusionkit.study.analysis import analyse, difference, markdown
-from fusionkit.study.plan import DATA, Job, Plan, execute, outcome, plan
+import click
 
-__all__ = ["main"]
+from fusionkit._util.files import write_atomic, write_json, write_text
+from fusionkit._util.progress import ProgressBar
+from fusionkit._util.tables import print_table
+from fusionkit.cli.commands import json_option, print_json
+from fusionkit.errors import ConfigError
+from fusionkit.experiment.plots import draw_robustness, draw_study
+from fusionkit.experiment.results import provenance
+from fusionkit.study.analysis import analyse, difference, markdown
+from fusionkit.study.plan import DATA, Job, Study, execute, outcome, plan
+
+__all__ = ["study"]
 
 SCHEMA_VERSION = 1
-SUMMARY, TABLE = "benchmark.json", "benchmark.md"
 ACCURACY, ROBUSTNESS = "accuracy.png", "robustness.png"
 #: Passes of a quick study.
-_QUICK_EPOCHS = 15
+QUICK_EPOCHS = 15
+#: What the numbers of a row mean.
+METHODS = {
+    "interval": "95 %, of the mean over seeds and folds, cut to 0 to 1, corrected for overlapping training parts "
+    "(Nadeau and Bengio, 2003)",
+    "p": "two-sided corrected resampled t-test in the same folds; p_holm: adjusted by Holm over the rows of a data set",
+}
+EPILOG = """\b
+Examples:
+  fusionkit study --quick
+  fusionkit study --out study --repeats 3
+  fusionkit study --data digits --add 'fabrication=lowrank fabrication.r=3' --set train.epochs=30
+  fusionkit leaderboard study --html report.html"""
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the study, or what is left of it, and write its results; return 1 if a training failed."""
-    options = _parser().parse_args(argv)
+@click.command(epilog=EPILOG)
+@click.argument("more_data", nargs=-1, type=click.Choice(DATA), metavar="")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: study.")
+@click.option("--quick", is_flag=True, help="A handful of contestants, one repeat of three folds.")
+@click.option("--data", multiple=True, type=click.Choice(DATA), help="Default: all; several may follow.")
+@click.option("--repeats", type=click.IntRange(1), help="Default: 2, with --quick 1.")
+@click.option("--folds", type=click.IntRange(2), help="Default: 5, with --quick 3.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the first repeat.")
+@click.option("--add", multiple=True, metavar="OVERRIDES", help="One more contestant.")
+@click.option("--set", "options", multiple=True, metavar="OVERRIDE", help="An option for all of them.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; default: the number of CPUs.")
+@json_option
+@click.pass_context
+def study(ctx: click.Context, /, out: Path | None, workers: int | None, as_json: bool, **given: Any) -> int:
+    """Measure accuracy against the number of learnable parameters l.
+
+    Operators x fabrications x ranks, in repeated stratified folds of three real data sets, are compared in the same
+    folds with the dense concatenation and with scikit-learn's logistic regression and RBF SVM; accuracy with views
+    missing and noisy.  About 20 minutes on two cores.  What is completed is skipped when the command is repeated.
+    """
+    name = str(ctx.info_name)  # Also of the files: the former name of the command goes on with its own.
     begun = time.perf_counter()
-    made = plan(
-        options.out,
-        data=list(dict.fromkeys(options.data)),
-        repeats=options.repeats or (1 if options.quick else 2),
-        folds=options.folds or (3 if options.quick else 5),
-        seed=options.seed,
-        quick=options.quick,
-        options=[*([f"train.epochs={_QUICK_EPOCHS}"] if options.quick else []), *options.set],
-        extra=[shlex.split(line) for line in options.add],
-    )
-    try:
-        made.directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out should be a directory to write to; found {options.out}: {error.strerror}.") from error
-    for sentence in made.left_out:
+    planned = _plan(out or Path(name), **given)
+    for sentence in planned.left_out:
         print(f"left out: {sentence}", file=sys.stderr)
-    with _Progress(made, options.workers) as progress:
+    workers = workers or _cpus()
+    progress = _Progress(planned, workers)
+    with progress.bar:
         try:
-            failed = execute(made, workers=options.workers, report=progress.report)
+            failed = execute(planned, workers=workers, report=progress.report)
         except KeyboardInterrupt:
             print("interrupted: the same command goes on from here", file=sys.stderr)
             raise
-    rows = analyse(made)
+    rows = analyse(planned)
     summary = {
         "schema_version": SCHEMA_VERSION,
-        "command": "fusionkit benchmark " + shlex.join(str(one) for one in argv),
-        "settings": dict(made.settings),
-        "interval": "95 %, of the mean over seeds and folds, cut to 0 to 1, corrected for overlapping training parts "
-        "(Nadeau and Bengio, 2003)",
-        "p": "two-sided corrected resampled t-test in the same folds; p_holm: adjusted by Holm over the rows of a "
-        "data set",
+        "command": f"fusionkit {shlex.join(ctx.obj)}",
+        "settings": dict(planned.settings),
+        **METHODS,
         "seconds": round(time.perf_counter() - begun, 1),
-        "trainings": len(made.jobs),
+        "trainings": len(planned.jobs),
         "failed": failed,
-        "left_out": made.left_out,
-        "provenance": results.provenance({}),
+        "left_out": planned.left_out,
+        "provenance": provenance({}),
         "rows": rows,
     }
-    _write(made.directory, summary)
-    if options.json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+    files = _write(planned.directory, name, summary)
+    if as_json:
+        print_json(summary)
     else:
-        _print(rows, made.directory)
+        _print(rows, files)
     for sentence in failed:
         print(f"failed: {sentence}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="fusionkit benchmark",
-        description="Accuracy against the number of learnable parameters l: operators x fabrications x ranks in "
-        "repeated stratified folds of three real data sets, compared in the same folds with the dense concatenation "
-        "and with scikit-learn's logistic regression and RBF SVM; accuracy with views missing and noisy.  About 20 "
-        "minutes on two cores.  What is completed is skipped when the command is repeated.",
-        epilog="examples:\n"
-        "  fusionkit benchmark --quick\n"
-        "  fusionkit benchmark --out study --repeats 3\n"
-        "  fusionkit benchmark --data digits --add 'fabrication=lowrank fabrication.r=3' --set train.epochs=30\n"
-        "  fusionkit leaderboard benchmark --html report.html",
+def _plan(
+    directory: Path,
+    *,
+    quick: bool,
+    data: Sequence[str],
+    more_data: Sequence[str],
+    repeats: int | None,
+    folds: int | None,
+    seed: int,
+    add: Sequence[str],
+    options: Sequence[str],
+) -> Study:
+    planned = plan(
+        directory,
+        data=list(dict.fromkeys([*data, *more_data])) or list(DATA),
+        repeats=repeats or (1 if quick else 2),
+        folds=folds or (3 if quick else 5),
+        seed=seed,
+        quick=quick,
+        options=[*([f"train.epochs={QUICK_EPOCHS}"] if quick else []), *options],
+        extra=[shlex.split(line) for line in add],
     )
-    parser.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--quick", action="store_true", help="a handful of contestants, one repeat of three folds")
-    parser.add_argument("--data", nargs="+", choices=DATA, default=DATA, metavar="NAME", help="; ".join(DATA))
-    parser.add_argument("--repeats", type=_positive, metavar="N", help="default: 2, with --quick 1")
-    parser.add_argument("--folds", type=_folds, metavar="N", help="default: 5, with --quick 3")
-    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the first repeat (default: 0)")
-    parser.add_argument("--add", action="append", default=[], metavar="OVERRIDES", help="one more contestant")
-    parser.add_argument("--set", action="append", default=[], metavar="OVERRIDE", help="an option for all of them")
-    parser.add_argument(
-        "--workers", type=_positive, default=_cpus(), metavar="N", help="default: the CPUs, here %(default)s"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    return parser
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out should be a directory to write to; found {directory}: {error.strerror}.") from error
+    return planned
 
 
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _natural(text: str, least: int = 0) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"it should be an integer of at least {least}; found {text!r}")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    return _natural(text, 1)
-
-
-def _folds(text: str) -> int:
-    return _natural(text, 2)
-
-
-def _write(directory: Path, summary: Mapping[str, Any]) -> None:
-    from fusionkit.experiment.plots import draw_robustness, draw_study
-
+def _write(directory: Path, name: str, summary: Mapping[str, Any]) -> list[Path]:
+    """Write the summary, the table and the pictures; return where they are."""
     rows = summary["rows"]
-    results.write_json(directory / SUMMARY, summary)
-    text = f"{markdown(rows)}\nMade by `{summary['command']}`.\n"
-    results.write_atomic(directory / TABLE, lambda path: path.write_text(text, encoding="utf-8"))
+    files = [directory / file for file in (f"{name}.json", f"{name}.md", ACCURACY, ROBUSTNESS)]
+    write_json(files[0], summary)
+    write_text(files[1], f"{markdown(rows)}\nMade by `{summary['command']}`.\n")
     if rows:
-        results.write_atomic(directory / ACCURACY, lambda path: draw_study(rows, path))
-        results.write_atomic(directory / ROBUSTNESS, lambda path: draw_robustness(rows, path))
+        write_atomic(files[2], lambda path: draw_study(rows, path))
+        write_atomic(files[3], lambda path: draw_robustness(rows, path))
+    return files
 
 
-def _print(rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
+def _print(rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
     columns = ["data", "contestant", "l", "of dense", "accuracy", "95 % interval", "minus dense", "p", "on front"]
-    cells = []
-    for row in rows:
-        against = row["against"].get("dense") or {}
-        spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
-        adjusted = against.get("p_holm")
-        cells.append(
-            (
-                row["data"],
-                row["name"],
-                row["l"],
-                None if row["share_of_dense"] is None else f"{100 * row['share_of_dense']:.2f} %",
-                f"{row['mean']:.4f}{spread}",
-                None if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}",
-                difference(against["difference"]) if against else None,
-                None if adjusted is None else f"{adjusted:.2g}",
-                "yes" if row["on_front"] else None,
-            )
-        )
-    if cells:
-        print_table(columns, cells, whole=("contestant", "accuracy"))
-    for name in (SUMMARY, TABLE, ACCURACY, ROBUSTNESS):
-        print(f"{'files' if name == SUMMARY else '     '}  {directory / name}")
+    if rows:
+        print_table(columns, map(_cells, rows), whole=("contestant", "accuracy"))
+    for file in files:
+        print(f"{'files' if file == files[0] else '     '}  {file}")
+
+
+def _cells(row: Mapping[str, Any]) -> list[str | None]:
+    against = row["against"].get("dense") or {}
+    adjusted = against.get("p_holm")
+    spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
+    return [
+        row["data"],
+        row["name"],
+        row["l"],
+        None if row["share_of_dense"] is None else f"{100 * row['share_of_dense']:.2f} %",
+        f"{row['mean']:.4f}{spread}",
+        None if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}",
+        difference(against["difference"]) if against else None,
+        None if adjusted is None else f"{adjusted:.2g}",
+        "yes" if row["on_front"] else None,
+    ]
 
 
 class _Progress:
-    """How much is done, and the time left: a bar on a terminal, elsewhere a line now and then."""
+    """How much is done, and the time left.
 
-    def __init__(self, made: Plan, workers: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    Attributes:
+        bar: shows them.
+    """
 
-        self.waiting: dict[str, int] = {}
-        done = 0
-        for job in made.jobs:
-            if outcome(job) is None:
-                self.waiting[self._kind(job)] = self.waiting.get(self._kind(job), 0) + 1
-            else:
-                done += 1
-        self.total, self.done, self.workers = len(made.jobs), done, workers
-        self.spent: dict[str, list[float]] = {}
-        self.lines = not sys.stderr.isatty()
-        self.shown = time.monotonic()
-        self.bar = Progress(
-            TextColumn("{task.fields[what]}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=Console(stderr=True),
-            disable=self.lines,
-        )
-        self.task = self.bar.add_task("", total=self.total, completed=done, what="trainings", left="")
-        if self.lines:
-            print(f"{done} of {self.total} trainings done", file=sys.stderr, flush=True)
+    def __init__(self, planned: Study, workers: int) -> None:
+        waiting = [job for job in planned.jobs if outcome(job) is None]
+        self.waiting = Counter(map(self._kind, waiting))
+        self.total, self.done, self.workers = len(planned.jobs), len(planned.jobs) - len(waiting), workers
+        self.spent: dict[str, list[float]] = defaultdict(list)
+        self.bar = ProgressBar(self.total)
+        self.bar.update(self.done, f"{self.done} of {self.total} trainings done", now=True)
 
     @staticmethod
     def _kind(job: Job) -> str:
         return f"{job.entry.data} {job.entry.name if job.entry.baseline else ''}"
-
-    def __enter__(self) -> _Progress:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
 
     def report(self, job: Job, found: Mapping[str, Any], left: int) -> None:
         """Take note of a finished job."""
         self.done += 1
         self.waiting[self._kind(job)] -= 1
         if isinstance(found.get("seconds"), int | float):
-            self.spent.setdefault(self._kind(job), []).append(float(found["seconds"]))
-        text = f"{_duration(self._left())} left"
-        self.bar.update(self.task, completed=self.done, what=f"{job.entry.data} {job.entry.name}"[:48], left=text)
-        if self.lines and (left == 0 or time.monotonic() - self.shown > 10):
-            self.shown = time.monotonic()
-            print(f"{self.done} of {self.total} trainings done, {text}", file=sys.stderr, flush=True)
+            self.spent[self._kind(job)].append(float(found["seconds"]))
+        minutes, seconds = divmod(round(self._left()), 60)
+        done = f"{self.done} of {self.total} trainings done"
+        self.bar.update(self.done, done, f"{minutes}:{seconds:02d} min left", now=left == 0)
 
     def _left(self) -> float:
         """Return the seconds left: per data set the mean so far, or that over all."""
@@ -226,8 +204,3 @@ class _Progress:
         usual = sum(everything) / max(1, len(everything))
         means = {kind: sum(many) / len(many) for kind, many in self.spent.items()}
         return sum(count * means.get(kind, usual) for kind, count in self.waiting.items()) / self.workers
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d} min"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import BoolTensor, Tensor, nn
@@ -16,10 +16,22 @@ from fusionkit.core.validation import check_dims, check_size
 from fusionkit.errors import FusionError
 from fusionkit.kernels.matmul import joined_rows, linear
 from fusionkit.kernels.modes import in_place_ok, outside_transforms
-from fusionkit.kernels.planning import LARGE_W, Effort, Launched, Plan
+from fusionkit.kernels.planning import BreakEven, Effort, Launched
 from fusionkit.registry import lookup
 
-__all__ = ["CallableFabrication", "Fabrication", "cropped", "gaussians"]
+__all__ = ["CallableFabrication", "Fabrication", "Sized", "cropped", "gaussians"]
+
+
+class Sized(NamedTuple):
+    """The size that a fabrication is prepared for: W (n, sum(dims)), and the shapes of its blocks."""
+
+    n: int
+    dims: tuple[int, ...]
+    shapes: dict[str, tuple[int, ...]]
+
+    def fits(self, n: int, D: int) -> bool:
+        """Whether W of shape (n, D) has this size."""
+        return self.n == n and sum(self.dims) == D
 
 
 class Fabrication(nn.Module, metaclass=ConstructMeta):
@@ -44,8 +56,8 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         super().__init__()
         self._key: str | None = None
         self._arguments: dict[str, Any] = {}
-        self._prepared: tuple[int, tuple[int, ...]] | None = None
-        self._plan: Plan | None = None
+        self._sized: Sized | None = None
+        self._break_even: BreakEven | None = None
         self._quicker: dict[tuple[Any, ...], bool] = {}
 
     # ------------------------------------------------------------------ what a subclass writes
@@ -61,10 +73,6 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         """Return W (n, D) from blocks in their natural shape."""
         raise NotImplementedError(f"{type(self).__name__} should define _materialize.")
-
-    def _slabs(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Iterable[Tensor]:
-        """Yield W in slabs of rows, (n_1, D), (n_2, D), ..., made when asked for; by default in one."""
-        yield self._materialize(blocks, n, D)
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         """Return concat(x) @ W.T, x: views (..., n_i) -> (..., n)."""
@@ -113,10 +121,9 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
     def project(self, x: Sequence[Tensor], w: Tensor, n: int) -> Tensor:
         """Return concat(x) @ materialize(w, n, D).T, x: views (..., n_i) -> (..., n), by the cheaper way."""
         dims = tuple(view.shape[-1] for view in x)
-        blocks = self.split(w, n, sum(dims))
-        if self._prepared == (n, dims):
-            return self.multiply(x, blocks, n)
-        return self._multiply(x, blocks, n, self._planned(n, sum(dims), len(dims)))
+        blocks, sized = self.split(w, n, sum(dims)), self._sized
+        prepared = sized is not None and (sized.n, sized.dims) == (n, dims)
+        return self._multiply(x, blocks, n, self._break_even if prepared else self._weighed(n, sum(dims)))
 
     def init_(self, w: Tensor, n: int, D: int, generator: torch.Generator | None = None) -> None:
         """Fill ``w`` (l,) or (1, l) in place with Gaussian blocks, scaled so that W has mean square 1/D."""
@@ -131,29 +138,28 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
             draw.mul_((n / norm).pow(0.5 / self.degree))
             w.copy_(draw.view(w.shape))
 
-    def prepare(self, n: int, dims: Sequence[int], device: Any = None, dtype: torch.dtype | None = None) -> None:
+    def prepare(self, n: int, dims: Sequence[int], device: Any = None, dtype: torch.dtype | None = None) -> Sized:
         """Create the frozen buffers for this size; called once, by the owner's constructor, on its own copy."""
         widths = check_dims(dims)
-        self._prepared = (n, widths)
-        shapes = self.frozen_shapes(n, sum(widths))
-        for name, shape in shapes.items():
+        D = sum(widths)
+        # The blocks of some follow the widths of the views.
+        self._sized = Sized(n, widths, {})
+        self._sized = sized = Sized(n, widths, self.checked_shapes(n, D))
+        for name, shape in self.frozen_shapes(n, D).items():
             kind = self.frozen_dtypes.get(name, dtype)
             self.register_buffer(name, torch.empty(shape, device=device, dtype=kind))
         self.reset_frozen()
-        self._plan = self._planned(n, sum(widths), len(widths))
+        self._break_even = self._weighed(n, D)
+        return sized
 
     def reset_frozen(self) -> None:
         """Refill the frozen buffers from the seed."""
-        if self._prepared is None or not self._buffers:
+        buffers = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        if self._sized is None or not buffers or any(buffer.is_meta for buffer in buffers.values()):
             return
-        buffers = self._buffers
-        if any(buffer is not None and buffer.is_meta for buffer in buffers.values()):
-            return
-        n, widths = self._prepared
-        for name, value in self._draw_frozen(n, sum(widths)).items():
-            buffer = buffers[name]
-            if buffer is not None:
-                buffer.copy_(value)
+        for name, value in self._draw_frozen(self._sized.n, sum(self._sized.dims)).items():
+            if name in buffers:
+                buffers[name].copy_(value)
 
     def to_config(self) -> dict[str, Any]:
         """Return plain JSON types with which ``fusionkit.create_fabrication(**config)`` builds an equal fabrication.
@@ -167,7 +173,9 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
     # ------------------------------------------------------------------ for owners and subclasses
 
     def checked_shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
-        """Return ``shapes(n, D)`` for validated n and D."""
+        """Return ``shapes(n, D)`` for validated n and D; those of the size prepared for are computed once."""
+        if self._sized is not None and self._sized.shapes and self._sized.fits(n, D):
+            return self._sized.shapes
         return self.shapes(check_size("n, the height of W,", n), check_size("D, the width of W,", D))
 
     def split(self, w: Tensor, n: int, D: int) -> dict[str, Tensor]:
@@ -186,81 +194,67 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
 
     def multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         """Return concat(x) @ W.T of the size prepared for, by the cheaper way, x: views (..., n_i) -> (..., n)."""
-        plan = self._plan
-        return self._project(x, blocks, n) if plan is None else self._multiply(x, blocks, n, plan)
+        return self._multiply(x, blocks, n, self._break_even)
 
     def multiply_built(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         """Return concat(x) @ W.T by way of W, x: views (..., n_i) -> (..., n)."""
-        slabs = self._built(blocks, n, sum(view.shape[-1] for view in x))
-        products = [linear(x, W if blocks else W.to(x[0])) for W in slabs]
-        return products[0] if len(products) == 1 else torch.cat(products, -1)
+        W = self._materialize(blocks, n, sum(view.shape[-1] for view in x))
+        return linear(x, W if blocks else W.to(x[0]))
 
-    def own_product(self, first: Tensor) -> bool:
-        """Tell whether ``multiply`` does without W for views like ``first`` (..., n_1)."""
-        plan, size = self._plan, self._prepared
-        return plan is None or size is None or self._decide(first, plan, *size)
+    def skips_materialization(self, x: Sequence[Tensor]) -> bool:
+        """Whether ``multiply`` does without W for these views of the size prepared for."""
+        even, sized = self._break_even, self._sized
+        return even is None or sized is None or self._skips(x, sized.n, even)
 
-    def _built(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Iterable[Tensor]:
-        return self._slabs(blocks, n, D) if n * D >= LARGE_W else [self._materialize(blocks, n, D)]
+    def _weighed(self, n: int, D: int) -> BreakEven | None:
+        effort = None if self.never_builds_W else self.effort(n, D)
+        return None if effort is None else BreakEven.of(effort, n, D)
 
-    def _decide(self, first: Tensor, plan: Plan, n: int, dims: tuple[int, ...]) -> bool:
-        rows = first.numel() // first.shape[-1]
-        if not first.is_cuda or type(rows) is not int or not in_place_ok([first]):
-            return plan.own_product(first)
-        return plan.huge or self._quicker_on_gpu(n, dims, rows, first.dtype)
+    def _skips(self, x: Sequence[Tensor], n: int, even: BreakEven) -> bool:
+        rows = x[0].numel() // x[0].shape[-1]
+        if not x[0].is_cuda or type(rows) is not int or not in_place_ok(x[:1]):
+            return even.skips_materialization(x[0])
+        return even.huge or self._quicker_on_gpu(n, tuple(view.shape[-1] for view in x), rows, x[0].dtype)
 
     def _quicker_on_gpu(self, n: int, dims: tuple[int, ...], rows: int, dtype: torch.dtype) -> bool:
-        """Tell whether the own product is quicker than W on a GPU; counted once for rows of the same magnitude."""
+        """Whether the product without W is quicker on a GPU; counted once for rows of the same magnitude."""
         magnitude = rows.bit_length()
         key = n, dims, magnitude, dtype
         if key not in self._quicker:
-            twin, D = copy.copy(self), sum(dims)
+            counted, D, size = copy.copy(self), sum(dims), dtype.itemsize
             rows = max(1, 3 * 2**magnitude // 4)
-            heights: list[int] = []
-
-            def build() -> None:
-                heights.extend(len(slab) for slab in twin._built(blocks, n, D))
-
             with torch.device("meta"):
                 x = [torch.empty(rows, width, dtype=dtype) for width in dims]
-                blocks = {name: torch.empty(shape, dtype=dtype) for name, shape in self.shapes(n, D).items()}
+                blocks = {name: torch.empty(shape, dtype=dtype) for name, shape in self.checked_shapes(n, D).items()}
                 buffers = {
                     name: torch.empty_like(b, device="meta") for name, b in self._buffers.items() if b is not None
                 }
-            vars(twin)["_buffers"] = buffers
-            own, built = Launched.by(lambda: twin._project(x, blocks, n)), Launched.by(build)
-            for height in heights:
-                built = built.then(Launched.product(rows, height, D, dtype.itemsize))
-            self._quicker[key] = own.seconds(dtype.itemsize) < built.seconds(dtype.itemsize)
+            vars(counted)["_buffers"] = buffers
+            own = Launched.by(lambda: counted._project(x, blocks, n))
+            built = Launched.by(lambda: counted._materialize(blocks, n, D)).then(Launched.product(rows, n, D, size))
+            self._quicker[key] = own.seconds(size) < built.seconds(size)
         return self._quicker[key]
 
-    def _multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int, plan: Plan | None) -> Tensor:
-        if plan is None:
+    def _multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int, even: BreakEven | None) -> Tensor:
+        if even is None:
             return self._project(x, blocks, n)
-        if not x[0].is_cpu:
-            # Without a cache that rows would stay in, they are taken at once.
-            own = self._decide(x[0], plan, n, tuple(view.shape[-1] for view in x))
-            return self._project(x, blocks, n) if own else self.multiply_built(x, blocks, n)
-        if not plan.own_product(x[0]):
+        if not self._skips(x, n, even):
             return self.multiply_built(x, blocks, n)
-        if torch.compiler.is_compiling():
-            return self._project(x, blocks, n)
         rows = x[0].numel() // x[0].shape[-1]
-        if type(rows) is not int or 2 * rows <= 3 * plan.block or not in_place_ok((*x, *blocks.values())):
+        # Without a cache in which blocks of rows would stay, they are taken at once.
+        if not x[0].is_cpu or torch.compiler.is_compiling() or type(rows) is not int or 2 * rows <= 3 * even.block:
+            return self._project(x, blocks, n)
+        if not in_place_ok((*x, *blocks.values())):
             return self._project(x, blocks, n)
         # Evenly; but the derivative of tensor_split is slow.
-        step = -(-rows // round(rows / plan.block))
+        step = -(-rows // round(rows / even.block))
         pieces = [joined_rows([view]).split(step) for view in x]
         out = torch.cat([self._project(piece, blocks, n) for piece in zip(*pieces, strict=True)])
         return out.view(*x[0].shape[:-1], n)
 
-    def _planned(self, n: int, D: int, views: int) -> Plan | None:
-        effort = None if self.never_builds_W else self.effort(n, D)
-        return None if effort is None else Plan.of(effort, n, D, views)
-
     def frozen(self, n: int, D: int, like: Tensor) -> dict[str, Tensor]:
         """Return the frozen parts in the dtype of ``like``: the buffers if prepared for this size, else drawn anew."""
-        if self._prepared is not None and (self._prepared[0], sum(self._prepared[1])) == (n, D):
+        if self._sized is not None and self._sized.fits(n, D):
             parts = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         else:
             # Under vmap drawing is refused, though what is drawn here does not depend on the batch.
@@ -329,7 +323,7 @@ class CallableFabrication(Fabrication):
             w.copy_((draw * scale if bool(torch.isfinite(scale)) and float(degree) > 0.1 else draw).view(w.shape))
 
 
-# ---------------------------------------------------------------------- the product
+# ---------------------------------------------------------------------- helpers of subclasses
 
 
 def gaussians(seed: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:

@@ -67,9 +67,8 @@ class Projection(nn.Module):
     @staticmethod
     def size(n: int, dims: Sequence[int], fabrication: Any = None, *, bias: bool = True) -> int:
         """Return the number of parameters of a projection of this size, without building it."""
-        made = as_fabrication(fabrication)
-        made.prepare(n, dims, device="meta")  # The blocks of some follow the widths of the views.
-        return made.calculate_l(n, sum(dims)) + (n if bias else 0)
+        shapes = as_fabrication(fabrication).prepare(n, dims, device="meta").shapes
+        return sum(map(prod, shapes.values())) + (n if bias else 0)
 
     def forward(self, x: Sequence[Tensor]) -> Tensor:
         """Return ``concat(x) W^T + b``, x: views (..., n_i) -> (..., n)."""
@@ -105,9 +104,7 @@ def create_blocks(
     Raises:
         FusionError: an option is out of range for this size, or the owner has an attribute called as a block.
     """
-    # First: the blocks of some fabrications follow the widths of the views.
-    fabrication.prepare(n, dims, **factory)
-    shapes = fabrication.checked_shapes(n, sum(dims))
+    shapes = fabrication.prepare(n, dims, **factory).shapes
     for block, shape in shapes.items():
         if hasattr(owner, block):
             raise FusionError(

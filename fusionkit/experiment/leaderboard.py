@@ -1,34 +1,26 @@
-"""``fusionkit leaderboard``: the runs below a directory, averaged over seeds, as a table, a picture and a report."""
+"""The runs below a directory, in groups that differ in seed and fold only, as ``fusionkit leaderboard`` shows them."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
 import statistics
-import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fusionkit._util.tables import print_table
-from fusionkit.cli.arguments import Parser, check_folder
+from fusionkit._util.trees import flatten
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment.results import RESULT, read_result, write_atomic
+from fusionkit.experiment.results import RESULT, read_result
 from fusionkit.experiment.statistics import Summary, pareto, summarize
 
-__all__ = ["Board", "Group", "Run", "main", "read_board"]
+__all__ = ["Board", "Group", "Run", "read_board"]
 
-PICTURE = "leaderboard.png"
 #: Hydra makes it in the directory of a run before that begins.
 _HYDRA = ".hydra"
-_CSV = (
-    *("data", "fusion", "fabrication", "encoder", "n", "l", "parameters", "options", "runs", "accuracy", "std"),
-    *("low", "high", "on_front", "seconds", "seeds", "paths"),
-)
 
 
 @dataclass(frozen=True)
@@ -71,7 +63,7 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The config without what may differ within a group: seed, fold, device, and the place of the data."""
         config = self.result.get("config")
-        flat = dict(_flatten(config)) if isinstance(config, Mapping) else {}
+        flat = {".".join(path): value for path, value in flatten(config)} if isinstance(config, Mapping) else {}
         return {key: value for key, value in flat.items() if key not in _IGNORED and not key.endswith(".device")}
 
     @property
@@ -202,6 +194,14 @@ class Board:
             "repeated": self.repeated,
         }
 
+    def points(self) -> list[dict[str, Any]]:
+        """Return what ``plots.draw_leaderboard`` draws: data, label, l, accuracy and std of each group."""
+        return [
+            {"data": group.data, "label": group.label, "l": group.runs[0].result["l"], "accuracy": group.accuracy}
+            | {"std": group.std}
+            for group in self.groups
+        ]
+
     def left_out(self) -> Iterator[str]:
         """Yield a line for everything that is not in the table."""
         for run in self.failed:
@@ -255,75 +255,6 @@ def read_board(directory: Path) -> Board:
     return board
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print the leaderboard of a directory, draw its picture and write its report; return the exit status."""
-    parser = Parser(
-        prog="fusionkit leaderboard",
-        description="Compare the runs below a directory: a table, means and standard deviations over seeds, and "
-        f"DIR/{PICTURE}, accuracy against the number of learnable parameters l.  What cannot be used is reported.",
-        epilog="examples:\n  fusionkit run -m fabrication=dense,lowrank seed=0,1,2\n  fusionkit leaderboard multirun\n"
-        "  fusionkit leaderboard multirun --html report.html\n  fusionkit leaderboard multirun --csv > table.csv",
-    )
-    parser.add_argument("directory", metavar="DIR", type=Path, help="where to look for runs, at any depth")
-    parser.add_argument("--html", metavar="FILE", type=Path, help="write a report to look at in a browser, offline")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    form.add_argument("--csv", action="store_true", help="print CSV instead of the table")
-    options = parser.parse_args(argv)
-    check_folder(options.html)
-    board = read_board(options.directory)
-    if options.json:
-        print(json.dumps(board.to_dict(), indent=2, ensure_ascii=False))
-    elif options.csv:
-        _print_csv(board)
-    else:
-        _print(board)
-    for line in board.left_out():
-        print(line, file=sys.stderr)
-    said = sys.stderr if options.json or options.csv else sys.stdout
-    if board.groups:
-        _draw(board, options.directory / PICTURE)
-        print(f"accuracy against l: {options.directory / PICTURE}", file=said)
-    if options.html is not None:
-        from fusionkit.experiment.report import write_report
-
-        try:
-            write_report(board, options.directory, options.html)
-        except OSError as error:
-            raise FusionError(
-                f"--html should be a file to write to; found {options.html}: {error.strerror}."
-            ) from error
-        print(f"report: {options.html}", file=said)
-    if not board.groups:
-        counts = {"failed": len(board.failed), "unfinished": len(board.unfinished), "unusable": len(board.problems)}
-        found = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "none"
-        print(f"error: {options.directory} should contain a completed run; found {found}.", file=sys.stderr)
-    return 0 if board.groups else 1
-
-
-def _draw(board: Board, picture: Path) -> None:
-    from fusionkit.experiment.plots import draw_leaderboard
-
-    rows = [
-        {"data": group.data, "label": group.label, "l": group.runs[0].result["l"], "accuracy": group.accuracy}
-        | {"std": group.std}
-        for group in board.groups
-    ]
-    try:
-        write_atomic(picture, lambda path: draw_leaderboard(rows, path))
-    except OSError as error:
-        raise FusionError(f"{picture} should be writable; found: {error.strerror}.") from error
-
-
-def _print_csv(board: Board) -> None:
-    """Print the rows of ``--json``; lists are joined by semicolons, None is an empty cell."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(_CSV)
-    for group in board.groups:
-        row = group.to_dict()
-        writer.writerow(";".join(map(str, row[key])) if isinstance(row[key], list) else row[key] for key in _CSV)
-
-
 def _run_dirs(directory: Path) -> Iterator[Path]:
     """Yield the directories of all runs, each once, sorted, so that the result does not depend on the file system."""
     seen: set[tuple[int, int]] = set()
@@ -374,31 +305,6 @@ def _named(groups: list[Group]) -> list[Group]:
         for i in pareto([(group.runs[0].result["l"], group.accuracy) for group in own]):
             own[i].on_front = True
     return sorted(groups, key=lambda group: (group.data, -group.accuracy, group.runs[0].result["l"], group.label))
-
-
-def _print(board: Board) -> None:
-    encoders = any(group.encoder for group in board.groups)
-    options = any(group.options for group in board.groups)
-    columns = ["data", "fusion", "fabrication", *(["encoder"] * encoders), "n", "l", "parameters", "runs", "accuracy"]
-    columns += ["seconds", *(["options"] * options), "directory"]
-    rows = []
-    for group in board.groups:
-        row = group.to_dict() | {"fabrication": group.runs[0].fabrication}
-        spread = "" if group.std is None else f" ± {group.std:.4f}"
-        row["accuracy"] = f"{group.accuracy:.4f}{spread}"
-        row["seconds"] = None if row["seconds"] is None else f"{row['seconds']:.1f}"
-        row["directory"] = board.place(group)
-        rows.append([row[column] for column in columns])
-    if rows:
-        print_table(columns, rows, whole=("fusion", "accuracy"))
-
-
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value
 
 
 def _canonical(value: Any) -> str:

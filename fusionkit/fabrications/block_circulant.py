@@ -63,7 +63,7 @@ class BlockCirculant(Fabrication):
 
     def effort(self, n: int, D: int) -> Effort:
         """Return what the product without W costs."""
-        p, q, b = self.shapes(n, D)["c"]
+        p, q, b = self.checked_shapes(n, D)["c"]
         f = b // 2 + 1
         if b <= 2:
             return Effort(n * D)

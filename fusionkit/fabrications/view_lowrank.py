@@ -48,8 +48,7 @@ class ViewLowRank(Fabrication):
 
     def widths(self, n: int, D: int) -> tuple[int, ...]:
         """Return the widths of the views; that of one where others are not known."""
-        prepared = None if self._prepared is None else self._prepared[1]
-        return prepared if prepared is not None and sum(prepared) == D else (D,)
+        return self._sized.dims if self._sized is not None and sum(self._sized.dims) == D else (D,)
 
     def ranks(self, n: int, D: int) -> tuple[int, ...]:
         """Return the rank of each view.

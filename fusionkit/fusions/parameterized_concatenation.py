@@ -76,7 +76,7 @@ class ParameterizedConcatenation(Fusion):
             block = parameters.get(name)
             blocks[name] = getattr(self, name) if block is None else block
         fabrication: Any = self._modules["fabrication"]
-        multiply = fabrication._project if fabrication._plan is None else fabrication.multiply
+        multiply = fabrication._project if fabrication._break_even is None else fabrication.multiply
         return multiply(x, blocks, self.n or self.calculate_n())  # type: ignore[no-any-return]
 
     def fold(self) -> ParameterizedConcatenation:

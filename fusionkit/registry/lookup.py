@@ -125,7 +125,7 @@ def run_finished(result: Mapping[str, Any], run_dir: Path | None = None) -> None
         try:
             loading.call_hook(plugin, "fusionkit_run_finished", result=copy.deepcopy(dict(result)), run_dir=run_dir)
         except PluginProblem as problem:
-            message = f"the plugin {plugin.title} was not told about the run: {problem}."
+            message = f"the plugin {plugin.title} should take note of the finished run; found that {problem}."
             if strict():
                 raise RegistryError(message) from problem
             warnings.warn(message, RuntimeWarning, stacklevel=2)

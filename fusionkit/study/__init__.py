@@ -1,1 +1,1 @@
-"""The ``fusionkit benchmark`` study: accuracy against the number of parameters."""
+"""The ``fusionkit study``: accuracy against the number of parameters."""

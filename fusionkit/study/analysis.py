@@ -8,35 +8,31 @@ from typing import Any
 
 from fusionkit.experiment.statistics import compare, holm, pareto, summarize
 from fusionkit.study.baselines import BASELINES
-from fusionkit.study.plan import DENSE, Entry, Plan, outcome
+from fusionkit.study.plan import DENSE, Entry, Study, outcome
 
-__all__ = ["analyse", "difference", "markdown", "references"]
+__all__ = ["REFERENCES", "analyse", "difference", "markdown"]
 
+#: Seed and fold.
 Part = tuple[int, int]
 
 #: What every contestant is compared with: name -> overrides.
 REFERENCES: dict[str, tuple[str, ...]] = {"dense": DENSE, **{name: (name,) for name in BASELINES}}
 
 
-def references() -> tuple[str, ...]:
-    """Return the names of what every contestant is compared with."""
-    return tuple(REFERENCES)
-
-
-def analyse(made: Plan) -> list[dict[str, Any]]:
+def analyse(study: Study) -> list[dict[str, Any]]:
     """Return a row per contestant and data set that has any record, by data set and falling accuracy.
 
     A row's comparisons use the parts (seed and fold) that both have.  Where a study is complete, these are all.
     """
     records: dict[Entry | tuple[str, tuple[str, ...]], dict[Part, Mapping[str, Any]]] = {}
-    for job in made.jobs:
+    for job in study.jobs:
         found = outcome(job)
         if found is not None:
             key = (job.entry.data, job.entry.overrides)
             records.setdefault(key, {})[job.seed, job.fold] = found
     rows = []
-    for data in made.settings["data"]:
-        entries = [entry for entry in made.entries if entry.data == data and (data, entry.overrides) in records]
+    for data in study.settings["data"]:
+        entries = [entry for entry in study.entries if entry.data == data and (data, entry.overrides) in records]
         rows += _of_one_set(entries, {entry.overrides: records[data, entry.overrides] for entry in entries})
     return rows
 

@@ -7,18 +7,25 @@ Every training is a run as ``fusionkit run`` makes it, with its record below ``D
 from __future__ import annotations
 
 import copy
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from fusionkit.config import build, compose, config_hash
+from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import results
-from fusionkit.study.baselines import BASELINES
+from fusionkit.experiment.run import run_job
+from fusionkit.study.baselines import BASELINES, run_baseline
 
-__all__ = ["DATA", "Entry", "Job", "Plan", "contestants", "execute", "outcome", "plan"]
+__all__ = ["DATA", "Entry", "Job", "Study", "contestants", "execute", "outcome", "plan"]
 
 DATA = ("mfeat", "digits", "breast_cancer")
 
@@ -96,8 +103,8 @@ class Job:
 
 
 @dataclass
-class Plan:
-    """A whole study.
+class Study:
+    """A whole study, as planned.
 
     Attributes:
         directory: of the study.
@@ -160,7 +167,7 @@ def plan(
     quick: bool,
     options: Sequence[str],
     extra: Sequence[Sequence[str]],
-) -> Plan:
+) -> Study:
     """Compose the config of every contestant and list the jobs; nothing is trained.
 
     Args:
@@ -176,53 +183,58 @@ def plan(
     Raises:
         ConfigError, RegistryError: options, data or an extra contestant that do not exist.
     """
-    from fusionkit.config import compose, config_hash
-
-    shared = [f"data.test_size={1 / folds!r}", *options]
-    made = Plan(
-        directory,
-        {
-            "data": list(data),
-            "repeats": repeats,
-            "folds": folds,
-            "seed": seed,
-            "quick": quick,
-            "options": list(options),
-            "extra": [list(one) for one in extra],
-        },
-    )
+    settings = {
+        "data": list(data),
+        "repeats": repeats,
+        "folds": folds,
+        "seed": seed,
+        "quick": quick,
+        "options": list(options),
+        "extra": [list(one) for one in extra],
+    }
+    study = Study(directory, settings)
     for name in data:
-        base = compose([f"data={name}", *shared])
-        width, n = sum(base["dims"]), int(base["n"])
-        given = [tuple(one) for one in extra]
-        for overrides in [*contestants(width, n, quick=quick), *given]:
-            try:
-                config = compose([f"data={name}", *shared, *overrides])
-                _build(config)
-            except FusionError as error:
-                if overrides in given:
-                    raise ConfigError(str(error)) from error
-                made.left_out.append(f"{' '.join(overrides)} on {name}: {error}")
-                continue
-            made.entries.append(Entry(name, overrides, config))
-        made.entries += [Entry(name, (baseline,), None) for baseline in BASELINES]
-        if base["data"].get("path"):
-            raise ConfigError("The data of a study should be named sets; found a file.")
-    for repeat in range(repeats):
-        for entry in made.entries:
-            for fold in range(folds):
-                path = directory / "baselines" / f"{entry.data}-{entry.name}-{folds}-{seed + repeat}-{fold}.json"
-                job = Job(entry, seed + repeat, fold, path)
-                if not entry.baseline:
-                    path = directory / "runs" / config_hash(job.config) / results.RESULT
-                made.jobs.append(Job(entry, job.seed, fold, path))
-    return made
+        _enter(study, name)
+    study.jobs = [
+        _job(study, entry, repeat, fold)
+        for repeat in range(seed, seed + repeats)
+        for entry in study.entries
+        for fold in range(folds)
+    ]
+    return study
+
+
+def _enter(study: Study, data: str) -> None:
+    """Add the contestants on one data set."""
+    settings = study.settings
+    shared = [f"data={data}", f"data.test_size={1 / settings['folds']!r}", *settings["options"]]
+    base = compose(shared)
+    if base["data"].get("path"):
+        raise ConfigError("The data of a study should be named sets; found a file.")
+    extra = [tuple(one) for one in settings["extra"]]
+    for overrides in [*contestants(sum(base["dims"]), int(base["n"]), quick=settings["quick"]), *extra]:
+        try:
+            config = compose([*shared, *overrides])
+            _build(config)
+        except FusionError as error:
+            if overrides in extra:
+                raise ConfigError(str(error)) from error
+            study.left_out.append(f"{' '.join(overrides)} on {data}: {error}")
+        else:
+            study.entries.append(Entry(data, overrides, config))
+    study.entries += [Entry(data, (baseline,)) for baseline in BASELINES]
+
+
+def _job(study: Study, entry: Entry, seed: int, fold: int) -> Job:
+    name = f"{entry.data}-{entry.name}-{study.settings['folds']}-{seed}-{fold}.json"
+    job = Job(entry, seed, fold, study.directory / "baselines" / name)
+    if entry.baseline:
+        return job
+    return replace(job, path=study.directory / "runs" / config_hash(job.config) / results.RESULT)
 
 
 def _build(config: Mapping[str, Any]) -> None:
     """Build the operator of a config, to find out whether its sizes are possible."""
-    from fusionkit.config import build
-
     node = dict(config["fusion"])
     if config["model"]["encoder"] != "none":
         node["dims"] = [config["n"]] * len(config["dims"])
@@ -238,20 +250,20 @@ def outcome(job: Job) -> dict[str, Any] | None:
     return found if found["status"] == "completed" else None
 
 
-def execute(made: Plan, *, workers: int, report: Callable[[Job, Mapping[str, Any], int], None]) -> list[str]:
+def execute(study: Study, *, workers: int, report: Callable[[Job, Mapping[str, Any], int], None]) -> list[str]:
     """Do all jobs that are not done yet; return a sentence for each one that failed.
 
     Args:
-        made: what to do.
+        study: what to do.
         workers: processes, one thread each.
         report: called after each job with it, its record, and the number of jobs left.
 
     Raises:
         KeyboardInterrupt: what was completed is kept; the next call goes on from there.
     """
-    todo = [job for job in made.jobs if outcome(job) is None]
+    todo = [job for job in study.jobs if outcome(job) is None]
     failed = []
-    for left, (job, found) in zip(range(len(todo) - 1, -1, -1), _results(made, todo, workers), strict=True):
+    for left, (job, found) in zip(range(len(todo) - 1, -1, -1), _results(study, todo, workers), strict=True):
         if found["status"] != "completed":
             where = f"{job.entry.name} on {job.entry.data}, seed {job.seed}, fold {job.fold}"
             failed.append(f"{where}: {found['error']}")
@@ -259,15 +271,13 @@ def execute(made: Plan, *, workers: int, report: Callable[[Job, Mapping[str, Any
     return failed
 
 
-def _results(made: Plan, todo: Sequence[Job], workers: int) -> Iterator[tuple[Job, Mapping[str, Any]]]:
-    folds = int(made.settings["folds"])
+def _results(study: Study, todo: Sequence[Job], workers: int) -> Iterator[tuple[Job, Mapping[str, Any]]]:
+    folds = int(study.settings["folds"])
     if workers == 1 or len(todo) < 2:
         for job in todo:
             yield job, _work(job, folds)
         return
-    from multiprocessing import get_context
-
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         futures = {pool.submit(_work, job, folds): job for job in todo}
         for future in as_completed(futures):
@@ -276,12 +286,8 @@ def _results(made: Plan, todo: Sequence[Job], workers: int) -> Iterator[tuple[Jo
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _one_thread() -> None:
-    """Set up a worker: one thread each, and an interruption is the parent's to answer."""
-    import signal
-
-    import torch
-
+def _start_worker() -> None:
+    """Use one thread, and leave an interruption to the parent."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -291,24 +297,23 @@ def _work(job: Job, folds: int) -> dict[str, Any]:
     begun = time.perf_counter()
     config = job.config
     try:
-        if not job.entry.baseline:
-            from fusionkit.config.options import validate
-            from fusionkit.experiment.run import run_job
-
-            return run_job(validate(config), job.path.parent, quiet=True, record_only=True)
-        from fusionkit.study.baselines import run_baseline
-
-        node = {"name": job.entry.data, "test_size": 1 / folds, "fold": job.fold}
-        found = {
-            "schema_version": results.SCHEMA_VERSION,
-            "status": "completed",
-            "error": None,
-            **run_baseline(job.entry.name, node, job.seed),
-        }
-        job.path.parent.mkdir(parents=True, exist_ok=True)
-        results.write_json(job.path, found)
-        return found
-    except Exception as error:
+        if job.entry.baseline:
+            return _run_baseline(job, folds)
+        return run_job(validate(config), job.path.parent, quiet=True, record_only=True)
+    except Exception as error:  # Of an operator, or of scikit-learn: the other jobs go on.
         if job.entry.baseline:
             return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
         return results.write_failed(job.path.parent, config, error, time.perf_counter() - begun)
+
+
+def _run_baseline(job: Job, folds: int) -> dict[str, Any]:
+    node = {"name": job.entry.data, "test_size": 1 / folds, "fold": job.fold}
+    found = {
+        "schema_version": results.SCHEMA_VERSION,
+        "status": "completed",
+        "error": None,
+        **run_baseline(job.entry.name, node, job.seed),
+    }
+    job.path.parent.mkdir(parents=True, exist_ok=True)
+    results.write_json(job.path, found)
+    return found

@@ -37,7 +37,7 @@ def test_products(name: str, backward: bool) -> None:
     assert found.cat_linear is not None
     assert min(found.milliseconds, found.limit, found.cat_linear) > 0
     assert (found.built is not None) == (name in ("lowrank", "zero"))
-    assert found.own_product
+    assert found.skips_materialization
     assert found.mode == ("forward and backward" if backward else "forward")
     if backward or name == "zero":
         assert found.error is None
@@ -53,7 +53,7 @@ def test_elementwise(name: str, backward: bool) -> None:
     assert found.limit is not None
     assert (found.built is not None) == (name != "metric")
     assert found.cat_linear is None
-    assert found.own_product is None
+    assert found.skips_materialization is None
 
 
 def references(op: Fusion, key: str, x: list[Tensor]) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ def test_adding_up() -> None:
 def test_built_and_product_compute_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     op = fusionkit.create("parameterized_concatenation", dims=[8, 24], n=16, parameter_fabrication=name)
     x = [torch.randn(5, 8), torch.randn(5, 24)]
-    monkeypatch.setattr(type(op.fabrication), "own_product", lambda self, first: False)
+    monkeypatch.setattr(type(op.fabrication), "skips_materialization", lambda self, first: False)
     with torch.no_grad():
         found = references(op, name, x)
         torch.testing.assert_close(found["built"], op(x))

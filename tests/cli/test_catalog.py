@@ -62,14 +62,6 @@ class TestList:
         assert [record["target"] for record in records if record["name"] == "gram"] == ["a:B"]
         assert records == [record.to_dict() for record in registry.records()]
 
-    def test_a_summary_is_found_in_the_source(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-        site.fusions("fk-gram", {"gram": "fk_gram_ops:Gram"})
-        source = 'raise SystemExit\nclass Gram:\n    """All inner products.  And more."""\n'
-        (site.folder / "fk_gram_ops.py").write_text(source)
-        assert "  All inner products\n" in run(capsys, "list")
-        (record,) = [one for one in json.loads(run(capsys, "list", "--json")) if one["name"] == "gram"]
-        assert record["summary"] == "All inner products"
-
     def test_kind(self, capsys: pytest.CaptureFixture[str]) -> None:
         records = json.loads(run(capsys, "list", "--kind", "fabrication", "--json"))
         assert {record["kind"] for record in records} == {"fabrication"}

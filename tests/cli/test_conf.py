@@ -87,7 +87,7 @@ def test_the_budgets_are_kept(budget: int) -> None:
     text = (conf_dir() / "experiment" / "budget" / f"l{budget}.yaml").read_text(encoding="utf-8")
     assert f"# l = {operator.calculate_l()} on mfeat, " in text
     assert operator.calculate_l() <= budget
-    page = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "study.md").read_text(encoding="utf-8")
     assert re.search(rf"^\| `\+experiment=budget/l{budget}` \|.*\| {operator.calculate_l()} \|", page, re.MULTILINE)
 
 

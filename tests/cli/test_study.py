@@ -2,28 +2,32 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fusionkit import ConfigError
-from fusionkit.cli.study import main
+from fusionkit import ConfigError, cli
 from fusionkit.experiment.leaderboard import read_board
 
 SMALL = ["--quick", "--data", "breast_cancer", "--folds", "2", "--set", "train.epochs=1", "--workers", "1"]
 
 
+def main(argv: list[str]) -> int:
+    return cli.main(["study", *argv])
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of a study that has run."""
-    directory = tmp_path_factory.mktemp("benchmark")
+    directory = tmp_path_factory.mktemp("study")
     assert main([*SMALL, "--out", str(directory)]) == 0
     return directory
 
 
 def test_files(study: Path) -> None:
-    found = json.loads((study / "benchmark.json").read_text())
+    found = json.loads((study / "study.json").read_text())
     assert found["schema_version"] == 1
-    assert found["command"].startswith("fusionkit benchmark --quick --data breast_cancer --folds 2")
+    assert found["command"].startswith("fusionkit study --quick --data breast_cancer --folds 2")
     assert found["settings"]["folds"] == 2
     assert len(found["rows"]) == 8
     assert found["trainings"] == 16
@@ -31,14 +35,14 @@ def test_files(study: Path) -> None:
     assert found["provenance"]["versions"]["torch"]
     for name in ("accuracy.png", "robustness.png"):
         assert (study / name).read_bytes().startswith(b"\x89PNG")
-    text = (study / "benchmark.md").read_text()
+    text = (study / "study.md").read_text()
     assert "### breast_cancer" in text
     assert f"Made by `{found['command']}`." in text
 
 
 @pytest.mark.exhaustive
 def test_again_trains_nothing_and_says_the_same(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = json.loads((study / "benchmark.json").read_text())["rows"]
+    before = json.loads((study / "study.json").read_text())["rows"]
     assert main([*SMALL, "--out", str(study), "--json"]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["rows"] == before
@@ -55,7 +59,7 @@ def test_table(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_leaderboard_reads_a_study(study: Path) -> None:
     groups = {group.runs[0].fabrication: group for group in read_board(study).groups}
     assert [len(group.runs) for group in groups.values()] == [2] * 6
-    rows = {row["name"]: row for row in json.loads((study / "benchmark.json").read_text())["rows"]}
+    rows = {row["name"]: row for row in json.loads((study / "study.json").read_text())["rows"]}
     row, group = rows["lowrank r=2"], groups["lowrank (r=2)"].to_dict()
     assert (group["accuracy"], group["low"], group["high"]) == pytest.approx((row["mean"], row["low"], row["high"]))
 
@@ -65,34 +69,54 @@ def test_progress_has_the_time_left(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([*SMALL, "--out", str(tmp_path), "--add", "n=8 fabrication=dense"]) == 0
     err = capsys.readouterr().err.splitlines()
     assert err[0] == "0 of 18 trainings done"
-    assert err[-1] == "18 of 18 trainings done, 0:00 min left"
+    assert err[-1] == "18 of 18 trainings done  0:00 min left"
+
+
+def test_the_former_name_goes_on_with_its_own_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["benchmark", *SMALL, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[0] == "warning: the command 'benchmark' is deprecated: use 'study'."
+    assert json.loads(Path("benchmark/benchmark.json").read_text())["rows"] == json.loads(shown.out)["rows"]
+    assert not Path("study").exists()
+    assert cli.main(["--help"]) == 0
+    assert "benchmark" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--folds", "1"], "--folds should be an integer of at least 2; found '1'"),
-        (["--repeats", "x"], "--repeats should be an integer of at least 1; found 'x'"),
-        (
-            ["--data", "mfaet"],
-            "--data should be one of mfeat, digits, breast_cancer; found 'mfaet'.",
-        ),
+        (["--folds", "1"], "Invalid value for '--folds': 1 is not in the range x>=2."),
+        (["--repeats", "x"], "Invalid value for '--repeats': 'x' is not a valid integer range."),
+        (["--data", "mfaet"], "Invalid value for '--data': 'mfaet' is not one of 'mfeat', 'digits', 'breast_cancer'."),
         (
             ["--quick", "--data", "digits", "--add", "fabrication=lowrank fabrication.r=999"],
             "fusion.parameter_fabrication.r, the rank of lowrank, should be from 1 to min(n, D) = 64 for n = 64 and "
             "D = 64; found 999.",
         ),
-        (["--workers", "0"], "--workers should be an integer of at least 1; found '0'"),
+        (["--workers", "0"], "Invalid value for '--workers': 0 is not in the range x>=1."),
     ],
 )
-def test_wrong_usage(arguments: list[str], sentence: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        main(arguments)
-    assert str(caught.value).startswith(sentence)
+def test_wrong_usage(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_several_data_sets_may_follow_one_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    def plan(directory: Path, *, data: list[str], **settings: Any) -> Any:
+        seen.append(data)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("fusionkit.cli.study.plan", plan)
+    for arguments in (["--data", "mfeat", "digits"], ["--data", "mfeat", "--data", "digits"], []):
+        assert main(arguments) == 2
+    assert seen == [["mfeat", "digits"], ["mfeat", "digits"], ["mfeat", "digits", "breast_cancer"]]
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["--help"])
-    assert caught.value.code == 0
-    assert "fusionkit benchmark --quick" in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert "fusionkit study --quick" in capsys.readouterr().out

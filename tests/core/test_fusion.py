@@ -526,6 +526,6 @@ def test_reset_parameters_draws_what_configs_made_too() -> None:
     assert not torch.equal(bare.get_parameter("preprocess.steps.0.weight"), old)
 
 
-def test_a_converted_operator_with_processing_alone_tells_its_dtype() -> None:
+def test_a_converted_operator_with_processing_alone_writes_its_dtype() -> None:
     op = fusionkit.create("summation", dims=[3, 3], preprocess="layer_norm").double()
     assert op.to_config()["dtype"] == "float64"

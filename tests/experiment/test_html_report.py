@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fusionkit.experiment.leaderboard import main
+from fusionkit import cli
 from tests import run_records
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (runs / "broken").mkdir()
     (runs / "broken" / "result.json").write_text('{"schema_version": 1, "sta')
     file = runs / "broken" / "report.html"
-    assert main([str(runs), "--html", str(file)]) == 0
+    assert cli.main(["leaderboard", str(runs), "--html", str(file)]) == 0
     return file
 
 
@@ -95,7 +95,7 @@ def test_commands(page_file: Path) -> None:
 
 def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs").mkdir()
-    assert main([str(tmp_path / "runs"), "--html", str(tmp_path / "report.html")]) == 1
+    assert cli.main(["leaderboard", str(tmp_path / "runs"), "--html", str(tmp_path / "report.html")]) == 1
     assert "There is no completed run." in (tmp_path / "report.html").read_text()
     assert "should contain a completed run; found none." in capsys.readouterr().err
 
@@ -220,7 +220,7 @@ def test_browser_counts_whole_epochs(browser: Browser, tmp_path: Path, epochs: i
     history = {"loss": [0.5] * epochs, "accuracy": [0.9] * epochs}
     put(tmp_path, "a", 0.9, history=history, l=41536)
     put(tmp_path, "b", 0.8, history=history, l=30000)
-    assert main([str(tmp_path), "--html", str(tmp_path / "report.html")]) == 0
+    assert cli.main(["leaderboard", str(tmp_path), "--html", str(tmp_path / "report.html")]) == 0
     with browser.new_context() as context:
         page = context.new_page()
         page.goto((tmp_path / "report.html").as_uri())

@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 
 from fusionkit import cli
-from fusionkit.experiment.leaderboard import main, read_board
+from fusionkit.experiment.leaderboard import read_board
 from fusionkit.experiment.statistics import summarize
 from tests.run_records import put
 
 Config = Callable[..., dict[str, Any]]
+
+
+def main(argv: list[str]) -> int:
+    return cli.main(["leaderboard", *argv])
 
 
 def test_means_over_seeds(tmp_path: Path) -> None:
@@ -173,9 +177,7 @@ def test_real_runs_can_be_read(tmp_path: Path, run_dir: Path) -> None:
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["--help"])
-    assert caught.value.code == 0
+    assert main(["--help"]) == 0
     assert "fusionkit leaderboard multirun" in capsys.readouterr().out
 
 
@@ -189,7 +191,8 @@ def test_no_folder_for_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[
     folder = tmp_path / "none"
     assert cli.main(["leaderboard", str(tmp_path), "--html", str(folder / "r.html")]) == 2
     sentence = f"{folder / 'r.html'} should be a file in a folder that exists; found no {folder}."
-    assert capsys.readouterr() == ("", f"error: {sentence}\n")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.splitlines()[-1]) == ("", f"Error: Invalid value for '--html': {sentence}")
     assert not list(tmp_path.iterdir())
 
 

@@ -9,7 +9,7 @@ import torch
 
 from fusionkit import registry
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
-from fusionkit.kernels.planning import Plan
+from fusionkit.kernels.planning import BreakEven
 from tests.exhaustive import exhaustive_unless
 from tests.fabrications.fabrication_properties import PROPERTIES, SLOW_PROPERTIES, Case, cases, name_of
 
@@ -48,8 +48,8 @@ def test_slow_property(prop: Callable[[Case], None], case: Case) -> None:
 def test_one_noncontiguous_view_that_needs_no_padding(name: str, own: bool) -> None:
     """It is joined with nothing, so nothing copies it on the way."""
     op = ParameterizedConcatenation(16, [16], parameter_fabrication=name, dtype="float64")
-    if op.fabrication._plan is not None:
-        op.fabrication._plan = Plan(-1.0 if own else 1.0, 0.0, large=False)
+    if op.fabrication._break_even is not None:
+        op.fabrication._break_even = BreakEven(-1.0 if own else 1.0, 0.0)
     W = op.fabrication.materialize(op.flat_w(), 16, 16)
     for x in (torch.randn(16, 6, dtype=torch.float64).T, torch.randn(6, 32, dtype=torch.float64)[:, ::2]):
         torch.testing.assert_close(op([x.requires_grad_()]), x @ W.T)

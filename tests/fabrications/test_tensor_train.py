@@ -118,3 +118,13 @@ def test_W_is_never_built_nor_anything_of_its_size() -> None:
             [torch.randn(16, width) for width in dims], dict(op.named_parameters()), n
         ).sum().backward()
     assert max(sizes) < n * sum(dims) / 4
+
+
+@pytest.mark.parametrize(("n", "widths"), [(1000, [500, 503]), (1, [600_000, 400_001])])
+def test_a_large_W_is_made_in_slabs(n: int, widths: list[int]) -> None:
+    op = ParameterizedConcatenation(n, widths, parameter_fabrication={"name": "tensor_train", "r": 2})
+    blocks, x = dict(op.named_parameters()), [torch.randn(2, width) for width in widths]
+    with torch.no_grad():
+        found = op.fabrication.multiply_built(x, blocks, n)
+        expected = torch.cat(x, -1) @ op.fabrication.materialize(op.flat_w(), n, sum(widths)).T
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

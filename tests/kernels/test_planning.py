@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Sequence
-from math import ceil
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from fusionkit.core import fabrication
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
-from fusionkit.kernels.matmul import PIECE_ELEMENTS
 from fusionkit.kernels.planning import (
     BUILD,
     BYTES,
@@ -23,11 +21,11 @@ from fusionkit.kernels.planning import (
     LAUNCH,
     LEAST_BLOCK,
     MACS,
-    NOMINAL_ROWS,
+    MANY_ROWS,
     THIN,
+    BreakEven,
     Effort,
     Launched,
-    Plan,
 )
 from tests.gpu_double import OnAGPU
 
@@ -35,38 +33,23 @@ from tests.gpu_double import OnAGPU
 def test_the_cheaper_way_is_taken() -> None:
     n, D = 16, 32
     effort = Effort(macs=100.0, copies=2.0, setup=5.0)
-    plan = Plan.of(effort, n, D)
+    even = BreakEven.of(effort, n, D)
     for rows in (0, 1, 10, 100, 1000, 100_000):
         own = rows * (THIN * effort.macs + COPY * effort.copies) + COPY * effort.setup
         built = rows * n * D + COPY * BUILD * n * D
-        assert plan.decide(rows) == (own <= built), rows
+        assert even.holds_for(rows) == (own <= built), rows
 
 
 def test_a_costly_product_is_left_at_large_batches_only() -> None:
-    plan = Plan.of(Effort(macs=10_000.0), 16, 32)
-    assert plan.decide(1)
-    assert not plan.decide(100_000)
-
-
-def test_many_rows_are_not_joined() -> None:
-    effort = Effort(macs=100.0, copies=50.0, joined=40.0, column_blocks=4)
-    plan = Plan.of(effort, 16, 32, views=3)
-    cut_rows = PIECE_ELEMENTS * 6 / 32
-    assert plan.cut_rows == cut_rows
-    assert plan.block >= cut_rows
-    few, many = ceil(cut_rows) - 1, ceil(cut_rows)
-    assert not plan.decide(few)
-    assert not plan.decide(many)
-    cheap = Plan.of(effort._replace(copies=42.0), 16, 32, views=3)
-    assert [cheap.decide(rows) for rows in (few, many)] == [False, True]
-    assert cheap.own_product(torch.empty(many, 16))
-    assert not cheap.own_product(torch.empty(many, 16, device="meta"))
+    even = BreakEven.of(Effort(macs=10_000.0), 16, 32)
+    assert even.holds_for(1)
+    assert not even.holds_for(100_000)
 
 
 def test_a_large_W_is_never_built_for_many_rows() -> None:
-    costly = Plan.of(Effort(macs=1e9), 1024, 1024)
-    assert costly.own_product(torch.empty(2000, 1024, device="meta"))
-    assert not costly.own_product(torch.empty(1000, 1024, device="meta"))
+    costly = BreakEven.of(Effort(macs=1e9), 1024, 1024)
+    assert costly.skips_materialization(torch.empty(2000, 1024, device="meta"))
+    assert not costly.skips_materialization(torch.empty(1000, 1024, device="meta"))
 
 
 @pytest.mark.parametrize("way", [True, False], ids=["own product", "W built"])
@@ -75,8 +58,8 @@ def test_both_ways_agree(way: bool) -> None:
     x = [torch.randn(5, 8, dtype=torch.float64), torch.randn(5, 24, dtype=torch.float64)]
     W = op.fabrication.materialize(op.flat_w(), 16, 32)
     forced = copy.deepcopy(op)
-    forced.fabrication._plan = Plan(-1.0 if way else 1.0, 0.0, large=False)
-    assert forced.fabrication._plan.own_product(x[0]) == way
+    forced.fabrication._break_even = BreakEven(-1.0 if way else 1.0, 0.0)
+    assert forced.fabrication._break_even.skips_materialization(x[0]) == way
     torch.testing.assert_close(forced(x), torch.cat(x, -1) @ W.T)
 
 
@@ -99,7 +82,7 @@ def test_many_rows_are_taken_in_blocks(name: str, taken: list[int], monkeypatch:
     assert LEAST_BLOCK == 512
     rows = sum(taken)
     op = ParameterizedConcatenation(6, [4, 5], parameter_fabrication=name, dtype="float64")
-    op.fabrication._plan = Plan(-1.0, 0.0, large=False)
+    op.fabrication._break_even = BreakEven(-1.0, 0.0)
     x = [torch.randn(rows, width, dtype=torch.float64, requires_grad=True) for width in (4, 5)]
     seen = rows_taken(op.fabrication, monkeypatch)
     out = op(x)
@@ -117,50 +100,38 @@ def test_many_rows_are_taken_in_blocks(name: str, taken: list[int], monkeypatch:
 def test_an_accelerator_takes_all_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The meta device stands for them."""
     op = ParameterizedConcatenation(6, [4, 5], parameter_fabrication="monarch", device="meta")
-    op.fabrication._plan = Plan(-1.0, 0.0, large=False)
+    op.fabrication._break_even = BreakEven(-1.0, 0.0)
     seen = rows_taken(op.fabrication, monkeypatch)
     assert op([torch.empty(5000, width, device="meta") for width in (4, 5)]).shape == (5000, 6)
     assert seen == [5000]
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 7, 16])
-def test_a_large_W_may_be_made_in_slabs(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fabrication, "LARGE_W", 1)
-    op = ParameterizedConcatenation(n, [8, 3], parameter_fabrication="tensor_train", dtype="float64")
-    blocks, x = dict(op.named_parameters()), [torch.randn(5, width, dtype=torch.float64) for width in (8, 3)]
-    slabs = list(op.fabrication._slabs(blocks, n, 11))
-    W = op.fabrication.materialize(op.flat_w(), n, 11)
-    torch.testing.assert_close(torch.cat(slabs), W)
-    assert n < 7 or all(len(slab) < n for slab in slabs)
-    torch.testing.assert_close(op.fabrication.multiply_built(x, blocks, n), torch.cat(x, -1) @ W.T)
-
-
 def test_blocks_hold_what_the_cache_holds() -> None:
-    assert Plan.of(Effort(1.0, copies=1000.0), 4, 4).block == CACHED // 1000
-    assert Plan.of(Effort(1.0, copies=1e9), 4, 4).block == LEAST_BLOCK
+    assert BreakEven.of(Effort(1.0, copies=1000.0), 4, 4).block == CACHED // 1000
+    assert BreakEven.of(Effort(1.0, copies=1e9), 4, 4).block == LEAST_BLOCK
 
 
 def test_in_slabs_a_large_W_may_be_built_for_many_rows() -> None:
-    assert Plan.of(Effort(macs=1e9), 1024, 1024).decide(5000)
-    assert not Plan.of(Effort(macs=1e9, slabs=True), 1024, 1024).decide(5000)
+    assert BreakEven.of(Effort(macs=1e9), 1024, 1024).holds_for(5000)
+    assert not BreakEven.of(Effort(macs=1e9, slabs=True), 1024, 1024).holds_for(5000)
 
 
 def test_while_compiling_the_batch_does_not_matter() -> None:
-    plan = Plan.of(Effort(macs=10_000.0), 16, 32)
+    even = BreakEven.of(Effort(macs=10_000.0), 16, 32)
     seen = []
 
     def look(x: torch.Tensor) -> torch.Tensor:
-        seen.append(plan.own_product(x))
+        seen.append(even.skips_materialization(x))
         return x
 
     for rows in (1, 100_000):
         torch.vmap(look)(torch.empty(2, rows, 64))
-    assert seen == [plan.decide(NOMINAL_ROWS)] * 2
+    assert seen == [even.holds_for(MANY_ROWS)] * 2
 
 
-def test_plans_survive_copies() -> None:
-    plan = Plan.of(Effort(1.0), 4, 4)
-    assert copy.deepcopy(plan) == plan == pickle.loads(pickle.dumps(plan))
+def test_break_evens_survive_copies() -> None:
+    even = BreakEven.of(Effort(1.0), 4, 4)
+    assert copy.deepcopy(even) == even == pickle.loads(pickle.dumps(even))
 
 
 def chosen(name: str, n: int, dims: list[int], rows: int, **options: Any) -> bool:
@@ -212,7 +183,7 @@ def test_a_way_is_counted_once_for_rows_of_a_magnitude(monkeypatch: pytest.Monke
 def test_the_way_on_a_gpu_is_asked_for_there_only(monkeypatch: pytest.MonkeyPatch) -> None:
     op = ParameterizedConcatenation(6, [4, 5], parameter_fabrication="monarch")
     made = op.fabrication
-    assert made._plan is not None
+    assert made._break_even is not None
     asked: list[int] = []
 
     def quicker(n: int, dims: tuple[int, ...], rows: int, dtype: torch.dtype) -> bool:
@@ -222,29 +193,31 @@ def test_the_way_on_a_gpu_is_asked_for_there_only(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(made, "_quicker_on_gpu", quicker)
     monkeypatch.setattr(fabrication, "in_place_ok", lambda tensors: True)
-    there = torch.randn(2, 3, 4).as_subclass(OnAGPU)
-    assert made.own_product(there)
-    assert not made.own_product(there[:, :1])
+
+    def there(*lead: int) -> list[Tensor]:
+        return [torch.randn(*lead, width).as_subclass(OnAGPU) for width in (4, 5)]
+
+    assert made.skips_materialization(there(2, 3))
+    assert not made.skips_materialization(there(2, 1))
     assert asked == [6, 2]
-    made.own_product(torch.randn(2, 3, 4))
-    made.own_product(torch.empty(2, 3, 4, device="meta"))
+    made.skips_materialization([torch.randn(2, 3, width) for width in (4, 5)])
+    made.skips_materialization([torch.empty(2, 3, width, device="meta") for width in (4, 5)])
     monkeypatch.setattr(fabrication, "in_place_ok", lambda tensors: False)
-    made.own_product(there)
+    made.skips_materialization(there(2, 3))
     assert asked == [6, 2]
     monkeypatch.setattr(fabrication, "in_place_ok", lambda tensors: True)
-    made._plan = Plan(1.0, 0.0, large=True)
-    assert made.own_product(torch.randn(2000, 4).as_subclass(OnAGPU))
+    made._break_even = BreakEven(1.0, 0.0, large=True)
+    assert made.skips_materialization(there(2000))
     assert asked == [6, 2, 2000]
-    made._plan = Plan(1.0, 0.0, large=True, huge=True)
-    assert made.own_product(torch.randn(2, 4).as_subclass(OnAGPU))
+    made._break_even = BreakEven(1.0, 0.0, large=True, huge=True)
+    assert made.skips_materialization(there(2))
     assert asked == [6, 2, 2000]
 
 
 def test_a_huge_W_is_built_nowhere() -> None:
-    for joined in (0.0, 1.0):
-        assert Plan.of(Effort(1.0, copies=2.0, joined=joined), 2**13, 2**13).huge
-        assert not Plan.of(Effort(1.0, copies=2.0, joined=joined), 2**13, 2**13 - 1).huge
-        assert not Plan.of(Effort(1.0, copies=2.0, joined=joined, slabs=True), 2**13, 2**13).huge
+    assert BreakEven.of(Effort(1.0), 2**13, 2**13).huge
+    assert not BreakEven.of(Effort(1.0), 2**13, 2**13 - 1).huge
+    assert not BreakEven.of(Effort(1.0, slabs=True), 2**13, 2**13).huge
 
 
 def test_what_is_launched() -> None:

@@ -309,13 +309,13 @@ class TestQuarantine:
         ):
             fusionkit.create("fk-other/other")
 
-    def test_plugin_that_asks_the_registry_when_it_is_imported_first(self, site: Site) -> None:
+    def test_plugin_that_uses_the_registry_when_it_is_imported_first(self, site: Site) -> None:
         site.install("fk-eager", "import fusionkit\nNAMES = fusionkit.fusions()\n")
         assert "summation" in importlib.import_module("fk_eager").NAMES
         (eager,) = [plugin for plugin in registry.plugins() if plugin.distribution == "fk-eager"]
         assert eager.error == "it should not use the registry while it is imported; found that it does"
 
-    def test_plugin_that_asks_the_registry_while_it_is_imported(self, site: Site) -> None:
+    def test_plugin_that_uses_the_registry_while_it_is_imported(self, site: Site) -> None:
         site.install("fk-eager", "import fusionkit\nfusionkit.fusions()\n")
         (eager,) = [plugin for plugin in registry.plugins() if plugin.distribution == "fk-eager"]
         assert eager.error == (
@@ -412,7 +412,7 @@ class TestRunFinished:
 
         module = SimpleNamespace(__name__="local_pkg", fusionkit_run_finished=hookimpl(fusionkit_run_finished))
         sentence = (
-            "the plugin 'local_pkg' of local_pkg was not told about the run: "
+            "the plugin 'local_pkg' of local_pkg should take note of the finished run; found that "
             "fusionkit_run_finished should not raise; found OSError: offline."
         )
         with registry.isolated(module):
@@ -533,7 +533,7 @@ class TestChanges:
 
 
 class TestThreads:
-    def test_loaded_once_by_whoever_asks_first(self, site: Site) -> None:
+    def test_loaded_once_by_the_first_thread(self, site: Site) -> None:
         source = """
             import time
             import fusionkit

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import fusionkit
-from fusionkit import ConfigError
+from fusionkit import ConfigError, registry
 from fusionkit.registry.loading import Kind
 from fusionkit.scaffold import generate, versions
 from fusionkit.scaffold.answers import Answers
@@ -110,6 +110,7 @@ def test_passes_the_checks_that_are_made_on_request(
     # Tiers 1 and 2 are run by the package's own tests: see test_author_page.
     module = imports(package("fusionkit-third", kind))
     with isolated_registry(module):
+        assert registry.find("gram", kind).summary
         report = fusionkit.check("gram", select=["extreme_values", "activation_checkpoint", "compile_dynamic", "onnx"])
     assert report.ok, [result for result in report.results if result.bad]
 

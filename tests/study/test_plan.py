@@ -12,10 +12,10 @@ from fusionkit.config import compose, config_hash
 from fusionkit.errors import ConfigError, RegistryError
 from fusionkit.experiment.statistics import compare, summarize
 from fusionkit.study.analysis import analyse, difference, markdown
-from fusionkit.study.plan import DATA, Entry, Job, Plan, contestants, execute, outcome, plan
+from fusionkit.study.plan import DATA, Entry, Job, Study, contestants, execute, outcome, plan
 
 
-def make(directory: Path, **changes: Any) -> Plan:
+def make(directory: Path, **changes: Any) -> Study:
     options: dict[str, Any] = {
         "data": ["breast_cancer"],
         "repeats": 1,
@@ -102,14 +102,14 @@ def test_wrong_settings_are_refused_before_anything_is_trained(
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+def done(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Return a small study that has run."""
     made = make(tmp_path_factory.mktemp("study"), repeats=2, extra=[["fabrication=lowrank", "fabrication.r=1"]])
     assert execute(made, workers=1, report=lambda *_: None) == []
     return made
 
 
-def test_a_study_resumes(done: Plan) -> None:
+def test_a_study_resumes(done: Study) -> None:
     calls: list[tuple[str, int]] = []
 
     def report(job: Job, found: Mapping[str, Any], left: int) -> None:
@@ -139,7 +139,7 @@ def test_a_failure_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
     assert [row["name"] for row in analyse(made)] == ["dense"]
 
 
-def test_rows(done: Plan) -> None:
+def test_rows(done: Study) -> None:
     rows = {row["name"]: row for row in analyse(done)}
     assert set(rows) == {entry.name for entry in done.entries}
     dense, lowrank, svm = rows["dense"], rows["lowrank r=2"], rows["rbf_svm"]
@@ -165,12 +165,12 @@ def test_rows(done: Plan) -> None:
     assert any(row["on_front"] for row in rows.values())
 
 
-def test_an_incomplete_study_has_rows_too(done: Plan) -> None:
-    part = Plan(done.directory, done.settings, done.entries, [job for job in done.jobs if job.seed == 7 or job.fold])
+def test_an_incomplete_study_has_rows_too(done: Study) -> None:
+    part = Study(done.directory, done.settings, done.entries, [job for job in done.jobs if job.seed == 7 or job.fold])
     assert {row["count"] for row in analyse(part)} == {3}
 
 
-def test_markdown(done: Plan) -> None:
+def test_markdown(done: Study) -> None:
     lines = markdown(analyse(done)).splitlines()
     assert lines[0] == "### breast_cancer"
     table = [line for line in lines if line.startswith("|")]
@@ -187,7 +187,7 @@ def test_a_difference_of_nought_has_no_sign(value: float, text: str) -> None:
     assert difference(value) == text
 
 
-def test_workers_give_the_same(done: Plan, tmp_path: Path) -> None:
+def test_workers_give_the_same(done: Study, tmp_path: Path) -> None:
     made = make(tmp_path, repeats=1, quick=True)
     made.jobs = [job for job in made.jobs if job.entry.name in ("dense", "rbf_svm")]
     assert execute(made, workers=2, report=lambda *_: None) == []

@@ -54,8 +54,8 @@ def check_all_inputs_matter(subject: Subject) -> None:
 
 
 def _ignores_w(fabrication: Fabrication) -> None:
-    if fabrication._prepared is not None:
-        n, widths = fabrication._prepared
+    if fabrication._sized is not None:
+        n, widths, _ = fabrication._sized
         l = fabrication.calculate_l(n, sum(widths))
         w = torch.randn(2, l, dtype=torch.float64)
         one, other = (fabrication.materialize(row, n, sum(widths)) for row in w)
@@ -66,9 +66,9 @@ def _idle_views(op: Fusion) -> set[int]:
     """Return the views of which a fabrication with frozen positions keeps no entry."""
     idle: set[int] = set()
     for fabrication in (module for module in op.modules() if isinstance(module, Fabrication)):
-        if fabrication._prepared is None or not fabrication._buffers:
+        if fabrication._sized is None or not fabrication._buffers:
             continue
-        n, widths = fabrication._prepared
+        n, widths, _ = fabrication._sized
         w = torch.randn(fabrication.calculate_l(n, sum(widths)), dtype=torch.float64)
         columns = fabrication.materialize(w, n, sum(widths)).split(list(widths), dim=1)
         idle |= {i for i, part in enumerate(columns) if not part.any()}

@@ -124,8 +124,8 @@ def padding_of(op: Fusion) -> dict[str, Tensor]:
     """Return own parameter -> its entries that cannot influence W, as the operator's fabrications say."""
     found: dict[str, Tensor] = {}
     for path, module in op.named_modules():
-        if isinstance(module, Fabrication) and module._prepared is not None:
-            n, widths = module._prepared
+        if isinstance(module, Fabrication) and module._sized is not None:
+            n, widths, _ = module._sized
             # The blocks are parameters of the module that holds the fabrication.
             owner = path.rpartition(".")[0]
             for block, entries in module.padding(n, sum(widths)).items():

@@ -229,9 +229,9 @@ def _fabricated(subject: Subject, op: Fusion, where: str) -> str:
     expect(l == total, f"calculate_l(){where} should be {total}, the elements of the own parameters", l)
     parts = entries = 0
     for fabrication in (module for module in op.modules() if isinstance(module, Fabrication)):
-        if fabrication._prepared is None:
+        if fabrication._sized is None:
             continue
-        n, widths = fabrication._prepared
+        n, widths, _ = fabrication._sized
         D = sum(widths)
         part = fabrication.calculate_l(n, D)
         shapes = fabrication.shapes(n, D)
