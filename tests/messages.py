@@ -6,8 +6,8 @@ import re
 
 
 def like(text: str) -> str:
-    """Return a pattern of a message, in which ``…`` stands for any words.
+    """Return a pattern of the beginning of a message, in which ``…`` stands for any words.
 
     ``like("train.epochs … found 0.")`` matches "train.epochs should be an integer of at least 1; found 0."
     """
-    return ".*".join(map(re.escape, text.split("…")))
+    return "^" + ".*".join(map(re.escape, text.split("…")))

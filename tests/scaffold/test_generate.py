@@ -191,9 +191,7 @@ class TestPlace:
 
     def test_below_a_file(self, package: Callable[..., Path], tmp_path: Path) -> None:
         (tmp_path / "work").write_text("mine")
-        with pytest.raises(
-            ConfigError, match=r"fusionkit-gram should be a directory that can be written; found .*Not a"
-        ):
+        with pytest.raises(ConfigError, match=r"fusionkit-gram should .*found .*Not a"):
             package()
 
     @pytest.mark.parametrize("existing", [False, True])
