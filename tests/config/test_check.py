@@ -209,7 +209,7 @@ def test_report_counts() -> None:
             0,
             ["r: null  # int | None, default None", "# Rank, at most min(n, D); null takes min(8, n, D)."],
         ),
-        ("train=default", 0, ["optimizer: adamw"]),
+        ("train=default", 0, ["# Greatest learning rate.", "lr: 1.0e-2  # a number above 0"]),
         ("fusion/preprocess=layer_norm", 0, ["name: layer_norm"]),
         ("fusion=sumation", 2, ["Did you mean 'summation'"]),
         ("train=defalt", 2, ["train should be one of default; found 'defalt'. Did you mean 'default'?"]),
@@ -229,7 +229,10 @@ def test_show_says_where_a_node_comes_from(site: Site, capsys: pytest.CaptureFix
     cli.main(["conf", "show", "fusion=gram"])
     assert capsys.readouterr().out.startswith("# generated from the signature\n")
     cli.main(["conf", "show", "train=x"])
-    assert capsys.readouterr().out == f"# {site.folder}/gram_plugin_ext/conf/train/x.yaml\nepochs: 3\n"
+    assert (
+        capsys.readouterr().out
+        == f"# {site.folder}/gram_plugin_ext/conf/train/x.yaml\nepochs: 3  # an integer of at least 1\n"
+    )
 
 
 @pytest.mark.parametrize("argv", [["conf"], ["conf", "chekc"], ["conf", "show"], ["conf", "check", "--jsno"]])
