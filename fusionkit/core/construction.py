@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Unwritable:
-    """Stands in the captured arguments for a value that has no JSON form."""
+    """The place of a value without a JSON form in the captured arguments."""
 
     def __init__(self, why: str) -> None:
         self.why = why
