@@ -118,7 +118,7 @@ def _torch_table() -> dict[str, Any]:
         for name in names:
             obj = getattr(module, name, None)
             identity = _identity(obj)
-            # A class that someone put in place of torch's own has another identity.
+            # A class that was put in the place of torch's own has another identity.
             if isinstance(obj, type) and identity.startswith(f"{public}.") and obj.__qualname__ == name:
                 table[f"{public}.{name}"] = table[identity] = obj
     return table
