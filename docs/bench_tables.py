@@ -16,6 +16,8 @@ BEGIN, END = "<!-- tables: made by docs/bench_tables.py -->\n", "<!-- end of tab
 COLUMNS = {
     "limit": "limit",
     "cat_linear": "cat + linear",
+    "addmm": "addmm",
+    "of_bound": "of the bound",
     "built": "built",
     "product": "own product",
     "library": "tinybig",
@@ -61,7 +63,7 @@ def _index(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _section(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    shown = [field for field in COLUMNS if any(row[field] is not None for row in rows)]
+    shown = [field for field in COLUMNS if any(row.get(field) is not None for row in rows)]
     head = [
         "operator",
         "m",
@@ -84,7 +86,7 @@ def _section(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
             str(row["n"]),
             _remarks(row),
             f"{row['milliseconds']:.3g}",
-            *("" if row[field] is None else f"{row[field]:.2f}" for field in shown),
+            *("" if row.get(field) is None else f"{row[field]:.2f}" for field in shown),
             {None: "", True: "own", False: "W"}[row["skips_materialization"]],
             f"{row['extra_bytes'] / 1e6:.3g}",
             "" if row["error"] is None else f"{row['error']:.0e}",

@@ -73,7 +73,7 @@ _HOME: dict[str, tuple[str, str | None]] = {
     "create": ("fusionkit.core.factory", "create"),
     "create_fabrication": ("fusionkit.core.factory", "create_fabrication"),
     "errors": ("fusionkit.errors", None),
-    # These two are packages and functions at once: see fusionkit/_listing.py.
+    # These two are packages and functions at once: see fusionkit/registry/listing.py.
     "fabrications": ("fusionkit.fabrications", None),
     "fusions": ("fusionkit.fusions", None),
     "hookimpl": ("fusionkit.hookspecs", "hookimpl"),
@@ -103,16 +103,15 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib import metadata  # Its time would show in ``import fusionkit``.
 
     try:
-        return version("fusionkit")
-    except PackageNotFoundError:  # A source tree that nobody installed says it itself.
+        return metadata.version("fusionkit")
+    except metadata.PackageNotFoundError:  # A source tree that is not installed.
         import tomllib
-        from pathlib import Path
 
-        pyproject = Path(__file__).parents[1] / "pyproject.toml"
-        if not pyproject.is_file():
+        try:
+            with open(f"{__path__[0]}/../pyproject.toml", "rb") as file:
+                return str(tomllib.load(file)["project"]["version"])
+        except FileNotFoundError:
             return "0.0.0"
-        project: dict[str, Any] = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-        return str(project["version"])

@@ -1,4 +1,4 @@
-"""The first-party plugin: the operators of the core, offered through the same hooks as everybody's."""
+"""The first-party plugin: the operators of the core, offered through the hooks that every plugin has."""
 
 from __future__ import annotations
 

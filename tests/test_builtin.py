@@ -1,4 +1,4 @@
-"""The first-party plugin: every operator of the folders is offered, under the hooks that everybody uses."""
+"""The first-party plugin: every operator of the folders is offered, through the hooks that every plugin has."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_folder_is_the_catalogue(folder: object, offers: dict[str, Spec]) ->
     assert registered == modules
 
 
-def test_it_goes_through_the_door_of_everybody() -> None:
+def test_it_is_a_plugin_like_any_other() -> None:
     (core,) = [plugin for plugin in registry.plugins() if plugin.core]
     assert (core.name, core.target, core.status) == ("builtin", "fusionkit.builtin", "loaded")
     marked = {name for name in vars(builtin) if hasattr(getattr(builtin, name), "fusionkit_impl")}

@@ -65,3 +65,10 @@ class ProgressBar:
         if self.lines and (now or self.clock() - self._last >= self.interval):
             self._last = self.clock()
             print("  ".join(text for text in (before, after) if text), file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """Write a line, above the bar if there is one."""
+        if self.lines:
+            print(text, file=sys.stderr, flush=True)
+        elif not self._bar.disable:
+            self._bar.console.print(text, markup=False, highlight=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 from fusionkit import registry
 from fusionkit.bench.cases import Case
 from fusionkit.bench.reference_library import counterpart
-from fusionkit.bench.timing import interleaved, ratio, spread
+from fusionkit.bench.timing import interleaved, lower_quartile, ratio, spread
 from fusionkit.core.factory import create, create_fabrication
 from fusionkit.errors import DimsError
 from fusionkit.fabrication import Fabrication
@@ -41,6 +41,12 @@ STACKED: dict[str, Callable[[Tensor], Tensor] | None] = {
     "l2_norm": lambda stack: torch.linalg.vector_norm(stack, 2, 0),
     "metric": None,
 }
+#: What the dense product may take: this many times the better of ``cat_linear`` and ``addmm``, the second number for
+#: more than MANY_VIEWS views; and for the call the time of this many calls of nn.Linear(1, 1), and PER_VIEW seconds.
+BOUNDS = {"forward": (1.15, 1.35, 4), "forward and backward": (1.2, 1.4, 6)}
+MANY_VIEWS, PER_VIEW = 100, 1e-6
+#: The contestants besides the operator, whose ratios are fields of a row.
+REFERENCES = ("limit", "cat_linear", "built", "product", "library", "compiled", "addmm")
 #: Rows whose error is looked at.
 ERROR_ROWS = 256
 
@@ -54,6 +60,8 @@ class Row:
         limit: ratio to one product with views that are concatenated already; of an elementwise fusion, to adding up
             the views in place; of the concatenation, to ``torch.cat``.
         cat_linear: ratio to ``torch.cat`` and ``F.linear``.
+        addmm: of the dense product, ratio to ``addmm_`` view by view.
+        of_bound: of the dense product, ratio to what it may take (``BOUNDS``).
         built: ratio to the form that the operator avoids: W is built, then multiplied by; or the views are stacked,
             then reduced by torch.
         product: ratio to the fabrication's own product, where that was not the way.
@@ -86,6 +94,8 @@ class Row:
     extra_bytes: int
     error: float | None
     spread: float = 1.0
+    addmm: float | None = None
+    of_bound: float | None = None
 
 
 def measure(
@@ -110,13 +120,7 @@ def measure(
         if kind == "fabrication" or case.options:
             raise
         return None
-    draw = torch.rand if size.positive else torch.randn
-    dtype = getattr(torch, size.dtype)
-    x = [draw(size.m, width, device=device, dtype=dtype).requires_grad_(case.backward) for width in size.dims]
-    if size.positive:
-        with torch.no_grad():
-            for parameter in op.parameters():
-                parameter.abs_()
+    x = _views(case, op, device)
     leaves = [*x, *op.parameters()]
     contestants: dict[str, Contestant] = {"own": (lambda: op(x), leaves), **_references(record.key, op, x, leaves)}
     if compiled:
@@ -128,34 +132,48 @@ def measure(
     with Recorder() as recorder:
         kept = timed["own"]()
     del kept
-
+    mode = "forward and backward" if case.backward else "forward"
     fabrication = getattr(op, "fabrication", None)
-
-    def to(name: str) -> float | None:
-        return round(ratio(samples, "own", name), 3) if name in samples else None
-
     return Row(
-        record.key,
-        dict(case.options),
-        kind,
-        size.m,
-        list(size.dims),
-        op.calculate_n(),
-        size.dtype,
-        size.positive,
-        "forward and backward" if case.backward else "forward",
-        round(1e3 * median(samples["own"]), 4),
-        to("limit"),
-        to("cat_linear"),
-        to("built"),
-        to("product"),
-        to("library"),
-        to("compiled"),
-        fabrication.skips_materialization(x) if isinstance(fabrication, Fabrication) else None,
-        recorder.peak,
-        None if case.backward else _error(op, x),
-        round(max(map(spread, samples.values())), 2),
+        name=record.key,
+        options=dict(case.options),
+        kind=kind,
+        m=size.m,
+        dims=list(size.dims),
+        n=op.calculate_n(),
+        dtype=size.dtype,
+        positive=size.positive,
+        mode=mode,
+        milliseconds=round(1e3 * median(samples["own"]), 4),
+        skips_materialization=fabrication.skips_materialization(x) if isinstance(fabrication, Fabrication) else None,
+        extra_bytes=recorder.peak,
+        error=None if case.backward else _error(op, x),
+        spread=round(max(map(spread, samples.values())), 2),
+        of_bound=_of_bound(samples, mode, len(x)),
+        **{name: round(ratio(samples, "own", name), 3) if name in samples else None for name in REFERENCES},
     )
+
+
+def _views(case: Case, op: Fusion, device: torch.device | str) -> list[Tensor]:
+    """Return random views; make them and the parameters positive where the case wants that."""
+    size = case.size
+    draw = torch.rand if size.positive else torch.randn
+    dtype = getattr(torch, size.dtype)
+    if size.positive:
+        with torch.no_grad():
+            for parameter in op.parameters():
+                parameter.abs_()
+    return [draw(size.m, width, device=device, dtype=dtype).requires_grad_(case.backward) for width in size.dims]
+
+
+def _of_bound(samples: Mapping[str, Sequence[float]], mode: str, views: int) -> float | None:
+    """Return the time of the dense product over what it may take (``BOUNDS``)."""
+    if "call" not in samples:
+        return None
+    few, many, calls = BOUNDS[mode]
+    own, cat_linear, addmm, call = (lower_quartile(samples[name]) for name in ("own", "cat_linear", "addmm", "call"))
+    allowed = (many if views > MANY_VIEWS else few) * min(cat_linear, addmm) + calls * call + PER_VIEW * views
+    return round(own / allowed, 3)
 
 
 def _build(case: Case, device: torch.device | str) -> Fusion:
@@ -188,6 +206,11 @@ def _references(key: str, op: Fusion, x: Sequence[Tensor], leaves: Sequence[Tens
             "cat_linear": (lambda: F.linear(torch.cat(tuple(x), -1), other), [*x, other]),
         }
     fabrication = getattr(op, "fabrication", None)
+    if isinstance(fabrication, Fabrication) and fabrication.is_dense and len(x) > 1:
+        third, smallest = torch.randn_like(W, requires_grad=grad), torch.nn.Linear(1, 1, device=x[0].device)
+        one = torch.ones(1, 1, device=x[0].device)
+        found["addmm"] = (lambda: _view_by_view(x, third), [*x, third])
+        found["call"] = (lambda: smallest(one), [])
     if isinstance(fabrication, Fabrication) and not fabrication.is_dense:
         blocks = dict(op.named_parameters())
         found["built"] = (lambda: fabrication.multiply_built(x, blocks, n), leaves)
@@ -197,6 +220,14 @@ def _references(key: str, op: Fusion, x: Sequence[Tensor], leaves: Sequence[Tens
     if library is not None:
         found["library"] = (lambda: library(x), x)
     return found
+
+
+def _view_by_view(x: Sequence[Tensor], W: Tensor) -> Tensor:
+    pieces = W.t().split([view.shape[-1] for view in x])
+    out = torch.mm(x[0], pieces[0])
+    for view, piece in zip(x[1:], pieces[1:], strict=True):
+        out.addmm_(view, piece)
+    return out
 
 
 def _add_up(x: Sequence[Tensor]) -> Tensor:
@@ -217,7 +248,9 @@ def _forward(call: Callable[[], Tensor]) -> Callable[[], object]:
 def _both(call: Callable[[], Tensor], leaves: Sequence[Tensor]) -> Callable[[], object]:
     def run() -> object:
         out = call()
-        return torch.autograd.grad(out, leaves, torch.ones_like(out), allow_unused=True) if out.requires_grad else out
+        if not leaves or not out.requires_grad:
+            return out
+        return torch.autograd.grad(out, leaves, torch.ones_like(out), allow_unused=True)
 
     return run
 

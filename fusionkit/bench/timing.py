@@ -8,11 +8,11 @@ from random import Random
 from statistics import quantiles
 from time import perf_counter
 
-__all__ = ["interleaved", "ratio", "spread"]
+__all__ = ["interleaved", "lower_quartile", "ratio", "spread"]
 
 #: One sample repeats a quick function until it takes this long, in seconds.
 SAMPLE = 1e-3
-#: A contestant is slow if it takes so many times as long as the fastest, and more than this part of all the time.
+#: A contestant is slow if it takes this many times as long as the first one, and more than this part of all the time.
 SLOW = 8
 
 
@@ -29,7 +29,7 @@ def interleaved(
 
     Before each sample the contestant is called once untimed, or it would find the caches as another one left them.
 
-    Contestants that are much slower than the fastest take part in the first rounds only, so that there are enough
+    Contestants that are much slower than the first one take part in the first rounds only, so that there are enough
     samples of the others.
 
     Args:
@@ -45,7 +45,7 @@ def interleaved(
     for name, call in contestants.items():
         call()
         once[name] = max(_sample(call, 1, wait, clock), 1e-9)
-    slow = {name for name, time in once.items() if time > max(seconds / SLOW, SLOW * min(once.values()))}
+    slow = {name for name, time in once.items() if time > max(seconds / SLOW, SLOW * next(iter(once.values())))}
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     order, shuffle = list(contestants.items()), Random(0).shuffle
     start = clock()
@@ -68,12 +68,17 @@ def ratio(samples: Mapping[str, Sequence[float]], name: str, other: str) -> floa
 
     What else runs on the machine only ever adds time, to more than half of the samples if it is busy.
     """
-    return _quartile(samples[name]) / _quartile(samples[other])
+    return lower_quartile(samples[name]) / lower_quartile(samples[other])
+
+
+def lower_quartile(times: Sequence[float]) -> float:
+    """Return the time below which a quarter of the samples lie."""
+    return _quartile(times)
 
 
 def spread(times: Sequence[float]) -> float:
     """Return the upper quartile over the lower one, 1 if all times are equal."""
-    return _quartile(times, 2) / _quartile(times)
+    return _quartile(times, 2) / lower_quartile(times)
 
 
 def _quartile(times: Sequence[float], index: int = 0) -> float:

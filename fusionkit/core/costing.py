@@ -59,16 +59,19 @@ def cost(
     found = lookup.find(name, kind).kind
 
     def run() -> dict[str, Any]:
-        if found == "fabrication":
-            factory = {"dtype": options.pop("dtype")} if "dtype" in options else {}
-            made = create_fabrication(name, **options)
-            concatenation = "parameterized_concatenation"
-            op = create(concatenation, n=n, dims=widths, parameter_fabrication=made, device="meta", **factory)
-        else:
-            op = create(name, n=n, dims=widths, device="meta", **options)
-        return _measure(op.eval(), widths, rows, dtype)
+        return _measure(_build(name, found, n, widths, options).eval(), widths, rows, dtype)
 
     return {"name": name, "kind": found, "dims": list(widths), "dtype": str(dtype).removeprefix("torch."), **apart(run)}
+
+
+def _build(name: str, kind: str, n: int | None, widths: tuple[int, ...], options: dict[str, Any]) -> Fusion:
+    """Return the operator on the meta device; for a fabrication the parameterized concatenation with it."""
+    if kind == "fusion":
+        return create(name, n=n, dims=widths, device="meta", **options)
+    factory = {"dtype": options.pop("dtype")} if "dtype" in options else {}
+    made = create_fabrication(name, **options)
+    concatenation = "parameterized_concatenation"
+    return create(concatenation, n=n, dims=widths, parameter_fabrication=made, device="meta", **factory)
 
 
 def _measure(op: Fusion, widths: tuple[int, ...], rows: int, dtype: torch.dtype) -> dict[str, int]:

@@ -240,23 +240,8 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
             if not zipfile.is_zipfile(file):
                 raise FusionError(f"{path} should be a .npz file, as numpy.savez writes it; found another format.")
             file.seek(0)
-            arrays: dict[str, npt.NDArray[Any]] = {}
             with np.load(file, allow_pickle=False) as archive:
-                for key in archive.files:
-                    try:
-                        array = archive[key]
-                    except ValueError as error:
-                        if "allow_pickle" not in str(error):
-                            raise
-                        what = "whole numbers or strings, a class per row" if key == "label" else "numbers"
-                        hint = "  label.astype(str) makes strings of them." if key == "label" else ""
-                        raise FusionError(
-                            f"The array {key!r} of {path} should hold {what}; found Python objects, "
-                            f"which are not read because that could run code.{hint}"
-                        ) from None
-                    if not isinstance(array, np.ndarray):
-                        raise FusionError(f"{path} should hold arrays only; found {key!r}, which is none.")
-                    arrays[key] = array
+                return {key: _array(path, key, archive) for key in archive.files}, digest
     except FileNotFoundError:
         raise FusionError(f"The data file should exist; found no file {path}.") from None
     except IsADirectoryError:
@@ -267,7 +252,23 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError, NotImplementedError) as error:
         raise FusionError(f"{path} should be a complete .npz file; found it damaged ({error}).") from error
-    return arrays, digest
+
+
+def _array(path: Path, key: str, archive: Mapping[str, Any]) -> npt.NDArray[Any]:
+    try:
+        array = archive[key]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        what = "whole numbers or strings, a class per row" if key == "label" else "numbers"
+        hint = "  label.astype(str) makes strings of them." if key == "label" else ""
+        raise FusionError(
+            f"The array {key!r} of {path} should hold {what}; found Python objects, "
+            f"which are not read because that could run code.{hint}"
+        ) from None
+    if not isinstance(array, np.ndarray):
+        raise FusionError(f"{path} should hold arrays only; found {key!r}, which is none.")
+    return array
 
 
 def _check_view(path: Path, key: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:

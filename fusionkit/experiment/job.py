@@ -27,6 +27,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from fusionkit._util.text import error_message
 from fusionkit.config import interpolations
 from fusionkit.config.composition import plain_config
 from fusionkit.config.fits import advised, preflight
@@ -34,12 +35,19 @@ from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import RunConfig, validate
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError, Terminated
 from fusionkit.experiment import run
-from fusionkit.experiment.results import MODEL, RESULT, message, read_result, start, tell, write_failed
+from fusionkit.experiment.results import MODEL, RESULT, notify_plugins, read_result, start, write_failed
 
-__all__ = ["Job", "Outcome", "held", "recorded", "sentence", "takes_group"]
+__all__ = ["EXPECTED", "Job", "JobFailed", "Outcome", "directory_lock", "recorded", "sentence", "takes_group"]
 
 #: A job says how far it is at most this often, in seconds.
 _INTERVAL = 0.5
+
+#: What a run may end with: an error that is worded for users, or one of the file system.
+EXPECTED = (FusionError, ConfigError, RegistryError, OSError)
+
+
+class JobFailed(FusionError):
+    """A run that ended with an error of another kind, such as an operator's; its record is in the run directory."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class Job:
     sweep: str | None = None
     config: RunConfig | None = None
     suspects: frozenset[str] = frozenset()
-    error: BaseException | None = field(default=None, compare=False)
+    error: Exception | None = field(default=None, compare=False)
 
     def __call__(self, task: DictConfig) -> float | None:
         """Run one job and return its accuracy, None if it failed.  Only an interruption passes through."""
@@ -111,17 +119,15 @@ class Job:
         if self.sweep is None:
             return self._single(run_dir)
         mine = Outcome(str(run_dir), int(hydra.job.num), "started", overrides=tuple(hydra.overrides.task))
-        with held(run_dir):
+        with directory_lock(run_dir):
             return self._swept(task, run_dir, mine, Path(self.sweep))
 
     def _single(self, run_dir: Path) -> float | None:
         assert self.config is not None
         try:
-            with held(run_dir, wait=False), recorded(self.config.tree, run_dir):
+            with directory_lock(run_dir, wait=False), recorded(self.config.tree, run_dir):
                 result = _run(self.config, run_dir)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
+        except EXPECTED as error:
             self.error = error
             return None
         return _accuracy(result)
@@ -143,11 +149,9 @@ class Job:
                 done = _completed(cfg, run_dir)
                 result = done or self._run(cfg, task, run_dir, alone, _Reporter(mine, str(folder)))
             ended = replace(mine, status=str(result.get("status")), error=result.get("error"))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
+        except EXPECTED as error:
             result, ended = {}, replace(mine, status="failed", error=sentence(error))
-        _settle()
+        _freeze_imports()
         accuracy = _accuracy(result) if ended.status == "completed" else None
         seconds = time.perf_counter() - begun
         replace(ended, seconds=seconds, accuracy=accuracy, fraction=1.0, earlier=done is not None).write(folder)
@@ -162,7 +166,7 @@ class Job:
 
 
 @cache
-def _settle() -> None:
+def _freeze_imports() -> None:
     """Take what the first job of this process has imported out of the garbage collector's sight, once.
 
     A worker of joblib collects after every job; a tenth of its time went into looking at modules that stay.
@@ -186,15 +190,15 @@ class _Reporter:
 
 
 @contextmanager
-def held(directory: Path, *, wait: bool = True) -> Iterator[None]:
-    """Keep other processes that ask for ``directory`` from it, as long as this one lives.  It is made if needed.
+def directory_lock(directory: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on ``directory``, which is made if needed; released when the process exits.
 
     Args:
-        directory: to be held by itself: no file is left, and what a killed process held is free again.
-        wait: until it is free.
+        directory: is locked itself; no lock file is left.
+        wait: until the lock is free.
 
     Raises:
-        FusionError: it is not free, and ``wait`` is false.
+        FusionError: another process holds the lock, and ``wait`` is false.
     """
     directory.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY)
@@ -214,7 +218,12 @@ def held(directory: Path, *, wait: bool = True) -> Iterator[None]:
 
 @contextmanager
 def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
-    """Record what goes wrong with a run, or ends it, before it is raised."""
+    """Record how a run failed, and raise that.
+
+    Raises:
+        FusionError, ConfigError, RegistryError, OSError: why it failed; ``JobFailed`` for any other error.
+        KeyboardInterrupt: the run was interrupted.
+    """
     place, dtype = os.getcwd(), torch.get_default_dtype()
     try:
         yield
@@ -224,11 +233,13 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
         raised = _ended(error, cfg)
         try:
             if _completed(cfg, run_dir) is None:  # Else what went wrong is not the run, but to show it.
-                tell(write_failed(run_dir, cfg, raised), run_dir)
+                notify_plugins(write_failed(run_dir, cfg, raised), run_dir)
         except OSError as problem:
             raise FusionError(f"{sentence(raised).rstrip('.')}; it could not be recorded: {problem}.") from error
         if isinstance(error, KeyboardInterrupt):
             raise
+        if not isinstance(raised, EXPECTED):
+            raised = JobFailed(sentence(raised))
         raise raised from (None if raised is error else error)
     finally:  # What an operator has changed does not reach the next job.
         os.chdir(place)
@@ -270,7 +281,7 @@ def alone() -> None:
     """Run the job that stdin describes, in JSON, as the whole business of this process."""
     content = json.load(sys.stdin)
     cfg, run_dir = content["cfg"], Path(content["run_dir"])
-    with contextlib.suppress(BaseException), recorded(cfg, run_dir):
+    with contextlib.suppress(KeyboardInterrupt, *EXPECTED), recorded(cfg, run_dir):
         _run(validate(cfg), run_dir, quiet=True)
 
 
@@ -300,7 +311,7 @@ def _ended(error: BaseException, cfg: Mapping[str, Any]) -> BaseException:
     """Return what a record says of an error: an interruption, too little memory, the way out of unequal widths."""
     if isinstance(error, DimsError):
         return advised(error, str(cfg["model"]["encoder"]))
-    tried = re.search(r"tried to allocate ([\d.]+ \w+)", message(error), re.IGNORECASE)
+    tried = re.search(r"tried to allocate ([\d.]+ \w+)", error_message(error), re.IGNORECASE)
     if isinstance(error, RuntimeError) and tried:
         return FusionError(f"The run should fit into the memory of its device; found too little for {tried[1]} more.")
     if not isinstance(error, KeyboardInterrupt):
@@ -316,5 +327,5 @@ def _accuracy(result: Mapping[str, Any]) -> float | None:
 
 def sentence(error: BaseException) -> str:
     """Return an error in one line: its message, after its type where the message was not written for users."""
-    name, text = type(error).__name__, " ".join(message(error).split())
+    name, text = type(error).__name__, error_message(error)
     return text if isinstance(error, FusionError | ConfigError | RegistryError) or text == name else f"{name}: {text}"

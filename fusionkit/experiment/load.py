@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
+from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 from fusionkit.experiment import results
 from fusionkit.experiment.model import FusionModel
@@ -26,8 +29,6 @@ def save(model: FusionModel, path: Path) -> None:
     Raises:
         ConfigError: the operator cannot be written to a config.
     """
-    from safetensors.torch import save_file
-
     description = {"schema_version": _VERSION, **model.describe()}
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     metadata = {_KEY: json.dumps(description, sort_keys=True, ensure_ascii=False, allow_nan=False)}
@@ -79,8 +80,6 @@ def load(run_dir: str | Path, device: Any = None) -> FusionModel:
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -100,8 +99,6 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def _build(path: Path, description: dict[str, Any]) -> FusionModel:
-    from fusionkit.config.safe import check_tree
-
     try:
         # Operators build the configs nested in their own: preprocess, fabrications.
         check_tree(description["fusion"], "fusion")

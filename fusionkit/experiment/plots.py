@@ -6,11 +6,13 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+import numpy as np
+from matplotlib import rc_context, rcParamsDefault
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 __all__ = ["draw_leaderboard", "draw_robustness", "draw_run", "draw_study"]
 
@@ -93,46 +95,8 @@ def draw_study(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         panels = figure.subplots(1, len(sets), squeeze=False)[0]
         shown: dict[str, Any] = {}
         for axes, data in zip(panels, sets, strict=True):
-            mine = [row for row in rows if row["data"] == data]
-            fusions = [row for row in mine if row["l"] is not None]
-            for row in fusions:
-                error = None if row["low"] is None else [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
-                # Encoders learn too, and l does not count them: hollow.
-                filled = row["encoder"] in (None, "none")
-                style = looks[_kind(row)]
-                drawn = axes.errorbar(
-                    row["l"],
-                    row["mean"],
-                    yerr=error,
-                    fmt=style["marker"],
-                    color=style["color"],
-                    markerfacecolor=style["color"] if filled else "white",
-                    markersize=6.5,
-                    elinewidth=0.7,
-                    alpha=0.9,
-                    zorder=3,
-                )
-                shown.setdefault(_kind(row), drawn)
-            front = sorted((row["l"], row["mean"]) for row in fusions if row["on_front"])
-            (line,) = axes.step(
-                [x for x, _ in front], [y for _, y in front], where="post", color=_GREY, linewidth=1.2, zorder=1
-            )
-            shown.setdefault("Pareto front", line)
-            lines = sorted((row for row in mine if row["baseline"]), key=lambda row: str(row["name"]))
-            for row, dashes in zip(lines, ((6, 2), (1.5, 1.5)), strict=False):
-                line = axes.axhline(row["mean"], color="black", linewidth=1, dashes=dashes, zorder=0)
-                shown.setdefault(row["name"].replace("_", " "), line)
-            _l_axis(axes, [row["l"] for row in fusions] or [0])
-            # The worst contestants would press the others together.
-            best = max(row["mean"] for row in mine)
-            middle = sorted(row["mean"] for row in mine)[len(mine) // 3]
-            least = max(0.0, min(middle, best - 0.01) - 1.5 * (best - middle) - 0.01)
-            axes.set_ylim(least, min(1.002, best + 0.02))
-            below = sum(row["mean"] < least for row in mine)
+            _study_panel(axes, [row for row in rows if row["data"] == data], looks, shown)
             axes.set_title(data, loc="left", fontsize=12, fontweight="bold")
-            if below:
-                axes.set_title(f"{below} below the picture", loc="right", fontsize=9, color=_GREY)
-            axes.grid(alpha=0.25)
         panels[0].set_ylabel("test accuracy, mean and 95 % interval")
         # By name, the lines last; the names are long, so there are few columns.
         names = [*sorted(shown.keys() & looks.keys()), *(name for name in shown if name not in looks)]
@@ -146,6 +110,45 @@ def draw_study(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             frameon=False,
         )
         figure.savefig(path, format="png")
+
+
+def _study_panel(
+    axes: Axes, rows: Sequence[Mapping[str, Any]], looks: Mapping[str, Mapping[str, str]], shown: dict[str, Any]
+) -> None:
+    """Draw the contestants of one data set; ``shown`` collects what the legend explains, by name."""
+    fusions = [row for row in rows if row["l"] is not None]
+    for row in fusions:
+        style = looks[_kind(row)]
+        drawn = axes.errorbar(
+            row["l"],
+            row["mean"],
+            yerr=None if row["low"] is None else [[row["mean"] - row["low"]], [row["high"] - row["mean"]]],
+            fmt=style["marker"],
+            color=style["color"],
+            # Encoders learn too, and l does not count them: hollow.
+            markerfacecolor=style["color"] if row["encoder"] in (None, "none") else "white",
+            markersize=6.5,
+            elinewidth=0.7,
+            alpha=0.9,
+            zorder=3,
+        )
+        shown.setdefault(_kind(row), drawn)
+    front = sorted((row["l"], row["mean"]) for row in fusions if row["on_front"])
+    (line,) = axes.step([x for x, _ in front], [y for _, y in front], where="post", color=_GREY, lw=1.2, zorder=1)
+    shown.setdefault("Pareto front", line)
+    references = sorted((row for row in rows if row["baseline"]), key=lambda row: str(row["name"]))
+    for row, dashes in zip(references, ((6, 2), (1.5, 1.5)), strict=False):
+        line = axes.axhline(row["mean"], color="black", linewidth=1, dashes=dashes, zorder=0)
+        shown.setdefault(row["name"].replace("_", " "), line)
+    _l_axis(axes, [row["l"] for row in fusions] or [0])
+    # The worst contestants would press the others together.
+    means = sorted(row["mean"] for row in rows)
+    middle, best = means[len(means) // 3], means[-1]
+    least = max(0.0, min(middle, best - 0.01) - 1.5 * (best - middle) - 0.01)
+    axes.set_ylim(least, min(1.002, best + 0.02))
+    if below := sum(mean < least for mean in means):
+        axes.set_title(f"{below} below the picture", loc="right", fontsize=9, color=_GREY)
+    axes.grid(alpha=0.25)
 
 
 def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -229,9 +232,6 @@ def _chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 @contextmanager
 def _figure(size: tuple[float, float]) -> Iterator[Figure]:
-    from matplotlib import rc_context, rcParamsDefault
-    from matplotlib.figure import Figure
-
     style: dict[Any, Any] = {
         "text.parse_math": False,  # A dollar sign in the name of a class is one.
         "axes.spines.top": False,
@@ -248,8 +248,6 @@ def _figure(size: tuple[float, float]) -> Iterator[Figure]:
 
 
 def _curve(axes: Axes, x: Sequence[int], y: Sequence[float], color: str, title: str, last: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     axes.plot(x, y, color=color, linewidth=1.8, marker="o" if len(y) < 8 else None)
     axes.plot(x[-1], y[-1], "o", color=color, markersize=5)
     axes.set_title(title, loc="left", fontsize=11)
@@ -260,8 +258,6 @@ def _curve(axes: Axes, x: Sequence[int], y: Sequence[float], color: str, title: 
 
 
 def _confusion(figure: Figure, axes: Axes, counts: Sequence[Sequence[int]], classes: Sequence[Any]) -> None:
-    import numpy as np
-
     table = np.asarray(counts)
     share = table / np.maximum(table.sum(1, keepdims=True), 1)
     # By share of the true class; the square root makes single errors visible.

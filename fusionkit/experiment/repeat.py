@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from fusionkit._util.tables import print_table
 from fusionkit.config.fits import preflight
@@ -15,7 +18,7 @@ from fusionkit.config.options import RunConfig, validate
 from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import run
-from fusionkit.experiment.job import held, recorded
+from fusionkit.experiment.job import EXPECTED, directory_lock, recorded
 from fusionkit.experiment.results import MODEL, RESULT, read_result, shown
 
 __all__ = ["differences", "repeat"]
@@ -25,7 +28,7 @@ _FOUND = (
     *("status", "error", "config_hash", "data", "dims", "n", "l", "parameters"),
     *("metrics", "confusion", "robustness", "history"),
 )
-#: So many runs of a directory are named.
+#: At most this many runs of a directory are named.
 _LISTED = 12
 
 
@@ -115,10 +118,6 @@ def _circumstances(first: Mapping[str, Any], second: Mapping[str, Any]) -> Itera
 
 def _tensors(first: Path, second: Path) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """Yield the model file if the tensors in it are not equal, bit for bit."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         then, now = load_file(first), load_file(second)
     except (OSError, SafetensorError) as error:
@@ -152,14 +151,12 @@ def _run(config: RunConfig, run_dir: Path) -> Mapping[str, Any]:
         OmegaConf.save(OmegaConf.create(cfg), run_dir / ".hydra" / "config.yaml")
     except OSError as error:
         raise FusionError(f"The run directory should be writable; found {error}.") from error
-    with held(run_dir, wait=False):
+    with directory_lock(run_dir, wait=False):
         try:
             with recorded(cfg, run_dir):
                 preflight(config, cfg["fusion"].get("parameter_fabrication") == cfg["fabrication"])
                 return run.run_job(config, run_dir)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:
+        except EXPECTED:
             return read_result(run_dir / RESULT)
 
 

@@ -9,6 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
+
+from fusionkit.config import compose
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 
 __all__ = ["Commands"]
@@ -98,8 +101,6 @@ def _changes(given: Flat, wanted: Flat) -> Iterator[tuple[tuple[str, ...], str]]
 
 @lru_cache(maxsize=1024)
 def _composed(overrides: tuple[str, ...]) -> tuple[tuple[tuple[str, ...], Any], ...]:
-    from fusionkit.config import compose
-
     return tuple(_flatten(compose(list(overrides))))
 
 
@@ -127,6 +128,4 @@ def _text(value: Any) -> str:
     text = str(value)
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text
-    from hydra.core.override_parser.types import Quote, QuotedString
-
     return QuotedString(text, Quote.double).with_quotes()

@@ -17,8 +17,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+import fusionkit
+from fusionkit import registry
 from fusionkit._util.files import TEMPORARY, write_atomic, write_json
+from fusionkit._util.text import error_message
+from fusionkit.config.hashing import config_hash
 from fusionkit.config.sentences import mistakes
+from fusionkit.config.types import Text
 from fusionkit.errors import FusionError, RegistryError
 
 __all__ = [
@@ -27,14 +32,13 @@ __all__ = [
     "RESULT",
     "SCHEMA_VERSION",
     "Result",
-    "message",
+    "notify_plugins",
     "provenance",
     "read_result",
     "record",
     "schema",
     "shown",
     "start",
-    "tell",
     "write_atomic",
     "write_failed",
     "write_json",
@@ -74,11 +78,11 @@ class Result(BaseModel):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     status: Literal["completed", "failed"] = Field(description="How the run ended.")
-    error: str | None = Field(None, description="Why it failed.")
-    error_type: str | None = Field(None, description="The class of that error.")
-    traceback: str | None = Field(None, description="Where it was raised.")
-    fusion: str | None = Field(None, description="Name of the operator.")
-    fabrication: str | None = Field(None, description="Name of its fabrication; null where it takes none.")
+    error: Text | None = Field(None, description="Why it failed.")
+    error_type: Text | None = Field(None, description="The class of that error.")
+    traceback: Text | None = Field(None, description="Where it was raised.")
+    fusion: Text | None = Field(None, description="Name of the operator.")
+    fabrication: Text | None = Field(None, description="Name of its fabrication; null where it takes none.")
     dims: list[int] | None = Field(None, description="Widths of the views that the fusion sees.")
     data_dims: list[int] | None = Field(None, description="Widths of the views of the data.")
     n: int | None = Field(None, description="Width of the fusion's output.")
@@ -87,8 +91,8 @@ class Result(BaseModel):
     seed: int | None = Field(None, description="Of the split, the initial values, the order of the batches.")
     metrics: dict[str, float | None] = Field({}, description="On the test part: accuracy, f1_macro, log_loss, ...")
     seconds: float | None = Field(None, description="What the run took.")
-    config_hash: str | None = Field(None, description="Names the config, its data and the operators' versions.")
-    encoder: str | None = Field(None, description="What stands in front of the fusion, per view.")
+    config_hash: Text | None = Field(None, description="Names the config, its data and the operators' versions.")
+    encoder: Text | None = Field(None, description="What stands in front of the fusion, per view.")
     data: dict[str, Any] = Field({}, description="Name, digest, rows and views of the data.")
     classes: list[Any] | None = Field(None, description="The label values, in the order of the logits.")
     confusion: list[list[int]] | None = Field(None, description="Rows of the test part by true and found class.")
@@ -170,15 +174,13 @@ def write_failed(
     found: dict[str, Any] = {"config_hash": None, "provenance": None}
     # The record of a failure must not fail because of what the failure is about.
     with contextlib.suppress(Exception):
-        from fusionkit.config import config_hash
-
         found["config_hash"] = config_hash(dict(cfg))
     with contextlib.suppress(Exception):
         found["provenance"] = provenance(cfg)
     result = record(
         cfg,
         status="failed",
-        error=message(error),
+        error=error_message(error),
         error_type=type(error).__name__,
         traceback="".join(traceback.format_exception(error)),
         seconds=seconds,
@@ -186,14 +188,6 @@ def write_failed(
     )
     write_json(run_dir / RESULT, result)
     return result
-
-
-def message(error: BaseException) -> str:
-    """Return the message of an error, or the name of its type where it has none."""
-    try:
-        return str(error) or type(error).__name__
-    except Exception:  # The error is a stranger's, and so is its __str__.
-        return type(error).__name__
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -222,13 +216,11 @@ def read_result(path: Path) -> dict[str, Any]:
     return found
 
 
-def tell(result: Mapping[str, Any], run_dir: Path) -> None:
-    """Tell the plugins about a finished run.  What a tracker does wrong is shown, and changes nothing."""
-    from fusionkit import registry
-
+def notify_plugins(result: Mapping[str, Any], run_dir: Path) -> None:
+    """Call the plugins' ``fusionkit_run_finished``; an error there becomes a warning."""
     try:
         registry.run_finished(result, run_dir)
-    except Exception as error:
+    except Exception as error:  # Of a plugin.
         warnings.warn(f"A tracker failed: {error}", RuntimeWarning, stacklevel=2)
 
 
@@ -246,12 +238,8 @@ def provenance(cfg: Mapping[str, Any]) -> dict[str, Any]:
     for name in _DISTRIBUTIONS:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    import fusionkit
-
     versions.setdefault("fusionkit", fusionkit.__version__)
     for kind, name in _operators(cfg):
-        from fusionkit import registry
-
         with contextlib.suppress(RegistryError):
             found = registry.resolve(kind, name)
             versions.setdefault(found.distribution, found.version or "unknown")

@@ -82,7 +82,7 @@ def run_job(
         _keep(model, result, run_dir)
     result["seconds"] = round(time.perf_counter() - begun, 3)
     results.write_json(run_dir / results.RESULT, result)
-    results.tell(result, run_dir)
+    results.notify_plugins(result, run_dir)
     if not quiet:
         _summary(result, run_dir)
     return result

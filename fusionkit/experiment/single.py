@@ -11,14 +11,10 @@ from omegaconf import DictConfig
 
 from fusionkit.config.fits import check_widths, preflight
 from fusionkit.errors import ConfigError, FusionError, RegistryError
-from fusionkit.experiment.job import Job, sentence, takes_group
+from fusionkit.experiment.job import Job, JobFailed, sentence, takes_group
 from fusionkit.experiment.sweep import run_sweep
 
-__all__ = ["JobFailed", "run"]
-
-
-class JobFailed(FusionError):
-    """A run that ended with an error; its record is in the run directory."""
+__all__ = ["run"]
 
 
 def run(hydra: Any, name: str, overrides: Sequence[str]) -> int:

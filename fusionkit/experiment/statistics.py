@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
 __all__ = ["Comparison", "Summary", "compare", "holm", "pareto", "summarize"]
 
@@ -77,8 +78,6 @@ def compare(first: Sequence[float], second: Sequence[float], test_share: float) 
         second: as many, in the same order.
         test_share: test rows divided by all rows, above 0 and below 1.
     """
-    from scipy.stats import t
-
     differences = [a - b for a, b in zip(first, second, strict=True)]
     mean, _, error = _corrected(differences, test_share)
     count = len(differences)
@@ -87,7 +86,7 @@ def compare(first: Sequence[float], second: Sequence[float], test_share: float) 
     if error == 0:  # The same difference in every part.
         return Comparison(count, mean, mean, mean, 1.0 if mean == 0 else 0.0)
     half = _quantile(count) * error
-    return Comparison(count, mean, mean - half, mean + half, float(2 * t.sf(abs(mean) / error, count - 1)))
+    return Comparison(count, mean, mean - half, mean + half, 2 * float(stdtr(count - 1, -abs(mean) / error)))
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -127,6 +126,5 @@ def _corrected(values: Sequence[float], test_share: float) -> tuple[float, float
 
 
 def _quantile(count: int) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, count - 1))
+    """Return the 97.5 % quantile of Student's t distribution with ``count - 1`` degrees of freedom."""
+    return float(stdtrit(count - 1, 0.975))

@@ -8,6 +8,7 @@ ended may have been what killed it, so they get processes of their own.
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import shutil
 import sys
@@ -15,17 +16,24 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from fusionkit._util.progress import ProgressBar
+from fusionkit.config import interpolations
+from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs
 from fusionkit.errors import ConfigError, FusionError, RegistryError
-from fusionkit.experiment.job import Job, Outcome, held, sentence
+from fusionkit.experiment.job import Job, Outcome, directory_lock, sentence
 from fusionkit.experiment.results import shown
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 __all__ = ["OUTCOMES", "Watch", "run_sweep"]
 
@@ -48,13 +56,72 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
         ConfigError: the sweep was refused before its first job; nothing was written.
         FusionError: its directory cannot be written to, or it did not come to its end.
     """
-    from hydra.core.override_parser.types import Quote, QuotedString
-    from hydra.errors import HydraException
-    from hydra.types import RunMode
+    sweep = _composed(hydra, name, overrides)
+    tidy = _tidying(sweep.directory)
+    try:
+        with _folder(sweep.directory) as (folder, suspects), Watch(folder, sweep.total, sweep.swept) as watch:
+            stopped = sweep.run(Job(sweep=str(folder), suspects=suspects), watch)
+            ended = watch.read()
+        if stopped is not None and not ended:
+            tidy()
+    except (ConfigError, HydraException):
+        tidy()
+        raise
+    except OSError as error:
+        raise FusionError(f"The directory of a sweep should be writable; found {sweep.directory}: {error}.") from error
+    return _conclude(watch, ended, sweep.directory, stopped)
 
-    from fusionkit.config import interpolations
-    from fusionkit.config.hydra_bridge import BASIC_SWEEPER
 
+@dataclass(frozen=True)
+class _Sweep:
+    """A composed sweep.
+
+    Attributes:
+        hydra: Hydra.
+        name: of the primary config.
+        overrides: of every composition.
+        directory: of the sweep.
+        timed: the directory has the time in its name.
+        basic: Hydra's own sweeper runs it, which can start again.
+        total: number of jobs, None if only the sweeper knows.
+        swept: the keys in which the jobs differ.
+    """
+
+    hydra: Any
+    name: str
+    overrides: Sequence[str]
+    directory: Path
+    timed: bool
+    basic: bool
+    total: int | None
+    swept: Set[str]
+
+    def run(self, job: Job, watch: Watch) -> Exception | None:
+        """Run the jobs, and again those that a lost process left; return what stopped the sweep before its end."""
+        before, stopped = -1, None
+        # Every round gets further, or is the last: jobs that have started and not ended run by themselves now.
+        while before < (before := sum(1 + outcome.ended for outcome in watch.read())):
+            try:
+                self.hydra.multirun(config_name=self.name, task_function=job, overrides=list(self.overrides))
+                return None
+            except (FusionError, ConfigError, RegistryError, OSError):
+                raise
+            except KeyboardInterrupt as error:
+                place = f" with hydra.sweep.dir={shlex.quote(shown(self.directory))}" if self.timed else ""
+                error.add_note(f"{_progress(watch)}; the same command{place} runs the rest")
+                raise
+            except Exception as error:
+                if isinstance(error, HydraException) and not watch.read():
+                    # Refused by the sweeper or the launcher before the first job.
+                    raise
+                # A worker that was killed, a cluster that is not there, a study without a single value.
+                stopped = error
+                if not self.basic:
+                    break
+        return stopped
+
+
+def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
     lines = [*overrides, "hydra.mode=MULTIRUN"]
     master = hydra.compose_config(config_name=name, overrides=lines, run_mode=RunMode.MULTIRUN)
     if "max_failure_rate" in master.hydra.sweeper and not any("max_failure_rate" in line for line in lines):
@@ -64,53 +131,13 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     if timed:
         # The time in its name should not pass on between two compositions.
         lines.append(f"hydra.sweep.dir={QuotedString(str(master.hydra.sweep.dir), Quote.double).with_quotes()}")
-    sweep_dir = Path(str(master.hydra.sweep.dir)).absolute()
+    basic = master.hydra.sweeper.get("_target_") == BASIC_SWEEPER
     total, swept = _jobs(hydra, master)
-    made = [folder for folder in (sweep_dir, *sweep_dir.parents) if not folder.exists()]
-    had_yaml = (sweep_dir / "multirun.yaml").is_file()
-    stopped: Exception | None = None
-    try:
-        with _folder(sweep_dir) as (folder, suspects), Watch(folder, total, swept) as watch:
-            job = Job(sweep=str(folder), suspects=suspects)
-            before = -1
-            # Every round gets further, or is the last: jobs that have started and not ended run by themselves now.
-            while before < (before := sum(1 + outcome.ended for outcome in watch.read())):
-                try:
-                    hydra.multirun(config_name=name, task_function=job, overrides=lines)
-                    stopped = None
-                    break
-                except (FusionError, ConfigError, RegistryError, OSError):
-                    raise
-                except KeyboardInterrupt as error:
-                    place = f" with hydra.sweep.dir={shlex.quote(shown(sweep_dir))}" if timed else ""
-                    error.add_note(f"{_progress(watch)}; the same command{place} runs the rest")
-                    raise
-                except Exception as error:
-                    if isinstance(error, HydraException) and not watch.read():
-                        # Refused by the sweeper or the launcher before the first job.
-                        raise
-                    # A worker that was killed, a cluster that is not there, a study without a single value.
-                    stopped = error
-                    if master.hydra.sweeper.get("_target_") != BASIC_SWEEPER:
-                        break
-            ended = watch.read()
-    except (ConfigError, HydraException):
-        _tidy(made, None if had_yaml else sweep_dir / "multirun.yaml")
-        raise
-    except OSError as error:
-        raise FusionError(f"The directory of a sweep should be writable; found {sweep_dir}: {error}.") from error
-    if stopped is not None and not ended:
-        _tidy(made, None if had_yaml else sweep_dir / "multirun.yaml")
-    return _conclude(watch, ended, sweep_dir, stopped)
+    return _Sweep(hydra, name, lines, Path(str(master.hydra.sweep.dir)).absolute(), timed, basic, total, swept)
 
 
 def _jobs(hydra: Any, master: DictConfig) -> tuple[int | None, set[str]]:
     """Return the number of jobs of a sweep, None if only its sweeper knows, and the keys in which they differ."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    from fusionkit.config import interpolations
-    from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs
-
     sweeper = interpolations.raw(master)["hydra"]["sweeper"]
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     lines = [*params, *interpolations.raw(master)["hydra"]["overrides"]["task"]]
@@ -128,13 +155,13 @@ def _folder(sweep_dir: Path) -> Iterator[tuple[Path, frozenset[str]]]:
     root = sweep_dir / OUTCOMES
     folder = root / uuid.uuid4().hex[:12]
     with contextlib.ExitStack() as stack:
-        with held(root):
+        with directory_lock(root):
             suspects = frozenset(_lost(root))
-            stack.enter_context(held(folder))
+            stack.enter_context(directory_lock(folder))
         try:
             yield folder, suspects
         finally:
-            with held(root):
+            with directory_lock(root):
                 shutil.rmtree(folder, ignore_errors=True)
                 with contextlib.suppress(OSError):  # Another sweep is in there.
                     root.rmdir()
@@ -144,7 +171,7 @@ def _lost(root: Path) -> Iterator[str]:
     """Yield the run directories of jobs that were killed, and remove what their sweeps left."""
     for folder in filter(Path.is_dir, root.iterdir()):
         try:
-            with held(folder, wait=False):
+            with directory_lock(folder, wait=False):
                 yield from (outcome.directory for outcome in _read(folder) if not outcome.ended)
                 shutil.rmtree(folder, ignore_errors=True)
         except FusionError:  # That sweep lives.
@@ -159,13 +186,20 @@ def _read(folder: Path) -> list[Outcome]:
     return sorted(found, key=lambda outcome: outcome.number)
 
 
-def _tidy(made: Sequence[Path], file: Path | None) -> None:
-    """Remove what was written for a sweep that ended before its first job."""
-    if file is not None:
-        file.unlink(missing_ok=True)
-    for folder in made:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+def _tidying(directory: Path) -> Callable[[], None]:
+    """Return a function that removes what is written from now on for a sweep that ends before its first job."""
+    made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    file = directory / "multirun.yaml"
+    kept = file.is_file()
+
+    def tidy() -> None:
+        if not kept:
+            file.unlink(missing_ok=True)
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    return tidy
 
 
 def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stopped: Exception | None) -> int:
@@ -215,25 +249,13 @@ class Watch:
         swept: Set[str] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-
         self.folder, self.total, self.swept, self.clock = folder, total, swept, clock
         self.begun = clock()
         self.outcomes: dict[int, Outcome] = {}
         self._first: float | None = None
         self._lock, self._stop = Lock(), Event()
         self._thread = Thread(target=self._watch, name="fusionkit-sweep", daemon=True)
-        self._lines = not sys.stderr.isatty()
-        self._bar = Progress(
-            TextColumn("jobs {task.fields[jobs]}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[failed]}{task.fields[left]}"),
-            console=Console(stderr=True),
-            refresh_per_second=4,
-            disable=self._lines,
-        )
-        self._task = self._bar.add_task("", total=total, jobs=f"0/{total or '?'}", failed="", left="")
+        self._bar = ProgressBar(total, interval=math.inf)
 
     @property
     def seconds(self) -> float:
@@ -241,7 +263,7 @@ class Watch:
         return self.clock() - self.begun
 
     def __enter__(self) -> Watch:
-        self._bar.start()
+        self._bar.__enter__()
         self._thread.start()
         return self
 
@@ -250,7 +272,7 @@ class Watch:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self._bar.stop()
+        self._bar.__exit__(kind, error, trace)
 
     def read(self) -> list[Outcome]:
         """Return the state of all jobs that have started, by number, after showing what is new."""
@@ -265,12 +287,11 @@ class Watch:
             found = sorted(self.outcomes.values(), key=lambda outcome: outcome.number)
             failed = sum(outcome.status == "failed" for outcome in found)
             left = self.left()
+            ends = [f"{failed} failed"] * bool(failed) + ([] if left is None else [f"{_clock(left)} left"])
             self._bar.update(
-                self._task,
-                completed=sum(outcome.fraction for outcome in found),
-                jobs=f"{sum(outcome.ended for outcome in found)}/{self.total or '?'}",
-                failed=f"{failed} failed  " if failed else "",
-                left="" if left is None else f"{_clock(left)} left",
+                sum(outcome.fraction for outcome in found),
+                f"jobs {sum(outcome.ended for outcome in found)}/{self.total or '?'}",
+                "  ".join(ends),
             )
             return found
 
@@ -302,13 +323,9 @@ class Watch:
         # Why it failed is said at the end, once.
         parts += dict.fromkeys((self.title(outcome), _place(outcome)))
         left = self.left()
-        if self._lines and left:
+        if self._bar.lines and left:
             parts.append(f"({_clock(left)} left)")
-        text = "  ".join(parts)
-        if self._lines:
-            print(text, file=sys.stderr, flush=True)
-        else:
-            self._bar.console.print(text, markup=False, highlight=False)
+        self._bar.say("  ".join(parts))
 
 
 def _place(outcome: Outcome) -> str:

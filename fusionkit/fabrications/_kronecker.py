@@ -67,14 +67,18 @@ def nearest_counts(p: int, valid: Iterable[int]) -> str:
     return f"{below}, below it" if above is None else f"{above}, or {below} below it"
 
 
-def check_count(what: str, p: int, side: str, size: int) -> int:
-    """Return p, or raise a ``FusionError`` that names the valid numbers next to it."""
-    if p > size:
-        raise FusionError(f"{what} should be from 1 to {side} = {size}; found {p}.")
-    if p not in counts(size):
+def check_count(what: str, p: int, **sides: int) -> int:
+    """Return p, or raise a ``FusionError`` that names the numbers of blocks next to it that all the sides admit."""
+    least = min(sides.values())
+    if p > least:
+        limit = f"min({', '.join(sides)})" if len(sides) > 1 else next(iter(sides))
+        raise FusionError(f"{what} should be from 1 to {limit} = {least}; found {p}.")
+    valid = [count for count in counts(least) if all(count in counts(size) for size in sides.values())]
+    if p not in valid:
+        place = " and ".join(f"{side} = {size}" for side, size in sides.items())
         raise FusionError(
-            f"{what} should leave none of its blocks without a place in {side} = {size}: the next valid value is "
-            f"{nearest_counts(p, counts(size))}; found {p}."
+            f"{what} should leave none of its blocks without a place in {place}: the next valid value is "
+            f"{nearest_counts(p, valid)}; found {p}."
         )
     return p
 
@@ -117,9 +121,9 @@ class BlockProduct(Fabrication):
             FusionError: p, q or the rank are out of range for this n and D.
         """
         if self.p is not None:
-            check_count(f"p, the number of block rows of {self.label()},", self.p, "n", n)
+            check_count(f"p, the number of block rows of {self.label()},", self.p, n=n)
         if self.q is not None:
-            check_count(f"q, the number of block columns of {self.label()},", self.q, "D", D)
+            check_count(f"q, the number of block columns of {self.label()},", self.q, D=D)
         rank = None if self.rank_option is None else getattr(self, self.rank_option)
         return _layout(type(self), n, D, self.p, self.q, rank)
 

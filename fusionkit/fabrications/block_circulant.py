@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch import BoolTensor, Tensor
 
-from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
+from fusionkit.fabrications._options import limited
 from fusionkit.fabrications._reference import filled
 from fusionkit.fabrications.toeplitz import diagonal_lengths, diagonals
 from fusionkit.fusion import check_size
@@ -47,14 +47,9 @@ class BlockCirculant(Fabrication):
         Raises:
             FusionError: b is greater than max(n, D).
         """
-        if self.b is None:
-            return 1 << (isqrt(min(n, D)).bit_length() - 1)
-        if self.b > max(n, D):
-            raise FusionError(
-                f"b, the block size of block_circulant, should be from 1 to max(n, D) = {max(n, D)} for n = {n} and "
-                f"D = {D}; found {self.b}."
-            )
-        return self.b
+        default = 1 << (isqrt(min(n, D)).bit_length() - 1)
+        what = "b, the block size of block_circulant,"
+        return limited(what, self.b, default, "max(n, D)", max(n, D), n, D)
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return the first columns of the blocks."""

@@ -8,9 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
-from fusionkit.fabrications._kronecker import counts, nearest_counts
+from fusionkit.fabrications._kronecker import check_count
 from fusionkit.fabrications._reference import filled
 from fusionkit.fusion import check_size
 from fusionkit.kernels.planning import Effort
@@ -44,16 +43,7 @@ class BlockDiagonal(Fabrication):
         """
         if self.p is None:
             return min(2, n, D)
-        what, least = "p, the number of blocks of block_diagonal,", min(n, D)
-        if self.p > least:
-            raise FusionError(f"{what} should be from 1 to min(n, D) = {least}; found {self.p}.")
-        valid = [count for count in counts(n) if count in counts(D)]
-        if self.p not in valid:
-            raise FusionError(
-                f"{what} should leave none of its blocks without a place in n = {n} and D = {D}: the next valid value "
-                f"is {nearest_counts(self.p, valid)}; found {self.p}."
-            )
-        return self.p
+        return check_count("p, the number of blocks of block_diagonal,", self.p, n=n, D=D)
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return the one copy."""

@@ -43,8 +43,8 @@ class DuplicatedPadding(Fabrication):
             FusionError: p or q is out of range for this n and D.
         """
         p, q = min(2, n) if self.p is None else self.p, min(2, D) if self.q is None else self.q
-        check_count("p, the number of block rows of duplicated_padding,", p, "n", n)
-        check_count("q, the number of block columns of duplicated_padding,", q, "D", D)
+        check_count("p, the number of block rows of duplicated_padding,", p, n=n)
+        check_count("q, the number of block columns of duplicated_padding,", q, D=D)
         return Layout(p, q, -(-n // p), -(-D // q), 1)
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:

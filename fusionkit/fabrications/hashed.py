@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
+from fusionkit.fabrications._options import limited
 from fusionkit.fabrications._reference import filled
 from fusionkit.fusion import check_size
 
@@ -52,14 +52,8 @@ class Hashed(Fabrication):
         Raises:
             FusionError: K is greater than n*D.
         """
-        if self.K is None:
-            return -(-n * D // 16)
-        if n * D < self.K:
-            raise FusionError(
-                f"K, the number of parameters of hashed, should be from 1 to n*D = {n * D} for n = {n} and D = {D}; "
-                f"found {self.K}."
-            )
-        return self.K
+        what = "K, the number of parameters of hashed,"
+        return limited(what, self.K, -(-n * D // 16), "n*D", n * D, n, D)
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return the shared parameters."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fusionkit.fabrication import Fabrication, gaussians
 from fusionkit.fabrications._reference import dot, filled
+from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
 from fusionkit.kernels.matmul import linear
 from fusionkit.kernels.planning import Effort
@@ -83,5 +84,4 @@ class Hypernet(Fabrication):
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         layers = self.frozen(n, D, blocks["w"])
-        A, B, hidden = layers["A"], layers["B"], self._hidden(blocks["w"], layers)
-        return hidden @ ((A.T @ A) * (B @ B.T)) @ hidden
+        return product_norm(layers["A"] * self._hidden(blocks["w"], layers), layers["B"])

@@ -8,8 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
+from fusionkit.fabrications._options import limited
 from fusionkit.fabrications._reference import dot, filled
 from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
@@ -47,14 +47,7 @@ class KhatriRao(Fabrication):
         Raises:
             FusionError: r is greater than min(n, D).
         """
-        if self.r is None:
-            return min(4, n, D)
-        if self.r > min(n, D):
-            raise FusionError(
-                f"r, the rank of khatri_rao, should be from 1 to min(n, D) = {min(n, D)} for n = {n} and D = {D}; "
-                f"found {self.r}."
-            )
-        return self.r
+        return limited("r, the rank of khatri_rao,", self.r, 4, "min(n, D)", min(n, D), n, D)
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return the factors of both factors."""

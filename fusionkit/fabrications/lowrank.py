@@ -8,9 +8,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
+from fusionkit.fabrications._options import limited
 from fusionkit.fabrications._reference import product
+from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
 from fusionkit.kernels.matmul import linear
 
@@ -41,14 +42,7 @@ class LowRank(Fabrication):
         Raises:
             FusionError: r is greater than min(n, D).
         """
-        if self.r is None:
-            return min(8, n, D)
-        if self.r > min(n, D):
-            raise FusionError(
-                f"r, the rank of lowrank, should be from 1 to min(n, D) = {min(n, D)} for n = {n} and D = {D}; "
-                f"found {self.r}."
-            )
-        return self.r
+        return limited("r, the rank of lowrank,", self.r, 8, "min(n, D)", min(n, D), n, D)
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return A (n, r) and B (r, D)."""
@@ -66,6 +60,4 @@ class LowRank(Fabrication):
         return F.linear(linear(x, blocks["B"]), blocks["A"])
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
-        # ||A B||^2 = trace(A^T A B B^T)
-        A, B = blocks["A"], blocks["B"]
-        return ((A.T @ A) * (B @ B.T)).sum()
+        return product_norm(blocks["A"], blocks["B"])

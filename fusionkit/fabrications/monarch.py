@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import BoolTensor, Tensor
 
-from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
-from fusionkit.fabrications._kronecker import counts, nearest_counts
+from fusionkit.fabrications._kronecker import check_count
 from fusionkit.fabrications._reference import filled
 from fusionkit.fusion import check_size
 from fusionkit.kernels.planning import COPY, Effort
@@ -48,20 +47,9 @@ class Monarch(Fabrication):
         Raises:
             FusionError: with nb blocks one would be all padding; the message names the next valid numbers.
         """
-        least = min(n, D)
         if self.nb is None:
-            return isqrt(least)  # Always valid: (nb - 1)**2 < n is enough.
-        valid = sorted({*counts(n)} & {*counts(D)})
-        if self.nb > least:
-            raise FusionError(
-                f"nb, the number of blocks of monarch, should be from 1 to min(n, D) = {least}; found {self.nb}."
-            )
-        if self.nb not in valid:
-            raise FusionError(
-                f"nb, the number of blocks of monarch, should leave none of them empty for n = {n} and D = {D}: the "
-                f"next valid value is {nearest_counts(self.nb, valid)}; found {self.nb}."
-            )
-        return self.nb
+            return isqrt(min(n, D))  # Always valid: (nb - 1)**2 < n is enough.
+        return check_count("nb, the number of blocks of monarch,", self.nb, n=n, D=D)
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return the blocks of the right and of the left factor."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, gaussians
+from fusionkit.fabrications._options import limited
 from fusionkit.fabrications._reference import dot, filled
 from fusionkit.fabrications.lowrank_kronecker import product_norm
 from fusionkit.fusion import check_size
@@ -47,14 +47,7 @@ class RandomMatrixAdaption(Fabrication):
         Raises:
             FusionError: r is greater than min(n, D).
         """
-        if self.r is None:
-            return min(64, n, D)
-        if self.r > min(n, D):
-            raise FusionError(
-                f"r, the rank of random_matrix_adaption, should be from 1 to min(n, D) = {min(n, D)} for n = {n} and "
-                f"D = {D}; found {self.r}."
-            )
-        return self.r
+        return limited("r, the rank of random_matrix_adaption,", self.r, 64, "min(n, D)", min(n, D), n, D)
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return the two diagonals."""

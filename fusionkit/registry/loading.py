@@ -111,19 +111,10 @@ class Plugin:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record that ``fusionkit plugins --json`` prints."""
-        return {
-            "plugin": self.name,
-            "distribution": self.distribution,
-            "version": self.version,
-            "status": self.status,
-            "error": self.error,
-            "fusions": self.names("fusion"),
-            "fabrications": self.names("fabrication"),
-            "target": self.target,
-            "seconds": round(self.seconds, 6),
-            "warnings": list(self.warnings),
-            "traceback": self.traceback,
-        }
+        offers = {"fusions": self.names("fusion"), "fabrications": self.names("fabrication")}
+        fields = {name: getattr(self, name) for name in ("distribution", "version", "status", "error")}
+        details = {"target": self.target, "seconds": round(self.seconds, 6), "warnings": list(self.warnings)}
+        return {"plugin": self.name, **fields, **offers, **details, "traceback": self.traceback}
 
 
 def load(candidate: Candidate, running: str, *, core: bool = False) -> Plugin:

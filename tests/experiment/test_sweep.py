@@ -22,7 +22,7 @@ from fusionkit import cli
 from fusionkit.config.options import RunConfig
 from fusionkit.errors import FusionError
 from fusionkit.experiment import sweep
-from fusionkit.experiment.job import Outcome, held
+from fusionkit.experiment.job import Outcome, directory_lock
 from fusionkit.experiment.sweep import OUTCOMES, Watch
 from tests.exhaustive import exhaustive
 from tests.fake_distributions import Site
@@ -263,22 +263,22 @@ def test_why_a_job_failed_is_said_once(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_directory_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
-    with held(tmp_path / "run"):
+    with directory_lock(tmp_path / "run"):
         with (
             pytest.raises(
                 Exception,
-                match=r"^The run directory should be used by one run at a time; found another run in .*run\.$",
+                match=r"^The run directory should .*found another run in .*run\.$",
             ),
-            held(tmp_path / "run", wait=False),
+            directory_lock(tmp_path / "run", wait=False),
         ):
             pass
         assert list((tmp_path / "run").iterdir()) == []
-    with held(tmp_path / "run", wait=False):
+    with directory_lock(tmp_path / "run", wait=False):
         pass
 
 
 def test_a_run_in_a_directory_that_is_used_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with held(Path("here")):
+    with directory_lock(Path("here")):
         assert cli.main(["run", *DATA, "hydra.run.dir=here"]) == 1
     assert "The run directory should be used by one run at a time; found another run in" in capsys.readouterr().err
     assert not Path("here/result.json").exists()
@@ -292,7 +292,7 @@ def test_what_a_killed_sweep_leaves_is_found_and_removed(tmp_path: Path) -> None
         Outcome("started", 0, "started").write(folder)
     Outcome("done", 1, "completed").write(dead)
     (dead / "2.json").write_text("{half")
-    with held(alive), sweep._folder(tmp_path) as (folder, suspects):
+    with directory_lock(alive), sweep._folder(tmp_path) as (folder, suspects):
         assert suspects == {"started"}
         assert {entry.name for entry in root.iterdir()} == {"alive", folder.name}
     assert {entry.name for entry in root.iterdir()} == {"alive"}

@@ -1,4 +1,4 @@
-"""Every kind of broken plugin installed at once, next to a right one: each command works, and says whose fault what is.
+"""Every kind of broken plugin installed at once, next to a right one: each command works, and names the broken ones.
 
 The commands run in fresh interpreters, as a user's would.
 """
@@ -172,6 +172,7 @@ def test_plugins_table(site: Site) -> None:
         assert broken.cause in line
 
 
+@pytest.mark.exhaustive
 def test_plugins_strict_imports_the_targets(site: Site) -> None:
     found = plugins(site, "--strict", status=1)
     for name, (_, _, cause) in WRONG_TARGETS.items():
@@ -181,6 +182,7 @@ def test_plugins_strict_imports_the_targets(site: Site) -> None:
     assert found["fusionkit"]["status"] == "loaded"
 
 
+@pytest.mark.exhaustive
 def test_show_a_right_one(site: Site) -> None:
     found = json.loads(site.command("show", "fk_gram", "dims=[3,4]", "--json").stdout)
     assert (found["distribution"], found["n"], found["l"], found["formula"]) == ("fk-good", 3, 0, "x_1 + x_1")
@@ -281,7 +283,7 @@ def test_conf_check(site: Site) -> None:
 
 
 @pytest.mark.parametrize("command", ["bench", "check", "plugins"])
-def test_help_asks_no_plugin(command: str, site: Site) -> None:
+def test_help_loads_no_plugin(command: str, site: Site) -> None:
     done = site.command(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "example" in done.stdout
@@ -294,7 +296,7 @@ def test_create(site: Site) -> None:
     assert done.stdout.splitlines()[-1] == "[2.0, 2.0]", done.stderr
 
 
-def test_malformed_entry_points_of_anybody(site: Site, tmp_path: Path) -> None:
+def test_malformed_entry_points_of_any_distribution(site: Site, tmp_path: Path) -> None:
     """Not even torch can be imported next to such a file, so it stands in a folder of its own."""
     other = Site(tmp_path)
     other.install("fk-garbage", entry_points="[fusionkit]\nno equals sign\n")

@@ -70,7 +70,7 @@ class TestQuestions:
 
     @pytest.mark.parametrize("question", [registry.records, registry.names, lambda kind: registry.resolve(kind, "sum")])
     def test_wrong_kind(self, question: Any) -> None:
-        with pytest.raises(RegistryError, match=r"^the kind should be 'fusion' or 'fabrication'; found 'fusions'\.$"):
+        with pytest.raises(RegistryError, match=r"^the kind should .*found 'fusions'\.$"):
             question("fusions")
 
     def test_resolve_imports_nothing(self, gram: Site) -> None:
@@ -309,13 +309,13 @@ class TestQuarantine:
         ):
             fusionkit.create("fk-other/other")
 
-    def test_plugin_that_asks_the_registry_when_it_is_imported_first(self, site: Site) -> None:
+    def test_plugin_that_uses_the_registry_when_it_is_imported_first(self, site: Site) -> None:
         site.install("fk-eager", "import fusionkit\nNAMES = fusionkit.fusions()\n")
         assert "summation" in importlib.import_module("fk_eager").NAMES
         (eager,) = [plugin for plugin in registry.plugins() if plugin.distribution == "fk-eager"]
         assert eager.error == "it should not use the registry while it is imported; found that it does"
 
-    def test_plugin_that_asks_the_registry_while_it_is_imported(self, site: Site) -> None:
+    def test_plugin_that_uses_the_registry_while_it_is_imported(self, site: Site) -> None:
         site.install("fk-eager", "import fusionkit\nfusionkit.fusions()\n")
         (eager,) = [plugin for plugin in registry.plugins() if plugin.distribution == "fk-eager"]
         assert eager.error == (
@@ -412,7 +412,7 @@ class TestRunFinished:
 
         module = SimpleNamespace(__name__="local_pkg", fusionkit_run_finished=hookimpl(fusionkit_run_finished))
         sentence = (
-            "the plugin 'local_pkg' of local_pkg was not told about the run: "
+            "the plugin 'local_pkg' of local_pkg should take note of the finished run; found that "
             "fusionkit_run_finished should not raise; found OSError: offline."
         )
         with registry.isolated(module):
@@ -509,7 +509,7 @@ class TestChanges:
 
     def test_register_a_second_meaning_of_a_qualified_name(self, site: Site) -> None:
         registry.register(hooks(mine=Summation))
-        with pytest.raises(RegistryError, match=r"'local-pkg/mine' should be registered once; found it in the plugin"):
+        with pytest.raises(RegistryError, match=r"'local-pkg/mine' should .*found it in the plugin"):
             registry.register(hooks(mine="a:B"))
 
     def test_isolated(self, gram: Site) -> None:
@@ -533,7 +533,7 @@ class TestChanges:
 
 
 class TestThreads:
-    def test_loaded_once_by_whoever_asks_first(self, site: Site) -> None:
+    def test_loaded_once_by_the_first_thread(self, site: Site) -> None:
         source = """
             import time
             import fusionkit

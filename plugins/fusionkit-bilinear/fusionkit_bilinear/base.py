@@ -123,7 +123,7 @@ class MultiplicativeFusion(fusionkit.Fusion):
         out = []
         for project, view in zip(self.group(name), x, strict=True):
             inner = project([view])
-            # The product of a dense matrix is nobody else's, and its backward does not need it.
+            # The product of a dense matrix is used here alone, and its backward does not need it.
             out.append(in_place(inner) if in_place is not None and project.dense else f(inner))
         return out
 

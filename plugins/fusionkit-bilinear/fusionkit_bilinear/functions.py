@@ -82,7 +82,7 @@ def power_normalized(z: Tensor) -> Tensor:
 def product(factors: Sequence[Tensor], *, fresh: bool = False) -> Tensor:
     """Return the elementwise product, of at least one factor.
 
-    With ``fresh`` the factors are nobody else's: where no gradient is wanted, the product takes the place of the first.
+    With ``fresh`` no other code uses the factors: without gradients, the product takes the place of the first.
     """
     out, *others = factors
     in_place = fresh and not torch.is_grad_enabled() and in_place_ok(factors)

@@ -13,9 +13,9 @@ from typing import Any
 
 __all__ = ["log"]
 
-#: MLflow takes so many entities at once, and values and names no longer than these.
+#: The most entities that MLflow takes at once, and the greatest lengths of values and of names.
 _BATCH, _VALUE, _NAME = 100, 5000, 250
-#: The database of runs whose place nobody has said.
+#: The database where MLFLOW_TRACKING_URI names none.
 _DATABASE = "mlflow.db"
 
 
@@ -30,7 +30,7 @@ def log(result: Mapping[str, Any], run_dir: Path | None = None) -> str:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
 
-    # It tells of every step in which it creates a database.
+    # It logs every step in which it creates a database.
     for name in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     uri, lock = _store()
