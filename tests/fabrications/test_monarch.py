@@ -78,7 +78,5 @@ def test_number_of_blocks_out_of_range_is_refused_by_the_operator(
 
 @pytest.mark.parametrize("nb", [0, -1, 2.5, "8", True])
 def test_bad_number_of_blocks(nb: Any) -> None:
-    with pytest.raises(
-        DimsError, match=r"^nb, the number of blocks of monarch, should be an integer of at least 1; found "
-    ):
+    with pytest.raises(DimsError, match=r"^nb, the number of blocks of monarch, should .*found "):
         Monarch(nb=nb)
