@@ -180,7 +180,7 @@ def test_a_reference_to_hydras_node_works(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_broken_file_is_one_sentence(
     file: str, text: str, message: str, folder: Callable[[dict[str, str]], Path]
 ) -> None:
-    from fusionkit.cli import run as app
+    from tests.config import application as app
 
     untrusted = folder({file: text})
     with pytest.raises((ConfigError, OSError)) as error:
