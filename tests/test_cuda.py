@@ -231,5 +231,5 @@ def test_run_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_views_on_two_devices_are_refused() -> None:
     op = fusionkit.create("summation", dims=[3, 3])
-    with pytest.raises(fusionkit.FusionError, match="View 1 should be on cpu, as view 0 is; found cuda:0"):
+    with pytest.raises(fusionkit.FusionError, match=r"View 1 should .*found cuda:0"):
         op([torch.randn(2, 3), torch.randn(2, 3, device="cuda")])

@@ -15,10 +15,11 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from fusionkit._util.files import write_text
 from fusionkit.cli.check_report import Rerun, print_report, rule_table, subject_table
 from fusionkit.cli.commands import kind_option, output_file
 from fusionkit.contract.lookup import all_subjects, subjects_of
-from fusionkit.contract.report import Report, Result, write
+from fusionkit.contract.report import Report, Result
 from fusionkit.contract.rules import Rule, rule_of
 from fusionkit.contract.runner import DEFAULT_LIMIT, Plan, default_jobs, isolated, several_jobs_possible
 from fusionkit.contract.subject import Subject
@@ -90,7 +91,7 @@ def check(
     print_report(report, console, rerun, seconds=perf_counter() - start, verbose=verbose)
     _write(json_file, report.to_json())
     if junit_file:
-        write(str(junit_file), report.to_junit())
+        write_text(junit_file, report.to_junit())
     return 0 if report.ok else 1
 
 
@@ -98,7 +99,7 @@ def _write(file: Path | None, text: str) -> None:
     if file == Path("-"):
         print(text)
     elif file:
-        write(str(file), text + "\n")
+        write_text(file, text + "\n")
 
 
 def _list(console: Console, json_file: Path | None, wanted: dict[str, Any]) -> None:

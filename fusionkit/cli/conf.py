@@ -15,6 +15,7 @@ from fusionkit.cli.commands import json_option, print_json
 from fusionkit.config.check import check_all, report
 from fusionkit.config.folders import conf_dir, folder_of
 from fusionkit.config.nodes import annotation, node_text, status, yaml_file
+from fusionkit.config.options import described
 from fusionkit.errors import ConfigError, nearest
 from fusionkit.registry.loading import Kind
 
@@ -103,4 +104,12 @@ def _file(group: str, name: str) -> str:
             options.setdefault(file.stem, file)
     if name not in options:
         raise ConfigError(f"{group} should be one of {', '.join(options)}; found {name!r}.{nearest(name, options)}")
-    return f"# {options[name]}\n{options[name].read_text(encoding='utf-8')}"
+    return f"# {options[name]}\n{_worded(group, options[name].read_text(encoding='utf-8'))}"
+
+
+def _worded(group: str, text: str) -> str:
+    """Append to each option of data, model or train what it may be."""
+    words = described(group) if group in ("data", "model", "train") else {}
+    return re.sub(
+        r"^(\w+):.*$", lambda line: f"{line[0]}  # {words[line[1]]}" if line[1] in words else line[0], text, flags=re.M
+    )

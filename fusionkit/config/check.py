@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -123,13 +124,14 @@ class Examiner:
 
     def __init__(self, loader: CheckingLoader) -> None:
         self.loader = loader
-        self._base: dict[str, Any] | None = None
+        self._base: DictConfig | None = None
 
     def primary(self) -> Finding:
         """Check the default configuration."""
         origin = CORE, str(conf_dir() / "config.yaml")
         try:
-            self._base = interpolations.raw(self._compose([]))
+            whole = interpolations.raw(self._compose([]))
+            self._base = OmegaConf.create({name: value for name, value in whole.items() if name != "hydra"})
         except (ConfigError, RegistryError) as error:
             return Finding("config", "config", *origin, "failed", _sentence(error))
         return Finding("config", "config", *origin, "ok")
@@ -140,7 +142,8 @@ class Examiner:
         try:
             if not self._put(group, option):
                 for overrides in self._jobs([f"{addition}{group}={option}"]):
-                    self._compose(overrides)
+                    # An experiment may be a sweep; each of its jobs is a run.
+                    self._compose([*overrides, "hydra.mode=RUN"])
         except (ConfigError, RegistryError) as error:
             return Finding(group, option, distribution, source, "failed", _sentence(error))
         return Finding(group, option, distribution, source, "ok")
@@ -153,49 +156,38 @@ class Examiner:
         """Put an option into the default configuration and check the whole; False if only Hydra can do that."""
         if self._base is None:
             return False
-        tree = {name: value for name, value in self._base.items() if name != "hydra"}
+        tree = copy.deepcopy(self._base)
         if not self._enter(tree, group, option):
             return False
-        check(plain_config(OmegaConf.create(tree)), complete=False)
+        check(plain_config(tree), complete=False)
         return True
 
-    def _enter(self, tree: dict[str, Any], group: str, option: str) -> bool:
+    def _enter(self, tree: DictConfig, group: str, option: str) -> bool:
         """Enter one config into the unresolved tree as Hydra would; False if it needs more than that."""
+        loaded = self._load(group, option)
+        if loaded is None or not OmegaConf.is_dict(loaded.config):
+            return False
+        overridden = [default for default in loaded.defaults_list or () if not default.is_self()]
+        if not all(
+            _is_plain(default) and self._enter(tree, default.group[1:], default.value) for default in overridden
+        ):
+            return False
+        header, package = loaded.header["package"], group.replace("/", ".")
+        if header == "_global_" and "hydra" not in loaded.config:
+            tree.merge_with(loaded.config)
+        elif header in (None, "_group_", package):
+            OmegaConf.update(tree, package, loaded.config, merge=False, force_add=True)
+        else:
+            return False
+        return True
+
+    def _load(self, group: str, option: str) -> Any:
         try:
-            loaded = self.loader.repository.load_config(f"{group}/{option}")
+            return self.loader.repository.load_config(f"{group}/{option}")
         except YAMLError as error:
             raise ConfigError(f"{group}/{option} should be plain YAML; found {_sentence(error)}.") from error
         except (ConfigLoadError, OSError, ValueError) as error:
             raise ConfigError(f"{group}/{option} should be readable; found {_sentence(error)}.") from error
-        if loaded is None or not OmegaConf.is_dict(loaded.config):
-            return False
-        content = interpolations.raw(loaded.config)
-        header = loaded.header["package"]
-        package = group.replace("/", ".")
-        for default in loaded.defaults_list or []:
-            if default.is_self():
-                continue
-            if not isinstance(default, GroupDefault) or not default.is_override():
-                return False
-            place, name = default.group or "", default.value
-            if not place.startswith("/") or not isinstance(name, str) or "${" in name:
-                return False
-            if not self._enter(tree, place[1:], name):
-                return False
-        if header == "_global_":
-            if "hydra" in content:
-                return False
-            _merge(tree, content)
-            return True
-        if header not in (None, "_group_", package):
-            return False
-        *above, last = package.split(".")
-        node = tree
-        for part in above:
-            node[part] = dict(node[part])
-            node = node[part]
-        node[last] = content
-        return True
 
     def _jobs(self, overrides: list[str]) -> Iterator[list[str]]:
         """Yield the overrides of jobs in which every value of every swept key of an experiment occurs once.
@@ -223,13 +215,11 @@ class Examiner:
                 raise ConfigError(f"There is no {group} {option!r}.{nearest(option, known)}")
 
 
-def _merge(tree: dict[str, Any], content: Mapping[str, Any]) -> None:
-    for name, value in content.items():
-        if isinstance(value, Mapping) and isinstance(tree.get(name), Mapping):
-            tree[name] = dict(tree[name])
-            _merge(tree[name], value)
-        else:
-            tree[name] = value
+def _is_plain(default: Any) -> bool:
+    """Whether an entry of a defaults list chooses an option by its name, instead of the one chosen elsewhere."""
+    if not isinstance(default, GroupDefault) or not default.is_override():
+        return False
+    return (default.group or "").startswith("/") and isinstance(default.value, str) and "${" not in default.value
 
 
 def _sentence(error: Exception) -> str:

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
+import yaml  # type: ignore[import-untyped, unused-ignore]
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
 
 from fusionkit import registry
 from fusionkit.config.keys import CONTROL_KEYS, join
 from fusionkit.config.nodes import Kind, yaml_file
 from fusionkit.config.sentences import expected, mistakes
-from fusionkit.config.types import options_of
+from fusionkit.config.types import Text, options_of
 from fusionkit.errors import ConfigError, RegistryError, nearest
 
 __all__ = [
@@ -37,7 +38,7 @@ _NAMED = 8
 
 Size = Annotated[int, Field(ge=1)]
 Part = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Widths = Annotated[
     Annotated[tuple[Size, ...], Field(strict=False, min_length=1)] | None,
     Field(json_schema_extra={"expected": "a list of integers of at least 1, or null"}),
@@ -46,35 +47,35 @@ Device = Annotated[
     str,
     Field(pattern=r"^[a-z]+(:[0-9]+)?$", json_schema_extra={"expected": "a device such as cpu, cuda or cuda:1"}),
 ]
+_GROUP: dict[str, Any] = {"expected": "a mapping, chosen by {key}=NAME"}
+
+
+def _option(default: Any, description: str, **more: Any) -> Any:
+    return Field(default, description=description, **more)
+
+
+def _named(kind: Kind) -> Any:
+    return Field(description=f"Of the {kind}.", json_schema_extra={"expected": f"the name of a {kind}"})
 
 
 class Options(BaseModel):
     """A group of options: no others, no conversion but of a whole number to a float, nothing changed later."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        json_schema_extra={"expected": "a mapping, chosen by {key}=NAME"},
-    )
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, json_schema_extra=_GROUP)
 
 
 class DataOptions(Options):
     """The group ``data``: a set that is at hand."""
 
     name: Literal["mfeat", "digits", "breast_cancer"]
-    dims: Widths = Field(
-        None,
-        description="Widths of the views; null takes them from the file, other widths than the file's are an error.",
+    dims: Widths = _option(
+        None, "Widths of the views; null takes them from the file, other widths than the file's are an error."
     )
-    test_size: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2, description="Part of the rows that is held out for the accuracy, stratified by class; above 0, below 1."
+    test_size: Share = _option(
+        0.2, "Part of the rows that is held out for the accuracy, stratified by class; above 0, below 1."
     )
-    fold: Annotated[int, Field(ge=0)] | None = Field(
-        None,
-        description="Which of the 1/test_size stratified folds is held out, from 0; null draws one test part by the "
-        "seed.",
+    fold: Annotated[int, Field(ge=0)] | None = _option(
+        None, "Which of the 1/test_size stratified folds is held out, from 0; null draws one test part by the seed."
     )
 
 
@@ -82,42 +83,40 @@ class NpzOptions(DataOptions):
     """The group ``data``: arrays of one's own."""
 
     name: Literal["npz"]  # type: ignore[assignment]
-    path: str = Field(
-        min_length=1,
-        description="The file; absolute, or relative to the directory in which the command is started.",
+    path: Annotated[Text, Field(min_length=1)] = _option(
+        ..., "The file; absolute, or relative to the directory in which the command is started."
     )
 
 
 class ModelOptions(Options):
     """The group ``model``."""
 
-    head: Literal["linear"] = Field("linear", description="A linear classifier on the fused views.")
-    encoder: Literal["none", "linear", "mlp"] = Field(
-        "none",
-        description="One encoder per view in front of the fusion: none, linear or mlp.  It makes unequal widths equal.",
+    head: Literal["linear"] = _option("linear", "A linear classifier on the fused views.")
+    encoder: Literal["none", "linear", "mlp"] = _option(
+        "none", "One encoder per view in front of the fusion: none, linear or mlp.  It makes unequal widths equal."
     )
-    encoder_width: Size | None = Field(None, description="Output width of every encoder; null takes the top-level n.")
-    activation: Literal["none", "gelu", "relu", "tanh"] = Field(
-        "none", description="Applied to the fused views, in front of the head: none, gelu, relu or tanh."
+    encoder_width: Size | None = _option(None, "Output width of every encoder; null takes the top-level n.")
+    activation: Literal["none", "gelu", "relu", "tanh"] = _option(
+        "none", "Applied to the fused views, in front of the head: none, gelu, relu or tanh."
     )
 
 
 class TrainOptions(Options):
     """The group ``train``.  The values of the recipe stand in ``conf/train/default.yaml``."""
 
-    epochs: Size = Field(description="Passes over the training part.")
-    batch_size: Size = Field(description="Rows per step.")
-    lr: Positive = Field(description="Greatest learning rate.")
-    optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="adamw, adam or sgd.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="Decay of the weights per step, relative to the learning rate."
+    epochs: Size = _option(..., "Passes over the training part.")
+    batch_size: Size = _option(..., "Rows per step.")
+    lr: Annotated[float, Field(gt=0)] = _option(..., "Greatest learning rate.")
+    optimizer: Literal["adamw", "adam", "sgd"] = _option("adamw", "adamw, adam or sgd.")
+    weight_decay: Annotated[float, Field(ge=0)] = _option(
+        0.0, "Decay of the weights per step, relative to the learning rate."
     )
-    scheduler: Literal["onecycle", "constant"] = Field("onecycle", description="onecycle or constant.")
-    label_smoothing: Part = Field(0.0, description="Part of the probability that is spread over the other classes.")
-    input_dropout: Part = Field(0.0, description="Part of the standardized inputs that is zeroed while training.")
-    devices: Size = Field(1, description="Devices (processes) to train on.")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"] = Field(
-        "32-true", description="32-true, bf16-mixed, 16-mixed, bf16-true, 16-true or 64-true."
+    scheduler: Literal["onecycle", "constant"] = _option("onecycle", "onecycle or constant.")
+    label_smoothing: Part = _option(0.0, "Part of the probability that is spread over the other classes.")
+    input_dropout: Part = _option(0.0, "Part of the standardized inputs that is zeroed while training.")
+    devices: Size = _option(1, "Devices (processes) to train on.")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"] = _option(
+        "32-true", "32-true, bf16-mixed, 16-mixed, bf16-true, 16-true or 64-true."
     )
 
 
@@ -128,12 +127,16 @@ class FusionNode(Options):
 
     target: Literal["fusionkit.create"] = Field(alias="_target_")
     recursive: Literal[False] = Field(alias="_recursive_")
-    name: str = Field(json_schema_extra={"expected": "the name of a fusion"})
-    n: Size | None = Field(None, description="Output width.  null: it follows from the widths.")
-    dims: Widths = Field(None, description="Widths of the views; they follow from the data.")
-    device: Device = Field("cpu", description="Where the parameters live.")
-    require_parameters: bool = Field(True, description="Whether the operator owns its parameters.")
-    parameter_fabrication: Any = Field(None, description="How the matrices are made: the group fabrication.")
+    name: Text = _named("fusion")
+    n: Size | None = _option(None, "Output width.  null: it follows from the widths.")
+    dims: Widths = _option(None, "Widths of the views; they follow from the data.")
+    device: Device = _option("cpu", "Where the parameters live.")
+    require_parameters: bool = _option(True, "Whether the operator owns its parameters.")
+    parameter_fabrication: Text | dict[str, Any] | None = _option(
+        None,
+        "How the matrices are made: the group fabrication.",
+        json_schema_extra={"expected": "the name of a fabrication, a mapping with its name, or null"},
+    )
 
 
 class FabricationNode(Options):
@@ -142,24 +145,21 @@ class FabricationNode(Options):
     model_config = ConfigDict(extra="allow")
 
     target: Literal["fusionkit.create_fabrication"] = Field("fusionkit.create_fabrication", alias="_target_")
-    name: str = Field(json_schema_extra={"expected": "the name of a fabrication"})
+    name: Text = _named("fabrication")
 
 
 class RunConfig(Options):
     """The whole configuration of one job, checked."""
 
-    n: Size = Field(description="Output width of the fusion, for the operators that let you choose it.")
-    dims: Widths = Field(description="Widths of the views, in their order; they follow from the data.")
-    device: Device = Field(description="Where everything is computed: cpu, cuda, cuda:1, ...")
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
-        description="Seed of the split, of the initial values and of the order of the batches."
+    n: Size = _option(..., "Output width of the fusion, for the operators that let you choose it.")
+    dims: Widths = _option(..., "Widths of the views, in their order; they follow from the data.")
+    device: Device = _option(..., "Where everything is computed: cpu, cuda, cuda:1, ...")
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = _option(
+        ..., "Seed of the split, of the initial values and of the order of the batches."
     )
     fusion: FusionNode
     fabrication: FabricationNode
-    data: Annotated[
-        DataOptions | NpzOptions,
-        Field(discriminator="name", json_schema_extra={"expected": "a mapping, chosen by {key}=NAME"}),
-    ]
+    data: Annotated[DataOptions | NpzOptions, Field(discriminator="name", json_schema_extra=_GROUP)]
     model: ModelOptions
     train: TrainOptions
     _tree: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -238,20 +238,15 @@ def present(cfg: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: names those that are not.
     """
-    _refuse(
-        {
-            name: f"{name} should be in the configuration; found nothing."
-            for name in RunConfig.model_fields
-            if name not in cfg
-        }
-    )
+    absent = [name for name in RunConfig.model_fields if name not in cfg]
+    _refuse({name: f"{name} should be in the configuration; found nothing." for name in absent})
 
 
 def described(group: str) -> dict[str, str]:
-    """Return what the options of ``data``, ``model`` or ``train`` may be, in words."""
-    whole = _RUN.json_schema()
-    groups = {"data": "NpzOptions", "model": "ModelOptions", "train": "TrainOptions"}
-    return {name: expected(schema, whole) for name, schema in whole["$defs"][groups[group]]["properties"].items()}
+    """Return what each option of ``data``, ``model`` or ``train`` may be, in words."""
+    groups: dict[str, type[Options]] = {"data": NpzOptions, "model": ModelOptions, "train": TrainOptions}
+    whole = groups[group].model_json_schema()
+    return {name: expected(schema, whole) for name, schema in whole["properties"].items()}
 
 
 def _without_missing(node: Any, key: str, found: list[str]) -> Any:
@@ -282,8 +277,6 @@ def _operators(cfg: Mapping[str, Any], missing: list[str], deep: bool) -> Iterat
         node = {"name": nested} if isinstance(nested, str) else nested
         yield from mistakes(_FABRICATION, node, key, missing).items()
         yield from _operator("fabrication", node, key, missing, deep)
-    elif not (nested is None or isinstance(nested, str | Mapping)):
-        yield key, f"{key} should be the name of a fabrication, a mapping with its name, or null; found {nested!r}."
     for role in ("preprocess", "postprocess") if deep else ():
         yield from _processing(fusion.get(role), f"fusion.{role}")
 
@@ -309,8 +302,6 @@ def _options(node: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def _file_keys(kind: Kind, name: str) -> frozenset[str]:
-    import yaml  # type: ignore[import-untyped, unused-ignore]
-
     file = yaml_file(kind, name)
     content = yaml.safe_load(file.read_text(encoding="utf-8")) if file is not None else None
     return frozenset(content) if isinstance(content, dict) else frozenset()

@@ -64,7 +64,7 @@ def _sentence(kind: str, place: tuple[int | str, ...], whole: Schema, values: An
         return key, f"{key} should be in the configuration; found nothing."
     wanted = expected(schema, whole).replace("{key}", key)
     guess = nearest(values, map(str, schema.get("enum", ()))) if isinstance(values, str) else ""
-    return key, f"{key} should be {wanted}; found {values!r}.{guess}"
+    return key, f"{key or 'The configuration'} should be {wanted}; found {values!r}.{guess}"
 
 
 def _resolved(schema: Schema, whole: Schema) -> Schema:

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, WithJsonSchema, create_model
+from pydantic import ConfigDict, Field, InstanceOf, TypeAdapter, WithJsonSchema, create_model
 
-__all__ = ["options_of", "plain"]
+__all__ = ["Text", "options_of", "plain"]
 
-_SCALARS = (bool, int, float, str, type(None), Any)
+#: Pydantic's own ``str`` refuses what the name of a file may hold beside Unicode (half of a surrogate pair).
+Text = InstanceOf[str]
+_SCALARS = {kind: kind for kind in (bool, int, float, type(None), Any)} | {str: Text}
 
 
 @lru_cache(maxsize=256)
@@ -45,8 +47,10 @@ def plain(annotation: Any) -> Any:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is None:
         return type(None)
-    if annotation in _SCALARS or origin is typing.Literal:
+    if origin is typing.Literal:
         return annotation
+    with contextlib.suppress(KeyError, TypeError):  # Not every annotation can be hashed.
+        return _SCALARS[annotation]
     if origin is Annotated:
         return plain(arguments[0])
     if origin in (typing.Union, types.UnionType):
@@ -59,7 +63,7 @@ def plain(annotation: Any) -> Any:
     if issubclass(base, Mapping):
         return dict[Any, Any]
     words = f"a name or a mapping for {base.__name__}"
-    return Annotated[str | dict[Any, Any] | list[Any], WithJsonSchema({"expected": words})]
+    return Annotated[Text | dict[Any, Any] | list[Any], WithJsonSchema({"expected": words})]
 
 
 def _sequence(base: type, arguments: list[Any]) -> Any:

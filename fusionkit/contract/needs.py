@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 
-from fusionkit.contract.rules import describe
+from fusionkit.contract.rules import describe, outcome
 from fusionkit.kernels.modes import compiling_in_this_process, finds_cpp_compiler
 
 __all__ = ["NEEDS", "clean_dynamo", "missing"]
@@ -35,13 +35,16 @@ def _compiler() -> str | None:
     """Compile a sum: only then it is known that there are header files too, and what the first time costs is paid."""
     if not finds_cpp_compiler():
         return "needs a C++ compiler for torch.compile, and torch finds none"
-    try:
-        with clean_dynamo():
-            view = torch.ones(2, requires_grad=True)
-            torch.compile(lambda view: view + 1, backend="inductor")(view).sum().backward()
-    except Exception as error:
-        return f"needs a torch.compile that works, and with inductor a sum fails ({describe(error, 120)})"
-    return None
+    _, error = outcome(_compile_a_sum)
+    if error is None:
+        return None
+    return f"needs a torch.compile that works, and with inductor a sum fails ({describe(error, 120)})"
+
+
+def _compile_a_sum() -> None:
+    with clean_dynamo():
+        view = torch.ones(2, requires_grad=True)
+        torch.compile(lambda view: view + 1, backend="inductor")(view).sum().backward()
 
 
 @contextlib.contextmanager
@@ -65,7 +68,6 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "compiler": _compiler,
     "onnx": _modules("onnx", "onnxscript"),
     "onnxruntime": _modules("onnxruntime"),
-    "hydra": _modules("hydra"),
     "hypothesis": _modules("hypothesis"),
     "interpreter": _interpreter,
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "Report", "Result", "Status", "write"]
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "Report", "Result", "Status"]
 
 SCHEMA_VERSION = 1
 #: The JSON schema of what ``Report.to_json`` writes.
@@ -160,21 +160,3 @@ def _testcase(result: Result) -> ET.Element:
 def _text(text: str) -> str:
     """Return ``text`` without the characters that XML 1.0 cannot hold."""
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "�", text)
-
-
-def write(path: str, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    target = Path(path)
-    if target.exists() and not target.is_file():  # A device or a pipe.
-        target.write_text(text, encoding="utf-8", errors="replace")
-        return
-    part = target.with_name(f".{target.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8", errors="replace")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)

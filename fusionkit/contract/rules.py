@@ -24,6 +24,7 @@ __all__ = [
     "describe",
     "equal",
     "expect",
+    "has_shape",
     "no_error",
     "outcome",
     "refuses",
@@ -198,11 +199,16 @@ TOLERANCE: dict[torch.dtype, tuple[float, float]] = {
 }
 
 
+def has_shape(what: str, found: Tensor, wanted: Sequence[int]) -> None:
+    """Expect a tensor of this shape."""
+    expect(tuple(found.shape) == tuple(wanted), f"{what} should have shape {tuple(wanted)}", str(tuple(found.shape)))
+
+
 def equal(
     what: str, found: Tensor, wanted: Tensor, *, exact: bool = False, as_dtype: torch.dtype | None = None
 ) -> None:
     """Expect two tensors of one shape to be equal, up to rounding of ``as_dtype`` unless ``exact``; NaN equals NaN."""
-    expect(found.shape == wanted.shape, f"{what} should have shape {tuple(wanted.shape)}", str(tuple(found.shape)))
+    has_shape(what, found, wanted.shape)
     a, b = found.detach().cpu(), wanted.detach().cpu()
     if exact:
         same = torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())

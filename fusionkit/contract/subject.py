@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -220,6 +220,13 @@ class Subject:
         self.randomize(op)
         return op.eval()
 
+    def deterministic_operator(self, *, dtype: torch.dtype = torch.float64, **overrides: Any) -> Fusion:
+        """Return ``operator``; skips the check if it is stochastic."""
+        op = self.operator(dtype=dtype, **overrides)
+        if self.promises(op).stochastic:
+            skip("the operator is stochastic")
+        return op
+
     @staticmethod
     def randomize(op: nn.Module) -> None:
         """Draw all parameters at random: the initial ones may be zero, and hide what they would multiply."""
@@ -231,6 +238,13 @@ class Subject:
     def own(op: Fusion) -> list[tuple[str, nn.Parameter]]:
         """Return the own parameters with their names."""
         return list(op._own_parameters())
+
+    @staticmethod
+    def prepared(op: Fusion) -> Iterator[tuple[str, Fabrication, int, tuple[int, ...]]]:
+        """Yield the fabrications in an operator that make a matrix: the path, itself, n and the widths."""
+        for path, module in op.named_modules():
+            if isinstance(module, Fabrication) and module._sized is not None:
+                yield path, module, module._sized.n, module._sized.dims
 
     def leaves_nothing(self, op: Fusion) -> bool:
         """Whether no example asks for the case, and nothing is left of the views there, as by a norm of one entry."""

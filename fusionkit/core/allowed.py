@@ -44,7 +44,13 @@ _extra: dict[str, Any] = {}
 
 
 def allow(target: str | type | Callable[..., Any]) -> None:
-    """Let configs of this process name ``target`` as a ``_target_``; see ``fusionkit.config.allow``."""
+    """Let configs of this process name ``target`` (a class, a function, or its dotted name) as a ``_target_``.
+
+    It has no counterpart in a config or an environment variable, on purpose.
+
+    Raises:
+        ConfigError: the dotted name leads to nothing, or to something that cannot be called.
+    """
     obj = _import(target) if isinstance(target, str) else target
     if not callable(obj):
         raise ConfigError(
@@ -112,7 +118,7 @@ def _torch_table() -> dict[str, Any]:
         for name in names:
             obj = getattr(module, name, None)
             identity = _identity(obj)
-            # A class that someone put in place of torch's own has another identity.
+            # A class that was put in the place of torch's own has another identity.
             if isinstance(obj, type) and identity.startswith(f"{public}.") and obj.__qualname__ == name:
                 table[f"{public}.{name}"] = table[identity] = obj
     return table

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Unwritable:
-    """Stands in the captured arguments for a value that has no JSON form."""
+    """The place of a value without a JSON form in the captured arguments."""
 
     def __init__(self, why: str) -> None:
         self.why = why
@@ -83,10 +83,10 @@ def _construct(cls: type[T], key: str | None, args: tuple[Any, ...], kwargs: dic
 def inherit_options(init: Callable[..., None], base: Callable[..., None]) -> Callable[..., None]:
     """Return a constructor that takes the parameters of ``base`` for its own ``**common: Unpack[FusionOptions]``.
 
-    They then stand in its signature, and can be given by position.  One without ``Unpack`` is returned as it is.
+    They then stand in its signature, and can be given by position.  One without that is returned as it is.
     """
     own = inspect.signature(init)
-    parameters = {p.name: p for p in own.parameters.values() if "Unpack[" not in str(p.annotation)}
+    parameters = {p.name: p for p in own.parameters.values() if "FusionOptions" not in str(p.annotation)}
     if len(parameters) == len(own.parameters):
         return init
     positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]

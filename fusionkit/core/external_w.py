@@ -72,7 +72,7 @@ def _copy_with(fusion: Fusion, values: Mapping[str, Tensor]) -> Fusion:
     copies: dict[int, nn.Module] = {}
 
     def copy(module: nn.Module, prefix: str) -> nn.Module:
-        # One that hangs in two places has the names of the first; one without own parameters below it is used as it is.
+        # A child with two names keeps the parameters of the first; one without own parameters is not copied.
         if id(module) in copies:
             return copies[id(module)]
         if not any(name.startswith(prefix) for name in values):

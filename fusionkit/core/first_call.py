@@ -1,4 +1,4 @@
-"""The passive checker: verifies an operator at its first call, in the program that uses it, and goes."""
+"""The passive check: verifies an operator at its first call, in the program that uses it, then removes itself."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["PassiveCheck", "attach"]
 
 
 def attach(op: Fusion) -> Fusion:
-    """Verify n, l, shape, dtype and device of ``op`` at its first forward; the checker goes when they are right.
+    """Verify n, l, shape, dtype and device of ``op`` at its first forward; a check that passes removes itself.
 
     Returns:
         ``op`` itself.
     """
     handle = op.register_forward_hook(PassiveCheck(), with_kwargs=True)
-    del handle  # The hook finds itself, so that it also leaves a copy of the operator.
+    del handle  # The hook removes itself, also from a copy of the operator.
     return op
 
 

@@ -33,7 +33,7 @@ class FusionOptions(TypedDict, total=False):
 
 
 class _Slot(NamedTuple):
-    """One own parameter as recorded at construction: where it hangs and where its elements stand in ``w``."""
+    """One own parameter as recorded at construction: its name, and what it takes of ``w``."""
 
     name: str
     shape: tuple[int, ...]
@@ -53,7 +53,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
 
     Args:
         n: width of the output; None where it follows from ``dims``.
-        dims: widths of the views; None builds an operator that has no parameters and can only size others.
+        dims: widths of the views; None makes an operator without parameters, of which only sizes can be calculated.
         name: a label; defaults to the registry key.
         require_parameters: False makes an operator that owns no parameters, to every call of which ``w`` must be given.
         preprocess: applied to each view; a module, a callable, a config such as ``{"name": "layer_norm"}``, or a list
@@ -200,7 +200,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         else:
             layout = self._layout
             if layout:
-                # The first parameter stands for all: modules are moved and cast as a whole.
+                # The first parameter is enough: modules are moved and cast as a whole.
                 view, parameter = views[0], self._parameters.get(layout[0][0])
                 if parameter is None or parameter.dtype is not view.dtype or parameter.device != view.device:
                     self._check_owned(view, parameter)

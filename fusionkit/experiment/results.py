@@ -23,6 +23,7 @@ from fusionkit._util.files import TEMPORARY, write_atomic, write_json
 from fusionkit._util.text import error_message
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.sentences import mistakes
+from fusionkit.config.types import Text
 from fusionkit.errors import FusionError, RegistryError
 
 __all__ = [
@@ -77,11 +78,11 @@ class Result(BaseModel):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     status: Literal["completed", "failed"] = Field(description="How the run ended.")
-    error: str | None = Field(None, description="Why it failed.")
-    error_type: str | None = Field(None, description="The class of that error.")
-    traceback: str | None = Field(None, description="Where it was raised.")
-    fusion: str | None = Field(None, description="Name of the operator.")
-    fabrication: str | None = Field(None, description="Name of its fabrication; null where it takes none.")
+    error: Text | None = Field(None, description="Why it failed.")
+    error_type: Text | None = Field(None, description="The class of that error.")
+    traceback: Text | None = Field(None, description="Where it was raised.")
+    fusion: Text | None = Field(None, description="Name of the operator.")
+    fabrication: Text | None = Field(None, description="Name of its fabrication; null where it takes none.")
     dims: list[int] | None = Field(None, description="Widths of the views that the fusion sees.")
     data_dims: list[int] | None = Field(None, description="Widths of the views of the data.")
     n: int | None = Field(None, description="Width of the fusion's output.")
@@ -90,8 +91,8 @@ class Result(BaseModel):
     seed: int | None = Field(None, description="Of the split, the initial values, the order of the batches.")
     metrics: dict[str, float | None] = Field({}, description="On the test part: accuracy, f1_macro, log_loss, ...")
     seconds: float | None = Field(None, description="What the run took.")
-    config_hash: str | None = Field(None, description="Names the config, its data and the operators' versions.")
-    encoder: str | None = Field(None, description="What stands in front of the fusion, per view.")
+    config_hash: Text | None = Field(None, description="Names the config, its data and the operators' versions.")
+    encoder: Text | None = Field(None, description="What stands in front of the fusion, per view.")
     data: dict[str, Any] = Field({}, description="Name, digest, rows and views of the data.")
     classes: list[Any] | None = Field(None, description="The label values, in the order of the logits.")
     confusion: list[list[int]] | None = Field(None, description="Rows of the test part by true and found class.")

@@ -165,7 +165,7 @@ def refresh() -> None:
     """
     follow_path_files()
     importlib.invalidate_caches()
-    _build(anew=True)
+    _load_plugins(anew=True)
     _current()
 
 
@@ -295,7 +295,7 @@ def _warn_once(record: Record) -> None:
 
 _lock = threading.RLock()
 _published: Snapshot | None = None
-_building = False
+_loading = False
 
 
 def _current() -> Snapshot:
@@ -309,19 +309,19 @@ def _current() -> Snapshot:
 
 def current_snapshot() -> Snapshot:
     """Return what was found, whatever FUSIONKIT_STRICT says; the plugins are loaded now if they are not yet."""
-    return _published or _build()
+    return _published or _load_plugins()
 
 
-def _build(*, anew: bool = False) -> Snapshot:
+def _load_plugins(*, anew: bool = False) -> Snapshot:
     """Load the plugins, once for all threads, and publish what was found."""
-    global _building
+    global _loading
     with _lock:
         before = _published
         if before is not None and (before.sealed or not anew):
             return before
-        if _building:  # The lock is reentrant, so a plugin that is being imported came here.
+        if _loading:  # The lock is reentrant, so a plugin that is being imported came here.
             raise RegistryError("the registry should not be used by a plugin that is being imported; found that it is.")
-        _building = True
+        _loading = True
         try:
             running: str = importlib.import_module(PROJECT).__version__
             core = Candidate("builtin", CORE_TARGET, PROJECT, running, lambda: importlib.import_module(CORE_TARGET))
@@ -329,7 +329,7 @@ def _build(*, anew: bool = False) -> Snapshot:
             local = [plugin for plugin in before.given if plugin.local] if before else []
             return publish(Snapshot([loading.load(core, running, core=True), *found, *local]))
         finally:
-            _building = False
+            _loading = False
 
 
 def publish(snapshot: Snapshot) -> Snapshot:

@@ -136,7 +136,7 @@ def test_fusions_with_other_widths_are_left_out() -> None:
 def test_options_that_do_not_fit() -> None:
     with pytest.raises(FusionError, match=r"r, the rank of lowrank, should be from 1 to min\(n, D\) = 2"):
         row("lowrank", SMALL, r=3)
-    with pytest.raises(DimsError, match="weights should hold one number per view, 3; found 1"):
+    with pytest.raises(DimsError, match=r"weights should .*found 1"):
         row("weighted_summation", EQUAL, weights=[1.0])
 
 

@@ -279,6 +279,7 @@ def test_class_of_a_file_in_the_folder(tmp_path: Path) -> None:
     assert "mine:Mine" in done.stdout
 
 
+@pytest.mark.exhaustive
 def test_a_constructor_that_fails_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("tests.contract.bad_operators:RaisesInConstructor") == 1
     out = capsys.readouterr().out

@@ -617,6 +617,7 @@ def test_a_sweep_with_a_wrong_job_is_refused_as_a_whole(
     assert list(Path.cwd().iterdir()) == []
 
 
+@pytest.mark.exhaustive
 def test_sweeps_over_groups_and_ranges(run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]) -> None:
     assert run("-m", "fusion=glob(*concat*)", "seed=range(0,2)", "n=choice(4)")[0] == 0
     names = {(cfg["fusion"]["name"], cfg["seed"]) for cfg in trained}

@@ -40,6 +40,7 @@ def test_files(study: Path) -> None:
     assert f"Made by `{found['command']}`." in text
 
 
+@pytest.mark.exhaustive
 def test_again_trains_nothing_and_says_the_same(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = json.loads((study / "study.json").read_text())["rows"]
     assert main([*SMALL, "--out", str(study), "--json"]) == 0

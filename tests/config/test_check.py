@@ -82,46 +82,60 @@ def test_an_operator_without_a_file_is_checked_as_generated(site: Site) -> None:
     assert (found.status, found.source) == ("ok", "generated")
 
 
-@pytest.mark.parametrize(
-    ("path", "text", "message"),
-    [
-        (
-            "fusion/gram.yaml",
-            NODE.replace("rank: 3", "rank: three"),
-            "fusion.rank should be an integer; found 'three'.",
-        ),
-        (
-            "fusion/gram.yaml",
-            NODE.replace("rank", "rnak"),
-            "There is no key 'fusion.rnak'. Did you mean 'fusion.rank'?",
-        ),
-        ("fusion/gram.yaml", NODE.replace("name: gram", "name: grma"), "found 'grma'"),
-        ("fusion/gram.yaml", NODE.replace("fusionkit.create", "os.system"), "fusion._target_ should be"),
-        ("fusion/gram.yaml", NODE + "x: ${oc.env:HOME}\n", "fusion.x should use only plain references"),
-        ("fusion/gram.yaml", NODE + "x: !!python/name:os.system\n", "should be plain YAML"),
-        ("fusion/gram.yaml", NODE + "x: [\n", "should be plain YAML"),
-        ("fusion/gram.yaml", NODE.replace("${dims}", "${dms}"), "Interpolation key 'dms' not found"),
-        ("fabrication/mine.yaml", "name: dense\nr: 3\n", "There is no key 'fabrication.r'"),
-        ("train/mine.yaml", "epochs: 0\n", "train.epochs should be an integer of at least 1; found 0."),
-        ("experiment/mine.yaml", "# @package _global_\ntrain: {epoch: 3}\n", "Did you mean 'train.epochs'?"),
-        ("experiment/mine.yaml", "# @package _global_\ndefaults: [override /fusion: garm]\n", "found 'garm'"),
-        (
-            "experiment/mine.yaml",
-            "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {n: '3,-1'}}}\n",
-            "n should be an integer of at least 1; found -1.",
-        ),
-        (
-            "experiment/mine.yaml",
-            "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {fusion: 'average,sumation'}}}\n",
-            "There is no fusion 'sumation'. Did you mean 'summation'",
-        ),
-        (
-            "experiment/mine.yaml",
-            "# @package _global_\nhydra: {callbacks: {x: {_target_: os.system}}}\n",
-            "hydra.callbacks.x._target_ should be allowed",
-        ),
-    ],
-)
+MISTAKES = [
+    (
+        "fusion/gram.yaml",
+        NODE.replace("rank: 3", "rank: three"),
+        "fusion.rank should be an integer; found 'three'.",
+    ),
+    (
+        "fusion/gram.yaml",
+        NODE.replace("rank", "rnak"),
+        "There is no key 'fusion.rnak'. Did you mean 'fusion.rank'?",
+    ),
+    ("fusion/gram.yaml", NODE.replace("name: gram", "name: grma"), "found 'grma'"),
+    ("fusion/gram.yaml", NODE.replace("fusionkit.create", "os.system"), "fusion._target_ should be"),
+    ("fusion/gram.yaml", NODE + "x: ${oc.env:HOME}\n", "fusion.x should use only plain references"),
+    ("fusion/gram.yaml", NODE + "x: !!python/name:os.system\n", "should be plain YAML"),
+    ("fusion/gram.yaml", NODE + "x: [\n", "should be plain YAML"),
+    ("fusion/gram.yaml", NODE.replace("${dims}", "${dms}"), "Interpolation key 'dms' not found"),
+    ("fabrication/mine.yaml", "name: dense\nr: 3\n", "There is no key 'fabrication.r'"),
+    ("train/mine.yaml", "epochs: 0\n", "train.epochs should be an integer of at least 1; found 0."),
+    ("experiment/mine.yaml", "# @package _global_\ntrain: {epoch: 3}\n", "Did you mean 'train.epochs'?"),
+    ("experiment/mine.yaml", "# @package _global_\ndefaults: [override /fusion: garm]\n", "found 'garm'"),
+    (
+        "experiment/mine.yaml",
+        "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {n: '3,-1'}}}\n",
+        "n should be an integer of at least 1; found -1.",
+    ),
+    (
+        "experiment/mine.yaml",
+        "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {fusion: 'average,sumation'}}}\n",
+        "There is no fusion 'sumation'. Did you mean 'summation'",
+    ),
+    (
+        "experiment/mine.yaml",
+        "# @package _global_\nhydra: {callbacks: {x: {_target_: os.system}}}\n",
+        "hydra.callbacks.x._target_ should be allowed",
+    ),
+]
+
+
+def test_all_that_is_wrong_is_found_at_once(site: Site) -> None:
+    mistakes = {
+        Path(path) if path.startswith("fusion") else Path(path).with_stem(f"mine{i}"): (text, message)
+        for i, (path, text, message) in reversed(list(enumerate(MISTAKES)))
+    }
+    install(site, {f"conf/{path}": text for path, (text, _) in mistakes.items()})
+    found = {Path(finding.group, f"{finding.option}.yaml"): finding for finding in wrong()}
+    assert found.keys() == mistakes.keys()
+    for path, (_, message) in mistakes.items():
+        assert (found[path].status, found[path].distribution) == ("failed", "gram-plugin")
+        assert message in found[path].message
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("path", "text", "message"), MISTAKES)
 def test_what_is_wrong_is_found(site: Site, path: str, text: str, message: str) -> None:
     install(site, {f"conf/{path}": text})
     (found,) = wrong()
@@ -195,7 +209,7 @@ def test_report_counts() -> None:
             0,
             ["r: null  # int | None, default None", "# Rank, at most min(n, D); null takes min(8, n, D)."],
         ),
-        ("train=default", 0, ["optimizer: adamw"]),
+        ("train=default", 0, ["# Greatest learning rate.", "lr: 1.0e-2  # a number above 0"]),
         ("fusion/preprocess=layer_norm", 0, ["name: layer_norm"]),
         ("fusion=sumation", 2, ["Did you mean 'summation'"]),
         ("train=defalt", 2, ["train should be one of default; found 'defalt'. Did you mean 'default'?"]),
@@ -215,7 +229,10 @@ def test_show_says_where_a_node_comes_from(site: Site, capsys: pytest.CaptureFix
     cli.main(["conf", "show", "fusion=gram"])
     assert capsys.readouterr().out.startswith("# generated from the signature\n")
     cli.main(["conf", "show", "train=x"])
-    assert capsys.readouterr().out == f"# {site.folder}/gram_plugin_ext/conf/train/x.yaml\nepochs: 3\n"
+    assert (
+        capsys.readouterr().out
+        == f"# {site.folder}/gram_plugin_ext/conf/train/x.yaml\nepochs: 3  # an integer of at least 1\n"
+    )
 
 
 @pytest.mark.parametrize("argv", [["conf"], ["conf", "chekc"], ["conf", "show"], ["conf", "check", "--jsno"]])

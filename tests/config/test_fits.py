@@ -23,7 +23,7 @@ def test_the_default_may_run() -> None:
 
 @pytest.mark.parametrize("device", ["nothing", "cuda:99", "cpu:1", "meta"])
 def test_a_device_should_be_one_of_this_machine(device: str) -> None:
-    with pytest.raises(FusionError, match=rf"^device should be one .*; found '{device}'\.$"):
+    with pytest.raises(FusionError, match=rf"^device should .*found '{device}'\.$"):
         preflight(config(device=device))
 
 

@@ -28,7 +28,7 @@ def test_conf_dir_prefers_the_folder_inside_the_package(tmp_path: Path, monkeypa
     (package / "conf" / "config.yaml").unlink()
     assert paths.conf_dir.__wrapped__() == package.parent / "conf"
     (package.parent / "conf" / "config.yaml").unlink()
-    with pytest.raises(ConfigError, match=r"The configs of fusionkit should be in .*; found no config\.yaml there"):
+    with pytest.raises(ConfigError, match=r"The configs of fusionkit should .*found no config\.yaml there"):
         paths.conf_dir.__wrapped__()
 
 

@@ -211,7 +211,7 @@ def test_missing_values_may_wait(base: dict[str, Any]) -> None:
 @pytest.mark.parametrize("key", ["n", "dims", "device", "seed", "fusion", "fabrication", "data", "model", "train"])
 def test_every_top_level_key_is_needed(base: dict[str, Any], key: str) -> None:
     cfg = {name: value for name, value in base.items() if name != key}
-    with pytest.raises(ConfigError, match=rf"^{key} should be in the configuration; found nothing\.$"):
+    with pytest.raises(ConfigError, match=rf"^{key} should .*found nothing\.$"):
         schema.validate(cfg)
 
 

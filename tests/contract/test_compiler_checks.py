@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import fusionkit
+from fusionkit.contract.checks.compiler import same_when_compiled
+from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.needs import NEEDS, _compiler
 from tests.contract.mutants.resources import BreaksTheGraph
 from tests.contract.mutants.right import Mix
@@ -67,6 +69,14 @@ def test_getting_the_compiler_ready_does_not_count_as_the_operators_time(monkeyp
         time.sleep(2.5)
 
     monkeypatch.setitem(NEEDS, "compiler", slow)
-    monkeypatch.setattr("fusionkit.contract.checks.compiler._same_when_compiled", lambda *_: None)
+    monkeypatch.setattr("fusionkit.contract.checks.compiler.same_when_compiled", lambda *_: None)
     report = fusionkit.check(Mix, select=["compile_fullgraph"], time_limit=1.0)
     assert report.ok, repr(report)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["dense", "lowrank", "kronecker"])
+def test_fabrications_compile_with_the_default_backend(name: str) -> None:
+    """The kit compiles them with aot_eager, which generates no code."""
+    (subject,) = subjects_of(name, "fabrication")
+    same_when_compiled(subject, subject.operator(dtype=torch.float32), "inductor")

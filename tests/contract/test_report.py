@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import jsonschema
 import pytest
 
-from fusionkit.contract.report import SCHEMA, Report, Result, Status, write
+from fusionkit.contract.report import SCHEMA, Report, Result, Status
 
 
 def result(status: Status, check: str = "gradcheck", reason: str = "", subject: str = "fusionkit/summation") -> Result:
@@ -89,13 +88,3 @@ def test_repr_names_what_failed() -> None:
     text = repr(REPORT)
     assert text.startswith("<Report: 1 passed, 1 failed, 1 error, 1 skipped, 1 xfailed, 1 xpassed>")
     assert "fusionkit/summation gradcheck [dims=[4, 4]] failed: a should be b; found c" in text
-
-
-def test_write_is_all_or_nothing(tmp_path: Path) -> None:
-    target = tmp_path / "report.json"
-    write(str(target), "one")
-    write(str(target), "two")
-    assert target.read_text() == "two"
-    with pytest.raises(OSError, match="nowhere"):
-        write(str(tmp_path / "nowhere" / "report.json"), "three")
-    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]

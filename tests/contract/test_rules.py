@@ -31,7 +31,7 @@ def test_plain_function_is_a_check_of_tier_1() -> None:
 
 
 def test_violation_is_one_sentence() -> None:
-    with pytest.raises(Violation, match=r"^n should be 3; found 4$") as caught:
+    with pytest.raises(Violation, match=r"^n should .*found 4$") as caught:
         expect(False, "n should be 3", 4)
     assert (caught.value.should, caught.value.found) == ("n should be 3", "4")
     expect(True, "n should be 3", 4)

@@ -126,7 +126,7 @@ def test_unknown_subject(obj: Any, message: str) -> None:
 
 
 def test_unknown_kind() -> None:
-    with pytest.raises(fusionkit.RegistryError, match="the kind should be 'fusion' or 'fabrication'; found 'fussion'"):
+    with pytest.raises(fusionkit.RegistryError, match=r"the kind should .*found 'fussion'"):
         fusionkit.check("summation", kind="fussion")
 
 
@@ -235,7 +235,7 @@ def test_instances_without_parameters(op: str) -> None:
 
 
 def test_instances_that_cannot_be_checked() -> None:
-    with pytest.raises(fusionkit.ConfigError, match=r"^An operator that is checked should have dims; found median wi"):
+    with pytest.raises(fusionkit.ConfigError, match=r"^An operator that is checked should .*found median wi"):
         fusionkit.check(fusionkit.create("median"))
     bare = fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5, require_parameters=False)
     with pytest.raises(fusionkit.ConfigError, match=r"should own its parameters; found parameterized_concatenation w"):
@@ -364,6 +364,7 @@ def _everything() -> dict[str, Any]:
     }
 
 
+@pytest.mark.exhaustive
 def test_the_kit_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # An empty cache: on what torch's compiler has compiled before, it does less.
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
@@ -433,6 +434,7 @@ def test_check_of_a_plugin() -> None:
         assert all(result.reason.startswith("AssertionError: too wide") for result in report.bad)
 
 
+@pytest.mark.exhaustive
 def test_fabrication_class_is_checked_in_a_host() -> None:
     report = fusionkit.check(Thin, tier=1)
     assert report.ok, report

@@ -135,7 +135,7 @@ def test_constructor_that_fails_is_a_violation() -> None:
         def create(self) -> None:
             raise RuntimeError("no")
 
-    with pytest.raises(Violation, match=r"the constructor should build dims=\[4, 4, 4\]; found RuntimeError: no"):
+    with pytest.raises(Violation, match=r"the constructor should .*found RuntimeError: no"):
         only(Fails).build()
 
 
@@ -159,5 +159,5 @@ def test_traits_that_are_none() -> None:
     class Untidy(Total):
         traits = {"linear": True}  # type: ignore[assignment]
 
-    with pytest.raises(Violation, match=r"traits should be a fusionkit.Traits; found \{'linear': True\}"):
+    with pytest.raises(Violation, match=r"traits should .*found \{'linear': True\}"):
         _ = only(Untidy).traits

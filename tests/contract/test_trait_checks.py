@@ -19,14 +19,14 @@ def test_declared_and_seen() -> None:
 
 
 def test_declared_and_not_seen() -> None:
-    with pytest.raises(Violation, match=r"is declared and should hold; found that it does not for dims=\[4, 4, 4\]"):
+    with pytest.raises(Violation, match=r"is declared and should .*found that it does not for dims=\[4, 4, 4\]"):
         verify(subject_of(Mix, permutation_invariant=True), "permutation_invariant", lambda s: False, "it should not")
-    with pytest.raises(Violation, match="stochastic is declared, and an example should show it; found none among"):
+    with pytest.raises(Violation, match=r"stochastic is declared, and an example should .*found none among"):
         verify(subject_of(Mix, stochastic=True), "stochastic", lambda s: False, "it should not")
 
 
 def test_undeclared_and_seen_on_every_example() -> None:
-    with pytest.raises(Violation, match="it should not, or stochastic should be declared; found the property on every"):
+    with pytest.raises(Violation, match=r"it should .*found the property on every"):
         verify(subject_of(Mix), "stochastic", lambda s: True, "it should not")
 
 

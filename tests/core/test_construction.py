@@ -33,7 +33,7 @@ def test_unknown_option_names_the_nearest() -> None:
 
 
 def test_an_option_where_there_are_none() -> None:
-    with pytest.raises(OptionError, match=r"^toeplitz should get no options; found 'r'\.$"):
+    with pytest.raises(OptionError, match=r"^toeplitz should .*found 'r'\.$"):
         fusionkit.create_fabrication("toeplitz", r=2)
 
 

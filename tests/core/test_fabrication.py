@@ -75,7 +75,7 @@ def test_init_gives_mean_square_one_over_D(fabrication: Fabrication, n: int, D: 
 
 @pytest.mark.parametrize("shape", [(34,), (1, 34, 1), (2, 35), (36,)])
 def test_wrong_length(shape: tuple[int, ...]) -> None:
-    with pytest.raises(FusionError, match=r"^w should have shape \(35,\) or \(1, 35\); found "):
+    with pytest.raises(FusionError, match=r"^w should .*found "):
         Dense().materialize(torch.zeros(shape), 5, 7)
 
 
@@ -226,7 +226,7 @@ def test_a_foreign_module_should_not_have_parameters() -> None:
 
     with pytest.raises(
         FusionError,
-        match=r"^parameter_fabrication should take its parameters as w; found a module with its own: inner.weight, "
+        match=r"^parameter_fabrication should .*found a module with its own: inner.weight, "
         r"inner.bias\.$",
     ):
         as_fabrication(Own())

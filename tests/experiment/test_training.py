@@ -16,6 +16,7 @@ from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.training import Part, _Display, train
+from tests.messages import like
 
 
 class Linear(nn.Module):
@@ -165,13 +166,13 @@ def test_a_loss_that_becomes_nan_is_an_error_with_its_epoch() -> None:
             self.calls += self.training
             return super().forward(x) * (float("nan") if self.calls == 10 else 1.0)  # 4 steps per epoch: the third
 
-    sentence = "The training loss should be finite; found nan in epoch 3 of 8. A smaller train.lr than 0.2 may help."
-    with pytest.raises(FusionError, match=f"^{re.escape(sentence)}$"):
+    sentence = "The training loss … found nan in epoch 3 of 8. A smaller train.lr than 0.2 may help."
+    with pytest.raises(FusionError, match=like(sentence)):
         fit(network=Breaks())
 
 
 def test_a_learning_rate_out_of_bounds_diverges_with_an_error() -> None:
-    with pytest.raises(FusionError, match=r"^The training loss should be finite; found (nan|inf) in epoch \d of 8\."):
+    with pytest.raises(FusionError, match=r"^The training loss should .*found (nan|inf) in epoch \d of 8\."):
         fit(lr=1e38, optimizer="sgd", scheduler="constant")
 
 
@@ -203,16 +204,17 @@ class Raises(Linear):
         raise ValueError("a mistake")
 
 
+@pytest.mark.exhaustive
 def test_a_strangers_error_in_a_process_is_one_sentence() -> None:
-    sentence = "The training processes should end without an error; found ValueError: a mistake"
-    with pytest.raises(FusionError, match=f"^{sentence}$") as caught:
+    sentence = "The training processes … found ValueError: a mistake"
+    with pytest.raises(FusionError, match=like(sentence)) as caught:
         fit(network=Raises(), devices=2)
     assert "ValueError" in str(caught.value.__cause__)
 
 
 @pytest.mark.exhaustive
 def test_an_error_in_a_process_is_the_error_of_the_run() -> None:
-    with pytest.raises(FusionError, match=r"^The training loss should be finite; found (nan|inf) in epoch \d of 8\."):
+    with pytest.raises(FusionError, match=r"^The training loss should .*found (nan|inf) in epoch \d of 8\."):
         fit(lr=1e38, optimizer="sgd", scheduler="constant", devices=2)
 
 
@@ -273,17 +275,17 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_half_precision_needs_an_accelerator() -> None:
-    sentence = "train.precision should be bf16-mixed or a true precision on the cpu; found '16-mixed'."
-    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+    sentence = "train.precision … found '16-mixed'."
+    with pytest.raises(ConfigError, match=like(sentence)):
         fit(precision="16-mixed")
 
 
 def test_the_meta_device_computes_nothing() -> None:
-    sentence = "device should be one that computes, such as cpu or cuda; found 'meta'."
-    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+    sentence = "device … found 'meta'."
+    with pytest.raises(ConfigError, match=like(sentence)):
         train(Linear(), *parts(), settings(), device="meta", seed=0, progress=None)
 
 
 def test_a_device_that_does_not_exist() -> None:
-    with pytest.raises(FusionError, match=r"^device should be one of this machine's; found 'cuda:99'"):
+    with pytest.raises(FusionError, match=r"^device should .*found 'cuda:99'"):
         train(Linear(), *parts(), settings(), device="cuda:99", seed=0, progress=None)

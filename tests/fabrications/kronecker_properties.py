@@ -56,7 +56,7 @@ def refuses_blocks(name: str) -> None:
         assert str(caught.value) == found.format(name)
     bad: Any
     for bad in (0, -1, 1.5, True, "2"):
-        with pytest.raises(FusionError, match=rf"^p, the number of block rows of {name}, should be an integer of at "):
+        with pytest.raises(FusionError, match=rf"^p, the number of block rows of {name}, should "):
             fusionkit.create_fabrication(name, p=bad)
 
 

@@ -72,7 +72,5 @@ def test_bad_numbers_of_blocks(n: int, dims: list[int], p: int, message: str) ->
 
 
 def test_not_a_number_of_blocks() -> None:
-    with pytest.raises(
-        DimsError, match=r"^p, the number of blocks of block_diagonal, should be an integer of at least 1"
-    ):
+    with pytest.raises(DimsError, match=r"^p, the number of blocks of block_diagonal, should "):
         fusionkit.create_fabrication("block_diagonal", p=0)

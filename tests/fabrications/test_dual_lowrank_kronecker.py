@@ -68,7 +68,5 @@ def test_bad_rank() -> None:
     assert str(caught.value) == (
         "r, the rank of dual_lowrank_kronecker, should be from 1 to 2 for n = 8, D = 6; found 3."
     )
-    with pytest.raises(
-        FusionError, match=r"^r, the rank of dual_lowrank_kronecker, should be an integer of at least 1"
-    ):
+    with pytest.raises(FusionError, match=r"^r, the rank of dual_lowrank_kronecker, should "):
         fusionkit.create_fabrication("dual_lowrank_kronecker", r=0)

@@ -97,7 +97,5 @@ def test_default_length() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "8", True])
 def test_bad_length(value: Any) -> None:
-    with pytest.raises(
-        DimsError, match=r"^l, the number of frequencies of fourier, should be an integer of at least 1"
-    ):
+    with pytest.raises(DimsError, match=r"^l, the number of frequencies of fourier, should "):
         Fourier(l=value)

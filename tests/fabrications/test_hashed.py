@@ -111,5 +111,5 @@ def test_length_out_of_range_is_refused_by_the_operator() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "8", True])
 def test_bad_length(value: Any) -> None:
-    with pytest.raises(DimsError, match=r"^K, the number of parameters of hashed, should be an integer of at least 1"):
+    with pytest.raises(DimsError, match=r"^K, the number of parameters of hashed, should "):
         Hashed(K=value)

@@ -55,11 +55,7 @@ def test_a_parameter_has_a_gradient_also_where_every_unit_is_below_zero() -> Non
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "8", True])
 def test_bad_options(value: Any) -> None:
-    with pytest.raises(
-        DimsError, match=r"^l, the number of parameters of the hypernet, should be an integer of at least 1"
-    ):
+    with pytest.raises(DimsError, match=r"^l, the number of parameters of the hypernet, should "):
         Hypernet(l=value)
-    with pytest.raises(
-        DimsError, match=r"^h, the number of hidden units of the hypernet, should be an integer of at least"
-    ):
+    with pytest.raises(DimsError, match=r"^h, the number of hidden units of the hypernet, should "):
         Hypernet(h=value)

@@ -46,7 +46,7 @@ def test_the_norm_with_and_without_W(r: int) -> None:
 
 @pytest.mark.parametrize("r", [0, 1.5, "2", True])
 def test_bad_rank(r: Any) -> None:
-    with pytest.raises(DimsError, match=r"^r, the rank of khatri_rao, should be an integer of at least 1; found "):
+    with pytest.raises(DimsError, match=r"^r, the rank of khatri_rao, should .*found "):
         fusionkit.create_fabrication("khatri_rao", r=r)
 
 

@@ -77,7 +77,5 @@ def test_too_many_terms() -> None:
     assert str(caught.value) == (
         "R, the rank of kronecker_sum, should be from 1 to 4 for n = 4, D = 6, p = 2, q = 2; found 5."
     )
-    with pytest.raises(
-        FusionError, match=r"^R, the number of terms of kronecker_sum, should be an integer of at least"
-    ):
+    with pytest.raises(FusionError, match=r"^R, the number of terms of kronecker_sum, should "):
         fusionkit.create_fabrication("kronecker_sum", R=0)

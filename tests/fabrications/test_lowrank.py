@@ -36,7 +36,7 @@ def test_the_norm_needs_no_W() -> None:
 
 @pytest.mark.parametrize("r", [0, -1, 2.5, "8", True])
 def test_bad_rank(r: Any) -> None:
-    with pytest.raises(DimsError, match=r"^r, the rank of lowrank, should be an integer of at least 1; found "):
+    with pytest.raises(DimsError, match=r"^r, the rank of lowrank, should .*found "):
         LowRank(r=r)
 
 

@@ -57,22 +57,15 @@ def test_many_blocks_leave_zeros() -> None:
     assert ((W != 0).sum(1) == 2).all()
 
 
+PLACE = "leave none of its blocks without a place in"
+
+
 @pytest.mark.parametrize(
     ("n", "dims", "nb", "wanted"),
     [
         (5, [3, 4], 6, "be from 1 to min(n, D) = 5"),
-        (
-            5,
-            [3, 4],
-            4,
-            "in n = 5 and D = 7: the next valid value is 3, below it",
-        ),
-        (
-            16,
-            [7, 9],
-            5,
-            "in n = 16 and D = 16: the next valid value is 6, or 4 below it",
-        ),
+        (5, [3, 4], 4, f"{PLACE} n = 5 and D = 7: the next valid value is 3, below it"),
+        (16, [7, 9], 5, f"{PLACE} n = 16 and D = 16: the next valid value is 6, or 4 below it"),
     ],
 )
 def test_number_of_blocks_out_of_range_is_refused_by_the_operator(
@@ -85,7 +78,5 @@ def test_number_of_blocks_out_of_range_is_refused_by_the_operator(
 
 @pytest.mark.parametrize("nb", [0, -1, 2.5, "8", True])
 def test_bad_number_of_blocks(nb: Any) -> None:
-    with pytest.raises(
-        DimsError, match=r"^nb, the number of blocks of monarch, should be an integer of at least 1; found "
-    ):
+    with pytest.raises(DimsError, match=r"^nb, the number of blocks of monarch, should .*found "):
         Monarch(nb=nb)

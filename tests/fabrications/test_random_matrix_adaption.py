@@ -82,12 +82,10 @@ def test_bad_options() -> None:
     assert str(caught.value) == (
         "r, the rank of random_matrix_adaption, should be from 1 to min(n, D) = 6 for n = 6 and D = 9; found 7."
     )
-    with pytest.raises(
-        DimsError, match=r"^r, the rank of random_matrix_adaption, should be an integer of at least 1; "
-    ):
+    with pytest.raises(DimsError, match=r"^r, the rank of random_matrix_adaption, should "):
         operator(r=0)
     with pytest.raises(
         DimsError,
-        match=r"^seed, of the frozen parts of random_matrix_adaption, should be an integer of at least 0; found -1\.$",
+        match=r"^seed, of the frozen parts of random_matrix_adaption, should .*found -1\.$",
     ):
         operator(seed=-1)

@@ -48,7 +48,5 @@ def test_the_frozen_scale_gives_unit_parameters() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "8", True])
 def test_bad_number_of_units(value: Any) -> None:
-    with pytest.raises(
-        DimsError, match=r"^hidden, the number of hidden units of random_matrix_hypernet, should be an int"
-    ):
+    with pytest.raises(DimsError, match=r"^hidden, the number of hidden units of random_matrix_hypernet, should "):
         RandomMatrixHypernet(hidden=value)

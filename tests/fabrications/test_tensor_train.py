@@ -94,11 +94,9 @@ def test_options_out_of_range_are_refused_by_the_operator(options: dict[str, int
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "8", True])
 def test_bad_options(value: Any) -> None:
-    with pytest.raises(DimsError, match=r"^r, the rank of tensor_train, should be an integer of at least 1; found "):
+    with pytest.raises(DimsError, match=r"^r, the rank of tensor_train, should .*found "):
         TensorTrain(r=value)
-    with pytest.raises(
-        DimsError, match=r"^cores, the number of cores of tensor_train, should be an integer of at least 2"
-    ):
+    with pytest.raises(DimsError, match=r"^cores, the number of cores of tensor_train, should "):
         TensorTrain(cores=value)
 
 

@@ -172,6 +172,7 @@ def test_plugins_table(site: Site) -> None:
         assert broken.cause in line
 
 
+@pytest.mark.exhaustive
 def test_plugins_strict_imports_the_targets(site: Site) -> None:
     found = plugins(site, "--strict", status=1)
     for name, (_, _, cause) in WRONG_TARGETS.items():
@@ -181,6 +182,7 @@ def test_plugins_strict_imports_the_targets(site: Site) -> None:
     assert found["fusionkit"]["status"] == "loaded"
 
 
+@pytest.mark.exhaustive
 def test_show_a_right_one(site: Site) -> None:
     found = json.loads(site.command("show", "fk_gram", "dims=[3,4]", "--json").stdout)
     assert (found["distribution"], found["n"], found["l"], found["formula"]) == ("fk-good", 3, 0, "x_1 + x_1")

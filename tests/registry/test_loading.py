@@ -315,7 +315,7 @@ class TestChecks:
     @pytest.mark.parametrize("value", [check_nothing, {"a": check_nothing}, "check"])
     def test_not_a_list(self, value: Any) -> None:
         plugin = collect_offers(plugin_of(fusionkit_checks=lambda: value))
-        with pytest.raises(PluginProblem, match=r"^fusionkit_checks should return a list of functions; found "):
+        with pytest.raises(PluginProblem, match=r"^fusionkit_checks should .*found "):
             checks_of(plugin)
 
     @pytest.mark.parametrize("value", [[3], [load], [lambda subject: None], [partial(check_nothing)]])
@@ -330,7 +330,7 @@ class TestChecks:
 
         plugin = collect_offers(plugin_of(fusionkit_checks=fail))
         assert plugin.status == "loaded"
-        with pytest.raises(PluginProblem, match=r"^fusionkit_checks should not raise; found ValueError: called$"):
+        with pytest.raises(PluginProblem, match=r"^fusionkit_checks should .*found ValueError: called$"):
             checks_of(plugin)
 
     def test_of_a_plugin_that_is_not_loaded(self) -> None:

@@ -70,7 +70,7 @@ class TestQuestions:
 
     @pytest.mark.parametrize("question", [registry.records, registry.names, lambda kind: registry.resolve(kind, "sum")])
     def test_wrong_kind(self, question: Any) -> None:
-        with pytest.raises(RegistryError, match=r"^the kind should be 'fusion' or 'fabrication'; found 'fusions'\.$"):
+        with pytest.raises(RegistryError, match=r"^the kind should .*found 'fusions'\.$"):
             question("fusions")
 
     def test_resolve_imports_nothing(self, gram: Site) -> None:
@@ -509,7 +509,7 @@ class TestChanges:
 
     def test_register_a_second_meaning_of_a_qualified_name(self, site: Site) -> None:
         registry.register(hooks(mine=Summation))
-        with pytest.raises(RegistryError, match=r"'local-pkg/mine' should be registered once; found it in the plugin"):
+        with pytest.raises(RegistryError, match=r"'local-pkg/mine' should .*found it in the plugin"):
             registry.register(hooks(mine="a:B"))
 
     def test_isolated(self, gram: Site) -> None:

@@ -191,9 +191,7 @@ class TestPlace:
 
     def test_below_a_file(self, package: Callable[..., Path], tmp_path: Path) -> None:
         (tmp_path / "work").write_text("mine")
-        with pytest.raises(
-            ConfigError, match=r"fusionkit-gram should be a directory that can be written; found .*Not a"
-        ):
+        with pytest.raises(ConfigError, match=r"fusionkit-gram should .*found .*Not a"):
             package()
 
     @pytest.mark.parametrize("existing", [False, True])
@@ -273,13 +271,13 @@ class TestUpdate:
         assert not (target / "README.md").exists()
         assert "_commit: '9.0'" in (target / ".copier-answers.yml").read_text()
 
-    def test_by_the_command(self, authored: Path, later: Callable[[], None]) -> None:
+    @pytest.mark.parametrize("times", [1, *exhaustive([2])])
+    def test_by_the_command(self, authored: Path, later: Callable[[], None], times: int) -> None:
         later()
-        assert generate.update(authored) == "9.0"
-        self.merged(authored)
-        self.commit(authored)
-        assert generate.update(authored) == "9.0"
-        self.merged(authored)
+        for _ in range(times):
+            assert generate.update(authored) == "9.0"
+            self.merged(authored)
+            self.commit(authored)
 
     @pytest.mark.exhaustive
     def test_by_copier_itself(self, authored: Path, later: Callable[[], None]) -> None:

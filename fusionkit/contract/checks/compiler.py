@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fusionkit.contract.guard import untimed
 from fusionkit.contract.needs import clean_dynamo, missing
-from fusionkit.contract.rules import equal, expect, no_error, rule, skip
+from fusionkit.contract.rules import equal, expect, no_error, rule
 from fusionkit.contract.subject import Subject
 from fusionkit.fusion import Fusion
 from fusionkit.kernels.modes import fake_tensors, load_compiler
@@ -57,9 +57,7 @@ def check_compile_fullgraph(subject: Subject) -> str | None:
     The first case of a fusion is compiled with the default backend, everything else with aot_eager, which traces the
     same and generates no code.  Avoid data-dependent Python branches, prints and unsupported library calls in `_fuse`.
     """
-    op = subject.operator(dtype=torch.float32)
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
+    op = subject.deterministic_operator(dtype=torch.float32)
     first = str(subject.case) == str(subject.cases()[0])
     if not first or subject.kind == "fabrication":
         same_when_compiled(subject, op, "aot_eager")
@@ -154,9 +152,7 @@ def check_onnx(subject: Subject) -> None:
     """
     import onnxruntime
 
-    op = subject.operator(dtype=torch.float32)
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
+    op = subject.deterministic_operator(dtype=torch.float32)
     x, y = subject.views(4, dtype=torch.float32), subject.views(7, dtype=torch.float32)
     with clean_dynamo(), _no_logging(), torch.no_grad():
         batch = torch.export.Dim("batch")

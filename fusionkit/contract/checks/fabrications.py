@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from fusionkit.contract.rules import equal, expect, no_error, rule, skip
+from fusionkit.contract.rules import equal, expect, has_shape, no_error, rule, skip
 from fusionkit.contract.subject import FabricationSubject
 from fusionkit.fabrication import Fabrication
 
@@ -39,7 +39,7 @@ def check_project_equals_materialize(subject: FabricationSubject) -> None:
                     "project": fabrication.project(x, w, n),
                     "_project": fabrication._project(x, fabrication.split(w, n, D), n),
                 }
-            expect(tuple(W.shape) == (n, D), f"W should have shape ({n}, {D})", str(tuple(W.shape)))
+            has_shape("W", W, (n, D))
             wanted = torch.cat(x, -1) @ W.T
             cotangent = torch.randn_like(wanted)
             gradients = _gradients(wanted, [*x, w], cotangent)

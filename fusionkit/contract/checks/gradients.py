@@ -25,9 +25,7 @@ def check_gradcheck(subject: Subject) -> None:
 
     Look for `.detach()`, `.data`, `torch.no_grad()` and integer arithmetic in `_fuse`.
     """
-    op = subject.operator()
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
+    op = subject.deterministic_operator()
     x = subject.views(2, requires_grad=True)
     subject.forward(op, x)
     function, inputs = with_parameters(op, x)
@@ -94,9 +92,7 @@ def check_gradgradcheck(subject: Subject) -> None:
 
     Write an `autograd.Function` with differentiable operations in its backward, or do without one.
     """
-    op = subject.operator()
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
+    op = subject.deterministic_operator()
     if subject.promises(op).once_differentiable_only:
         cases = example_cases(subject)
         if str(subject.case) == str(cases[0].case) and all(_twice(case) is None for case in cases):
@@ -170,9 +166,7 @@ def check_partial_requires_grad(subject: Subject) -> None:
 
     Do not turn `requires_grad` on or off in `_fuse`.
     """
-    op = subject.operator()
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
+    op = subject.deterministic_operator()
     own = [parameter for _, parameter in subject.own(op) if parameter.requires_grad]
     x = subject.views(3, requires_grad=True)
     out = subject.forward(op, x)
@@ -217,9 +211,7 @@ def check_activation_checkpoint(subject: Subject) -> None:
 
     Let `_fuse` give the same when it is run again: no counters, no state.
     """
-    op = subject.operator()
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
+    op = subject.deterministic_operator()
     x = subject.views(3, requires_grad=True)
     inputs = [*x, *(parameter for _, parameter in subject.own(op))]
     out = subject.forward(op, x)

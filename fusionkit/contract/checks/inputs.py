@@ -13,7 +13,6 @@ from fusionkit.contract.rules import Violation, equal, expect, no_error, refuses
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import verify
 from fusionkit.errors import DimsError
-from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion
 
 
@@ -28,9 +27,11 @@ def check_all_inputs_matter(subject: Subject) -> None:
         x, y = subject.views(16), subject.views(16)
         equal("the output of an operator that is declared constant", subject.forward(op, x), subject.forward(op, y))
         skip("the operator is declared constant")
-    fixed = [module for module in op.modules() if isinstance(module, Fabrication) and module.traits.constant]
-    for fabrication in fixed:
-        _ignores_w(fabrication)
+    fixed = [found for found in subject.prepared(op) if found[1].traits.constant]
+    for _, fabrication, n, widths in fixed:
+        w = torch.randn(2, fabrication.calculate_l(n, sum(widths)), dtype=torch.float64)
+        one, other = (fabrication.materialize(row, n, sum(widths)) for row in w)
+        equal("W of a fabrication that is declared constant, for another w,", one, other, exact=True)
     if fixed:
         skip("the fabrication is declared constant")
     if subject.promises(op).stochastic:
@@ -53,22 +54,12 @@ def check_all_inputs_matter(subject: Subject) -> None:
         )
 
 
-def _ignores_w(fabrication: Fabrication) -> None:
-    if fabrication._sized is not None:
-        n, widths, _ = fabrication._sized
-        l = fabrication.calculate_l(n, sum(widths))
-        w = torch.randn(2, l, dtype=torch.float64)
-        one, other = (fabrication.materialize(row, n, sum(widths)) for row in w)
-        equal("W of a fabrication that is declared constant, for another w,", one, other, exact=True)
-
-
 def _idle_views(op: Fusion) -> set[int]:
     """Return the views of which a fabrication with frozen positions keeps no entry."""
     idle: set[int] = set()
-    for fabrication in (module for module in op.modules() if isinstance(module, Fabrication)):
-        if fabrication._sized is None or not fabrication._buffers:
+    for _, fabrication, n, widths in Subject.prepared(op):
+        if not any(True for _ in fabrication.buffers()):
             continue
-        n, widths, _ = fabrication._sized
         w = torch.randn(fabrication.calculate_l(n, sum(widths)), dtype=torch.float64)
         columns = fabrication.materialize(w, n, sum(widths)).split(list(widths), dim=1)
         idle |= {i for i, part in enumerate(columns) if not part.any()}
@@ -118,9 +109,7 @@ def check_processing(subject: Subject) -> None:
         skip("the constructor does not take preprocess and postprocess")
     if any(subject.options.get(option) is not None for option in options):
         skip("the case has a processing of its own")
-    op = subject.operator()
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
+    op = subject.deterministic_operator()
     x = subject.views(3)
     tanh, sigmoid = {"name": "tanh"}, {"name": "sigmoid"}
     inside = subject.operator(preprocess=tanh)
@@ -162,9 +151,7 @@ def check_noncontiguous(subject: Subject) -> None:
 
     Use `reshape` in place of `view`, and look at no strides and at no `id`; neither of the gradient in a backward.
     """
-    op = subject.operator()
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
+    op = subject.deterministic_operator()
     for what, make in LAYOUTS.items():
         x = [make(width) for width in subject.dims]
         copies = [view.contiguous().clone() for view in x]

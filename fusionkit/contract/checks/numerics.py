@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusionkit.contract.rules import TOLERANCE, any_attempt, equal, expect, no_error, refuses, rule, skip
+from fusionkit.contract.rules import TOLERANCE, any_attempt, equal, expect, has_shape, no_error, refuses, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.fusion import Fusion
 
@@ -77,8 +77,7 @@ def check_device_preserved(subject: Subject) -> None:
         x = subject.views(3, device=device)
         out = subject.forward(op.eval(), x)
         expect(out.device.type == device, f"the output for views on {device} should be on {device}", str(out.device))
-        wanted = (3, op.calculate_n())
-        expect(tuple(out.shape) == wanted, f"the output on {device} should have shape {wanted}", str(tuple(out.shape)))
+        has_shape(f"the output on {device}", out, (3, op.calculate_n()))
     op = subject.operator()
     x = subject.views(3)
     if len(x) > 1:
@@ -132,9 +131,7 @@ def check_nonfinite(subject: Subject) -> None:
 
     Do not replace NaN (`nan_to_num`, comparisons, `fmax`); let it through.
     """
-    op = subject.operator()
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
+    op = subject.deterministic_operator()
     for i, width in enumerate(subject.dims):
         x = subject.views(3)
         j = width // 2
@@ -188,9 +185,7 @@ def check_extreme_values(subject: Subject) -> None:
 
     Scale before squaring or summing, and divide by nothing that may underflow to zero.
     """
-    wide = subject.operator()
-    if subject.promises(wide).stochastic:
-        skip("the operator is stochastic")
+    wide = subject.deterministic_operator()
     for dtype in (torch.float16, torch.bfloat16):
         info = torch.finfo(dtype)
         op = copy.deepcopy(wide).to(dtype)

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusionkit.contract.rules import equal, expect, refuses, rule, skip
+from fusionkit.contract.rules import equal, expect, has_shape, refuses, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import verify
-from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion
 
 #: Of the views: large ones reach a unit whose bias lets it sleep.
@@ -123,13 +122,11 @@ def _all_alive(name: str, amount: Tensor, padding: Tensor | None, should: str) -
 def padding_of(op: Fusion) -> dict[str, Tensor]:
     """Return own parameter -> its entries that cannot influence W, as the operator's fabrications say."""
     found: dict[str, Tensor] = {}
-    for path, module in op.named_modules():
-        if isinstance(module, Fabrication) and module._sized is not None:
-            n, widths, _ = module._sized
-            # The blocks are parameters of the module that holds the fabrication.
-            owner = path.rpartition(".")[0]
-            for block, entries in module.padding(n, sum(widths)).items():
-                found[f"{owner}.{block}" if owner else block] = entries
+    for path, fabrication, n, widths in Subject.prepared(op):
+        # The blocks are parameters of the module that holds the fabrication.
+        owner = path.rpartition(".")[0]
+        for block, entries in fabrication.padding(n, sum(widths)).items():
+            found[f"{owner}.{block}" if owner else block] = entries
     return found
 
 
@@ -144,7 +141,7 @@ def check_external_w(subject: Subject) -> None:
     x = subject.views(3)
     l = op.calculate_l()
     own, w = op.flat_w().detach(), other.flat_w().detach()
-    expect(tuple(w.shape) == (l,), f"flat_w() should have shape ({l},)", str(tuple(w.shape)))
+    has_shape("flat_w()", w, (l,))
     # Buffers of the two may differ by chance, the parameters alone are to make the difference.
     _copy_buffers(op, other)
     wanted = subject.forward(other, x)

@@ -161,9 +161,7 @@ def check_thread_safety(subject: Subject) -> None:
 
     Keep nothing in attributes during a call.
     """
-    op = subject.operator()
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
+    op = subject.deterministic_operator()
     before = op.flat_w().detach().clone()
     views = [subject.views(16) for _ in range(8)]
     weights = [torch.randn_like(before) if i % 2 and before.numel() else None for i in range(8)]
@@ -198,9 +196,7 @@ def check_spawn_safety(subject: Subject) -> None:
 
     Define the class in an importable module, and rely on nothing that was set up at run time, nor on `hash` of a text.
     """
-    op = subject.operator()
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
+    op = subject.deterministic_operator()
     if subject.source.record is not None and subject.source.record.local:
         skip("needs an installed plugin, and the subject was registered at run time")
     x = subject.views(5)

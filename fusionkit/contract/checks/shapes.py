@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from fusionkit.contract.rules import equal, expect, no_error, refuses, rule, skip
+from fusionkit.contract.rules import equal, expect, has_shape, no_error, refuses, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.errors import DimsError
 
@@ -20,12 +20,7 @@ def check_forward_shape(subject: Subject) -> None:
     op = subject.operator()
     for lead in ((1,), (5,), (2, 3)):
         out = subject.forward(op, subject.views(*lead))
-        wanted = (*lead, op.calculate_n())
-        expect(
-            tuple(out.shape) == wanted,
-            f"the output of views (*{lead}, n_i) should have shape {wanted}",
-            str(tuple(out.shape)),
-        )
+        has_shape(f"the output of views (*{lead}, n_i)", out, (*lead, op.calculate_n()))
 
 
 @rule()
@@ -41,11 +36,7 @@ def check_leading_dims(subject: Subject) -> None:
         out = subject.forward(op, x)
         wanted = subject.forward(op, flat)
         shape = (*lead, op.calculate_n())
-        expect(
-            tuple(out.shape) == shape,
-            f"the output for leading dimensions {lead} should have shape {shape}",
-            str(tuple(out.shape)),
-        )
+        has_shape(f"the output for leading dimensions {lead}", out, shape)
         if not subject.promises(op).stochastic:
             equal(f"the output for leading dimensions {lead}", out, wanted.reshape(shape))
 
@@ -60,12 +51,7 @@ def check_empty_batch(subject: Subject) -> None:
     for lead in ((0,), (2, 0), (2, 0, 3)):
         x = subject.views(*lead, requires_grad=True)
         out = subject.forward(op, x)
-        wanted = (*lead, op.calculate_n())
-        expect(
-            tuple(out.shape) == wanted,
-            f"the output of views (*{lead}, n_i) should have shape {wanted}",
-            str(tuple(out.shape)),
-        )
+        has_shape(f"the output of views (*{lead}, n_i)", out, (*lead, op.calculate_n()))
         if out.requires_grad:
             out.sum().backward()
         for name, parameter in op.named_parameters():
@@ -73,11 +59,8 @@ def check_empty_batch(subject: Subject) -> None:
             fine = gradient is None or bool((gradient == 0).all())
             expect(fine, f"the gradient of {name} after an empty batch should be zero", str(gradient))
         for i, view in enumerate(x):
-            expect(
-                view.grad is None or view.grad.shape == view.shape,
-                f"the gradient of view {i} should have shape {tuple(view.shape)}",
-                str(None if view.grad is None else tuple(view.grad.shape)),
-            )
+            if view.grad is not None:
+                has_shape(f"the gradient of view {i}", view.grad, view.shape)
 
 
 @rule(kinds=("fusion",), scope="first")
@@ -97,8 +80,7 @@ def check_single_view(subject: Subject) -> None:
     subject.randomize(op)
     x = subject.views(3, dims=[width], requires_grad=True)
     out = subject.forward(op.eval(), x)
-    wanted = (3, op.calculate_n())
-    expect(tuple(out.shape) == wanted, f"the output of a single view should have shape {wanted}", str(tuple(out.shape)))
+    has_shape("the output of a single view", out, (3, op.calculate_n()))
 
 
 @rule()

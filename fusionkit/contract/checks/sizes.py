@@ -11,11 +11,10 @@ from typing import Any
 import torch
 
 from fusionkit import registry
-from fusionkit.contract.rules import describe, expect, no_error, outcome, refuses, rule, skip
+from fusionkit.contract.rules import describe, expect, has_shape, no_error, outcome, refuses, rule, skip
 from fusionkit.contract.subject import FabricationSubject, Subject
 from fusionkit.contract.tracking import attributes, largest_on_cpu
 from fusionkit.errors import DimsError
-from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion
 
 
@@ -228,17 +227,14 @@ def _fabricated(subject: Subject, op: Fusion, where: str) -> str:
     l, total = _number(f"calculate_l(){where}", op.calculate_l), _count(op)
     expect(l == total, f"calculate_l(){where} should be {total}, the elements of the own parameters", l)
     parts = entries = 0
-    for fabrication in (module for module in op.modules() if isinstance(module, Fabrication)):
-        if fabrication._sized is None:
-            continue
-        n, widths, _ = fabrication._sized
+    for _, fabrication, n, widths in subject.prepared(op):
         D = sum(widths)
         part = fabrication.calculate_l(n, D)
         shapes = fabrication.shapes(n, D)
         size = sum(torch.Size(shape).numel() for shape in shapes.values())
         expect(part == size, f"l of a fabrication{where} should be {size}, the sizes of its blocks {shapes}", part)
         W = fabrication.materialize(torch.randn(part), n, D)
-        expect(tuple(W.shape) == (n, D), f"W{where} should have shape ({n}, {D})", str(tuple(W.shape)))
+        has_shape(f"W{where}", W, (n, D))
         parts += part
         entries += n * D
     expect(parts <= l, f"l{where} should include the {parts} parameters of its fabrications", l)
@@ -270,6 +266,7 @@ def check_l_property(subject: Subject) -> None:
     )
     @hypothesis.example([3] * 12, 3, tuple(2 for _ in numbers))
     @hypothesis.example([1, 2] * 6, 3, tuple(2 for _ in numbers))
+    @hypothesis.example([9, 9], 3, tuple(2 for _ in numbers))
     @hypothesis.given(widths | equal, st.integers(1, 12), st.tuples(*(st.integers(1, 6) for _ in numbers)))
     def verify(dims: list[int], n: int, values: tuple[int, ...]) -> None:
         hypothesis.assume(_l_is_right(subject, dims, n, dict(zip(numbers, values, strict=True))))

@@ -1,0 +1,135 @@
+"""The whole sentences that users read, in ``messages.json``: ``python -m tests.test_messages`` writes them anew.
+
+Other tests assert the name and the value in a message.  So a message may be reworded here alone, and the difference of
+the file shows how each reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import torch
+
+import fusionkit
+from fusionkit import registry
+from fusionkit.cli import main
+
+FILE = Path(__file__).with_name("messages.json")
+
+
+def views(*widths: int, rows: int = 2) -> list[torch.Tensor]:
+    return [torch.zeros(rows, width) for width in widths]
+
+
+def average(x: Any, **options: Any) -> Any:
+    return fusionkit.create("average", dims=[3, 3], **options)(x)
+
+
+def dense(**options: Any) -> Any:
+    return fusionkit.create("parameterized_concatenation", **{"dims": [3, 2], "n": 4, **options})
+
+
+#: key -> what raises an error
+CALLS: dict[str, Callable[[], Any]] = {
+    "views: none": lambda: average([]),
+    "views: too few": lambda: average(views(3)),
+    "views: wrong width": lambda: average(views(3, 2)),
+    "views: other rows": lambda: average([torch.zeros(2, 3), torch.zeros(4, 3)]),
+    "views: no tensor": lambda: average([torch.zeros(2, 3), [1.0, 2.0, 3.0]]),
+    "views: another dtype": lambda: average([torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.float64)]),
+    "dims: unequal": lambda: fusionkit.create("average", dims=[3, 2]),
+    "dims: zero": lambda: fusionkit.create("average", dims=[3, 0]),
+    "dims: unknown": lambda: fusionkit.create("average").calculate_n(),
+    "n: contradicts dims": lambda: fusionkit.create("average", n=4, dims=[3, 3]),
+    "n: missing": lambda: fusionkit.create("parameterized_concatenation", dims=[3, 2]).calculate_n(),
+    "w: missing": lambda: dense(require_parameters=False)(views(3, 2)),
+    "w: wrong length": lambda: dense()(views(3, 2), w=torch.zeros(7)),
+    "rank: too large": lambda: dense(parameter_fabrication={"name": "lowrank", "r": 9}),
+    "option: unknown": lambda: fusionkit.create_fabrication("lowrank", rank=3),
+    "option: misspelt": lambda: fusionkit.create("average", dim=[3, 3]),
+    "option: wrong type": lambda: fusionkit.create_fabrication("lowrank", r="three"),
+    "name: unknown": lambda: fusionkit.create("sumation"),
+    "name: of a fabrication": lambda: fusionkit.create("lowrank"),
+    "name: no text": lambda: fusionkit.create(3),  # type: ignore[arg-type]
+    "kind: unknown": lambda: registry.resolve("fussion", "average"),  # type: ignore[arg-type]
+    "target: forbidden": lambda: fusionkit.config.build({"_target_": "os.system", "command": "true"}, "fusion"),
+    "config: a bare callable": lambda: fusionkit.create("average", dims=[3, 3], preprocess=abs).to_config(),
+    "load: no run": lambda: fusionkit.load("nowhere"),
+    "check: unknown check": lambda: fusionkit.check("average", select=["gradchek"]),
+    "check: no operator": lambda: fusionkit.check(3),
+}
+
+#: key -> a command line that is refused
+COMMANDS: dict[str, list[str]] = {
+    "fusionkit: unknown command": ["lsit"],
+    "list: unknown option": ["list", "--jsno"],
+    "show: unknown name": ["show", "sumation"],
+    "plugins: unknown option": ["plugins", "--strct"],
+    "check: unknown name": ["check", "sumation"],
+    "check: unknown tier": ["check", "average", "--tier", "7"],
+    "run: unknown key": ["run", "train.epoch=3"],
+    "run: wrong value": ["run", "train.epochs=0"],
+    "run: several mistakes": ["run", "train.epochs=0", "train.lr=-1"],
+    "run: unknown operator": ["run", "fusion=sumation"],
+    "run: unequal widths": ["run", "fusion=summation"],
+    "leaderboard: no directory": ["leaderboard", "nowhere"],
+    "bench: unknown name": ["bench", "sumation"],
+    "study: too few folds": ["study", "--folds", "1"],
+    "conf: unknown command": ["conf", "chekc"],
+    "new: no name": ["new"],
+}
+
+
+def raised(call: Callable[[], Any]) -> str:
+    """Return the class and the message of the error that a call raises."""
+    try:
+        call()
+    except (ValueError, LookupError, TypeError) as error:
+        message = error.args[0] if isinstance(error, LookupError) else str(error)
+        return f"{type(error).__name__}: {message}"
+    raise AssertionError("no error")
+
+
+def refused(argv: list[str]) -> str:
+    """Return the status and the standard error of a command in an empty directory."""
+    err, before = io.StringIO(), Path.cwd()
+    with TemporaryDirectory() as folder, contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+        os.chdir(folder)
+        try:
+            status = main(argv)
+        except SystemExit as end:
+            status = int(end.code or 0)
+        finally:
+            os.chdir(before)
+        text = err.getvalue().replace(os.path.realpath(folder), "{folder}").replace(folder, "{folder}")
+    return f"{status}: {text.strip()}"
+
+
+@pytest.mark.parametrize("key", CALLS)
+def test_error(key: str) -> None:
+    assert raised(CALLS[key]) == json.loads(FILE.read_text(encoding="utf-8"))[key]
+
+
+@pytest.mark.parametrize("key", COMMANDS)
+def test_refused_command(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert refused(COMMANDS[key]) == json.loads(FILE.read_text(encoding="utf-8"))[key]
+
+
+def test_no_other_sentence_is_kept() -> None:
+    assert json.loads(FILE.read_text(encoding="utf-8")).keys() == CALLS.keys() | COMMANDS.keys()
+
+
+if __name__ == "__main__":
+    os.environ["COLUMNS"] = "120"
+    sentences = {key: raised(call) for key, call in CALLS.items()}
+    sentences |= {key: refused(argv) for key, argv in COMMANDS.items()}
+    FILE.write_text(json.dumps(sentences, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
