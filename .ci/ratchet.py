@@ -1,4 +1,4 @@
-"""Counts what ruff is told to overlook in fusionkit/, rule by rule: the counts may only fall.  Run it as `python .ci/ratchet.py`."""
+"""Counts what ruff is told to overlook in fusionkit/, rule by rule, by `python .ci/ratchet.py`: counts only fall."""
 
 from __future__ import annotations
 

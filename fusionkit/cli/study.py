@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from fusionkit.cli.commands import json_option, print_json
 from fusionkit.errors import ConfigError
 from fusionkit.experiment.plots import draw_robustness, draw_study
 from fusionkit.experiment.results import provenance
-from fusionkit.study.analysis import analyse, difference, markdown
+from fusionkit.study.analysis import REFERENCES, analyse
 from fusionkit.study.plan import DATA, Job, Study, execute, outcome, plan
 
-__all__ = ["study"]
+__all__ = ["markdown", "study"]
 
 SCHEMA_VERSION = 1
 ACCURACY, ROBUSTNESS = "accuracy.png", "robustness.png"
@@ -144,29 +145,65 @@ def _write(directory: Path, name: str, summary: Mapping[str, Any]) -> list[Path]
     return files
 
 
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
 def _print(rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
-    columns = ["data", "contestant", "l", "of dense", "accuracy", "95 % interval", "minus dense", "p", "on front"]
+    columns = ("data", "contestant", "l", "of dense", "accuracy", "sd", "95 % interval", "minus dense (p)", "on front")
     if rows:
-        print_table(columns, map(_cells, rows), whole=("contestant", "accuracy"))
+        print_table(columns, [[_cells(row)[column] for column in columns] for row in rows], whole=("contestant",))
     for file in files:
         print(f"{'files' if file == files[0] else '     '}  {file}")
 
 
-def _cells(row: Mapping[str, Any]) -> list[str | None]:
-    against = row["against"].get("dense") or {}
-    adjusted = against.get("p_holm")
-    spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
-    return [
-        row["data"],
-        row["name"],
-        row["l"],
-        None if row["share_of_dense"] is None else f"{100 * row['share_of_dense']:.2f} %",
-        f"{row['mean']:.4f}{spread}",
-        None if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}",
-        difference(against["difference"]) if against else None,
-        None if adjusted is None else f"{adjusted:.2g}",
-        "yes" if row["on_front"] else None,
-    ]
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as Markdown, a table per data set: baselines in italics, the front in bold, encoders marked."""
+    lines = []
+    for data, group in groupby(rows, lambda row: row["data"]):
+        tables = []
+        for row in group:
+            name = f"*{row['name'].replace('_', ' ')}*" if row["baseline"] else f"`{row['name']}`"
+            name = f"**{name}**" if row["on_front"] else name
+            name += "" if row["encoder"] in (None, "none") else " ¹"
+            tables.append(_cells(row) | {"contestant": name})
+        columns = [column for column in tables[0] if column not in ("data", "on front")]
+        lines += [f"### {data}", "", f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
+        lines += [f"| {' | '.join(table[column] for column in columns)} |" for table in tables]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return a row as text, by the heading of the column."""
+    return {
+        "data": row["data"],
+        "contestant": row["name"],
+        "l": _shown(row["l"], ""),
+        "of dense": _shown(row["share_of_dense"], ".2%").replace("%", " %"),
+        "parameters": _shown(row["parameters"], ""),
+        "folds": _shown(row["count"], ""),
+        "accuracy": _shown(row["mean"], ".4f"),
+        "sd": _shown(row["std"], ".4f"),
+        "95 % interval": "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}",
+        **{f"minus {name.replace('_', ' ')} (p)": _difference(row["against"].get(name)) for name in REFERENCES},
+        "on front": "yes" if row["on_front"] else "",
+    }
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _difference(found: Mapping[str, Any] | None) -> str:
+    """Return a difference of accuracies and its p; it has a sign unless it is zero as shown."""
+    if found is None:
+        return ""
+    difference = f"{found['difference']:+.4f}"
+    p = "" if found["p_holm"] is None else f" ({found['p_holm']:.2g})"
+    return difference.replace("+0.0000", "0.0000").replace("-0.0000", "0.0000") + p
+
+
+# -- progress ----------------------------------------------------------------------------------------------------------
 
 
 class _Progress:

@@ -123,10 +123,10 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
 
     def __init__(self, config_search_path: ConfigSearchPath, level: Level = "all") -> None:
         source.register()
-        super().__init__(config_search_path, CheckingRepository(config_search_path))
+        own = {str(entry.path) for entry in _installed().get_path()}
+        super().__init__(config_search_path, CheckingRepository(config_search_path), own)
         self.level = level
         self._sweeping = False
-        self._own = {_place(str(entry.path)) for entry in _installed().get_path()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # In the worker of a launcher nothing is set up yet.
@@ -162,15 +162,11 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
         """Check the command line, and the folders of configs that the primary config names."""
         for override in overrides:
             swept = override.is_sweep_override()
-            value = (override.input_line or "").partition("=")[2] if swept else _plain_value(override.value())
+            value = (override.input_line or "").partition("=")[2] if swept else override.value()
             for text in (value, str(override.package or "")):
                 interpolations.check(text, override.key_or_group)
         hydra_node.check_command_line(overrides)
         hydra_node.check_search_path(primary)
-
-    def belongs(self, source: ConfigSource | None) -> bool:
-        """Whether a source belongs to Hydra, its plugins or fusionkit itself: not to a plugin of fusionkit."""
-        return source is not None and f"{source.scheme()}://{source.path}" in self._own
 
     def inspect_hydra_node(self, found: Any, reference: Any) -> None:
         """Refuse a ``hydra`` node that differs from Hydra's own where it may not."""
@@ -247,14 +243,6 @@ def _resolved(cfg: DictConfig, key: Any) -> Any:
     return interpolations.to_plain(value, str(key))
 
 
-def _plain_value(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain_value(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain_value(item) for item in value]
-    return value if isinstance(value, bool | int | float | type(None)) else str(value)
-
-
 # -- where configs are -------------------------------------------------------------------------------------------------
 
 
@@ -295,10 +283,6 @@ def _installed(first: str | None = None, others: Sequence[tuple[str, str]] = ())
     return path
 
 
-def _place(path: str) -> str:
-    return path if "://" in path else f"file://{path}"
-
-
 def prepare() -> None:
     """Set up in this process what composition needs: version base (Hydra 1.3), resolvers, the config source."""
     hydra_bridge.setup()
@@ -317,5 +301,5 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     """Return the checked, resolved, plain configuration; see ``fusionkit.config.compose``."""
     prepare()
     loader = CheckingLoader(search_path())
-    loader.load_configuration("config", list(overrides), RunMode.RUN, from_shell=False)
+    loader.load_configuration("config", [*overrides, "hydra.mode=RUN"], RunMode.RUN, from_shell=False)
     return loader.config.tree

@@ -34,10 +34,6 @@ SENTENCES = (
         "Add -m to sweep over it, or write {0}=[...] for a list.",
     ),
     (
-        r"Config group override must be a string or a list. Got NoneType",
-        "A group should be set to the name of one of its options; found null.",
-    ),
-    (
         r"Config group override must be a string or a list. Got (\w+)",
         "A group should be set to the name of one of its options; found {0}.",
     ),
@@ -75,7 +71,8 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
         return _unknown_key(unknown[1], loader, overrides)
     for pattern, sentence in SENTENCES:
         if match := re.match(pattern, said[0]):
-            return sentence.format(*(", ".join(map(str.strip, group.strip().splitlines())) for group in match.groups()))
+            lines = (group.replace("NoneType", "null").split("\n") for group in match.groups())
+            return sentence.format(*(", ".join(filter(None, map(str.strip, group))) for group in lines))
     if said[0].startswith("Error merging override") and len(said) > 1:
         return f"{_one_line(said[0])}: {said[1].splitlines()[0]}."
     return f"{_one_line(said[0]).rstrip('.')}."

@@ -15,7 +15,11 @@ __all__ = ["conf_dir", "plugin_folders"]
 
 @lru_cache(maxsize=1)
 def conf_dir() -> Path:
-    """Return the absolute path of fusionkit's own folder of configs: inside the wheel, else beside the sources."""
+    """Return the absolute path of fusionkit's own folder of configs: inside the wheel, else beside the sources.
+
+    Raises:
+        ConfigError: the installation has no such folder.
+    """
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "config.yaml").is_file():

@@ -15,21 +15,27 @@ __all__ = ["config_hash", "file_digest", "operators"]
 
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits for a configuration; see ``fusionkit.config.config_hash``."""
+    """Return 16 hexadecimal digits that name the experiment ``cfg`` describes.
+
+    The order of keys, the device and the ``hydra`` node do not matter.  A data file counts by its content; the versions
+    of the operators' distributions count.
+    """
     from fusionkit.config.interpolations import resolve
 
     plain = resolve({name: value for name, value in cfg.items() if name != "hydra"} if type(cfg) is dict else cfg)
-    plain = {name: value for name, value in plain.items() if name not in ("hydra", "device")}
-    fusion = plain.get("fusion")
-    if isinstance(fusion, Mapping):
-        plain["fusion"] = {name: value for name, value in fusion.items() if name != "device"}
+    plain = _without(plain, "hydra", "device")
+    if isinstance(plain.get("fusion"), Mapping):
+        plain["fusion"] = _without(plain["fusion"], "device")
     data = plain.get("data")
-    digest = file_digest(data.get("path")) if isinstance(data, Mapping) else None
-    if isinstance(data, Mapping) and digest is not None:
-        plain["data"] = {**{name: value for name, value in data.items() if name != "path"}, "digest": digest}
+    if isinstance(data, Mapping) and (digest := file_digest(data.get("path"))) is not None:
+        plain["data"] = {**_without(data, "path"), "digest": digest}
     content = {"config": plain, "versions": sorted(_versions(plain))}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name not in names}
 
 
 def file_digest(path: object) -> str | None:
@@ -51,22 +57,19 @@ def _digest(path: str, size: int, modified: int) -> str:
 
 def _versions(cfg: Mapping[str, Any]) -> set[str]:
     """Return ``distribution==version`` of every operator that the configuration names."""
-    found = set()
-    for kind, name in operators(cfg):
-        record = status(kind, name)
-        if record is not None:
-            found.add(f"{record.distribution}=={record.version}")
-    return found
+    records = (status(kind, name) for kind, name in operators(cfg))
+    return {f"{record.distribution}=={record.version}" for record in records if record is not None}
 
 
 def operators(cfg: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
     """Yield kind and name of every operator that a configuration names."""
-    kinds: tuple[Kind, ...] = ("fusion", "fabrication")
-    for kind in kinds:
-        node = cfg.get(kind)
-        if isinstance(node, Mapping):
-            if isinstance(node.get("name"), str):
-                yield kind, node["name"]
-            nested = node.get("parameter_fabrication")
-            if isinstance(nested, Mapping) and isinstance(nested.get("name"), str):
-                yield "fabrication", nested["name"]
+    fusion, fabrication = cfg.get("fusion"), cfg.get("fabrication")
+    nested = fusion.get("parameter_fabrication") if isinstance(fusion, Mapping) else None
+    places: tuple[tuple[Kind, Any], ...] = (
+        ("fusion", fusion),
+        ("fabrication", nested),
+        ("fabrication", fabrication),
+    )
+    for kind, node in places:
+        if isinstance(node, Mapping) and isinstance(node.get("name"), str):
+            yield kind, node["name"]

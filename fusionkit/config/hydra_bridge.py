@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -171,19 +171,17 @@ class InspectingLoader(ConfigLoaderImpl):
     Args:
         path: where configs are looked for.
         repository: made of ``path``.
+        own: the entries of search paths that belong to Hydra, its plugins and the application.
     """
 
-    def __init__(self, path: ConfigSearchPath, repository: InspectingRepository) -> None:
+    def __init__(self, path: ConfigSearchPath, repository: InspectingRepository, own: Set[str]) -> None:
         super().__init__(path)
         self.repository = repository
+        self._own = {entry if "://" in entry else f"file://{entry}" for entry in own}
         self._references: dict[tuple[str, ...], Mapping[str, Any]] = {}
 
     def inspect_overrides(self, overrides: list[Override], primary: Any) -> None:
         """Look at the command line and the unresolved primary config; raise to refuse them."""
-
-    def belongs(self, source: ConfigSource | None) -> bool:
-        """Whether a source belongs to Hydra, its plugins or the application."""
-        raise NotImplementedError
 
     def inspect_hydra_node(self, found: Any, reference: Mapping[str, Any]) -> None:
         """Look at the unresolved ``hydra`` node that files make, beside what those that belong to Hydra make of it.
@@ -210,12 +208,6 @@ class InspectingLoader(ConfigLoaderImpl):
             cfg: DictConfig = cast(Any, super())._load_configuration(*args, **kwargs)
             return cfg
 
-    def get_mode(self, config_name: str | None, overrides: list[str], parsed_overrides: Any = None) -> Any:
-        """Return the mode that the primary config or the command line sets (Hydra 1.4 only)."""
-        if parsed_overrides is None:
-            parsed_overrides = cast(Any, self).parse_overrides(config_name, overrides)
-        return cast(Any, super()).get_mode(config_name, overrides, parsed_overrides)
-
     def _load_configuration_impl(self, *args: Any, **kwargs: Any) -> DictConfig:
         cfg: DictConfig = super()._load_configuration_impl(*args, **kwargs)
         self.inspect_whole(cfg, kwargs["run_mode"] if "run_mode" in kwargs else args[2])
@@ -228,11 +220,19 @@ class InspectingLoader(ConfigLoaderImpl):
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
         cfg: DictConfig = super()._compose_config_from_defaults_list(defaults, repo)
-        belong = [one for one in defaults if self.belongs(source_of(repo, str(one.config_path))) and _in_its_place(one)]
+        belong = [one for one in defaults if self._belongs(one, repo)]
         if len(belong) < len(defaults):
             of_hydra = [one for one in belong if str(one.package).startswith("hydra")]
             self.inspect_hydra_node(raw(cfg).get("hydra"), self._reference(of_hydra))
         return cfg
+
+    def _belongs(self, default: ResultDefault, repo: Any) -> bool:
+        """Whether a config is the application's or Hydra's, and in the ``hydra`` node only where Hydra puts it."""
+        path, package = str(default.config_path), str(default.package)
+        place = "hydra" if path == "hydra/output/default" else path.rpartition("/")[0].replace("/", ".")
+        source = source_of(repo, path)
+        own = source is not None and f"{source.scheme()}://{source.path}" in self._own
+        return own and (package == place or not package.startswith("hydra"))
 
     def _reference(self, defaults: list[ResultDefault]) -> Mapping[str, Any]:
         """Return the ``hydra`` node that configs of Hydra's own make."""
@@ -246,10 +246,3 @@ class InspectingLoader(ConfigLoaderImpl):
 
 def _overrides_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
     return list(kwargs["overrides"] if "overrides" in kwargs else args[1])
-
-
-def _in_its_place(default: ResultDefault) -> bool:
-    """Whether a config stands in the ``hydra`` node only where Hydra puts it; a defaults list may put it elsewhere."""
-    group, _, _ = str(default.config_path).rpartition("/")
-    place = "hydra" if default.config_path == "hydra/output/default" else group.replace("/", ".")
-    return default.package == place or not str(default.package).startswith("hydra")

@@ -7,28 +7,14 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, get_args
 
 from fusionkit import registry
 from fusionkit.config.folders import conf_dir, folder_of
 from fusionkit.errors import RegistryError
+from fusionkit.registry import Kind, Record
 
-if TYPE_CHECKING:
-    from fusionkit.registry import Record
-
-__all__ = [
-    "COMMON",
-    "Kind",
-    "annotation",
-    "descriptions",
-    "node_text",
-    "options_of",
-    "split",
-    "status",
-    "yaml_file",
-]
-
-Kind = Literal["fusion", "fabrication"]
+__all__ = ["COMMON", "Kind", "annotation", "descriptions", "node_text", "options_of", "split", "status", "yaml_file"]
 
 #: The options of every fusion that a node sets from the top level, or that say nothing about the operator.
 COMMON = ("n", "dims", "name", "require_parameters", "device", "dtype", "preprocess", "postprocess")
@@ -64,7 +50,10 @@ def yaml_file(kind: Kind, name: str) -> Path | None:
 
 
 def node_text(kind: Kind, name: str) -> str | None:
-    """Return the YAML text of an operator's node; imports the class only when there is no file."""
+    """Return the YAML text of the config node of an operator: its file, or the one generated from its signature.
+
+    The class is imported only when there is no file.  None when there is neither.
+    """
     record = status(kind, name)
     file = yaml_file(kind, name if record is None or record.status == "ambiguous" else record.name)
     if file is not None and (record is None or record.key == record.name):
@@ -87,26 +76,28 @@ def _generated(kind: Kind, record: Record) -> str:
     return "\n".join(lines) + "\n"
 
 
+#: Options that every fusion has, with their comments.
+_SHARED = {
+    "dims": ("${dims}", "Widths of the views; they follow from the data."),
+    "device": ("${device}", "Where the parameters live."),
+    "preprocess": ("null", "Applied to each view before the fusion; see the group fusion/preprocess."),
+    "postprocess": ("null", "Applied to the result."),
+}
+
+
 def _shared(cls: type) -> list[str]:
     """Return the options that every fusion has, as far as this one has them."""
-    parameters = inspect.signature(cls).parameters.values()
-    catch_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    known = {parameter.name for parameter in parameters}
-    free = bool(getattr(getattr(cls, "traits", None), "free_n", False))
-    texts = {
-        "n": [
-            "# Output width." if free else "# Output width.  null: it follows from the widths.",
-            "n: ${n}" if free else "n: null",
-        ],
-        "dims": ["# Widths of the views; they follow from the data.", "dims: ${dims}"],
-        "device": ["# Where the parameters live.", "device: ${device}"],
-        "preprocess": [
-            "# Applied to each view before the fusion; see the group fusion/preprocess.",
-            "preprocess: null",
-        ],
-        "postprocess": ["# Applied to the result.", "postprocess: null"],
-    }
-    return [line for name, lines in texts.items() if catch_all or name in known for line in lines]
+    parameters = inspect.signature(cls).parameters
+    catch_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    free = getattr(getattr(cls, "traits", None), "free_n", False)
+    n = ("${n}", "Output width.") if free else ("null", "Output width.  null: it follows from the widths.")
+    shared = {"n": n, **_SHARED}
+    return [
+        line
+        for name, (value, comment) in shared.items()
+        if catch_all or name in parameters
+        for line in (f"# {comment}", f"{name}: {value}")
+    ]
 
 
 def options_of(cls: type) -> Iterator[inspect.Parameter]:
@@ -149,20 +140,17 @@ def annotation(of: Any) -> str:
 
 
 def _yaml(value: Any) -> str | None:
-    """Return ``value`` on one line of YAML, or None if it is not plain or would be interpolated."""
+    """Return ``value`` on one line of YAML, or None if no config can hold it or it would be interpolated."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError):
         return None
     if "${" in text:
         return None
+    if isinstance(value, str) and re.fullmatch(r"[a-z_][a-z0-9_]*", value) and value not in _WORDS:
+        return value
     # JSON's 1e-05 would be text to YAML.
-    text = re.sub(r"(?<![\w.\"])(-?\d+)(e[+-]?\d+)\b", r"\1.0\2", text)
-    return (
-        text[1:-1]
-        if isinstance(value, str) and re.fullmatch(r"[a-z_][a-z0-9_]*", value) and value not in _WORDS
-        else text
-    )
+    return re.sub(r"(?<![\w.\"])(-?\d+)(e[+-]?\d+)\b", r"\1.0\2", text)
 
 
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})

@@ -50,12 +50,15 @@ def _wanted(name: object, value: object) -> str | None:
 
 
 def build(node: Mapping[str, Any], key: str = "", keys: Mapping[str, str] | None = None) -> Any:
-    """Build what ``node`` describes from a checked, plain copy of it; see ``fusionkit.config.build``.
+    """Build the object that a node such as ``cfg.fusion`` describes, after checking all of the node.
 
     Args:
-        node: a mapping with ``_target_``.
-        key: its dotted key, for messages.
+        node: a mapping with ``_target_``; a ``DictConfig`` is resolved first.
+        key: the dotted key of the node, for messages.
         keys: where parts of it really stand, by their dotted key in the node.
+
+    Raises:
+        ConfigError: a ``_target_`` that is not allowed, a key that controls instantiation, or an unsafe interpolation.
     """
     if not isinstance(node, Mapping):
         raise ConfigError(f"{key or 'The node'} should be a mapping with _target_; found {type(node).__name__}.")

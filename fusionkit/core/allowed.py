@@ -44,7 +44,13 @@ _extra: dict[str, Any] = {}
 
 
 def allow(target: str | type | Callable[..., Any]) -> None:
-    """Let configs of this process name ``target`` as a ``_target_``; see ``fusionkit.config.allow``."""
+    """Let configs of this process name ``target`` (a class, a function, or its dotted name) as a ``_target_``.
+
+    It has no counterpart in a config or an environment variable, on purpose.
+
+    Raises:
+        ConfigError: the dotted name leads to nothing, or to something that cannot be called.
+    """
     obj = _import(target) if isinstance(target, str) else target
     if not callable(obj):
         raise ConfigError(

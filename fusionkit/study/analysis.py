@@ -10,7 +10,7 @@ from fusionkit.experiment.statistics import compare, holm, pareto, summarize
 from fusionkit.study.baselines import BASELINES
 from fusionkit.study.plan import DENSE, Entry, Study, outcome
 
-__all__ = ["REFERENCES", "analyse", "difference", "markdown"]
+__all__ = ["REFERENCES", "analyse"]
 
 #: Seed and fold.
 Part = tuple[int, int]
@@ -101,51 +101,3 @@ def _mean(found: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[
         kind: {key: sum(one[kind][key] for one in found) / len(found) for key in values}
         for kind, values in found[0].items()
     }
-
-
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows as Markdown, a table per data set."""
-    parts = []
-    for data in dict.fromkeys(row["data"] for row in rows):
-        parts.append(f"### {data}\n")
-        heads = ["contestant", "l", "of dense", "parameters", "folds", "accuracy", "sd", "95 % interval"]
-        heads += [f"minus {name.replace('_', ' ')} (p)" for name in REFERENCES]
-        parts.append(f"| {' | '.join(heads)} |\n|---|" + "---:|" * (len(heads) - 1))
-        for row in rows:
-            if row["data"] == data:
-                parts.append(f"| {' | '.join(_cells(row))} |")
-        parts.append("")
-    return "\n".join(parts)
-
-
-def difference(value: float) -> str:
-    """Return a difference of accuracies as text, with its sign unless it is nought as shown."""
-    return f"{value:+.4f}" if abs(round(value, 4)) > 0 else "0.0000"
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    share = row["share_of_dense"]
-    name = f"*{row['name'].replace('_', ' ')}*" if row["baseline"] else f"`{row['name']}`"
-    if row["on_front"]:
-        name = f"**{name}**"
-    if row["encoder"] not in (None, "none"):
-        name += " ¹"
-    cells = [
-        name,
-        "" if row["l"] is None else f"{row['l']}",
-        "" if share is None else f"{100 * share:.2f} %",
-        f"{row['parameters']}",
-        f"{row['count']}",
-        f"{row['mean']:.4f}",
-        "" if row["std"] is None else f"{row['std']:.4f}",
-        "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}",
-    ]
-    for name_ in REFERENCES:
-        found = row["against"].get(name_)
-        adjusted = None if found is None else found["p_holm"]
-        cells.append(
-            ""
-            if found is None
-            else difference(found["difference"]) + ("" if adjusted is None else f" ({adjusted:.2g})")
-        )
-    return cells

@@ -29,6 +29,10 @@ def test_compose_gives_plain_containers() -> None:
     assert cfg["fusion"]["parameter_fabrication"] is not cfg["fabrication"]
 
 
+def test_compose_takes_an_experiment_that_is_a_sweep() -> None:
+    assert config.compose(["+experiment=operators", "n=3"])["n"] == 3
+
+
 def test_compose_raises_a_config_error() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'summation'"):
         config.compose(["fusion=sumation"])
@@ -176,7 +180,7 @@ def test_a_reference_to_hydras_node_works(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_broken_file_is_one_sentence(
     file: str, text: str, message: str, folder: Callable[[dict[str, str]], Path]
 ) -> None:
-    from fusionkit.cli import run as app
+    from tests.config import application as app
 
     untrusted = folder({file: text})
     with pytest.raises((ConfigError, OSError)) as error:

@@ -19,11 +19,11 @@ from omegaconf import OmegaConf
 
 import fusionkit
 from fusionkit import config
-from fusionkit.cli import run as app
 from fusionkit.config import interpolations, safe
 from fusionkit.core import allowed
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 from tests import tripwire
+from tests.config import application as app
 
 TRIPWIRES = ["tests.tripwire.fire", "tests.tripwire.Fire", "tests.tripwire.Fire.make"]
 TARGETS = [

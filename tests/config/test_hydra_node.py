@@ -257,6 +257,7 @@ SWEEPER = "_target_: hydra._internal.core_plugins.basic_sweeper.BasicSweeper\nma
         ("launcher", LAUNCHER + "env_setup: {pip_packages: {evil: 1}}\n", "env_setup.pip_packages.evil"),
         ("launcher", LAUNCHER + "pre_dispatch: __import__('os')\n", "pre_dispatch"),
         ("launcher", LAUNCHER + "ray: {init: {address: 10.0.0.1}}\n", "ray.init.address"),
+        ("launcher", LAUNCHER + "folder: !!python/object/apply:pathlib.Path [/tmp]\n", "folder"),
         # What a cluster accounts for.
         ("launcher", LAUNCHER + "partition: gpu\n", "partition"),
         ("launcher", LAUNCHER + "account: mine\n", "account"),

@@ -68,6 +68,14 @@ def test_all_others_are_refused_with_key_and_text(text: str, found: str) -> None
     assert repr(text) in message
 
 
+def test_all_mistakes_are_reported_together() -> None:
+    with pytest.raises(ConfigError) as error:
+        interpolations.check({"a": "${oc.env:HOME}", "b": [{"c": "${"}], "_target_": "${n}", "d": "${n}"})
+    assert [key for key in ("a", "b[0].c", "_target_", "d") if f"{key} should " in str(error.value)] == [
+        *("a", "b[0].c", "_target_"),
+    ]
+
+
 @pytest.mark.parametrize("text", ["${", "${n", "${}", "${a:", "${a b}"])
 def test_malformed_interpolations_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^a should .*found "):

@@ -13,6 +13,7 @@ import pytest
 import fusionkit
 from fusionkit import cli, registry
 from fusionkit.config import hydra_node
+from fusionkit.config.hydra_bridge import BASIC_LAUNCHER, BASIC_SWEEPER
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_what_only_this_process_knows_is_refused(
     module = types.ModuleType("my_local_plugin")
     module.fusionkit_fusions = fusionkit.hookimpl(lambda: {"gram": Gram})  # type: ignore[attr-defined]
     module.fusionkit_fusions.__name__ = "fusionkit_fusions"
-    monkeypatch.setattr(hydra_node, "_plugin_classes", lambda role: {"hydra_plugins.x.X", *BASIC})
+    monkeypatch.setattr(hydra_node, "_discovered", lambda kind: ["hydra_plugins.x.X", BASIC_LAUNCHER, BASIC_SWEEPER])
     folder = tmp_path / "mine" / "hydra" / "launcher"
     folder.mkdir(parents=True)
     (folder / "x.yaml").write_text("_target_: hydra_plugins.x.X\n")
@@ -97,12 +98,6 @@ def test_what_only_this_process_knows_is_refused(
     assert list(Path.cwd().iterdir()) == []
 
 
-BASIC = {
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-}
-
-
 def test_a_job_with_a_local_operator_does_not_compose_for_another_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
@@ -110,10 +105,10 @@ def test_a_job_with_a_local_operator_does_not_compose_for_another_launcher(monke
     from fusionkit.errors import ConfigError
 
     cfg = fusionkit.config.compose(["fusion=average"])
-    launcher = {"launcher": {"_target_": "hydra_plugins.x.X"}}
-    _check_reach(cfg, launcher)
+    _check_reach(cfg, "hydra_plugins.x.X", sweep=True)
     resolve = registry.resolve
     monkeypatch.setattr(registry, "resolve", lambda kind, name: replace(resolve(kind, name), local=True))
     with pytest.raises(ConfigError, match=r"found the fusion 'average', which was registered in this process\."):
-        _check_reach(cfg, launcher)
-    _check_reach(cfg, {"launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}})
+        _check_reach(cfg, "hydra_plugins.x.X", sweep=True)
+    _check_reach(cfg, "hydra_plugins.x.X", sweep=False)
+    _check_reach(cfg, BASIC_LAUNCHER, sweep=True)

@@ -103,6 +103,14 @@ def test_build_refuses_what_is_no_node(node: Any, message: str) -> None:
     assert str(error.value).startswith(message)
 
 
+def test_all_mistakes_are_reported_together() -> None:
+    node = {"_target_": "os.system", "a": [{"_target_": "builtins.open"}], "_args_": [1], "b": "${c}"}
+    with pytest.raises(ConfigError) as error:
+        safe.check_tree(node, "fusion")
+    for found in ("fusion._target_ ", "fusion.a[0]._target_ ", "fusion._args_ ", "fusion.b "):
+        assert f"{found}should " in str(error.value)
+
+
 def test_a_tree_may_be_deep_but_not_endless() -> None:
     node: dict[str, Any] = {}
     inner = node

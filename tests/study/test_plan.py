@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fusionkit.cli.study import markdown
 from fusionkit.config import compose, config_hash
 from fusionkit.errors import ConfigError, RegistryError
 from fusionkit.experiment.statistics import compare, summarize
-from fusionkit.study.analysis import analyse, difference, markdown
+from fusionkit.study.analysis import analyse
 from fusionkit.study.plan import DATA, Entry, Job, Study, contestants, execute, outcome, plan
 
 
@@ -183,8 +184,10 @@ def test_markdown(done: Study) -> None:
     ("value", "text"),
     [(0.0123, "+0.0123"), (-0.00005001, "-0.0001"), (-1e-9, "0.0000"), (4e-5, "0.0000"), (0.0, "0.0000")],
 )
-def test_a_difference_of_nought_has_no_sign(value: float, text: str) -> None:
-    assert difference(value) == text
+def test_a_difference_of_zero_has_no_sign(done: Study, value: float, text: str) -> None:
+    row = next(row for row in analyse(done) if row["name"] == "toeplitz")
+    row["against"] = {"dense": {"difference": value, "p_holm": None}}
+    assert f"| {text} |" in markdown([row])
 
 
 def test_workers_give_the_same(done: Study, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import omegaconf
 import pytest
 from omegaconf import OmegaConf
 
-from fusionkit.cli import run as app
 from fusionkit.errors import ConfigError
 from tests import tripwire
+from tests.config import application as app
 
 MARK = "${oc.env:TRIPWIRE}"
 OPEN = {"_target_": "builtins.open", "file": MARK, "mode": "w"}

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fusionkit.cli import run as app
 from fusionkit.errors import ConfigError
+from tests.config import application as app
 from tests.config.hostile.attacks import (
     CALL,
     EVIL,

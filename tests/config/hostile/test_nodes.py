@@ -14,9 +14,9 @@ import pytest
 from omegaconf import OmegaConf
 
 import fusionkit.config
-from fusionkit.cli import run as app
 from fusionkit.config.safe import build
 from fusionkit.errors import ConfigError
+from tests.config import application as app
 from tests.config.hostile.attacks import (
     FIRE,
     MARK,
