@@ -29,6 +29,8 @@ from fusionkit.fusion import Fusion, check_device
 
 __all__ = ["build_model", "run_job"]
 
+Rows = np.ndarray[Any, Any]
+
 
 def run_job(
     config: RunConfig,
@@ -58,14 +60,7 @@ def run_job(
     run_dir = Path(run_dir)
     results.start(run_dir)
     device = check_device(config.device)
-    data = load_data(config.tree["data"], config.dims)
-    rows, test_rows = split(data, seed=config.seed, test_size=config.data.test_size, fold=config.data.fold)
-    # Built on the CPU: the initial values are the same on every device.
-    with seeded(config.seed, torch.device("cpu")):
-        model = build_model(config, data)
-    # An operator of a plugin may break its contract: then it is refused at its first call.
-    passive.attach(model.fusion)
-    model.scaler.fit([view[rows] for view in data.views.values()])
+    model, data, rows, test_rows = _untrained(config)
     history = train(
         model.network,
         _part(model, data, rows),
@@ -88,9 +83,20 @@ def run_job(
     return result
 
 
-def _record(
-    config: RunConfig, model: FusionModel, data: Dataset, training_rows: int, rows: np.ndarray[Any, Any]
-) -> dict[str, Any]:
+def _untrained(config: RunConfig) -> tuple[FusionModel, Dataset, Rows, Rows]:
+    """Return the model, its scaler fitted, the data, and the rows of the training and of the test part."""
+    data = load_data(config.tree["data"], config.dims)
+    rows, test_rows = split(data, seed=config.seed, test_size=config.data.test_size, fold=config.data.fold)
+    # Built on the CPU: the initial values are the same on every device.
+    with seeded(config.seed, torch.device("cpu")):
+        model = build_model(config, data)
+    # An operator of a plugin may break its contract: then it is refused at its first call.
+    passive.attach(model.fusion)
+    model.scaler.fit([view[rows] for view in data.views.values()])
+    return model, data, rows, test_rows
+
+
+def _record(config: RunConfig, model: FusionModel, data: Dataset, training_rows: int, rows: Rows) -> dict[str, Any]:
     """Measure a trained model on the test part, ``rows``, and return its record."""
     with threads(model.network, config.train, torch.device("cpu")):
         measured, confusion = _measure(model, data, rows, config.train.epochs)
@@ -147,15 +153,13 @@ def build_model(config: RunConfig, data: Dataset) -> FusionModel:
     return FusionModel(Scaler(list(data.views), data.dims), network, data.classes)
 
 
-def _part(model: FusionModel, data: Dataset, rows: np.ndarray[Any, Any]) -> Part:
+def _part(model: FusionModel, data: Dataset, rows: Rows) -> Part:
     views = model.scaler([np.ascontiguousarray(view[rows]) for view in data.views.values()])
     return Part(views, torch.from_numpy(data.target[rows]))
 
 
 @torch.no_grad()
-def _measure(
-    model: FusionModel, data: Dataset, rows: np.ndarray[Any, Any], epochs: int
-) -> tuple[dict[str, float], list[list[int]]]:
+def _measure(model: FusionModel, data: Dataset, rows: Rows, epochs: int) -> tuple[dict[str, float], list[list[int]]]:
     """Return metrics and confusion matrix (rows: true classes) of the test part, by the whole model on the CPU."""
     model.eval()
     logits = model([view[rows] for view in data.views.values()]).double()
@@ -168,9 +172,7 @@ def _measure(
 
 
 @torch.no_grad()
-def _robustness(
-    model: FusionModel, data: Dataset, rows: np.ndarray[Any, Any], seed: int
-) -> dict[str, dict[str, float]]:
+def _robustness(model: FusionModel, data: Dataset, rows: Rows, seed: int) -> dict[str, dict[str, float]]:
     """Return the accuracy of the test part with views missing and noisy."""
     part = _part(model, data, rows)
     views = {name: view.numpy() for name, view in zip(data.views, part.views, strict=True)}
