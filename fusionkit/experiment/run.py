@@ -29,8 +29,6 @@ from fusionkit.fusion import Fusion, check_device
 
 __all__ = ["build_model", "run_job"]
 
-Rows = np.ndarray[Any, Any]
-
 
 def run_job(
     config: RunConfig,
@@ -57,10 +55,11 @@ def run_job(
             finished, and the caller records the failure with ``results.write_failed``.
     """
     begun = time.perf_counter()
-    run_dir = Path(run_dir)
     results.start(run_dir)
     device = check_device(config.device)
-    model, data, rows, test_rows = _untrained(config)
+    data = load_data(config.tree["data"], config.dims)
+    rows, test_rows = split(data, seed=config.seed, test_size=config.data.test_size, fold=config.data.fold)
+    model = _untrained(config, data, rows)
     history = train(
         model.network,
         _part(model, data, rows),
@@ -83,20 +82,20 @@ def run_job(
     return result
 
 
-def _untrained(config: RunConfig) -> tuple[FusionModel, Dataset, Rows, Rows]:
-    """Return the model, its scaler fitted, the data, and the rows of the training and of the test part."""
-    data = load_data(config.tree["data"], config.dims)
-    rows, test_rows = split(data, seed=config.seed, test_size=config.data.test_size, fold=config.data.fold)
+def _untrained(config: RunConfig, data: Dataset, rows: np.ndarray[Any, Any]) -> FusionModel:
+    """Return the model with its initial values, and with a scaler that is fitted on ``rows``."""
     # Built on the CPU: the initial values are the same on every device.
     with seeded(config.seed, torch.device("cpu")):
         model = build_model(config, data)
     # An operator of a plugin may break its contract: then it is refused at its first call.
     passive.attach(model.fusion)
     model.scaler.fit([view[rows] for view in data.views.values()])
-    return model, data, rows, test_rows
+    return model
 
 
-def _record(config: RunConfig, model: FusionModel, data: Dataset, training_rows: int, rows: Rows) -> dict[str, Any]:
+def _record(
+    config: RunConfig, model: FusionModel, data: Dataset, training_rows: int, rows: np.ndarray[Any, Any]
+) -> dict[str, Any]:
     """Measure a trained model on the test part, ``rows``, and return its record."""
     with threads(model.network, config.train, torch.device("cpu")):
         measured, confusion = _measure(model, data, rows, config.train.epochs)
@@ -153,13 +152,15 @@ def build_model(config: RunConfig, data: Dataset) -> FusionModel:
     return FusionModel(Scaler(list(data.views), data.dims), network, data.classes)
 
 
-def _part(model: FusionModel, data: Dataset, rows: Rows) -> Part:
+def _part(model: FusionModel, data: Dataset, rows: np.ndarray[Any, Any]) -> Part:
     views = model.scaler([np.ascontiguousarray(view[rows]) for view in data.views.values()])
     return Part(views, torch.from_numpy(data.target[rows]))
 
 
 @torch.no_grad()
-def _measure(model: FusionModel, data: Dataset, rows: Rows, epochs: int) -> tuple[dict[str, float], list[list[int]]]:
+def _measure(
+    model: FusionModel, data: Dataset, rows: np.ndarray[Any, Any], epochs: int
+) -> tuple[dict[str, float], list[list[int]]]:
     """Return metrics and confusion matrix (rows: true classes) of the test part, by the whole model on the CPU."""
     model.eval()
     logits = model([view[rows] for view in data.views.values()]).double()
@@ -172,7 +173,9 @@ def _measure(model: FusionModel, data: Dataset, rows: Rows, epochs: int) -> tupl
 
 
 @torch.no_grad()
-def _robustness(model: FusionModel, data: Dataset, rows: Rows, seed: int) -> dict[str, dict[str, float]]:
+def _robustness(
+    model: FusionModel, data: Dataset, rows: np.ndarray[Any, Any], seed: int
+) -> dict[str, dict[str, float]]:
     """Return the accuracy of the test part with views missing and noisy."""
     part = _part(model, data, rows)
     views = {name: view.numpy() for name, view in zip(data.views, part.views, strict=True)}
