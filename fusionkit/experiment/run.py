@@ -55,7 +55,6 @@ def run_job(
             finished, and the caller records the failure with ``results.write_failed``.
     """
     begun = time.perf_counter()
-    run_dir = Path(run_dir)
     results.start(run_dir)
     device = check_device(config.device)
     data = load_data(config.tree["data"], config.dims)

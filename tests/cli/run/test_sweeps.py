@@ -84,7 +84,7 @@ def test_a_swept_device_is_part_of_the_name(
         (["fusion=average,sumation"], "Did you mean 'summation'"),
         (["seed=0,-1"], "seed should be an integer from 0 to 4294967295; found -1."),
         (["seed=interval(0,1)"], "does not support sweep type"),
-        (["hydra.run.dir=a,b"], "Sweeping over Hydra's configuration is not supported"),
+        (["hydra.run.dir=a,b"], "A sweep should not change the hydra node; found 'hydra.run.dir=a,b'."),
     ],
 )
 def test_a_sweep_with_a_wrong_job_is_refused_as_a_whole(
