@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    settings.register_profile("quick", max_examples=12)
+    settings.register_profile("quick", max_examples=8)
     settings.register_profile("exhaustive", max_examples=60)
     settings.load_profile("exhaustive" if config.getoption("exhaustive") else "quick")
     config.addinivalue_line("markers", "exhaustive: runs with --exhaustive, or when its id is given; see CONTRIBUTING")

@@ -11,6 +11,7 @@ import pytest
 
 from fusionkit import cli
 from fusionkit.config.check import Finding, check_all, report
+from tests.exhaustive import exhaustive
 from tests.fake_distributions import Site
 
 PLUGIN = """
@@ -160,7 +161,8 @@ def test_a_file_behind_anothers_is_shadowed(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "conf", ["pkg://no_such_package.conf", "pkg://gram_plugin_ext.cnof", "pkg://gram_plugin_ext.op"]
+    "conf",
+    ["pkg://gram_plugin_ext.cnof", *exhaustive(["pkg://no_such_package.conf", "pkg://gram_plugin_ext.op"])],
 )
 def test_a_folder_that_is_not_there_is_missing(site: Site, conf: str) -> None:
     install(site, {}, conf=[conf])

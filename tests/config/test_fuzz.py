@@ -149,7 +149,7 @@ def test_the_trees_would_fire_elsewhere() -> None:
     assert hits >= QUIET.max_examples // 3
 
 
-@settings(QUIET, max_examples=10 * QUIET.max_examples)
+@settings(QUIET, max_examples=5 * QUIET.max_examples)
 @given(node=NODES)
 def test_build_touches_nothing(node: dict[str, Any]) -> None:
     with contextlib.suppress(*ERRORS):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from typing import Any, get_args
 
@@ -64,6 +65,33 @@ def test_what_is_right(base: dict[str, Any], key: str, value: Any) -> None:
     ("key", "value", "message"),
     [
         ("n", True, "n should be an integer of at least 1; found True."),
+        ("n", 0, "n should be an integer of at least 1; found 0."),
+        ("n", 2.5, "n should be an integer of at least 1; found 2.5."),
+        ("n", "many", "n should be an integer of at least 1; found 'many'."),
+        ("fusion.n", -3, "fusion.n should be an integer of at least 1 or null; found -3."),
+        ("dims", [4, 0], "dims should be a list of integers of at least 1, or null; found [4, 0]."),
+        ("dims", [], "dims should be a list of integers of at least 1, or null; found []."),
+        ("device", 7, "device should be a device such as cpu, cuda or cuda:1; found 7."),
+        ("seed", -1, "seed should be an integer from 0 to 4294967295; found -1."),
+        ("train.epochs", 0, "train.epochs should be an integer of at least 1; found 0."),
+        ("train.lr", 0, "train.lr should be a number above 0; found 0."),
+        ("train.lr", math.inf, "train.lr should be a number above 0; found inf."),
+        ("train.lr", math.nan, "train.lr should be a number above 0; found nan."),
+        ("train.lr", "fast", "train.lr should be a number above 0; found 'fast'."),
+        ("train.label_smoothing", 2, "train.label_smoothing should be a number of at least 0 and below 1; found 2."),
+        ("train.precision", 16, "train.precision should be one of 32-true"),
+        ("data.test_size", 1, "data.test_size should be a number above 0 and below 1; found 1."),
+        (
+            "train.optimizer",
+            "adma",
+            "train.optimizer should be one of adamw, adam, sgd; found 'adma'. Did you mean 'adam' or 'adamw'?",
+        ),
+        (
+            "model.encoder",
+            "linaer",
+            "model.encoder should be one of none, linear, mlp; found 'linaer'. Did you mean 'linear'?",
+        ),
+        ("fabrication", {"name": "lowrank", "r": "two"}, "fabrication.r should be an integer or null; found 'two'."),
         ("dims", "4,4", "dims should be a list of integers of at least 1, or null; found '4,4'."),
         ("dims", [True], "dims should be a list of integers of at least 1, or null; found [True]."),
         ("device", "a b", "device should be a device such as cpu, cuda or cuda:1; found 'a b'."),

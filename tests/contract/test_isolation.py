@@ -3,14 +3,13 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 import fusionkit
+from fusionkit import cli
 from fusionkit.contract import runner, workers
 from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.report import Result
@@ -165,7 +164,9 @@ def test_what_is_written_to_the_process_goes_nowhere(capfd: pytest.CaptureFixtur
     assert capfd.readouterr().out == ""
 
 
-def test_the_command_survives(tmp_path: Path) -> None:
+def test_the_command_survives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "hostile.py").write_text(
         "import os, ctypes, fusionkit\n"
         "class Exits(fusionkit.Fusion):\n"
@@ -178,18 +179,18 @@ def test_the_command_survives(tmp_path: Path) -> None:
         "    def _fuse(self, x): return sum(x[1:], x[0].clone())\n"
     )
     names = [f"hostile:{name}" for name in ("Exits", "Crashes", "Good")]
-    command = [sys.executable, "-m", "fusionkit", "check", *names, "--select", "forward_shape,l_pure"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["check", *names, "--select", "forward_shape,l_pure"]) == 1
+    out = capsys.readouterr().out
     for line in (
         "error forward_shape of hostile:Exits",
         "  found     exit status 0",
         "error forward_shape of hostile:Crashes",
         "  found     signal SIGSEGV",
     ):
-        assert line in done.stdout
-    assert "l_pure" not in done.stdout
-    assert "2 error" in done.stdout.splitlines()[-1]
+        assert line in out
+    assert "l_pure" not in out
+    assert "2 error" in out.splitlines()[-1]
 
 
 def test_checks_that_cannot_be_interrupted_cost_the_time_limit_three_times(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ def test_two_processes_per_job_inside_a_parallel_sweep(capsys: pytest.CaptureFix
 
 
 def test_a_killed_and_resumed_sweep_gives_the_same_leaderboard(capsys: pytest.CaptureFixture[str]) -> None:
-    swept = ["fusion=parameterized_concatenation", "fabrication=dense,lowrank", "seed=0,1", "train.epochs=40"]
+    swept = ["fusion=parameterized_concatenation", "fabrication=dense,lowrank", "train.epochs=40"]
     line = ["run", "-m", *DATA[:2], "n=4", *swept]
     assert cli.main([*line, "hydra.sweep.dir=whole"]) == 0
     process = subprocess.Popen(
@@ -170,7 +170,7 @@ def test_a_killed_and_resumed_sweep_gives_the_same_leaderboard(capsys: pytest.Ca
         process.kill()
         process.wait()
     finished = {file: file.stat().st_mtime_ns for file in Path("killed").glob("*/result.json")}
-    assert 1 <= len(finished) < 4
+    assert len(finished) == 1
     assert cli.main([*line, "hydra.sweep.dir=killed"]) == 0
     assert {file: file.stat().st_mtime_ns for file in finished} == finished
     assert board(capsys, "killed") == board(capsys, "whole")
@@ -239,17 +239,17 @@ def test_an_interrupted_sweep_says_how_far_it_is_and_how_it_goes_on(
     import fusionkit.experiment.run
 
     def run_job(config: RunConfig, run_dir: Path, **options: Any) -> dict[str, Any]:
-        if config.seed == 3:
+        if config.seed == 2:
             raise KeyboardInterrupt
         if config.seed == 1:
             raise FusionError("The seed should be another one; found 1.")
         return {"status": "completed", "metrics": {"accuracy": 0.5}}
 
     monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)
-    assert cli.main(["run", "-m", *DATA, "fusion=concatenation", "seed=0,1,2,3,4", *where]) == 130
+    assert cli.main(["run", "-m", *DATA, "fusion=concatenation", "seed=0,1,2,3", *where]) == 130
     err = capsys.readouterr().err
     assert err.splitlines()[-1] == (
-        f"error: interrupted: 2 of 5 jobs completed, 1 failed; the same command{again} runs the rest"
+        f"error: interrupted: 1 of 4 jobs completed, 1 failed; the same command{again} runs the rest"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,32 +71,26 @@ def test_options_and_overrides_may_stand_in_any_order(run: Callable[..., tuple[i
     assert "seed: 4" in out
 
 
-def complete(line: str) -> list[str]:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys\nfrom fusionkit.cli import main\nmain(sys.argv[1:])\nprint('torch' in sys.modules)",
-            "run",
-            "-sc",
-            "query=bash",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))},
-    )
-    *words, torch_imported = done.stdout.split()
-    assert torch_imported == "False"
-    return words
+COMPLETE = """
+import os, sys
+from fusionkit.cli import main
+for line in sys.argv[1:]:
+    os.environ.update(COMP_LINE=line, COMP_POINT=str(len(line)))
+    main(["run", "-sc", "query=bash"])
+    print("----")
+print("torch" in sys.modules)
+"""
 
 
 def test_completion_knows_operators_keys_and_commands() -> None:
-    assert {"fusion=average", "fusion=summation"} <= set(complete("fusionkit run fusion="))
-    assert complete("fusionkit run fusion=av") == ["fusion=average"]
-    assert complete("fusionkit run train.ep") == ["train.epochs="]
-    assert complete("fusionkit le") == ["leaderboard"]
-    assert complete("fusionkit list ") == []
+    lines = ["run fusion=", "run fusion=av", "run train.ep", "le", "list "]
+    command = [sys.executable, "-c", COMPLETE, *(f"fusionkit {line}" for line in lines)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *answers, torch_imported = (answer.split() for answer in done.stdout.split("----"))
+    operators, *rest = answers
+    assert {"fusion=average", "fusion=summation"} <= set(operators)
+    assert rest == [["fusion=average"], ["train.epochs="], ["leaderboard"], []]
+    assert torch_imported == ["False"]
 
 
 def test_the_completion_script_asks_the_run_command(
