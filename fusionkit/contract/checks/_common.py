@@ -32,7 +32,9 @@ def expect_value(what: str, found: object, wanted: object) -> None:
 def expect_nowhere(wrong: Tensor, should: str) -> None:
     """Expect no entry of a boolean tensor to be set."""
     first = [int(i) for i in wrong.nonzero()[0]] if wrong.any() else []
-    expect(not wrong.any(), should, f"{int(wrong.sum())} of {wrong.numel()} that do not, the first at {first}")
+    expect(
+        not wrong.any(), should, f"a violation in {int(wrong.sum())} of {wrong.numel()} entries, the first at {first}"
+    )
 
 
 def skip_if(holds: object, reason: str) -> None:

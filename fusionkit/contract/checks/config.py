@@ -22,7 +22,7 @@ from fusionkit.core import factory
 from fusionkit.errors import ConfigError
 from fusionkit.fusion import Fusion
 
-#: Keys of a node that speak to Hydra.
+#: Keys of a node that are no options of the constructor.
 CONTROL = ("_target_", "_recursive_", "_convert_", "_partial_", "name", "defaults")
 
 
@@ -50,7 +50,7 @@ def check_config_safe(subject: Subject) -> None:
             "fabrication": {"name": "dense"},
             subject.kind: OmegaConf.create(config.node(subject.kind, subject.record.key) or ""),
         }
-        # What else the node takes from the configuration, config_composes sees.
+        # config_composes checks the other interpolations of the node.
         node = resolve(OmegaConf.create(tree))[subject.kind]
         check_tree(node, subject.kind)
         if subject.kind == "fusion":
@@ -81,7 +81,7 @@ def _composed(subject: Subject) -> dict[str, Any]:
     """Return the node of the subject from the composed configuration."""
     name = subject.record.key
     text = config.node(subject.kind, name) or ""
-    # Options without a default stand as ??? in the node; the case has them.
+    # The node has ??? for an option without a default; the case has its value.
     required = [
         f"{subject.kind}.{option}={json.dumps(value)}"
         for option, value in subject.options.items()

@@ -1,4 +1,4 @@
-"""What fabrications promise beyond the operators that they are part of."""
+"""The checks that apply to fabrications alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_project_equals_materialize(subject: FabricationSubject) -> None:
         w = random_w(fabrication, n, D).requires_grad_()
         batches = [("w (l,)", subject.views(*lead, requires_grad=True)) for lead in ((4,), (2, 3), ())]
         if not prepared:
-            # Joined with nothing, and maybe not padded, it is not copied on the way.
+            # A single view need not be concatenated or padded, so `_project` may see its strides.
             batches.append(("a single transposed view", [torch.randn(D, 4, dtype=torch.float64).t().requires_grad_()]))
         for given, x in batches:
             with no_error(f"project and materialize should accept {given}"):

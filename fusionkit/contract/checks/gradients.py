@@ -61,7 +61,7 @@ def _along_a_line(subject: Subject, op: Fusion, lead: tuple[int, ...]) -> None:
 
 
 def with_parameters(op: Fusion, x: list[Tensor]) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
-    """Return a function of the views and the trained parameters, and these."""
+    """Return a function of the views and the trained parameters, and its arguments."""
     return lambda *args: op(list(args[: len(x)])), (*x, *trained(op))
 
 
@@ -88,7 +88,7 @@ def check_gradgradcheck(subject: Subject) -> None:
         cases = example_cases(subject)
         first = str(subject.case) == str(cases[0].case)
         if first and all(outcome(partial(_agrees_twice, case))[1] is None for case in cases):
-            should = "once_differentiable_only is declared, and the second derivatives should be missing or wrong"
+            should = "with once_differentiable_only the second derivatives should be missing or wrong"
             raise Violation(f"{should} on an example", "that they agree with finite differences")
         skip("once_differentiable_only is declared")
     any_attempt(partial(_agrees_twice, subject))

@@ -43,7 +43,7 @@ def check_all_inputs_matter(subject: Subject) -> None:
         if i not in idle:
             others = [replaced(x, i, scale * torch.randn_like(view)) for scale in (1.0, 10.0, 0.01)]
             moved = any(not torch.equal(subject.forward(op, other), base) for other in others)
-            expect(moved, f"view {i} should influence the output", "that it does not")
+            expect(moved, f"view {i} should influence the output", "an output that ignores it")
 
 
 def _idle_views(op: Fusion) -> set[int]:
@@ -178,7 +178,7 @@ LAYOUTS: dict[str, Callable[[int], Tensor]] = {
 
 @rule()
 def check_no_input_mutation(subject: Subject) -> None:
-    """A call and its backward pass leave the views, the list that holds them, and an external `w` as they were.
+    """A call and its backward pass leave the views, the list of them, and an external `w` as they were.
 
     Avoid in-place operations on the arguments of `_fuse`; the first sum may need a copy.
     """
@@ -187,7 +187,7 @@ def check_no_input_mutation(subject: Subject) -> None:
         _unchanged(subject, op, subject.views(3, requires_grad=requires_grad))
         _unchanged(subject, op, tuple(subject.views(3, requires_grad=requires_grad)))
         _unchanged(subject, op, subject.views(3), w=op.flat_w().detach().clone().requires_grad_(requires_grad))
-    # Without a graph, and in the dtype of use, a quicker way may be taken.
+    # Without a graph, and in float32, an operator may take a faster path.
     with torch.no_grad():
         _unchanged(subject, subject.operator(), subject.views(3))
         _unchanged(subject, subject.operator(dtype=torch.float32), subject.views(3, dtype=torch.float32))

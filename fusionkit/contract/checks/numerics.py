@@ -1,4 +1,4 @@
-"""dtypes, devices, and values that are hard to compute with."""
+"""Dtypes, devices, and values that are hard to compute with."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def check_nonfinite(subject: Subject) -> None:
             else:
                 _as_in_float64(subject, op, spoilt, out, depends, what)
             if subject.promises(op).batch_independent:
-                expect(out[[0, 2]].isfinite().all(), f"{what}the other rows should stay finite", "that they do not")
+                expect(out[[0, 2]].isfinite().all(), f"{what}the other rows should stay finite", "NaN or Inf")
 
 
 def _depends(out: Tensor, view: Tensor, j: int) -> Tensor:
@@ -169,7 +169,7 @@ def check_extreme_values(subject: Subject) -> None:
             x = [(torch.rand_like(view) * 0.5 + 0.5) * view.sign() * scale for view in subject.views(4)]
             rounded = [view.to(dtype) for view in x]
             out = subject.forward(op, rounded)
-            # Rounded values may cancel out exactly, where every term is out of range; those before rounding do not.
+            # Rounded values may cancel exactly although every term is out of range; unrounded values do not.
             exact, cancelled = (subject.forward(wide, [view.double() for view in views]) for views in (x, rounded))
             wrong = (torch.maximum(exact.abs(), cancelled.abs()) < info.max / 8) & ~out.isfinite()
             expect_nowhere(wrong, f"{size} values in {dtype} should give a finite output where float64 does")
@@ -192,12 +192,12 @@ def _as_in_float32(subject: Subject, op: Fusion, dtype: torch.dtype) -> None:
     with torch.autocast("cpu", dtype=dtype):
         out = subject.forward(op, x)
     where = f"under autocast to {dtype}"
-    expect(out.isfinite().all(), f"the output {where} should be finite", "that it is not")
+    expect(out.isfinite().all(), f"the output {where} should be finite", "NaN or Inf")
     if not subject.promises(op).stochastic:
         _within(f"the output {where}", out, wanted, TOLERANCE[dtype][0], smallest=1e-6)
     loss = (out.float() / wanted.abs().max().clamp_min(1)).square().mean()
     for i, gradient in enumerate(gradients(loss, [*x, *trained(op)])[: len(x)]):
-        expect(gradient.isfinite().all(), f"the gradient of view {i} {where} should be finite", "that it is not")
+        expect(gradient.isfinite().all(), f"the gradient of view {i} {where} should be finite", "NaN or Inf")
 
 
 def _within(what: str, found: Tensor, wanted: Tensor, relative: float, smallest: float) -> None:

@@ -1,4 +1,4 @@
-"""The operator's own parameters, from inside and from outside."""
+"""The operator's own parameters, and an external `w` in their place."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import verify
 from fusionkit.fusion import Fusion
 
-#: Of the views: large ones reach a unit whose bias lets it sleep.
+#: Scales of the views: large views activate a unit that its bias keeps inactive.
 SCALES = (1.0,) * 8 + (4.0,) * 24
-#: Containers on the class that are no state.
+#: Class attributes of torch modules that are containers, but no state.
 TABLES = ("frozen_dtypes", "call_super_init", "dump_patches")
 
 
@@ -80,7 +80,7 @@ def check_all_parameters_get_grad(subject: Subject) -> None:
         if scale > 1 and all(amount.all() for amount in amounts.values()):
             break
     all_alive = all(amount.all() for amount in amounts.values())
-    skip_if(_is_alone(subject) and not all_alive, "a single view leaves a gate nothing to weigh")
+    skip_if(_is_alone(subject) and not all_alive, "with a single view a gate has nothing to weigh")
     padding = padding_of(op)
     for name, amount in amounts.items():
         _all_alive(name, amount, padding.get(name), "get a gradient that is not zero")
@@ -206,13 +206,13 @@ def _ignores_generator(subject: Subject) -> bool | None:
         op.reset_parameters(torch.Generator().manual_seed(seed))
         drawn.append(op.flat_w().detach().clone())
     same = torch.equal(*drawn[:2])
-    expect(same, "reset_parameters with the same generator should give the same parameters", "others")
+    expect(same, "reset_parameters with the same generator should give the same parameters", "other parameters")
     with torch.random.fork_rng():
         for seed in (5, 5, 6):
             torch.manual_seed(seed)
             built.append(subject.build(fresh=True, dtype=torch.float64).flat_w().detach())
     same, ignored = torch.equal(*built[:2]), torch.equal(*drawn[1:])
-    expect(same, "building twice under the same torch.manual_seed should give the same parameters", "others")
+    expect(same, "building twice under the same torch.manual_seed should give the same parameters", "other parameters")
     other = ignored or not torch.equal(*built[1:])
     expect(other, "building under another torch.manual_seed should give other parameters", "the same")
     return ignored

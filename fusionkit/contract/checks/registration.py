@@ -80,7 +80,7 @@ def _imported(subject: Subject) -> probes.Imported | RemoteError:
 def check_name_valid(subject: Subject) -> None:
     """The name matches `[a-z][a-z0-9_]*`, and the short name, or else the qualified one, means this operator.
 
-    Choose another name; `fusionkit plugins` says with whom it collides.
+    Choose another name; `fusionkit plugins` names the plugin with which it collides.
     """
     record = subject.record
     for name in (record.name, *record.aliases):

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from fusionkit import registry
 from fusionkit.contract.checks._common import entry, expect_unchanged, expect_value, skip_if, tensors_of, works
@@ -22,7 +21,7 @@ from fusionkit.fusion import Fusion
 
 @rule()
 def check_n_matches_output(subject: Subject) -> None:
-    """The output is as wide as `calculate_n()` says.
+    """The width of the output is `calculate_n()`.
 
     Let `calculate_n` return the width that `_fuse` produces for these dims.
     """
@@ -47,10 +46,10 @@ def check_n_pure(subject: Subject) -> None:
         other = [width + 1 for width in subject.dims]
         with contextlib.suppress(ValueError):
             op.calculate_n(other)
-            _stores_nothing("calculate_n", before, op)
+            expect_unchanged("calculate_n should store nothing", before, attributes(op))
         expect_value(f"calculate_n() after a call with dims {other}", op.calculate_n(), n)
         expect_value("calculate_n(dims) for the operator's own dims", op.calculate_n(list(subject.dims)), n)
-        _stores_nothing("calculate_n", before, op)
+        expect_unchanged("calculate_n should store nothing", before, attributes(op))
 
 
 @rule(kinds=("fusion",))
@@ -62,9 +61,9 @@ def check_n_explicit_and_inferred(subject: Subject) -> None:
     op = subject.build()
     n = op.calculate_n()
     inferred = _n_of(subject, n=None)
-    if op.traits.free_n:  # Of the object: an option may bind n.
+    if op.traits.free_n:  # The trait of the object, since an option may fix n.
         accepted = any(_n_of(subject, n=m) == m for m in (n + 1, n + 2, 2 * n, 2 * n + 1, 4 * n))
-        expect(accepted, f"another n than {n} should be accepted, since free_n is declared", "that none is")
+        expect(accepted, f"another n than {n} should be accepted, since free_n is declared", "none")
         return
     expect(inferred == n, f"n should be inferred as {n} from dims {list(subject.dims)}", repr(inferred))
     given = _n_of(subject, n=n)
@@ -135,7 +134,7 @@ def check_l_pure(subject: Subject) -> None:
         l = found[device] = works(f"calculate_l() on {device}", op.calculate_l)
         expect(type(l) is int and l >= 0, f"calculate_l() on {device} should return an int of at least 0", repr(l))
         expect_value("a second calculate_l()", op.calculate_l(), l)
-        _stores_nothing("calculate_l", before, op)
+        expect_unchanged("calculate_l should store nothing", before, attributes(op))
     expect_value("calculate_l() on meta, as on the cpu,", found["meta"], found["cpu"])
     if isinstance(subject, FabricationSubject):
         _pure_in_size(subject)
@@ -151,7 +150,7 @@ def _pure_in_size(subject: FabricationSubject) -> None:
         if not isinstance(error, ValueError):
             expect_value(f"calculate_l{other} after another size", fabrication.calculate_l(*other), wanted)
     expect_value(f"calculate_l({n}, {D}) after other sizes", fabrication.calculate_l(n, D), l)
-    _stores_nothing("calculate_l", before, fabrication)
+    expect_unchanged("calculate_l should store nothing", before, attributes(fabrication))
 
 
 @rule()
@@ -169,12 +168,13 @@ def check_l_zero_iff_parameter_free(subject: Subject) -> None:
     bare = subject.build(require_parameters=False)
     expect_value("l with require_parameters=False", _l(bare), _l(op))
     expect_value("the own parameters with require_parameters=False", [name for name, _ in subject.own(bare)], [])
-    entries = {
-        entry(prefix, name): parameter
+    empty = {
+        entry(prefix, name)
         for prefix, module in bare.named_modules()
         for name, parameter in module._parameters.items()
+        if parameter is None
     }
-    missing = [name for name in names if name not in entries or entries[name] is not None]
+    missing = [name for name in names if name not in empty]
     should = "every own parameter should be an entry that is None with require_parameters=False"
     expect(not missing, should, f"no {missing}")
 
@@ -303,7 +303,3 @@ def _count(op: Fusion) -> int:
 def _l(op: Fusion) -> object:
     l, error = outcome(op.calculate_l)
     return l if error is None else describe(error)
-
-
-def _stores_nothing(what: str, before: dict[str, str], module: nn.Module) -> None:
-    expect_unchanged(f"{what} should store nothing", before, attributes(module))

@@ -1,4 +1,4 @@
-"""What may not depend on earlier calls, nor remain after a call."""
+"""Determinism, and what a call may not leave behind."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def check_safetensors(subject: Subject) -> None:
 def check_weights_only(subject: Subject) -> None:
     """`torch.load(weights_only=True)` suffices for the state_dict.
 
-    Return nothing but tensors from `state_dict`; no `get_extra_state` with objects of one's own.
+    Return nothing but tensors from `state_dict`, and no other objects from `get_extra_state`.
     """
     op, second = subject.operator(), subject.operator()
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What the operator declares beyond the contract."""
+"""The traits that an operator declares."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_batch_independence(subject: Subject) -> None:
         for moved, view in zip(other, x, strict=True):
             moved[kept] = view[kept]
         equal("a row, when the other rows change,", subject.forward(op, other)[kept], subject.forward(op, x)[kept])
-    # Blocks of rows begin at thousands.
+    # Kernels cut batches of thousands of rows into blocks.
     for total in (65, 5003) if subject.case.origin == "example" else (65,):
         many = subject.views(total)
         with torch.no_grad():
@@ -56,7 +56,7 @@ def _invariant(subject: Subject) -> bool | None:
         return None
     base = subject.forward(op, x)
     if not op.traits.permutation_invariant and torch.equal(base, subject.forward(op, subject.views(6))):
-        return None  # What no view enters, as with the fabrication zero, says nothing of their order.
+        return None  # An output that ignores all views, as with the fabrication zero, cannot show the trait.
     for i, j in pairs:
         swapped = replaced(replaced(x, i, x[j]), j, x[i])
         if not torch.allclose(subject.forward(op, swapped), base, rtol=1e-9, atol=1e-10):
