@@ -17,13 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
 from fusionkit import registry
-from fusionkit.config import interpolations
 from fusionkit.config.composition import CheckingLoader, plain_config, prepare, search_path
 from fusionkit.config.folders import conf_dir, folder_of
+from fusionkit.config.hydra_bridge import raw
 from fusionkit.config.options import check
 from fusionkit.errors import ConfigError, RegistryError, nearest
-
-__all__ = ["SCHEMA_VERSION", "Examiner", "Finding", "check_all", "report"]
 
 SCHEMA_VERSION = 1
 CORE = "fusionkit"
@@ -86,29 +84,20 @@ def _files() -> tuple[Files, list[Finding]]:
     """Return the files that are used, by group and option, and what is wrong with the folders they come from."""
     offers: dict[tuple[str, str], list[tuple[str, Path]]] = defaultdict(list)
     findings = []
-    folders = [(CORE, str(conf_dir())), *registry.conf_paths()]
-    for distribution, path in folders:
+    for distribution, path in [(CORE, str(conf_dir())), *registry.conf_paths()]:
         folder = folder_of(path)
-        if folder is None:
-            message = f"{distribution} should have the config folder it offers; found none at {path}."
+        found = [(file, file.relative_to(folder)) for file in sorted(folder.rglob("*.yaml"))] if folder else []
+        if not found:
+            message = f"{distribution} should have configs in the folder it offers; found none at {path}."
             findings.append(Finding("", "", distribution, path, "missing", message))
-            continue
-        if not any(folder.rglob("*.yaml")):
-            message = f"{distribution} should have configs in the folder it offers; found none in {folder}."
-            findings.append(Finding("", "", distribution, path, "missing", message))
-        for file in sorted(folder.rglob("*.yaml")):
-            group = file.parent.relative_to(folder).as_posix()
-            if group != ".":
-                offers[group, file.stem].append((distribution, file))
-    for (group, option), found in sorted(offers.items()):
-        first = found[0]
-        for distribution, file in found[1:]:
-            message = (
-                f"{group}/{option} should come from one place; found {distribution}'s {file.name}, "
-                f"which is hidden by that of {first[0]}."
-            )
+        for file, place in found:
+            if len(place.parts) > 1:
+                offers[place.parent.as_posix(), file.stem].append((distribution, file))
+    for (group, option), ((first, _), *hidden) in sorted(offers.items()):
+        for distribution, file in hidden:
+            message = f"{group}/{option} should come from one place; found that of {distribution} hidden by {first}'s."
             findings.append(Finding(group, option, distribution, str(file), "shadowed", message))
-    return {key: found[0] for key, found in offers.items()}, findings
+    return {key: files[0] for key, files in offers.items()}, findings
 
 
 class Examiner:
@@ -130,7 +119,7 @@ class Examiner:
         """Check the default configuration."""
         origin = CORE, str(conf_dir() / "config.yaml")
         try:
-            whole = interpolations.raw(self._compose([]))
+            whole = raw(self._compose([]))
             self._base = OmegaConf.create({name: value for name, value in whole.items() if name != "hydra"})
         except (ConfigError, RegistryError) as error:
             return Finding("config", "config", *origin, "failed", _sentence(error))
@@ -167,11 +156,9 @@ class Examiner:
         loaded = self._load(group, option)
         if loaded is None or not OmegaConf.is_dict(loaded.config):
             return False
-        overridden = [default for default in loaded.defaults_list or () if not default.is_self()]
-        if not all(
-            _is_plain(default) and self._enter(tree, default.group[1:], default.value) for default in overridden
-        ):
-            return False
+        for default in loaded.defaults_list or ():
+            if not (default.is_self() or (_is_plain(default) and self._enter(tree, default.group[1:], default.value))):
+                return False
         header, package = loaded.header["package"], group.replace("/", ".")
         if header == "_global_" and "hydra" not in loaded.config:
             tree.merge_with(loaded.config)
@@ -194,7 +181,7 @@ class Examiner:
 
         Of a group only the first option: all of them are checked one by one as options.
         """
-        master = interpolations.raw(self._compose(overrides, multirun=True))
+        master = raw(self._compose(overrides, multirun=True))
         params = (master["hydra"].get("sweeper") or {}).get("params") or {}
         lines = [f"{key}={value}" for key, value in params.items()]
         swept: dict[str, list[str]] = {}

@@ -37,8 +37,6 @@ from fusionkit.config.safe import check_tree
 from fusionkit.core.allowed import extra_names
 from fusionkit.errors import ConfigError
 
-__all__ = ["CheckingLoader", "CompositionError", "Level", "compose", "plain_config", "prepare", "search_path"]
-
 #: Larger configs are taken for an attack on the memory.
 MAX_BYTES, MAX_VALUES = 1_000_000, 100_000
 #: The default name of a job's directory, and the one where the jobs differ in their device.
@@ -134,7 +132,7 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
         self.__dict__.update(state)
 
     @contextmanager
-    def worded(self, overrides: Sequence[str]) -> Iterator[None]:
+    def explaining_errors(self, overrides: Sequence[str]) -> Iterator[None]:
         """Return a context in which every error of a composition becomes one sentence."""
         try:
             yield
@@ -150,8 +148,7 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
                 raise CompositionError(f"A sweep should not change the hydra node; found {override!r}.")
         self._sweeping = True
         try:
-            with self.worded(sweep_overrides):
-                cfg: DictConfig = super().load_sweep_config(master_config, sweep_overrides)
+            cfg: DictConfig = super().load_sweep_config(master_config, sweep_overrides)
         finally:
             self._sweeping = False
         if raw(cfg)["hydra"]["sweep"]["subdir"] == RUN_NAME and _sweeps_device(master_config):

@@ -21,8 +21,6 @@ from fusionkit.errors import ConfigError, RegistryError, close, nearest
 if TYPE_CHECKING:
     from fusionkit.config.composition import CheckingLoader
 
-__all__ = ["explain", "keys_like"]
-
 #: What the extra of that name installs.
 LAUNCHERS = ("joblib", "ray", "submitit_local", "submitit_slurm")
 
@@ -63,9 +61,8 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
     if isinstance(error, MissingConfigException):
         return _missing_config(error, loader)
     chain = _chain(error)
-    for one in chain:
-        if isinstance(one, YAMLError):
-            return f"A config should be plain YAML; found {_one_line(str(one))}."
+    if wrong := next((one for one in chain if isinstance(one, YAMLError)), None):
+        return f"A config should be plain YAML; found {_one_line(str(wrong))}."
     said = [str(one).strip() for one in chain if str(one).strip()] or [type(error).__name__]
     if unknown := re.match(r"Could not override '([^']+)'", said[0]):
         return _unknown_key(unknown[1], loader, overrides)
@@ -80,11 +77,9 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
 
 def _chain(error: BaseException) -> list[BaseException]:
     """Return an error and its causes."""
-    found: list[BaseException] = []
-    one: BaseException | None = error
-    while one is not None and one not in found:
-        found.append(one)
-        one = one.__cause__ or one.__context__
+    found = [error]
+    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
+        found.append(cause)
     return found
 
 
@@ -96,14 +91,11 @@ def _one_line(text: str) -> str:
 
 
 def _malformed_override(error: Any, loader: CheckingLoader) -> str:
-    hint = ""
+    text = f"An override should have the form key=value; found {error.override!r}"
     if "=" not in error.override:
-        hint = _meant(error.override, loader)
-    else:
-        reason = error.message.strip().splitlines()[0].rstrip(".")
-        if error.override not in reason:
-            return f"An override should have the form key=value; found {error.override!r} ({reason})."
-    return f"An override should have the form key=value; found {error.override!r}.{hint}"
+        return f"{text}.{_meant(error.override, loader)}"
+    reason = error.message.strip().splitlines()[0].rstrip(".")
+    return f"{text}." if error.override in reason else f"{text} ({reason})."
 
 
 def _meant(word: str, loader: CheckingLoader) -> str:

@@ -11,8 +11,6 @@ from fusionkit.config.safe import build
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.fusion import Fusion
 
-__all__ = ["advised", "check_widths", "preflight"]
-
 
 def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
     """Check the device and that fusion and fabrication go together.

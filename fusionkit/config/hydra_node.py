@@ -25,12 +25,10 @@ from fusionkit.config.hydra_bridge import raw
 from fusionkit.config.keys import refuse, walk
 from fusionkit.core.allowed import extra_names
 
-__all__ = ["HANDLERS", "check_command_line", "check_files", "check_search_path"]
-
 #: The handlers that the command line may choose: none that imports, calls, or opens a connection.
 HANDLERS = (
-    *("logging.StreamHandler", "logging.NullHandler", "logging.FileHandler", "logging.handlers.WatchedFileHandler"),
-    *("logging.handlers.RotatingFileHandler", "logging.handlers.TimedRotatingFileHandler"),
+    *(f"logging.{name}Handler" for name in ("Stream", "Null", "File")),
+    *(f"logging.handlers.{name}Handler" for name in ("WatchedFile", "RotatingFile", "TimedRotatingFile")),
 )
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
@@ -219,14 +217,8 @@ def _samplers() -> list[str]:
         from optuna import samplers  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         return []
-    found = ((name, getattr(samplers, name)) for name in samplers.__all__)
-    return [
-        f"optuna.samplers.{name}"
-        for name, cls in found
-        if isinstance(cls, type)
-        and issubclass(cls, samplers.BaseSampler)
-        and cls.__module__.startswith("optuna.samplers")
-    ]
+    classes = {name: cls for name in samplers.__all__ if isinstance(cls := getattr(samplers, name), type)}
+    return [f"optuna.samplers.{name}" for name, cls in classes.items() if issubclass(cls, samplers.BaseSampler)]
 
 
 #: What may be named as the ``_target_`` at a key; all others are refused.

@@ -7,8 +7,6 @@ from typing import Any
 
 from fusionkit.errors import ConfigError, close
 
-__all__ = ["CONTROL_KEYS", "MAX_DEPTH", "join", "refuse", "unknown_key", "walk"]
-
 #: The keys by which a node steers Hydra's ``instantiate``; any other key of the form ``_x_`` is refused.
 CONTROL_KEYS = frozenset({"_target_", "_recursive_", "_convert_", "_partial_"})
 

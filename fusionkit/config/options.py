@@ -15,23 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
 
 from fusionkit import registry
 from fusionkit.config.keys import CONTROL_KEYS, join, refuse
-from fusionkit.config.nodes import Kind, yaml_file
+from fusionkit.config.nodes import yaml_file
 from fusionkit.config.sentences import expected, mistakes
 from fusionkit.config.types import Text, options_of
 from fusionkit.errors import RegistryError, nearest
-
-__all__ = [
-    "DataOptions",
-    "ModelOptions",
-    "NpzOptions",
-    "RunConfig",
-    "TrainOptions",
-    "check",
-    "described",
-    "present",
-    "validate",
-    "validate_group",
-]
+from fusionkit.registry import Kind
 
 Size = Annotated[int, Field(ge=1)]
 Part = Annotated[float, Field(ge=0, lt=1)]

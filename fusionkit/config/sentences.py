@@ -13,8 +13,6 @@ from pydantic import TypeAdapter, ValidationError
 from fusionkit.config.keys import join, unknown_key
 from fusionkit.errors import nearest
 
-__all__ = ["expected", "mistakes"]
-
 Schema = Mapping[str, Any]
 
 

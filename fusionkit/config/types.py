@@ -12,8 +12,6 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, InstanceOf, TypeAdapter, WithJsonSchema, create_model
 
-__all__ = ["Text", "options_of", "plain"]
-
 #: Pydantic's own ``str`` refuses what the name of a file may hold beside Unicode (half of a surrogate pair).
 Text = InstanceOf[str]
 _SCALARS = {kind: kind for kind in (bool, int, float, type(None), Any)} | {str: Text}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from fusionkit.errors import FusionError
 
-__all__ = ["limited"]
-
 
 def limited(what: str, given: int | None, default: int, limit: str, most: int, n: int, D: int) -> int:
     """Return the given number, at most ``most``; where none is given the default, or ``most`` if that is less.
