@@ -30,15 +30,16 @@ GENERATED = "generated"
 
 @dataclass(frozen=True)
 class Finding:
-    """What the check found of one option.
+    """The result of the check of one option.
 
     Attributes:
         group: such as ``fusion`` or ``fusion/preprocess``; ``config`` for the primary config.
         option: the name to choose it by.
-        distribution: who offers it.
+        distribution: that offers it.
         source: its file, or ``generated``.
-        status: ok, failed, shadowed (another file of that name comes first) or missing (a promised folder is not
-        there). message: what is wrong; empty when ok.
+        status: ok, failed, shadowed (another file of that name comes first) or missing (an offered folder has no
+            configs).
+        message: what is wrong; empty when ok.
     """
 
     group: str
@@ -53,7 +54,7 @@ def check_all() -> Iterator[Finding]:
     """Check the primary config and every option of every group, fusionkit's and the plugins'; nothing is built.
 
     Yields:
-        one finding per option, as it is found; those of folders that are not there, and of hidden files, first.
+        one finding per option, once it is checked; before them those of missing folders and hidden files.
     """
     prepare()
     files, findings = _files()
@@ -81,7 +82,7 @@ Files = dict[tuple[str, str], tuple[str, Path]]
 
 
 def _files() -> tuple[Files, list[Finding]]:
-    """Return the files that are used, by group and option, and what is wrong with the folders they come from."""
+    """Return the files that Hydra reads, by group and option, with findings on hidden files and missing folders."""
     offers: dict[tuple[str, str], list[tuple[str, Path]]] = defaultdict(list)
     findings = []
     for distribution, path in [(CORE, str(conf_dir())), *registry.conf_paths()]:
@@ -101,14 +102,14 @@ def _files() -> tuple[Files, list[Finding]]:
 
 
 class Examiner:
-    """Checks one option after the other.
+    """Checks options, each as part of a whole configuration.
 
     Hydra takes a quarter of a second to compose a configuration, most of it for its own node.  An option without a
     defaults list is therefore put into the composed default configuration, as Hydra would; all others are composed by
     Hydra.
 
     Args:
-        loader: checks what it gives out, but for missing values.
+        loader: checks every configuration that it composes, except for missing values.
     """
 
     def __init__(self, loader: CheckingLoader) -> None:

@@ -1,4 +1,4 @@
-"""Hydra's complaints in one sentence: what should be, what was found, and the nearest name."""
+"""Hydra's errors in one sentence each: what should be, what was found, and the nearest name."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from fusionkit.errors import ConfigError, RegistryError, close, nearest
 if TYPE_CHECKING:
     from fusionkit.config.composition import CheckingLoader
 
-#: What the extra of that name installs.
+#: The launchers that the extra ``launchers`` installs.
 LAUNCHERS = ("joblib", "ray", "submitit_local", "submitit_slurm")
 
-#: What Hydra says, from its beginning, and what is said instead; the groups are numbered, their lines joined by commas.
+#: Patterns of Hydra's messages, and the sentences that replace them; {0}, {1} are the groups of the pattern, the lines
+#: of each joined by commas.
 SENTENCES = (
     (
         r"(?:Ambiguous value for argument|Sweep parameters) '([^'=]*)=?([^']*)'",
@@ -61,18 +62,18 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
     if isinstance(error, MissingConfigException):
         return _missing_config(error, loader)
     chain = _chain(error)
-    if wrong := next((one for one in chain if isinstance(one, YAMLError)), None):
+    if wrong := next((cause for cause in chain if isinstance(cause, YAMLError)), None):
         return f"A config should be plain YAML; found {_one_line(str(wrong))}."
-    said = [str(one).strip() for one in chain if str(one).strip()] or [type(error).__name__]
-    if unknown := re.match(r"Could not override '([^']+)'", said[0]):
+    messages = [text for cause in chain if (text := str(cause).strip())] or [type(error).__name__]
+    if unknown := re.match(r"Could not override '([^']+)'", messages[0]):
         return _unknown_key(unknown[1], loader, overrides)
     for pattern, sentence in SENTENCES:
-        if match := re.match(pattern, said[0]):
+        if match := re.match(pattern, messages[0]):
             lines = (group.replace("NoneType", "null").split("\n") for group in match.groups())
             return sentence.format(*(", ".join(filter(None, map(str.strip, group))) for group in lines))
-    if said[0].startswith("Error merging override") and len(said) > 1:
-        return f"{_one_line(said[0])}: {said[1].splitlines()[0]}."
-    return f"{_one_line(said[0]).rstrip('.')}."
+    if messages[0].startswith("Error merging override") and len(messages) > 1:
+        return f"{_one_line(messages[0])}: {messages[1].splitlines()[0]}."
+    return f"{_one_line(messages[0]).rstrip('.')}."
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -1,8 +1,8 @@
-"""What the ``hydra`` node of a configuration may differ in from the one that Hydra, its plugins and config.yaml make.
+"""How the ``hydra`` node of a configuration may differ from the one that Hydra, its plugins and config.yaml make.
 
-Hydra calls what stands there: callbacks, launchers, sweepers and the factories of Python's logging; it writes where its
-paths point, and sets environment variables.  A config may set what ``_TEXTS`` and ``_NUMBERS`` list, the command line
-all but what names something to call.
+Hydra calls what this node names: callbacks, launchers, sweepers and the factories of Python's logging.  It writes
+where its paths point, and sets environment variables.  A config may set what ``_TEXTS`` and ``_NUMBERS`` list, the
+command line everything but what names something to call.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HANDLERS = (
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
 #: Texts that a config may set, by key below ``hydra``: nothing that names a command, a file or a host, and nothing with
-#: the quotes or line breaks that a batch script would fall for.
+#: quotes or line breaks, which could change a batch script.
 _TEXTS = {
     r"mode": r"RUN|MULTIRUN",
     r"verbose(\[\d+\])?": r"[\w.]+",
@@ -50,7 +50,7 @@ _TEXTS = {
     r"launcher\.ray\.(init|remote)\.num_[cg]pus": r"\d+(\.\d+)?",
     r"sweeper\.study_name": r"[\w. -]+",
     r"sweeper\.direction(\[\d+\])?": r"minimize|maximize",
-    # The keys are the user's: overrides, which are checked in each job.
+    # The keys are overrides, which are checked in each job.
     r"(?s)sweeper\.(params|search_space)\..*": r"(?s)((?!\$\{).)*",
 }
 #: Where a config may set a number, true, false or null, besides where Hydra or a plugin has one.
@@ -58,7 +58,7 @@ _NUMBERS = re.compile(
     r"mode|verbose|job\.(chdir|name)|(launcher|sweeper)\.[a-z]\w*|sweeper\.sampler\.[a-z]\w*"
     r"|launcher\.ray\.(init|remote)\.num_[cg]pus|(?s:sweeper\.(params|search_space)\..*)"
 )
-#: What a cluster accounts for, and what steers Hydra's ``instantiate``.
+#: What a cluster charges for, and what controls Hydra's ``instantiate``.
 _NOT_IN_FILES = re.compile(r"launcher\.(timeout_min|partition|account)|(?s:(.*\.)?_\w+_([.\[].*)?)")
 #: What neither a config nor the command line may set.
 _NEVER = re.compile(r"(?s)(runtime|overrides|aliases|job\.env_(set|copy)|sweeper\.custom_search_space)([.\[].*)?")

@@ -17,7 +17,7 @@ from fusionkit.errors import ConfigError, FusionError
 
 
 def check_tree(tree: object, key: str = "") -> None:
-    """Walk plain containers and refuse every target that is not allowed, and every other way to steer ``instantiate``.
+    """Walk plain containers and refuse every target that is not allowed, and every key that controls ``instantiate``.
 
     Raises:
         ConfigError: the message contains each full dotted key and what was found.

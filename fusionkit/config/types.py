@@ -1,4 +1,4 @@
-"""The options of a constructor as pydantic checks them in a config, where nothing but plain values can stand."""
+"""Pydantic types for the options of a constructor as a config gives them: numbers, texts, lists and mappings."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class Monarch(Fabrication):
             # blockdiag(L) P as a whole: multiplying by its zeros is cheaper than putting the rows in order twice.
             left = torch.diag_embed(L.permute(1, 2, 0)).permute(2, 0, 1, 3).reshape(-1, c * nb)
             return F.linear(h.flatten(1), left[:n]).view(*x[0].shape[:-1], n)
-        # Copied in this order every block is a matrix that a product reads as it lies.
+        # In this order the product reads every block without copying it again.
         h = h.reshape(-1, c, nb).transpose(1, 2).contiguous()
         out = torch.bmm(h.transpose(0, 1), L.mT).transpose(0, 1)  # (m, nb, ob)
         return cropped(out.flatten(1), n, x[0])
