@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from fusionkit.hookspecs import Spec, hookimpl
 
-__all__ = ["fusionkit_fabrications", "fusionkit_fusions"]
-
 
 @hookimpl
 def fusionkit_fusions() -> dict[str, Spec]:

@@ -11,9 +11,6 @@ from typing import Any
 
 from fusionkit.errors import ConfigError
 
-__all__ = ["ALLOWED", "FACTORIES", "FACTORY_NAMES", "allow", "allowed_name", "extra_names", "refusal", "resolve_target"]
-
-
 #: The targets that build operators, by registry key.
 FACTORY_NAMES = frozenset({"fusionkit.create", "fusionkit.create_fabrication"})
 #: In words, what a target should be.

@@ -18,8 +18,6 @@ import torch
 from fusionkit.errors import ConfigError, OptionError, nearest
 from fusionkit.registry import lookup
 
-__all__ = ["ConstructMeta", "Unwritable", "construct", "inherit_options", "json_form", "registered_key", "writable"]
-
 T = TypeVar("T")
 
 

@@ -14,8 +14,6 @@ from fusionkit.errors import ConfigError, FusionError
 from fusionkit.kernels.tracing import Recorder, apart
 from fusionkit.registry import lookup
 
-__all__ = ["cost"]
-
 
 def cost(
     name: str,

@@ -13,8 +13,6 @@ from fusionkit.kernels.modes import autocasting
 if TYPE_CHECKING:
     from fusionkit.core.fusion import Fusion
 
-__all__ = ["size_of_w", "with_parameters"]
-
 
 def size_of_w(fusion: Fusion) -> int:
     """Return the length l of ``w``, also for an operator that owns no parameters."""

@@ -19,8 +19,6 @@ from fusionkit.kernels.modes import in_place_ok, outside_transforms
 from fusionkit.kernels.planning import BreakEven, Effort, Launched
 from fusionkit.registry import lookup
 
-__all__ = ["CallableFabrication", "Fabrication", "Sized", "cropped", "gaussians"]
-
 
 class Sized(NamedTuple):
     """The size that a fabrication is prepared for: W (n, sum(dims)), and the shapes of its blocks."""

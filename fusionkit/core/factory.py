@@ -13,8 +13,6 @@ from fusionkit.core.fusion import Fusion
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.registry import lookup
 
-__all__ = ["as_fabrication", "create", "create_fabrication"]
-
 CHECK = "FUSIONKIT_CHECK"
 
 

@@ -11,8 +11,6 @@ from fusionkit.core.fusion import Fusion
 from fusionkit.errors import FusionError
 from fusionkit.kernels.modes import autocasting
 
-__all__ = ["PassiveCheck", "attach"]
-
 
 def attach(op: Fusion) -> Fusion:
     """Verify n, l, shape, dtype and device of ``op`` at its first forward; a check that passes removes itself.

@@ -18,8 +18,6 @@ from fusionkit.errors import DimsError, FusionError
 from fusionkit.kernels.modes import autocasting
 from fusionkit.registry import lookup
 
-__all__ = ["ElementwiseFusion", "Fusion", "FusionOptions"]
-
 
 class FusionOptions(TypedDict, total=False):
     """The options that every fusion has, but ``n`` and ``dims``; see ``Fusion``."""

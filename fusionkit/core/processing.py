@@ -13,8 +13,6 @@ from torch.compiler import is_dynamo_compiling
 from fusionkit.core.allowed import resolve_target
 from fusionkit.errors import ConfigError, FusionError, nearest
 
-__all__ = ["NAMES", "Processing"]
-
 #: What a config may name, and the positional arguments of each, where ``"{view}"`` stands for the width of the view.
 NAMES: dict[str, tuple[type[nn.Module], tuple[Any, ...]]] = {
     "identity": (nn.Identity, ()),

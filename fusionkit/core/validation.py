@@ -14,8 +14,6 @@ from torch import Tensor
 
 from fusionkit.errors import DimsError, FusionError, nearest
 
-__all__ = ["check_device", "check_dims", "check_dtype", "check_number", "check_size"]
-
 
 def check_size(what: str, value: Any, *, minimum: int = 1) -> int:
     """Return ``value`` as an int, or raise a ``DimsError`` that names ``what``."""
