@@ -1,4 +1,4 @@
-"""Own parameters from outside: ``w`` is checked, cut, and put into a shallow copy of the operator."""
+"""Replaces own parameters by an external ``w``: checks it, cuts it, and puts it into a shallow copy of the operator."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def size_of_w(fusion: Fusion) -> int:
 
 
 def with_parameters(fusion: Fusion, w: Tensor, view: Tensor) -> Fusion:
-    """Return a shallow copy of ``fusion`` whose own parameters are cut from ``w``; ``fusion`` itself is left alone.
+    """Return a shallow copy of ``fusion`` whose own parameters are cut from ``w``; ``fusion`` itself is not changed.
 
     Args:
         fusion: the operator.
         w: (l,) or (1, l), in the order of ``flat_w``.
-        view: with whose device and dtype ``w`` should agree.
+        view: a view, whose device and dtype ``w`` should have.
 
     Raises:
         FusionError: a wrong shape, device or dtype, or an operator whose parameters cannot be replaced.
@@ -37,7 +37,7 @@ def with_parameters(fusion: Fusion, w: Tensor, view: Tensor) -> Fusion:
         raise FusionError(f"w should have shape ({size},) or (1, {size}); found {tuple(w.shape)}.")
     if w.device != view.device:
         raise FusionError(f"w should be on {view.device}, as the views are; found {w.device}.")
-    # Without parameters a module cannot know that it was converted, hence nor can its flat_w.
+    # With size 0 any dtype is fine: .to(dtype) leaves no trace in a module without parameters.
     if size and w.dtype != view.dtype and not autocasting(view.device):
         raise FusionError(f"w should be of dtype {view.dtype}, as the views are; found {w.dtype}.")
     _check_replaceable(fusion)

@@ -63,7 +63,7 @@ def views(*dims: int, rows: tuple[int, ...] = (3,), dtype: torch.dtype = torch.f
 @pytest.mark.parametrize(
     ("dims", "message"),
     [
-        ([], "dims should hold the width of at least one view; found none"),
+        ([], "dims should contain the width of at least one view; found none"),
         ([4, 0], r"dims\[1\], the width of view 1, should be an integer of at least 1; found 0"),
         ([-1], r"dims\[0\], the width of view 0, should be an integer of at least 1; found -1"),
         ([4.0], r"found 4\.0"),
