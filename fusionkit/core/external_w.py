@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def size_of_w(fusion: Fusion) -> int:
     """Return the length l of ``w``, also for an operator that owns no parameters."""
-    return sum(slot.size for slot in fusion._layout)
+    return sum(map(prod, fusion._layout.values()))
 
 
 def with_parameters(fusion: Fusion, w: Tensor, view: Tensor) -> Fusion:
@@ -43,14 +44,14 @@ def with_parameters(fusion: Fusion, w: Tensor, view: Tensor) -> Fusion:
     _check_replaceable(fusion)
     if not size:
         return fusion
-    pieces = w.reshape(-1).split([slot.size for slot in fusion._layout])
-    values = {slot.name: piece.view(slot.shape) for slot, piece in zip(fusion._layout, pieces, strict=True)}
-    return _copy_with(fusion, values)
+    pieces = w.reshape(-1).split([prod(shape) for shape in fusion._layout.values()])
+    layout = zip(fusion._layout.items(), pieces, strict=True)
+    return _copy_with(fusion, {name: piece.view(shape) for (name, shape), piece in layout})
 
 
 def _check_replaceable(fusion: Fusion) -> None:
     """Raise a ``FusionError`` where own parameters are tied, parametrized or pruned."""
-    expected = [slot.name for slot in fusion._layout]
+    expected = list(fusion._layout)
     if fusion.require_parameters:
         owned = list(fusion._own_parameters())
         names = [name for name, _ in owned]

@@ -54,19 +54,18 @@ class Processing(nn.Module):
         self._made = tuple(index[id(step)] for step in made)
 
     @classmethod
-    def of(
-        cls,
-        role: str,
-        spec: Any,
-        widths: Sequence[int],
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> Processing | None:
-        """Return the processing that ``spec`` describes for tensors of these widths; None for none.
+    def of(cls, role: str, spec: Any, widths: Sequence[int], factory: Mapping[str, Any]) -> Processing | None:
+        """Return the processing that ``spec`` describes for tensors of these widths; None if there are no steps.
+
+        Args:
+            role: "preprocess" or "postprocess".
+            spec: a module, a callable, a name, a config, or a list of them.
+            widths: one per tensor.
+            factory: device and dtype of modules that are built here; None for the default.
 
         Raises:
-            FusionError: neither a module, a callable, a name, a config, nor a list of them.
-            ConfigError: an unknown name or option, or a ``_target_`` that is not allowed.
+            FusionError: ``spec`` is none of these.
+            ConfigError: a name or option is unknown, or a ``_target_`` is not allowed.
         """
         specs = list(spec) if isinstance(spec, Sequence) and not isinstance(spec, str | nn.Module) else [spec]
         specs = [one for one in specs if one is not None]
@@ -78,7 +77,7 @@ class Processing(nn.Module):
             where = f"{role}[{i}]" if len(specs) > 1 else role
             if isinstance(one, str | Mapping):
                 options = {"name": one} if isinstance(one, str) else dict(one)
-                modules = [_make(where, options, width, device, dtype) for width in widths]
+                modules = [_make(where, options, width, factory) for width in widths]
                 per_step.append([*modules])
                 made += modules
             elif isinstance(one, type) or not callable(one):
@@ -129,7 +128,7 @@ class Processing(nn.Module):
         return f"In {self.role}, step {j} of {len(self._chains[i])}, {name}, for {of_view}; steps are applied in turn."
 
 
-def _make(where: str, options: dict[str, Any], width: int, device: Any, dtype: Any) -> nn.Module:
+def _make(where: str, options: dict[str, Any], width: int, factory: Mapping[str, Any]) -> nn.Module:
     """Build one module from ``{name: ..., option: ...}`` or ``{_target_: torch.nn..., option: ...}``.
 
     ``where`` is the name of the step in messages.
@@ -151,7 +150,6 @@ def _make(where: str, options: dict[str, Any], width: int, device: Any, dtype: A
                 f"{where}.{option} should be an option of {cls.__name__} ({', '.join(known)}); found {option!r}."
                 f"{nearest(option, known)}"
             )
-    factory = {"device": device, "dtype": dtype}
     defaults = {key: value for key, value in factory.items() if key in known and value is not None}
     # Options of the config win over the positional arguments in NAMES.
     defaults |= dict(zip(known, args, strict=False))

@@ -126,10 +126,10 @@ def test_abstract_methods_say_what_is_missing() -> None:
 # ---------------------------------------------------------------------- views
 
 BAD_VIEWS: list[tuple[Callable[[list[Tensor]], Any], type[Exception], str]] = [
-    (lambda x: [], FusionError, "x should hold at least one view; found none."),
+    (lambda x: [], FusionError, "x should contain at least one view; found none."),
     (lambda x: x[0], FusionError, "x should be a list or tuple of tensors, one per view; found Tensor."),
-    (lambda x: x[:1], DimsError, "x should hold 2 views, of widths [3, 4]; found 1."),
-    (lambda x: [*x, x[0]], DimsError, "x should hold 2 views, of widths [3, 4]; found 3."),
+    (lambda x: x[:1], DimsError, "x should contain 2 views, of widths [3, 4]; found 1."),
+    (lambda x: [*x, x[0]], DimsError, "x should contain 2 views, of widths [3, 4]; found 3."),
     (lambda x: x[::-1], DimsError, "View 0 should have width 3; found 4 (shape (5, 4))."),
     (lambda x: [x[0], x[1][:1]], FusionError, "View 1 should have the leading dimensions of view 0, (5,); found (1,)."),
     (lambda x: [x[0], x[1][0]], FusionError, "View 1 should have the leading dimensions of view 0, (5,); found ()."),
