@@ -34,6 +34,7 @@ DENSE = [
     Size(4096, (1024,) * 4, 1024),
     Size(65536, (64,) * 8, 16),
     Size(16384, (768, 512, 256), 32),
+    Size(4096, (64,) * 8, 4),
     *(Size(m, (512,) * 4, 512) for m in (1, 16, 64, 256, 4096)),
     *(Size(1024, (width,) * 1000, 64) for width in (4, 8)),
     *(Size(1024, (width,) * 1000, 64, "bfloat16", positive) for width in (4, 8) for positive in (False, True)),

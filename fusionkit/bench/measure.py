@@ -121,12 +121,7 @@ def measure(
             raise
         return None
     x = _views(case, op, device)
-    leaves = [*x, *op.parameters()]
-    contestants: dict[str, Contestant] = {"own": (lambda: op(x), leaves), **_references(record.key, op, x, leaves)}
-    if compiled:
-        fast = torch.compile(op)
-        contestants["compiled"] = (lambda: fast(x), leaves)
-    timed = {name: _both(*pair) if case.backward else _forward(pair[0]) for name, pair in contestants.items()}
+    timed = _contestants(record.key, case, op, x, compiled)
     wait = None if torch.device(device).type == "cpu" else torch.get_device_module(device).synchronize
     samples = interleaved(timed, seconds=seconds, synchronize=wait, clock=clock)
     with Recorder() as recorder:
@@ -152,6 +147,18 @@ def measure(
         of_bound=_of_bound(samples, mode, len(x)),
         **{name: round(ratio(samples, "own", name), 3) if name in samples else None for name in REFERENCES},
     )
+
+
+def _contestants(
+    key: str, case: Case, op: Fusion, x: Sequence[Tensor], compiled: bool
+) -> dict[str, Callable[[], object]]:
+    """Return what is timed, by name, the operator first: calls without gradients, or with the backward pass."""
+    leaves = [*x, *op.parameters()]
+    contestants: dict[str, Contestant] = {"own": (lambda: op(x), leaves), **_references(key, op, x, leaves)}
+    if compiled:
+        fast = torch.compile(op)
+        contestants["compiled"] = (lambda: fast(x), leaves)
+    return {name: _both(*pair) if case.backward else _forward(pair[0]) for name, pair in contestants.items()}
 
 
 def _views(case: Case, op: Fusion, device: torch.device | str) -> list[Tensor]:

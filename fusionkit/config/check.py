@@ -142,7 +142,8 @@ class Examiner:
         try:
             if not self._put(group, option):
                 for overrides in self._jobs([f"{addition}{group}={option}"]):
-                    self._compose(overrides)
+                    # An experiment may be a sweep; each of its jobs is a run.
+                    self._compose([*overrides, "hydra.mode=RUN"])
         except (ConfigError, RegistryError) as error:
             return Finding(group, option, distribution, source, "failed", _sentence(error))
         return Finding(group, option, distribution, source, "ok")

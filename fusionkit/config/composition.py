@@ -301,5 +301,5 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     """Return the checked, resolved, plain configuration; see ``fusionkit.config.compose``."""
     prepare()
     loader = CheckingLoader(search_path())
-    loader.load_configuration("config", list(overrides), RunMode.RUN, from_shell=False)
+    loader.load_configuration("config", [*overrides, "hydra.mode=RUN"], RunMode.RUN, from_shell=False)
     return loader.config.tree

@@ -25,7 +25,7 @@ from hydra.core.utils import setup_globals
 from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, SCMode
-from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser as Grammar
+from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 from omegaconf.grammar_parser import parse
 
 __all__ = [
@@ -48,6 +48,9 @@ __all__ = [
     "source_of",
     "whole",
 ]
+
+#: The classes of the nodes that ``parse`` returns; they have no types.
+Grammar: Any = OmegaConfGrammarParser
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"

@@ -17,6 +17,10 @@ CONTROL_KEYS = frozenset({"_target_", "_recursive_", "_convert_", "_partial_"})
 MAX_DEPTH = 64
 
 
+#: At most this many mistakes are named.
+_NAMED = 8
+
+
 def join(key: str, name: object) -> str:
     """Return the dotted key of ``name`` below ``key``."""
     return f"{key}.{name}" if key else str(name)
@@ -63,9 +67,9 @@ def refuse(mistakes: Iterable[str]) -> None:
     """Raise one error for all mistakes, if there is one.
 
     Raises:
-        ConfigError: lists them, at most the first ten.
+        ConfigError: lists them, at most the first eight.
     """
     found = list(dict.fromkeys(mistakes))
     if found:
-        more = [f"{len(found) - 10} more are wrong."] if len(found) > 10 else []
-        raise ConfigError("  ".join([*found[:10], *more]))
+        more = f"  There are {len(found) - _NAMED} more mistakes." if len(found) > _NAMED else ""
+        raise ConfigError(" ".join(found[:_NAMED]) + more)

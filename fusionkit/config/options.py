@@ -14,11 +14,11 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
 
 from fusionkit import registry
-from fusionkit.config.keys import CONTROL_KEYS, join
+from fusionkit.config.keys import CONTROL_KEYS, join, refuse
 from fusionkit.config.nodes import Kind, yaml_file
 from fusionkit.config.sentences import expected, mistakes
 from fusionkit.config.types import Text, options_of
-from fusionkit.errors import ConfigError, RegistryError, nearest
+from fusionkit.errors import RegistryError, nearest
 
 __all__ = [
     "DataOptions",
@@ -32,9 +32,6 @@ __all__ = [
     "validate",
     "validate_group",
 ]
-
-#: At most this many mistakes are named.
-_NAMED = 8
 
 Size = Annotated[int, Field(ge=1)]
 Part = Annotated[float, Field(ge=0, lt=1)]
@@ -212,7 +209,7 @@ def check(cfg: Mapping[str, Any], *, deep: bool = True, complete: bool = True) -
         found.update({key: f"{key} should be given, as in {key}=...; found nothing." for key in missing})
     for key, sentence in _operators(known, missing, deep) if isinstance(known.get("fusion"), Mapping) else ():
         found.setdefault(key, sentence)
-    _refuse(found)
+    refuse(found.values())
 
 
 def validate_group(group: type[G], values: Mapping[str, Any], prefix: str) -> G:
@@ -222,14 +219,8 @@ def validate_group(group: type[G], values: Mapping[str, Any], prefix: str) -> G:
         ConfigError: as ``validate``.
     """
     adapter = TypeAdapter(group)
-    _refuse(mistakes(adapter, values, prefix))
+    refuse(mistakes(adapter, values, prefix).values())
     return adapter.validate_python(values)
-
-
-def _refuse(found: Mapping[str, str]) -> None:
-    if found:
-        more = f"  There are {len(found) - _NAMED} more mistakes." if len(found) > _NAMED else ""
-        raise ConfigError(" ".join(list(found.values())[:_NAMED]) + more)
 
 
 def present(cfg: Mapping[str, Any]) -> None:
@@ -239,7 +230,7 @@ def present(cfg: Mapping[str, Any]) -> None:
         ConfigError: names those that are not.
     """
     absent = [name for name in RunConfig.model_fields if name not in cfg]
-    _refuse({name: f"{name} should be in the configuration; found nothing." for name in absent})
+    refuse(f"{name} should be in the configuration; found nothing." for name in absent)
 
 
 def described(group: str) -> dict[str, str]:

@@ -123,7 +123,7 @@ def world() -> dict[str, object]:
 class Interrupts:
     """Whether the user interrupted, which is not the operator's doing."""
 
-    seen = False
+    by_user = False
 
 
 @contextlib.contextmanager
@@ -136,7 +136,7 @@ def interrupts() -> Iterator[Interrupts]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        found.seen = True
+        found.by_user = True
         handler(number, frame)
 
     signal.signal(signal.SIGINT, note)

@@ -65,11 +65,11 @@ def _check_instance(op: Fusion) -> None:
 def _without_processing(op: Fusion) -> Fusion:
     if op.preprocess is None and op.postprocess is None:
         return op
-    twin, gone = copy.copy(op), dict.fromkeys(("preprocess", "postprocess"))
-    vars(twin)["_modules"] = {name: child for name, child in op._modules.items() if name not in gone}
-    vars(twin)["_arguments"] = {name: value for name, value in op._arguments.items() if name not in gone}
-    vars(twin).update(gone)
-    return twin
+    bare, gone = copy.copy(op), dict.fromkeys(("preprocess", "postprocess"))
+    vars(bare)["_modules"] = {name: child for name, child in op._modules.items() if name not in gone}
+    vars(bare)["_arguments"] = {name: value for name, value in op._arguments.items() if name not in gone}
+    vars(bare).update(gone)
+    return bare
 
 
 def _kind(kind: str | None) -> Kind | None:

@@ -99,7 +99,7 @@ class Report:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report in plain types, as the schema ``report.schema.json`` says."""
+        """Return the report in JSON types; ``report.schema.json`` is its schema."""
         return {
             "schema_version": SCHEMA_VERSION,
             "results": [result.to_dict() for result in self.results],

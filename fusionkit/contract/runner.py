@@ -50,7 +50,7 @@ GRACE = 60.0
 #: After this many checks of a subject that did not end, the others are not tried: each would take the time limit.
 ENDLESS = 3
 NO_END = "no end"
-#: Most worker processes unless more are asked for: each holds torch and its compiler, more than half a gigabyte.
+#: Most worker processes by default: each holds torch and its compiler, more than half a gigabyte.
 JOBS = 2
 #: Below this many subjects worker processes cost more than they save.
 WORTHWHILE = 4
@@ -303,7 +303,7 @@ def _cases(subject: Subject, plan: Plan) -> list[Case]:
         with interrupts() as user, guarded(seed, plan.time_limit):
             cases = subject.cases()
     except BaseException as error:
-        if user.seen:
+        if user.by_user:
             raise
         within = f" within {plan.time_limit:g} s"
         problem = (EXAMPLES + within, NO_END) if isinstance(error, TimeLimit) else (EXAMPLES, describe(error))
@@ -324,7 +324,7 @@ def _scoped(rule: Rule, cases: list[Case]) -> list[Case | None]:
     if rule.scope == "examples":
         return [case for case in cases if case.origin in ("example", "instance")] or [*cases[:1]]
     if rule.tier > 1:
-        # What tier 2 looks at is seen in the operator with one fabrication, and in each fabrication alone.
+        # Tier 2 checks the operator with one fabrication, and each fabrication alone.
         return [case for case in cases if case.origin != "crossed"] or [*cases[:1]]
     return [*cases]
 
@@ -353,7 +353,7 @@ def _execute(subject: Subject, case: Case | None, name: str, check: Check, plan:
         output.expect_none()
         verdict = _Verdict(reason=reason)
     except BaseException as error:
-        if user.seen:
+        if user.by_user:
             raise
         verdict = _verdict(error, rule, plan)
     return _result(subject, rule, name, verdict, perf_counter() - start)
@@ -366,7 +366,7 @@ def _verdict(error: BaseException, rule: Rule, plan: Plan) -> _Verdict:
             return _Verdict("skipped", str(error))
         case Violation():
             return _broken(error.should, error.found)
-        case AssertionError():  # A plugin's check may use a plain assert.
+        case AssertionError():  # A plugin's check may use assert.
             return _Verdict("failed", describe(error))
         case TimeLimit():
             return _broken(f"{rule.name} should end within {plan.time_limit:g} s", NO_END, "error")

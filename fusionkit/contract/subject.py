@@ -144,7 +144,7 @@ class Subject:
 
     @property
     def options(self) -> dict[str, Any]:
-        """A copy of the keywords of the case; skips the check where an instance does not tell them."""
+        """A copy of the keywords of the case; skips the check where those of an instance are unknown."""
         for option, value in self.case.options.items():
             if isinstance(value, Unwritable):
                 skip(f"needs to build the operator anew, and its argument {option} is {value.why}")
@@ -190,9 +190,9 @@ class Subject:
         return self.build()
 
     def promises(self, op: Fusion) -> Traits:
-        """Return what the operator that ``build`` made may be held to: its traits, and those of fabrications in it.
+        """Return the traits by which an operator from ``build`` is judged: its own, and those of fabrications in it.
 
-        One that is stochastic in training only, as dropout is, is held to everything else in evaluation mode.
+        One that is stochastic in training only, as dropout is, is not in evaluation mode.
         """
         inside = [module.traits for module in op.modules() if isinstance(module, Fabrication)]
         inherited = {name: any(getattr(traits, name) for traits in (op.traits, *inside)) for name in INHERITED}
@@ -247,7 +247,7 @@ class Subject:
                 yield path, module, module._sized.n, module._sized.dims
 
     def leaves_nothing(self, op: Fusion) -> bool:
-        """Whether no example asks for the case, and nothing is left of the views there, as by a norm of one entry."""
+        """Whether the case is generated and its output ignores the views, as a normalization of one entry does."""
         if self.case.origin != "generated":
             return False
         with torch.no_grad():

@@ -120,13 +120,13 @@ class Allocations(DispatchMode):
     def _record(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        held = self._alive.get(key)
-        if key in self._known or (held is not None and not held[0].expired()):
+        entry = self._alive.get(key)
+        if key in self._known or (entry is not None and not entry[0].expired()):
             return
         self._alive[key] = (StorageWeakRef(storage), storage.nbytes())
         self.shapes.append(tuple(tensor.shape))
 
     def alive(self) -> int:
         """Return the bytes that are alive now."""
-        self._alive = {key: held for key, held in self._alive.items() if not held[0].expired()}
+        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
         return sum(size for _, size in self._alive.values())

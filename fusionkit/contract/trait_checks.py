@@ -9,7 +9,7 @@ from fusionkit.contract.subject import Subject
 
 __all__ = ["example_cases", "verify"]
 
-#: Traits that say what may happen: declared, they have to be seen on one example; the others have to hold on every one.
+#: Traits that say what may happen: declared, one example has to show them; the others have to hold on every one.
 MAY = ("stochastic", "train_eval_differ", "aliases_input")
 
 
@@ -19,19 +19,19 @@ def example_cases(subject: Subject) -> list[Subject]:
 
 
 def verify(subject: Subject, trait: str, holds: Callable[[Subject], bool | None], should: str) -> None:
-    """Compare a trait with what is seen on the examples, with randomized parameters.
+    """Compare a trait with what the examples show, with randomized parameters.
 
     Args:
         subject: the subject.
         trait: the name of the trait.
-        holds: tells whether the property is seen at a case; None where the case cannot show it.
+        holds: whether a case shows the property; None where it cannot.
         should: what an operator without the trait should do.
     """
     declared = bool(getattr(subject.traits, trait))
     everywhere = declared and trait not in MAY
     cases = [subject.at(case) for case in subject.cases() if case.origin != "crossed"]
-    seen = {str(case.case): holds(case) for case in (cases if everywhere else example_cases(subject))}
-    shown = {case: value for case, value in seen.items() if value is not None}
+    found = {str(case.case): holds(case) for case in (cases if everywhere else example_cases(subject))}
+    shown = {case: value for case, value in found.items() if value is not None}
     if not shown:
         skip(f"no example can show {trait}")
     if declared and trait in MAY:
@@ -41,5 +41,5 @@ def verify(subject: Subject, trait: str, holds: Callable[[Subject], bool | None]
         wrong = [case for case, value in shown.items() if not value]
         if wrong:
             raise Violation(f"{trait} is declared and should hold", f"that it does not for {wrong[0]}")
-    elif all(seen.values()):
-        raise Violation(f"{should}, or {trait} should be declared", f"the property on every example, {list(seen)}")
+    elif all(found.values()):
+        raise Violation(f"{should}, or {trait} should be declared", f"the property on every example, {list(found)}")

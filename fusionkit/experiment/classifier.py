@@ -220,7 +220,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         return [X[:, low:high].copy() for low, high in pairwise(edges)], y  # PyTorch wants to own what it reads.
 
     def _widths(self, columns: int) -> list[int]:
-        """Return the widths into which ``views`` splits so many columns."""
+        """Return the widths into which ``views`` splits ``columns`` columns."""
         if self.views is None:
             return [columns]
         if isinstance(self.views, Integral):

@@ -1,7 +1,7 @@
 """One job of ``fusionkit run``: checks its config, runs it, and records how it ended; it never raises.
 
 In a sweep a job may run in any process of any launcher.  It leaves its state in a file of its own, in the folder that
-the process which started the sweep reads, and holds its run directory, so that nobody else uses that meanwhile.
+the process which started the sweep reads, and locks its run directory, which no other run then uses.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from fusionkit._util.files import write_json
 from fusionkit._util.text import error_message
 from fusionkit.config import interpolations
 from fusionkit.config.composition import plain_config
@@ -83,11 +84,8 @@ class Outcome:
 
     def write(self, folder: Path) -> None:
         """Leave the outcome in the folder of a sweep, at once or not at all, if that sweep still lives."""
-        file = folder / f"{self.number}.json"
-        temporary = folder / f".{file.name}.{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
-            temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
-            temporary.replace(file)
+            write_json(folder / f"{self.number}.json", asdict(self))
 
     @classmethod
     def read(cls, file: Path) -> Outcome:

@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
+from fusionkit._util.trees import flatten
 from fusionkit.config import compose
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 
@@ -43,7 +44,7 @@ class Commands:
         config = result.get("config")
         if not isinstance(config, Mapping) or not isinstance(config.get("fusion"), Mapping):
             return None
-        flat = dict(_flatten(config))
+        flat = _flatten(config)
         loose = {key: flat[key] for key in _LOOSE if key in flat}
         rest = {key: value for key, value in flat.items() if key not in loose and key != ("fusion", "device")}
         name = repr(sorted(rest.items(), key=repr))
@@ -101,16 +102,12 @@ def _changes(given: Flat, wanted: Flat) -> Iterator[tuple[tuple[str, ...], str]]
 
 @lru_cache(maxsize=1024)
 def _composed(overrides: tuple[str, ...]) -> tuple[tuple[tuple[str, ...], Any], ...]:
-    return tuple(_flatten(compose(list(overrides))))
+    return tuple(_flatten(compose(list(overrides))).items())
 
 
-def _flatten(value: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _flatten(config: Mapping[str, Any]) -> Flat:
     # The operator's options are given whole: in their place may stand null, or a reference to a group.
-    if isinstance(value, Mapping) and value and not (len(key) == 2 and key[0] == "fusion"):
-        for name, item in value.items():
-            yield from _flatten(item, (*key, str(name)))
-    else:
-        yield key, value
+    return dict(flatten(config, whole=lambda path: len(path) == 2 and path[0] == "fusion"))
 
 
 def _text(value: Any) -> str:

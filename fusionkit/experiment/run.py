@@ -55,17 +55,11 @@ def run_job(
             finished, and the caller records the failure with ``results.write_failed``.
     """
     begun = time.perf_counter()
-    run_dir = Path(run_dir)
     results.start(run_dir)
     device = check_device(config.device)
     data = load_data(config.tree["data"], config.dims)
     rows, test_rows = split(data, seed=config.seed, test_size=config.data.test_size, fold=config.data.fold)
-    # Built on the CPU: the initial values are the same on every device.
-    with seeded(config.seed, torch.device("cpu")):
-        model = build_model(config, data)
-    # An operator of a plugin may break its contract: then it is refused at its first call.
-    passive.attach(model.fusion)
-    model.scaler.fit([view[rows] for view in data.views.values()])
+    model = _untrained(config, data, rows)
     history = train(
         model.network,
         _part(model, data, rows),
@@ -86,6 +80,17 @@ def run_job(
     if not quiet:
         _summary(result, run_dir)
     return result
+
+
+def _untrained(config: RunConfig, data: Dataset, rows: np.ndarray[Any, Any]) -> FusionModel:
+    """Return the model with its initial values, and with a scaler that is fitted on ``rows``."""
+    # Built on the CPU: the initial values are the same on every device.
+    with seeded(config.seed, torch.device("cpu")):
+        model = build_model(config, data)
+    # An operator of a plugin may break its contract: then it is refused at its first call.
+    passive.attach(model.fusion)
+    model.scaler.fit([view[rows] for view in data.views.values()])
+    return model
 
 
 def _record(

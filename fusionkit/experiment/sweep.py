@@ -1,8 +1,8 @@
 """A sweep: its jobs through whatever launcher, a display over all of them, and what is done when a process is lost.
 
 The jobs leave their states in a folder of the sweep's directory (``job.Outcome``), which the process that started the
-sweep holds.  A folder that nobody holds is that of a sweep which was killed: the jobs that had started in it and not
-ended may have been what killed it, so they get processes of their own.
+sweep locks.  A folder without a lock is that of a sweep which was killed: the jobs that had started in it and not ended
+may have been what killed it, so they get processes of their own.
 """
 
 from __future__ import annotations
@@ -305,9 +305,9 @@ class Watch:
         return max(0.0, (self.clock() - self._first) / done * rest)
 
     def title(self, outcome: Outcome) -> str:
-        """Return what people know a job by."""
-        told = [override for override in outcome.overrides if override.partition("=")[0] in self.swept]
-        return " ".join(told or outcome.overrides) or _place(outcome)
+        """Return the overrides that distinguish a job, or its directory."""
+        named = [override for override in outcome.overrides if override.partition("=")[0] in self.swept]
+        return " ".join(named or outcome.overrides) or _place(outcome)
 
     def _watch(self) -> None:
         while not self._stop.wait(0.25):

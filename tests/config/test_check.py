@@ -239,8 +239,8 @@ def test_show_says_where_a_node_comes_from(site: Site, capsys: pytest.CaptureFix
 def test_wrong_usage(argv: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", "fusionkit", *argv], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith(("error: fusionkit conf", "error: An option of fusionkit conf"))
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("Usage: fusionkit conf")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("argv", [["conf", "--help"], ["conf", "check", "--help"], ["conf", "show", "--help"]])

@@ -29,6 +29,10 @@ def test_compose_gives_plain_containers() -> None:
     assert cfg["fusion"]["parameter_fabrication"] is not cfg["fabrication"]
 
 
+def test_compose_takes_an_experiment_that_is_a_sweep() -> None:
+    assert config.compose(["+experiment=operators", "n=3"])["n"] == 3
+
+
 def test_compose_raises_a_config_error() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'summation'"):
         config.compose(["fusion=sumation"])

@@ -224,7 +224,7 @@ class TakesAFunction(Mix):
     ("cls", "found"),
     [
         (ForgetsItsOption, "n of the rebuilt operator should be 4; found 2"),
-        (TakesAFunction, "to_config() should return the arguments in plain types; found ConfigError"),
+        (TakesAFunction, "to_config() should return the arguments in JSON types; found ConfigError"),
     ],
 )
 def test_config_that_builds_another_operator(cls: type, found: str) -> None:

@@ -104,7 +104,7 @@ def _composed(subject: Subject) -> dict[str, Any]:
 def check_config_round_trip(subject: Subject) -> None:
     """`create(**op.to_config())` builds an operator of the same n, l and state_dict keys, and of the same output.
 
-    Take every option as a keyword of plain type, and keep nothing else that matters.
+    Take every option as a keyword of a JSON type, and keep nothing else that matters.
     """
     if subject.source.record is None:
         skip("needs a registry entry, and the subject is not registered")
@@ -154,7 +154,7 @@ def _rebuilt_with_options_of_the_base(subject: Subject, op: Fusion) -> None:
 
 
 def _options_of(op: Any) -> dict[str, Any]:
-    with no_error("to_config() should return the arguments in plain types"):
+    with no_error("to_config() should return the arguments in JSON types"):
         options: dict[str, Any] = op.to_config()
     return options
 

@@ -124,7 +124,7 @@ def _twice(subject: Subject) -> BaseException | None:
 def check_forward_ad(subject: Subject) -> None:
     """`jvp` agrees with `vjp`, and a vmapped `vjp` with a loop, unless `once_differentiable_only` is declared.
 
-    Avoid in-place operations and `.item()` under function transforms; `fusionkit.fusion.in_place_ok` tells.
+    Avoid in-place operations and `.item()` under function transforms; see `fusionkit.fusion.in_place_ok`.
     """
     op = subject.operator()
     if subject.promises(op).once_differentiable_only:
@@ -178,13 +178,15 @@ def check_partial_requires_grad(subject: Subject) -> None:
         views = [view.detach().requires_grad_(j == i) for j, view in enumerate(x)]
         out = subject.forward(op, views)
         _same(f"the gradient of view {i} alone", _gradients(out, [views[i]], cotangent)[0], full[i])
-    plain = [view.detach() for view in x]
+    constants = [view.detach() for view in x]
     expect(
-        not subject.forward(op, plain).requires_grad, "the output should need no gradient when nothing does", "a graph"
+        not subject.forward(op, constants).requires_grad,
+        "the output should need no gradient when nothing does",
+        "a graph",
     )
     for parameter, wanted in zip(own, full[len(x) :], strict=True):
         parameter.requires_grad_(True)
-        out = subject.forward(op, plain)
+        out = subject.forward(op, constants)
         _same("the gradient of one parameter alone", _gradients(out, [parameter], cotangent)[0], wanted)
         parameter.requires_grad_(False)
 
@@ -225,7 +227,7 @@ def check_activation_checkpoint(subject: Subject) -> None:
 
 @rule(tier=2)
 def check_functional(subject: Subject) -> None:
-    """`functional_call`, `vmap` over rows and over an external `w`, and per-sample gradients agree with plain calls.
+    """`functional_call`, `vmap` over rows and over an external `w`, and per-sample gradients agree with ordinary calls.
 
     Avoid data-dependent branches, `.item()` and in-place operations under function transforms.
     """

@@ -37,7 +37,7 @@ def check_all_inputs_matter(subject: Subject) -> None:
     if subject.promises(op).stochastic:
         skip("the operator is stochastic")
     if subject.leaves_nothing(op):
-        skip("at this size, which no example asks for, the output is constant")
+        skip("at this generated size the output is constant")
     x = subject.views(16)
     base = subject.forward(op, x)
     idle = _idle_views(op)

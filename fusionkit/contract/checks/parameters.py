@@ -97,7 +97,7 @@ def check_all_parameters_get_grad(subject: Subject) -> None:
 
 
 def _is_alone(subject: Subject) -> bool:
-    """Whether the case is one that no example asks for, with one view."""
+    """Whether the case is generated, with one view."""
     return subject.kind == "fusion" and subject.case.origin == "generated" and len(subject.dims) == 1
 
 
@@ -328,7 +328,7 @@ def check_init_statistics(subject: Subject) -> None:
     if subject.promises(op).constant:
         skip("a constant matrix cannot be initialized")
     if subject.leaves_nothing(op):
-        skip("at this size, which no example asks for, the output is constant")
+        skip("at this generated size the output is constant")
     x = subject.views(256)
     inputs = sum(float(view.var(correction=0)) for view in x) / len(x)
     variances = []

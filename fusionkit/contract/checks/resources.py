@@ -26,8 +26,8 @@ from fusionkit.fusion import Fusion
 
 #: Bytes of views at which memory is measured.
 MEGABYTE = 2**20
-#: (rows, n, dims) at which a fabrication with its own ``_project`` may not build W; the prime number of rows tells the
-#: rows' tensors from those of W.
+#: (rows, n, dims) at which a fabrication with its own ``_project`` may not build W; a prime number of rows
+#: distinguishes the rows' tensors from those of W.
 LARGE = (2003, 1024, (520, 504))
 
 

@@ -48,7 +48,7 @@ def check_n_pure(subject: Subject) -> None:
             op.calculate_n(other)
             _stores_nothing("calculate_n", before, attributes(op))
         again = op.calculate_n()
-        expect(again == n, f"calculate_n() should still be {n} after it was asked for dims {other}", again)
+        expect(again == n, f"calculate_n() should still be {n} after a call with dims {other}", again)
         explicit = op.calculate_n(list(subject.dims))
         expect(explicit == n, f"calculate_n(dims) for the operator's own dims should be {n}", explicit)
         _stores_nothing("calculate_n", before, attributes(op))
@@ -142,7 +142,7 @@ def check_l_pure(subject: Subject) -> None:
         l = found[device] = _number(f"calculate_l() on {device}", op.calculate_l)
         expect(type(l) is int and l >= 0, f"calculate_l() on {device} should return an int of at least 0", repr(l))
         again = op.calculate_l()
-        expect(again == l, f"calculate_l() should be {l} also when asked again", again)
+        expect(again == l, f"calculate_l() should be {l} in every call", again)
         _stores_nothing("calculate_l", before, attributes(op))
     expect(
         found["cpu"] == found["meta"], f"calculate_l() on meta should be {found['cpu']}, as on the cpu", found["meta"]
@@ -162,9 +162,9 @@ def _pure_in_size(subject: FabricationSubject) -> None:
         except ValueError:
             continue
         found = fabrication.calculate_l(*other)
-        expect(found == wanted, f"calculate_l{other} should be {wanted}, whatever was asked for before", found)
+        expect(found == wanted, f"calculate_l{other} should be {wanted}, whatever was computed before", found)
     again = fabrication.calculate_l(n, D)
-    expect(again == l, f"calculate_l({n}, {D}) should still be {l} after other sizes were asked for", again)
+    expect(again == l, f"calculate_l({n}, {D}) should still be {l} after other sizes were computed", again)
     _stores_nothing("calculate_l", before, attributes(fabrication))
 
 

@@ -158,7 +158,7 @@ def check_meta_to_empty(subject: Subject) -> None:
 def check_to_moves_everything(subject: Subject) -> None:
     """`.to`, `.half` and `.double` leave no tensor behind: none lives outside parameters and buffers.
 
-    Register tensors with `register_buffer`; a list or a plain attribute does not move.
+    Register tensors with `register_buffer`; a list or another attribute does not move.
     """
     op = subject.operator()
     subject.forward(op, subject.views(2))

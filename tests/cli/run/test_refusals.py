@@ -1,0 +1,213 @@
+"""What is wrong before anything is written: one sentence, and no file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+
+REFUSED = {
+    "unknown_operator": (["fusion=sumation"], "found 'sumation'. Did you mean 'summation'"),
+    "qualified_operator": (
+        ["fusion=fusionkit/sumation"],
+        "found 'fusionkit/sumation'. Did you mean 'fusionkit/summation'",
+    ),
+    "qualified_by_nobody": (["fusion=other/summation"], "found 'other/summation'. Did you mean 'fusionkit/summation'?"),
+    "malformed_value": (["n==3"], "An override should have the form key=value; found 'n==3'."),
+    "unknown_fabrication": (["fabrication=lowrnk"], "found 'lowrnk'. Did you mean 'lowrank'"),
+    "unknown_preset": (["fusion=lowrank_parametrized_concatenation"], "'lowrank_parameterized_concatenation'"),
+    "unknown_data": (["data=mfaet"], "There is no data 'mfaet'. Did you mean 'mfeat'?"),
+    "unknown_group": (["fabricaton=dense"], "There is no key 'fabricaton'. Did you mean 'fabrication'?"),
+    "unknown_experiment": (["+experiment=debgu"], "There is no experiment 'debgu'. Did you mean 'debug'?"),
+    "unknown_key": (["fusion.nn=3"], "There is no key 'fusion.nn'. Did you mean 'fusion.n'?"),
+    "unknown_deep_key": (["fabrication=lowrank", "fabrication.rr=3"], "Did you mean 'fabrication.r'?"),
+    "unknown_top_key": (["ssed=3"], "There is no key 'ssed'. Did you mean 'seed'?"),
+    "added_key": (["+train.epoch=3"], "There is no key 'train.epoch'. Did you mean 'train.epochs'?"),
+    "added_option": (
+        ["+fusion.prepocess=linear"],
+        "There is no key 'fusion.prepocess'. Did you mean 'fusion.preprocess' or",
+    ),
+    "added_top_key": (["+nn=3"], "There is no key 'nn'. Did you mean 'n'?"),
+    "deleted_key": (["~seed"], "seed should be in the configuration; found nothing."),
+    "deleted_group": (["~data"], "data should be in the configuration; found nothing."),
+    "malformed": (["fusion={"], "An override should have the form key=value; found 'fusion={'"),
+    "no_value": (["fusion"], "An override should have the form key=value; found 'fusion'. Did you mean fusion=...?"),
+    "bare_option": (["lowrank"], "the form key=value; found 'lowrank'. Did you mean fabrication=lowrank?"),
+    "misspelt_bare_option": (["mfaet"], "found 'mfaet'. Did you mean data=mfeat?"),
+    "bare_key": (["seed", "3"], "the form key=value; found 'seed'. Did you mean seed=...?"),
+    "bare_nonsense": (["a b"], "An override should have the form key=value; found 'a b'."),
+    "flag_for_key": (["--epochs", "3"], "found '--epochs 3'. Did you mean train.epochs=3?"),
+    "flag_with_value": (["--batch-size=8"], "found '--batch-size=8'. Did you mean train.batch_size=8?"),
+    "flag_alone": (["--lr", "seed=1"], "the form key=value; found '--lr'. Did you mean train.lr=...?"),
+    "flag_for_option": (["fabrication=lowrank", "--r", "4"], "found '--r 4'. Did you mean fabrication.r=4?"),
+    "flag_beside_a_mistake": (["fusion=nope", "--seed", "4"], "found '--seed 4'. Did you mean seed=4?"),
+    "short_flag": (["-n", "32"], "found '-n 32'. Did you mean n=32?"),
+    "unknown_flag": (["--bogus"], "--from; found '--bogus'. Overrides have the form key=value."),
+    "abbreviated_flag": (["--multi"], "found '--multi'. Did you mean '--multirun'?"),
+    "key_of_another_option": (["data.path=x.npz"], "There is no key 'data.path' here. It belongs to data=npz."),
+    "key_of_another_option_misspelt": (
+        ["fabrication.rank=4"],
+        "There is no key 'fabrication.rank'. Did you mean fabrication.r, which belongs to "
+        "fabrication=dual_lowrank_kronecker, fabrication=khatri_rao, fabrication=lowrank,",
+    ),
+    "key_by_its_meaning": (
+        ["fabrication=lowrank", "fabrication.rank=4"],
+        "There is no key 'fabrication.rank'. Did you mean 'fabrication.r'?",
+    ),
+    "key_of_a_group": (["epochs=3"], "There is no key 'epochs'. Did you mean 'train.epochs'?"),
+    "key_below_a_value": (["n.m=3"], "There is no key 'n.m', because n is a single value."),
+    "null_group": (["fusion=null"], "A group should be set to the name of one of its options; found null."),
+    "sweep_without_m": (
+        ["seed=0,1"],
+        "seed should be one value in a single run; found '0,1'.  Add -m to sweep over it",
+    ),
+    "missing_value": (["data=npz"], "data.path should be given, as in data.path=...; found nothing."),
+    "negative_n": (["n=-3"], "n should be an integer of at least 1; found -3."),
+    "zero_n": (["n=0"], "n should be an integer of at least 1; found 0."),
+    "fractional_n": (["n=2.5"], "n should be an integer of at least 1; found 2.5."),
+    "text_n": (["n=many"], "n should be an integer of at least 1; found 'many'."),
+    "boolean_n": (["n=true"], "n should be an integer of at least 1; found True."),
+    "operators_n": (["fusion.n=-3"], "fusion.n should be an integer of at least 1 or null; found -3."),
+    "seed": (["seed=-1"], "seed should be an integer from 0 to 4294967295; found -1."),
+    "optimizer": (
+        ["train.optimizer=adma"],
+        "train.optimizer should be one of adamw, adam, sgd; found 'adma'. Did you mean 'adam' or 'adamw'?",
+    ),
+    "scheduler": (["train.scheduler=linear"], "train.scheduler should be one of onecycle, constant; found 'linear'."),
+    "head": (["model.head=mlp"], "model.head should be 'linear'; found 'mlp'."),
+    "processing": (["fusion.preprocess=[gelu,nothng]"], "fusion.preprocess[1].name should be one of identity, "),
+    "dims": (["dims=[4,0]"], "dims should be a list of integers of at least 1, or null; found [4, 0]."),
+    "empty_dims": (["dims=[]"], "dims should be a list of integers of at least 1, or null; found []."),
+    "device": (["device=7"], "device should be a device such as cpu, cuda or cuda:1; found 7."),
+    "epochs": (["train.epochs=0"], "train.epochs should be an integer of at least 1; found 0."),
+    "lr": (["train.lr=0"], "train.lr should be a number above 0; found 0."),
+    "infinite_lr": (["train.lr=inf"], "train.lr should be a number above 0; found inf."),
+    "nan_lr": (["train.lr=nan"], "train.lr should be a number above 0; found nan."),
+    "text_lr": (["train.lr=fast"], "train.lr should be a number above 0; found 'fast'."),
+    "test_size": (["data.test_size=1"], "data.test_size should be a number above 0 and below 1; found 1."),
+    "smoothing": (
+        ["train.label_smoothing=2"],
+        "train.label_smoothing should be a number of at least 0 and below 1; found 2.",
+    ),
+    "encoder": (
+        ["model.encoder=linaer"],
+        "model.encoder should be one of none, linear, mlp; found 'linaer'. Did you mean 'linear'?",
+    ),
+    "precision": (["train.precision=16"], "train.precision should be one of 32-true"),
+    "rank_type": (
+        ["fabrication=lowrank", "fabrication.r=two"],
+        "fabrication.r should be an integer or null; found 'two'.",
+    ),
+    "path_as_name": (["fusion.name=os:system"], "fusion.name"),
+    "two_modes": (["--cfg", "job", "--info"], "Only one of --run, --multirun, --cfg, --info"),
+    "resolve_alone": (["--resolve"], "--resolve should stand beside --cfg or --help"),
+    "no_config_dir": (["--config-dir", "nowhere"], "--config-dir should be an existing folder; found 'nowhere'."),
+    "no_config_path": (["--config-path", "nowhere"], "--config-path should be an existing folder; found 'nowhere'."),
+    "no_config_name": (["--config-name", "confg"], "There should be a primary config 'confg'"),
+    "dangling": (["n=${nothing}"], "error: n should lead to a value; found: Interpolation key 'nothing' not found"),
+    "no_group_value": (["+fusion@x=average"], "x"),
+}
+if find_spec("submitit") is None:
+    REFUSED["missing_launcher"] = (
+        ["-m", "seed=0,1", "hydra/launcher=submitit_slurm"],
+        "There is no hydra/launcher 'submitit_slurm'. pip install 'fusionkit[launchers]' installs it.",
+    )
+if hydra.__version__.startswith("1.3"):
+    # The other line writes the reference out and changes the copy.
+    REFUSED["below_a_reference"] = (
+        ["fusion.parameter_fabrication.name=lowrank"],
+        "fusion.parameter_fabrication.name should be set where fusion.parameter_fabrication is taken from, "
+        "${fabrication}; found it below a reference.",
+    )
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_wrong_command_line_is_one_sentence_and_writes_nothing(
+    name: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    argv, message = REFUSED[name]
+    status, out, err = run(*argv)
+    assert status == 2
+    assert " ".join(message.split()) in err, err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert list(Path.cwd().iterdir()) == []
+    assert trained == []
+
+
+@pytest.mark.parametrize("argv", [["--cfg", "jbo"], ["--cfg"], ["--resolve=yes"]])
+def test_other_mistakes_are_in_the_words_of_hydras_parser(
+    argv: list[str], run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    status, out, err = run(*argv)
+    assert (status, out) == (2, "")
+    assert err.startswith("Usage: fusionkit run ")
+    assert f"Error: argument {argv[0].partition('=')[0]}" in err
+    assert trained == []
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fusionkit", "run", "--debug", "fusion=sumation"], capture_output=True, text=True
+    )
+    assert "Traceback" in done.stderr
+    assert "MissingConfigException" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["fusion=summation"], "216"),
+        (["fusion=median"], "model.encoder=linear makes the views equally wide."),
+        (["fusion=average", "dims=null", "fusion.dims=null"], "216"),
+        (["device=cuda:99"], "device should be one of this machine: cpu"),
+        (["device=tpu"], "found 'tpu'"),
+        (["device=meta"], "device should be one that computes; found 'meta'."),
+        (["device=cpu:3"], "found 'cpu:3'"),
+        (
+            ["fusion=concatenation", "fabrication=lowrank"],
+            "fabrication should be dense, because the fusion 'concatenation' takes none; found 'lowrank'.",
+        ),
+        (
+            ["fusion=lowrank_parameterized_concatenation", "fabrication=lowrank"],
+            "fabrication should be left at dense, because this fusion fixes its own, 'lowrank'",
+        ),
+        (["fusion=lowrank_parameterized_concatenation", "fabrication=toeplitz"], "this fusion fixes its own"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    argv: list[str], message: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    status, _, err = run(*argv)
+    assert status == 2
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert list(Path.cwd().iterdir()) == []
+    assert trained == []
+
+
+def test_a_single_run_is_composed_once_and_validated_once(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fusionkit.config import composition, options
+
+    calls: Counter[str] = Counter()
+    for module, name in ((composition, "plain_config"), (options, "check")):
+        whole = getattr(module, name)
+
+        def counted(*args: Any, whole: Any = whole, name: str = name, **kwargs: Any) -> Any:
+            calls[name] += 1
+            return whole(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, counted)
+    assert run()[0] == 0
+    assert calls == {"plain_config": 1, "check": 1}

@@ -1,0 +1,117 @@
+"""Sweeps of ``fusionkit run -m``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusionkit.config import config_hash
+
+
+def test_a_sweep_names_directories_by_hash_and_skips_what_is_completed(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    assert run("-m", "fusion=concatenation,parameterized_concatenation", "seed=0,1")[0] == 0
+    assert len(trained) == 4
+    folders = {folder.name for folder in Path("multirun").iterdir() if folder.is_dir()}
+    assert folders == {config_hash(cfg) for cfg in trained}
+    status, out, err = run("-m", "seed=1,0,2", "fusion=concatenation,parameterized_concatenation")
+    assert status == 0
+    assert re.fullmatch(
+        r"6 jobs in 0:\d\d: 6 completed \(4 of them earlier\); .*: fusionkit leaderboard multirun\n", out
+    )
+    assert err.count("  earlier  accuracy 0.5000  seed=") == 4
+    assert len(trained) == 6
+    assert {cfg["seed"] for cfg in trained[4:]} == {2}
+
+
+def test_a_sweep_directory_with_the_time_in_its_name_is_one_directory(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    assert run("-m", "seed=0,1", "hydra.sweep.dir='sweeps/${now:%S-%f}'")[0] == 0
+    (folder,) = Path("sweeps").iterdir()
+    assert len(list(folder.glob("*/result.json"))) == 2
+
+
+def test_a_job_that_did_not_complete_is_run_again(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    run("-m", "seed=0,1,2")
+    names = {cfg["seed"]: Path("multirun") / config_hash(cfg) for cfg in trained}
+    (names[0] / "result.json").unlink()
+    (names[1] / "result.json").write_text('{"status": "compl')
+    assert run("-m", "seed=0,1,2")[0] == 0
+    assert [cfg["seed"] for cfg in trained] == [0, 1, 2, 0, 1]
+
+
+def test_a_failing_job_does_not_stop_the_others(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    status, _, err = run("-m", "fusion=summation,concatenation,average", "seed=0")
+    assert status == 1
+    assert [cfg["fusion"]["name"] for cfg in trained] == ["concatenation"]
+    progress, listed = err.split("error: 2 of 3 jobs failed:\n")
+    assert [" ".join(line.split()[:2]) for line in progress.splitlines()] == [
+        "1/3 failed",
+        "2/3 completed",
+        "3/3 failed",
+    ]
+    rest = listed.splitlines()
+    assert [line.split(":")[0].strip() for line in rest] == ["fusion=summation", "fusion=average"]
+    states = [json.loads(file.read_text())["status"] for file in Path("multirun").glob("*/result.json")]
+    assert sorted(states) == ["completed", "failed", "failed"]
+    assert not list(Path("multirun").glob(".outcomes"))
+
+
+def test_a_swept_device_is_part_of_the_name(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    status, _, err = run("-m", "device=cpu,nothing")
+    assert status == 1
+    assert "device=nothing: device should be one of this machine" in err
+    names = sorted(folder.name for folder in Path("multirun").iterdir() if folder.is_dir())
+    assert names == [f"{config_hash(trained[0])}-{device}" for device in ("cpu", "nothing")]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["fusion=average,sumation"], "Did you mean 'summation'"),
+        (["seed=0,-1"], "seed should be an integer from 0 to 4294967295; found -1."),
+        (["seed=interval(0,1)"], "does not support sweep type"),
+        (["hydra.run.dir=a,b"], "A sweep should not change the hydra node; found 'hydra.run.dir=a,b'."),
+    ],
+)
+def test_a_sweep_with_a_wrong_job_is_refused_as_a_whole(
+    argv: list[str], message: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    status, _, err = run("-m", *argv)
+    assert status == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert trained == []
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.exhaustive
+def test_sweeps_over_groups_and_ranges(run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]) -> None:
+    assert run("-m", "fusion=glob(*concat*)", "seed=range(0,2)", "n=choice(4)")[0] == 0
+    names = {(cfg["fusion"]["name"], cfg["seed"]) for cfg in trained}
+    assert {("concatenation", 0), ("parameterized_concatenation", 1)} <= names
+
+
+@pytest.mark.exhaustive
+def test_an_experiment_may_be_a_sweep(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    text = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params: {seed: 'range(0,3)'}\n"
+    (folder / "seeds.yaml").write_text(text)
+    assert run("--config-dir", "mine", "+experiment=seeds")[0] == 0
+    assert [cfg["seed"] for cfg in trained] == [0, 1, 2]
