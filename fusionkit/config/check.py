@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
 from fusionkit import registry
+from fusionkit._util.text import one_line
 from fusionkit.config.composition import CheckingLoader, plain_config, prepare, search_path
 from fusionkit.config.folders import conf_dir, folder_of
 from fusionkit.config.hydra_bridge import raw
@@ -123,7 +124,7 @@ class Examiner:
             whole = raw(self._compose([]))
             self._base = OmegaConf.create({name: value for name, value in whole.items() if name != "hydra"})
         except (ConfigError, RegistryError) as error:
-            return Finding("config", "config", *origin, "failed", _sentence(error))
+            return Finding("config", "config", *origin, "failed", one_line(str(error)))
         return Finding("config", "config", *origin, "ok")
 
     def option(self, group: str, option: str, distribution: str, source: str) -> Finding:
@@ -135,7 +136,7 @@ class Examiner:
                     # An experiment may be a sweep; each of its jobs is a run.
                     self._compose([*overrides, "hydra.mode=RUN"])
         except (ConfigError, RegistryError) as error:
-            return Finding(group, option, distribution, source, "failed", _sentence(error))
+            return Finding(group, option, distribution, source, "failed", one_line(str(error)))
         return Finding(group, option, distribution, source, "ok")
 
     def _compose(self, overrides: list[str], *, multirun: bool = False) -> DictConfig:
@@ -173,9 +174,9 @@ class Examiner:
         try:
             return self.loader.repository.load_config(f"{group}/{option}")
         except YAMLError as error:
-            raise ConfigError(f"{group}/{option} should be plain YAML; found {_sentence(error)}.") from error
+            raise ConfigError(f"{group}/{option} should be plain YAML; found {one_line(str(error))}.") from error
         except (ConfigLoadError, OSError, ValueError) as error:
-            raise ConfigError(f"{group}/{option} should be readable; found {_sentence(error)}.") from error
+            raise ConfigError(f"{group}/{option} should be readable; found {one_line(str(error))}.") from error
 
     def _jobs(self, overrides: list[str]) -> Iterator[list[str]]:
         """Yield the overrides of jobs in which every value of every swept key of an experiment occurs once.
@@ -208,7 +209,3 @@ def _is_plain(default: Any) -> bool:
     if not isinstance(default, GroupDefault) or not default.is_override():
         return False
     return (default.group or "").startswith("/") and isinstance(default.value, str) and "${" not in default.value
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.object_type import ObjectType
@@ -14,8 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
 from fusionkit import registry
+from fusionkit._util.text import one_line
 from fusionkit.config.hydra_bridge import raw, source_of
-from fusionkit.config.keys import join, unknown_key
+from fusionkit.config.keys import join, unknown_key, walk
 from fusionkit.errors import ConfigError, RegistryError, close, nearest
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
         return _missing_config(error, loader)
     chain = _chain(error)
     if wrong := next((cause for cause in chain if isinstance(cause, YAMLError)), None):
-        return f"A config should be plain YAML; found {_one_line(str(wrong))}."
+        return f"A config should be plain YAML; found {one_line(str(wrong))}."
     messages = [text for cause in chain if (text := str(cause).strip())] or [type(error).__name__]
     if unknown := re.match(r"Could not override '([^']+)'", messages[0]):
         return _unknown_key(unknown[1], loader, overrides)
@@ -72,8 +72,8 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
             lines = (group.replace("NoneType", "null").split("\n") for group in match.groups())
             return sentence.format(*(", ".join(filter(None, map(str.strip, group))) for group in lines))
     if messages[0].startswith("Error merging override") and len(messages) > 1:
-        return f"{_one_line(messages[0])}: {messages[1].splitlines()[0]}."
-    return f"{_one_line(messages[0]).rstrip('.')}."
+        return f"{one_line(messages[0])}: {messages[1].splitlines()[0]}."
+    return f"{one_line(messages[0]).rstrip('.')}."
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -82,10 +82,6 @@ def _chain(error: BaseException) -> list[BaseException]:
     while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
         found.append(cause)
     return found
-
-
-def _one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text.strip())
 
 
 # -- overrides ---------------------------------------------------------------------------------------------------------
@@ -122,7 +118,8 @@ def keys_like(name: str, loader: CheckingLoader, overrides: list[str]) -> list[s
         overrides: of the command line; ignored where they are wrong themselves.
     """
     cfg = _composed(loader, overrides) or _composed(loader, [])
-    keys = list(_leaves({key: value for key, value in (raw(cfg) or {}).items() if key != "hydra"}))
+    tree = {key: value for key, value in (raw(cfg) or {}).items() if key != "hydra"}
+    keys = [key for key, name, _ in walk(tree) if name and not re.search(r"(^|\.)_|\[", key)]
     wanted = name.replace("-", "_")
     if wanted in keys:
         return [wanted]
@@ -140,14 +137,6 @@ def _composed(loader: CheckingLoader, overrides: list[str]) -> Any:
         return None
     finally:
         loader.level = level
-
-
-def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        if not str(key).startswith("_"):
-            yield f"{prefix}{key}"
-            if isinstance(value, dict):
-                yield from _leaves(value, f"{prefix}{key}.")
 
 
 def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
@@ -201,7 +190,7 @@ def _elsewhere(key: str, loader: CheckingLoader) -> str:
 def _missing_config(error: Any, loader: CheckingLoader) -> str:
     path = error.missing_cfg_file
     if not path:
-        return f"{_one_line(str(error)).rstrip('.')}."
+        return f"{one_line(str(error)).rstrip('.')}."
     group, _, name = str(path).removesuffix(".yaml").rpartition("/")
     if not group:
         return f"There should be a primary config {path!r} in the config folders; found none."
@@ -224,7 +213,7 @@ def _no_operator(kind: Any, name: str, options: list[str]) -> str:
     try:
         registry.resolve(kind, name)
     except RegistryError as error:
-        reason = " ".join(str(error).split()).partition(" Did you mean ")[0]
+        reason = one_line(str(error)).partition(" Did you mean ")[0]
         records = registry.records(kind)
         known = [record.qualified for record in records] if "/" in name else options
         aliases = (alias for record in records for alias in record.aliases)
