@@ -1,4 +1,4 @@
-"""The conformance kit inside a package's own pytest suite.
+"""The conformance kit for the pytest suite of another package.
 
 ::
 
@@ -23,12 +23,12 @@ from fusionkit.registry import isolated
 
 __all__ = ["ContractCheck", "isolated_registry", "parametrize_with_checks"]
 
-#: A context in which the registry holds the core and the given plugin modules, and nothing else.
+#: A context in which the registry contains only the core and the given plugin modules.
 isolated_registry = isolated
 
 
 class ContractCheck:
-    """One check of one subject, on all its cases; call it in a test."""
+    """One check of one subject, in all its cases.  A test calls it."""
 
     def __init__(self, subject: Subject, check: Check, plan: Plan) -> None:
         self.subject = subject
@@ -37,14 +37,14 @@ class ContractCheck:
 
     @property
     def rule(self) -> Rule:
-        """What the check is about."""
+        """The rule that the check verifies."""
         return rule_of(self.check)
 
     def __repr__(self) -> str:
         return f"{self.subject.key or self.subject.id}-{self.rule.name}"
 
     def __call__(self) -> None:
-        """Run it: fails the test with every broken case, skips it, or ends it as an expected failure."""
+        """Run the check; the test fails with the list of failed cases, is skipped, or is an expected failure."""
         import pytest
 
         __tracebackhide__ = True
@@ -74,20 +74,20 @@ def parametrize_with_checks(
     seed: int = 0,
     time_limit: float = DEFAULT_LIMIT,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a pytest decorator that runs the test once per subject and check, as its argument ``check``.
+    """Return a pytest decorator that runs the test once per subject and check, with the argument ``check``.
 
     Args:
         subjects: names, ``"module:Class"``, classes or instances.
-        expected_failures: check name -> why it fails; one that passes nevertheless fails the test.
-        kind: ``"fusion"`` or ``"fabrication"``, for names that both have.
+        expected_failures: check name -> why it fails; if it passes, the test fails.
+        kind: ``"fusion"`` or ``"fabrication"``; needed for names that both kinds have.
         tier: run the checks up to this tier; None means 2.
         select: names or patterns of checks; empty means all.
-        seed: of the random views and parameters.
-        time_limit: seconds that one check may take on one case.
+        seed: seed of the random views and parameters.
+        time_limit: seconds that one check may take in one case.
 
     Raises:
-        RegistryError: a subject that means nothing.
-        ConfigError: a check that does not exist, or an expected failure without a reason.
+        RegistryError: a subject is unknown.
+        ConfigError: a check does not exist, or an expected failure has no reason.
     """
     import pytest
 
