@@ -1,4 +1,4 @@
-"""The command ``fusionkit bench``: how fast operators are, as ratios to references that are timed in turn with them."""
+"""The command ``fusionkit bench``: the speed of operators, as ratios to references that are timed in turn with them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,11 +29,9 @@ from fusionkit.cli.show import parse
 from fusionkit.errors import ConfigError
 from fusionkit.fusion import check_device
 
-__all__ = ["bench"]
-
 SCHEMA_VERSION = 1
 
-#: Upper over lower quartile of the repetitions, from which on the milliseconds are doubtful.
+#: A row whose upper quartile of the repetitions is more than this multiple of the lower one is doubtful.
 RESTLESS = 1.5
 
 RATIOS = {
@@ -119,17 +117,17 @@ def bench(
     machine = _machine(device) | {"threads": threads, "clock": "processor" if processor_time else "wall"}
     rows: list[Row] = []
     try:
-        with wrong_usage(), _threads(threads):
+        with wrong_usage(), ExitStack() as stack:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(threads)
             for case in _progress(chosen):
                 row = measure.measure(case, seconds=seconds, device=device, compiled=compiled, clock=clock)
                 rows += [row] if row is not None else []
-    except KeyboardInterrupt:
+    finally:  # Also of an interruption.
         _report(rows, json_file, plot_file, machine)
-        raise
     if not rows:
         found = ", ".join(dict.fromkeys(case.name for case in chosen))
         raise ConfigError(f"{found} should take views of the measured widths; found none that fit.")
-    _report(rows, json_file, plot_file, machine)
 
 
 def _cases(names: Sequence[str], quick: bool) -> list[Case]:
@@ -148,20 +146,10 @@ def _drawable(chosen: Sequence[Case]) -> bool:
     return len({(name, size._replace(m=0)) for name, size in sizes}) < len(sizes)
 
 
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _progress(chosen: Sequence[Case]) -> Iterator[Case]:
-    """Yield the cases; on a terminal with a progress bar that says what is measured."""
+    """Yield the cases; on a terminal, with a progress bar that shows which is being measured."""
     with ProgressBar(len(chosen), shown=sys.stderr.isatty()) as progress, warnings.catch_warnings():
-        # Of torch's own threads, in the first derivative on a GPU.
+        # A warning from torch's own threads, at the first derivative on a GPU.
         warnings.filterwarnings("ignore", "Attempting to run cuBLAS")
         for done, case in enumerate(chosen):
             size = case.size

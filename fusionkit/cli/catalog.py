@@ -16,8 +16,6 @@ from fusionkit.registry import lookup
 from fusionkit.registry.catalogue import Record
 from fusionkit.registry.loading import Kind, Plugin
 
-__all__ = ["list_names", "plugins"]
-
 # A plugin that prints while it is imported must not end up in the output: hence redirect_stdout below.
 
 

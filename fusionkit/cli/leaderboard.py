@@ -16,8 +16,6 @@ from fusionkit.experiment.leaderboard import Board, read_board
 from fusionkit.experiment.plots import draw_leaderboard
 from fusionkit.experiment.report import write_report
 
-__all__ = ["leaderboard"]
-
 PICTURE = "leaderboard.png"
 #: The columns of ``--csv``.
 COLUMNS = (

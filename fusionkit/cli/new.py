@@ -12,8 +12,6 @@ from fusionkit.registry.loading import Kind
 from fusionkit.scaffold import generate
 from fusionkit.scaffold.answers import Answers
 
-__all__ = ["new"]
-
 EPILOG = """\b
 Examples:
   fusionkit new fusionkit-gram --fusion gram          an operator, in the new directory fusionkit-gram

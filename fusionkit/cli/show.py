@@ -26,8 +26,6 @@ from fusionkit.fusion import check_dims, check_size
 from fusionkit.registry.catalogue import Record, instead
 from fusionkit.registry.loading import Kind
 
-__all__ = ["describe", "formula", "page", "parse", "show"]
-
 #: What ``show`` takes from ``fusionkit.cost``.
 FIGURES = ("m", "macs", "elementwise", "parameter_bytes", "buffer_bytes", "output_bytes", "peak_activation_bytes")
 
@@ -156,23 +154,10 @@ def _location(cls: type) -> tuple[str | None, int | None]:
         return None, None
 
 
-class _Unquoted(str):
-    """An annotation that ``inspect`` shows as its author wrote it."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
-
-
-def _unquoted(signature: inspect.Signature) -> inspect.Signature:
-    return signature.replace(
-        parameters=[
-            parameter.replace(annotation=_Unquoted(parameter.annotation))
-            if isinstance(parameter.annotation, str)
-            else parameter
-            for parameter in signature.parameters.values()
-        ],
-        return_annotation=signature.empty,
-    )
+def _unquoted(signature: inspect.Signature) -> str:
+    """Return the parameters as text; annotations that are strings appear without quotes."""
+    text = str(signature.replace(return_annotation=signature.empty))
+    return re.sub(r""": (['"])(.+?)\1(?= = |[,)])""", r": \2", text)
 
 
 def _option(parameter: inspect.Parameter) -> dict[str, Any]:

@@ -24,8 +24,6 @@ from fusionkit.experiment.results import provenance
 from fusionkit.study.analysis import REFERENCES, analyse
 from fusionkit.study.plan import DATA, Job, Study, execute, outcome, plan
 
-__all__ = ["markdown", "study"]
-
 SCHEMA_VERSION = 1
 ACCURACY, ROBUSTNESS = "accuracy.png", "robustness.png"
 #: Passes of a quick study.
@@ -64,9 +62,9 @@ def study(ctx: click.Context, /, out: Path | None, workers: int | None, as_json:
     folds with the dense concatenation and with scikit-learn's logistic regression and RBF SVM; accuracy with views
     missing and noisy.  About 20 minutes on two cores.  What is completed is skipped when the command is repeated.
     """
-    name = str(ctx.info_name)  # Also of the files: the former name of the command goes on with its own.
+    name = str(ctx.info_name)  # Also the name of the files: `benchmark` continues its own.
     begun = time.perf_counter()
-    planned = _plan(out or Path(name), **given)
+    planned = _plan(out or Path(name), given)
     for sentence in planned.left_out:
         print(f"left out: {sentence}", file=sys.stderr)
     workers = workers or _cpus()
@@ -75,7 +73,7 @@ def study(ctx: click.Context, /, out: Path | None, workers: int | None, as_json:
         try:
             failed = execute(planned, workers=workers, report=progress.report)
         except KeyboardInterrupt:
-            print("interrupted: the same command goes on from here", file=sys.stderr)
+            print("interrupted: the same command continues from here", file=sys.stderr)
             raise
     rows = analyse(planned)
     summary = {
@@ -100,27 +98,17 @@ def study(ctx: click.Context, /, out: Path | None, workers: int | None, as_json:
     return 1 if failed else 0
 
 
-def _plan(
-    directory: Path,
-    *,
-    quick: bool,
-    data: Sequence[str],
-    more_data: Sequence[str],
-    repeats: int | None,
-    folds: int | None,
-    seed: int,
-    add: Sequence[str],
-    options: Sequence[str],
-) -> Study:
+def _plan(directory: Path, given: Mapping[str, Any]) -> Study:
+    quick: bool = given["quick"]
     planned = plan(
         directory,
-        data=list(dict.fromkeys([*data, *more_data])) or list(DATA),
-        repeats=repeats or (1 if quick else 2),
-        folds=folds or (3 if quick else 5),
-        seed=seed,
+        data=list(dict.fromkeys([*given["data"], *given["more_data"]])) or list(DATA),
+        repeats=given["repeats"] or (1 if quick else 2),
+        folds=given["folds"] or (3 if quick else 5),
+        seed=given["seed"],
         quick=quick,
-        options=[*([f"train.epochs={QUICK_EPOCHS}"] if quick else []), *options],
-        extra=[shlex.split(line) for line in add],
+        options=[*([f"train.epochs={QUICK_EPOCHS}"] if quick else []), *given["options"]],
+        extra=[shlex.split(line) for line in given["add"]],
     )
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -134,7 +122,7 @@ def _cpus() -> int:
 
 
 def _write(directory: Path, name: str, summary: Mapping[str, Any]) -> list[Path]:
-    """Write the summary, the table and the pictures; return where they are."""
+    """Write the summary, the table and the pictures; return their paths."""
     rows = summary["rows"]
     files = [directory / file for file in (f"{name}.json", f"{name}.md", ACCURACY, ROBUSTNESS)]
     write_json(files[0], summary)
@@ -207,36 +195,33 @@ def _difference(found: Mapping[str, Any] | None) -> str:
 
 
 class _Progress:
-    """How much is done, and the time left.
-
-    Attributes:
-        bar: shows them.
-    """
+    """The number of trainings that are done and the time left, in a progress bar."""
 
     def __init__(self, planned: Study, workers: int) -> None:
-        waiting = [job for job in planned.jobs if outcome(job) is None]
-        self.waiting = Counter(map(self._kind, waiting))
-        self.total, self.done, self.workers = len(planned.jobs), len(planned.jobs) - len(waiting), workers
+        self.waiting = Counter(self._kind(job) for job in planned.jobs if outcome(job) is None)
+        self.total, self.workers = len(planned.jobs), workers
         self.spent: dict[str, list[float]] = defaultdict(list)
         self.bar = ProgressBar(self.total)
-        self.bar.update(self.done, f"{self.done} of {self.total} trainings done", now=True)
+        self._show("", now=True)
 
     @staticmethod
     def _kind(job: Job) -> str:
         return f"{job.entry.data} {job.entry.name if job.entry.baseline else ''}"
 
     def report(self, job: Job, found: Mapping[str, Any], left: int) -> None:
-        """Take note of a finished job."""
-        self.done += 1
+        """Count a finished job."""
         self.waiting[self._kind(job)] -= 1
-        if isinstance(found.get("seconds"), int | float):
-            self.spent[self._kind(job)].append(float(found["seconds"]))
+        if found.get("seconds") is not None:
+            self.spent[self._kind(job)].append(found["seconds"])
         minutes, seconds = divmod(round(self._left()), 60)
-        done = f"{self.done} of {self.total} trainings done"
-        self.bar.update(self.done, done, f"{minutes}:{seconds:02d} min left", now=left == 0)
+        self._show(f"{minutes}:{seconds:02d} min left", now=left == 0)
+
+    def _show(self, time_left: str, *, now: bool) -> None:
+        done = self.total - self.waiting.total()
+        self.bar.update(done, f"{done} of {self.total} trainings done", time_left, now=now)
 
     def _left(self) -> float:
-        """Return the seconds left: per data set the mean so far, or that over all."""
+        """Return the seconds left, from the mean of the finished jobs of the same kind, or else of all."""
         everything = [seconds for many in self.spent.values() for seconds in many]
         usual = sum(everything) / max(1, len(everything))
         means = {kind: sum(many) / len(many) for kind, many in self.spent.items()}
