@@ -11,8 +11,6 @@ from typing import Any
 
 from fusionkit._util.trees import to_json
 
-__all__ = ["TEMPORARY", "write_atomic", "write_json", "write_text"]
-
 #: How the name of an incomplete file begins.
 TEMPORARY = ".partial-"
 

@@ -11,8 +11,6 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-__all__ = ["ProgressBar"]
-
 
 class ProgressBar:
     """A bar between two texts.

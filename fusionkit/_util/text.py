@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from reprlib import Repr
 
-__all__ = ["error_line", "error_message", "one_line", "printable", "short_repr"]
-
 _REPR = Repr()
 _REPR.maxother = _REPR.maxstring = 100
 

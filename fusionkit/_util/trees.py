@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["flatten", "leaves", "to_json"]
-
 
 def flatten(
     tree: Any, path: tuple[str, ...] = (), *, whole: Callable[[tuple[str, ...]], bool] = lambda path: False

@@ -15,8 +15,6 @@ from fusionkit.core.factory import as_fabrication
 from fusionkit.core.validation import check_dims, check_size
 from fusionkit.errors import FusionError
 
-__all__ = ["Projection", "create_blocks", "draw_blocks"]
-
 
 class Projection(nn.Module):
     """``concat(x) W^T + b``, x: views (..., n_i) -> (..., n), with W (n, D) from a fabrication and b (n,).

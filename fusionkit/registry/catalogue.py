@@ -11,8 +11,6 @@ from fusionkit.hookspecs import Spec
 from fusionkit.registry.discovery import canonical
 from fusionkit.registry.loading import Kind, Plugin, PluginProblem
 
-__all__ = ["KINDS", "Record", "Snapshot", "instead"]
-
 Status = Literal["ok", "deprecated", "shadowed", "ambiguous"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

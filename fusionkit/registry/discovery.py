@@ -16,17 +16,6 @@ from pathlib import Path
 from fusionkit._util.text import error_message
 from fusionkit.hookspecs import PROJECT
 
-__all__ = [
-    "ALLOW",
-    "CORE_TARGET",
-    "Candidate",
-    "canonical",
-    "disabled",
-    "follow_path_files",
-    "incompatible",
-    "installed",
-]
-
 ALLOW = "FUSIONKIT_PLUGINS"
 CORE_TARGET = "fusionkit.builtin"
 

@@ -10,8 +10,6 @@ import importlib
 import sys
 from types import ModuleType
 
-__all__ = ["make_callable"]
-
 
 class _Listing(ModuleType):
     """A package that can be called: it returns the sorted names that the function of its name in the registry gives."""

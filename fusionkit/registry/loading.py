@@ -23,8 +23,6 @@ from fusionkit.errors import nearest
 from fusionkit.hookspecs import PROJECT, Spec
 from fusionkit.registry.discovery import CORE_TARGET, Candidate, canonical, disabled, incompatible
 
-__all__ = ["Kind", "Plugin", "PluginProblem", "call_hook", "checks_of", "collect_offers", "foreign_code", "load"]
-
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 

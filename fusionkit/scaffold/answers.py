@@ -18,8 +18,6 @@ from fusionkit.registry import Kind
 from fusionkit.registry.discovery import canonical
 from fusionkit.registry.loading import NAME
 
-__all__ = ["Answers", "requirement"]
-
 DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 #: Files and folders beside the operator's module, whose names it cannot have.
 TAKEN = ("plugin", "conf")

@@ -15,8 +15,6 @@ from fusionkit.errors import ConfigError
 from fusionkit.scaffold import versions
 from fusionkit.scaffold.answers import Answers
 
-__all__ = ["new", "update"]
-
 ANSWERS = ".copier-answers.yml"
 
 

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import fusionkit
 
-__all__ = ["SHIPPED", "Template", "keep", "repository"]
-
 SHIPPED = Path(__file__).resolve().parent / "template"
 
 
