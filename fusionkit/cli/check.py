@@ -44,8 +44,8 @@ def _names(ctx: click.Context, param: click.Parameter, given: Iterable[str]) -> 
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @kind_option
 @click.option("--tier", type=click.IntRange(1, 3), help="Run checks up to this tier (default: 2).")
-@click.option("--select", multiple=True, callback=_names, metavar="CHECK", help="Only these; patterns, commas work.")
-@click.option("--skip", multiple=True, callback=_names, metavar="CHECK", help="Leave these checks out.")
+@click.option("--select", multiple=True, callback=_names, metavar="CHECK", help="Only these checks; patterns too.")
+@click.option("--skip", multiple=True, callback=_names, metavar="CHECK", help="Leave out these checks.")
 @click.option("--case", help="Only this case, such as 'dims=[4, 4]'.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random views and parameters.")
 @click.option("--time-limit", type=float, default=DEFAULT_LIMIT, show_default=True, help="Seconds per check and case.")
@@ -72,13 +72,13 @@ def check(
     # With JSON on stdout, the report goes to stderr.
     console = Console(file=sys.stderr if json_file == Path("-") else sys.stdout)
     if not console.is_terminal:
-        console.width = 200  # A file need not be wrapped at 80 columns.
+        console.width = 200  # In a file there is no need to wrap at 80 columns.
     if listed:
         _list(console, json_file, wanted)
         return 0
     plan = Plan.of(**wanted)
     start = perf_counter()
-    if os.getcwd() not in sys.path:  # As python -m does: module:Class is often a file of the folder.
+    if os.getcwd() not in sys.path:  # As python -m does: module:Class is often in a file of this folder.
         sys.path.insert(0, os.getcwd())
     subjects = subjects_of(list(names), kind) if names else all_subjects(kind)
     if plan.stop or not several_jobs_possible(subjects):

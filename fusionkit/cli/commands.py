@@ -23,8 +23,8 @@ from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated
 #: Of each command ``module:function`` below ``fusionkit.cli``, and its line in the help.
 COMMANDS = {
     "list": ("catalog:list_names", "List every fusion and fabrication on this machine"),
-    "show": ("show:show", "Show one of them: signature, formula, traits, sizes"),
-    "plugins": ("catalog:plugins", "Say which plugins loaded, which did not, and why"),
+    "show": ("show:show", "Show one operator: signature, formula, traits, sizes"),
+    "plugins": ("catalog:plugins", "Show which plugins are loaded, which are not, and why"),
     "check": ("check:check", "Verify that operators keep their contract"),
     "run": ("run:run", "Train and evaluate (a Hydra application)"),
     "leaderboard": ("leaderboard:leaderboard", "Compare the runs in a directory"),
@@ -93,7 +93,7 @@ Examples:
 @click.option(
     "-V", "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
 )
-@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error; anywhere on the line.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error; may stand anywhere.")
 def fusionkit() -> None:
     """Find, build, check and compare tensor fusion operators."""
 
@@ -121,7 +121,7 @@ def output_file(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 
 def print_json(value: object) -> None:
-    """Print a value as JSON, in ASCII: it is valid whatever the encoding of the output."""
+    """Print a value as JSON, in ASCII, so that it is valid in every encoding of the output."""
     print(json.dumps(value, indent=2))
 
 
@@ -161,7 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if len(arguments) < len(given) or sentence is None:
                 raise
             print(f"error: {sentence}", file=sys.stderr)
-            return _failure(error)
+            if isinstance(error, KeyboardInterrupt):  # The status that a shell reports of a signal.
+                return 128 + int(error.args[0] if isinstance(error, Terminated) else 2)
+            return 2 if isinstance(error, RegistryError | ConfigError) else 1
 
 
 @contextmanager
@@ -201,9 +203,9 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _note_quarantined(arguments: Sequence[str]) -> None:
-    """Print which plugins are not loaded, and why, if the command has loaded any."""
+    """Print which plugins are not loaded, and why, if the command used the registry."""
     lookup = sys.modules.get("fusionkit.registry.lookup")
-    if lookup is None or lookup.strict() or arguments[:1] == ["plugins"]:  # An error, or the output, says so.
+    if lookup is None or lookup.strict() or arguments[:1] == ["plugins"]:  # The error or the output names them.
         return
     for plugin in lookup.quarantined():
         print(f"note: the plugin {plugin.title} is not loaded: {plugin.error}", file=sys.stderr)
@@ -220,9 +222,3 @@ def _sentence(error: BaseException) -> str | None:
         hint = f"{missing!r} should be installed: pip install 'fusionkit[{extra}]'; found no such module"
         return hint if extra else None
     return " ".join(str(error).split())
-
-
-def _failure(error: BaseException) -> int:
-    if isinstance(error, KeyboardInterrupt):
-        return 128 + int(error.args[0] if isinstance(error, Terminated) else 2)  # As a shell reports a signal.
-    return 2 if isinstance(error, RegistryError | ConfigError) else 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from pathlib import Path
 from typing import get_args
 
 import click
@@ -91,12 +90,11 @@ def _file(group: str, name: str) -> str:
     groups = sorted({file.parent.relative_to(f).as_posix() for f in folders for file in f.rglob("*.yaml")} - {"."})
     if group not in groups:
         raise ConfigError(f"The group should be one of {', '.join(groups)}; found {group!r}.{nearest(group, groups)}")
-    options: dict[str, Path] = {}
-    for folder in folders:
-        for file in sorted((folder / group).glob("*.yaml")):
-            options.setdefault(file.stem, file)
+    # The first folder wins.
+    options = {file.stem: file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")}
     if name not in options:
-        raise ConfigError(f"{group} should be one of {', '.join(options)}; found {name!r}.{nearest(name, options)}")
+        known = ", ".join(sorted(options))
+        raise ConfigError(f"{group} should be one of {known}; found {name!r}.{nearest(name, options)}")
     return f"# {options[name]}\n{_with_descriptions(group, options[name].read_text(encoding='utf-8'))}"
 
 

@@ -26,7 +26,7 @@ from fusionkit.study.plan import DATA, Job, Study, execute, outcome, plan
 
 SCHEMA_VERSION = 1
 ACCURACY, ROBUSTNESS = "accuracy.png", "robustness.png"
-#: Passes of a quick study.
+#: Passes over the training data in a quick study.
 QUICK_EPOCHS = 15
 #: What the numbers of a row mean.
 METHODS = {
@@ -44,23 +44,23 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @click.argument("more_data", nargs=-1, type=click.Choice(DATA), metavar="")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: study.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Directory of the study (default: study).")
 @click.option("--quick", is_flag=True, help="A handful of contestants, one repeat of three folds.")
-@click.option("--data", multiple=True, type=click.Choice(DATA), help="Default: all; several may follow.")
-@click.option("--repeats", type=click.IntRange(1), help="Default: 2, with --quick 1.")
-@click.option("--folds", type=click.IntRange(2), help="Default: 5, with --quick 3.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the first repeat.")
-@click.option("--add", multiple=True, metavar="OVERRIDES", help="One more contestant.")
-@click.option("--set", "options", multiple=True, metavar="OVERRIDE", help="An option for all of them.")
-@click.option("--workers", type=click.IntRange(1), help="Processes; default: the number of CPUs.")
+@click.option("--data", multiple=True, type=click.Choice(DATA), help="Data sets (default: all); several may follow.")
+@click.option("--repeats", type=click.IntRange(1), help="Number of repeats (default: 2, with --quick 1).")
+@click.option("--folds", type=click.IntRange(2), help="Number of folds (default: 5, with --quick 3).")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first repeat.")
+@click.option("--add", multiple=True, metavar="OVERRIDES", help="Add a contestant.")
+@click.option("--set", "options", multiple=True, metavar="OVERRIDE", help="Set an option for all contestants.")
+@click.option("--workers", type=click.IntRange(1), help="Number of processes (default: of CPUs).")
 @json_option
 @click.pass_context
 def study(ctx: click.Context, /, out: Path | None, workers: int | None, as_json: bool, **given: Any) -> int:
     """Measure accuracy against the number of learnable parameters l.
 
-    Operators x fabrications x ranks, in repeated stratified folds of three real data sets, are compared in the same
-    folds with the dense concatenation and with scikit-learn's logistic regression and RBF SVM; accuracy with views
-    missing and noisy.  About 20 minutes on two cores.  What is completed is skipped when the command is repeated.
+    Compares operators x fabrications x ranks with the dense concatenation and with scikit-learn's logistic regression
+    and RBF SVM, in the same repeated stratified folds of three real data sets, also with missing and with noisy views.
+    Takes about 20 minutes on two cores.  When the command is repeated, completed trainings are skipped.
     """
     name = str(ctx.info_name)  # Also the name of the files: `benchmark` continues its own.
     begun = time.perf_counter()
@@ -72,8 +72,8 @@ def study(ctx: click.Context, /, out: Path | None, workers: int | None, as_json:
     with progress.bar:
         try:
             failed = execute(planned, workers=workers, report=progress.report)
-        except KeyboardInterrupt:
-            print("interrupted: the same command continues from here", file=sys.stderr)
+        except KeyboardInterrupt as error:
+            error.add_note("the same command continues from here")
             raise
     rows = analyse(planned)
     summary = {
@@ -145,7 +145,7 @@ def _print(rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows as Markdown, a table per data set: baselines in italics, the front in bold, encoders marked."""
+    """Return the rows as Markdown, a table per data set: baselines in italics, the front in bold, encoders as ¹."""
     lines = []
     for data, group in groupby(rows, lambda row: row["data"]):
         tables = []
@@ -183,7 +183,7 @@ def _shown(value: float | None, form: str) -> str:
 
 
 def _difference(found: Mapping[str, Any] | None) -> str:
-    """Return a difference of accuracies and its p; it has a sign unless it is zero as shown."""
+    """Return a difference of accuracies and its p; the difference has a sign unless it is rounded to zero."""
     if found is None:
         return ""
     difference = f"{found['difference']:+.4f}"
