@@ -95,8 +95,8 @@ def _print_table(board: Board) -> None:
     rows = []
     for group in board.groups:
         row = group.to_dict() | {"fabrication": group.runs[0].fabrication}
-        spread = "" if group.std is None else f" ± {group.std:.4f}"
-        row["accuracy"] = f"{group.accuracy:.4f}{spread}"
+        spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
+        row["accuracy"] = f"{row['accuracy']:.4f}{spread}"
         row["seconds"] = None if row["seconds"] is None else f"{row['seconds']:.1f}"
         row["directory"] = board.place(group)
         rows.append([row[column] for column in columns])
