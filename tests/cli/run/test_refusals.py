@@ -107,7 +107,7 @@ REFUSED = {
     ),
     "path_as_name": (["fusion.name=os:system"], "fusion.name"),
     "two_modes": (["--cfg", "job", "--info"], "Only one of --run, --multirun, --cfg, --info"),
-    "resolve_alone": (["--resolve"], "--resolve should stand beside --cfg or --help"),
+    "resolve_alone": (["--resolve"], "--resolve should be given with --cfg or --help"),
     "no_config_dir": (["--config-dir", "nowhere"], "--config-dir should be an existing folder; found 'nowhere'."),
     "no_config_path": (["--config-path", "nowhere"], "--config-path should be an existing folder; found 'nowhere'."),
     "no_config_name": (["--config-name", "confg"], "There should be a primary config 'confg'"),
