@@ -19,7 +19,7 @@ REFUSED = {
         ["fusion=fusionkit/sumation"],
         "found 'fusionkit/sumation'. Did you mean 'fusionkit/summation'",
     ),
-    "qualified_by_nobody": (["fusion=other/summation"], "found 'other/summation'. Did you mean 'fusionkit/summation'?"),
+    "wrong_distribution": (["fusion=other/summation"], "found 'other/summation'. Did you mean 'fusionkit/summation'?"),
     "malformed_value": (["n==3"], "An override should have the form key=value; found 'n==3'."),
     "unknown_fabrication": (["fabrication=lowrnk"], "found 'lowrnk'. Did you mean 'lowrank'"),
     "unknown_preset": (["fusion=lowrank_parametrized_concatenation"], "'lowrank_parameterized_concatenation'"),
