@@ -13,7 +13,7 @@ import torch
 from fusionkit import registry
 from fusionkit.contract.rules import describe, expect, has_shape, no_error, outcome, refuses, rule, skip
 from fusionkit.contract.subject import FabricationSubject, Subject
-from fusionkit.contract.tracking import attributes, largest_on_cpu
+from fusionkit.contract.tracking import LargestOnCpu, attributes
 from fusionkit.errors import DimsError
 from fusionkit.fusion import Fusion
 
@@ -310,7 +310,7 @@ def check_no_work_in_init(subject: Subject) -> None:
 
     Create tensors with `**self._factory`, and draw values in `reset_parameters` or `_draw_frozen`.
     """
-    with largest_on_cpu() as largest:
+    with LargestOnCpu() as largest:
         op = subject.build(device="meta")
     allowed = 16 + sum(subject.dims) + op.calculate_n()  # A vector of widths or weights is no work.
     expect(
