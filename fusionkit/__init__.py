@@ -55,43 +55,31 @@ __all__ = [
     "refresh",
 ]
 
-# Name -> (module, attribute); None: the module itself, for those submodules that are used without importing them.
-_HOME: dict[str, tuple[str, str | None]] = {
-    "ConfigError": ("fusionkit.errors", "ConfigError"),
-    "DimsError": ("fusionkit.errors", "DimsError"),
-    "Fabrication": ("fusionkit.fabrication", "Fabrication"),
-    "Fusion": ("fusionkit.fusion", "Fusion"),
-    "FusionError": ("fusionkit.errors", "FusionError"),
-    "OptionError": ("fusionkit.errors", "OptionError"),
-    "Projection": ("fusionkit.core.projection", "Projection"),
-    "RegistryError": ("fusionkit.errors", "RegistryError"),
-    "Spec": ("fusionkit.hookspecs", "Spec"),
-    "Traits": ("fusionkit.fusion", "Traits"),
-    "check": ("fusionkit.contract.runner", "check"),
-    "config": ("fusionkit.config", None),
-    "cost": ("fusionkit.core.costing", "cost"),
-    "create": ("fusionkit.core.factory", "create"),
-    "create_fabrication": ("fusionkit.core.factory", "create_fabrication"),
-    "errors": ("fusionkit.errors", None),
-    # These two are packages and functions at once: see fusionkit/registry/listing.py.
-    "fabrications": ("fusionkit.fabrications", None),
-    "fusions": ("fusionkit.fusions", None),
-    "hookimpl": ("fusionkit.hookspecs", "hookimpl"),
-    "load": ("fusionkit.experiment.load", "load"),
-    "refresh": ("fusionkit.registry", "refresh"),
-    "registry": ("fusionkit.registry", None),
-    "testing": ("fusionkit.testing", None),
+#: The public names, by the module that each comes from.
+_NAMES = {
+    "fusionkit.contract.runner": ("check",),
+    "fusionkit.core.costing": ("cost",),
+    "fusionkit.core.factory": ("create", "create_fabrication"),
+    "fusionkit.core.projection": ("Projection",),
+    "fusionkit.errors": ("ConfigError", "DimsError", "FusionError", "OptionError", "RegistryError"),
+    "fusionkit.experiment.load": ("load",),
+    "fusionkit.fabrication": ("Fabrication",),
+    "fusionkit.fusion": ("Fusion", "Traits"),
+    "fusionkit.hookspecs": ("Spec", "hookimpl"),
+    "fusionkit.registry": ("refresh",),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+#: Submodules, imported when they are used.  ``fusions`` and ``fabrications`` can also be called: registry/listing.py.
+_SUBMODULES = ("config", "errors", "fabrications", "fusions", "registry", "testing")
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         value: Any = _version()
     elif name in _HOME:
-        module, attribute = _HOME[name]
-        value = importlib.import_module(module)
-        if attribute is not None:
-            value = getattr(value, attribute)
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    elif name in _SUBMODULES:
+        value = importlib.import_module(f"fusionkit.{name}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

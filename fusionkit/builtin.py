@@ -2,96 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fusionkit.hookspecs import Spec, hookimpl
 
-__all__ = ["fusionkit_fabrications", "fusionkit_fusions"]
+#: The operators of ``fusionkit/fusions/``, one module each: name -> class, summary, aliases.
+FUSIONS = {
+    "average": ("Average", "the mean of the views", "mean"),
+    "concatenation": ("Concatenation", "the views side by side", "concat"),
+    "l1_norm": ("L1Norm", "the sum of the absolute values of the views"),
+    "l2_norm": ("L2Norm", "the Euclidean norm over the views"),
+    "maximum": ("Maximum", "the greatest of the views, entry by entry", "max"),
+    "median": ("Median", "the lower median of the views, entry by entry"),
+    "metric": ("MetricFusion", "any reduction over the views"),
+    "minimum": ("Minimum", "the least of the views, entry by entry", "min"),
+    "parameterized_concatenation": ("ParameterizedConcatenation", "the concatenation times a fabricated matrix"),
+    "parameterized_weighted_summation": ("ParameterizedWeightedSummation", "the sum of the views with learned weights"),
+    "product": ("Product", "the product of the views, entry by entry", "prod"),
+    "summation": ("Summation", "the sum of the views", "sum"),
+    "weighted_summation": ("WeightedSummation", "the sum of the views with fixed weights"),
+}
+
+#: Those of ``fusionkit/fabrications/``, in the same form.
+FABRICATIONS = {
+    "block_circulant": ("BlockCirculant", "circulant blocks"),
+    "block_diagonal": ("BlockDiagonal", "copies of one matrix along the diagonal", "duplicated_diagonal_padding"),
+    "constant": ("Constant", "every entry of W is the same fixed number"),
+    "constant_eye": ("ConstantEye", "the rectangular identity, fixed"),
+    "dense": ("Dense", "every entry of W is a parameter", "identity"),
+    "dual_lowrank_kronecker": ("DualLowRankKronecker", "W = (P Q) ⊗ (S T)", "dual_lphm"),
+    "duplicated_padding": ("DuplicatedPadding", "copies of one matrix"),
+    "fourier": ("Fourier", "a matrix with few learned frequencies", "fourierft"),
+    "hashed": ("Hashed", "entries share parameters by a hash"),
+    "hypernet": ("Hypernet", "a frozen network makes W from a short vector"),
+    "khatri_rao": ("KhatriRao", "the entrywise product of two low-rank matrices", "loha"),
+    "kronecker": ("Kronecker", "W = A ⊗ B", "hm"),
+    "kronecker_sum": ("KroneckerSum", "a sum of Kronecker products", "phm"),
+    "lowrank": ("LowRank", "W = A B of rank r", "lorr"),
+    "lowrank_kronecker": ("LowRankKronecker", "W = A ⊗ (S T)", "lphm"),
+    "masked": ("Masked", "parameters at fixed positions, zeros elsewhere", "masking"),
+    "monarch": ("Monarch", "two block-diagonal factors, permuted in between"),
+    "one": ("One", "all ones, fixed"),
+    "random_matrix_adaption": ("RandomMatrixAdaption", "two frozen random matrices, scaled by learned vectors", "vera"),
+    "random_matrix_hypernet": ("RandomMatrixHypernet", "a frozen network of low-rank layers makes W"),
+    "tensor_train": ("TensorTrain", "a train of small cores"),
+    "toeplitz": ("Toeplitz", "constant along the diagonals"),
+    "view_lowrank": ("ViewLowRank", "a low-rank matrix per view"),
+    "zero": ("Zero", "all zeros, fixed"),
+}
 
 
 @hookimpl
 def fusionkit_fusions() -> dict[str, Spec]:
     """Return the fusions of ``fusionkit/fusions/``."""
-    return {
-        "average": Spec("fusionkit.fusions.average:Average", ("mean",), "the mean of the views"),
-        "concatenation": Spec("fusionkit.fusions.concatenation:Concatenation", ("concat",), "the views side by side"),
-        "parameterized_concatenation": Spec(
-            "fusionkit.fusions.parameterized_concatenation:ParameterizedConcatenation",
-            summary="the concatenation times a fabricated matrix",
-        ),
-        "summation": Spec("fusionkit.fusions.summation:Summation", ("sum",), "the sum of the views"),
-        "l1_norm": Spec("fusionkit.fusions.l1_norm:L1Norm", summary="the sum of the absolute values of the views"),
-        "l2_norm": Spec("fusionkit.fusions.l2_norm:L2Norm", summary="the Euclidean norm over the views"),
-        "maximum": Spec("fusionkit.fusions.maximum:Maximum", ("max",), "the greatest of the views, entry by entry"),
-        "median": Spec("fusionkit.fusions.median:Median", summary="the lower median of the views, entry by entry"),
-        "metric": Spec("fusionkit.fusions.metric:MetricFusion", summary="any reduction over the views"),
-        "minimum": Spec("fusionkit.fusions.minimum:Minimum", ("min",), "the least of the views, entry by entry"),
-        "parameterized_weighted_summation": Spec(
-            "fusionkit.fusions.parameterized_weighted_summation:ParameterizedWeightedSummation",
-            summary="the sum of the views with learned weights",
-        ),
-        "product": Spec("fusionkit.fusions.product:Product", ("prod",), "the product of the views, entry by entry"),
-        "weighted_summation": Spec(
-            "fusionkit.fusions.weighted_summation:WeightedSummation", summary="the sum of the views with fixed weights"
-        ),
-    }
+    return _specs("fusions", FUSIONS)
 
 
 @hookimpl
 def fusionkit_fabrications() -> dict[str, Spec]:
     """Return the fabrications of ``fusionkit/fabrications/``."""
+    return _specs("fabrications", FABRICATIONS)
+
+
+def _specs(folder: str, table: Mapping[str, tuple[str, ...]]) -> dict[str, Spec]:
     return {
-        "dense": Spec("fusionkit.fabrications.dense:Dense", ("identity",), "every entry of W is a parameter"),
-        "lowrank": Spec("fusionkit.fabrications.lowrank:LowRank", ("lorr",), "W = A B of rank r"),
-        "block_circulant": Spec("fusionkit.fabrications.block_circulant:BlockCirculant", summary="circulant blocks"),
-        "constant": Spec(
-            "fusionkit.fabrications.constant:Constant", summary="every entry of W is the same fixed number"
-        ),
-        "constant_eye": Spec(
-            "fusionkit.fabrications.constant_eye:ConstantEye", summary="the rectangular identity, fixed"
-        ),
-        "fourier": Spec("fusionkit.fabrications.fourier:Fourier", ("fourierft",), "few frequencies"),
-        "hashed": Spec("fusionkit.fabrications.hashed:Hashed", summary="entries share parameters by a hash"),
-        "hypernet": Spec(
-            "fusionkit.fabrications.hypernet:Hypernet", summary="a frozen network makes W from a short vector"
-        ),
-        "masked": Spec(
-            "fusionkit.fabrications.masked:Masked", ("masking",), "parameters at fixed positions, zeros elsewhere"
-        ),
-        "monarch": Spec("fusionkit.fabrications.monarch:Monarch", summary="two block-diagonal factors, mixed between"),
-        "one": Spec("fusionkit.fabrications.one:One", summary="all ones, fixed"),
-        "random_matrix_hypernet": Spec(
-            "fusionkit.fabrications.random_matrix_hypernet:RandomMatrixHypernet",
-            summary="a frozen network of low-rank layers makes W",
-        ),
-        "tensor_train": Spec("fusionkit.fabrications.tensor_train:TensorTrain", summary="a train of small cores"),
-        "toeplitz": Spec("fusionkit.fabrications.toeplitz:Toeplitz", summary="constant along the diagonals"),
-        "block_diagonal": Spec(
-            "fusionkit.fabrications.block_diagonal:BlockDiagonal",
-            ("duplicated_diagonal_padding",),
-            "copies of one matrix along the diagonal",
-        ),
-        "dual_lowrank_kronecker": Spec(
-            "fusionkit.fabrications.dual_lowrank_kronecker:DualLowRankKronecker",
-            ("dual_lphm",),
-            "W = (P Q) ⊗ (S T)",
-        ),
-        "duplicated_padding": Spec(
-            "fusionkit.fabrications.duplicated_padding:DuplicatedPadding", summary="copies of one matrix"
-        ),
-        "khatri_rao": Spec(
-            "fusionkit.fabrications.khatri_rao:KhatriRao", ("loha",), "the entrywise product of two low-rank matrices"
-        ),
-        "kronecker": Spec("fusionkit.fabrications.kronecker:Kronecker", ("hm",), "W = A ⊗ B"),
-        "kronecker_sum": Spec(
-            "fusionkit.fabrications.kronecker_sum:KroneckerSum", ("phm",), "a sum of Kronecker products"
-        ),
-        "lowrank_kronecker": Spec(
-            "fusionkit.fabrications.lowrank_kronecker:LowRankKronecker", ("lphm",), "W = A ⊗ (S T)"
-        ),
-        "random_matrix_adaption": Spec(
-            "fusionkit.fabrications.random_matrix_adaption:RandomMatrixAdaption",
-            ("vera",),
-            "two frozen random matrices, scaled by learned vectors",
-        ),
-        "view_lowrank": Spec("fusionkit.fabrications.view_lowrank:ViewLowRank", summary="a low-rank matrix per view"),
-        "zero": Spec("fusionkit.fabrications.zero:Zero", summary="all zeros, fixed"),
+        name: Spec(f"fusionkit.{folder}.{name}:{cls}", tuple(aliases), summary)
+        for name, (cls, summary, *aliases) in table.items()
     }

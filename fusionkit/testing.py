@@ -16,7 +16,7 @@ from typing import Any
 
 from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.report import Result
-from fusionkit.contract.rules import Check, Rule, rule_of
+from fusionkit.contract.rules import Check, Kind, Rule, rule_of
 from fusionkit.contract.runner import DEFAULT_LIMIT, Plan, results_of
 from fusionkit.contract.subject import Subject
 from fusionkit.registry import isolated
@@ -31,29 +31,25 @@ class ContractCheck:
     """One check of one subject, on all its cases; call it in a test."""
 
     def __init__(self, subject: Subject, check: Check, plan: Plan) -> None:
-        self.subject = subject
-        self.check = check
-        self.plan = plan
+        self.subject, self.check, self.plan = subject, check, plan
 
     @property
     def rule(self) -> Rule:
-        """What the check is about."""
+        """The rule of the check: its name, tier and summary."""
         return rule_of(self.check)
 
     def __repr__(self) -> str:
         return f"{self.subject.key or self.subject.id}-{self.rule.name}"
 
     def __call__(self) -> None:
-        """Run it: fails the test with every broken case, skips it, or ends it as an expected failure."""
+        """Run the check; a bad result fails the test, an expected failure ends it as xfailed, a skip skips it."""
         import pytest
 
         __tracebackhide__ = True
         results = results_of(self.subject, self.check, self.plan)
-        bad = [result for result in results if result.bad]
-        if bad:
+        if bad := [result for result in results if result.bad]:
             pytest.fail("\n".join([self.rule.summary, *map(_line, bad)]), pytrace=False)
-        expected = [result for result in results if result.status == "xfailed"]
-        if expected:
+        if expected := [result for result in results if result.status == "xfailed"]:
             pytest.xfail("; ".join(map(_line, expected)))
         if not any(result.status == "passed" for result in results):
             pytest.skip(results[0].reason if results else "no case")
@@ -68,7 +64,7 @@ def parametrize_with_checks(
     subjects: Any,
     *,
     expected_failures: Mapping[str, str] | None = None,
-    kind: str | None = None,
+    kind: Kind | None = None,
     tier: int | None = None,
     select: Iterable[str] = (),
     seed: int = 0,
@@ -78,7 +74,7 @@ def parametrize_with_checks(
 
     Args:
         subjects: names, ``"module:Class"``, classes or instances.
-        expected_failures: check name -> why it fails; one that passes nevertheless fails the test.
+        expected_failures: check name -> why it fails; the test fails if the check passes.
         kind: ``"fusion"`` or ``"fabrication"``, for names that both have.
         tier: run the checks up to this tier; None means 2.
         select: names or patterns of checks; empty means all.
@@ -86,7 +82,7 @@ def parametrize_with_checks(
         time_limit: seconds that one check may take on one case.
 
     Raises:
-        RegistryError: a subject that means nothing.
+        RegistryError: a subject that is not registered, cannot be imported, or is of another type.
         ConfigError: a check that does not exist, or an expected failure without a reason.
     """
     import pytest

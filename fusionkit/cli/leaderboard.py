@@ -16,8 +16,6 @@ from fusionkit.experiment.leaderboard import Board, read_board
 from fusionkit.experiment.plots import draw_leaderboard
 from fusionkit.experiment.report import write_report
 
-__all__ = ["leaderboard"]
-
 PICTURE = "leaderboard.png"
 #: The columns of ``--csv``.
 COLUMNS = (
@@ -41,7 +39,7 @@ def leaderboard(directory: Path, html_file: Path | None, as_json: bool, as_csv: 
     """Compare the runs below a directory, at any depth.
 
     Prints a table of means and standard deviations over seeds, and draws DIR/leaderboard.png, accuracy against the
-    number of learnable parameters l.  What cannot be used is reported.
+    number of learnable parameters l.  Runs that cannot be used are reported.
     """
     if as_json and as_csv:
         raise click.UsageError("One of --json and --csv should be given at most; found both.")
@@ -63,7 +61,7 @@ def leaderboard(directory: Path, html_file: Path | None, as_json: bool, as_csv: 
 
 
 def _write(board: Board, html_file: Path | None, *, quiet: bool) -> None:
-    """Draw the picture, write the report, and print where they are."""
+    """Draw the picture, write the report, and print their paths."""
     out = sys.stderr if quiet else sys.stdout
     if board.groups:
         picture = board.directory / PICTURE
@@ -74,7 +72,7 @@ def _write(board: Board, html_file: Path | None, *, quiet: bool) -> None:
         print(f"accuracy against l: {picture}", file=out)
     if html_file is not None:
         try:
-            write_report(board, board.directory, html_file)
+            write_report(board, html_file)
         except OSError as error:
             raise FusionError(f"--html should be a file to write to; found {html_file}: {error.strerror}.") from error
         print(f"report: {html_file}", file=out)
@@ -97,8 +95,8 @@ def _print_table(board: Board) -> None:
     rows = []
     for group in board.groups:
         row = group.to_dict() | {"fabrication": group.runs[0].fabrication}
-        spread = "" if group.std is None else f" ± {group.std:.4f}"
-        row["accuracy"] = f"{group.accuracy:.4f}{spread}"
+        spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
+        row["accuracy"] = f"{row['accuracy']:.4f}{spread}"
         row["seconds"] = None if row["seconds"] is None else f"{row['seconds']:.1f}"
         row["directory"] = board.place(group)
         rows.append([row[column] for column in columns])

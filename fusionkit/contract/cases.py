@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,13 +14,11 @@ from fusionkit.errors import RegistryError
 if TYPE_CHECKING:
     from fusionkit.contract.subject import FabricationSubject, FusionSubject, Subject
 
-__all__ = ["EXAMPLES", "Case", "fabrication_cases", "fusion_cases"]
-
-#: A generator without an end would fill the memory.
+#: An endless generator of examples would fill the memory.
 MOST_EXAMPLES = 1000
 EXAMPLES = "examples() should yield at least one set of keywords for the constructor"
 
-#: Widths of generated cases, by what they try; the first that the operator admits is taken.
+#: Kind of generated case -> candidate widths; the first that the operator accepts are used.
 GENERATED: dict[str, tuple[tuple[int, ...], ...]] = {
     "one view": ((5,), (4,)),
     "primes": ((11, 3), (11, 11), (7, 3, 5), (5, 5, 5), (5,)),
@@ -29,11 +26,11 @@ GENERATED: dict[str, tuple[tuple[int, ...], ...]] = {
     "many views": ((2, 3, 1, 2, 3, 2, 1), (2, 2, 2, 2, 2, 2, 2)),
 }
 GENERATED_N = 3
-#: Widths on which an operator is crossed with every fabrication.
+#: Candidate widths for an operator with every fabrication.
 CROSSED: tuple[tuple[int, ...], ...] = ((4, 8), (6, 6), (4, 4, 4), (6,))
 CROSSED_N = 6
 
-#: (n, dims) on which a fabrication is checked: with its first example on all, with the others on the first that fits.
+#: Sizes (n, dims) of a fabrication: all that fit are used for its first example, the first that fits for the others.
 SIZES: tuple[tuple[int, tuple[int, ...]], ...] = ((6, (4, 3, 5)), (16, (12, 20)), (64, (76, 216)))
 ODD_SIZES: tuple[tuple[int, tuple[int, ...]], ...] = (
     (7, (5, 2, 4)),
@@ -53,8 +50,8 @@ class Case:
         options: keywords of the constructor.
         n, dims: of the host, for a fabrication.
         origin: from ``examples()``, generated, crossed with a fabrication, or the instance itself.
-        tier: from which the case is taken.
-        problem: why there are no arguments, as what should be and what was found: ``examples()`` fails.
+        tier: the lowest tier that includes the case.
+        problem: if ``examples()`` fails, what should be and what was found.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -74,25 +71,25 @@ class Case:
 
 
 def fusion_cases(subject: FusionSubject) -> list[Case]:
-    """Return the examples, generated cases that the operator admits, and every fabrication if it takes one."""
+    """Return the examples and the generated cases that the operator accepts; some have each registered fabrication."""
     cases = [Case(options) for options in _examples(subject)]
     base = {key: value for key, value in cases[0].options.items() if key not in ("n", "dims")}
     for candidates in GENERATED.values():
-        cases += _admitted(subject, base, candidates, GENERATED_N, "generated")
+        cases += _accepted(subject, base, candidates, GENERATED_N, "generated")
     if subject.accepts("parameter_fabrication"):
         for key in registry.names("fabrication"):
             if _loads(key):
                 crossed = {**base, "parameter_fabrication": {"name": key}}
-                cases += _admitted(subject, crossed, CROSSED, CROSSED_N, "crossed")
+                cases += _accepted(subject, crossed, CROSSED, CROSSED_N, "crossed")
     return _unique(cases)
 
 
 def fabrication_cases(subject: FabricationSubject, instance_options: Mapping[str, Any] | None = None) -> list[Case]:
-    """Return the first example on all sizes that it admits, the others on the first one.
+    """Return the first example with every size that fits, and the others with the first of these.
 
     Args:
         subject: the fabrication.
-        instance_options: those of the instance that is checked; they take the place of the examples.
+        instance_options: options of the instance that is checked, used instead of the examples.
     """
     examples = _examples(subject) if instance_options is None else [dict(instance_options)]
     should = f"every keyword set of examples() should fit one of the sizes (n, dims) {list(SIZES)}"
@@ -118,14 +115,14 @@ def _examples(subject: Subject) -> list[dict[str, Any]]:
     return [dict(options) for options in found]
 
 
-def _admitted(
+def _accepted(
     subject: FusionSubject,
     base: Mapping[str, Any],
     candidates: Iterable[tuple[int, ...]],
     n: int,
     origin: Literal["generated", "crossed"],
 ) -> Iterator[Case]:
-    """Yield the first of the candidates that is not refused; what fails otherwise, the checks report."""
+    """Yield the first candidate that is not refused with a ValueError; the checks report other errors."""
     free_n = subject.traits.free_n
     for dims in candidates:
         options = {"dims": list(dims), **({"n": n} if free_n else {}), **base}
@@ -138,11 +135,11 @@ def _admitted(
 def _fitting(
     subject: FabricationSubject, options: Mapping[str, Any], sizes: Iterable[tuple[int, tuple[int, ...]]]
 ) -> tuple[list[Case], str]:
-    """Return the cases at the sizes that are not refused, and why one is; what fails otherwise, the checks report."""
+    """Return the cases at sizes that are not refused with a ValueError, and why one is; checks report other errors."""
     cases, problem = [], ""
     for n, dims in sizes:
         case = Case(options, n=n, dims=dims)
-        _, error = outcome(partial(_sized, subject.at(case), n, sum(dims)))
+        _, error = outcome(subject.at(case).check_size)
         if isinstance(error, ValueError):
             problem = describe(error)
         else:
@@ -150,19 +147,16 @@ def _fitting(
     return cases, problem
 
 
-def _sized(subject: FabricationSubject, n: int, D: int) -> None:
-    subject.fabrication().checked_shapes(n, D)
-
-
 def _loads(key: str) -> bool:
     try:
         registry.load("fabrication", key)
-    except RegistryError:  # Its own subject says so.
+    except RegistryError:  # The checks of that fabrication report it.
         return False
     return True
 
 
 def _unique(cases: Iterable[Case]) -> list[Case]:
+    """Return the first of all cases with the same text."""
     unique: dict[str, Case] = {}
     for case in cases:
         unique.setdefault(str(case), case)

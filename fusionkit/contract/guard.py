@@ -12,54 +12,66 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy
 import torch
 
 from fusionkit.contract.rules import expect
 
-__all__ = ["Interrupts", "Output", "TimeLimit", "guarded", "interrupts", "restored", "time_limit", "untimed", "world"]
+T = TypeVar("T")
 
 
 class TimeLimit(BaseException):
-    """A check took too long.  No ``Exception``, so that an operator's own handlers let it pass."""
+    """A check took too long; a BaseException, so that ``except Exception`` in an operator does not catch it."""
 
 
-class _OpenStream(io.StringIO):
-    """A stream that notes that it was closed, and stays open."""
+class _Stream(io.StringIO):
+    """A stream that records a call of ``close``, and stays open."""
 
-    ended = False
+    close_called = False
 
     def close(self) -> None:
-        self.ended = True
+        self.close_called = True
 
 
 class Output:
-    """The standard streams of operator code."""
+    """What operator code does to the standard streams."""
 
     def __init__(self) -> None:
-        self.streams = {"sys.stdout": _OpenStream(), "sys.stderr": _OpenStream()}
+        self.streams = {"sys.stdout": _Stream(), "sys.stderr": _Stream()}
 
     def expect_none(self) -> None:
-        """Expect that nothing was printed, and that no stream was closed."""
+        """Expect that nothing was printed to ``sys.stdout``, and that no stream was closed."""
+        should = "the operator should leave the standard streams open"
         for name, stream in self.streams.items():
-            expect(not stream.ended, "the operator should leave the standard streams open", f"that it closed {name}")
+            expect(not stream.close_called, should, f"that it closed {name}")
         printed = " ".join(self.streams["sys.stdout"].getvalue().split())
         expect(not printed, "the operator should print nothing", repr(printed[:200]))
 
 
+def attempt(call: Callable[[Output], T], seed: int, seconds: float) -> tuple[T | None, BaseException | None]:
+    """Run operator code within ``guarded``; return its result, or what it raised.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted; one that the operator raises is returned.
+    """
+    with _user_interrupt() as interrupted:
+        try:
+            with guarded(seed, seconds) as output:
+                return call(output), None
+        except BaseException as error:
+            if interrupted.is_set():
+                raise
+            return None, error
+
+
 @contextlib.contextmanager
 def guarded(seed: int, seconds: float) -> Iterator[Output]:
-    """Run operator code with these random states, within the time limit; keep what it prints from the terminal."""
+    """Run operator code with seeded generators and a time limit; its output is captured."""
     output = Output()
     out, err = output.streams.values()
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        restored(seed),
-        time_limit(seconds),
-    ):
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), restored(seed), time_limit(seconds):
         yield output
 
 
@@ -70,7 +82,7 @@ def _set_default_device(device: torch.device) -> None:
     torch.set_default_device(None if device.type == "cpu" else device)
 
 
-#: What is put back after a check: how it is read, and how it is set.
+#: Settings that are restored after a check: the function that reads each, and the one that sets it.
 SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_default_device, _set_default_device),
@@ -82,12 +94,12 @@ SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
 
 @contextlib.contextmanager
 def restored(seed: int) -> Iterator[None]:
-    """Seed all generators; put their states, the warning filters and all ``SETTINGS`` back afterwards."""
+    """Seed all generators; restore their states, the warning filters and all ``SETTINGS`` afterwards."""
     settings, numpy_state = [read() for read, _ in SETTINGS], numpy.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
         with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
-            # The operator's and torch's warnings are not the kit's concern, and under "error" they would end a check.
+            # Warnings are no violation, and under "error" they would end a check.
             warnings.simplefilter("ignore")
             # The tensors of a check are small: more threads would wait for each other.
             torch.set_num_threads(1)
@@ -97,13 +109,13 @@ def restored(seed: int) -> Iterator[None]:
             yield
     finally:
         numpy.random.set_state(numpy_state)
-        for (read, put_back), before in zip(SETTINGS, settings, strict=True):
+        for (read, write), before in zip(SETTINGS, settings, strict=True):
             if read() != before:
-                put_back(before)
+                write(before)
 
 
 def world() -> dict[str, object]:
-    """Return what neither an import nor a call may change, in comparable form."""
+    """Return the state of the process that neither an import nor a call may change, in comparable form."""
     return {
         "the default dtype": torch.get_default_dtype(),
         "the default device": torch.get_default_device(),
@@ -120,42 +132,36 @@ def world() -> dict[str, object]:
 # ---------------------------------------------------------------------- interruptions
 
 
-class Interrupts:
-    """Whether the user interrupted, which is not the operator's doing."""
-
-    by_user = False
-
-
 @contextlib.contextmanager
-def interrupts() -> Iterator[Interrupts]:
-    """Distinguish a ``KeyboardInterrupt`` of the user from one that the operator raises."""
-    found = Interrupts()
+def _user_interrupt() -> Iterator[threading.Event]:
+    """Yield an event that is set when the user interrupts: an operator can raise KeyboardInterrupt too."""
+    interrupted = threading.Event()
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield found  # Python interrupts the main thread only.
+        yield interrupted  # Python interrupts the main thread only.
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
-        found.by_user = True
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
         handler(number, frame)
 
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, on_interrupt)
     try:
-        yield found
+        yield interrupted
     finally:
         signal.signal(signal.SIGINT, handler)
 
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise ``TimeLimit`` in the code within after ``seconds``; 0 or less means no limit.
+    """Raise ``TimeLimit`` in the body after ``seconds``; 0 or less means no limit.
 
-    In the main thread a signal does it, also in the middle of a sleep or a wait.  Elsewhere, and without such signals,
-    it takes effect at the next Python instruction.
+    In the main thread a signal also ends a sleep or a wait.  In other threads, and on systems without that signal, the
+    exception comes with the next Python instruction.
     """
     if seconds <= 0:
         yield
-    elif threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
+    elif _has_timer():
         yield from _by_signal(seconds)
     else:
         yield from _by_thread(seconds)
@@ -163,8 +169,8 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def untimed() -> Iterator[None]:
-    """Stop the clock of a time limit in the main thread, while torch gets its compiler ready."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+    """Pause the time limit of the main thread, while torch starts its compiler."""
+    if not _has_timer():
         yield
         return
     left, interval = signal.setitimer(signal.ITIMER_REAL, 0)
@@ -172,6 +178,11 @@ def untimed() -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, left, interval)
+
+
+def _has_timer() -> bool:
+    """Whether a signal can end code of this thread."""
+    return threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
 
 
 def _by_signal(seconds: float) -> Iterator[None]:

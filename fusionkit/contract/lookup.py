@@ -1,4 +1,4 @@
-"""Finds the subjects that a name, a class or an instance means."""
+"""Find the subjects for a name, a class or an instance."""
 
 from __future__ import annotations
 
@@ -18,26 +18,24 @@ from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion
 from fusionkit.registry.catalogue import KINDS, Record
 
-__all__ = ["all_subjects", "subjects_of"]
+
+def all_subjects(kind: Kind | None = None) -> list[Subject]:
+    """Return every registered subject, fusions first."""
+    return [_registered(record) for record in registry.records(kind)]
 
 
-def all_subjects(kind: str | None = None) -> list[Subject]:
-    """Return everything that is registered, fusions first."""
-    return [_registered(record) for record in registry.records(_kind(kind))]
+def subjects_of(obj: Any, kind: Kind | None = None) -> list[Subject]:
+    """Return the subjects for ``obj``: a name, ``module:Class``, a class, an instance, or a list of these.
 
-
-def subjects_of(obj: Any, kind: str | None = None) -> list[Subject]:
-    """Return the subjects that ``obj`` means: a name, ``module:Class``, a class, an instance, or a list of them.
-
-    A name that both kinds have means two subjects.  An instance is checked without its pre- and postprocess, which may
-    have none of its traits; the check ``processing`` gives it others.
+    A name that both kinds have gives two subjects.  An instance is checked without its pre- and postprocess, as they
+    need not have its traits; the check ``processing`` adds others.
 
     Raises:
-        RegistryError: it means nothing.
-        ConfigError: an instance without dims, or without the parameters that it is made for.
+        RegistryError: ``obj`` is not registered, cannot be imported, or is of another type.
+        ConfigError: an instance without dims, or with ``require_parameters=False``.
     """
     if isinstance(obj, str):
-        return [_of_class(_import(obj))] if ":" in obj else _named(obj, _kind(kind))
+        return [_of_class(_import(obj))] if ":" in obj else _named(obj, kind)
     if isinstance(obj, type):
         return [_of_class(obj)]
     if isinstance(obj, Fusion | Fabrication):
@@ -72,15 +70,6 @@ def _without_processing(op: Fusion) -> Fusion:
     return bare
 
 
-def _kind(kind: str | None) -> Kind | None:
-    for known in KINDS:
-        if kind == known:
-            return known
-    if kind is None:
-        return None
-    raise RegistryError(f"the kind should be {' or '.join(map(repr, KINDS))}; found {kind!r}.")
-
-
 def _named(name: str, kind: Kind | None) -> list[Subject]:
     found, errors = [], []
     for one in (kind,) if kind else KINDS:
@@ -89,7 +78,7 @@ def _named(name: str, kind: Kind | None) -> list[Subject]:
         except RegistryError as error:
             errors.append(error)
     if not found:
-        # The one that suggests a name says more.
+        # The error that suggests a name is the more helpful one.
         raise max(errors, key=lambda error: "Did you mean" in str(error))
     return found
 
@@ -99,15 +88,11 @@ def _registered(record: Record) -> Subject:
 
 
 def _of_class(cls: type, instance: nn.Module | None = None) -> Subject:
-    kind: Kind
-    if issubclass(cls, Fusion):
-        kind = "fusion"
-    elif issubclass(cls, Fabrication):
-        kind = "fabrication"
-    else:
+    if not issubclass(cls, Fusion | Fabrication):
         raise RegistryError(
             f"what is checked should be a subclass of fusionkit.Fusion or fusionkit.Fabrication; found {cls!r}."
         )
+    kind: Kind = "fusion" if issubclass(cls, Fusion) else "fabrication"
     key = registry.key_of(cls)
     record = registry.resolve(kind, key) if key is not None else None
     name = record.qualified if record else f"{cls.__module__}:{cls.__qualname__}"
@@ -125,7 +110,7 @@ def _import(target: str) -> type:
         found: Any = importlib.import_module(module)
     except (Exception, SystemExit) as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing is None or not f"{module}.".startswith(f"{missing}."):  # Not it but one that it imports, or worse.
+        if missing is None or not f"{module}.".startswith(f"{missing}."):  # Not found is a module that it imports.
             raise RegistryError(f"{should} {describe(error)}.") from error
         parent = missing.rpartition(".")[0]
         known = [info.name for info in iter_modules(getattr(sys.modules[parent], "__path__", []) if parent else None)]
@@ -134,12 +119,10 @@ def _import(target: str) -> type:
         raise RegistryError(f"{should} no module {wanted!r}{f' in {parent}' if parent else ''}.{hint}") from error
     where = module
     for part in path.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError as error:
+        if not hasattr(found, part):
             known = [name for name, value in vars(found).items() if isinstance(value, type)]
-            raise RegistryError(f"{should} no {part!r} in {where}.{nearest(part, known, limit=1)}") from error
-        where = f"{where}.{part}"
+            raise RegistryError(f"{should} no {part!r} in {where}.{nearest(part, known, limit=1)}")
+        found, where = getattr(found, part), f"{where}.{part}"
     if not isinstance(found, type):
         raise RegistryError(f"{target!r} should be a class; found {found!r}.")
     return found

@@ -1,4 +1,4 @@
-"""What some checks need of the machine.  Where it is missing they are skipped, with the reason."""
+"""Requirements of checks on the machine; a check is skipped if one is missing."""
 
 from __future__ import annotations
 
@@ -6,33 +6,25 @@ import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 
 from fusionkit.contract.rules import describe, outcome
 from fusionkit.kernels.modes import compiling_in_this_process, finds_cpp_compiler
 
-__all__ = ["NEEDS", "clean_dynamo", "missing"]
-
 
 def _cuda() -> str | None:
     return None if torch.cuda.is_available() else "needs a CUDA device, and torch finds none"
 
 
-def _modules(*names: str) -> Callable[[], str | None]:
-    def absent() -> str | None:
-        for name in names:
-            if importlib.util.find_spec(name) is None:
-                return f"needs {name}, which is not installed"
-        return None
-
-    return absent
+def _module(name: str) -> str | None:
+    return None if importlib.util.find_spec(name) else f"needs {name}, which is not installed"
 
 
 @lru_cache(maxsize=1)
 def _compiler() -> str | None:
-    """Compile a sum: only then it is known that there are header files too, and what the first time costs is paid."""
+    """Compile a sum, which also shows whether the header files are there."""
     if not finds_cpp_compiler():
         return "needs a C++ compiler for torch.compile, and torch finds none"
     _, error = outcome(_compile_a_sum)
@@ -49,7 +41,7 @@ def _compile_a_sum() -> None:
 
 @contextlib.contextmanager
 def clean_dynamo() -> Iterator[None]:
-    """Compile from a clean slate and leave one: earlier graphs count towards the limit of recompilations."""
+    """Clear torch's compiled graphs before and after: they count towards its limit of recompilations."""
     torch.compiler.reset()
     try:
         with compiling_in_this_process():
@@ -62,17 +54,17 @@ def _interpreter() -> str | None:
     return None if sys.executable else "needs to start a Python interpreter, and sys.executable is empty"
 
 
-#: need -> a function that returns why it is missing, or None.
+#: Requirement -> a function that returns why it is missing, or None.
 NEEDS: dict[str, Callable[[], str | None]] = {
     "cuda": _cuda,
     "compiler": _compiler,
-    "onnx": _modules("onnx", "onnxscript"),
-    "onnxruntime": _modules("onnxruntime"),
-    "hypothesis": _modules("hypothesis"),
+    "onnx": lambda: _module("onnx") or _module("onnxscript"),
+    "onnxruntime": partial(_module, "onnxruntime"),
+    "hypothesis": partial(_module, "hypothesis"),
     "interpreter": _interpreter,
 }
 
 
 def missing(needs: tuple[str, ...]) -> str | None:
-    """Return why the first missing need is missing, None if nothing is."""
+    """Return the reason for the first requirement that is missing; None if all are there."""
     return next((reason for need in needs if (reason := NEEDS[need]()) is not None), None)

@@ -1,4 +1,4 @@
-"""What the kit runs in a fresh interpreter: it imports targets, lists the registry, and computes."""
+"""Functions that the kit runs in a fresh interpreter: import a target, list the registry, call an operator."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ from fusionkit.contract.guard import world
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion
 
-__all__ = ["Imported", "computed", "imported", "imported_by_listing"]
-
 
 @dataclass(frozen=True)
 class Imported:
-    """What importing a target did.
+    """The effects of importing a target.
 
     Attributes:
         kind: fusion or fabrication; None if the target is neither.
-        found: the target, as text.
-        seconds: that the import took.
-        changed: what the import changed, and the sockets that it opened.
+        found: the repr of the target.
+        seconds: how long the import took.
+        changed: the parts of ``world`` that the import changed, and the events of sockets.
     """
 
     kind: str | None
@@ -48,23 +46,23 @@ def imported(target: str) -> Imported:
     seconds, after = perf_counter() - start, world()
     for part in path.split("."):
         found = getattr(found, part)
-    bases = (("fusion", Fusion), ("fabrication", Fabrication))
-    kinds = [kind for kind, base in bases if isinstance(found, type) and issubclass(found, base)]
+    bases = found.__mro__ if isinstance(found, type) else ()
+    kind = "fusion" if Fusion in bases else "fabrication" if Fabrication in bases else None
     changed = [name for name in before if before[name] != after[name]]
     if opened := sockets & {"socket.__new__", "socket.connect", "socket.bind"}:
         changed.append(f"sockets ({', '.join(sorted(opened))})")
-    return Imported(kinds[0] if kinds else None, repr(found)[:200], seconds, changed)
+    return Imported(kind, repr(found)[:200], seconds, changed)
 
 
 def imported_by_listing(modules: Sequence[str]) -> list[str]:
-    """List the registry, and return which of the modules that imported."""
+    """List the registry and return those of the modules that are imported afterwards."""
     registry.fusions()
     registry.fabrications()
     return [module for module in modules if module in sys.modules]
 
 
 def computed(data: bytes) -> bytes:
-    """Unpickle a callable and its argument, and return the tensor that it computes, as ``torch.save`` writes it."""
+    """Unpickle a callable and its argument, call it, and return the result as ``torch.save`` writes it."""
     call, x = pickle.loads(data)
     buffer = io.BytesIO()
     with torch.no_grad():

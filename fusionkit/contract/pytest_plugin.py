@@ -7,8 +7,6 @@ from contextlib import ExitStack
 
 import pytest
 
-__all__ = ["isolated_registry"]
-
 
 @pytest.fixture
 def isolated_registry() -> Iterator[Callable[..., None]]:

@@ -1,4 +1,4 @@
-"""What a run found: results, their summary, JSON and JUnit."""
+"""The results of a run: their summary, and their forms in JSON and JUnit."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
-
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "Report", "Result", "Status"]
 
 SCHEMA_VERSION = 1
 #: The JSON schema of what ``Report.to_json`` writes.
@@ -28,13 +25,13 @@ class Result:
     Attributes:
         subject: ``<distribution>/<name>``, or ``module:Class`` for what is not registered.
         kind: fusion or fabrication.
-        distribution, version: whose it is; None for what is not registered.
+        distribution, version: of the package that offers it; None for what is not registered.
         check: the name of the check.
         case: the arguments with which the operator was built; empty for a check of the whole subject.
         status: passed, failed (the rule is broken), error (the check came to no verdict), skipped, xfailed or xpassed.
-        reason: why, in one sentence; empty if passed.
-        seconds: that it took.
-        should, found, rule: the parts of the reason, and the rule, where there is one; not in the JSON.
+        reason: why, in one sentence; if passed, empty or a remark.
+        seconds: how long the check took.
+        should, found, rule: the two parts of the reason, if it has them, and the summary of the rule; not in the JSON.
     """
 
     subject: str
@@ -57,17 +54,8 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record of the JSON report."""
-        return {
-            "subject": self.subject,
-            "kind": self.kind,
-            "distribution": self.distribution,
-            "version": self.version,
-            "check": self.check,
-            "case": self.case,
-            "status": self.status,
-            "reason": self.reason,
-            "seconds": round(self.seconds, 6),
-        }
+        record = {name: value for name, value in asdict(self).items() if name not in ("should", "found", "rule")}
+        return {**record, "seconds": round(self.seconds, 6)}
 
 
 @dataclass(frozen=True)
@@ -88,7 +76,7 @@ class Report:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """How many results there are of each status, and the seconds they took."""
+        """The number of results of each status, and the seconds that they took."""
         counts = Counter(result.status for result in self.results)
         return {
             "ok": self.ok,
@@ -113,13 +101,12 @@ class Report:
     def to_junit(self) -> str:
         """Return the report as JUnit XML, one suite per subject and one case per result."""
         suites = ET.Element("testsuites", {"name": "fusionkit check", **_totals(self.results)})
-        groups: dict[tuple[str, str], list[Result]] = {}
+        groups: dict[str, list[Result]] = {}
         for result in self.results:
-            groups.setdefault((result.kind, result.subject), []).append(result)
-        for (kind, subject), results in groups.items():
-            suite = ET.SubElement(suites, "testsuite", {"name": _text(f"{kind} {subject}"), **_totals(results)})
-            for result in results:
-                suite.append(_testcase(result))
+            groups.setdefault(f"{result.kind} {result.subject}", []).append(result)
+        for name, results in groups.items():
+            suite = ET.SubElement(suites, "testsuite", {"name": _text(name), **_totals(results)})
+            suite.extend(map(_testcase, results))
         ET.indent(suites)
         return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n"
 
@@ -130,8 +117,7 @@ class Report:
         return "\n".join(lines)
 
 
-def _totals(results: Iterable[Result]) -> dict[str, str]:
-    results = list(results)
+def _totals(results: list[Result]) -> dict[str, str]:
     counts = Counter(result.status for result in results)
     return {
         "tests": str(len(results)),
@@ -144,15 +130,11 @@ def _totals(results: Iterable[Result]) -> dict[str, str]:
 
 def _testcase(result: Result) -> ET.Element:
     name = f"{result.check}[{result.case}]" if result.case else result.check
-    case = ET.Element(
-        "testcase",
-        classname=_text(f"{result.kind}.{result.subject.replace('/', '.').replace(':', '.')}"),
-        name=_text(name),
-        time=f"{result.seconds:.3f}",
-    )
-    tag = {"failed": "failure", "xpassed": "failure", "error": "error", "skipped": "skipped", "xfailed": "skipped"}
-    if result.status in tag:
-        child = ET.SubElement(case, tag[result.status], message=_text(result.reason), type=result.status)
+    owner = f"{result.kind}.{result.subject}".replace("/", ".").replace(":", ".")
+    case = ET.Element("testcase", classname=_text(owner), name=_text(name), time=f"{result.seconds:.3f}")
+    tags = {"failed": "failure", "xpassed": "failure", "error": "error", "skipped": "skipped", "xfailed": "skipped"}
+    if tag := tags.get(result.status):
+        child = ET.SubElement(case, tag, message=_text(result.reason), type=result.status)
         child.text = _text(f"{result.rule}\n{result.reason}".strip())
     return case
 

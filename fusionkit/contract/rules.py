@@ -1,4 +1,4 @@
-"""What a check is made of: the decorator that states its tier and needs, and the ways to say that a rule is broken."""
+"""The parts of a check: the decorator with its tier and needs, and functions that report a broken rule."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
 Kind = Literal["fusion", "fabrication"]
 #: A check may return a remark, which becomes the reason of its result.
 Check = Callable[[Any], str | None]
-#: On which cases a check runs: every one, those from ``examples()``, the first one, or once without a case.
+#: The cases on which a check runs: all, those of ``examples()``, the first, or once without a case.
 Scope = Literal["all", "examples", "first", "none"]
 
 C = TypeVar("C", bound=Callable[..., str | None])
@@ -45,16 +45,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is known of a check without running it.
+    """The description of a check.
 
     Attributes:
         name: the function's name without ``check_``.
         tier: 1 always, 2 by default, 3 on request.
-        kinds: of subjects to which it applies.
+        kinds: the kinds of subjects that it applies to.
         scope: the cases on which it runs.
-        needs: what it needs of the machine or the subject; see ``fusionkit.contract.needs``.
+        needs: its requirements on the machine; see ``fusionkit.contract.needs``.
         summary: the rule in one sentence, the docstring's first line.
-        mend: how to mend what it finds, the rest of the docstring.
+        mend: how to mend a violation, the rest of the docstring.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Violation(AssertionError):
 class Skip(BaseException):
     """A check that does not apply to this subject, with the reason.
 
-    No ``Exception``: what a check expects of an operator's errors is not meant for it.
+    A BaseException, so that a check that expects an error of the operator does not catch it.
     """
 
 
@@ -146,7 +146,7 @@ def outcome(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
 
 @contextlib.contextmanager
 def no_error(should: str) -> Iterator[None]:
-    """Turn what operator code raises within into a ``Violation``."""
+    """Turn an exception of operator code within into a ``Violation``."""
     try:
         yield
     except Violation:
@@ -190,7 +190,7 @@ def _located(error: BaseException) -> str:
 
 # ---------------------------------------------------------------------- comparing tensors
 
-#: dtype -> (relative, absolute) difference that rounding explains in sums over the few terms of a case.
+#: dtype -> (relative, absolute) tolerance: the rounding of sums over the few terms of a case.
 TOLERANCE: dict[torch.dtype, tuple[float, float]] = {
     torch.float64: (1e-8, 1e-9),
     torch.float32: (1e-4, 1e-4),
@@ -215,7 +215,8 @@ def equal(
     else:
         relative, absolute = TOLERANCE[as_dtype or min(a.dtype, b.dtype, key=lambda d: torch.finfo(d).bits)]
         a, b = a.double(), b.double()
-        same = torch.allclose(a, b, rtol=relative, atol=absolute * max(1.0, float(_scale(b))), equal_nan=True)
+        scale = max(1.0, float(b.abs().nan_to_num(0.0, 0.0).amax())) if b.numel() else 1.0
+        same = torch.allclose(a, b, rtol=relative, atol=absolute * scale, equal_nan=True)
     if not same:
         a, b = a.double(), b.double()
         gap = torch.where(a.isnan() & b.isnan() | (a == b), 0.0, (a - b).abs().nan_to_num(float("inf"), float("inf")))
@@ -226,8 +227,3 @@ def equal(
             f"{float(a[at]):.6g} there; {int((gap > 0).sum())} of {gap.numel()} entries differ, by up to "
             f"{float(gap.max()):.3g}",
         )
-
-
-def _scale(wanted: Tensor) -> Tensor:
-    finite = wanted[wanted.isfinite()]
-    return finite.abs().max() if finite.numel() else torch.zeros(())

@@ -18,44 +18,29 @@ from fusionkit import registry
 from fusionkit.contract import workers
 from fusionkit.contract.cases import EXAMPLES, Case
 from fusionkit.contract.checks import CHECKS
-from fusionkit.contract.guard import Interrupts, TimeLimit, guarded, interrupts
+from fusionkit.contract.guard import Output, TimeLimit, attempt
 from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.needs import missing
 from fusionkit.contract.report import Report, Result, Status
-from fusionkit.contract.rules import Check, Rule, Skip, Violation, describe, rule_of
+from fusionkit.contract.rules import Check, Kind, Rule, Skip, Violation, describe, rule_of, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.errors import ConfigError, nearest
 from fusionkit.registry import lookup
 
-__all__ = [
-    "DEFAULT_LIMIT",
-    "DEFAULT_TIER",
-    "Plan",
-    "all_checks",
-    "check",
-    "default_jobs",
-    "ignore",
-    "isolated",
-    "results_of",
-    "run",
-    "several_jobs_possible",
-    "stream",
-]
-
 DEFAULT_TIER = 2
 #: Seconds that a check may take on a case.
 DEFAULT_LIMIT = 60.0
-#: Seconds beyond the time limit before a check that cannot be interrupted is killed; a compiler may get ready in them.
+#: Seconds beyond the time limit before a check that cannot be interrupted is killed: a compiler may need them to start.
 GRACE = 60.0
-#: After this many checks of a subject that did not end, the others are not tried: each would take the time limit.
+#: Checks of a subject that may exceed the time limit; the checks after them are not run, as each could take as long.
 ENDLESS = 3
 NO_END = "no end"
-#: Most worker processes by default: each holds torch and its compiler, more than half a gigabyte.
+#: Most worker processes by default: torch and its compiler take more than half a gigabyte in each.
 JOBS = 2
-#: Below this many subjects worker processes cost more than they save.
+#: With fewer subjects, starting worker processes takes longer than it saves.
 WORTHWHILE = 4
 
-#: What much else depends on: these run first, so that the first failure is the likely cause of the others.
+#: These checks run first: other rules depend on them, so the first failure is the likely cause of later ones.
 BASIC = (
     "signature",
     "factory_kwargs",
@@ -75,7 +60,7 @@ BASIC = (
 def check(
     obj: Any,
     *,
-    kind: str | None = None,
+    kind: Kind | None = None,
     tier: int | None = None,
     select: Iterable[str] = (),
     skip: Iterable[str] = (),
@@ -88,15 +73,15 @@ def check(
     Args:
         obj: a registered name, ``"module:Class"``, a class, an instance, or a list of these.
         kind: ``"fusion"`` or ``"fabrication"``, for a name that both have; None checks both.
-        tier: run the checks up to this tier; None means 2, or whatever ``select`` names.
+        tier: run the checks up to this tier; None means 2, or any tier for the checks in ``select``.
         select: names of checks, also as patterns (``"config_*"``); empty means all.
         skip: names of checks to leave out.
-        expected_failures: check name -> why it fails; these become xfailed, or else xpassed, which fails.
+        expected_failures: check name -> why it fails; it becomes xfailed, or xpassed if it passes, which is a failure.
         seed: of the random views and parameters.
         time_limit: seconds that one check may take on one case.
 
     Raises:
-        RegistryError: ``obj`` names nothing.
+        RegistryError: ``obj`` is not registered, cannot be imported, or is of another type.
         ConfigError: ``select``, ``skip`` or ``expected_failures`` name a check that does not exist.
     """
     plan = Plan.of(
@@ -109,7 +94,7 @@ def check(
 
 
 def all_checks() -> list[Check]:
-    """Return the checks of the kit and of the plugins, but for those of a plugin that bear the name of another."""
+    """Return the checks of the kit and of the plugins; one whose name is taken is left out, with a warning."""
     known = {rule_of(check).name: check for check in CHECKS}
     for check in registry.checks():
         name = rule_of(check).name
@@ -125,16 +110,16 @@ def all_checks() -> list[Check]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run, and how.
+    """Which checks to run, and how.
 
     Attributes:
         checks: in the order in which they run.
-        tier: up to which cases are taken.
+        tier: cases of a higher tier are left out.
         expected_failures: check name -> why it fails.
         seed: of the random views and parameters.
         time_limit: seconds per check and case.
-        case: only the case with this text.
-        stop: end after the first bad result.
+        case: run only on the case whose text this is.
+        stop: end after the first check with a bad result.
     """
 
     checks: tuple[Check, ...]
@@ -158,10 +143,10 @@ class Plan:
         case: str | None = None,
         stop: bool = False,
     ) -> Plan:
-        """Return the plan for these options; what ``select`` names runs whatever its tier, unless ``tier`` is given.
+        """Return the plan for these options; checks in ``select`` may be of any tier, unless ``tier`` is given.
 
         Raises:
-            ConfigError: a name that no check has, a tier that is none, an expected failure without a reason.
+            ConfigError: a check or a tier that does not exist, an expected failure without a reason.
         """
         if tier not in (None, 1, 2, 3):
             raise ConfigError(f"tier should be 1, 2 or 3; found {tier!r}.")
@@ -176,13 +161,11 @@ class Plan:
             if not isinstance(reason, str) or not reason.strip():
                 raise ConfigError(f"expected_failures[{name!r}] should say why the check fails; found {reason!r}.")
         most = tier or (3 if wanted else DEFAULT_TIER)
-        chosen = [
-            check
-            for name, check in known.items()
-            if (not wanted or name in wanted) and name not in unwanted and rule_of(check).tier <= most
-        ]
-        chosen.sort(key=lambda check: BASIC.index(name) if (name := rule_of(check).name) in BASIC else len(BASIC))
-        return cls(tuple(chosen), most, expected, seed, float(time_limit), case, stop)
+        chosen = (wanted or set(known)) - unwanted
+        ordered = [*BASIC, *(name for name in known if name not in BASIC)]
+        checks = (known[name] for name in ordered if name in chosen)
+        kept = tuple(check for check in checks if rule_of(check).tier <= most)
+        return cls(kept, most, expected, seed, float(time_limit), case, stop)
 
 
 def _matching(option: str, names: Iterable[str], known: Mapping[str, Check]) -> set[str]:
@@ -211,59 +194,54 @@ class Started(NamedTuple):
     case: str
 
 
-#: Called before each check runs on a case: with the subject, the check (None: the cases are listed), and the case.
-Notice = Callable[[Subject, Rule | None, str], None]
+#: Called when a check starts: with the subject, the rule (None: the cases are being listed) and the text of the case.
+Notice = Callable[[Subject, Rule | None, str], object]
 
 
-def ignore(subject: Subject, rule: Rule | None, case: str) -> None:
-    """Do nothing when a check starts."""
-
-
-def stream(subjects: Iterable[Subject], plan: Plan, started: Notice = ignore) -> Iterator[Result]:
-    """Run the plan in this process, and yield the results as they come.
-
-    Args:
-        subjects: what to check.
-        plan: with which checks.
-        started: called before each check.
-    """
+def stream(subjects: Iterable[Subject], plan: Plan, started: Notice = lambda *_: None) -> Iterator[Result]:
+    """Run the plan in this process and yield each result as soon as it is known; ``started`` is called before each."""
     try:
         for subject in subjects:
-            stopping = False
+            bad = False
             for event in _events(subject, plan):
                 if isinstance(event, Result):
-                    stopping |= plan.stop and event.bad
+                    bad |= event.bad
                     yield event
-                elif stopping:
-                    return
                 else:
                     started(subject, *event)
-            if stopping:
+            if plan.stop and bad:
                 return
     finally:
         workers.close()
 
 
 def results_of(subject: Subject, check: Check, plan: Plan) -> list[Result]:
-    """Run one check on the cases of one subject, and judge the results by what was expected."""
+    """Run one check on the cases of one subject; expected failures become xfailed or xpassed."""
     events = _events(subject, replace(plan, checks=(check,)))
     return [event for event in events if isinstance(event, Result)]
 
 
 def _events(subject: Subject, plan: Plan, first: int = 0, endless: int = 0) -> Iterator[Started | Result]:
-    """Run the plan on one subject from its check number ``first`` on, after ``endless`` checks that did not end."""
+    """Run the plan on one subject.
+
+    Args:
+        subject: the subject.
+        plan: the plan.
+        first: index of the check to begin with.
+        endless: how many of the checks before it exceeded the time limit.
+    """
     if any("interpreter" in rule_of(check).needs for check in plan.checks):
-        workers.start_fresh()  # Meanwhile the first checks run.
+        workers.start_fresh()  # It starts while the first checks run.
     yield Started(None, "")
     cases = _cases(subject, plan)
     for check in plan.checks[first:]:
         rule = rule_of(check)
-        if rule.kinds and subject.kind not in rule.kinds:
+        if subject.kind not in rule.kinds:
             continue
         results = []
         if endless == ENDLESS:
-            untried = _broken("checks should end", f"that {ENDLESS} before this one did not, so it was not tried")
-            results.append(_result(subject, rule, "", replace(untried, status="error")))
+            found = f"that {ENDLESS} earlier checks did not, so this one was not run"
+            results.append(_broken(_passed(subject, rule), "checks should end", found, "error"))
         else:
             for case in _scoped(rule, cases):
                 name = "" if case is None else str(case)
@@ -272,42 +250,31 @@ def _events(subject: Subject, plan: Plan, first: int = 0, endless: int = 0) -> I
                 if results[-1].found == NO_END:
                     endless += 1
                     break  # The other cases would hardly end either.
-        yield from _judged(results, rule, plan)
+        results = _judged(results, rule, plan)
+        yield from results
+        if plan.stop and any(result.bad for result in results):
+            return
 
 
 def _judged(results: list[Result], rule: Rule, plan: Plan) -> list[Result]:
-    """Return the results of one check by what was expected: xfailed if it was to fail, xpassed if it did not."""
+    """Return the results of one check as xfailed or xpassed, if it was expected to fail."""
     reason = plan.expected_failures.get(rule.name)
     if reason is None:
         return results
-    if any(result.status in ("failed", "error") for result in results):
-        return [
-            replace(result, status="xfailed", reason=f"{reason} ({result.reason})")
-            if result.status in ("failed", "error")
-            else result
-            for result in results
-        ]
-    return [
-        replace(result, status="xpassed", reason=f"this check was expected to fail ({reason}); it passed")
-        if result.status == "passed"
-        else result
-        for result in results
-    ]
+    if any(result.bad for result in results):
+        return [replace(r, status="xfailed", reason=f"{reason} ({r.reason})") if r.bad else r for r in results]
+    unexpected = f"this check was expected to fail ({reason}); it passed"
+    return [replace(r, status="xpassed", reason=unexpected) if r.status == "passed" else r for r in results]
 
 
 def _cases(subject: Subject, plan: Plan) -> list[Case]:
-    """Return the cases of a subject; if even that fails, one that says why, from now on."""
+    """Return the cases of a subject that the plan includes; if listing them fails, one case that says why."""
     seed = zlib.crc32(f"{plan.seed}:{subject.id}".encode())
-    user = Interrupts()
-    try:
-        with interrupts() as user, guarded(seed, plan.time_limit):
-            cases = subject.cases()
-    except BaseException as error:
-        if user.by_user:
-            raise
-        within = f" within {plan.time_limit:g} s"
-        problem = (EXAMPLES + within, NO_END) if isinstance(error, TimeLimit) else (EXAMPLES, describe(error))
-        cases = [Case(problem=problem)]
+    cases, error = attempt(lambda _: subject.cases(), seed, plan.time_limit)
+    if cases is None:
+        assert error is not None
+        late = (f"{EXAMPLES} within {plan.time_limit:g} s", NO_END)
+        cases = [Case(problem=late if isinstance(error, TimeLimit) else (EXAMPLES, describe(error)))]
         subject.source.known.extend(cases)
     kept = [case for case in cases if case.tier <= plan.tier and plan.case in (None, str(case))]
     if plan.case is not None and not kept:
@@ -316,66 +283,58 @@ def _cases(subject: Subject, plan: Plan) -> list[Case]:
     return kept
 
 
-def _scoped(rule: Rule, cases: list[Case]) -> list[Case | None]:
+def _scoped(rule: Rule, cases: list[Case]) -> Sequence[Case | None]:
+    """Return the cases on which a check runs; None stands for the subject as a whole."""
     if rule.scope == "none":
         return [None]
     if rule.scope == "first":
-        return [*cases[:1]]
+        return cases[:1]
     if rule.scope == "examples":
-        return [case for case in cases if case.origin in ("example", "instance")] or [*cases[:1]]
+        return [case for case in cases if case.origin in ("example", "instance")] or cases[:1]
     if rule.tier > 1:
         # Tier 2 checks the operator with one fabrication, and each fabrication alone.
-        return [case for case in cases if case.origin != "crossed"] or [*cases[:1]]
-    return [*cases]
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    status: Status = "passed"
-    reason: str = ""
-    should: str = ""
-    found: str = ""
-
-
-def _broken(should: str, found: str, status: Status = "failed") -> _Verdict:
-    return _Verdict(status, f"{should}; found {found}", should, found)
+        return [case for case in cases if case.origin != "crossed"] or cases[:1]
+    return cases
 
 
 def _execute(subject: Subject, case: Case | None, name: str, check: Check, plan: Plan) -> Result:
     rule, start = rule_of(check), perf_counter()
     seed = zlib.crc32(f"{plan.seed}:{subject.id}:{rule.name}:{name}".encode())
-    user = Interrupts()
-    try:
-        with interrupts() as user, guarded(seed, plan.time_limit) as output:
-            if (lack := missing(rule.needs)) is not None:
-                raise Skip(lack)
-            reason = check(type(subject)(subject.source, case, seed)) or ""
+
+    def call(output: Output) -> str | None:
+        if (lack := missing(rule.needs)) is not None:
+            skip(lack)
+        remark = check(type(subject)(subject.source, case, seed))
         output.expect_none()
-        verdict = _Verdict(reason=reason)
-    except BaseException as error:
-        if user.by_user:
-            raise
-        verdict = _verdict(error, rule, plan)
-    return _result(subject, rule, name, verdict, perf_counter() - start)
+        return remark
+
+    remark, error = attempt(call, seed, plan.time_limit)
+    result = replace(_passed(subject, rule, name), reason=remark or "", seconds=perf_counter() - start)
+    return result if error is None else _ended_by(error, result, plan)
 
 
-def _verdict(error: BaseException, rule: Rule, plan: Plan) -> _Verdict:
-    """Return what an exception that ended a check means."""
+def _ended_by(error: BaseException, result: Result, plan: Plan) -> Result:
+    """Return the result of a check that an exception ended."""
     match error:
         case Skip() | unittest.SkipTest():
-            return _Verdict("skipped", str(error))
+            return replace(result, status="skipped", reason=str(error))
         case Violation():
-            return _broken(error.should, error.found)
+            return _broken(result, error.should, error.found)
         case AssertionError():  # A plugin's check may use assert.
-            return _Verdict("failed", describe(error))
+            return replace(result, status="failed", reason=describe(error))
         case TimeLimit():
-            return _broken(f"{rule.name} should end within {plan.time_limit:g} s", NO_END, "error")
+            return _broken(result, f"{result.check} should end within {plan.time_limit:g} s", NO_END, "error")
         case SystemExit():
-            return _broken("the operator should not end the interpreter", f"SystemExit({error.code!r})", "error")
-    return _Verdict("error", f"the check should come to a verdict; found {describe(error)}")
+            found = f"SystemExit({error.code!r})"
+            return _broken(result, "the operator should not end the interpreter", found, "error")
+    return replace(result, status="error", reason=f"the check should come to a verdict; found {describe(error)}")
 
 
-def _result(subject: Subject, rule: Rule, case: str, verdict: _Verdict, seconds: float = 0.0) -> Result:
+def _broken(result: Result, should: str, found: str, status: Status = "failed") -> Result:
+    return replace(result, status=status, reason=f"{should}; found {found}", should=should, found=found)
+
+
+def _passed(subject: Subject, rule: Rule, case: str = "") -> Result:
     record = subject.source.record
     return Result(
         subject=subject.id,
@@ -384,11 +343,7 @@ def _result(subject: Subject, rule: Rule, case: str, verdict: _Verdict, seconds:
         version=record.version if record else None,
         check=rule.name,
         case=case,
-        status=verdict.status,
-        reason=verdict.reason,
-        seconds=seconds,
-        should=verdict.should,
-        found=verdict.found,
+        status="passed",
         rule=rule.summary,
     )
 
@@ -397,13 +352,13 @@ def _result(subject: Subject, rule: Rule, case: str, verdict: _Verdict, seconds:
 
 
 class _Task(NamedTuple):
-    """One subject, or what is left of it.
+    """One subject, or its remaining checks after a worker process was lost.
 
     Attributes:
-        subject: its number.
-        first: the number of the check with which to begin.
-        endless: how many checks before it did not end.
-        problem: why its cases cannot be listed, as what should be and what was found.
+        subject: its index.
+        first: index of the check to begin with.
+        endless: how many of the checks before it exceeded the time limit.
+        problem: why its cases cannot be listed: what should be, and what was found.
     """
 
     subject: int
@@ -413,26 +368,27 @@ class _Task(NamedTuple):
 
 
 def default_jobs(subjects: Sequence[Subject]) -> int:
-    """Return how many worker processes to use for these subjects: 1 if several cannot run, or are not worthwhile."""
+    """Return how many worker processes to use for these subjects; 1 means that several are impossible or slower."""
     if len(subjects) < WORTHWHILE or not several_jobs_possible(subjects):
         return 1
     return min(JOBS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def several_jobs_possible(subjects: Sequence[Subject]) -> bool:
-    """Whether worker processes know the subjects: forks do, a fresh process only what is installed."""
-    return workers.can_fork() or (
-        not lookup.current_snapshot().sealed
-        and all(
-            s.source.record is not None and not s.source.record.local and s.source.instance is None for s in subjects
-        )
-    )
+    """Whether worker processes have the subjects: forks do, a fresh process has only what is installed."""
+    if workers.can_fork():
+        return True
+    sources = [subject.source for subject in subjects]
+    installed = all(s.instance is None and s.record is not None and not s.record.local for s in sources)
+    return installed and not lookup.current_snapshot().sealed
 
 
-def isolated(subjects: Sequence[Subject], plan: Plan, started: Notice = ignore, jobs: int = 1) -> Iterator[Result]:
-    """Yield what ``stream`` yields, in that order, from worker processes.
+def isolated(
+    subjects: Sequence[Subject], plan: Plan, started: Notice = lambda *_: None, jobs: int = 1
+) -> Iterator[Result]:
+    """Yield the results of ``stream`` in the same order, from worker processes.
 
-    A subject that ends its process costs one result.  Where the system cannot fork, one job runs in this process.
+    A check that ends its process is an error, and the next check runs.  Without forks, one job runs in this process.
     """
     if jobs == 1 and not workers.can_fork():
         yield from stream(subjects, plan, started)
@@ -466,7 +422,7 @@ def isolated(subjects: Sequence[Subject], plan: Plan, started: Notice = ignore, 
 
 
 def _work(subjects: Sequence[Subject], plan: Plan, task: _Task) -> Iterator[Started | Result]:
-    """Do a task; runs in a worker process."""
+    """Run one task in a worker process."""
     subject = subjects[task.subject]
     if task.problem is not None:
         subject.source.known[:] = [Case(problem=task.problem)]
@@ -476,7 +432,7 @@ def _work(subjects: Sequence[Subject], plan: Plan, task: _Task) -> Iterator[Star
 def _after_loss(
     subject: Subject, task: _Task, at: Started, lost: workers.Lost, plan: Plan
 ) -> tuple[list[Result], _Task]:
-    """Return the result of the check in which a worker process was lost, and the task that is left."""
+    """Return the result of the check during which a worker process was lost, and a task for the remaining checks."""
     should, found = "the operator should not end the process", lost.how
     if lost.late:
         should = f"{at.rule.name if at.rule else 'examples()'} should end within {plan.time_limit:g} s"
@@ -484,15 +440,15 @@ def _after_loss(
     if at.rule is None:
         if task.problem is not None:
             raise RuntimeError(f"worker processes should run; found that they end before any check, with {lost.how}")
-        # Listed anew the cases could end the process again and again.
+        # Listing the cases again could end the next process too.
         return [], task._replace(problem=(f"{should} while the cases are built", found))
-    result = _result(subject, at.rule, at.case, _broken(should, found, "error"))
+    result = _broken(_passed(subject, at.rule, at.case), should, found, "error")
     first = [rule_of(check).name for check in plan.checks].index(at.rule.name) + 1
     return _judged([result], at.rule, plan), task._replace(first=first, endless=task.endless + lost.late)
 
 
 def _in_order(results: list[list[Result]], finished: set[int]) -> Iterator[Result]:
-    """Take the results of the subjects up to the first that is not finished."""
+    """Remove and yield the results of the subjects, up to and including the first unfinished one."""
     for number, ready in enumerate(results):
         while ready:
             yield ready.pop(0)

@@ -1,7 +1,7 @@
-"""What a check gets: one operator (or fabrication) at one case, and the means to build it and to feed it.
+"""The argument of a check: one operator (or fabrication) at one case, with methods to build it and to call it.
 
-``Source`` says which class it is and whose, ``Case`` with which arguments it is built; a ``Subject`` is both.  A
-fabrication is built inside a host, ``parameterized_concatenation``, so that the checks of operators hold for it too.
+A ``Subject`` joins a ``Source``, the class and its registry entry, with a ``Case``, the arguments of the constructor.
+A fabrication is built inside a host, ``parameterized_concatenation``, so that the checks of operators apply to it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -29,26 +29,24 @@ __all__ = ["HOST", "UNBUILT", "Case", "FabricationSubject", "FusionSubject", "So
 #: The operator in which a fabrication is checked.
 HOST = "parameterized_concatenation"
 
-#: How the findings of an operator begin that cannot be built, and so not be checked.
+#: The beginning of the findings of an operator that cannot be built.
 UNBUILT = "the constructor should build"
-#: Traits that an operator has as soon as a fabrication in it has them.
+#: Traits that an operator takes over from the fabrications in it.
 INHERITED = ("stochastic", "train_eval_differ", "once_differentiable_only", "constant")
-
-S = TypeVar("S", bound="Subject")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Which class, and whose.
+    """A class, and its registry entry.
 
     Attributes:
         id: ``<distribution>/<name>`` if registered, else ``module:Class``.
         kind: fusion or fabrication.
-        record: of the registry, None if it is not registered.
-        cls: the class; None: that of the record, imported when it is used.
+        record: its registry entry, None if it is not registered.
+        cls: the class; None means the target of the record, imported when it is needed.
         instance: the object to check, if one was given.
-        known: the cases, once they were listed.
-        notes: what checks have found out about the class and share.
+        known: the cases, once they are listed.
+        notes: findings about the class that checks share.
     """
 
     id: str
@@ -58,17 +56,6 @@ class Source:
     instance: nn.Module | None = None
     known: list[Case] = field(default_factory=list, compare=False)
     notes: dict[str, Any] = field(default_factory=dict, compare=False)
-
-    def load(self) -> type:
-        """Return the class.
-
-        Raises:
-            RegistryError: it cannot be imported.
-        """
-        if self.cls is not None:
-            return self.cls
-        assert self.record is not None
-        return registry.load(self.kind, self.record.qualified)
 
 
 class Subject:
@@ -84,11 +71,11 @@ class Subject:
     def __repr__(self) -> str:
         return f"<{self.source.kind} {self.source.id}{f' at {self._case}' if self._case else ''}>"
 
-    def at(self: S, case: Case | None) -> S:
+    def at(self, case: Case | None) -> Self:
         """Return the same subject at another case."""
         return type(self)(self.source, case, self.seed)
 
-    # ------------------------------------------------------------------ who it is
+    # ------------------------------------------------------------------ the class and its registry entry
 
     @property
     def id(self) -> str:
@@ -97,7 +84,7 @@ class Subject:
 
     @property
     def key(self) -> str | None:
-        """The name by which the registry knows it; None for an unregistered one."""
+        """Its registry key; None for an unregistered subject."""
         return self.source.record.key if self.source.record else None
 
     @property
@@ -110,14 +97,16 @@ class Subject:
     @property
     def cls(self) -> type:
         """The class; a violation if it cannot be imported."""
+        if self.source.cls is not None:
+            return self.source.cls
         try:
-            return self.source.load()
+            return registry.load(self.kind, self.record.qualified)
         except RegistryError as error:
             raise Violation("the target should be importable", str(error)) from error
 
     @property
     def traits(self) -> Traits:
-        """What it declares."""
+        """Its declared traits; a violation if they are none."""
         traits = getattr(self.source.instance or self.cls, "traits", None)
         if not isinstance(traits, Traits):
             raise Violation("traits should be a fusionkit.Traits", repr(traits))
@@ -128,7 +117,7 @@ class Subject:
         return option in inspect.signature(self.cls).parameters
 
     def offers(self, *options: str) -> bool:
-        """Whether the operator's constructor takes these options of the base class."""
+        """Whether the constructor of the operator takes all of these options of the base class."""
         return all(self.accepts(option) for option in options)
 
     # ------------------------------------------------------------------ cases
@@ -151,7 +140,7 @@ class Subject:
         return copy.deepcopy(dict(self.case.options))
 
     def cases(self) -> list[Case]:
-        """Return the cases on which it is checked, at least one; listed once, since that builds operators."""
+        """Return the cases on which it is checked, at least one; computed once, as that builds operators."""
         if not self.source.known:
             try:
                 found = self.list_cases()
@@ -161,19 +150,22 @@ class Subject:
         return list(self.source.known)
 
     def list_cases(self) -> list[Case]:
-        """Return the cases, from ``examples()`` and generated."""
+        """Return the cases from ``examples()`` and the generated ones."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------ building it
 
     def construct(self, *, fresh: bool = False, **overrides: Any) -> Fusion:
-        """Build the operator of the case, with ``overrides``; what the constructor raises passes through.
+        """Build the operator of the case; errors of the constructor pass through.
 
         Args:
-            fresh: call the constructor also for an instance, which else is copied where that will do.
-            **overrides: options other than those of the case.
+            fresh: call the constructor also for an instance; without it, an instance is copied if possible.
+            **overrides: options that replace those of the case.
         """
         raise NotImplementedError
+
+    def _call_constructor(self, options: dict[str, Any]) -> Any:
+        return construct(self.cls, self.key, options) if self.key else self.cls(**options)
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -190,14 +182,14 @@ class Subject:
         return self.build()
 
     def promises(self, op: Fusion) -> Traits:
-        """Return the traits by which an operator from ``build`` is judged: its own, and those of fabrications in it.
+        """Return the traits of an operator from ``build``, including those of the fabrications in it.
 
-        One that is stochastic in training only, as dropout is, is not in evaluation mode.
+        An operator that is stochastic in training only, such as dropout, is not stochastic in evaluation mode.
         """
         inside = [module.traits for module in op.modules() if isinstance(module, Fabrication)]
         inherited = {name: any(getattr(traits, name) for traits in (op.traits, *inside)) for name in INHERITED}
         if inherited["stochastic"] and not op.training:
-            inherited["stochastic"] = self._scatters(op)
+            inherited["stochastic"] = self._outputs_differ(op)
         return replace(
             op.traits,
             linear=op.traits.linear and not any(traits.stochastic for traits in inside),
@@ -205,8 +197,8 @@ class Subject:
             memory_factor=max(traits.memory_factor for traits in (op.traits, *inside)),
         )
 
-    def _scatters(self, op: Fusion) -> bool:
-        """Whether calls with the same views differ."""
+    def _outputs_differ(self, op: Fusion) -> bool:
+        """Whether calls with the same views return different outputs."""
         tensors = (tensor for tensor in (*op.parameters(), *op.buffers()) if tensor.is_floating_point())
         like = next(tensors, torch.empty(0, dtype=torch.float64))
         x = self.views(32, dtype=like.dtype, device=like.device)
@@ -229,7 +221,7 @@ class Subject:
 
     @staticmethod
     def randomize(op: nn.Module) -> None:
-        """Draw all parameters at random: the initial ones may be zero, and hide what they would multiply."""
+        """Set all parameters to random values: initial values of zero would hide what they multiply."""
         with torch.no_grad():
             for parameter in op.parameters():
                 parameter.copy_(torch.randn(parameter.shape, dtype=torch.float64) * 0.7)
@@ -241,20 +233,20 @@ class Subject:
 
     @staticmethod
     def prepared(op: Fusion) -> Iterator[tuple[str, Fabrication, int, tuple[int, ...]]]:
-        """Yield the fabrications in an operator that make a matrix: the path, itself, n and the widths."""
+        """Yield path, fabrication, n and widths of every fabrication in the operator that has a size."""
         for path, module in op.named_modules():
             if isinstance(module, Fabrication) and module._sized is not None:
                 yield path, module, module._sized.n, module._sized.dims
 
     def leaves_nothing(self, op: Fusion) -> bool:
-        """Whether the case is generated and its output ignores the views, as a normalization of one entry does."""
+        """Whether the case is generated and the output does not depend on the views: normalization of one entry."""
         if self.case.origin != "generated":
             return False
         with torch.no_grad():
             one, other = (self.forward(op, self.views(16)) for _ in range(2))
         return torch.equal(one, other)
 
-    # ------------------------------------------------------------------ feeding it
+    # ------------------------------------------------------------------ calling it
 
     def views(
         self,
@@ -271,7 +263,7 @@ class Subject:
         ]
 
     def forward(self, op: Any, x: Sequence[Tensor], **arguments: Any) -> Tensor:
-        """Call the operator; a violation if it raises or returns something else than a tensor."""
+        """Call the operator; a violation if it raises or does not return a dense tensor."""
         shapes = ", ".join(f"{tuple(view.shape)} {str(view.dtype).removeprefix('torch.')}" for view in x)
         given = f" with {' and '.join(arguments)}" if arguments else ""
         with no_error(f"forward should accept views of shape {shapes}{given}"):
@@ -289,23 +281,22 @@ class FusionSubject(Subject):
     kind = "fusion"
 
     def list_cases(self) -> list[Case]:
-        """Return the instance's own case, or those of ``fusion_cases``."""
-        if self.source.instance is not None:
-            return [Case(self._instance_options(), origin="instance")]
-        return fusion_cases(self)
-
-    def _instance_options(self) -> dict[str, Any]:
+        """Return the arguments of the instance as the only case, or the cases of ``fusion_cases``."""
         op = self.source.instance
+        if op is None:
+            return fusion_cases(self)
         assert isinstance(op, Fusion)
         options = {"dims": list(op.dims) if op.dims is not None else None, **op._arguments}
-        return {key: value for key, value in options.items() if key not in ("name", "device", "dtype")}
+        for option in ("name", "device", "dtype"):
+            options.pop(option, None)
+        return [Case(options, origin="instance")]
 
     @property
     def dims(self) -> tuple[int, ...]:
         """The widths of the views of the case."""
         dims = self.case.options.get("dims")
         if dims is None:
-            raise Violation("every keyword set of examples() should hold dims", str(self.case))
+            raise Violation("every keyword set of examples() should contain dims", str(self.case))
         return tuple(dims)
 
     def construct(self, *, fresh: bool = False, **overrides: Any) -> Fusion:
@@ -315,28 +306,23 @@ class FusionSubject(Subject):
             return copy.deepcopy(given).to(overrides.get("dtype"))  # type: ignore[return-value]
         options = {**self.options, **overrides}
         moved = {key: options.pop(key) for key in ("device", "dtype") if key in overrides and not self.accepts(key)}
-        cls = self.cls
-        op: Fusion = construct(cls, self.key, options) if self.key else cls(**options)
+        op: Fusion = self._call_constructor(options)
         return op.to(**moved) if moved else op
 
 
 class FabricationSubject(Subject):
-    """A fabrication; ``construct`` and ``build`` return its host, ``fabrication`` the fabrication itself."""
+    """A fabrication; ``construct`` and ``build`` return the host, ``fabrication`` returns the fabrication itself."""
 
     kind = "fabrication"
 
     def offers(self, *options: str) -> bool:
-        """Whether the host takes these options; it takes all."""
+        """Return True: the host takes all options of the base class."""
         return True
 
     def list_cases(self) -> list[Case]:
         """Return the cases of ``fabrication_cases``."""
-        return fabrication_cases(self, None if self.source.instance is None else self._instance_options())
-
-    def _instance_options(self) -> dict[str, Any]:
-        fabrication = self.source.instance
-        assert isinstance(fabrication, Fabrication)
-        return dict(fabrication._arguments)
+        given = self.source.instance
+        return fabrication_cases(self, given._arguments if isinstance(given, Fabrication) else None)
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -353,30 +339,29 @@ class FabricationSubject(Subject):
         return n, sum(self.dims)
 
     def fabrication(self, **overrides: Any) -> Fabrication:
-        """Return the fabrication of the case, with ``overrides`` of its options; not prepared."""
+        """Return the fabrication of the case, with ``overrides`` of its options; it has no size yet."""
         given = self.source.instance
         if given is not None and not overrides:
             return copy.deepcopy(given)  # type: ignore[return-value]
-        options = {**self.options, **overrides}
-        cls = self.cls
-        made: Fabrication = construct(cls, self.key, options) if self.key else cls(**options)
+        made: Fabrication = self._call_constructor({**self.options, **overrides})
         return made
+
+    def check_size(self) -> None:
+        """Raise a ValueError if the fabrication refuses the size of the case."""
+        self.fabrication().checked_shapes(*self.size)
 
     def construct(self, *, fresh: bool = False, **overrides: Any) -> Fusion:
         """Build the host of the case, with ``overrides`` of the host's options."""
         registered = self.key is not None and self.source.instance is None
         spec = {"name": self.key, **self.options} if registered else self.fabrication()
-        options = {"n": self.case.n, "dims": list(self.dims), "parameter_fabrication": spec, **overrides}
-        host: Fusion = construct(registry.load("fusion", HOST), HOST, options)
-        return host
+        return self._host(self.size[0], self.dims, parameter_fabrication=spec, **overrides)
 
     def resized(self, n: int, dims: tuple[int, ...], options: Mapping[str, Any]) -> Fusion:
         """Return a host of another size on the meta device, with other options of the fabrication."""
-        host: Fusion = construct(
-            registry.load("fusion", HOST),
-            HOST,
-            {"n": n, "dims": list(dims), "parameter_fabrication": self.fabrication(**options), "device": "meta"},
-        )
+        return self._host(n, dims, parameter_fabrication=self.fabrication(**options), device="meta")
+
+    def _host(self, n: int, dims: tuple[int, ...], **options: Any) -> Fusion:
+        host: Fusion = construct(registry.load("fusion", HOST), HOST, {"n": n, "dims": list(dims), **options})
         return host
 
     def made(self) -> Fabrication:

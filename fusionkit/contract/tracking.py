@@ -1,9 +1,7 @@
-"""Watches what an operator keeps and allocates."""
+"""Record the attributes that an operator sets, and the tensors that it creates."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,9 +10,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from fusionkit.kernels.modes import DispatchMode
 from fusionkit.kernels.tracing import tensors_in
 
-__all__ = ["Allocations", "Largest", "attributes", "class_attributes", "largest_on_cpu", "stray_tensors", "tensors_in"]
-
-#: Attributes of every module that torch manages itself.
+#: Attributes that torch sets on every module.
 TORCH = frozenset(vars(nn.Module()))
 
 
@@ -35,7 +31,7 @@ def attributes(module: nn.Module) -> dict[str, str]:
 
 
 def class_attributes(module: nn.Module) -> dict[str, str]:
-    """Return the data on the classes of a module and its children, but for those of torch, in comparable form."""
+    """Return the data on the classes of a module and its children, except those of torch, in comparable form."""
     return {
         f"{cls.__qualname__}.{name}": _form(value)
         for cls in {cls for child in module.modules() for cls in type(child).__mro__}
@@ -60,45 +56,39 @@ def _form(value: Any) -> str:
 def stray_tensors(module: nn.Module) -> list[str]:
     """Return the attributes that hold tensors which are neither parameters nor buffers."""
     registered = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
-    found = []
-    for prefix, child in module.named_modules():
-        for name, value in vars(child).items():
-            if name not in TORCH:
-                tensors = tensors_in(value)
-                if any(id(tensor) not in registered for tensor in tensors):
-                    found.append(f"{prefix}.{name}" if prefix else name)
-    return found
+    return [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, child in module.named_modules()
+        for name, value in vars(child).items()
+        if name not in TORCH and any(id(tensor) not in registered for tensor in tensors_in(value))
+    ]
 
 
-class Largest:
-    """The largest tensor that appeared on the CPU, and the operation that made it."""
+class LargestOnCpu(DispatchMode):
+    """Records the largest CPU tensor that operations within return.
+
+    Attributes:
+        elements: of that tensor.
+        by: the operation that returned it.
+    """
 
     elements = 0
     by = ""
 
-
-@contextlib.contextmanager
-def largest_on_cpu() -> Iterator[Largest]:
-    """Record the largest CPU tensor that operations within produce."""
-    largest = Largest()
-
-    class Mode(DispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            out = func(*args, **(kwargs or {}))
-            for tensor in tensors_in(out):
-                if tensor.device.type == "cpu" and tensor.numel() > largest.elements:
-                    largest.elements, largest.by = tensor.numel(), str(func)
-            return out
-
-    with Mode():
-        yield largest
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation and record its results."""
+        out = func(*args, **(kwargs or {}))
+        for tensor in tensors_in(out):
+            if tensor.device.type == "cpu" and tensor.numel() > self.elements:
+                self.elements, self.by = tensor.numel(), str(func)
+        return out
 
 
 class Allocations(DispatchMode):
-    """Counts the bytes of the storages that operations within create, as long as they live.
+    """Counts the bytes of the storages that operations within create, until they are freed.
 
     Attributes:
-        peak: the most bytes that were alive at once.
+        peak: the most bytes alive at once.
         shapes: the shapes of all tensors in new storages.
     """
 

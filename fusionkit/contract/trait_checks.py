@@ -1,4 +1,4 @@
-"""Traits that are verified both ways: what is declared has to hold, and what always holds has to be declared."""
+"""Verify a trait both ways: one that is declared must hold, and one that holds on every example must be declared."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Callable
 from fusionkit.contract.rules import Violation, skip
 from fusionkit.contract.subject import Subject
 
-__all__ = ["example_cases", "verify"]
-
-#: Traits that say what may happen: declared, one example has to show them; the others have to hold on every one.
+#: Traits that allow something: if declared, one example must show it.  Other traits must hold on every case.
 MAY = ("stochastic", "train_eval_differ", "aliases_input")
 
 

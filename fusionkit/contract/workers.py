@@ -1,7 +1,7 @@
 """Run functions in other processes: in forks of this one, or in forks of a fresh interpreter.
 
-A process that exits, crashes or gives no sign of life costs the task that it works on, and the others go on.  What
-such a process writes to the standard streams goes nowhere.
+If a process exits, crashes or stops sending messages, its task is lost and the other tasks go on.  Output of these
+processes to the standard streams is discarded.
 """
 
 from __future__ import annotations
@@ -31,17 +31,15 @@ import torch
 from fusionkit.contract.rules import describe, outcome
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 
-__all__ = ["Finished", "Lost", "RemoteError", "can_fork", "close", "fresh", "run", "start_fresh"]
-
 Method = Literal["fork", "spawn"]
 #: A function of a task that yields messages.
 Function = Callable[[Any], Iterator[Any]]
 
-#: Seconds between two looks at whether a process still lives: a process that it started may hold the pipe open.
-LOOK = 0.5
-#: Seconds in which a process that closed its pipe has to end.
-FAREWELL = 1.0
-#: What the fresh interpreter has imported before it is given anything to run.
+#: Seconds between checks that a process is alive: its pipe does not always close, as a child of it may have it open.
+POLL_INTERVAL = 0.5
+#: Seconds to wait for the end of a process that closed its pipe.
+EXIT_TIMEOUT = 1.0
+#: What the fresh interpreter imports before its first call.
 PRELOADED = ("fusionkit.fusion", "fusionkit.fabrication", "fusionkit.registry")
 
 _lock = threading.RLock()
@@ -50,21 +48,21 @@ _server: _Worker | None = None
 
 
 class RemoteError(RuntimeError):
-    """What ``fresh`` could not return: the exception of the function in one line, or that its process ended."""
+    """A call of ``fresh`` failed: the exception of the function in one line, or that its process ended."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The function has come to its end."""
+    """The function has returned."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """The process ended before the function did.
+    """The process ended before the function returned.
 
     Attributes:
         how: ``exit status 3``, or the name of the signal.
-        late: it gave no sign of life for too long, and was killed.
+        late: it was killed because it sent no message for too long.
     """
 
     how: str
@@ -72,7 +70,7 @@ class Lost:
 
 
 def can_fork() -> bool:
-    """Whether a fork of this process can do its work; CUDA, once in use, forbids it, and macOS's frameworks do."""
+    """Whether a fork of this process works: not once CUDA is in use, nor with the frameworks of macOS."""
     return hasattr(os, "fork") and sys.platform != "darwin" and not torch.cuda.is_initialized()
 
 
@@ -82,21 +80,21 @@ def run(
     """Run a function on tasks in worker processes.
 
     Args:
-        function: yields messages for one task; with ``spawn`` it has to be picklable, the tasks and messages always.
-        tasks: taken from the left; the caller may add others meanwhile.
+        function: yields messages for one task.  Tasks and messages are pickled, and with ``spawn`` the function too.
+        tasks: taken from the left; the caller may add tasks during the iteration.
         jobs: most worker processes.
         patience: seconds without a message after which a process is killed.
         method: how the processes start.
 
     Yields:
-        a task and a message as it comes; the last of each task is ``Finished`` or ``Lost``.
+        a task and one of its messages, in order of arrival; the last of each task is ``Finished`` or ``Lost``.
     """
     workers: list[_Worker] = []
     try:
         while tasks or any(worker.busy for worker in workers):
             _distribute(function, tasks, workers, jobs, method)
             busy = [worker for worker in workers if worker.busy]
-            wait([worker.connection for worker in busy], LOOK)
+            wait([worker.connection for worker in busy], POLL_INTERVAL)
             for worker in busy:
                 message = worker.receive(patience)
                 if isinstance(message, Exception):
@@ -123,8 +121,8 @@ class _Worker:
     """A process that runs a function on one task after the other, and sends what it yields.
 
     Attributes:
-        task: the one that it works on, or the last one.
-        busy: whether it works on a task.
+        task: the current task, or the last one.
+        busy: whether the task is unfinished.
     """
 
     def __init__(self, function: Function, method: Method, preloaded: tuple[str, ...] = ()) -> None:
@@ -134,40 +132,41 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.task: Any = None
         self.busy = False
-        self._heard = monotonic()
+        self._last_message = monotonic()
         inherited = (self.connection, list(warnings.filters)) if method == "fork" else None
         arguments = (theirs, inherited, function, preloaded)
         self._process = context.Process(target=_work, args=arguments)
-        with _fork_quietly() if method == "fork" else _without_main():
+        # Python warns of a fork with threads; this one uses none of theirs.
+        with warnings.catch_warnings(action="ignore") if method == "fork" else _without_main():
             self._process.start()
         theirs.close()
         _alive.add(self)
 
     def begin(self, task: Any) -> None:
-        """Give it a task; that its process is lost, ``receive`` notices."""
-        self.task, self.busy, self._heard = task, True, monotonic()
+        """Send the task to the process; ``receive`` reports if that is lost."""
+        self.task, self.busy, self._last_message = task, True, monotonic()
         with contextlib.suppress(OSError):
             self.connection.send(task)
 
     def receive(self, patience: float) -> Any:
-        """Return the next message; None if there is none yet, ``Lost`` if there will be none."""
+        """Return the next message; None if there is none yet, ``Lost`` if the process has ended or is late."""
         with contextlib.suppress(EOFError, OSError):
             if not self.connection.poll() and self._process.is_alive():
-                if monotonic() - self._heard <= patience:
+                if monotonic() - self._last_message <= patience:
                     return None
             elif self.connection.poll():
                 message = self.connection.recv()
-                self._heard = monotonic()
+                self._last_message = monotonic()
                 self.busy = not isinstance(message, Finished)
                 return message
-        late = monotonic() - self._heard > patience
+        late = monotonic() - self._last_message > patience
         if not late:
-            self._process.join(FAREWELL)
+            self._process.join(EXIT_TIMEOUT)
         self.end()
         return Lost(_ending(self._process.exitcode or 0), late)
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         self.busy = False
         _alive.discard(self)
         self.connection.close()
@@ -184,16 +183,8 @@ def _ending(code: int) -> str:
 
 
 @contextlib.contextmanager
-def _fork_quietly() -> Iterator[None]:
-    """Ignore Python's warning of threads: a fork uses nothing of theirs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Hide the program's main module: ``multiprocessing`` would run its file in a fresh interpreter."""
+    """Hide the main module of the program, as ``multiprocessing`` would run its file in the new interpreter."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -208,11 +199,11 @@ def _work(
     function: Function,
     preloaded: tuple[str, ...],
 ) -> None:
-    """Run the function on the tasks that come; the life of a worker.
+    """Run the function on every task that arrives: the main function of a worker process.
 
     Args:
-        connection: brings tasks and takes messages.
-        inherited: by a fork: the parent's end of the connection, and its warning filters.
+        connection: for tasks and messages.
+        inherited: in a fork, the parent's end of the connection, and its warning filters.
         function: what to run.
         preloaded: modules to import first.
     """
@@ -220,17 +211,17 @@ def _work(
     if inherited is not None:
         inherited[0].close()
         warnings.filters[:] = inherited[1]  # type: ignore[index]
-    _server = None  # It is the parent's.
+    _server = None  # Only the parent uses its interpreter.
     _alive.clear()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent is interrupted too, and ends this process.
-    faulthandler.disable()  # The parent says how this process ended.
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent gets it too, and kills this process.
+    faulthandler.disable()  # The parent reports how this process ended.
+    null = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
-        os.dup2(nowhere, stream)
-    torch.set_num_threads(1)  # A fork lacks the threads of torch's pool, and would wait for them.
+        os.dup2(null, stream)
+    torch.set_num_threads(1)  # A fork has none of the threads of torch's pool, and would wait for them forever.
     for module in preloaded:
         import_module(module)
-    with contextlib.suppress(EOFError, OSError):  # The parent has ended, or wants no more.
+    with contextlib.suppress(EOFError, OSError):  # The parent has ended or closed the connection.
         while True:
             _send_all(connection, function, connection.recv())
 
@@ -240,8 +231,8 @@ def _send_all(connection: Connection, function: Function, task: Any) -> None:
         for message in function(task):
             connection.send(message)
     except Exception as error:
-        ours = isinstance(error, ConfigError | FusionError | RegistryError)  # Which can be pickled.
-        connection.send(error if ours else RuntimeError("".join(traceback.format_exception(error))))
+        can_be_pickled = isinstance(error, ConfigError | FusionError | RegistryError)
+        connection.send(error if can_be_pickled else RuntimeError("".join(traceback.format_exception(error))))
     else:
         connection.send(Finished())
 
@@ -255,14 +246,8 @@ def _end_all() -> None:
 # ---------------------------------------------------------------------- the fresh interpreter
 
 
-@dataclass(frozen=True)
-class _Answer:
-    value: Any
-    error: str = ""
-
-
 def start_fresh() -> None:
-    """Start the fresh interpreter, unless it runs, without waiting for it: it takes seconds to be ready."""
+    """Start the fresh interpreter unless it runs; returns before it is ready, which takes seconds."""
     global _server
     with _lock:
         if _server is None:
@@ -284,19 +269,18 @@ def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
             _server.begin((list(sys.path), os.getcwd(), function, arguments))
             while not isinstance(message, Finished | Lost | Exception):
                 answer = message or answer
-                wait([_server.connection], LOOK)
+                wait([_server.connection], POLL_INTERVAL)
                 message = _server.receive(math.inf)
         finally:
-            # Without an answer, or if the caller was interrupted: the next one shall not get this one's.
+            # Without an answer, or if the caller was interrupted: the next call must not get the answer to this one.
             if not isinstance(message, Finished) or not hasattr(os, "fork"):
                 close()
     if isinstance(message, Exception):
         raise message
-    if not isinstance(answer, _Answer):
-        raise RemoteError("the interpreter ended without an answer")
-    if answer.error:
-        raise RemoteError(answer.error)
-    return answer.value
+    value, error = answer if isinstance(answer, tuple) else (None, "the interpreter ended without an answer")
+    if error:
+        raise RemoteError(error)
+    return value
 
 
 def close() -> None:
@@ -309,14 +293,15 @@ def close() -> None:
 
 
 def _in_fork(call: Any) -> Iterator[Any]:
-    """Answer one call of ``fresh``; the life of the interpreter.  Without forks it serves for one call."""
+    """Answer one call of ``fresh`` in a fork; without forks, in the interpreter itself, which then serves one call."""
     messages = (message for _, message in run(_answer, deque([call]))) if hasattr(os, "fork") else _answer(call)
     yield from (message for message in messages if not isinstance(message, Finished))
 
 
-def _answer(call: Any) -> Iterator[_Answer]:
+def _answer(call: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the result of the call, and the exception that it raised in one line."""
     path, folder, function, arguments = call
     sys.path[:] = path
     os.chdir(folder)
     value, error = outcome(lambda: function(*arguments))
-    yield _Answer(value, "" if error is None else describe(error))
+    yield value, "" if error is None else describe(error)

@@ -1,24 +1,21 @@
 """The classes and functions that a config may name as a ``_target_``: a fixed table, and what ``allow`` adds.
 
-Nothing is imported because a config names it.
+A name in a config never causes an import.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator
+import pkgutil
+from collections.abc import Callable
 from typing import Any
 
 from fusionkit.errors import ConfigError
 
-__all__ = ["ALLOWED", "FACTORIES", "FACTORY_NAMES", "allow", "allowed_name", "extra_names", "refusal", "resolve_target"]
-
-
-#: The targets that build operators, by registry key.
+#: The targets that build an operator from its registry key.
 FACTORY_NAMES = frozenset({"fusionkit.create", "fusionkit.create_fabrication"})
-#: In words, what a target should be.
+#: What a target should be, for messages.
 ALLOWED = "fusionkit.create, fusionkit.create_fabrication or an allow-listed class of torch.nn or torch.optim"
-#: Entered by fusionkit.core.factory, which lies above this module.
+#: The functions behind FACTORY_NAMES; filled by fusionkit.core.factory, which imports this module.
 FACTORIES: dict[str, Callable[..., Any]] = {}
 
 
@@ -33,25 +30,24 @@ TORCH_NN = _words("""
     PReLU RMSNorm RReLU ReLU ReLU6 SELU SiLU Sigmoid Softmax Softmin Softplus Softshrink Softsign Tanh
     Tanhshrink Threshold
 """)
+TORCH_OPTIM = _words("ASGD Adadelta Adagrad Adam AdamW Adamax LBFGS NAdam RAdam RMSprop Rprop SGD")
 
-
-TORCH_OPTIM = _words("""
-    ASGD Adadelta Adagrad Adam AdamW Adamax LBFGS NAdam RAdam RMSprop Rprop SGD
-""")
-
-
+#: What ``allow`` added.
 _extra: dict[str, Any] = {}
 
 
 def allow(target: str | type | Callable[..., Any]) -> None:
     """Let configs of this process name ``target`` (a class, a function, or its dotted name) as a ``_target_``.
 
-    It has no counterpart in a config or an environment variable, on purpose.
+    Only Python code can do this: no config key and no environment variable does the same.
 
     Raises:
-        ConfigError: the dotted name leads to nothing, or to something that cannot be called.
+        ConfigError: the dotted name cannot be imported, or what it names cannot be called.
     """
-    obj = _import(target) if isinstance(target, str) else target
+    try:
+        obj = pkgutil.resolve_name(target) if isinstance(target, str) else target
+    except (ImportError, AttributeError, ValueError):
+        raise ConfigError(f"An allowed target should be importable; found {target!r}.") from None
     if not callable(obj):
         raise ConfigError(
             f"An allowed target should be a class or a function; found {target!r}, a {type(obj).__name__}."
@@ -62,12 +58,12 @@ def allow(target: str | type | Callable[..., Any]) -> None:
 
 
 def extra_names() -> list[str]:
-    """Return what ``allow`` permits in this process; it does not reach the workers of a parallel launcher."""
+    """Return the names that ``allow`` added in this process; the workers of a parallel launcher do not have them."""
     return sorted(_extra)
 
 
 def allowed_name(target: object) -> bool:
-    """Whether ``target`` is a permitted ``_target_``; imports torch only if the name is not the public one."""
+    """Whether ``target`` is a permitted ``_target_``.  Public names are recognized without importing torch."""
     if not isinstance(target, str):
         return False
     if target in FACTORY_NAMES or target in _extra:
@@ -82,14 +78,14 @@ def resolve_target(target: str, key: str) -> Any:
     """Return the class or function that ``target`` names.
 
     Args:
-        target: the dotted name that stands in the config.
-        key: its full dotted key, for the message.
+        target: the dotted name in the config.
+        key: the full dotted key of the target, for the message.
 
     Raises:
         ConfigError: the target is not allowed.
     """
     if not allowed_name(target):
-        raise refusal(target, key)
+        raise ConfigError(f"{key} should be {ALLOWED}; found {target!r}.")
     if target in _extra:
         return _extra[target]
     if target in FACTORY_NAMES:
@@ -100,17 +96,12 @@ def resolve_target(target: str, key: str) -> Any:
     return obj
 
 
-def refusal(target: object, key: str) -> ConfigError:
-    """Return the error for a target that is not allowed."""
-    return ConfigError(f"{key} should be {ALLOWED}; found {target!r}.")
-
-
 def _identity(obj: Any) -> str:
     return f"{getattr(obj, '__module__', '?')}.{getattr(obj, '__qualname__', type(obj).__qualname__)}"
 
 
 def _torch_table() -> dict[str, Any]:
-    """Return the permitted classes of torch by their public and by their canonical name."""
+    """Return the permitted classes of torch, each by its public and by its canonical name."""
     import torch
 
     table = {}
@@ -118,29 +109,7 @@ def _torch_table() -> dict[str, Any]:
         for name in names:
             obj = getattr(module, name, None)
             identity = _identity(obj)
-            # A class that was put in the place of torch's own has another identity.
+            # A class that replaces torch's own (a monkeypatch) has another identity.
             if isinstance(obj, type) and identity.startswith(f"{public}.") and obj.__qualname__ == name:
                 table[f"{public}.{name}"] = table[identity] = obj
     return table
-
-
-def _import(target: str) -> Any:
-    """Import what ``target`` names; only ever called with names that come from Python code."""
-    for module, path in _splits(target):
-        try:
-            obj = importlib.import_module(module)
-        except ImportError:
-            continue
-        try:
-            for part in path:
-                obj = getattr(obj, part)
-        except AttributeError:
-            continue
-        return obj
-    raise ConfigError(f"An allowed target should be importable; found {target!r}.")
-
-
-def _splits(target: str) -> Iterator[tuple[str, list[str]]]:
-    parts = target.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        yield ".".join(parts[:cut]), parts[cut:]

@@ -1,7 +1,7 @@
-"""What happens around ``__init__`` of every fusion and fabrication.
+"""The construction of fusions and fabrications: checks of options before ``__init__``, completion after it.
 
-The metaclass refuses unknown options with the nearest known one, keeps the arguments in JSON types for ``to_config``,
-and lets the finished object complete itself (``_constructed``).  It knows neither base class.
+The metaclass refuses unknown options and suggests the nearest known one, keeps the arguments in JSON types for
+``to_config``, and calls ``_constructed`` of the finished object.  It knows neither base class.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ import torch
 from fusionkit.errors import ConfigError, OptionError, nearest
 from fusionkit.registry import lookup
 
-__all__ = ["ConstructMeta", "Unwritable", "construct", "inherit_options", "json_form", "registered_key", "writable"]
-
 T = TypeVar("T")
 
 
 class Unwritable:
-    """The place of a value without a JSON form in the captured arguments."""
+    """Stands in the kept arguments for a value that has no JSON form."""
 
     def __init__(self, why: str) -> None:
         self.why = why
@@ -44,11 +42,11 @@ class ConstructMeta(type):
 
     @property
     def __signature__(cls) -> inspect.Signature:
-        # Without it inspect, help() and Hydra would show the metaclass's own (*args, **kwargs).
+        # Otherwise inspect, help() and Hydra would show (*args, **kwargs) of the metaclass.
         return _signature(cls)
 
     def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
-        """Construct; the registry key is unknown."""
+        """Construct an object whose registry key is not known."""
         return _construct(cls, None, args, kwargs)
 
 
@@ -67,9 +65,8 @@ def _construct(cls: type[T], key: str | None, args: tuple[Any, ...], kwargs: dic
                 raise OptionError(
                     f"{key or cls.__name__} should get {known}; found {option!r}.{nearest(option, parameters)}"
                 )
-    # Taken before __init__ runs, which may change the caller's lists.
-    bound = signature.bind(*args, **kwargs) if args else None
-    given = bound.arguments if bound is not None else kwargs
+    # Converted before __init__ runs, which may change lists of the caller.
+    given = signature.bind(*args, **kwargs).arguments if args else kwargs
     arguments = {
         name: json_form(value)
         for name, value in given.items()
@@ -81,9 +78,9 @@ def _construct(cls: type[T], key: str | None, args: tuple[Any, ...], kwargs: dic
 
 
 def inherit_options(init: Callable[..., None], base: Callable[..., None]) -> Callable[..., None]:
-    """Return a constructor that takes the parameters of ``base`` for its own ``**common: Unpack[FusionOptions]``.
+    """Replace ``**common: Unpack[FusionOptions]`` in the signature of a constructor by the parameters of ``base``.
 
-    They then stand in its signature, and can be given by position.  One without that is returned as it is.
+    They can then also be given by position.  A constructor without ``**common`` is returned unchanged.
     """
     own = inspect.signature(init)
     parameters = {p.name: p for p in own.parameters.values() if "FusionOptions" not in str(p.annotation)}
@@ -106,7 +103,7 @@ def inherit_options(init: Callable[..., None], base: Callable[..., None]) -> Cal
     return __init__
 
 
-#: What has another form in JSON, in the order in which it is looked for.
+#: Types and their conversion to JSON types; the first that fits is used.
 _JSON: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (torch.dtype, lambda dtype: str(dtype).removeprefix("torch.")),
     ((torch.device, str), str),
@@ -119,7 +116,7 @@ _JSON: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
 
 
 def json_form(value: Any) -> Any:
-    """Return ``value`` in JSON types; what has no such form becomes an ``Unwritable``."""
+    """Return ``value`` in JSON types; a part that has no JSON form becomes an ``Unwritable``."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     for types, convert in _JSON:
@@ -134,7 +131,7 @@ def json_form(value: Any) -> Any:
 
 
 def writable(owner: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the captured arguments of ``owner``.
+    """Return the kept arguments of the operator called ``owner``, for its config.
 
     Raises:
         ConfigError: an argument has no JSON form; the message names it.

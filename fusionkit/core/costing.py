@@ -1,4 +1,4 @@
-"""What an operator costs, before anything is allocated."""
+"""Counts what an operator costs, on the meta device, before any memory is allocated."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import torch
 from fusionkit.core.factory import create, create_fabrication
 from fusionkit.core.fusion import Fusion
 from fusionkit.core.validation import check_dims, check_dtype, check_size
-from fusionkit.errors import ConfigError, FusionError
+from fusionkit.errors import FusionError
 from fusionkit.kernels.tracing import Recorder, apart
 from fusionkit.registry import lookup
-
-__all__ = ["cost"]
 
 
 def cost(
@@ -26,32 +24,29 @@ def cost(
     kind: Literal["fusion", "fabrication"] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Return what one forward pass of m rows costs: the operator is built and run on the meta device.
+    """Return what one forward pass of m rows costs, counted by running the operator on the meta device.
 
-    The figures are those of the path that eager mode takes at this size, which may depend on ``m``.
+    The figures describe the code path of eager mode at this size; the path may depend on ``m``.
 
     Args:
-        name: registry key of a fusion; or of a fabrication, which stands for ``parameterized_concatenation`` with it.
+        name: registry key of a fusion; or of a fabrication, measured inside ``parameterized_concatenation``.
         dims: widths of the views.
-        n: width of the output, where it does not follow.
+        n: width of the output; None where it follows from ``dims``.
         m: number of rows.
-        kind: "fusion" or "fabrication", for a name that both kinds have.
-        options: of the operator or of the fabrication; ``dtype`` is also that of the views.
+        kind: "fusion" or "fabrication"; needed for a name that both kinds have.
+        options: options of the operator or of the fabrication; the views have the same ``dtype``.
 
     Returns:
-        Plain numbers: ``l``, ``n``, ``m``; ``macs``, the multiply-adds in matrix products (an FFT counts 2.5 N log2 N);
-        ``elementwise``, other arithmetic operations; ``parameter_bytes``, ``buffer_bytes`` (frozen), ``output_bytes``;
-        and ``peak_activation_bytes``, which the results that live at the same time take at most, output included, views
-        and parameters not.  Besides ``name``, ``kind``, ``dims``, ``dtype``.
+        A dict: ``name``, ``kind``, ``dims``, ``dtype``; ``n``, ``m``, ``l``; ``macs``, the multiply-adds in matrix
+        products (an FFT counts 2.5 N log2 N); ``elementwise``, the number of other arithmetic operations;
+        ``parameter_bytes``, ``buffer_bytes`` (frozen parts), ``output_bytes``; and ``peak_activation_bytes``, the most
+        memory that results occupy at one time, with the output, without views and parameters.
 
     Raises:
-        ConfigError: ``name`` is no text.
         DimsError: no ``dims``, or widths that do not fit.
         FusionError: the operator cannot run on the meta device.
-        RegistryError: an unknown name, or one that both kinds have.
+        RegistryError: ``name`` is unknown, or both kinds have it.
     """
-    if not isinstance(name, str):
-        raise ConfigError(f"cost should get the name of an operator; found {name!r}.")
     widths = check_dims(dims)
     rows = check_size("m, the number of rows,", m)
     options.pop("device", None)
@@ -77,9 +72,8 @@ def _build(name: str, kind: str, n: int | None, widths: tuple[int, ...], options
 def _measure(op: Fusion, widths: tuple[int, ...], rows: int, dtype: torch.dtype) -> dict[str, int]:
     x = [torch.empty(rows, width, dtype=dtype) for width in widths]
     w = None if op.require_parameters else torch.empty(op.calculate_l(), dtype=dtype)
-    # The first call may decide something, by running on the meta device in its turn.
-    out = _forward(op, x, w)
-    del out
+    # Not recorded: the first call may itself count operations on the meta device, to choose a path.
+    _forward(op, x, w)
     with Recorder() as recorder:
         out = _forward(op, x, w)
     operations = recorder.operations

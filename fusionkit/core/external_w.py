@@ -1,8 +1,9 @@
-"""Own parameters from outside: ``w`` is checked, cut, and put into a shallow copy of the operator."""
+"""Replaces own parameters by an external ``w``: checks it, cuts it, and puts it into a shallow copy of the operator."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -13,21 +14,19 @@ from fusionkit.kernels.modes import autocasting
 if TYPE_CHECKING:
     from fusionkit.core.fusion import Fusion
 
-__all__ = ["size_of_w", "with_parameters"]
-
 
 def size_of_w(fusion: Fusion) -> int:
     """Return the length l of ``w``, also for an operator that owns no parameters."""
-    return sum(slot.size for slot in fusion._layout)
+    return sum(map(prod, fusion._layout.values()))
 
 
 def with_parameters(fusion: Fusion, w: Tensor, view: Tensor) -> Fusion:
-    """Return a shallow copy of ``fusion`` whose own parameters are cut from ``w``; ``fusion`` itself is left alone.
+    """Return a shallow copy of ``fusion`` whose own parameters are cut from ``w``; ``fusion`` itself is not changed.
 
     Args:
         fusion: the operator.
         w: (l,) or (1, l), in the order of ``flat_w``.
-        view: with whose device and dtype ``w`` should agree.
+        view: a view, whose device and dtype ``w`` should have.
 
     Raises:
         FusionError: a wrong shape, device or dtype, or an operator whose parameters cannot be replaced.
@@ -39,20 +38,20 @@ def with_parameters(fusion: Fusion, w: Tensor, view: Tensor) -> Fusion:
         raise FusionError(f"w should have shape ({size},) or (1, {size}); found {tuple(w.shape)}.")
     if w.device != view.device:
         raise FusionError(f"w should be on {view.device}, as the views are; found {w.device}.")
-    # Without parameters a module cannot know that it was converted, hence nor can its flat_w.
+    # With size 0 any dtype is fine: .to(dtype) leaves no trace in a module without parameters.
     if size and w.dtype != view.dtype and not autocasting(view.device):
         raise FusionError(f"w should be of dtype {view.dtype}, as the views are; found {w.dtype}.")
     _check_replaceable(fusion)
     if not size:
         return fusion
-    pieces = w.reshape(-1).split([slot.size for slot in fusion._layout])
-    values = {slot.name: piece.view(slot.shape) for slot, piece in zip(fusion._layout, pieces, strict=True)}
-    return _copy_with(fusion, values)
+    pieces = w.reshape(-1).split([prod(shape) for shape in fusion._layout.values()])
+    layout = zip(fusion._layout.items(), pieces, strict=True)
+    return _copy_with(fusion, {name: piece.view(shape) for (name, shape), piece in layout})
 
 
 def _check_replaceable(fusion: Fusion) -> None:
     """Raise a ``FusionError`` where own parameters are tied, parametrized or pruned."""
-    expected = [slot.name for slot in fusion._layout]
+    expected = list(fusion._layout)
     if fusion.require_parameters:
         owned = list(fusion._own_parameters())
         names = [name for name, _ in owned]

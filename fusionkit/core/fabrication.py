@@ -19,11 +19,9 @@ from fusionkit.kernels.modes import in_place_ok, outside_transforms
 from fusionkit.kernels.planning import BreakEven, Effort, Launched
 from fusionkit.registry import lookup
 
-__all__ = ["CallableFabrication", "Fabrication", "Sized", "cropped", "gaussians"]
-
 
 class Sized(NamedTuple):
-    """The size that a fabrication is prepared for: W (n, sum(dims)), and the shapes of its blocks."""
+    """The size for which a fabrication is prepared: W (n, sum(dims)), and the shapes of the parameter blocks."""
 
     n: int
     dims: tuple[int, ...]
@@ -37,15 +35,15 @@ class Sized(NamedTuple):
 class Fabrication(nn.Module, metaclass=ConstructMeta):
     """Make a matrix W of shape (n, D) out of l(n, D) parameters, and multiply by it.
 
-    A subclass writes ``shapes`` and ``_materialize``; ``_project`` where the structure allows to do without W, with
-    ``effort`` where W is cheaper at some sizes; ``_squared_norm`` where the norm of W is known without W.
-    Frozen parts: ``frozen_shapes`` and ``_draw_frozen``.
+    A subclass must write ``shapes`` and ``_materialize``.  It may write ``_project``, if it can multiply without
+    building W; ``effort``, if building W is cheaper at some sizes; ``_squared_norm``, if the norm of W can be computed
+    without W; and, if it has frozen parts, ``frozen_shapes`` and ``_draw_frozen``.
     """
 
     traits: ClassVar[Traits] = Traits()
-    #: W(c * w) = c**degree * W(w); the number of trainable factors of the product.  ``init_`` relies on it.
+    #: The number of trainable factors of which W is a product, so that W(c * w) = c**degree * W(w); used by ``init_``.
     degree: int = 1
-    #: Whether ``_project`` is taken at every size, whatever ``effort`` says.
+    #: Whether ``_project`` is used at every size, whatever ``effort`` returns.
     never_builds_W: ClassVar[bool] = False
     #: Whether the one block is W itself, called ``weight``.
     is_dense: ClassVar[bool] = False
@@ -91,7 +89,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         return {}
 
     def effort(self, n: int, D: int) -> Effort | None:
-        """Return what ``_project`` costs, for ``kernels.planning``; None (the default): it is taken at every size."""
+        """Return what ``_project`` costs, for ``kernels.planning``; None (the default): use it at every size."""
         return None
 
     def padding(self, n: int, D: int) -> dict[str, BoolTensor]:
@@ -111,7 +109,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
 
     def materialize(self, w: Tensor, n: int, D: int) -> Tensor:
         """Return W (n, D) from w of shape (l,) or (1, l)."""
-        # Without blocks there is nothing else to take the dtype and the device from.
+        # A W without blocks has a default dtype and device: give it those of w.
         return self._materialize(self.split(w, n, D), n, D).to(w)
 
     def __call__(self, n: int, D: int, w: Tensor, device: torch.device | str | None = None) -> Tensor:
@@ -119,7 +117,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         return self.materialize(w if device is None else w.to(device), n, D)
 
     def project(self, x: Sequence[Tensor], w: Tensor, n: int) -> Tensor:
-        """Return concat(x) @ materialize(w, n, D).T, x: views (..., n_i) -> (..., n), by the cheaper way."""
+        """Return concat(x) @ materialize(w, n, D).T, x: views (..., n_i) -> (..., n), with or without building W."""
         dims = tuple(view.shape[-1] for view in x)
         blocks, sized = self.split(w, n, sum(dims)), self._sized
         prepared = sized is not None and (sized.n, sized.dims) == (n, dims)
@@ -131,7 +129,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
             flat = w.reshape(-1)
             if not flat.numel():
                 return
-            # In half precision the norm would overflow or lose digits.
+            # Draw in float32: in half precision the norm would overflow or lose digits.
             draw = flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
             draw.normal_(generator=generator)
             norm = self._squared_norm(self.split(draw, n, D), n, D)
@@ -139,10 +137,10 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
             w.copy_(draw.view(w.shape))
 
     def prepare(self, n: int, dims: Sequence[int], device: Any = None, dtype: torch.dtype | None = None) -> Sized:
-        """Create the frozen buffers for this size; called once, by the owner's constructor, on its own copy."""
+        """Create the frozen buffers for W (n, sum(dims)); the owning operator calls it once, in its constructor."""
         widths = check_dims(dims)
         D = sum(widths)
-        # The blocks of some follow the widths of the views.
+        # Set first without shapes: in some subclasses ``shapes`` reads the widths of the views from it.
         self._sized = Sized(n, widths, {})
         self._sized = sized = Sized(n, widths, self.checked_shapes(n, D))
         for name, shape in self.frozen_shapes(n, D).items():
@@ -154,7 +152,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
 
     def reset_frozen(self) -> None:
         """Refill the frozen buffers from the seed."""
-        buffers = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        buffers = dict(self.named_buffers())
         if self._sized is None or not buffers or any(buffer.is_meta for buffer in buffers.values()):
             return
         for name, value in self._draw_frozen(self._sized.n, sum(self._sized.dims)).items():
@@ -162,10 +160,10 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
                 buffers[name].copy_(value)
 
     def to_config(self) -> dict[str, Any]:
-        """Return plain JSON types with which ``fusionkit.create_fabrication(**config)`` builds an equal fabrication.
+        """Return a dict of JSON types; ``fusionkit.create_fabrication(**config)`` builds an equal fabrication from it.
 
         Raises:
-            ConfigError: the class is not registered, or an argument has no plain form.
+            ConfigError: the class is not registered, or an argument has no JSON form.
         """
         key = registered_key(self)
         return {"name": key, **writable(key, self._arguments)}
@@ -173,7 +171,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
     # ------------------------------------------------------------------ for owners and subclasses
 
     def checked_shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
-        """Return ``shapes(n, D)`` for validated n and D; those of the size prepared for are computed once."""
+        """Return ``shapes(n, D)`` for validated n and D; for the prepared size they are computed only once."""
         if self._sized is not None and self._sized.shapes and self._sized.fits(n, D):
             return self._sized.shapes
         return self.shapes(check_size("n, the height of W,", n), check_size("D, the width of W,", D))
@@ -193,16 +191,16 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 
     def multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
-        """Return concat(x) @ W.T of the size prepared for, by the cheaper way, x: views (..., n_i) -> (..., n)."""
+        """Return concat(x) @ W.T for the prepared size, with or without building W, x: views (..., n_i) -> (..., n)."""
         return self._multiply(x, blocks, n, self._break_even)
 
     def multiply_built(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
-        """Return concat(x) @ W.T by way of W, x: views (..., n_i) -> (..., n)."""
+        """Build W and return concat(x) @ W.T, x: views (..., n_i) -> (..., n)."""
         W = self._materialize(blocks, n, sum(view.shape[-1] for view in x))
         return linear(x, W if blocks else W.to(x[0]))
 
     def skips_materialization(self, x: Sequence[Tensor]) -> bool:
-        """Whether ``multiply`` does without W for these views of the size prepared for."""
+        """Whether ``multiply`` does not build W for these views, which have the prepared size."""
         even, sized = self._break_even, self._sized
         return even is None or sized is None or self._skips(x, sized.n, even)
 
@@ -217,7 +215,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         return even.huge or self._quicker_on_gpu(n, tuple(view.shape[-1] for view in x), rows, x[0].dtype)
 
     def _quicker_on_gpu(self, n: int, dims: tuple[int, ...], rows: int, dtype: torch.dtype) -> bool:
-        """Whether the product without W is quicker on a GPU; counted once for rows of the same magnitude."""
+        """Whether the product without W is quicker on a GPU; estimated once per magnitude of the number of rows."""
         magnitude = rows.bit_length()
         key = n, dims, magnitude, dtype
         if key not in self._quicker:
@@ -226,9 +224,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
             with torch.device("meta"):
                 x = [torch.empty(rows, width, dtype=dtype) for width in dims]
                 blocks = {name: torch.empty(shape, dtype=dtype) for name, shape in self.checked_shapes(n, D).items()}
-                buffers = {
-                    name: torch.empty_like(b, device="meta") for name, b in self._buffers.items() if b is not None
-                }
+                buffers = {name: torch.empty_like(b, device="meta") for name, b in self.named_buffers()}
             vars(counted)["_buffers"] = buffers
             own = Launched.by(lambda: counted._project(x, blocks, n))
             built = Launched.by(lambda: counted._materialize(blocks, n, D)).then(Launched.product(rows, n, D, size))
@@ -241,12 +237,11 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         if not self._skips(x, n, even):
             return self.multiply_built(x, blocks, n)
         rows = x[0].numel() // x[0].shape[-1]
-        # Without a cache in which blocks of rows would stay, they are taken at once.
-        if not x[0].is_cpu or torch.compiler.is_compiling() or type(rows) is not int or 2 * rows <= 3 * even.block:
+        # Blocks of rows are quicker on a CPU only, where a block stays in the cache.
+        blockwise = x[0].is_cpu and not torch.compiler.is_compiling() and type(rows) is int
+        if not blockwise or 2 * rows <= 3 * even.block or not in_place_ok((*x, *blocks.values())):
             return self._project(x, blocks, n)
-        if not in_place_ok((*x, *blocks.values())):
-            return self._project(x, blocks, n)
-        # Evenly; but the derivative of tensor_split is slow.
+        # Pieces of nearly equal size, by split: the derivative of tensor_split is slow.
         step = -(-rows // round(rows / even.block))
         pieces = [joined_rows([view]).split(step) for view in x]
         out = torch.cat([self._project(piece, blocks, n) for piece in zip(*pieces, strict=True)])
@@ -257,7 +252,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         if self._sized is not None and self._sized.fits(n, D):
             parts = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         else:
-            # Under vmap drawing is refused, though what is drawn here does not depend on the batch.
+            # vmap forbids random numbers, but these depend on the seed alone, not on the batch.
             with outside_transforms():
                 parts = {name: value.to(like.device) for name, value in self._draw_frozen(n, D).items()}
         return {name: part.to(self.frozen_dtypes.get(name, like.dtype)) for name, part in parts.items()}
@@ -271,12 +266,12 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
 
 
 class CallableFabrication(Fabrication):
-    """A foreign object with ``calculate_l(n=, D=)`` and ``__call__(n=, D=, w=, device=) -> (n, D)``, as a fabrication.
+    """Wrap an object with ``calculate_l(n=, D=)`` and ``__call__(n=, D=, w=, device=) -> (n, D)`` as a fabrication.
 
-    Its parameters are one flat block ``w``; it gets them as (1, l).
+    The parameters are one flat block ``w``; the object receives it in the shape (1, l).
 
     Raises:
-        FusionError: it is a module with parameters of its own, which nothing would train.
+        FusionError: the object is a module with parameters of its own, which would not be trained.
     """
 
     source: Any
@@ -287,7 +282,7 @@ class CallableFabrication(Fabrication):
             raise FusionError(
                 f"parameter_fabrication should take its parameters as w; found a module with its own: {', '.join(own)}."
             )
-        # Not registered, should it be a module: the parameters that it may create in a call are none of the operator's.
+        # Not as a submodule: parameters that it may create in a call do not belong to the operator.
         self.__dict__["source"] = source
 
     def _apply(self, fn: Any, recurse: bool = True) -> CallableFabrication:
@@ -297,7 +292,7 @@ class CallableFabrication(Fabrication):
         return self
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
-        """Return one block of the length that the object states."""
+        """Return one block whose length the object calculates."""
         return {
             "w": (check_size("calculate_l of parameter_fabrication", self.source.calculate_l(n=n, D=D), minimum=0),)
         }
@@ -319,11 +314,11 @@ class CallableFabrication(Fabrication):
             norm = self._squared_norm({"w": draw}, n, D)
             degree = 0.5 * (self._squared_norm({"w": 2 * draw}, n, D) / norm).log2()
             scale = (n / norm).pow(0.5 / degree)
-            # An object that does not scale as a power of w keeps the plain draw.
+            # Where W is not a power of w, w keeps the unscaled draw.
             w.copy_((draw * scale if bool(torch.isfinite(scale)) and float(degree) > 0.1 else draw).view(w.shape))
 
 
-# ---------------------------------------------------------------------- helpers of subclasses
+# ---------------------------------------------------------------------- helpers for subclasses
 
 
 def gaussians(seed: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Builds operators by their registry key."""
+"""Builds fusions and fabrications from their registry keys."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from fusionkit.core.fusion import Fusion
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.registry import lookup
 
-__all__ = ["as_fabrication", "create", "create_fabrication"]
-
 CHECK = "FUSIONKIT_CHECK"
 
 
@@ -23,11 +21,12 @@ def create(name: str, *, check: bool = False, **options: Any) -> Fusion:
 
     Args:
         name: a short name, an alias, or ``<distribution>/<name>``.
-        check: verify n, l, shape, dtype and device on the first forward; so does FUSIONKIT_CHECK=1 in the environment.
-        **options: of the constructor: ``dims``, ``n``, ...
+        check: verify n, l, shape, dtype and device on the first forward, as with the environment variable
+            ``FUSIONKIT_CHECK=1``.
+        **options: arguments of the constructor: ``dims``, ``n``, ...
 
     Raises:
-        RegistryError: the name means nothing, or its class cannot be imported.
+        RegistryError: the name is unknown, or its class cannot be imported.
         OptionError: the constructor has no such option.
         FusionError: the constructor refuses a value.
     """
@@ -42,7 +41,7 @@ def create_fabrication(name: str, **options: Any) -> Fabrication:
     """Build the fabrication that the registry knows as ``name``.
 
     Raises:
-        RegistryError: the name means nothing, or its class cannot be imported.
+        RegistryError: the name is unknown, or its class cannot be imported.
         OptionError: the constructor has no such option.
         FusionError: the constructor refuses a value.
     """
@@ -52,7 +51,7 @@ def create_fabrication(name: str, **options: Any) -> Fabrication:
 
 
 def as_fabrication(spec: Any) -> Fabrication:
-    """Return a fabrication of its own for ``spec``: None (dense), a name, a mapping with a name, a fabrication, or a
+    """Return a new fabrication for ``spec``: None (dense), a name, a mapping with a name, a fabrication (copied), or a
     callable object.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The passive check: verifies an operator at its first call, in the program that uses it, then removes itself."""
+"""The passive check: a hook that verifies an operator at its first call, in the program that uses it."""
 
 from __future__ import annotations
 
@@ -11,31 +11,25 @@ from fusionkit.core.fusion import Fusion
 from fusionkit.errors import FusionError
 from fusionkit.kernels.modes import autocasting
 
-__all__ = ["PassiveCheck", "attach"]
-
 
 def attach(op: Fusion) -> Fusion:
-    """Verify n, l, shape, dtype and device of ``op`` at its first forward; a check that passes removes itself.
-
-    Returns:
-        ``op`` itself.
-    """
-    handle = op.register_forward_hook(PassiveCheck(), with_kwargs=True)
-    del handle  # The hook removes itself, also from a copy of the operator.
+    """Verify n, l, shape, dtype and device of ``op`` at its first forward, and return ``op`` itself."""
+    # Its handle is not needed: the hook removes itself when it passes, also from a copy of the operator.
+    op.register_forward_hook(PassiveCheck(), with_kwargs=True)
     return op
 
 
 class PassiveCheck:
-    """A forward hook; a class, so that an operator that was not called yet can be pickled and copied."""
+    """The forward hook; a class, because an operator with a function as a hook cannot be pickled."""
 
     def __call__(self, op: Fusion, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Verify one call.
 
         Raises:
-            FusionError: the operator does not do what it says.
+            FusionError: the result differs from what the operator's methods and the views say.
         """
         if torch.compiler.is_compiling():
-            return  # Verified at the first call that is not traced.
+            return  # A traced call has no values to verify; the hook stays for the next call.
         x = kwargs["x"] if "x" in kwargs else args[0]
         device = kwargs.get("device", args[2] if len(args) > 2 else None)
         self._verify(op, x[0], device, out)

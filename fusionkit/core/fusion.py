@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,18 @@ from fusionkit.errors import DimsError, FusionError
 from fusionkit.kernels.modes import autocasting
 from fusionkit.registry import lookup
 
-__all__ = ["ElementwiseFusion", "Fusion", "FusionOptions"]
-
 
 class FusionOptions(TypedDict, total=False):
-    """The options that every fusion has, but ``n`` and ``dims``; see ``Fusion``."""
+    """The options that every fusion accepts besides ``n`` and ``dims``; ``Fusion`` describes each.
+
+    A subclass declares only its own options and passes these on, so that type checkers and editors know them::
+
+        def __init__(self, n=None, dims=None, *, rank: int = 4, **common: Unpack[FusionOptions]) -> None:
+            super().__init__(n, dims, **common)
+            self.rank = rank
+
+    At run time the signature of the subclass lists them one by one, in place of ``**common``.
+    """
 
     name: str | None
     require_parameters: bool
@@ -32,38 +39,27 @@ class FusionOptions(TypedDict, total=False):
     dtype: Any
 
 
-class _Slot(NamedTuple):
-    """One own parameter as recorded at construction: its name, and what it takes of ``w``."""
-
-    name: str
-    shape: tuple[int, ...]
-    size: int
-
-
 class Fusion(nn.Module, metaclass=ConstructMeta):
     """Combine k views ``A_i`` of shape (..., n_i) into one tensor of shape (..., n).
 
-    A subclass writes ``calculate_n``, ``calculate_l`` and ``_fuse``; if it learns anything also ``__init__``, which
-    creates its parameters and ends with ``self.reset_parameters()``, and ``reset_parameters``.  It may declare
-    ``traits`` and ``examples``.  A constructor names its own options and hands on the others, which then stand in its
-    signature too::
-
-        def __init__(self, n=None, dims=None, *, rank: int = 4, **common: Unpack[FusionOptions]) -> None:
-            super().__init__(n, dims, **common)
+    A subclass must write ``calculate_n``, ``calculate_l`` and ``_fuse``.  If it has parameters, it also writes
+    ``__init__``, which creates them and ends with ``self.reset_parameters()``, and ``reset_parameters``.  It may
+    declare ``traits`` and ``examples``.  ``FusionOptions`` shows how a constructor declares its own options.
 
     Args:
         n: width of the output; None where it follows from ``dims``.
-        dims: widths of the views; None makes an operator without parameters, of which only sizes can be calculated.
+        dims: widths of the views; None makes an operator without parameters, which can only calculate sizes.
         name: a label; defaults to the registry key.
-        require_parameters: False makes an operator that owns no parameters, to every call of which ``w`` must be given.
-        preprocess: applied to each view; a module, a callable, a config such as ``{"name": "layer_norm"}``, or a list
-        of them.
-        postprocess: the same for the result.  Both keep the width.
-        device, dtype: of parameters and buffers; ``dtype`` also by name.
+        require_parameters: False makes an operator that owns no parameters; every call must then pass ``w``.
+        preprocess: applied to each view: a module, a callable, a config such as ``{"name": "layer_norm"}``, or a list
+            of them.  It must keep the width.
+        postprocess: the same for the result.
+        device: of parameters and buffers.
+        dtype: of parameters and buffers; a ``torch.dtype`` or its name.
 
     Raises:
-        DimsError: widths that are no positive integers, a missing ``n`` that does not follow, an ``n`` that
-        contradicts ``dims``.
+        DimsError: a width is not a positive integer, ``n`` is missing where it does not follow from ``dims``, or
+            ``n`` contradicts ``dims``.
         OptionError: an unknown option.
     """
 
@@ -88,7 +84,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         self._name = name
         self._n_given = self.n is not None
         self._factory: dict[str, Any] = {"device": check_device(device), "dtype": check_dtype(dtype)}
-        self._layout: tuple[_Slot, ...] = ()
+        self._layout: dict[str, tuple[int, ...]] = {}  # Names and shapes of the own parameters, in the order of w.
         self._key: str | None = None
         self._arguments: dict[str, Any] = {}
         self._specs = (preprocess, postprocess)
@@ -110,9 +106,9 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         raise NotImplementedError(f"{type(self).__name__} should define _fuse.")
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the parameters anew, also those of pre- and postprocess that configs made.
+        """Initialize the parameters again, also those of pre- and postprocess that were built from configs.
 
-        With ``require_parameters=False`` there are no others.
+        With ``require_parameters=False`` only those of pre- and postprocess exist.
         """
         for name, child in self.named_children():
             reset = getattr(child, "reset_parameters", None)
@@ -136,7 +132,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         """Return ``dims``, or the operator's own, as a tuple.
 
         Raises:
-            DimsError: neither is there, or a width is not a positive integer.
+            DimsError: both are None, or a width is not a positive integer.
         """
         if dims is not None:
             return check_dims(dims)
@@ -160,10 +156,10 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         return widths[0]
 
     def resolve_free_n(self, dims: Sequence[int] | None = None) -> int:
-        """Return the given n, or else the one width that all views share: ``calculate_n`` where n is a free choice.
+        """Return the given n, or else the width that all views share; ``calculate_n`` of operators with a free n.
 
         Raises:
-            DimsError: there is no n, and the widths differ or are unknown too.
+            DimsError: n was not given, and the widths differ or are unknown.
         """
         widths = None if dims is None and self.dims is None else self.resolve_dims(dims)
         if self._n_given and self.n is not None:
@@ -180,28 +176,27 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
 
         Args:
             x: list or tuple of k floating-point tensors (..., n_i) with the same leading dimensions, dtype and device.
-            w: own parameters from outside, (l,) or (1, l), in the order of ``flat_w``; they win over the module's.
-            device: moves ``x`` and ``w`` there; None moves nothing.
+            w: external parameters (l,) or (1, l), in the order of ``flat_w``, used instead of the module's own.
+            device: where to move ``x`` and ``w``; None moves nothing.
 
         Returns:
             A tensor (..., n) of the views' dtype.
 
         Raises:
-            DimsError: a wrong number of views or a wrong width.
-            FusionError: any other input that does not fit, or no ``w`` where one is needed.
+            DimsError: the number of views or a width is wrong.
+            FusionError: another input does not fit, or ``w`` is missing where one is needed.
         """
         if device is not None:
-            x, w = self._move(x, w, device)
+            x, w = _moved(x, w, check_device(device))
         views = self._views(x)
         if self.preprocess is not None:
             views = self.preprocess(views)
         if w is not None:
             out = with_parameters(self, w, views[0])._fuse(views)
         else:
-            layout = self._layout
-            if layout:
+            if self._layout:
                 # The first parameter is enough: modules are moved and cast as a whole.
-                view, parameter = views[0], self._parameters.get(layout[0][0])
+                view, parameter = views[0], self._parameters.get(next(iter(self._layout)))
                 if parameter is None or parameter.dtype is not view.dtype or parameter.device != view.device:
                     self._check_owned(view, parameter)
             out = self._fuse(views)
@@ -222,8 +217,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         Raises:
             ConfigError: the class is not registered, or an argument has no JSON form.
         """
-        config = {"name": registered_key(self), **writable(self.name, self._arguments)}
-        config["name"] = registered_key(self)
+        config = writable(self.name, self._arguments) | {"name": registered_key(self)}
         dtypes = {tensor.dtype for _, tensor in self._own_parameters() if tensor.is_floating_point()}
         dtypes = dtypes or {tensor.dtype for tensor in self.parameters() if tensor.is_floating_point()}
         if len(dtypes) == 1 and (dtype := dtypes.pop()) != (self._factory["dtype"] or torch.float32):
@@ -232,7 +226,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
 
     @property
     def name(self) -> str:
-        """The given label, or the registry key, or for an unregistered class its name."""
+        """The given label, else the registry key, else the name of the class."""
         if self._name is not None:
             return self._name
         if self._key is not None:
@@ -244,10 +238,9 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         self._name = value
 
     def extra_repr(self) -> str:
-        """Return the arguments that were given, and n."""
-        shown = {"dims": self.dims, "n": self.n}
-        shown.update({key: value for key, value in self._arguments.items() if key not in ("dims", "n", "name")})
-        return ", ".join(f"{key}={value!r}" for key, value in shown.items())
+        """Return the given arguments, dims and n."""
+        sizes = {"dims": self.dims, "n": self.n}
+        return ", ".join(f"{key}={value!r}" for key, value in (self._arguments | sizes).items() if key != "name")
 
     # ------------------------------------------------------------------ construction
 
@@ -259,7 +252,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
             cls.reset_parameters = _unless_external(cls.reset_parameters)  # type: ignore[method-assign]
 
     def _constructed(self, key: str | None, arguments: dict[str, Any]) -> None:
-        """Complete the finished object; drop its parameters if they are to come from outside."""
+        """Finish the construction: check n, build pre- and postprocess, remove parameters that come from outside."""
         self._key, self._arguments = key, arguments
         if self.dims is not None:
             width = self.calculate_n()
@@ -270,18 +263,17 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
                 )
             self.n = width
             preprocess, postprocess = self._specs
-            self.preprocess = Processing.of("preprocess", preprocess, self.dims, **self._factory)
-            self.postprocess = Processing.of("postprocess", postprocess, (width,), **self._factory)
+            self.preprocess = Processing.of("preprocess", preprocess, self.dims, self._factory)
+            self.postprocess = Processing.of("postprocess", postprocess, (width,), self._factory)
         self._specs = (None, None)
-        owned = list(self._own_parameters())
-        self._layout = tuple(_Slot(name, tuple(p.shape), p.numel()) for name, p in owned)
+        self._layout = {name: tuple(parameter.shape) for name, parameter in self._own_parameters()}
         if not self.require_parameters:
             for module, _ in self._own_modules():
                 for name in module._parameters:
                     module._parameters[name] = None
 
     def _own_modules(self) -> Iterator[tuple[nn.Module, str]]:
-        """Yield this module and its descendants but pre- and postprocess, each once, with the prefix of its names."""
+        """Yield this module and its descendants, without pre- and postprocess, each once with its name prefix."""
         yield self, ""
         memo: set[nn.Module] = set()
         for name, child in self._modules.items():
@@ -290,7 +282,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
                     yield module, path + "."
 
     def _own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the own parameters, those of tied entries once per entry, in the order of ``named_parameters()``."""
+        """Yield the own parameters in the order of ``named_parameters()``; a tied one at each of its entries."""
         for module, prefix in self._own_modules():
             for name, parameter in module._parameters.items():
                 if parameter is not None:
@@ -299,9 +291,13 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     # ------------------------------------------------------------------ validation
 
     def _views(self, x: Sequence[Tensor]) -> list[Tensor]:
-        """Return the views, checked: in one quick pass without calls, whose time shows with one row or many views."""
+        """Return the checked views.
+
+        Valid views need one pass without function calls, which is measurable with one row or many views; all others
+        go to ``_checked_views``.
+        """
         dims = self.dims
-        # A tuple of types, not a union, which each call would make anew.
+        # A tuple of types: a union would be created at each call.
         if isinstance(x, (list, tuple)) and x and dims is not None and len(x) == len(dims):
             i, last = 0, dims[0]
             try:
@@ -321,18 +317,18 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         return self._checked_views(x)
 
     def _checked_views(self, x: Sequence[Tensor]) -> list[Tensor]:
-        """Return views of which something is wrong, or a mixture of dtypes that autocast allows.
+        """Return views of several dtypes in one dtype, under autocast, or raise the error of views that do not fit.
 
         Raises:
-            FusionError: what is wrong, and with which view.
+            FusionError: names the view and what is wrong with it.
         """
         if not isinstance(x, list | tuple):
             raise FusionError(f"x should be a list or tuple of tensors, one per view; found {type(x).__name__}.")
         if not x:
-            raise FusionError("x should hold at least one view; found none.")
+            raise FusionError("x should contain at least one view; found none.")
         dims = self.resolve_dims()
         if len(x) != len(dims):
-            raise DimsError(f"x should hold {len(dims)} views, of widths {list(dims)}; found {len(x)}.")
+            raise DimsError(f"x should contain {len(dims)} views, of widths {list(dims)}; found {len(x)}.")
         for i, (view, width) in enumerate(zip(x, dims, strict=True)):
             if not isinstance(view, Tensor):
                 raise FusionError(f"View {i} should be a tensor; found {type(view).__name__}.")
@@ -350,14 +346,6 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
             if view.device != first.device:
                 raise FusionError(f"View {i} should be on {first.device}, as view 0 is; found {view.device}.")
         return _common_dtype(x)
-
-    def _move(
-        self, x: Sequence[Tensor], w: Tensor | None, device: torch.device | str
-    ) -> tuple[Sequence[Tensor], Tensor | None]:
-        target = check_device(device)
-        if isinstance(x, list | tuple):
-            x = [view.to(target) if isinstance(view, Tensor) else view for view in x]
-        return x, w.to(target) if isinstance(w, Tensor) else w
 
     def _check_owned(self, view: Tensor, parameter: Tensor | None) -> None:
         if not self.require_parameters:
@@ -396,8 +384,9 @@ class ElementwiseFusion(Fusion):
 
 
 def _unless_external(reset: Any) -> Any:
-    """Wrap a subclass's ``reset_parameters``: pre- and postprocess are reset too; without own parameters, of the rest
-    only the frozen parts of fabrications.
+    """Wrap ``reset_parameters`` of a subclass: it also resets pre- and postprocess.
+
+    With ``require_parameters=False`` it resets, besides these, only the frozen parts of fabrications.
     """
 
     @functools.wraps(reset)
@@ -414,8 +403,15 @@ def _unless_external(reset: Any) -> Any:
     return reset_parameters
 
 
+def _moved(x: Any, w: Any, device: torch.device | None) -> tuple[Any, Any]:
+    """Return views and w on ``device``; what is not a tensor is left for the validation."""
+    if isinstance(x, list | tuple):
+        x = [view.to(device) if isinstance(view, Tensor) else view for view in x]
+    return x, w.to(device) if isinstance(w, Tensor) else w
+
+
 def _common_dtype(x: Sequence[Tensor]) -> list[Tensor]:
-    """Return the views in one floating dtype; views of different dtypes are promoted under autocast only."""
+    """Return the views in one floating dtype; different dtypes are promoted under autocast, else an error."""
     for i, view in enumerate(x):
         if not view.dtype.is_floating_point:
             raise FusionError(f"View {i} should be floating point; found {view.dtype}.")

@@ -1,4 +1,4 @@
-"""``preprocess`` and ``postprocess``: what is applied to each view before, and to the result after, an operator."""
+"""``preprocess`` and ``postprocess``: the steps applied to each view before an operator, and to its result after it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from torch.compiler import is_dynamo_compiling
 from fusionkit.core.allowed import resolve_target
 from fusionkit.errors import ConfigError, FusionError, nearest
 
-__all__ = ["NAMES", "Processing"]
-
-#: What a config may name, and the positional arguments of each, where ``"{view}"`` stands for the width of the view.
+#: The names that a config may use: the module, and its positional arguments; ``"{view}"`` is the width of the view.
 NAMES: dict[str, tuple[type[nn.Module], tuple[Any, ...]]] = {
     "identity": (nn.Identity, ()),
     "layer_norm": (nn.LayerNorm, ("{view}",)),
@@ -37,16 +35,16 @@ Step = Callable[[Tensor], Tensor]
 
 
 class Processing(nn.Module):
-    """A chain of steps, applied to each of k tensors; every step keeps the shape.
+    """A chain of steps for each of k tensors; every step keeps the shape.
 
-    A config makes one instance per tensor, so that a module with a width fits each; a given module or callable is
-    shared by all.
+    A step from a config is built once per tensor, with the width of that tensor.  A step given as a module or a
+    callable is shared by all tensors.
     """
 
     def __init__(self, role: str, chains: Sequence[Sequence[Step]], made: Sequence[Step] = ()) -> None:
         super().__init__()
         self.role = role
-        # Modules are registered once; the chains refer to them by index, so that copies and .to() stay consistent.
+        # Each module is registered once, and chains refer to it by index, so that copies and .to() stay consistent.
         unique: dict[int, nn.Module] = {}
         for chain in chains:
             unique.update((id(step), step) for step in chain if isinstance(step, nn.Module))
@@ -56,19 +54,18 @@ class Processing(nn.Module):
         self._made = tuple(index[id(step)] for step in made)
 
     @classmethod
-    def of(
-        cls,
-        role: str,
-        spec: Any,
-        widths: Sequence[int],
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> Processing | None:
-        """Return the processing that ``spec`` describes for tensors of these widths; None for none.
+    def of(cls, role: str, spec: Any, widths: Sequence[int], factory: Mapping[str, Any]) -> Processing | None:
+        """Return the processing that ``spec`` describes for tensors of these widths; None if there are no steps.
+
+        Args:
+            role: "preprocess" or "postprocess".
+            spec: a module, a callable, a name, a config, or a list of them.
+            widths: one per tensor.
+            factory: device and dtype of modules that are built here; None for the default.
 
         Raises:
-            FusionError: neither a module, a callable, a name, a config, nor a list of them.
-            ConfigError: an unknown name or option, or a ``_target_`` that is not allowed.
+            FusionError: ``spec`` is none of these.
+            ConfigError: a name or option is unknown, or a ``_target_`` is not allowed.
         """
         specs = list(spec) if isinstance(spec, Sequence) and not isinstance(spec, str | nn.Module) else [spec]
         specs = [one for one in specs if one is not None]
@@ -80,7 +77,7 @@ class Processing(nn.Module):
             where = f"{role}[{i}]" if len(specs) > 1 else role
             if isinstance(one, str | Mapping):
                 options = {"name": one} if isinstance(one, str) else dict(one)
-                modules = [_make(where, options, width, device, dtype) for width in widths]
+                modules = [_make(where, options, width, factory) for width in widths]
                 per_step.append([*modules])
                 made += modules
             elif isinstance(one, type) or not callable(one):
@@ -90,18 +87,17 @@ class Processing(nn.Module):
         return cls(role, list(zip(*per_step, strict=True)), made)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the parameters anew that configs made; given modules, which may be trained, keep theirs."""
+        """Reset the modules built from configs; modules that the user passed may be trained and are not reset."""
         resets = [reset for i in self._made if callable(reset := getattr(self.steps[i], "reset_parameters", None))]
-        if generator is None:
+        if not resets:
+            return
+        # The modules of torch draw from the global generators only: seed those for the time being.
+        devices = {tensor.device for tensor in self.parameters() if tensor.is_cuda}
+        with torch.random.fork_rng(devices, enabled=generator is not None):
+            if generator is not None:
+                torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
             for reset in resets:
                 reset()
-        elif resets:
-            # Those of torch draw from the global generators alone.
-            devices = {tensor.device for tensor in self.parameters() if tensor.is_cuda}
-            with torch.random.fork_rng(devices):
-                torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
-                for reset in resets:
-                    reset()
 
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Apply the chain of each tensor, (..., n_i) -> (..., n_i)."""
@@ -132,12 +128,14 @@ class Processing(nn.Module):
         return f"In {self.role}, step {j} of {len(self._chains[i])}, {name}, for {of_view}; steps are applied in turn."
 
 
-def _make(where: str, options: dict[str, Any], width: int, device: Any, dtype: Any) -> nn.Module:
-    """Build one module from ``{name: ..., option: ...}`` or ``{_target_: torch.nn..., option: ...}``."""
-    options = dict(options)
+def _make(where: str, options: dict[str, Any], width: int, factory: Mapping[str, Any]) -> nn.Module:
+    """Build one module from ``{name: ..., option: ...}`` or ``{_target_: torch.nn..., option: ...}``.
+
+    ``where`` is the name of the step in messages.
+    """
+    options, args = dict(options), ()
     if "_target_" in options:
         cls: Any = resolve_target(str(options.pop("_target_")), f"{where}._target_")
-        args: tuple[Any, ...] = ()
     else:
         name = options.pop("name", None)
         if name not in NAMES:
@@ -152,14 +150,11 @@ def _make(where: str, options: dict[str, Any], width: int, device: Any, dtype: A
                 f"{where}.{option} should be an option of {cls.__name__} ({', '.join(known)}); found {option!r}."
                 f"{nearest(option, known)}"
             )
-    factory = {
-        key: value for key, value in (("device", device), ("dtype", dtype)) if key in known and value is not None
-    }
-    # Options of the config win over the table's positional arguments.
-    positional = {key: value for key, value in zip(known, args, strict=False) if key not in options}
-    arguments = {key: _fill(value, width) for key, value in {**positional, **options}.items()}
+    defaults = {key: value for key, value in factory.items() if key in known and value is not None}
+    # Options of the config win over the positional arguments in NAMES.
+    defaults |= dict(zip(known, args, strict=False))
     try:
-        module = cls(**{**factory, **arguments})
+        module = cls(**{key: _fill(value, width) for key, value in (defaults | options).items()})
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{where} should build {cls.__name__}; found: {error}.") from error
     if not isinstance(module, nn.Module):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-__all__ = ["Traits"]
-
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What an operator (or a fabrication) promises beyond its contract; all of it is verified by ``fusionkit check``.
+    """Properties that an operator (or a fabrication) promises beyond its contract; ``fusionkit check`` verifies each.
 
     Attributes:
         permutation_invariant: exchanging views of equal width changes nothing.
         linear: linear in the views.
-        batch_independent: a row of the output depends on that row of the views alone.
+        batch_independent: a row of the output depends on the same row of the views only.
         stochastic: two calls in training mode may differ.
         train_eval_differ: training and evaluation mode compute different things.
         aliases_input: the output may share memory with a view.
@@ -22,8 +20,8 @@ class Traits:
         idempotent: fusing k copies of a tensor returns it.
         convex: every output entry lies between the least and the greatest of the views' entries.
         monotone: raising an entry of a view never lowers an entry of the output.
-        once_differentiable_only: has no second derivative.
-        free_n: ``n`` is a free choice.
+        once_differentiable_only: there is no second derivative.
+        free_n: ``n`` can be chosen, whatever ``dims`` are.
         constant: ignores its inputs (fabrications: ignores ``w``).
         memory_factor: peak extra memory is at most this many times (inputs + output + parameters).
     """

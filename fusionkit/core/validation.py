@@ -1,4 +1,4 @@
-"""Checks of single values: widths, numbers, dtypes, devices."""
+"""Checks of single option values: widths, numbers, dtypes, devices."""
 
 from __future__ import annotations
 
@@ -14,17 +14,12 @@ from torch import Tensor
 
 from fusionkit.errors import DimsError, FusionError, nearest
 
-__all__ = ["check_device", "check_dims", "check_dtype", "check_number", "check_size"]
-
 
 def check_size(what: str, value: Any, *, minimum: int = 1) -> int:
     """Return ``value`` as an int, or raise a ``DimsError`` that names ``what``."""
     if not isinstance(value, bool | Tensor):
-        try:
+        with suppress(TypeError):
             size = operator.index(value)
-        except TypeError:
-            pass
-        else:
             if size >= minimum:
                 return size
     raise DimsError(f"{what} should be an integer of at least {minimum}; found {value!r}.")
@@ -40,12 +35,12 @@ def check_number(what: str, value: Any) -> float:
 
 
 def check_dims(dims: Any) -> tuple[int, ...]:
-    """Return ``dims`` as a tuple of positive ints, or raise a ``DimsError`` that names the offending view."""
+    """Return ``dims`` as a tuple of positive ints, or raise a ``DimsError`` that names the wrong view."""
     if isinstance(dims, str | bytes | Mapping | Set | Tensor) or not isinstance(dims, Iterable):
         raise DimsError(f"dims should be a sequence of widths, one per view; found {dims!r}.")
     widths = tuple(check_size(f"dims[{i}], the width of view {i},", width) for i, width in enumerate(dims))
     if not widths:
-        raise DimsError("dims should hold the width of at least one view; found none.")
+        raise DimsError("dims should contain the width of at least one view; found none.")
     return widths
 
 

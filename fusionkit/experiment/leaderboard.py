@@ -17,23 +17,20 @@ from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.results import RESULT, read_result
 from fusionkit.experiment.statistics import Summary, pareto, summarize
 
-__all__ = ["Board", "Group", "Run", "read_board"]
-
-#: Hydra makes it in the directory of a run before that begins.
+#: Hydra makes this folder in a run directory before the run begins.
 _HYDRA = ".hydra"
+
+
+_IGNORED = frozenset({"seed", "device", "data.path", "data.fold"})
+_FABRICATION = "fusion.parameter_fabrication."
 
 
 @dataclass(frozen=True)
 class Run:
-    """One record that could be read."""
+    """A record and the path of its file."""
 
     path: Path
     result: Mapping[str, Any]
-
-    @property
-    def completed(self) -> bool:
-        """Whether it ended well."""
-        return bool(self.result["status"] == "completed")
 
     @property
     def accuracy(self) -> float:
@@ -42,60 +39,53 @@ class Run:
 
     @property
     def data(self) -> tuple[str, str, str]:
-        """What tells data sets apart (runs of two are never averaged), their name, and a short form of the former."""
-        data = self.result.get("data")
-        data = data if isinstance(data, Mapping) else {}
+        """The identity of the data set (runs of two are never averaged), its name, and a short form of the identity."""
+        data = self.result.get("data", {})
         name = data.get("name") or "unknown data"
-        shown = data.get("label") or name
-        digest, widths = data.get("digest"), _canonical(self.result.get("data_dims"))
-        return (str(digest), str(shown), str(digest)[:8]) if digest else (f"{name} {widths}", str(shown), widths)
+        label = str(data.get("label") or name)
+        if digest := data.get("digest"):
+            return str(digest), label, str(digest)[:8]
+        widths = _canonical(self.result.get("data_dims"))
+        return f"{name} {widths}", label, widths
 
     @property
     def test_share(self) -> float:
-        """The share of the rows that were held out; a fifth where the record does not say."""
-        data = self.result.get("data")
-        test, training = (data.get("test_rows"), data.get("training_rows")) if isinstance(data, Mapping) else (0, 0)
-        if isinstance(test, int) and isinstance(training, int) and test > 0 and training > 0:
-            return test / (test + training)
-        return 0.2
+        """The share of the rows in the test part; a fifth where the record does not contain it."""
+        data = self.result.get("data", {})
+        test, training = data.get("test_rows"), data.get("training_rows")
+        return float(test / (test + training)) if test and training else 0.2
 
     @property
     def config(self) -> dict[str, Any]:
         """The config without what may differ within a group: seed, fold, device, and the place of the data."""
-        config = self.result.get("config")
-        flat = {".".join(path): value for path, value in flatten(config)} if isinstance(config, Mapping) else {}
+        flat = {".".join(path): value for path, value in flatten(self.result.get("config", {}))}
         return {key: value for key, value in flat.items() if key not in _IGNORED and not key.endswith(".device")}
 
     @property
     def fabrication(self) -> str:
         """The fabrication with the options that were given."""
-        name = self.result.get("fabrication")
-        options = {
+        given = {
             key.removeprefix(_FABRICATION): value
             for key, value in self.config.items()
             if key.startswith(_FABRICATION) and key != f"{_FABRICATION}name" and value is not None
         }
-        shown = ", ".join(f"{key}={value}" for key, value in sorted(options.items()))
-        return f"{name or '-'}{f' ({shown})' if shown else ''}"
+        options = ", ".join(f"{key}={value}" for key, value in sorted(given.items()))
+        return f"{self.result.get('fabrication') or '-'}{f' ({options})' if options else ''}"
 
     def key(self) -> str:
-        """What the runs of a group share."""
+        """Return what the runs of a group share."""
         facts = [self.result.get(key) for key in ("fusion", "fabrication", "n", "l", "dims", "encoder", "parameters")]
         return _canonical([self.data[0], facts, self.config])
 
 
-_IGNORED = frozenset({"seed", "device", "data.path", "data.fold"})
-_FABRICATION = "fusion.parameter_fabrication."
-
-
 @dataclass
 class Group:
-    """The runs that differ in seed and fold only.
+    """Runs that differ in seed and fold only.
 
     Attributes:
         data: the name of the data set.
         runs: at least one, all completed, no two of the same config and seed.
-        options: what tells the group from others that look alike.
+        options: the options that distinguish the group from others that look alike.
         on_front: whether no other group of the data set has fewer parameters l and is as accurate.
     """
 
@@ -105,14 +95,9 @@ class Group:
     on_front: bool = False
 
     @property
-    def accuracy(self) -> float:
-        """The mean accuracy."""
-        return statistics.fmean(run.accuracy for run in self.runs)
-
-    @property
-    def std(self) -> float | None:
-        """The standard deviation over the runs (n - 1 in the denominator); None for a single one."""
-        return statistics.stdev(run.accuracy for run in self.runs) if len(self.runs) > 1 else None
+    def first(self) -> Mapping[str, Any]:
+        """The record of the first run."""
+        return self.runs[0].result
 
     @property
     def summary(self) -> Summary:
@@ -122,26 +107,22 @@ class Group:
     @property
     def encoder(self) -> str | None:
         """The encoder in front of the fusion, None without one."""
-        found = self.runs[0].result.get("encoder")
-        return None if found in (None, "none") else str(found)
+        found = self.first.get("encoder")
+        return None if found == "none" else found
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row in plain JSON types."""
-        first, summary = self.runs[0].result, self.summary
-        seconds = [run.result["seconds"] for run in self.runs if isinstance(run.result.get("seconds"), int | float)]
+        summary = self.summary
+        seconds = [run.result["seconds"] for run in self.runs if run.result.get("seconds") is not None]
+        seeds = {run.result.get("seed") for run in self.runs} - {None}
         return {
             "data": self.data,
-            "fusion": first.get("fusion"),
-            "fabrication": first.get("fabrication"),
-            "encoder": first.get("encoder"),
-            "n": first.get("n"),
-            "l": first.get("l"),
-            "parameters": first.get("parameters"),
+            **{key: self.first.get(key) for key in ("fusion", "fabrication", "encoder", "n", "l", "parameters")},
             "options": self.options,
             "runs": len(self.runs),
-            "seeds": sorted({seed for run in self.runs if isinstance(seed := run.result.get("seed"), int)}),
-            "accuracy": self.accuracy,
-            "std": self.std,
+            "seeds": sorted(seeds),
+            "accuracy": summary.mean,
+            "std": summary.std,
             "low": summary.low,
             "high": summary.high,
             "on_front": self.on_front,
@@ -151,15 +132,10 @@ class Group:
 
     @property
     def label(self) -> str:
-        """What the picture calls the group."""
-        first = self.runs[0]
-        parts = [
-            str(first.result.get("fusion")),
-            first.fabrication if first.result.get("fabrication") else "",
-            f"n={first.result.get('n')}",
-            f"encoder={self.encoder}" if self.encoder else "",
-            self.options,
-        ]
+        """The name of the group in a picture."""
+        fabrication = self.runs[0].fabrication if self.first.get("fabrication") else ""
+        encoder = f"encoder={self.encoder}" if self.encoder else ""
+        parts = [str(self.first.get("fusion")), fabrication, f"n={self.first.get('n')}", encoder, self.options]
         return " ".join(part for part in parts if part)
 
 
@@ -168,7 +144,7 @@ class Board:
     """What was found below a directory.
 
     Attributes:
-        directory: where the runs were looked for.
+        directory: the directory that was searched.
         groups: by data set, the best first.
         failed: runs that failed.
         unfinished: directories of runs without a record: stopped before their end, or still running.
@@ -195,12 +171,8 @@ class Board:
         }
 
     def points(self) -> list[dict[str, Any]]:
-        """Return what ``plots.draw_leaderboard`` draws: data, label, l, accuracy and std of each group."""
-        return [
-            {"data": group.data, "label": group.label, "l": group.runs[0].result["l"], "accuracy": group.accuracy}
-            | {"std": group.std}
-            for group in self.groups
-        ]
+        """Return what ``plots.draw_leaderboard`` draws: the row and the label of each group."""
+        return [{**group.to_dict(), "label": group.label} for group in self.groups]
 
     def left_out(self) -> Iterator[str]:
         """Yield a line for everything that is not in the table."""
@@ -215,7 +187,7 @@ class Board:
             yield f"left out: {self.repeated} repeated {runs}, of the same config and seed as another."
 
     def place(self, group: Group) -> str:
-        """Return where the runs of a group lie, seen from the directory: the first one, and how many more."""
+        """Return the directory of the first run of a group, relative to the board's, and the number of the others."""
         first = group.runs[0].path.parent
         place = str(first.relative_to(self.directory)) if first.is_relative_to(self.directory) else str(first)
         return place if len(group.runs) == 1 else f"{place} (+{len(group.runs) - 1})"
@@ -232,25 +204,25 @@ def read_board(directory: Path) -> Board:
     board = Board(directory)
     groups: dict[str, Group] = {}
     seen: set[str] = set()
-    for path in _run_dirs(directory):
-        path /= RESULT
+    for folder in _run_dirs(directory):
+        path = folder / RESULT
         if not os.path.lexists(path):
-            board.unfinished.append(path.parent)
+            board.unfinished.append(folder)
             continue
         try:
             run = Run(path, _checked(path))
         except FusionError as error:
             board.problems.append(str(error))
             continue
-        if not run.completed:
-            board.failed.append(run)
-            continue
         digest = run.result.get("config_hash")
-        if isinstance(digest, str) and digest in seen:
+        if run.result["status"] == "failed":
+            board.failed.append(run)
+        elif digest in seen:
             board.repeated += 1
-            continue
-        seen.add(str(digest))
-        groups.setdefault(run.key(), Group("", [])).runs.append(run)
+        else:
+            if digest is not None:
+                seen.add(digest)
+            groups.setdefault(run.key(), Group("", [])).runs.append(run)
     board.groups = _named(list(groups.values()))
     return board
 
@@ -260,7 +232,7 @@ def _run_dirs(directory: Path) -> Iterator[Path]:
     seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(directory, followlinks=True):
         status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:  # A link to what was read, or around in a circle.
+        if (status.st_dev, status.st_ino) in seen:  # A link to a folder that was read, maybe above this one.
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
@@ -270,28 +242,26 @@ def _run_dirs(directory: Path) -> Iterator[Path]:
 
 
 def _checked(path: Path) -> dict[str, Any]:
-    """Return a record with everything that the board needs of a completed run."""
+    """Read a record; one of a completed run should contain an accuracy and l."""
     result = read_result(path)
     if result["status"] != "completed":
         return result
-    metrics = result.get("metrics")
-    accuracy = metrics.get("accuracy") if isinstance(metrics, Mapping) else None
-    if isinstance(accuracy, bool) or not isinstance(accuracy, int | float) or not math.isfinite(accuracy):
+    accuracy = result.get("metrics", {}).get("accuracy")
+    if accuracy is None or not math.isfinite(accuracy):
         raise FusionError(f"{path} should have a number as metrics.accuracy; found {accuracy!r}.")
-    if type(result.get("l")) is not int or result["l"] < 0:
-        raise FusionError(f"{path} should have a non-negative integer as l; found {result.get('l')!r}.")
+    if result.get("l") is None:
+        raise FusionError(f"{path} should have a non-negative integer as l; found None.")
     return result
 
 
 def _named(groups: list[Group]) -> list[Group]:
-    """Give groups the names of their data, unique, and the options that tell them apart; sort them."""
+    """Set ``data`` (unique names), ``options`` and ``on_front`` of all groups; return them sorted."""
     shared = Counter(name for _, name, _ in {group.runs[0].data for group in groups})
     alike: dict[str, list[Group]] = {}
     for group in groups:
         _, name, short = group.runs[0].data
         group.data = name if shared[name] == 1 else f"{name} ({short})"
-        first = group.runs[0].result
-        looks = [group.data, group.runs[0].fabrication, *(first.get(key) for key in ("fusion", "n", "l", "encoder"))]
+        looks = [group.data, group.runs[0].fabrication, *map(group.first.get, ("fusion", "n", "l", "encoder"))]
         alike.setdefault(_canonical(looks), []).append(group)
     for bucket in alike.values():
         configs = [group.runs[0].config for group in bucket]
@@ -300,11 +270,11 @@ def _named(groups: list[Group]) -> list[Group]:
         for group, config in zip(bucket, configs, strict=True):
             group.options = " ".join(f"{key}={config.get(key)}" for key in differing)
     for name in {group.data for group in groups}:
-        # Encoders learn too, and l does not count them.
+        # Encoders have parameters too, which l does not count.
         own = [group for group in groups if group.data == name and group.encoder is None]
-        for i in pareto([(group.runs[0].result["l"], group.accuracy) for group in own]):
+        for i in pareto([(group.first["l"], group.summary.mean) for group in own]):
             own[i].on_front = True
-    return sorted(groups, key=lambda group: (group.data, -group.accuracy, group.runs[0].result["l"], group.label))
+    return sorted(groups, key=lambda group: (group.data, -group.summary.mean, group.first["l"], group.label))
 
 
 def _canonical(value: Any) -> str:

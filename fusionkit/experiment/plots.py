@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["draw_leaderboard", "draw_robustness", "draw_run", "draw_study"]
-
 _BLUE, _ORANGE, _GREY = "#2b6cb0", "#c05621", "#718096"
 _CYCLE = ("#2b6cb0", "#c05621", "#2f855a", "#805ad5", "#b83280", "#b7791f", "#319795", "#4a5568")
 _MARKERS = "osD^vPX*<>"
+#: Where a legend lies beside its axes.
+_OUTSIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
 
 
 def draw_run(result: Mapping[str, Any], path: Path) -> None:
@@ -28,13 +28,13 @@ def draw_run(result: Mapping[str, Any], path: Path) -> None:
         result: the record of a completed run.
         path: the file.
     """
-    with _figure((12.0, 4.1)) as figure:
+    with _figure(path, 12.0, 4.1) as figure:
         left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.05))
         history = result["history"]
         epochs = range(1, len(history["loss"]) + 1)
         _curve(left, epochs, history["loss"], _BLUE, "training loss", f"{history['loss'][-1]:.3f}")
         _curve(middle, epochs, history["accuracy"], _ORANGE, "test accuracy", f"{history['accuracy'][-1]:.4f}")
-        # The end is what one looks at; the first epochs would flatten it.
+        # The last epochs matter; the full range of the first ones would flatten them.
         middle.set_ylim(max(0.0, 1 - 6 * max(1 - history["accuracy"][-1], 0.01)), 1.002)
         _confusion(figure, right, result["confusion"], result["classes"])
         fabrication = f" ({result['fabrication']})" if result["fabrication"] else ""
@@ -45,7 +45,6 @@ def draw_run(result: Mapping[str, Any], path: Path) -> None:
             fontsize=12,
             fontweight="bold",
         )
-        figure.savefig(path, format="png")
 
 
 def draw_leaderboard(groups: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -58,28 +57,18 @@ def draw_leaderboard(groups: Sequence[Mapping[str, Any]], path: Path) -> None:
     sets = list(dict.fromkeys(group["data"] for group in groups))
     looks = _looks(group["label"] for group in groups)
     spread = " (mean ± std over seeds)" if any(group["std"] is not None for group in groups) else ""
-    with _figure((9.5, 4.6 * len(sets))) as figure:
+    with _figure(path, 9.5, 4.6 * len(sets)) as figure:
         panels = figure.subplots(len(sets), 1, squeeze=False)[:, 0]
         for axes, data in zip(panels, sets, strict=True):
             rows = [group for group in groups if group["data"] == data]
             for i, row in enumerate(rows):
-                axes.errorbar(
-                    row["l"],
-                    row["accuracy"],
-                    yerr=row["std"] or None,
-                    linestyle="",
-                    **looks[row["label"]],
-                    markersize=7,
-                    capsize=3,
-                    elinewidth=1,
-                    label=f"{row['label']}  {row['accuracy']:.4f}" if i < 24 else None,
-                )
+                label = f"{row['label']}  {row['accuracy']:.4f}" if i < 24 else None
+                style: dict[str, Any] = dict(looks[row["label"]], linestyle="", markersize=7, capsize=3, elinewidth=1)
+                axes.errorbar(row["l"], row["accuracy"], yerr=row["std"] or None, label=label, **style)
             _l_axis(axes, [row["l"] for row in rows])
             axes.set_ylabel(f"test accuracy{spread}")
-            axes.set_title(f"{data}", loc="left", fontsize=11, fontweight="bold")
-            axes.grid(alpha=0.25)
-            axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
-        figure.savefig(path, format="png")
+            axes.set_title(data)
+            axes.legend(**_OUTSIDE)
 
 
 def draw_study(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -91,47 +80,30 @@ def draw_study(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """
     sets = list(dict.fromkeys(row["data"] for row in rows))
     looks = _looks(_kind(row) for row in rows if row["l"] is not None)
-    with _figure((6.2 * len(sets), 7.0)) as figure:
+    with _figure(path, 6.2 * len(sets), 7.0) as figure:
         panels = figure.subplots(1, len(sets), squeeze=False)[0]
         shown: dict[str, Any] = {}
         for axes, data in zip(panels, sets, strict=True):
             _study_panel(axes, [row for row in rows if row["data"] == data], looks, shown)
-            axes.set_title(data, loc="left", fontsize=12, fontweight="bold")
+            axes.set_title(data, fontsize=12)
         panels[0].set_ylabel("test accuracy, mean and 95 % interval")
-        # By name, the lines last; the names are long, so there are few columns.
+        # By name, the lines last; few columns, because the names are long.
         names = [*sorted(shown.keys() & looks.keys()), *(name for name in shown if name not in looks)]
-        columns = 2 * len(sets)
-        figure.legend(
-            [shown[name] for name in names],
-            names,
-            loc="outside lower center",
-            ncols=columns,
-            fontsize=10,
-            frameon=False,
-        )
-        figure.savefig(path, format="png")
+        handles = [shown[name] for name in names]
+        figure.legend(handles, names, loc="outside lower center", ncols=2 * len(sets), fontsize=10)
 
 
 def _study_panel(
     axes: Axes, rows: Sequence[Mapping[str, Any]], looks: Mapping[str, Mapping[str, str]], shown: dict[str, Any]
 ) -> None:
-    """Draw the contestants of one data set; ``shown`` collects what the legend explains, by name."""
+    """Draw the contestants of one data set; ``shown`` collects the entries of the legend by name."""
     fusions = [row for row in rows if row["l"] is not None]
     for row in fusions:
-        style = looks[_kind(row)]
-        drawn = axes.errorbar(
-            row["l"],
-            row["mean"],
-            yerr=None if row["low"] is None else [[row["mean"] - row["low"]], [row["high"] - row["mean"]]],
-            fmt=style["marker"],
-            color=style["color"],
-            # Encoders learn too, and l does not count them: hollow.
-            markerfacecolor=style["color"] if row["encoder"] in (None, "none") else "white",
-            markersize=6.5,
-            elinewidth=0.7,
-            alpha=0.9,
-            zorder=3,
-        )
+        style: dict[str, Any] = dict(looks[_kind(row)], linestyle="", markersize=6.5, elinewidth=0.7)
+        if row["encoder"] not in (None, "none"):  # Encoders have parameters too, which l does not count: hollow.
+            style["markerfacecolor"] = "white"
+        error = None if row["low"] is None else [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
+        drawn = axes.errorbar(row["l"], row["mean"], yerr=error, alpha=0.9, zorder=3, **style)
         shown.setdefault(_kind(row), drawn)
     front = sorted((row["l"], row["mean"]) for row in fusions if row["on_front"])
     (line,) = axes.step([x for x, _ in front], [y for _, y in front], where="post", color=_GREY, lw=1.2, zorder=1)
@@ -141,14 +113,13 @@ def _study_panel(
         line = axes.axhline(row["mean"], color="black", linewidth=1, dashes=dashes, zorder=0)
         shown.setdefault(row["name"].replace("_", " "), line)
     _l_axis(axes, [row["l"] for row in fusions] or [0])
-    # The worst contestants would press the others together.
+    # The worst contestants are cut off: they would squeeze the others together.
     means = sorted(row["mean"] for row in rows)
     middle, best = means[len(means) // 3], means[-1]
     least = max(0.0, min(middle, best - 0.01) - 1.5 * (best - middle) - 0.01)
     axes.set_ylim(least, min(1.002, best + 0.02))
     if below := sum(mean < least for mean in means):
-        axes.set_title(f"{below} below the picture", loc="right", fontsize=9, color=_GREY)
-    axes.grid(alpha=0.25)
+        axes.set_title(f"{below} below the picture", loc="right", fontsize=9, color=_GREY, fontweight="normal")
 
 
 def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -163,7 +134,7 @@ def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     sets = list(dict.fromkeys(row["data"] for row in rows))
     looks = _looks(_kind(row) for row in rows if row["l"] is not None)
     greys = {"color": "black", "markerfacecolor": "white"}
-    with _figure((12.5, 3.7 * len(sets))) as figure:
+    with _figure(path, 12.5, 3.7 * len(sets)) as figure:
         for pair, data in zip(figure.subplots(len(sets), 2, squeeze=False), sets, strict=True):
             chosen = _chosen([row for row in rows if row["data"] == data])
             for i, row in enumerate(chosen):
@@ -176,18 +147,15 @@ def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 pair[0].plot(places, [row["mean"], *missing.values()], linestyle="", **style)
                 pair[1].plot([0.0, *map(float, noise)], [row["mean"], *noise.values()], label=label, **style)
                 pair[0].set_xticks(range(len(missing) + 1), ["none", *missing])
-            pair[0].set_title(f"{data}: one view missing", loc="left", fontsize=11, fontweight="bold")
-            pair[1].set_title(f"{data}: noise on all views", loc="left", fontsize=11, fontweight="bold")
+            pair[0].set_title(f"{data}: one view missing")
+            pair[1].set_title(f"{data}: noise on all views")
             pair[1].set_xlabel("standard deviation of the noise, on standardized views")
             pair[0].set_ylabel("test accuracy")
-            pair[1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
-            for axes in pair:
-                axes.grid(alpha=0.25)
-        figure.savefig(path, format="png")
+            pair[1].legend(**_OUTSIDE)
 
 
 def _looks(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return colour and marker of each name, which depend on the names only: alike in all panels."""
+    """Return colour and marker of each name, the same in all panels."""
     colours, markers = len(_CYCLE), len(_MARKERS)
     return {
         name: {"color": _CYCLE[i % colours], "marker": _MARKERS[(i + i // colours) % markers]}
@@ -213,16 +181,16 @@ def _l_axis(axes: Axes, sizes: Sequence[int]) -> None:
 
 
 def _kind(row: Mapping[str, Any]) -> str:
-    """What a study's picture tells apart by colour and marker."""
+    """Return what has its own colour and marker in a study's picture."""
     return str(row["fabrication"] or row["fusion"])
 
 
 def _chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows whose robustness is drawn: dense, references, and the best at up to a hundredth, fortieth, tenth."""
+    """Return the rows whose robustness is drawn: dense, references, the best with l <= 1, 2.5 and 10 % of dense."""
     chosen = [row for row in rows if row["fabrication"] == "dense"]
     chosen += sorted((row for row in rows if row["baseline"]), key=lambda row: str(row["name"]))
+    bare = [row for row in rows if row["encoder"] in (None, "none") and row["share_of_dense"]]
     for limit in (0.01, 0.025, 0.1):
-        bare = [row for row in rows if row["encoder"] in (None, "none") and row["share_of_dense"]]
         small = [row for row in bare if row["share_of_dense"] <= limit]
         best = max(small, key=lambda row: float(row["mean"]), default=None)
         if best is not None and best not in chosen:
@@ -231,12 +199,20 @@ def _chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 @contextmanager
-def _figure(size: tuple[float, float]) -> Iterator[Figure]:
+def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """Yield a figure of this size, in inches, and save it to ``path`` as PNG in the end."""
     style: dict[Any, Any] = {
-        "text.parse_math": False,  # A dollar sign in the name of a class is one.
+        "text.parse_math": False,  # Names may contain dollar signs.
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.edgecolor": _GREY,
+        "axes.grid": True,
+        "axes.titlelocation": "left",
+        "axes.titlesize": 11,
+        "axes.titleweight": "bold",
+        "grid.alpha": 0.25,
+        "legend.frameon": False,
+        "legend.fontsize": 8,
         "font.size": 10,
         "font.family": "DejaVu Sans",
     }
@@ -244,16 +220,17 @@ def _figure(size: tuple[float, float]) -> Iterator[Figure]:
     defaults = {key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")}
     with warnings.catch_warnings(), rc_context({**defaults, **style}):
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield Figure(figsize=size, dpi=130, layout="constrained")
+        figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+        yield figure
+        figure.savefig(path, format="png")
 
 
 def _curve(axes: Axes, x: Sequence[int], y: Sequence[float], color: str, title: str, last: str) -> None:
     axes.plot(x, y, color=color, linewidth=1.8, marker="o" if len(y) < 8 else None)
     axes.plot(x[-1], y[-1], "o", color=color, markersize=5)
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.set_title(last, loc="right", fontsize=11, color=color, fontweight="bold")
+    axes.set_title(title, fontweight="normal")
+    axes.set_title(last, loc="right", color=color)
     axes.set_xlabel("epoch")
-    axes.grid(alpha=0.25)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -265,15 +242,8 @@ def _confusion(figure: Figure, axes: Axes, counts: Sequence[Sequence[int]], clas
     k = len(classes)
     if k <= 20:
         for i, j in zip(*np.nonzero(table), strict=True):
-            axes.text(
-                j,
-                i,
-                str(table[i, j]),
-                ha="center",
-                va="center",
-                fontsize=8 if k <= 12 else 6,
-                color="white" if share[i, j] > 0.4 else "black",
-            )
+            color = "white" if share[i, j] > 0.4 else "black"
+            axes.text(j, i, str(table[i, j]), ha="center", va="center", fontsize=8 if k <= 12 else 6, color=color)
     ticks = range(0, k, max(1, -(-k // 20)))
     labels = [str(classes[i])[:12] for i in ticks]
     wide = max(map(len, labels)) > 3
@@ -282,6 +252,7 @@ def _confusion(figure: Figure, axes: Axes, counts: Sequence[Sequence[int]], clas
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     rows = int(table.sum())
-    axes.set_title(f"test part: {rows - int(np.trace(table))} errors in {rows} rows", loc="left", fontsize=11)
+    axes.set_title(f"test part: {rows - int(np.trace(table))} errors in {rows} rows", fontweight="normal")
+    axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -3,58 +3,55 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
+from statistics import fmean
 from string import Template
 from typing import Any
 
+from fusionkit._util.files import write_atomic
 from fusionkit.experiment.leaderboard import Board, Group
-from fusionkit.experiment.reproduce import Commands
-from fusionkit.experiment.results import write_atomic
+from fusionkit.experiment.reproduce import command
 
-__all__ = ["write_report"]
-
-#: Heading, key of the row, whether it is a number.  A column without any value is not shown.
+#: Heading, key of the row, format of its numbers ("" for text).  A column without any value is not shown.
 _COLUMNS = (
-    ("Data", "data", False),
-    ("Fusion", "fusion", False),
-    ("Fabrication", "fabrication", False),
-    ("Encoder", "encoder", False),
-    ("n", "n", True),
-    ("l", "l", True),
-    ("Parameters", "parameters", True),
-    ("Runs", "runs", True),
-    ("Accuracy", "accuracy", True),
-    ("SD", "std", True),
-    ("95 % interval", "low", True),
-    ("Seconds", "seconds", True),
-    ("Options", "options", False),
+    ("Data", "data", ""),
+    ("Fusion", "fusion", ""),
+    ("Fabrication", "fabrication", ""),
+    ("Encoder", "encoder", ""),
+    ("n", "n", "d"),
+    ("l", "l", ",d"),
+    ("Parameters", "parameters", ",d"),
+    ("Runs", "runs", "d"),
+    ("Accuracy", "accuracy", ".4f"),
+    ("SD", "std", ".4f"),
+    ("95 % interval", "low", ".4f"),
+    ("Seconds", "seconds", ".1f"),
+    ("Options", "options", ""),
 )
 
 
-def write_report(board: Board, directory: Path, path: Path) -> None:
-    """Write the report of ``board``, which was read from ``directory``, to ``path``.
+def write_report(board: Board, path: Path) -> None:
+    """Write the report of ``board`` to ``path``.
 
     Raises:
         OSError: the file cannot be written.
     """
-    commands = Commands()
-    groups = [_group(i, group, commands) for i, group in enumerate(board.groups)]
+    groups = [_group(i, group) for i, group in enumerate(board.groups)]
     columns = [
         column for column in _COLUMNS if not groups or any(group[column[1]] not in (None, "") for group in groups)
     ]
     runs = sum(len(group.runs) for group in board.groups)
     template = Template(resources.files("fusionkit.experiment").joinpath("report.html").read_text(encoding="utf-8"))
     page = template.substitute(
-        title=escape(f"fusionkit leaderboard: {directory}"),
-        summary=escape(f"{_count(runs, 'run')} in {_count(len(groups), 'group')} below {directory}"),
+        title=escape(f"fusionkit leaderboard: {board.directory}"),
+        summary=escape(f"{_count(runs, 'run')} in {_count(len(groups), 'group')} below {board.directory}"),
         head="".join(
-            f'<th scope="col"{" class=number" if number else ""} data-key="{key}">'
+            f'<th scope="col"{" class=number" if form else ""} data-key="{key}">'
             f'<button type="button">{escape(heading)}</button></th>'
-            for heading, key, number in columns
+            for heading, key, form in columns
         ),
         body="".join(_row(group, columns) for group in groups),
         problems=_problems(board),
@@ -63,8 +60,8 @@ def write_report(board: Board, directory: Path, path: Path) -> None:
     write_atomic(path, lambda temporary: temporary.write_bytes(page.encode(errors="xmlcharrefreplace")))
 
 
-def _group(i: int, group: Group, commands: Commands) -> dict[str, Any]:
-    """Return what the page knows about a group."""
+def _group(i: int, group: Group) -> dict[str, Any]:
+    """Return what the page needs of a group."""
     row = group.to_dict()
     del row["paths"]
     return {
@@ -80,7 +77,7 @@ def _group(i: int, group: Group, commands: Commands) -> dict[str, Any]:
                 "seed": run.result.get("seed"),
                 "accuracy": run.accuracy,
                 "path": str(run.path.parent),
-                "command": commands.command(run.result, run.path.parent),
+                "command": command(run.result, run.path.parent),
             }
             for run in group.runs
         ],
@@ -88,71 +85,51 @@ def _group(i: int, group: Group, commands: Commands) -> dict[str, Any]:
 
 
 def _curve(group: Group, key: str) -> list[float]:
-    """Return the mean curve of a group by epoch; none if its runs do not have one of one length."""
-    found = [_mapping(run.result.get("history")).get(key) for run in group.runs]
-    curves = [curve for curve in found if isinstance(curve, list) and curve and all(map(_is_number, curve))]
-    if len(curves) < len(found) or len({len(curve) for curve in curves}) != 1:
+    """Return the mean curve of a group by epoch; [] if a run has none, or one with gaps or of another length."""
+    curves = [(run.result.get("history") or {}).get(key, []) for run in group.runs]
+    if len({len(curve) for curve in curves}) > 1 or any(None in curve for curve in curves):
         return []
-    return [round(sum(values) / len(values), 5) for values in zip(*curves, strict=True)]
+    return [round(fmean(values), 5) for values in zip(*curves, strict=True)]
 
 
 def _views(group: Group) -> dict[str, dict[str, float]]:
     """Return mean accuracies by kind of disturbance and view (``missing``, ``only``, ``noisy``, ``noise``)."""
-    found = [_mapping(run.result.get("robustness")) for run in group.runs]
+    tables = [run.result.get("robustness") or {} for run in group.runs]
     means: dict[str, dict[str, float]] = {}
     for kind in ("missing", "only", "noisy", "noise"):
-        tables = [_mapping(one.get(kind)) for one in found]
-        for name in tables[0]:
-            numbers = [float(table[name]) for table in tables if _is_number(table.get(name))]
-            if len(numbers) == len(tables):
-                means.setdefault(kind, {})[str(name)] = round(sum(numbers) / len(numbers), 5)
+        for name in tables[0].get(kind, {}):
+            numbers = [table.get(kind, {}).get(name) for table in tables]
+            if None not in numbers:
+                means.setdefault(kind, {})[name] = round(fmean(numbers), 5)
     return means
 
 
-def _row(group: Mapping[str, Any], columns: Sequence[tuple[str, str, bool]]) -> str:
+def _row(group: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> str:
     cells = []
-    for _, key, number in columns:
+    for _, key, form in columns:
         value = group[key]
-        if key in ("accuracy", "std") and value is not None:
-            text = f"{value:.4f}"
-        elif key == "low" and value is not None:
-            text = f"{value:.4f} – {group['high']:.4f}"
-        elif key == "seconds" and value is not None:
-            text = f"{value:.1f}"
-        elif key in ("l", "parameters") and isinstance(value, int):
-            text = f"{value:,}"
-        else:
-            text = "" if value is None else str(value)
+        text = "" if value is None else format(value, form)
+        if key == "low" and text:
+            text += f" – {group['high']:.4f}"
         mark = ' <span class="front" title="on the Pareto front">◆</span>' if key == "l" and group["on_front"] else ""
-        cells.append(f"<td{' class=number' if number else ''}>{escape(text).replace('_', '_<wbr>')}{mark}</td>")
+        cells.append(f"<td{' class=number' if form else ''}>{escape(text).replace('_', '_<wbr>')}{mark}</td>")
     label = escape(f"show {group['label']} on {group['data']}", quote=True)
     return f'<tr data-id="{group["id"]}"><td><input type="checkbox" aria-label="{label}"></td>{"".join(cells)}</tr>\n'
 
 
 def _problems(board: Board) -> str:
     """Return the section about what is not in the table."""
-    lines = [line[0].upper() + line[1:] for line in board.left_out()]
-    if not board.groups:
-        lines.insert(0, "There is no completed run.")
-    if not lines:
-        return ""
+    lines = [] if board.groups else ["There is no completed run."]
+    lines += [line[0].upper() + line[1:] for line in board.left_out()]
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'<section id="problems"><h2>Not in the table</h2><ul>{items}</ul></section>'
+    return f'<section id="problems"><h2>Not in the table</h2><ul>{items}</ul></section>' if lines else ""
 
 
 def _embed(value: Any) -> str:
-    """Return JSON that cannot end the script element it stands in."""
+    """Return JSON that cannot end the script element around it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

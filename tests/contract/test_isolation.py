@@ -204,4 +204,4 @@ def test_checks_that_cannot_be_interrupted_cost_the_time_limit_three_times(monke
     monkeypatch.setattr(runner, "GRACE", 0.2)
     results = alone(Total, Plan(tuple(map(endless, "abcde")), time_limit=0.2))
     assert [r.found for r in results[:3]] == ["no end, and no way to interrupt it"] * 3
-    assert [r.found for r in results[3:]] == ["that 3 before this one did not, so it was not tried"] * 2
+    assert [r.found for r in results[3:]] == ["that 3 earlier checks did not, so this one was not run"] * 2

@@ -224,7 +224,7 @@ def test_what_hangs_costs_the_time_limit_a_few_times_only() -> None:
     assert len(hung) == len({result.check for result in hung}) == 3
     assert len(report.bad) == 4
     assert {result.check for result in report.results if result.status == "passed"} == {"l_matches_parameters"}
-    assert report.bad[-1].reason == "checks should end; found that 3 before this one did not, so it was not tried"
+    assert report.bad[-1].reason == "checks should end; found that 3 earlier checks did not, so this one was not run"
 
 
 @pytest.mark.parametrize("op", ["median", "zero"])

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fusionkit.contract.tracking import Allocations, attributes, largest_on_cpu, stray_tensors
+from fusionkit.contract.tracking import Allocations, LargestOnCpu, attributes, stray_tensors
 
 
 class Holder(nn.Module):
@@ -58,7 +58,7 @@ def test_allocations_count_what_is_alive() -> None:
 
 
 def test_largest_on_cpu() -> None:
-    with largest_on_cpu() as largest:
+    with LargestOnCpu() as largest:
         torch.empty(1000, device="meta")
         torch.empty(7).normal_()
     assert largest.elements == 7

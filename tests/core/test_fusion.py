@@ -63,7 +63,7 @@ def views(*dims: int, rows: tuple[int, ...] = (3,), dtype: torch.dtype = torch.f
 @pytest.mark.parametrize(
     ("dims", "message"),
     [
-        ([], "dims should hold the width of at least one view; found none"),
+        ([], "dims should contain the width of at least one view; found none"),
         ([4, 0], r"dims\[1\], the width of view 1, should be an integer of at least 1; found 0"),
         ([-1], r"dims\[0\], the width of view 0, should be an integer of at least 1; found -1"),
         ([4.0], r"found 4\.0"),
@@ -126,10 +126,10 @@ def test_abstract_methods_say_what_is_missing() -> None:
 # ---------------------------------------------------------------------- views
 
 BAD_VIEWS: list[tuple[Callable[[list[Tensor]], Any], type[Exception], str]] = [
-    (lambda x: [], FusionError, "x should hold at least one view; found none."),
+    (lambda x: [], FusionError, "x should contain at least one view; found none."),
     (lambda x: x[0], FusionError, "x should be a list or tuple of tensors, one per view; found Tensor."),
-    (lambda x: x[:1], DimsError, "x should hold 2 views, of widths [3, 4]; found 1."),
-    (lambda x: [*x, x[0]], DimsError, "x should hold 2 views, of widths [3, 4]; found 3."),
+    (lambda x: x[:1], DimsError, "x should contain 2 views, of widths [3, 4]; found 1."),
+    (lambda x: [*x, x[0]], DimsError, "x should contain 2 views, of widths [3, 4]; found 3."),
     (lambda x: x[::-1], DimsError, "View 0 should have width 3; found 4 (shape (5, 4))."),
     (lambda x: [x[0], x[1][:1]], FusionError, "View 1 should have the leading dimensions of view 0, (5,); found (1,)."),
     (lambda x: [x[0], x[1][0]], FusionError, "View 1 should have the leading dimensions of view 0, (5,); found ()."),

@@ -90,20 +90,20 @@ def test_postprocess_message() -> None:
 
 
 def test_nothing() -> None:
-    assert Processing.of("preprocess", None, (3,)) is None
-    assert Processing.of("preprocess", [None], (3,)) is None
+    assert Processing.of("preprocess", None, (3,), {}) is None
+    assert Processing.of("preprocess", [None], (3,), {}) is None
 
 
 def test_an_error_in_a_step_says_where() -> None:
     norms = [nn.LayerNorm(7), nn.LayerNorm(5)]
-    made = Processing.of("preprocess", norms, [7, 5])
+    made = Processing.of("preprocess", norms, [7, 5], {})
     assert made is not None
     with pytest.raises(RuntimeError, match="normalized_shape") as caught:
         made([torch.randn(4, 7), torch.randn(4, 5)])
     assert caught.value.__notes__ == [
         "In preprocess, step 1 of 2, LayerNorm, for view 0, (4, 7) of torch.float32 on cpu; steps are applied in turn."
     ]
-    after = Processing.of("postprocess", lambda t: t @ t, [7])
+    after = Processing.of("postprocess", lambda t: t @ t, [7], {})
     assert after is not None
     with pytest.raises(RuntimeError) as caught:
         after([torch.randn(4, 7)])

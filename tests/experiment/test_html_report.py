@@ -51,9 +51,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put(runs, "summation", 0.97, fusion="summation", fabrication=None, encoder="linear", l=0)
     put(runs, "bare", 0.5, fusion="concatenation", fabrication=None, l=0, history=None, robustness=None, seconds=None)
     other = {"name": "npz", "label": HOSTILE, "digest": "22"}
-    put(
-        runs, "other", 0.6, data=other, fusion=HOSTILE, fabrication=None, history={"loss": 3}, robustness={"missing": 1}
-    )
+    odd = {"history": {"loss": [None]}, "robustness": {"missing": {}}}
+    put(runs, "other", 0.6, data=other, fusion=HOSTILE, fabrication=None, **odd)
     put(runs, "failed", 0.0, status="failed", error=HOSTILE)
     (runs / "broken").mkdir()
     (runs / "broken" / "result.json").write_text('{"schema_version": 1, "sta')

@@ -286,8 +286,8 @@ def test_bad_records_are_reported_and_not_fatal(
 @pytest.mark.parametrize(
     "odd",
     [
-        {"data": 3, "config": [], "encoder": 7, "seconds": "long"},
-        {"fusion": None, "fabrication": None, "n": None, "dims": None, "data_dims": None, "seed": "x"},
+        {"data": {}, "config": {}, "encoder": "7", "seconds": None},
+        {"fusion": None, "fabrication": None, "n": None, "dims": None, "data_dims": None, "seed": None},
         {"config_hash": None, "data": {"name": "$x_1$"}},
     ],
 )
@@ -296,3 +296,12 @@ def test_odd_records_are_no_reason_to_stop(tmp_path: Path, odd: dict[str, Any]) 
     put(tmp_path, "b", **odd)
     assert main([str(tmp_path)]) == 0
     assert sum(len(group.runs) for group in read_board(tmp_path).groups) == 2
+
+
+@pytest.mark.parametrize("wrong", [{"data": 3}, {"config": []}, {"encoder": 7}, {"seconds": "long"}, {"seed": "x"}])
+def test_records_of_wrong_types_are_left_out(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    put(tmp_path, "good")
+    put(tmp_path, "bad", **wrong)
+    (problem,) = read_board(tmp_path).problems
+    assert f"should be the record of a run: {next(iter(wrong))} should be " in problem
+    assert main([str(tmp_path)]) == 0

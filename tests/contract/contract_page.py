@@ -1,4 +1,4 @@
-"""Makes the generated part of ``docs/contract.md``: ``python -m fusionkit.contract.docs docs/contract.md``."""
+"""Makes the generated part of ``docs/contract.md``: ``python -m tests.contract.contract_page docs/contract.md``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from pathlib import Path
 from fusionkit.contract.checks import CHECKS, FAMILIES, checks_of
 from fusionkit.contract.rules import Rule, rule_of
 from fusionkit.fusion import Traits
-
-__all__ = ["MARK", "generated"]
 
 #: What follows it in the page is generated.
 MARK = "<!-- What follows is made from docstrings. -->\n"
