@@ -199,8 +199,8 @@ def test_show_a_right_one(site: Site) -> None:
 )
 def test_using_a_name_of_a_broken_one_says_why(name: str, hint: str, site: Site) -> None:
     code = (
-        f"from fusionkit import registry\ntry:\n    registry.resolve('fusion', {name!r})\n"
-        "except RegistryError as error:\n    print(error)"
+        f"from fusionkit import errors, registry\ntry:\n    registry.resolve('fusion', {name!r})\n"
+        "except errors.RegistryError as error:\n    print(error)"
     )
     assert hint in site.python("-c", code).stdout
 
