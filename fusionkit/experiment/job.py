@@ -28,10 +28,10 @@ from omegaconf import DictConfig
 
 from fusionkit._util.files import write_json
 from fusionkit._util.text import error_line, error_message
-from fusionkit.config import interpolations
 from fusionkit.config.composition import plain_config
 from fusionkit.config.fits import advised, preflight
 from fusionkit.config.hashing import config_hash
+from fusionkit.config.hydra_bridge import raw
 from fusionkit.config.options import RunConfig, validate
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError, Terminated
 from fusionkit.experiment import run
@@ -240,7 +240,7 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
 
 def takes_group(task: DictConfig) -> bool:
     """Whether the fusion refers to the group ``fabrication``; a preset, or an override, has its own fabrication."""
-    return bool(interpolations.raw(task)["fusion"].get("parameter_fabrication") == "${fabrication}")
+    return bool(raw(task)["fusion"].get("parameter_fabrication") == "${fabrication}")
 
 
 # -- a process of its own ----------------------------------------------------------------------------------------------

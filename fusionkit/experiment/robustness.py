@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NOISE", "robustness"]
-
 #: Standard deviations of the noise on all views; a standardized column has 1.
 NOISE = (0.5, 1.0, 2.0)
 

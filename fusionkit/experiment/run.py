@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from fusionkit import registry
+from fusionkit._util.files import write_atomic, write_json
 from fusionkit._util.tables import print_table
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import RunConfig
@@ -75,7 +76,7 @@ def run_job(
     if not record_only:
         _keep(model, result, run_dir)
     result["seconds"] = round(time.perf_counter() - begun, 3)
-    results.write_json(run_dir / results.RESULT, result)
+    write_json(run_dir / results.RESULT, result)
     results.notify_plugins(result, run_dir)
     if not quiet:
         _summary(result, run_dir)
@@ -126,7 +127,7 @@ def _keep(model: FusionModel, result: Mapping[str, Any], run_dir: Path) -> None:
     from fusionkit.experiment.plots import draw_run
 
     save(model, run_dir / results.MODEL)
-    results.write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path))
+    write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path))
 
 
 def build_model(config: RunConfig, data: Dataset) -> FusionModel:

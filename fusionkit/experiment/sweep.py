@@ -27,8 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fusionkit._util.progress import ProgressBar
-from fusionkit.config import interpolations
-from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs
+from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs, raw
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.job import EXPECTED, Job, Outcome, directory_lock, sentence
 from fusionkit.experiment.results import shown
@@ -124,7 +123,7 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
     if "max_failure_rate" in master.hydra.sweeper and not any("max_failure_rate" in line for line in lines):
         # Optuna would stop at the first trial without a value; here a failed job does not stop the others.
         lines.append("hydra.sweeper.max_failure_rate=1.0")
-    timed = "${" in interpolations.raw(master)["hydra"]["sweep"]["dir"]
+    timed = "${" in raw(master)["hydra"]["sweep"]["dir"]
     if timed:
         # Compositions at different times should give the same name.
         lines.append(f"hydra.sweep.dir={QuotedString(str(master.hydra.sweep.dir), Quote.double).with_quotes()}")
@@ -135,9 +134,9 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
 
 def _jobs(hydra: Any, master: DictConfig) -> tuple[int | None, set[str]]:
     """Return the number of jobs of a sweep, None if only its sweeper knows, and the keys in which they differ."""
-    sweeper = interpolations.raw(master)["hydra"]["sweeper"]
+    sweeper = raw(master)["hydra"]["sweeper"]
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    lines = [*params, *interpolations.raw(master)["hydra"]["overrides"]["task"]]
+    lines = [*params, *raw(master)["hydra"]["overrides"]["task"]]
     parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(lines)
     swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
     if sweeper.get("_target_") == BASIC_SWEEPER:

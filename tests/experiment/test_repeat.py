@@ -162,8 +162,8 @@ def test_the_recorded_config_has_the_recorded_hash(run_dir: Path) -> None:
 def test_differences_go_into_mappings() -> None:
     first = {"metrics": {"accuracy": 0.5, "f1": 1.0}, "seconds": 1, "l": 3, "history": {"loss": [1.0]}}
     second = {"metrics": {"accuracy": 0.5, "f1": 0.9}, "seconds": 2, "l": 3, "history": None}
-    assert dict(differences(first, first)) == {}
-    assert dict(differences(first, second)) == {"metrics.f1": (1.0, 0.9), "history": ({"loss": [1.0]}, None)}
+    assert differences(first, first) == {}
+    assert differences(first, second) == {"metrics.f1": (1.0, 0.9), "history.loss": ([1.0], None)}
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
