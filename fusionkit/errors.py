@@ -1,7 +1,7 @@
 """The exceptions of fusionkit.
 
-Every message has one form: what should be, what was found, and where (which view, which option).
-All of them rebuild from ``args``, so they cross process borders by pickle.
+All messages have one form: "X should be ...; found ...", where X names the view or the option.
+All exceptions can be rebuilt from their ``args``, hence pickled and sent to another process.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = [
     "nearest",
 ]
 
-#: Names of at most this length may have been meant as the letter that they begin with.
+#: A name of at most this length may stand for an option of one letter, its initial: ``rank`` for ``r``.
 _SHORT = 6
 
 
 class FusionError(ValueError):
-    """An input that an operator cannot accept: wrong views, ``w``, dtype, device or option."""
+    """An input that an operator cannot accept: views, ``w``, dtype, device or an option."""
 
 
 class DimsError(FusionError, AssertionError):
@@ -36,7 +36,7 @@ class DimsError(FusionError, AssertionError):
 
 
 class RegistryError(LookupError):
-    """A name that the registry does not have, may not give, or has from two places; or a plugin that failed."""
+    """A name that the registry does not have, or that two plugins have; or a plugin that failed."""
 
 
 class ConfigError(ValueError):
@@ -44,24 +44,21 @@ class ConfigError(ValueError):
 
 
 class OptionError(ConfigError, TypeError):
-    """An option that a constructor does not take.  Also a ``TypeError``, as Python's own complaint would be."""
+    """An option that a constructor does not have.  Also a ``TypeError``, as Python itself raises in this case."""
 
 
 class Terminated(KeyboardInterrupt):
-    """The end that another program asks for by a signal, raised where something is still to be recorded.
-
-    Its argument is the number of the signal.
-    """
+    """Raised on a termination signal, so that a run can still be recorded.  Its argument is the signal number."""
 
 
 def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> str:
-    """Return a hint at the known names nearest to ``name``, with a leading blank, or nothing."""
+    """Return " Did you mean ...?" with the known names most similar to ``name``; empty if there are none."""
     matches = close(name, known, limit=limit)
     return f" Did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
 
 
 def close(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
-    """Return the known names nearest to ``name``; to a short one that none resembles its initial, ``r`` to ``rank``."""
+    """Return the known names most similar to ``name``; for a short name without any its initial, ``r`` for ``rank``."""
     known = list(known)
     initial = [one for one in known if len(one) == 1 and one.lower() == name[:1].lower()]
     return get_close_matches(name, known, n=limit, cutoff=0.6) or (initial[:limit] if len(name) <= _SHORT else [])

@@ -1,4 +1,4 @@
-"""What the author of a fabrication imports: the base class, the traits, and helpers for structured matrices."""
+"""What authors of fabrications import: the base class, the traits, and helpers for structured matrices."""
 
 from fusionkit.core.fabrication import CallableFabrication, Fabrication, cropped, gaussians
 from fusionkit.core.factory import as_fabrication

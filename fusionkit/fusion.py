@@ -1,4 +1,4 @@
-"""What the author of a fusion imports: the base class, the traits, and checks of options."""
+"""What authors of fusions import: the base classes, the traits, and checks of option values."""
 
 from fusionkit.core.fusion import ElementwiseFusion, Fusion, FusionOptions
 from fusionkit.core.traits import Traits

@@ -1,6 +1,6 @@
-"""What a plugin can offer to fusionkit: five hooks, all optional.
+"""The five hooks of a plugin, all optional.
 
-A plugin is a small module that an installed distribution names under the entry-point group ``fusionkit``::
+A plugin is a small module that an installed distribution names in the entry-point group ``fusionkit``::
 
     [project.entry-points.fusionkit]
     gram = "fusionkit_gram.plugin"
@@ -13,8 +13,8 @@ and that implements at least one of the hooks below::
     def fusionkit_fusions():
         return {"gram": "fusionkit_gram.gram:Gram"}
 
-The module is imported whenever operators are listed, so it should import neither torch nor the operators: a target that
-is written as a string is imported when it is used.  In later releases hooks may gain arguments, never lose one.
+The module is imported whenever operators are listed, so it should import neither torch nor the operators: a target
+given as a string is imported when it is used.  Later releases may add arguments to hooks, but never remove one.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 
 @dataclass(frozen=True)
 class Spec:
-    """One registered operator or fabrication: where its class is, and what is worth knowing before it is imported.
+    """A registered fusion or fabrication: its class, and what is known about it before that is imported.
 
     Attributes:
         target: ``"package.module:Class"``, imported on first use; or the class itself.
-        aliases: other names for it.
+        aliases: other names.
         summary: one line for ``fusionkit list``.
         deprecated: what to use instead, a name or a sentence; using the name warns once.
         removed: what to use instead, a name or a sentence; using the name is an error, and ``target`` may be ``""``.
@@ -63,7 +63,7 @@ class Spec:
 
     def __post_init__(self) -> None:
         aliases: object = self.aliases
-        if not isinstance(aliases, tuple | list):  # ("sum") is a string.
+        if not isinstance(aliases, tuple | list):  # A common mistake: ("sum") is a string.
             raise TypeError(f"the aliases of a Spec should be a tuple of names; found {aliases!r}")
         object.__setattr__(self, "aliases", tuple(aliases))
 
@@ -72,8 +72,8 @@ class Spec:
 def fusionkit_fusions() -> Mapping[str, str | type | Spec]:  # type: ignore[empty-body]
     """Return the fusion operators: name -> ``"package.module:Class"``, the class, or a ``Spec``.
 
-    A name matches ``[a-z][a-z0-9_]*``.  It is reachable as ``<distribution>/<name>``, and by itself unless it belongs
-    to the core or another plugin has it too.
+    A name matches ``[a-z][a-z0-9_]*``.  The name ``<distribution>/<name>`` always works; the short name works unless
+    the core or another plugin has it too.
     """
 
 
@@ -91,13 +91,15 @@ def fusionkit_conf() -> Sequence[str]:  # type: ignore[empty-body]
 def fusionkit_checks() -> Sequence[Callable[..., Any]]:  # type: ignore[empty-body]
     """Return further checks for ``fusionkit check``: functions called ``check_<name>`` that take a subject.
 
-    Called when checks are run or plugins are reported, not when operators are listed: it may import torch.
+    Called by ``fusionkit check`` and ``fusionkit plugins``, not when operators are listed, so it may import torch.
     """
 
 
 @hookspec
 def fusionkit_run_finished(result: dict[str, Any], run_dir: Path | None) -> None:
-    """Receive the record of a finished run, completed or failed, for instance to send it to a tracker.
+    """Process the result of a completed or failed run, for instance send it to a tracker.
 
-    ``result`` is a copy of ``result.json``; ``run_dir`` is where that and the run's other files are.
+    Args:
+        result: the contents of ``result.json``.
+        run_dir: the directory of that file and the other files of the run.
     """

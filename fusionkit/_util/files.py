@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Writes files atomically: completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from fusionkit._util.trees import to_json
 
-#: How the name of an incomplete file begins.
+#: Prefix of the name of a file that is still being written.
 TEMPORARY = ".partial-"
 
 
@@ -38,5 +38,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON, atomically; see ``to_json`` for what JSON cannot hold."""
+    """Write ``value`` as JSON, atomically; ``to_json`` converts what JSON has no type for."""
     write_text(path, json.dumps(to_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")

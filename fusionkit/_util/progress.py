@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, elsewhere a line now and then."""
+"""Shows progress on standard error: a bar on a terminal, elsewhere a line from time to time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 
 class ProgressBar:
-    """A bar between two texts.
+    """A progress bar between two texts.
 
     Args:
-        total: of the work, None if unknown.
+        total: amount of work, None if unknown.
         shown: False shows nothing.
-        interval: seconds between two lines where standard error is no terminal.
-        clock: of the time, in seconds.
+        interval: seconds between two lines where standard error is not a terminal.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class ProgressBar:
         self._bar.stop()
 
     def update(self, completed: float, before: str, after: str = "", *, now: bool = False) -> None:
-        """Show how much is done.
+        """Show the progress.
 
         Args:
-            completed: of ``total``.
-            before: the text on the left of the bar.
-            after: the text on its right.
+            completed: how much of ``total`` is done.
+            before: text on the left of the bar.
+            after: text on the right of the bar.
             now: write a line even if the interval is not over.
         """
         self._bar.update(self._task, completed=completed, before=before, after=after)
@@ -65,7 +65,7 @@ class ProgressBar:
             print("  ".join(text for text in (before, after) if text), file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
-        """Write a line, above the bar if there is one."""
+        """Write a line; on a terminal above the bar."""
         if self.lines:
             print(text, file=sys.stderr, flush=True)
         elif not self._bar.disable:

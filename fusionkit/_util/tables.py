@@ -1,4 +1,4 @@
-"""Tables on standard output: drawn by rich on a terminal; elsewhere plain aligned columns, nothing cut or coloured."""
+"""Prints tables on standard output: with rich on a terminal, elsewhere as aligned columns that are never cut."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, who
 
     Args:
         columns: the headings.
-        rows: one cell per column each.
-        whole: columns whose cells are never folded on a terminal, such as names to copy.
+        rows: each with one cell per column.
+        whole: headings of columns that are never folded on a terminal, such as names that users copy.
     """
     cells = [["" if cell is None else " ".join(str(cell).split()) for cell in row] for row in rows]
     if sys.stdout.isatty():
@@ -28,11 +28,11 @@ def _align(lines: Sequence[Sequence[str]]) -> None:
 
 
 def _draw(columns: Sequence[str], cells: Iterable[Sequence[str]], whole: Sequence[str]) -> None:
-    from rich import box, console, table, text  # Slow to import, and not needed elsewhere than on a terminal.
+    from rich import box, console, table, text  # Slow to import, and needed on a terminal only.
 
     drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         drawn.add_column(column, no_wrap=column in whole, overflow="fold")
     for row in cells:
-        drawn.add_row(*map(text.Text, row))  # Not markup: a name or a message may contain brackets.
+        drawn.add_row(*map(text.Text, row))  # Text, because rich reads brackets in a str as markup.
     console.Console().print(drawn)

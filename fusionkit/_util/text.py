@@ -1,4 +1,4 @@
-"""Text that can be printed: one line of an exception, of a foreign object, of anything."""
+"""Makes printable text of exceptions, objects and strings from outside."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ _REPR.maxother = _REPR.maxstring = 100
 
 
 def printable(text: str) -> str:
-    """Escape what a file cannot hold (half of a surrogate pair), and what a terminal would obey."""
+    """Escape unpaired surrogates, which UTF-8 cannot encode, and control characters, but line feeds and tabs."""
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def one_line(text: str, limit: int | None = None) -> str:
-    """Return ``text`` with every run of white space as one blank, cut to ``limit`` characters if one is given."""
+    """Return ``text`` in one line, with single blanks, cut to ``limit`` characters if a limit is given."""
     line = printable(" ".join(text.split()))
     return line if limit is None or len(line) <= limit else f"{line[:limit]}..."
 
 
 def error_message(error: BaseException, limit: int | None = None) -> str:
-    """Return the message of an exception in one line, or the name of its type where it has none."""
+    """Return the message of an exception in one line, or the name of its type if it has no message."""
     return _message(error, limit) or type(error).__name__
 
 
@@ -33,10 +33,10 @@ def error_line(error: BaseException, limit: int | None = 400) -> str:
 def _message(error: BaseException, limit: int | None) -> str:
     try:
         return one_line(str(error), limit)
-    except Exception:  # The ``__str__`` of a foreign exception.
+    except Exception:  # ``__str__`` of a plugin's exception may raise anything.
         return ""
 
 
 def short_repr(value: object) -> str:
-    """Return a ``repr`` of at most about 100 characters; of an object whose ``repr`` fails, its type and address."""
+    """Return a ``repr`` of about 100 characters at most; type and address of an object whose ``repr`` fails."""
     return printable(_REPR.repr(value))

@@ -1,4 +1,4 @@
-"""Trees of mappings and lists."""
+"""Walks through trees of mappings and lists."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 def flatten(
     tree: Any, path: tuple[str, ...] = (), *, whole: Callable[[tuple[str, ...]], bool] = lambda path: False
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the path and the value of every leaf of nested mappings; empty mappings and lists are leaves.
+    """Yield path and value of every leaf of nested mappings; lists and empty mappings are leaves.
 
     Args:
         tree: the mapping.
-        path: of the tree itself.
-        whole: says at which paths a mapping counts as a leaf.
+        path: path of ``tree`` itself.
+        whole: whether a mapping at a path counts as a leaf.
     """
     if isinstance(tree, Mapping) and tree and not whole(path):
         for key, value in tree.items():
@@ -25,7 +25,7 @@ def flatten(
 
 
 def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key (``a.b[0]``) and the value of everything in mappings, lists and tuples that is none."""
+    """Yield dotted key (``a.b[0]``) and value of every leaf of nested mappings, lists and tuples."""
     if isinstance(tree, Mapping):
         for name, value in tree.items():
             yield from leaves(value, f"{key}.{name}" if key else str(name))
@@ -37,7 +37,7 @@ def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def to_json(value: Any) -> Any:
-    """Return ``value`` in types that JSON holds: NaN and infinities become None, foreign objects their ``str``."""
+    """Return ``value`` in JSON types: NaN and infinities become None, objects of other types their ``str``."""
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The command ``fusionkit bench``: how fast operators are, as ratios to references that are timed in turn with them."""
+"""The command ``fusionkit bench``: the speed of operators, as ratios to references that are timed in turn with them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,11 +29,9 @@ from fusionkit.cli.show import parse
 from fusionkit.errors import ConfigError
 from fusionkit.fusion import check_device
 
-__all__ = ["bench"]
-
 SCHEMA_VERSION = 1
 
-#: Upper over lower quartile of the repetitions, from which on the milliseconds are doubtful.
+#: A row whose upper quartile of the repetitions is more than this multiple of the lower one is doubtful.
 RESTLESS = 1.5
 
 RATIOS = {
@@ -48,19 +46,19 @@ RATIOS = {
 }
 
 EPILOG = """\b
-Ratios, of the operator to:
-  limit         one product with views that are concatenated already;
-                of elementwise fusions: adding the views up
+Ratios of the time of the operator to that of:
+  limit         one product with views that are already concatenated;
+                for elementwise fusions: the sum of the views
   cat+linear    torch.cat, then F.linear
-  addmm         addmm_ view by view (of the dense product)
-  bound         1.15 of the better of these two, with gradients 1.2;
-                for more than 100 views 1.35 and 1.4; and the call:
+  addmm         addmm_ view by view (for the dense product only)
+  bound         1.15 times the better of these two, with gradients 1.2;
+                for more than 100 views 1.35 and 1.4; plus the call:
                 4 (6) calls of nn.Linear(1, 1), and 1 us per view
-  built         W built, then multiplied by;
-                of elementwise fusions: the views stacked, then reduced by torch
+  built         W built, then the product with it;
+                for elementwise fusions: torch.stack, then a reduction
   product       the fabrication's own product, without W, where W was built
   tinybig       the reference library, if it is installed
-  compiled      what torch.compile makes of the operator (--compile)
+  compiled      the operator compiled by torch.compile (--compile)
 
 \b
 Examples:
@@ -73,13 +71,13 @@ Examples:
 @click.command(epilog=EPILOG)
 @click.argument("names", nargs=-1, metavar="[NAME | KEY=VALUE]...")
 @click.option("--quick", is_flag=True, help="Fewer sizes and less time for each: about a minute.")
-@click.option("--compile", "compiled", is_flag=True, help="Also time what torch.compile makes of the operator.")
-@click.option("--device", "device_name", default="cpu", show_default=True, help="Such as cuda.")
+@click.option("--compile", "compiled", is_flag=True, help="Also time the operator compiled by torch.compile.")
+@click.option("--device", "device_name", default="cpu", show_default=True, help="Where to measure, such as cuda.")
 @click.option("--json", "json_file", callback=output_file, metavar="FILE", help="Write the rows as JSON.")
 @click.option("--plot", "plot_file", callback=output_file, metavar="FILE", help="Draw time against m to a PNG file.")
-@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads of torch.")
-@click.option("--processor-time", is_flag=True, help="Count the processor time: for a busy machine, with --threads 1.")
-@click.option("--seconds", type=click.FloatRange(0), help="Per row, about (default: 0.6; with --quick 0.2).")
+@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Number of threads of torch.")
+@click.option("--processor-time", is_flag=True, help="Measure processor time, on a busy machine; with --threads 1.")
+@click.option("--seconds", type=click.FloatRange(0), help="Approximate time per row (default: 0.6; with --quick 0.2).")
 def bench(
     names: tuple[str, ...],
     quick: bool,
@@ -93,14 +91,14 @@ def bench(
 ) -> None:
     """Measure speed and memory.
 
-    NAME is a fabrication or a fusion (default: all of the core); KEY=VALUE an option of it, or one of m (one or
-    several: m=16,256,4096), dims, n and dtype, which replace those of the grid.
+    NAME is a fabrication or a fusion (default: all those of fusionkit itself).  KEY=VALUE is an option of it, or a
+    value of m, dims, n or dtype instead of those of the grid; m may have several values: m=16,256,4096.
 
-    Each operator is timed in turn with its references, so that the ratios hold on a noisy machine; below 1 the operator
-    is faster.  A fabrication stands for parameterized_concatenation with it; "way" is what that chose: its own product,
-    or W.  "ms" is the median of the repetitions, a ratio that of the lower quartiles, which other work on the machine
-    moves less.  "extra MB" is the most memory that tensors made during the call take at the same time, the result
-    included.
+    Each operator is timed in turn with its references, so that the ratios are reliable on a noisy machine too; if a
+    ratio is below 1, the operator is faster.  A fabrication is measured as part of parameterized_concatenation; the
+    column "way" shows whether that used the fabrication's own product or built W.  "ms" is the median of the
+    repetitions; a ratio compares lower quartiles, which depend less on other work on the machine.  "extra MB" is the
+    peak memory of the tensors made during the call, the result included.
     """
     with wrong_usage():
         device = check_device(device_name) or torch.device("cpu")
@@ -108,28 +106,29 @@ def bench(
     if device.type == "meta":
         raise ConfigError("--device should be one that computes, such as cpu or cuda; found 'meta'.")
     if processor_time and (threads > 1 or device.type != "cpu"):
-        raise ConfigError("--processor-time should be used with --threads 1 on the cpu; found more of them.")
+        found = f"--threads {threads} on {device}"
+        raise ConfigError(f"--processor-time should be used with --threads 1 on the cpu; found {found}.")
     if plot_file is not None and not _drawable(chosen):
         raise ConfigError(
-            f"{plot_file} should show an operator at several numbers of rows; found one: give them, as in "
-            "m=16,256,4096, or neither --quick nor m."
+            f"{plot_file} should show an operator at several numbers of rows; found one. Give several, as in "
+            "m=16,256,4096, or leave out --quick and m."
         )
     seconds = seconds if seconds is not None else 0.2 if quick else 0.6
     clock = process_time if processor_time else perf_counter
     machine = _machine(device) | {"threads": threads, "clock": "processor" if processor_time else "wall"}
     rows: list[Row] = []
     try:
-        with wrong_usage(), _threads(threads):
+        with wrong_usage(), ExitStack() as stack:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(threads)
             for case in _progress(chosen):
                 row = measure.measure(case, seconds=seconds, device=device, compiled=compiled, clock=clock)
                 rows += [row] if row is not None else []
-    except KeyboardInterrupt:
+    finally:  # Also of an interruption.
         _report(rows, json_file, plot_file, machine)
-        raise
     if not rows:
         found = ", ".join(dict.fromkeys(case.name for case in chosen))
         raise ConfigError(f"{found} should take views of the measured widths; found none that fit.")
-    _report(rows, json_file, plot_file, machine)
 
 
 def _cases(names: Sequence[str], quick: bool) -> list[Case]:
@@ -148,20 +147,10 @@ def _drawable(chosen: Sequence[Case]) -> bool:
     return len({(name, size._replace(m=0)) for name, size in sizes}) < len(sizes)
 
 
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _progress(chosen: Sequence[Case]) -> Iterator[Case]:
-    """Yield the cases; on a terminal with a progress bar that says what is measured."""
+    """Yield the cases; on a terminal, with a progress bar that shows which is being measured."""
     with ProgressBar(len(chosen), shown=sys.stderr.isatty()) as progress, warnings.catch_warnings():
-        # Of torch's own threads, in the first derivative on a GPU.
+        # A warning from torch's own threads, at the first derivative on a GPU.
         warnings.filterwarnings("ignore", "Attempting to run cuBLAS")
         for done, case in enumerate(chosen):
             size = case.size
@@ -175,17 +164,16 @@ def _report(rows: Sequence[Row], json_file: Path | None, plot_file: Path | None,
     _print(rows)
     if restless := sum(row.spread > RESTLESS for row in rows):
         print(
-            f"warning: in {restless} of {len(rows)} rows the times of the operator or of a reference differ by more "
-            f"than {RESTLESS - 1:.0%} between the quartiles, because of other work on the machine: --threads 1 "
-            "--processor-time does not count that",
+            f"warning: in {restless} of {len(rows)} rows the quartiles of the times differ by more than "
+            f"{RESTLESS - 1:.0%}, because of other work on the machine; --threads 1 --processor-time excludes that",
             file=sys.stderr,
         )
     if json_file is not None:
         head = json.dumps({"schema_version": SCHEMA_VERSION, "machine": machine})
-        lines = ",\n".join(json.dumps(asdict(row)) for row in rows)  # A line for each.
+        lines = ",\n".join(json.dumps(asdict(row)) for row in rows)  # One line per row.
         json_file.write_text(f'{head[:-1]}, "rows": [\n{lines}\n]}}\n', encoding="utf-8")
-    if plot_file is not None and not draw(rows, plot_file):  # An interruption.
-        print(f"{plot_file} is not drawn: it would show one number of rows", file=sys.stderr)
+    if plot_file is not None and not draw(rows, plot_file):  # After an interruption.
+        print(f"{plot_file} is not drawn: only one number of rows was measured", file=sys.stderr)
 
 
 def _print(rows: Sequence[Row]) -> None:

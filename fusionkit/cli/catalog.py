@@ -16,16 +16,14 @@ from fusionkit.registry import lookup
 from fusionkit.registry.catalogue import Record
 from fusionkit.registry.loading import Kind, Plugin
 
-__all__ = ["list_names", "plugins"]
-
-# A plugin that prints while it is imported must not end up in the output: hence redirect_stdout below.
+# The output must not contain what a plugin prints while it is imported: hence redirect_stdout below.
 
 
 @click.command("list", epilog="\b\nExample:\n  fusionkit list --kind fabrication")
 @kind_option
 @json_option
 def list_names(kind: Kind | None, as_json: bool) -> None:
-    """List every fusion and fabrication on this machine.  None of them is imported."""
+    """List every fusion and fabrication on this machine, without importing them."""
     with redirect_stdout(sys.stderr):
         records = registry.records(kind)
     if as_json:
@@ -57,7 +55,7 @@ def _print_records(records: Sequence[Record]) -> None:
 @click.option("--traceback", is_flag=True, help="Print the traceback of each failure as well.")
 @json_option
 def plugins(strict: bool, traceback: bool, as_json: bool) -> int:
-    """Say which installed plugins loaded, which did not, and why."""
+    """Show which installed plugins are loaded, which are not, and why."""
     with redirect_stdout(sys.stderr):
         found = registry.verify(import_targets=strict)
     if as_json:
@@ -70,7 +68,7 @@ def plugins(strict: bool, traceback: bool, as_json: bool) -> int:
 
 
 def _print_plugins(found: Sequence[Plugin], tracebacks: bool) -> None:
-    """Print a table, and below it what does not fit: names that work only in their qualified form, tracebacks."""
+    """Print a table, and below it warnings about names that need their qualified form, and the tracebacks."""
     rows = [
         (
             plugin.name,

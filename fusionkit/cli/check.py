@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import click
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.console import Console
 
 from fusionkit._util.files import write_text
-from fusionkit.cli.check_report import Rerun, print_report, rule_table, subject_table
+from fusionkit._util.progress import ProgressBar
+from fusionkit.cli.check_report import print_report, rule_table
 from fusionkit.cli.commands import kind_option, output_file
 from fusionkit.contract.lookup import all_subjects, subjects_of
 from fusionkit.contract.report import Report, Result
@@ -24,8 +23,6 @@ from fusionkit.contract.rules import Rule, rule_of
 from fusionkit.contract.runner import DEFAULT_LIMIT, Plan, default_jobs, isolated, several_jobs_possible
 from fusionkit.contract.subject import Subject
 from fusionkit.registry import Kind
-
-__all__ = ["check"]
 
 EPILOG = """\b
 Examples:
@@ -47,10 +44,10 @@ def _names(ctx: click.Context, param: click.Parameter, given: Iterable[str]) -> 
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @kind_option
 @click.option("--tier", type=click.IntRange(1, 3), help="Run checks up to this tier (default: 2).")
-@click.option("--select", multiple=True, callback=_names, metavar="CHECK", help="Only these; patterns, commas work.")
-@click.option("--skip", multiple=True, callback=_names, metavar="CHECK", help="Leave these checks out.")
-@click.option("--case", help="Only the case that reads so, such as 'dims=[4, 4]'.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random views and parameters.")
+@click.option("--select", multiple=True, callback=_names, metavar="CHECK", help="Only these checks; patterns too.")
+@click.option("--skip", multiple=True, callback=_names, metavar="CHECK", help="Leave out these checks.")
+@click.option("--case", help="Only this case, such as 'dims=[4, 4]'.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random views and parameters.")
 @click.option("--time-limit", type=float, default=DEFAULT_LIMIT, show_default=True, help="Seconds per check and case.")
 @click.option("-x", "--exitfirst", "stop", is_flag=True, help="Stop at the first failure.")
 @click.option("-j", "--jobs", type=click.IntRange(1), help="Worker processes (default: at most 2).")
@@ -72,23 +69,22 @@ def check(
 
     NAME is a registered name or module:Class; by default everything that is registered is checked.
     """
-    # With JSON on stdout, the table goes to stderr.  Fixed here: checks redirect both meanwhile.
+    # With JSON on stdout, the report goes to stderr.
     console = Console(file=sys.stderr if json_file == Path("-") else sys.stdout)
     if not console.is_terminal:
-        console.width = 200  # A file need not be wrapped at 80 columns.
+        console.width = 200  # In a file there is no need to wrap at 80 columns.
     if listed:
         _list(console, json_file, wanted)
         return 0
     plan = Plan.of(**wanted)
     start = perf_counter()
-    if os.getcwd() not in sys.path:  # As python -m does: module:Class is often a file of the folder.
+    if os.getcwd() not in sys.path:  # As python -m does: module:Class is often in a file of this folder.
         sys.path.insert(0, os.getcwd())
     subjects = subjects_of(list(names), kind) if names else all_subjects(kind)
     if plan.stop or not several_jobs_possible(subjects):
         jobs = 1
-    report = Report(_checked(subjects, plan, jobs or default_jobs(subjects), console))
-    rerun = Rerun(plan.seed, plan.time_limit)
-    print_report(report, console, rerun, seconds=perf_counter() - start, verbose=verbose)
+    report = Report(_checked(subjects, plan, jobs or default_jobs(subjects)))
+    print_report(report, console, plan, seconds=perf_counter() - start, verbose=verbose)
     _write(json_file, report.to_json())
     if junit_file:
         write_text(junit_file, report.to_junit())
@@ -115,57 +111,23 @@ def _list(console: Console, json_file: Path | None, wanted: dict[str, Any]) -> N
     _write(json_file, json.dumps(rows, indent=2))
 
 
-# -- running -----------------------------------------------------------------------------------------------------------
-
-
-def _checked(subjects: list[Subject], plan: Plan, jobs: int, console: Console) -> list[Result]:
-    """Return the results; on a terminal with a progress bar that says what is running."""
+def _checked(subjects: Sequence[Subject], plan: Plan, jobs: int) -> list[Result]:
+    """Return the results; on a terminal with a progress bar, and with a line for every rule that is broken."""
     total = sum(subject.kind in rule_of(check).kinds for subject in subjects for check in plan.checks)
     results: list[Result] = []
     begun: set[tuple[str, str, str]] = set()
-    with _Live(console, total) as live:
+    broken: set[tuple[str, str, str]] = set()
+    with ProgressBar(total, shown=sys.stderr.isatty()) as progress:
 
         def started(subject: Subject, rule: Rule | None, case: str) -> None:
-            # Not once more for every case of a check.
-            if rule is not None and (key := (subject.kind, subject.id, rule.name)) not in begun:
-                begun.add(key)
-                live.step(f"{subject.id} {rule.name}", results)
+            if rule is not None:
+                begun.add((subject.kind, subject.id, rule.name))  # Once for all cases of a check.
+                progress.update(len(begun), f"{subject.id} {rule.name}", f"{len(begun)}/{total}")
 
         for result in isolated(subjects, plan, started, jobs):
             results.append(result)
+            key = (result.kind, result.subject, result.check)
+            if result.bad and key not in broken:
+                broken.add(key)
+                progress.say(f"{result.status} {result.check} of {result.subject}")
     return results
-
-
-class _Live:
-    """On a terminal, the table of what is done and a progress bar; elsewhere nothing."""
-
-    def __init__(self, console: Console, total: int) -> None:
-        self.shown = console.is_terminal
-        self.rows = max(3, console.height - 6)
-        self.results: list[Result] = []
-        self.progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-        )
-        self.task = self.progress.add_task("", total=total)
-        # Checks redirect the streams themselves; the table is printed again, whole, at the end.
-        self.live = Live(
-            get_renderable=self.render, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
-        )
-
-    def __enter__(self) -> _Live:
-        if self.shown:
-            self.live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.shown:
-            self.live.stop()
-
-    def step(self, text: str, results: list[Result]) -> None:
-        """Set what is running and the results so far; shown at the next refresh, a quarter of a second later."""
-        self.progress.update(self.task, description=text, advance=1)
-        self.results = results
-
-    def render(self) -> Group:
-        """Return what is shown."""
-        return Group(subject_table(list(self.results), self.rows), self.progress)

@@ -1,11 +1,10 @@
-"""What ``fusionkit check`` prints: a row per subject, the broken rules with the likely cause first, and a summary."""
+"""The report of ``fusionkit check``: a row per subject, the broken rules with the likely cause first, and a summary."""
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, get_args
 
@@ -14,47 +13,28 @@ from rich.table import Table
 
 from fusionkit.contract.report import Report, Result, Status
 from fusionkit.contract.rules import Rule, rule_of
-from fusionkit.contract.runner import DEFAULT_LIMIT, all_checks
+from fusionkit.contract.runner import DEFAULT_LIMIT, Plan, all_checks
 from fusionkit.contract.subject import UNBUILT
 
-__all__ = ["Rerun", "print_report", "rule_table", "subject_table"]
-
-#: How many broken rules of a subject, and findings of a rule, are printed in full.
+#: The number of broken rules of a subject, and of findings of a rule, that are printed in full.
 RULES, FINDINGS = 5, 2
 
-#: Instead of the advice of a rule that needs an operator, where there is none.
+#: The advice for a rule that cannot be checked because the constructor fails.
 MEND_CONSTRUCTOR = "Mend the constructor first: what it does not build cannot be checked."
 
-#: The columns that are always there; the others are if there is something in them.
+#: The columns that are always shown; the others are shown unless they are empty.
 COLUMNS: tuple[Status, ...] = ("passed", "failed", "error", "skipped")
-
-
-@dataclass(frozen=True)
-class Rerun:
-    """The options of a run that the commands which repeat a result need as well."""
-
-    seed: int
-    time_limit: float
-
-    def command(self, result: Result, case: str = "") -> str:
-        """Return the command that runs the check of a result again, on one case or on all."""
-        kind = [] if ":" in result.subject else ["--kind", result.kind]
-        words = ["fusionkit", "check", result.subject, *kind, "--select", result.check]
-        words += ["--case", case] if case else []
-        words += ["--seed", str(self.seed)] if self.seed else []
-        words += ["--time-limit", f"{self.time_limit:g}"] if self.time_limit != DEFAULT_LIMIT else []
-        return shlex.join(words)
 
 
 class BrokenRule:
     """A rule that a subject breaks.
 
     Attributes:
-        subject: which, with its kind.
         first: the first bad result.
-        unbuilt: whether nothing was found but that the constructor fails.
-        counts: how many results are bad, as ``2 failed, 1 error of 6``.
-        findings: the bad results, those with one reason together.
+        subject: the kind and the name of the subject.
+        unbuilt: whether every bad result says that the constructor fails.
+        counts: the number of bad results, as ``2 failed, 1 error of 6``.
+        findings: the bad results, grouped by their reason.
     """
 
     def __init__(self, bad: list[Result], total: int) -> None:
@@ -65,30 +45,27 @@ class BrokenRule:
         self.findings = _grouped(bad, "reason")
 
 
-def print_report(report: Report, console: Console, rerun: Rerun, *, seconds: float, verbose: bool) -> None:
+def print_report(report: Report, console: Console, plan: Plan, *, seconds: float, verbose: bool) -> None:
     """Print a report.
 
     Args:
-        report: of the run.
-        console: on which.
-        rerun: makes the commands that repeat a result.
-        seconds: that the run took.
-        verbose: print every finding, and the reasons of what was skipped.
+        report: the results.
+        console: where to print.
+        plan: of the run; its seed and time limit are in the commands that repeat a result.
+        seconds: the time that the run took.
+        verbose: print every finding, and why checks were skipped.
     """
-    console.print(subject_table(report.results))
+    console.print(_subject_table(report.results))
     totals = Counter((result.kind, result.subject, result.check) for result in report.results)
     groups = _grouped(report.bad, "kind", "subject", "check")
     broken = [BrokenRule(bad, totals[bad[0].kind, bad[0].subject, bad[0].check]) for bad in groups]
     shown = broken if verbose else _without_consequences(broken)
-    hidden = _print_findings(shown, console, rerun, verbose)
-    if hidden:
-        words = f"{hidden} more findings are not shown" if hidden > 1 else "1 more finding is not shown"
-        console.print(f"\n{words}: -v prints them all, and --json FILE writes them.", highlight=False)
+    if hidden := _print_findings(shown, console, plan, verbose):
+        console.print(f"\nresults not shown: {hidden}; -v prints them, and --json FILE writes them.", highlight=False)
     if shown:
-        _print_rules(shown, console, rerun)
+        _print_rules(shown, console, plan)
     if left := len(broken) - len(shown):
-        words = "1 more rule needs" if left == 1 else f"{left} more rules need"
-        console.print(f"{words} what the constructor does not build: -v lists them.\n", highlight=False)
+        console.print(f"rules not shown, because the constructor fails: {left}; -v lists them.\n", highlight=False)
     if verbose:
         skips = Counter(result.reason for result in report.results if result.status == "skipped")
         for reason, count in sorted(skips.items()):
@@ -98,8 +75,7 @@ def print_report(report: Report, console: Console, rerun: Rerun, *, seconds: flo
     console.print(f"{verdict}: {words} in {seconds:.1f} s", highlight=False)
 
 
-def subject_table(results: Sequence[Result], rows: int | None = None) -> Table:
-    """Return the table of subjects, or its last rows."""
+def _subject_table(results: Sequence[Result]) -> Table:
     found = {result.status for result in results}
     columns = [status for status in get_args(Status) if status in COLUMNS or status in found]
     table = Table(box=None, pad_edge=False)
@@ -107,8 +83,7 @@ def subject_table(results: Sequence[Result], rows: int | None = None) -> Table:
     table.add_column("kind")
     for column in (*columns, "seconds", ""):
         table.add_column(column, justify="right")
-    groups = [list(group) for _, group in groupby(results, lambda result: (result.subject, result.kind))]
-    for group in groups[-rows:] if rows else groups:
+    for group in _grouped(results, "subject", "kind"):
         counts = Counter(result.status for result in group)
         seconds = sum(result.seconds for result in group)
         verdict = "[red]failed[/]" if any(result.bad for result in group) else "[green]ok[/]"
@@ -145,29 +120,27 @@ def _counted(results: Iterable[Result]) -> str:
 
 
 def _without_consequences(broken: list[BrokenRule]) -> list[BrokenRule]:
-    """Leave out, of the rules of a subject that break because its constructor fails, all but the first."""
-    kept, unbuilt = [], set()
+    """Keep, of the rules of a subject that are broken because its constructor fails, only the first."""
+    first: dict[tuple[str, str], BrokenRule] = {}
     for rule in broken:
-        if rule.subject not in unbuilt or not rule.unbuilt:
-            kept.append(rule)
         if rule.unbuilt:
-            unbuilt.add(rule.subject)
-    return kept
+            first.setdefault(rule.subject, rule)
+    return [rule for rule in broken if not rule.unbuilt or rule is first[rule.subject]]
 
 
-def _print_findings(broken: list[BrokenRule], console: Console, rerun: Rerun, verbose: bool) -> int:
-    """Print the findings of the first rules of each subject, or all; return how many are left."""
+def _print_findings(broken: list[BrokenRule], console: Console, plan: Plan, verbose: bool) -> int:
+    """Print the findings of the first rules of each subject, or all; return the number of results not shown."""
     hidden = 0
     for _, rules in groupby(broken, lambda rule: rule.subject):
         for number, rule in enumerate(rules):
             count = len(rule.findings) if verbose else FINDINGS if number < RULES else 0
             if count:
-                _print_rule(rule, rule.findings[:count], console, rerun)
+                _print_rule(rule, rule.findings[:count], console, plan)
             hidden += sum(map(len, rule.findings[count:]))
     return hidden
 
 
-def _print_rule(rule: BrokenRule, findings: list[list[Result]], console: Console, rerun: Rerun) -> None:
+def _print_rule(rule: BrokenRule, findings: list[list[Result]], console: Console, plan: Plan) -> None:
     """Print a broken rule, and the first result of each finding."""
     first = rule.first
     console.print(f"\n[red]{first.status}[/] [bold]{first.check}[/] of {first.subject}", highlight=False)
@@ -181,12 +154,22 @@ def _print_rule(rule: BrokenRule, findings: list[list[Result]], console: Console
             lines += [("expected", result.should), ("found", result.found)]
         else:
             lines.append(("reason", result.reason))
-        lines.append(("rerun", rerun.command(result, result.case)))
+        lines.append(("rerun", _rerun(plan, result, result.case)))
     for word, text in lines:
         console.print(f"  {word:<9} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_rules(broken: list[BrokenRule], console: Console, rerun: Rerun) -> None:
+def _rerun(plan: Plan, result: Result, case: str = "") -> str:
+    """Return the command that runs the check of a result again, on one case or on all."""
+    kind = [] if ":" in result.subject else ["--kind", result.kind]
+    words = ["fusionkit", "check", result.subject, *kind, "--select", result.check]
+    words += ["--case", case] if case else []
+    words += ["--seed", str(plan.seed)] if plan.seed else []
+    words += ["--time-limit", f"{plan.time_limit:g}"] if plan.time_limit != DEFAULT_LIMIT else []
+    return shlex.join(words)
+
+
+def _print_rules(broken: list[BrokenRule], console: Console, plan: Plan) -> None:
     """Print the list of broken rules, each with the command that runs its check on all cases."""
     several = len({rule.subject for rule in broken}) > 1
     hint = ", the likely cause of the others first; -x stops at the first failure" if len(broken) > 1 else ""
@@ -194,8 +177,6 @@ def _print_rules(broken: list[BrokenRule], console: Console, rerun: Rerun) -> No
     names = [f"{rule.first.subject} {rule.first.check}" if several else rule.first.check for rule in broken]
     width, counted = max(map(len, names)), max(len(rule.counts) for rule in broken)
     for name, rule in zip(names, broken, strict=True):
-        command = rerun.command(rule.first)
-        console.print(
-            f"  {name:<{width}}  {rule.counts:<{counted}}  {command}", markup=False, highlight=False, soft_wrap=True
-        )
+        line = f"  {name:<{width}}  {rule.counts:<{counted}}  {_rerun(plan, rule.first)}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print()

@@ -1,4 +1,4 @@
-"""The ``fusionkit`` command: a group that imports the module of a command when that is called, and words its errors.
+"""The ``fusionkit`` command: a group that imports the module of a command when it is called, and prints its errors.
 
 The exit status is 0 on success, 1 when what a command checks or runs fails, 2 on wrong usage.  A mistake of the user is
 a sentence on stderr; ``--debug`` shows the traceback.
@@ -15,33 +15,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import click
 
 from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
 
-__all__ = ["COMMANDS", "json_option", "kind_option", "main", "output_file", "print_json", "wrong_usage"]
-
-
-class Command(NamedTuple):
-    """Where a command is, ``module:function`` below ``fusionkit.cli``, and its line in the help."""
-
-    place: str
-    summary: str
-
-
+#: Of each command ``module:function`` below ``fusionkit.cli``, and its line in the help.
 COMMANDS = {
-    "list": Command("catalog:list_names", "List every fusion and fabrication on this machine"),
-    "show": Command("show:show", "Show one of them: signature, formula, traits, sizes"),
-    "plugins": Command("catalog:plugins", "Say which plugins loaded, which did not, and why"),
-    "check": Command("check:check", "Verify that operators keep their contract"),
-    "run": Command("run:run", "Train and evaluate (a Hydra application)"),
-    "leaderboard": Command("leaderboard:leaderboard", "Compare the runs in a directory"),
-    "bench": Command("bench:bench", "Measure speed and memory"),
-    "study": Command("study:study", "Measure accuracy against the number of parameters"),
-    "conf": Command("conf:conf", "Check or show the configuration"),
-    "new": Command("new:new", "Write a new plugin package"),
+    "list": ("catalog:list_names", "List every fusion and fabrication on this machine"),
+    "show": ("show:show", "Show one operator: signature, formula, traits, sizes"),
+    "plugins": ("catalog:plugins", "Show which plugins are loaded, which are not, and why"),
+    "check": ("check:check", "Verify that operators keep their contract"),
+    "run": ("run:run", "Train and evaluate (a Hydra application)"),
+    "leaderboard": ("leaderboard:leaderboard", "Compare the runs in a directory"),
+    "bench": ("bench:bench", "Measure speed and memory"),
+    "study": ("study:study", "Measure accuracy against the number of parameters"),
+    "conf": ("conf:conf", "Check or show the configuration"),
+    "new": ("new:new", "Write a new plugin package"),
 }
 #: Former names of commands, kept for one release.
 RENAMED = {"benchmark": "study"}
@@ -64,30 +54,25 @@ class Commands(click.Group):
         """Return the names in the order of the help."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import the command of that name, None where there is none."""
-        name = RENAMED.get(name, name)
-        if name not in COMMANDS:
-            return None
-        module, _, function = COMMANDS[name].place.partition(":")
-        command: click.Command = getattr(importlib.import_module(f"fusionkit.cli.{module}"), function)
-        return command
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        """Import the command of that name.
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the first argument names."""
-        name = args[0]
+        Raises:
+            click.UsageError: there is none.
+        """
         if name in RENAMED:
             click.echo(f"warning: the command {name!r} is deprecated: use {RENAMED[name]!r}.", err=True)
-        elif name not in COMMANDS:
+            name = RENAMED[name]
+        if name not in COMMANDS:
             raise click.UsageError(f"No such command {name!r}.{nearest(name, COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
+        module, _, function = COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"fusionkit.cli.{module}"), function)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -106,15 +91,9 @@ Examples:
   fusionkit plugins --strict""",
 )
 @click.option(
-    "-V",
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_version,
-    help="Show the version and exit.",
+    "-V", "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
 )
-@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error; anywhere on the line.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error; may stand anywhere.")
 def fusionkit() -> None:
     """Find, build, check and compare tensor fusion operators."""
 
@@ -126,10 +105,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 
 
 def output_file(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
-    """Callback of an option: the path of a file to write, in a folder that exists.
+    """Return the path of a file to write, in a folder that exists; a callback of options.
 
     Raises:
-        click.BadParameter: the path of a folder, or in none.
+        click.BadParameter: the path is that of a folder, or its folder does not exist.
     """
     if value is None:
         return None
@@ -142,13 +121,13 @@ def output_file(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 
 def print_json(value: object) -> None:
-    """Print a value as JSON, in ASCII: it is valid whatever the encoding of the output."""
+    """Print a value as JSON, in ASCII, so that it is valid in every encoding of the output."""
     print(json.dumps(value, indent=2))
 
 
 @contextmanager
 def wrong_usage() -> Iterator[None]:
-    """Turn a ``FusionError``, which an option of the user caused, into a ``ConfigError``: exit status 2."""
+    """Turn a ``FusionError``, which an option of the user caused, into a ``ConfigError``, for exit status 2."""
     try:
         yield
     except FusionError as error:
@@ -174,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return status
         except BrokenPipeError:  # `fusionkit list | head`
-            with suppress(OSError, ValueError):  # No file stands behind the stream.
+            with suppress(OSError, ValueError):  # The stream is no file.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except (FusionError, RegistryError, ConfigError, OSError, ModuleNotFoundError, KeyboardInterrupt) as error:
@@ -182,12 +161,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             if len(arguments) < len(given) or sentence is None:
                 raise
             print(f"error: {sentence}", file=sys.stderr)
-            return _failure(error)
+            if isinstance(error, KeyboardInterrupt):  # The status that a shell reports of a signal.
+                return 128 + int(error.args[0] if isinstance(error, Terminated) else 2)
+            return 2 if isinstance(error, RegistryError | ConfigError) else 1
 
 
 @contextmanager
 def _streams() -> Iterator[None]:
-    """Open the null device for a closed stream, and let stdout escape what its encoding lacks, as stderr does."""
+    """Replace a closed stream by the null device; let stdout escape what its encoding lacks, as stderr does."""
     with (
         open(os.devnull, "w", encoding="utf-8") as null,
         redirect_stdout(sys.stdout or null),
@@ -199,12 +180,12 @@ def _streams() -> Iterator[None]:
 
 
 def _invoke(arguments: list[str]) -> int:
-    """Run a command; its arguments are the ``obj`` of its context."""
+    """Run a command, with its arguments as the ``obj`` of its context, and return the exit status."""
     try:
         with warnings.catch_warnings():
-            # The user should see that a name is deprecated, but not which of our lines used it.
+            # The user should see that a name is deprecated, but not which line of fusionkit used it.
             warnings.filterwarnings("default", r"the (fusion|fabrication) .* is deprecated", DeprecationWarning)
-            warnings.showwarning = _show_warning
+            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
             try:
                 with fusionkit.make_context("fusionkit", list(arguments), obj=arguments) as ctx:
                     return fusionkit.invoke(ctx) or 0
@@ -222,9 +203,9 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _note_quarantined(arguments: Sequence[str]) -> None:
-    """Print which plugins are not loaded, and why, if the command has loaded any."""
+    """Print which plugins are not loaded, and why, if the command used the registry."""
     lookup = sys.modules.get("fusionkit.registry.lookup")
-    if lookup is None or lookup.strict() or arguments[:1] == ["plugins"]:  # An error, or the output, says so.
+    if lookup is None or lookup.strict() or arguments[:1] == ["plugins"]:  # The error or the output names them.
         return
     for plugin in lookup.quarantined():
         print(f"note: the plugin {plugin.title} is not loaded: {plugin.error}", file=sys.stderr)
@@ -241,13 +222,3 @@ def _sentence(error: BaseException) -> str | None:
         hint = f"{missing!r} should be installed: pip install 'fusionkit[{extra}]'; found no such module"
         return hint if extra else None
     return " ".join(str(error).split())
-
-
-def _failure(error: BaseException) -> int:
-    if isinstance(error, KeyboardInterrupt):
-        return 128 + int(error.args[0] if isinstance(error, Terminated) else 2)  # As a shell reports it of a signal.
-    return 2 if isinstance(error, RegistryError | ConfigError) else 1
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)

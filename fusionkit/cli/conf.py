@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from pathlib import Path
 from typing import get_args
 
 import click
 
 from fusionkit import registry
+from fusionkit._util.progress import ProgressBar
 from fusionkit.cli.commands import json_option, print_json
 from fusionkit.config.check import check_all, report
 from fusionkit.config.folders import conf_dir, folder_of
@@ -18,8 +18,6 @@ from fusionkit.config.nodes import annotation, node_text, status, yaml_file
 from fusionkit.config.options import described
 from fusionkit.errors import ConfigError, nearest
 from fusionkit.registry.loading import Kind
-
-__all__ = ["conf"]
 
 
 @click.group(epilog="\b\nExamples:\n  fusionkit conf check\n  fusionkit conf show fusion=parameterized_concatenation")
@@ -30,15 +28,12 @@ def conf() -> None:
 @conf.command(epilog="\b\nExample:\n  fusionkit conf check --json")
 @json_option
 def check(as_json: bool) -> int:
-    """Check every option of every group against signatures and types; nothing is built."""
+    """Check every option of every group against signatures and types; no operator is built."""
     findings = []
-    terminal = sys.stderr.isatty() and not as_json
-    for finding in check_all():
-        findings.append(finding)
-        if terminal:
-            print(f"\r\x1b[K{len(findings)} {finding.group} {finding.option}", end="", file=sys.stderr, flush=True)
-    if terminal:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    with ProgressBar(None, shown=sys.stderr.isatty() and not as_json) as progress:
+        for finding in check_all():
+            findings.append(finding)
+            progress.update(len(findings), f"{len(findings)} {finding.group} {finding.option}")
     wrong = [finding for finding in findings if finding.status != "ok"]
     if as_json:
         print_json(report(findings))
@@ -58,17 +53,14 @@ def show(option: str) -> None:
     group, _, name = option.partition("=")
     if not name:
         raise ConfigError(f"conf show should get GROUP=NAME, such as fusion=summation; found {option!r}.")
-    for kind in get_args(Kind):
-        if kind == group:
-            print(_operator(kind, name), end="")
-            return
-    print(_file(group, name), end="")
+    kind: Kind | None = next((kind for kind in get_args(Kind) if kind == group), None)
+    print(_operator(kind, name) if kind else _file(group, name), end="")
 
 
 def _operator(kind: Kind, name: str) -> str:
     text = node_text(kind, name)
     if text is None:
-        registry.resolve(kind, name)  # Raises what is wrong with the name.
+        registry.resolve(kind, name)  # Raises an error if the name is wrong.
         raise ConfigError(f"There should be a node for the {kind} {name!r}; found none.")
     record = status(kind, name)
     file = yaml_file(kind, record.name if record is not None else name)
@@ -79,7 +71,7 @@ def _operator(kind: Kind, name: str) -> str:
 
 
 def _with_types(kind: Kind, name: str, text: str) -> str:
-    """Append to each option of a node its type and default, as its constructor has them."""
+    """Append to each option of a node the type and the default from the signature of the constructor."""
     parameters = inspect.signature(registry.load(kind, name)).parameters
     lines = []
     for line in text.splitlines():
@@ -98,17 +90,16 @@ def _file(group: str, name: str) -> str:
     groups = sorted({file.parent.relative_to(f).as_posix() for f in folders for file in f.rglob("*.yaml")} - {"."})
     if group not in groups:
         raise ConfigError(f"The group should be one of {', '.join(groups)}; found {group!r}.{nearest(group, groups)}")
-    options: dict[str, Path] = {}
-    for folder in folders:
-        for file in sorted((folder / group).glob("*.yaml")):
-            options.setdefault(file.stem, file)
+    # The first folder wins.
+    options = {file.stem: file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")}
     if name not in options:
-        raise ConfigError(f"{group} should be one of {', '.join(options)}; found {name!r}.{nearest(name, options)}")
-    return f"# {options[name]}\n{_worded(group, options[name].read_text(encoding='utf-8'))}"
+        known = ", ".join(sorted(options))
+        raise ConfigError(f"{group} should be one of {known}; found {name!r}.{nearest(name, options)}")
+    return f"# {options[name]}\n{_with_descriptions(group, options[name].read_text(encoding='utf-8'))}"
 
 
-def _worded(group: str, text: str) -> str:
-    """Append to each option of data, model or train what it may be."""
+def _with_descriptions(group: str, text: str) -> str:
+    """Append to each option of data, model or train its type and range."""
     words = described(group) if group in ("data", "model", "train") else {}
     return re.sub(
         r"^(\w+):.*$", lambda line: f"{line[0]}  # {words[line[1]]}" if line[1] in words else line[0], text, flags=re.M

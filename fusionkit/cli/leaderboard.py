@@ -16,8 +16,6 @@ from fusionkit.experiment.leaderboard import Board, read_board
 from fusionkit.experiment.plots import draw_leaderboard
 from fusionkit.experiment.report import write_report
 
-__all__ = ["leaderboard"]
-
 PICTURE = "leaderboard.png"
 #: The columns of ``--csv``.
 COLUMNS = (
@@ -41,7 +39,7 @@ def leaderboard(directory: Path, html_file: Path | None, as_json: bool, as_csv: 
     """Compare the runs below a directory, at any depth.
 
     Prints a table of means and standard deviations over seeds, and draws DIR/leaderboard.png, accuracy against the
-    number of learnable parameters l.  What cannot be used is reported.
+    number of learnable parameters l.  Runs that cannot be used are reported.
     """
     if as_json and as_csv:
         raise click.UsageError("One of --json and --csv should be given at most; found both.")
@@ -63,7 +61,7 @@ def leaderboard(directory: Path, html_file: Path | None, as_json: bool, as_csv: 
 
 
 def _write(board: Board, html_file: Path | None, *, quiet: bool) -> None:
-    """Draw the picture, write the report, and print where they are."""
+    """Draw the picture, write the report, and print their paths."""
     out = sys.stderr if quiet else sys.stdout
     if board.groups:
         picture = board.directory / PICTURE

@@ -12,8 +12,6 @@ from fusionkit.registry.loading import Kind
 from fusionkit.scaffold import generate
 from fusionkit.scaffold.answers import Answers
 
-__all__ = ["new"]
-
 EPILOG = """\b
 Examples:
   fusionkit new fusionkit-gram --fusion gram          an operator, in the new directory fusionkit-gram
@@ -21,7 +19,7 @@ Examples:
   fusionkit new fusionkit-gram --update               merge the template of a newer fusionkit into a package
 
 \b
-Exit status: 0 if the package was written, 2 if it was not; then nothing was."""
+Exit status: 0 if the package was written, 2 if nothing was."""
 
 
 @click.command(epilog=EPILOG)
@@ -30,9 +28,9 @@ Exit status: 0 if the package was written, 2 if it was not; then nothing was."""
 @click.option("--fabrication", metavar="NAME", help="Write a fabrication of this name.")
 @click.option("--update", is_flag=True, help="Merge the installed version's template into the package in DIR.")
 def new(directory: str, fusion: str | None, fabrication: str | None, update: bool) -> None:
-    """Write a new plugin package around one operator: code, config, tests, CI; green at once.
+    """Write a new plugin package around one operator: code, config, tests and CI, which pass at once.
 
-    DIR is new or empty; its name is that of the distribution.
+    DIR should be new or empty; its name becomes that of the distribution.
     """
     options = {"--fusion": fusion is not None, "--fabrication": fabrication is not None, "--update": update}
     given = [option for option, there in options.items() if there]
@@ -52,4 +50,4 @@ def new(directory: str, fusion: str | None, fabrication: str | None, update: boo
     print(f"written: {shown}, the package {answers.package} with the {kind} {answers.name}")
     print(f"next: cd {shown} && pip install -e '.[test]' && pytest")
     if not kept:
-        print("note: without git, and a place for the template, this package cannot be updated to later templates")
+        print("note: without git and a place to keep the template, this package cannot be updated to later templates")

@@ -1,8 +1,8 @@
 """The command ``fusionkit run``: a Hydra application whose configuration is checked before Hydra acts on any of it.
 
-Hydra's own entry point builds its config loader itself and prints tracebacks; this driver gives it the checking
-loader and words its errors.  Each job runs in ``Job``, which never raises: what goes wrong is in the job's
-``result.json``.
+Hydra's own entry point makes its config loader itself and prints tracebacks; this module passes the checking loader to
+Hydra and turns Hydra's errors into ``ConfigError``.  Each job runs in ``Job``, which never raises: an error is recorded
+in the ``result.json`` of the job.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,15 +23,14 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
+from fusionkit._util.text import error_message
 from fusionkit.cli.commands import COMMANDS
 from fusionkit.config.composition import CheckingLoader, Level, prepare, search_path
 from fusionkit.config.explain import keys_like
 from fusionkit.config.hydra_bridge import application, argument_parser, execution_whitelist
 from fusionkit.config.hydra_node import HANDLERS
 from fusionkit.core.allowed import FACTORIES, extra_names
-from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
-
-__all__ = ["run"]
+from fusionkit.errors import ConfigError, Terminated, nearest
 
 
 @click.command(
@@ -51,54 +49,41 @@ def run(ctx: click.Context) -> int:
         ConfigError: the configuration or the command line is wrong; nothing was written.
         FusionError: the run failed; its record is written.
     """
-    with _one_sentence(), _termination():
-        args, parser = parse(ctx.args)
-        return _dispatch(args, parser)
-
-
-@contextmanager
-def _one_sentence() -> Iterator[None]:
-    """Turn every error of Hydra and OmegaConf into one of fusionkit's."""
     try:
-        yield
-    except (FusionError, ConfigError, RegistryError):
-        raise
+        with _termination():
+            return _dispatch(*parse(ctx.args))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise ConfigError(error_message(error)) from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def _termination() -> Iterator[None]:
-    """Let a signal that asks the program to end raise ``Terminated``, so that a run can record how it ended."""
+    """Let SIGTERM and SIGHUP raise ``Terminated``, so that a run can record how it ended."""
 
     def end(number: int, frame: Any) -> None:
         raise Terminated(number)
 
-    before: dict[signal.Signals, Any] = {}
-    try:
+    with contextlib.ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
-            for one in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(one) is signal.SIG_DFL:  # Not what nohup, or a caller in Python, has set.
-                    before[one] = signal.signal(one, end)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is signal.SIG_DFL:  # Otherwise nohup, or a caller in Python, has set it.
+                    stack.callback(signal.signal, number, signal.signal(number, end))
         yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 class _Parser(argparse.ArgumentParser):
     """Hydra's parser, whose errors are click's."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse complains about."""
+        """Raise an error of argparse as one of click."""
         raise click.UsageError(message, click.get_current_context(silent=True))
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
-    """Parse the arguments as Hydra does, but for ``--from``; options and overrides may stand in any order.
+    """Parse the arguments as Hydra does, and ``--from``; options and overrides may come in any order.
 
     Raises:
-        ConfigError: an option that does not exist, or options that do not go together.
+        ConfigError: an option does not exist, or options contradict each other.
         click.UsageError: any other mistake.
     """
     parser = _Parser(prog="fusionkit run", parents=[argument_parser()], add_help=False, allow_abbrev=False)
@@ -117,12 +102,12 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentPa
             f"found {', '.join(chosen)}."
         )
     if args.resolve and args.cfg is None and not args.help:
-        raise ConfigError("--resolve should stand beside --cfg or --help; found it alone.")
+        raise ConfigError("--resolve should be given with --cfg or --help; found neither.")
     return args, parser
 
 
 def _unknown_option(option: str, arguments: list[str], overrides: list[str], usage: str) -> str:
-    """Return the sentence for an option that does not exist: it may be meant as a key of the configuration."""
+    """Return the message for an option that does not exist; the user may mean a key of the configuration."""
     name, equals, value = option.lstrip("-").partition("=")
     found = option
     if not equals:
@@ -145,13 +130,13 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     level: Level = "all" if not looks else "safety" if args.shell_completion or args.hydra_help else "keys"
     loader = CheckingLoader(search_path(args.config_path, args.config_dir), level)
     name = args.config_name or "config"
-    # With Hydra 1.4, Hydra calls nothing but what is listed; on 1.3 the loader's checks stand alone.
+    # Hydra 1.4 calls only what is listed; with Hydra 1.3 there are only the checks of the loader.
     allowed = [*FACTORIES, *HANDLERS, *extra_names(), "logging.Formatter"]
     with application(loader) as hydra, execution_whitelist(allowed):
         if looks:
             _look(hydra, name, args, parser)
             return 0
-        # Late: they import torch, which a shell's completion should not wait for.
+        # Late: they import torch, which would slow down the completion in a shell.
         from fusionkit.experiment import repeat, single, sweep
 
         if args.source is not None:
@@ -162,7 +147,7 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 def _look(hydra: Any, name: str, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Print what ``--help``, ``--cfg`` and the like show; nothing runs."""
+    """Print what ``--help``, ``--cfg`` and similar options show; no job runs."""
     if args.help:
         try:
             hydra.app_help(config_name=name, args_parser=parser, args=args)
@@ -181,12 +166,10 @@ def _look(hydra: Any, name: str, args: argparse.Namespace, parser: argparse.Argu
 
 
 def _run_dir(hydra: Any, name: str, overrides: list[str]) -> Path:
-    """Return the directory for the repetition of a run; nothing else of the run may be overridden."""
+    """Return the directory for the repetition of a run, which is the only thing that may be overridden."""
     for override in overrides:
         if not override.startswith("hydra.run.dir="):
-            raise ConfigError(
-                f"--from should repeat a run as it was, with hydra.run.dir=... at most; found {override!r}."
-            )
+            raise ConfigError(f"--from should be given alone or with hydra.run.dir=... only; found {override!r}.")
     cfg = hydra.compose_config(config_name=name, overrides=overrides, run_mode=RunMode.RUN)
     return Path(str(cfg.hydra.run.dir)).absolute()
 
@@ -202,9 +185,9 @@ def _complete(hydra: Any, name: str, overrides: list[str]) -> None:
             return
         if rest[0] != "run":
             return
-        # Hydra knows nothing of the word `run`.
+        # Hydra completes a command line without the word `run`.
         os.environ["COMP_LINE"] = f"{program} {' '.join(rest[1:])}{' ' if line.endswith(' ') else ''}"
     with contextlib.redirect_stdout(io.StringIO()) as output:
         hydra.shell_completion(config_name=name, overrides=overrides)
-    # The script asks the program by `PROGRAM -sc query=...`; here that is a command of it.
+    # Hydra's script calls `PROGRAM -sc query=...`; here that is an option of the command `run`.
     print(output.getvalue().replace("$helper -sc query=", "$helper run -sc query="), end="")

@@ -1,4 +1,4 @@
-"""The command ``fusionkit show``: all about one name of the registry.  Imports its class, hence torch."""
+"""The command ``fusionkit show``: everything about one operator.  Imports its class, hence torch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
 from fusionkit import config, registry
+from fusionkit._util.text import error_message
 from fusionkit.cli.commands import json_option, kind_option, print_json, wrong_usage
 from fusionkit.config.nodes import annotation, yaml_file
 from fusionkit.core.costing import cost
@@ -26,9 +27,7 @@ from fusionkit.fusion import check_dims, check_size
 from fusionkit.registry.catalogue import Record, instead
 from fusionkit.registry.loading import Kind
 
-__all__ = ["describe", "formula", "page", "parse", "show"]
-
-#: What ``show`` takes from ``fusionkit.cost``.
+#: The figures of ``fusionkit.cost`` that are shown.
 FIGURES = ("m", "macs", "elementwise", "parameter_bytes", "buffer_bytes", "output_bytes", "peak_activation_bytes")
 
 
@@ -40,11 +39,11 @@ FIGURES = ("m", "macs", "elementwise", "parameter_bytes", "buffer_bytes", "outpu
 @kind_option
 @json_option
 def show(name: str, options: tuple[str, ...], kind: Kind | None, as_json: bool) -> None:
-    """Show one fusion or fabrication: where it is from, its signature, formula and traits; with options, its sizes.
+    """Show one fusion or fabrication: its origin, signature, formula and traits; with options also its sizes.
 
-    NAME is a name, an alias, or DISTRIBUTION/NAME.  The options build it: dims=[76,216] n=64.
+    NAME is a name, an alias, or DISTRIBUTION/NAME.  The options are those of its constructor: dims=[76,216] n=64.
     """
-    # A plugin that prints while it is imported must not end up in the output.
+    # The output must not contain what a plugin prints while it is imported.
     with redirect_stdout(sys.stderr), wrong_usage():
         found = describe(_record(name, kind), parse(options))
     if as_json:
@@ -67,10 +66,10 @@ def _record(name: str, kind: Kind | None) -> Record:
 def parse(settings: Sequence[str]) -> dict[str, Any]:
     """Return ``key=value`` arguments as a dict, values read as in a config: ``dims=[76,216]``, ``r=8``, ``a.b=null``.
 
-    Integers separated by commas are a list without brackets too, which many a shell wants quoted: ``dims=76,216``.
+    Integers separated by commas are a list too, ``dims=76,216``, because some shells require brackets to be quoted.
 
     Raises:
-        ConfigError: one has no ``=``, no key, or a value that cannot be read.
+        ConfigError: an argument has no ``=``, no key, or a value that cannot be read.
     """
     lines = []
     for setting in settings:
@@ -79,15 +78,15 @@ def parse(settings: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"an option should have the form key=value, such as dims=76,216; found {setting!r}.")
         lines.append(f"{key}=[{value}]" if re.fullmatch(r"(\d+,)+\d*", value) else setting)
     try:
-        options = OmegaConf.to_container(OmegaConf.from_dotlist(lines), resolve=True)
+        options: Any = OmegaConf.to_container(OmegaConf.from_dotlist(lines), resolve=True)
     except (OmegaConfBaseException, YAMLError) as error:
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())  # A parser adds where in its text.
+        reason = getattr(error, "problem", None) or error_message(error)  # The problem lacks YAML's position.
         raise ConfigError(f"options should be plain values; found {' '.join(settings)!r} ({reason}).") from error
-    return {str(key): value for key, value in options.items()} if isinstance(options, dict) else {}
+    return {str(key): value for key, value in options.items()}
 
 
 def describe(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of ``fusionkit list`` and more; with ``options`` to build it, also its sizes.
+    """Return the record of ``fusionkit list`` and more; if there are ``options``, also the sizes.
 
     Raises:
         RegistryError: the class cannot be imported.
@@ -116,7 +115,7 @@ def describe(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """Return what ``describe`` found as text: one line each, the options and the config node below."""
+    """Return what ``describe`` found as text: a line per entry, the details and the config node below."""
     traits = [name if value is True else f"{name}={value}" for name, value in found["traits"].items()]
     lines = {
         **{key: found[key] for key in ("name", "kind")},
@@ -156,23 +155,10 @@ def _location(cls: type) -> tuple[str | None, int | None]:
         return None, None
 
 
-class _Unquoted(str):
-    """An annotation that ``inspect`` shows as its author wrote it."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
-
-
-def _unquoted(signature: inspect.Signature) -> inspect.Signature:
-    return signature.replace(
-        parameters=[
-            parameter.replace(annotation=_Unquoted(parameter.annotation))
-            if isinstance(parameter.annotation, str)
-            else parameter
-            for parameter in signature.parameters.values()
-        ],
-        return_annotation=signature.empty,
-    )
+def _unquoted(signature: inspect.Signature) -> str:
+    """Return the parameters as text; annotations that are strings appear without quotes."""
+    text = str(signature.replace(return_annotation=signature.empty))
+    return re.sub(r""": (['"])(.+?)\1(?= = |[,)])""", r": \2", text)
 
 
 def _option(parameter: inspect.Parameter) -> dict[str, Any]:
@@ -188,7 +174,7 @@ def _option(parameter: inspect.Parameter) -> dict[str, Any]:
 
 
 def _sizes(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return n and l of what ``options`` build, and with ``dims`` its cost; nothing is allocated."""
+    """Return n and l of the operator with these ``options``, and with ``dims`` its cost; nothing is allocated."""
     if not options:
         return {"n": None, "l": None}
     if "m" in options:

@@ -24,11 +24,9 @@ from fusionkit.experiment.results import provenance
 from fusionkit.study.analysis import REFERENCES, analyse
 from fusionkit.study.plan import DATA, Job, Study, execute, outcome, plan
 
-__all__ = ["markdown", "study"]
-
 SCHEMA_VERSION = 1
 ACCURACY, ROBUSTNESS = "accuracy.png", "robustness.png"
-#: Passes of a quick study.
+#: Passes over the training data in a quick study.
 QUICK_EPOCHS = 15
 #: What the numbers of a row mean.
 METHODS = {
@@ -46,27 +44,27 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @click.argument("more_data", nargs=-1, type=click.Choice(DATA), metavar="")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: study.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Directory of the study (default: study).")
 @click.option("--quick", is_flag=True, help="A handful of contestants, one repeat of three folds.")
-@click.option("--data", multiple=True, type=click.Choice(DATA), help="Default: all; several may follow.")
-@click.option("--repeats", type=click.IntRange(1), help="Default: 2, with --quick 1.")
-@click.option("--folds", type=click.IntRange(2), help="Default: 5, with --quick 3.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the first repeat.")
-@click.option("--add", multiple=True, metavar="OVERRIDES", help="One more contestant.")
-@click.option("--set", "options", multiple=True, metavar="OVERRIDE", help="An option for all of them.")
-@click.option("--workers", type=click.IntRange(1), help="Processes; default: the number of CPUs.")
+@click.option("--data", multiple=True, type=click.Choice(DATA), help="Data sets (default: all); several may follow.")
+@click.option("--repeats", type=click.IntRange(1), help="Number of repeats (default: 2, with --quick 1).")
+@click.option("--folds", type=click.IntRange(2), help="Number of folds (default: 5, with --quick 3).")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first repeat.")
+@click.option("--add", multiple=True, metavar="OVERRIDES", help="Add a contestant.")
+@click.option("--set", "options", multiple=True, metavar="OVERRIDE", help="Set an option for all contestants.")
+@click.option("--workers", type=click.IntRange(1), help="Number of processes (default: of CPUs).")
 @json_option
 @click.pass_context
 def study(ctx: click.Context, /, out: Path | None, workers: int | None, as_json: bool, **given: Any) -> int:
     """Measure accuracy against the number of learnable parameters l.
 
-    Operators x fabrications x ranks, in repeated stratified folds of three real data sets, are compared in the same
-    folds with the dense concatenation and with scikit-learn's logistic regression and RBF SVM; accuracy with views
-    missing and noisy.  About 20 minutes on two cores.  What is completed is skipped when the command is repeated.
+    Compares operators x fabrications x ranks with the dense concatenation and with scikit-learn's logistic regression
+    and RBF SVM, in the same repeated stratified folds of three real data sets, also with missing and with noisy views.
+    Takes about 20 minutes on two cores.  When the command is repeated, completed trainings are skipped.
     """
-    name = str(ctx.info_name)  # Also of the files: the former name of the command goes on with its own.
+    name = str(ctx.info_name)  # Also the name of the files: `benchmark` continues its own.
     begun = time.perf_counter()
-    planned = _plan(out or Path(name), **given)
+    planned = _plan(out or Path(name), given)
     for sentence in planned.left_out:
         print(f"left out: {sentence}", file=sys.stderr)
     workers = workers or _cpus()
@@ -74,8 +72,8 @@ def study(ctx: click.Context, /, out: Path | None, workers: int | None, as_json:
     with progress.bar:
         try:
             failed = execute(planned, workers=workers, report=progress.report)
-        except KeyboardInterrupt:
-            print("interrupted: the same command goes on from here", file=sys.stderr)
+        except KeyboardInterrupt as error:
+            error.add_note("the same command continues from here")
             raise
     rows = analyse(planned)
     summary = {
@@ -100,27 +98,17 @@ def study(ctx: click.Context, /, out: Path | None, workers: int | None, as_json:
     return 1 if failed else 0
 
 
-def _plan(
-    directory: Path,
-    *,
-    quick: bool,
-    data: Sequence[str],
-    more_data: Sequence[str],
-    repeats: int | None,
-    folds: int | None,
-    seed: int,
-    add: Sequence[str],
-    options: Sequence[str],
-) -> Study:
+def _plan(directory: Path, given: Mapping[str, Any]) -> Study:
+    quick: bool = given["quick"]
     planned = plan(
         directory,
-        data=list(dict.fromkeys([*data, *more_data])) or list(DATA),
-        repeats=repeats or (1 if quick else 2),
-        folds=folds or (3 if quick else 5),
-        seed=seed,
+        data=list(dict.fromkeys([*given["data"], *given["more_data"]])) or list(DATA),
+        repeats=given["repeats"] or (1 if quick else 2),
+        folds=given["folds"] or (3 if quick else 5),
+        seed=given["seed"],
         quick=quick,
-        options=[*([f"train.epochs={QUICK_EPOCHS}"] if quick else []), *options],
-        extra=[shlex.split(line) for line in add],
+        options=[*([f"train.epochs={QUICK_EPOCHS}"] if quick else []), *given["options"]],
+        extra=[shlex.split(line) for line in given["add"]],
     )
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -134,7 +122,7 @@ def _cpus() -> int:
 
 
 def _write(directory: Path, name: str, summary: Mapping[str, Any]) -> list[Path]:
-    """Write the summary, the table and the pictures; return where they are."""
+    """Write the summary, the table and the pictures; return their paths."""
     rows = summary["rows"]
     files = [directory / file for file in (f"{name}.json", f"{name}.md", ACCURACY, ROBUSTNESS)]
     write_json(files[0], summary)
@@ -157,7 +145,7 @@ def _print(rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows as Markdown, a table per data set: baselines in italics, the front in bold, encoders marked."""
+    """Return the rows as Markdown, a table per data set: baselines in italics, the front in bold, encoders as ¹."""
     lines = []
     for data, group in groupby(rows, lambda row: row["data"]):
         tables = []
@@ -195,7 +183,7 @@ def _shown(value: float | None, form: str) -> str:
 
 
 def _difference(found: Mapping[str, Any] | None) -> str:
-    """Return a difference of accuracies and its p; it has a sign unless it is zero as shown."""
+    """Return a difference of accuracies and its p; the difference has a sign unless it is rounded to zero."""
     if found is None:
         return ""
     difference = f"{found['difference']:+.4f}"
@@ -207,36 +195,33 @@ def _difference(found: Mapping[str, Any] | None) -> str:
 
 
 class _Progress:
-    """How much is done, and the time left.
-
-    Attributes:
-        bar: shows them.
-    """
+    """The number of trainings that are done and the time left, in a progress bar."""
 
     def __init__(self, planned: Study, workers: int) -> None:
-        waiting = [job for job in planned.jobs if outcome(job) is None]
-        self.waiting = Counter(map(self._kind, waiting))
-        self.total, self.done, self.workers = len(planned.jobs), len(planned.jobs) - len(waiting), workers
+        self.waiting = Counter(self._kind(job) for job in planned.jobs if outcome(job) is None)
+        self.total, self.workers = len(planned.jobs), workers
         self.spent: dict[str, list[float]] = defaultdict(list)
         self.bar = ProgressBar(self.total)
-        self.bar.update(self.done, f"{self.done} of {self.total} trainings done", now=True)
+        self._show("", now=True)
 
     @staticmethod
     def _kind(job: Job) -> str:
         return f"{job.entry.data} {job.entry.name if job.entry.baseline else ''}"
 
     def report(self, job: Job, found: Mapping[str, Any], left: int) -> None:
-        """Take note of a finished job."""
-        self.done += 1
+        """Count a finished job."""
         self.waiting[self._kind(job)] -= 1
-        if isinstance(found.get("seconds"), int | float):
-            self.spent[self._kind(job)].append(float(found["seconds"]))
+        if found.get("seconds") is not None:
+            self.spent[self._kind(job)].append(found["seconds"])
         minutes, seconds = divmod(round(self._left()), 60)
-        done = f"{self.done} of {self.total} trainings done"
-        self.bar.update(self.done, done, f"{minutes}:{seconds:02d} min left", now=left == 0)
+        self._show(f"{minutes}:{seconds:02d} min left", now=left == 0)
+
+    def _show(self, time_left: str, *, now: bool) -> None:
+        done = self.total - self.waiting.total()
+        self.bar.update(done, f"{done} of {self.total} trainings done", time_left, now=now)
 
     def _left(self) -> float:
-        """Return the seconds left: per data set the mean so far, or that over all."""
+        """Return the seconds left, from the mean of the finished jobs of the same kind, or else of all."""
         everything = [seconds for many in self.spent.values() for seconds in many]
         usual = sum(everything) / max(1, len(everything))
         means = {kind: sum(many) / len(many) for kind, many in self.spent.items()}

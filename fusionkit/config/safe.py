@@ -15,11 +15,9 @@ from fusionkit.config.keys import CONTROL_KEYS, join, refuse, walk
 from fusionkit.core.allowed import ALLOWED, FACTORY_NAMES, allowed_name, resolve_target
 from fusionkit.errors import ConfigError, FusionError
 
-__all__ = ["build", "check_tree"]
-
 
 def check_tree(tree: object, key: str = "") -> None:
-    """Walk plain containers and refuse every target that is not allowed, and every other way to steer ``instantiate``.
+    """Walk plain containers and refuse every target that is not allowed, and every key that controls ``instantiate``.
 
     Raises:
         ConfigError: the message contains each full dotted key and what was found.

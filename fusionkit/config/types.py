@@ -1,4 +1,4 @@
-"""The options of a constructor as pydantic checks them in a config, where nothing but plain values can stand."""
+"""Pydantic types for the options of a constructor as a config gives them: numbers, texts, lists and mappings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, InstanceOf, TypeAdapter, WithJsonSchema, create_model
-
-__all__ = ["Text", "options_of", "plain"]
 
 #: Pydantic's own ``str`` refuses what the name of a file may hold beside Unicode (half of a surrogate pair).
 Text = InstanceOf[str]

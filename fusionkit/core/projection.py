@@ -1,4 +1,4 @@
-"""A matrix of an operator's own that a fabrication makes, with a bias; for operators that have several."""
+"""A fabricated matrix with a bias, for operators that have several of them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Projection(nn.Module):
     """``concat(x) W^T + b``, x: views (..., n_i) -> (..., n), with W (n, D) from a fabrication and b (n,).
 
     An operator builds one for each of its matrices, adds up ``Projection.size`` in ``calculate_l``, and calls
-    ``reset_parameters`` in its own.  The blocks of W are parameters of this module in their natural shape (dense:
-    ``weight``), so an external ``w`` and the conformance kit reach them.
+    ``reset_parameters`` of each in its own.  The blocks of W are parameters of this module in their natural shape
+    (dense: ``weight``), so an external ``w`` replaces them too.
 
     Args:
         n: height of W.
-        dims: widths of the views, which share the columns of W.
-        fabrication: what ``parameter_fabrication`` may be: None (dense), a name, a mapping, a ``Fabrication``, ...
+        dims: widths of the views; W has D = sum(dims) columns.
+        fabrication: as ``parameter_fabrication``: None (dense), a name, a mapping, a ``Fabrication``, ...
         bias: whether there is b.
-        index: number of this matrix in the operator; frozen parts are drawn from the fabrication's seed plus ``index``,
-            so that matrices of one size differ.
+        index: number of this matrix in the operator; it is added to the seed of the fabrication, so that the frozen
+            parts of matrices of one size differ.
         device, dtype: of parameters and buffers.
 
     Attributes:
@@ -39,7 +39,7 @@ class Projection(nn.Module):
         FusionError: an option of the fabrication is out of range for (n, D).
     """
 
-    weight: Tensor  # If dense.
+    weight: Tensor  # Only if dense.
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Projection(nn.Module):
         return out if self.bias is None else out + self.bias
 
     def matrix(self, like: Tensor) -> Tensor:
-        """Return W (n, D); one without parameters, where there is nothing else to take them from, as ``like``."""
+        """Return W (n, D); a W without parameters has the dtype and the device of ``like``."""
         W = self.fabrication._materialize(self._named_blocks(), self.n, sum(self.dims))
         return W if self._blocks else W.to(like)
 
@@ -87,7 +87,7 @@ class Projection(nn.Module):
             nn.init.zeros_(self.bias)
 
     def extra_repr(self) -> str:
-        """Return the sizes."""
+        """Return the sizes, and whether there is a bias."""
         return f"n={self.n}, dims={list(self.dims)}, bias={self.bias is not None}"
 
     def _named_blocks(self) -> dict[str, Tensor]:
@@ -97,16 +97,19 @@ class Projection(nn.Module):
 def create_blocks(
     owner: nn.Module, fabrication: Fabrication, n: int, dims: Sequence[int], factory: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Prepare the fabrication for W (n, sum(dims)) and register its blocks as parameters of ``owner``; return names.
+    """Prepare the fabrication for W (n, sum(dims)), and register its blocks as parameters of ``owner``.
+
+    Returns:
+        The names of the blocks.
 
     Raises:
-        FusionError: an option is out of range for this size, or the owner has an attribute called as a block.
+        FusionError: an option is out of range for this size, or ``owner`` has an attribute with the name of a block.
     """
     shapes = fabrication.prepare(n, dims, **factory).shapes
     for block, shape in shapes.items():
         if hasattr(owner, block):
             raise FusionError(
-                f"A block of {fabrication} should not be called {block!r}: the operator has that attribute."
+                f"Block names of {fabrication} should not be attributes of the operator; found {block!r}."
             )
         owner.register_parameter(block, nn.Parameter(torch.empty(shape, **factory)))
     return tuple(shapes)
@@ -127,7 +130,7 @@ def draw_blocks(
     if not blocks or blocks[0].is_meta:
         return
     with torch.no_grad():
-        # One block is filled where it lies; several are drawn as one w and copied.
+        # A single block is filled in place; several are drawn as one w and copied.
         flat = torch.cat([block.reshape(-1) for block in blocks]) if len(blocks) > 1 else blocks[0].view(-1)
         fabrication.init_(flat, n, D, generator)
         if gain != 1:

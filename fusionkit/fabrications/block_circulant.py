@@ -105,7 +105,7 @@ class BlockCirculant(Fabrication):
         return {"c": cast(BoolTensor, dead)} if bool(dead.any()) else {}
 
     def _multiplicity(self, n: int, D: int) -> Tensor:
-        """Return how often each entry of c stands in the cropped W."""
+        """Return how often each entry of c occurs in the cropped W."""
         p, q, b = self.shapes(n, D)["c"]
         offset = torch.arange(b)
         count = torch.full((p, q, b), b)
@@ -148,7 +148,7 @@ def from_frequencies(spectrum: Tensor, b: int) -> Tensor:
 
 
 def _as_matrix(like: Tensor, b: int) -> bool:
-    """Tell whether to multiply by the Fourier matrix: short signals, compilers without complex numbers, empty batches,
+    """Whether to multiply by the Fourier matrix: short signals, compilers without complex numbers, empty batches,
     which MKL refuses.
     """
     return b <= SHORT or torch.compiler.is_compiling() or not like.numel()

@@ -18,7 +18,7 @@ class Average(ElementwiseFusion):
     )
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        # Each view is scaled before it is added: in float16 the plain sum can overflow where the mean is finite.
+        # Scale each view before adding it: in float16 the sum can overflow although the mean is finite.
         scale = 1 / len(x)
         out = x[0] * scale
         in_place = in_place_ok(x)

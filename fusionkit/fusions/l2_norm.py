@@ -17,8 +17,8 @@ HALF = (torch.float16, torch.bfloat16)
 class L2Norm(ElementwiseFusion):
     """``sqrt(A_1^2 + ... + A_k^2)``, entry by entry, of k views of equal width, (..., n) each -> (..., n); l = 0.
 
-    The derivative at 0 is taken as 0.  Entries whose squares would overflow or vanish are scaled by the greatest of the
-    views first, as in Blue, "A portable Fortran program to find the Euclidean norm of a vector", 1978.
+    The derivative at 0 is taken as 0.  Entries whose squares would overflow or underflow are first scaled by the
+    greatest of the views, as in Blue, "A portable Fortran program to find the Euclidean norm of a vector", 1978.
     """
 
     traits = Traits(permutation_invariant=True, batch_independent=True)
@@ -51,12 +51,12 @@ def _scaled_norm(x: Sequence[Tensor]) -> Tensor:
     squares = (x[0] * inverse).square()
     for view in x[1:]:
         squares = squares + (view * inverse).square()
-    # The root of 1 instead of 0: its derivative is finite, and multiplied by 0.
+    # Take the root of 1 instead of 0, because its derivative is finite; the outer ``where`` multiplies it by 0.
     return torch.where(zero, 0.0, torch.where(zero, 1.0, squares).sqrt() * scale)
 
 
 def _wide_norm(x: Sequence[Tensor]) -> Tensor:
-    """Return the norm of float32 views by squares in float64, which can hold them all."""
+    """Return the norm of float32 views, with squares in float64, where none can overflow or underflow."""
     squares = x[0].double().square_()
     for view in x[1:]:
         squares.addcmul_(view, view)
@@ -64,9 +64,9 @@ def _wide_norm(x: Sequence[Tensor]) -> Tensor:
 
 
 def _norm(x: Sequence[Tensor]) -> Tensor:
-    """Return the norm by one pass over the squares; the entries that leave their safe range are done again, scaled."""
+    """Return the norm by one pass over the squares; entries outside the safe range are computed again, scaled."""
     info = torch.finfo(x[0].dtype)
-    # Below this a square may have lost digits that the sum would show.
+    # Below this a square may be subnormal, with too few digits.
     safe = info.tiny / info.eps
     out = torch.empty_like(x[0])
     for block, views in large_blocks(x, out):
@@ -85,7 +85,7 @@ def _norm(x: Sequence[Tensor]) -> Tensor:
 
 
 def _derivative(grad: Tensor, out: Tensor, x: Sequence[Tensor]) -> list[Tensor]:
-    # Views over norm first: that is at most 1, where the gradient over the norm could overflow.
+    # Divide the view by the norm first: that is at most 1, while the gradient over the norm could overflow.
     norm = torch.where(out == 0, 1.0, out)
     if torch.is_grad_enabled() or not supports_out_kernels((grad, out, *x)):
         return [view / norm * grad for view in x]

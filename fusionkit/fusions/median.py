@@ -12,7 +12,7 @@ from fusionkit.fusion import ElementwiseFusion, Traits
 from fusionkit.kernels.elementwise import BLOCK, blocks, select
 from fusionkit.kernels.modes import supports_out_kernels
 
-#: More views than this are sorted out entry by entry instead of by a network, whose length grows as k log(k)^2.
+#: Above this number of views torch.median is used, because the length of a network grows as k log(k)^2.
 NETWORK_VIEWS = 32
 
 
@@ -49,10 +49,10 @@ def _comparators(k: int) -> Iterator[tuple[int, int]]:
 
 
 def program(k: int) -> tuple[tuple[bool, int, int, tuple[int, ...]], ...]:
-    """Return the network for the lower median of k values, k > 1, as steps (greater?, first, second, last used).
+    """Return the network for the lower median of k values, k > 1, as steps (greater, first, second, dead).
 
-    The views are the values 0 to k-1.  Step i makes the value k+i: the greater or lesser of two values; those last used
-    by it are not needed any more.  The last step makes the median.
+    The views are the values 0 to k-1.  Step i computes the value k+i, the greater or the lesser of two values; no later
+    step needs the values ``dead``.  The last step computes the median.
     """
     median = (k - 1) // 2
     needed, kept = {median}, []
@@ -83,7 +83,7 @@ def _middle(x: Sequence[Tensor]) -> Tensor:
         if k > NETWORK_VIEWS:
             return torch.stack(tuple(x), -1).median(-1).values
         values = list(x)
-        # Compilers trace the plain function: they do not look into caches.
+        # Compilers cannot trace through the cache.
         for greater, a, b, _ in (program if torch.compiler.is_compiling() else _kept_program)(k):
             values.append((torch.maximum if greater else torch.minimum)(values[a], values[b]))
         return values[-1]
@@ -102,17 +102,14 @@ def _middle(x: Sequence[Tensor]) -> Tensor:
 def _run(
     steps: Sequence[tuple[bool, int, int, tuple[int, ...]]], out: Tensor, views: Sequence[Tensor], spare: list[Tensor]
 ) -> None:
-    """Fill ``out`` with the median of the views; ``spare`` keeps scratch tensors from block to block."""
+    """Fill ``out`` with the median of the views; ``spare`` keeps scratch tensors for the next block."""
     k = len(views)
     values: list[Tensor] = list(views)
     unused = list(spare)
     for i, (greater, a, b, dead) in enumerate(steps):
-        if i == len(steps) - 1:
-            target = out
-        elif unused:
-            target = unused.pop()[: len(out)]
-        else:
-            target = torch.empty_like(out)
-            spare.append(target)
+        if i < len(steps) - 1 and not unused:
+            spare.append(torch.empty_like(out))
+            unused.append(spare[-1])
+        target = out if i == len(steps) - 1 else unused.pop()[: len(out)]
         values.append((torch.maximum if greater else torch.minimum)(values[a], values[b], out=target))
         unused.extend(values[value] for value in dead if value >= k)

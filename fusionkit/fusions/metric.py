@@ -15,7 +15,7 @@ from fusionkit.fusion import ElementwiseFusion, FusionOptions, Traits
 
 Metric = Callable[..., Any]
 
-#: What a config may name.
+#: The names that a config may use.
 NAMES: dict[str, Metric] = {
     "sum": torch.sum,
     "mean": torch.mean,
@@ -31,16 +31,16 @@ NAMES: dict[str, Metric] = {
 class MetricFusion(ElementwiseFusion):
     """``metric(A_1, ..., A_k)``, entry by entry, of k views of equal width, (..., n) each -> (..., n); l = 0.
 
-    The views are stacked, which the operators with a name of their own avoid.
+    It stacks the views in memory; the operators for single reductions (``average``, ``maximum``, ...) do not.
 
     Args:
         metric: a name (sum, mean, max, min, prod, median, var, logsumexp), or a callable that reduces the last
             dimension of a tensor (N, k), one row per entry of the result, to (N,).  It is called as
-            ``metric(t, dim=-1)`` if it takes ``dim``, as the reductions of torch do, else as ``metric(t)``.  The traits
-            hold for one that treats the views alike and the rows one by one; a module must not have parameters.
+            ``metric(t, dim=-1)`` if it takes ``dim``, as the reductions of torch do, else as ``metric(t)``.  It should
+            treat all views alike and each row separately.  A module must not have parameters.
 
     Raises:
-        FusionError: ``metric`` is not one of these, or returns another shape or an integer dtype.
+        FusionError: ``metric`` is none of these, or returns a wrong shape or an integer dtype.
     """
 
     traits = Traits(permutation_invariant=True, batch_independent=True)
@@ -58,7 +58,7 @@ class MetricFusion(ElementwiseFusion):
         if not callable(found) or isinstance(found, type):
             hint = nearest(metric, NAMES) if isinstance(metric, str) else ""
             raise FusionError(f"metric should be one of {', '.join(NAMES)}, or a callable; found {metric!r}.{hint}")
-        if isinstance(found, torch.nn.Module) and any(True for _ in found.parameters()):
+        if isinstance(found, torch.nn.Module) and list(found.parameters()):
             raise FusionError(f"metric should have no parameters; found {metric!r}.")
         self.metric = found
         self._takes_dim = _takes_dim(found)
@@ -74,7 +74,7 @@ class MetricFusion(ElementwiseFusion):
         stack = torch.stack(tuple(x), -1).flatten(0, -2)
         rows, k = stack.shape
         if type(rows) is int and rows == k:
-            # A square would hide that the wrong dimension is reduced.
+            # A square tensor would hide that the metric reduces the wrong dimension.
             stack = torch.cat([stack, stack[:1]])
         out = self.metric(stack, dim=-1) if self._takes_dim else self.metric(stack)
         # Some reductions of torch return (values, indices).

@@ -17,8 +17,8 @@ from fusionkit.fusion import Fusion, FusionOptions, Traits
 class ParameterizedConcatenation(Fusion):
     """``(A_1 ⊔ A_2 ⊔ ... ⊔ A_k) W^T`` with W of shape (n, D), views (..., n_i) -> (..., n).
 
-    l = n*D for the dense W, else what the fabrication states.  The blocks of w are parameters in their natural shape
-    (dense: ``weight`` (n, D)).  Source: Zhang, "RPN 2: On Interdependence Function Learning Towards Unifying and
+    l = n*D for the dense W, else ``calculate_l`` of the fabrication.  The blocks of w are parameters in their natural
+    shape (dense: ``weight`` (n, D)).  Source: Zhang, "RPN 2: On Interdependence Function Learning Towards Unifying and
     Advancing CNN, RNN, GNN, and Transformer", 2024, section on data fusion functions.
 
     Args:
@@ -44,10 +44,9 @@ class ParameterizedConcatenation(Fusion):
         super().__init__(n, dims, **common)
         self.fabrication = as_fabrication(parameter_fabrication)
         self._blocks: tuple[str, ...] = ()
-        if self.dims is None:
-            return
-        self._blocks = create_blocks(self, self.fabrication, self.calculate_n(), self.dims, self._factory)
-        self.reset_parameters()
+        if self.dims is not None:
+            self._blocks = create_blocks(self, self.fabrication, self.calculate_n(), self.dims, self._factory)
+            self.reset_parameters()
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
@@ -67,10 +66,10 @@ class ParameterizedConcatenation(Fusion):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the blocks so that W has mean square 1/D, and refill the frozen parts from their seed."""
         if self.dims is not None:
-            draw_blocks(self, self._blocks, self.fabrication, self.calculate_n(), sum(self.resolve_dims()), generator)
+            draw_blocks(self, self._blocks, self.fabrication, self.calculate_n(), sum(self.dims), generator)
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        # With one row the time of nn.Module.__getattr__ shows; it is for parametrized and pruned blocks.
+        # nn.Module.__getattr__ is slow with one row; only parametrized and pruned blocks need it.
         parameters, blocks = self._parameters, {}
         for name in self._blocks:
             block = parameters.get(name)

@@ -11,14 +11,14 @@ from fusionkit.fusion import ElementwiseFusion, Traits
 from fusionkit.kernels.elementwise import large_blocks
 from fusionkit.kernels.modes import recording, supports_out_kernels
 
-#: What the factors are multiplied in, so that no partial product overflows where the product does not.
+#: The dtype of partial products in half precision, so that none overflows unless the product does.
 WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float64}
 
 
 class Product(ElementwiseFusion):
     """``A_1 * A_2 * ... * A_k``, entry by entry, of k views of equal width, (..., n) each -> (..., n); l = 0.
 
-    The gradients are right where views are 0.  Half precision multiplies in a wider type.
+    The gradients are exact also where views are 0.  Half precision is multiplied in a wider dtype.
     """
 
     traits = Traits(permutation_invariant=True, batch_independent=True)
@@ -34,7 +34,7 @@ class Product(ElementwiseFusion):
                 for view in rest:
                     block.mul_(view)
             return out
-        # Not in place: every partial product is needed for the gradients.
+        # Not in place: the gradients need every partial product.
         out = x[0].to(WIDE.get(dtype, dtype))
         for view in x[1:]:
             out = out * view

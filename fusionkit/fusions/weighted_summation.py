@@ -15,13 +15,13 @@ from fusionkit.fusion import ElementwiseFusion, FusionOptions, Traits, check_num
 class WeightedSummation(ElementwiseFusion):
     """``a_1 A_1 + ... + a_k A_k`` with fixed a, of k views of equal width, (..., n) each -> (..., n); l = 0.
 
-    The weights are the buffer ``weights`` (k,): they move with the operator; the result keeps the dtype of the views.
+    The weights are the buffer ``weights`` (k,), so they move with the operator.  The result has the dtype of the views.
 
     Args:
         weights: k finite numbers; None means 1 for every view.
 
     Raises:
-        DimsError: a number of weights other than that of the views.
+        DimsError: the number of weights is not k.
     """
 
     traits = Traits(linear=True, batch_independent=True)
@@ -63,7 +63,7 @@ class WeightedSummation(ElementwiseFusion):
     def reset_frozen(self) -> None:
         """Write the given weights into the buffer."""
         if self.dims is not None and not self.weights.is_meta:
-            values = self._fixed or (1.0,) * len(self.dims)
+            values = (1.0,) * len(self.dims) if self._fixed is None else self._fixed
             self.weights.copy_(torch.tensor(values, dtype=torch.float64))
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
@@ -75,14 +75,13 @@ class WeightedSummation(ElementwiseFusion):
 
     def reference(self, x: Sequence[Tensor]) -> Tensor:
         """Multiply a stacked float64 copy by the weights and add up."""
-        stack = torch.stack([view.double() for view in x], -1)
-        return stack @ self.weights.double()
+        return torch.stack([view.double() for view in x], -1) @ self.weights.double()
 
 
 def weighted_sum(x: Sequence[Tensor], weights: Tensor) -> Tensor:
     """Return the sum of the views (..., n) times their weights (k,); half precision is added up in float32."""
     dtype = x[0].dtype
-    # Single numbers do not change the dtype of a tensor they are multiplied with.
+    # Zero-dimensional factors do not change the dtype of the views.
     factors = weights.unbind()
     out = x[0].float() if dtype in (torch.float16, torch.bfloat16) else x[0]
     out = out * factors[0]
@@ -93,7 +92,7 @@ def weighted_sum(x: Sequence[Tensor], weights: Tensor) -> Tensor:
 
 
 def _numbers(weights: Any) -> tuple[float, ...]:
-    """Return the weights as floats, or raise a ``FusionError`` that names the offending one."""
+    """Return the weights as floats, or raise a ``FusionError`` that names the wrong one."""
     if isinstance(weights, Tensor):
         if weights.requires_grad:
             raise FusionError(
@@ -103,7 +102,4 @@ def _numbers(weights: Any) -> tuple[float, ...]:
         weights = weights.tolist()
     if isinstance(weights, str | bytes) or not isinstance(weights, Iterable):
         raise FusionError(f"weights should be a sequence of numbers, one per view; found {weights!r}.")
-    values = tuple(check_number(f"weights[{i}], the weight of view {i},", value) for i, value in enumerate(weights))
-    if not values:
-        raise FusionError("weights should hold one number per view; found none.")
-    return values
+    return tuple(check_number(f"weights[{i}], the weight of view {i},", value) for i, value in enumerate(weights))

@@ -16,8 +16,6 @@ from torch.compiler import is_dynamo_compiling
 
 from fusionkit.kernels.modes import recording, supports_out_kernels
 
-__all__ = ["BLOCK", "blocks", "large_blocks", "select", "with_backward"]
-
 #: Elements of a block: of eight views the cache holds so much, and the time to launch an operation does not show.
 BLOCK = 2**17
 #: Elements of a block where every view is read once: the result stays in the outer cache, and long runs of a view are

@@ -1,4 +1,4 @@
-"""What every name means, computed from the plugins that were found.  Plain data; nothing is imported."""
+"""Computes what every name means from the offers of all plugins.  Imports no operator."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ class Record:
         kind: fusion or fabrication.
         name: the short name.
         qualified: ``<distribution>/<name>``.
-        distribution: who offers it.
-        version: of the distribution, None where it has none.
+        distribution: the distribution that registers it.
+        version: version of the distribution, None if it has none.
         target: ``package.module:Class``.
-        aliases: its other names.
+        aliases: other short names.
         summary: one line, or empty.
-        status: ok, deprecated, shadowed (the short name is the core's) or ambiguous (several plugins have it).
+        status: ok, deprecated, shadowed (the short name means an operator of the core) or ambiguous (several plugins
+            have the short name).
         spec: what the plugin registered.
-        plugin: the name of the plugin.
-        local: registered at run time, hence known to this process only.
+        plugin: name of the plugin.
+        local: registered at run time, hence in this process only.
     """
 
     kind: Kind
@@ -49,7 +50,7 @@ class Record:
 
     @property
     def key(self) -> str:
-        """Return the shortest name that means this operator and no other."""
+        """The shortest name that means this operator: the short or the qualified one."""
         return self.name if self.status in ("ok", "deprecated") else self.qualified
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,13 +62,13 @@ _PRINTED = ("kind", "name", "qualified", "distribution", "version", "target", "a
 
 
 class Snapshot:
-    """The registry at one moment: the plugins as they were loaded (``given``), and what follows from them."""
+    """The state of the registry: the plugins as they were loaded (``given``), and all records and names."""
 
     def __init__(self, given: Iterable[Plugin], *, sealed: bool = False) -> None:
         self.given = tuple(given)
-        self.sealed = sealed  # Isolated from what is installed: refresh() must not look.
-        self.classes: dict[tuple[Kind, str], tuple[Record, type]] = {}  # Filled by the registry, by the names used.
-        self._meanings: dict[tuple[Kind, str], list[Record]] = {}  # Of short and of qualified names.
+        self.sealed = sealed  # Without the installed plugins; refresh() keeps it.
+        self.classes: dict[tuple[Kind, str], tuple[Record, type]] = {}  # By the names used so far; filled by lookup.
+        self._meanings: dict[tuple[Kind, str], list[Record]] = {}  # By short and by qualified names.
         self._removed: dict[tuple[Kind, str], str] = {}
         self._claims: dict[tuple[Kind, str], list[Plugin]] = {}
         plugins = list(_without_clashes(self.given))
@@ -91,7 +92,7 @@ class Snapshot:
         self.quarantined = tuple(plugin for plugin in self.plugins if plugin.status in ("failed", "incompatible"))
 
     def _owners(self, kind: Kind, short: str) -> list[Plugin]:
-        """Return the plugins that a short name may mean: the core alone, if it is the core's."""
+        """Return the plugins that a short name may mean: only the core if it has the name, else all that have it."""
         claims = self._claims[kind, short]
         return [plugin for plugin in claims if plugin.core] or claims
 
@@ -118,7 +119,7 @@ class Snapshot:
         )
 
     def _enter(self, record: Record, plugin: Plugin) -> Iterator[str]:
-        """Enter the names of a record, and yield a sentence for each that does not work in its short form."""
+        """Enter the names of a record, and yield a warning for each whose short form does not mean this record."""
         for short in _shorts(record.name, record.spec):
             owners, qualified = self._owners(record.kind, short), f"{record.distribution}/{short}"
             self._meanings[record.kind, _normal(qualified)] = [record]
@@ -130,10 +131,10 @@ class Snapshot:
                 yield f"the {record.kind} {short!r} {problem}: this one is {qualified!r}"
 
     def resolve(self, kinds: Sequence[Kind], name: str) -> Record:
-        """Return what ``name`` means among ``kinds``.
+        """Return the record that ``name`` means among ``kinds``.
 
         Raises:
-            RegistryError: it means nothing, or more than one thing.
+            RegistryError: there is none, or more than one.
         """
         if not isinstance(name, str):
             raise RegistryError(f"the name of a {' or '.join(kinds)} should be a string; found {name!r}.")
@@ -141,9 +142,7 @@ class Snapshot:
         if len(found) == 1:
             return found[0]
         if len({record.kind for record in found}) > 1:
-            raise RegistryError(
-                f"the name {name!r} should be of one kind; found a fusion and a fabrication: say which (--kind)."
-            )
+            raise RegistryError(f"the name {name!r} should have one kind; found both: choose one with --kind.")
         if found:
             choices = " or ".join(repr(f"{record.distribution}/{name}") for record in found)
             raise RegistryError(
@@ -155,7 +154,7 @@ class Snapshot:
         raise RegistryError(self._unknown(kinds, name))
 
     def _unknown(self, kinds: Sequence[Kind], name: str) -> str:
-        """Return the message for a name that no loaded plugin has: near ones, and the plugin that may have had it."""
+        """Return the message for an unknown name: similar names, and plugins not loaded that may have it."""
         alike = [key for key in self._meanings if ("/" in key[1]) == ("/" in name)]
         wanted = _normal(name) if "/" in name else name.lower().replace("-", "_")
         parts = [
@@ -174,7 +173,7 @@ class Snapshot:
 
 
 def _would_have(plugin: Plugin, kinds: Sequence[Kind], name: str) -> bool:
-    """Whether a plugin that is not loaded would have ``name``, by its distribution or by what it offered so far."""
+    """Whether a plugin that is not loaded would have ``name``, judging by its distribution or its collected offers."""
     distribution, slash, short = name.rpartition("/")
     if slash:
         return canonical(distribution) == canonical(plugin.distribution)
@@ -182,7 +181,7 @@ def _would_have(plugin: Plugin, kinds: Sequence[Kind], name: str) -> bool:
 
 
 def _normal(name: str) -> str:
-    """Return a name with its distribution, if it has one, in canonical form."""
+    """Return ``name`` with its distribution, if it is qualified, in canonical form."""
     distribution, slash, short = name.rpartition("/")
     return f"{canonical(distribution)}{slash}{short}"
 
@@ -192,12 +191,12 @@ def _shorts(name: str, spec: Spec) -> list[str]:
 
 
 def instead(replacement: str) -> str:
-    """Return the replacement of a deprecated or removed name as a phrase; it is given as a name or as a phrase."""
+    """Return what to use in place of a deprecated or removed name, given as a name or a phrase, as a phrase."""
     return replacement if " " in replacement else f"use {replacement!r}"
 
 
 def _offers(plugin: Plugin) -> Iterator[tuple[Kind, str, Spec]]:
-    """Yield kind, name and spec of everything that a plugin adds, or takes back; nothing unless it is loaded."""
+    """Yield kind, name and spec of everything that a loaded plugin registers; nothing for other plugins."""
     if plugin.status == "loaded":
         for kind, specs in plugin.specs.items():
             for name, spec in specs.items():
@@ -205,7 +204,7 @@ def _offers(plugin: Plugin) -> Iterator[tuple[Kind, str, Spec]]:
 
 
 def _without_clashes(plugins: Iterable[Plugin]) -> Iterator[Plugin]:
-    """Yield the plugins; of two that give one qualified name two meanings, the later one is quarantined."""
+    """Yield the plugins; one that registers a qualified name which an earlier plugin has is quarantined."""
     taken: dict[tuple[Kind, str], Plugin] = {}
     for plugin in plugins:
         names = [

@@ -1,4 +1,4 @@
-"""Finds the plugins that are installed, and says which of them may be imported.  Imports none of them."""
+"""Finds the installed plugins and decides which of them may be imported.  Imports none of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import re
 import site
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from email import message_from_string
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import NoReturn
 
 from fusionkit._util.text import error_message
 from fusionkit.hookspecs import PROJECT
@@ -20,7 +22,7 @@ ALLOW = "FUSIONKIT_PLUGINS"
 CORE_TARGET = "fusionkit.builtin"
 
 _SECTION = re.compile(rf"^\s*\[\s*{PROJECT}\s*\]", re.MULTILINE)
-#: A requirement on fusionkit itself, not on a distribution whose name begins with it.
+#: A requirement on fusionkit itself, not on a distribution whose name only begins like that.
 _ON_FUSIONKIT = re.compile(rf"\W*{PROJECT}(?![\w.-]*\w)", re.IGNORECASE)
 
 
@@ -31,9 +33,9 @@ class Candidate:
     Attributes:
         name: the left side of its entry point.
         target: the right side, ``package.module`` or ``package.module:object``.
-        distribution: who offers it.
-        version: of the distribution, None where its metadata have none.
-        load: imports it.
+        distribution: the distribution that contains it.
+        version: version of the distribution, None if its metadata have none.
+        load: imports the plugin.
         requires: the ``Requires-Dist`` lines of the distribution.
     """
 
@@ -46,20 +48,20 @@ class Candidate:
 
 
 def canonical(distribution: str) -> str:
-    """Return the name of a distribution in the form in which two spellings of it are equal (PEP 503)."""
+    """Return the name of a distribution normalized as in PEP 503, so that two spellings become equal."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def installed() -> list[Candidate]:
-    """Return the plugins of all installed distributions but the core's own, sorted by distribution and name."""
-    found = [candidate for candidate in _candidates() if candidate.target != CORE_TARGET]
+    """Return the plugins of all installed distributions except the core's own, sorted by distribution and name."""
+    found = (candidate for candidate in _candidates() if candidate.target != CORE_TARGET)
     return sorted(found, key=lambda candidate: (canonical(candidate.distribution), candidate.name))
 
 
 def _candidates() -> Iterator[Candidate]:
-    """Yield the plugins, and for each unreadable line a candidate whose ``load`` says so.
+    """Yield the plugins, and for each malformed line a candidate whose ``load`` raises an error.
 
-    Not by ``importlib.metadata.entry_points``: one malformed file of any distribution makes that fail as a whole.
+    ``importlib.metadata.entry_points`` is not used: one malformed file of any distribution makes it fail entirely.
     """
     names = set()
     for distribution in importlib.metadata.distributions():
@@ -80,11 +82,11 @@ def _candidates() -> Iterator[Candidate]:
                 target = ":".join(part for part in (match["module"], match["attr"]) if part)
                 yield Candidate(left, target, name, version, entry.load, requires)
             else:
-                yield Candidate(left, "", name, version, _unreadable(line))
+                yield Candidate(left, "", name, version, partial(_malformed, line))
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Yield the lines of the section of fusionkit in an ``entry_points.txt``."""
+    """Yield the lines of the section ``[fusionkit]`` of an ``entry_points.txt``."""
     own = False
     for line in map(str.strip, text.splitlines()):
         if line.startswith("["):
@@ -94,44 +96,39 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _metadata(distribution: importlib.metadata.Distribution) -> tuple[str, str | None, tuple[str, ...]]:
-    """Return name, version and requirements; where the metadata are missing or unreadable, as "unknown"."""
+    """Return name ("unknown" if the metadata are missing or unreadable), version and requirements."""
     try:
         text = distribution.read_text("METADATA")
-        if text is None:  # An egg-info folder has the same in other files.
+        if text is None:  # An egg-info folder has the metadata in other files.
             return distribution.name or "unknown", distribution.version, tuple(distribution.requires or ())
     except (OSError, ValueError, KeyError):
         text = ""
-    # Not ``distribution.metadata``, which parses the description as well, often hundreds of lines.
+    # Faster than ``distribution.metadata``, which also parses the description, often hundreds of lines.
     headers = message_from_string(text.partition("\n\n")[0])
     return headers.get("Name", "unknown"), headers.get("Version"), tuple(headers.get_all("Requires-Dist") or ())
 
 
-def _unreadable(line: str) -> Callable[[], object]:
-    def load() -> object:
-        raise ValueError(f"its entry_points.txt should have lines of the form name = module; found {line!r}")
-
-    return load
+def _malformed(line: str) -> NoReturn:
+    raise ValueError(f"its entry_points.txt should have lines of the form name = module; found {line!r}")
 
 
 def follow_path_files() -> None:
-    """Append to ``sys.path`` the folders that editable installations have named in ``.pth`` files since the start.
+    """Append the folders in ``.pth`` files to ``sys.path``, for editable installations made since the process started.
 
-    Lines that are code are not run: they are for the start of an interpreter.
+    Lines with code are not run.
     """
     sites = site.getsitepackages() + ([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])
     for file in (file for folder in sites if folder in sys.path for file in sorted(Path(folder).glob("*.pth"))):
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            continue
-        for line in map(str.strip, lines):
-            path = str(file.parent / line)
-            if line and not line.startswith(("#", "import ", "import\t")) and os.path.isdir(path):
-                sys.path += [path] if path not in sys.path else []
+        with suppress(OSError, UnicodeDecodeError):
+            for line in map(str.strip, file.read_text(encoding="utf-8").splitlines()):
+                path = str(file.parent / line)
+                code_or_comment = line.startswith(("#", "import ", "import\t"))
+                if line and not code_or_comment and path not in sys.path and os.path.isdir(path):
+                    sys.path.append(path)
 
 
 def disabled(candidate: Candidate) -> str | None:
-    """Return why the environment keeps a plugin out, None if it does not."""
+    """Return why the environment variable FUSIONKIT_PLUGINS disables a plugin, None if it does not."""
     allowed = os.environ.get(ALLOW)
     if allowed is None or canonical(candidate.distribution) in {canonical(name.strip()) for name in allowed.split(",")}:
         return None
@@ -139,9 +136,9 @@ def disabled(candidate: Candidate) -> str | None:
 
 
 def incompatible(candidate: Candidate, running: str) -> str | None:
-    """Return why a plugin's distribution does not fit fusionkit ``running``, None if it does or does not say.
+    """Return why a plugin cannot be used with fusionkit ``running``, None if it can or has no requirement.
 
-    The running version fits if it or its base version does: 0.2.0rc1 serves a plugin that requires ``>=0.2``.
+    A version is accepted if it or its base version meets the requirement: 0.2.0rc1 is accepted for ``>=0.2``.
     """
     reasons = (_unmet(line, running) for line in candidate.requires if _ON_FUSIONKIT.match(line))
     return next((reason for reason in reasons if reason), None)

@@ -1,7 +1,7 @@
-"""Lets ``fusionkit.fusions`` be two things: the package of the operators, and the public function that lists all names.
+"""Makes the package ``fusionkit.fusions`` callable, so that ``fusionkit.fusions()`` can list all names.
 
-Importing a submodule sets it as an attribute of its parent, so a function of the same name would be lost as soon as the
-first operator is imported.  Instead the package itself can be called.
+A function ``fusionkit.fusions`` would be overwritten when the first operator is imported: importing a submodule sets it
+as an attribute of its parent package.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from types import ModuleType
 
 
 class _Listing(ModuleType):
-    """A package that can be called: it returns the sorted names that the function of its name in the registry gives."""
+    """A package that can be called: it calls the function of the same name in ``fusionkit.registry``."""
 
     def __call__(self) -> list[str]:
         """Return the names of all operators of this kind on this machine, sorted.  Imports none of them."""
@@ -22,5 +22,5 @@ class _Listing(ModuleType):
 
 
 def make_callable(package: str) -> None:
-    """Turn the imported ``package`` into a ``_Listing``."""
+    """Make the imported ``package`` a ``_Listing``."""
     sys.modules[package].__class__ = _Listing

@@ -1,6 +1,6 @@
-"""Imports one plugin, collects what it offers, and keeps whatever goes wrong to it.
+"""Imports one plugin and collects what it offers; an error becomes the status of that plugin alone.
 
-Every plugin gets a pluggy manager of its own: a misspelt or raising hook then fails no other plugin.
+Every plugin has its own pluggy manager, so that a misspelt or raising hook does not affect other plugins.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from types import ModuleType
 from typing import Any, Literal
 
 import pluggy
@@ -27,26 +26,23 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 HOOKS = tuple(name for name in hookspecs.__all__ if name.startswith("fusionkit_"))
-# A module with nothing but the hooks: pluggy looks at every name of what it is given, for every plugin.
-_SPECS = ModuleType("hooks")
-vars(_SPECS).update({name: getattr(hookspecs, name) for name in HOOKS})
 
 Kind = Literal["fusion", "fabrication"]
 Status = Literal["loaded", "failed", "incompatible", "disabled"]
 
 
 class PluginProblem(Exception):
-    """Something that a plugin offers, or fails to; the message is a whole sentence, the cause is what was raised."""
+    """What is wrong with a plugin.  The message is a sentence without its full stop; the cause is what was raised."""
 
 
 @contextmanager
 def foreign_code(what: str = "") -> Iterator[None]:
-    """Turn whatever a plugin raises in this context, but Ctrl-C, into a ``PluginProblem`` that begins with ``what``."""
+    """Turn any exception in this context, except Ctrl-C, into a ``PluginProblem`` that begins with ``what``."""
     try:
         yield
     except (PluginProblem, KeyboardInterrupt):
         raise
-    except BaseException as error:  # SystemExit as well, and pytest.skip() at module level, which is no Exception.
+    except BaseException as error:  # Also SystemExit, and pytest.skip() at module level.
         raise PluginProblem(f"{what}{error_line(error).rstrip('.')}") from error
 
 
@@ -57,18 +53,18 @@ class Plugin:
     Attributes:
         name: the left side of its entry point.
         target: the right side.
-        distribution: who offers it.
-        version: of the distribution, None where it has none.
+        distribution: the distribution that contains it.
+        version: version of the distribution, None if it has none.
         status: loaded, failed, incompatible or disabled.
         error: why it is not loaded.
-        traceback: of the failure, where something was raised.
-        seconds: that importing it and calling its hooks took.
-        specs: what it offers, by kind and name; for a plugin that failed, what was known by then.
+        traceback: traceback of the failure, if an exception was raised.
+        seconds: time of the import and of its hooks.
+        specs: its operators, by kind and name; of a failed plugin, those collected before the failure.
         conf: its Hydra config folders, ``pkg://...``.
-        warnings: a sentence for each name or alias of it that does not work in its short form.
+        warnings: one per name or alias whose short form does not mean its operator.
         module: the object that the entry point names.
         manager: calls its hooks.
-        local: registered at run time, hence known to this process only.
+        local: registered at run time, hence in this process only.
     """
 
     name: str
@@ -88,12 +84,12 @@ class Plugin:
 
     @property
     def core(self) -> bool:
-        """Whether this is the first-party plugin, whose names are reserved."""
+        """Whether this is the plugin of the core, whose names are reserved."""
         return self.target == CORE_TARGET
 
     @property
     def title(self) -> str:
-        """Return the plugin as messages name it: ``'gram' of fusionkit-gram 0.1.0``."""
+        """The plugin in messages: ``'gram' of fusionkit-gram 0.1.0``."""
         return " ".join(part for part in (f"{self.name!r} of {self.distribution}", self.version) if part)
 
     def names(self, kind: Kind) -> list[str]:
@@ -102,7 +98,7 @@ class Plugin:
         return sorted(name for name, spec in specs.items() if spec.removed is None)
 
     def failed(self, problem: PluginProblem) -> Plugin:
-        """Return the plugin quarantined because of ``problem``, the traceback of its cause kept."""
+        """Return a copy of the plugin with the status failed, and with ``problem`` and its traceback."""
         cause = problem.__cause__
         trace = printable("".join(traceback.format_exception(cause))) if cause else None
         return replace(self, status="failed", error=str(problem), traceback=trace)
@@ -116,9 +112,14 @@ class Plugin:
 
 
 def load(candidate: Candidate, running: str, *, core: bool = False) -> Plugin:
-    """Import a plugin, unless the environment or its requirement on fusionkit ``running`` forbid it.
+    """Import a plugin, unless the environment disables it or it requires another version of fusionkit.
 
-    Never raises on the plugin's account, except KeyboardInterrupt.  The core needs no permission.
+    An error of the plugin is returned, not raised, except KeyboardInterrupt.
+
+    Args:
+        candidate: the plugin.
+        running: the running version of fusionkit.
+        core: whether this is the plugin of the core, which is always imported.
     """
     plugin = Plugin(candidate.name, candidate.target, candidate.distribution, candidate.version)
     if not core and (reason := disabled(candidate)):
@@ -140,16 +141,15 @@ def load(candidate: Candidate, running: str, *, core: bool = False) -> Plugin:
 
 
 def collect_offers(plugin: Plugin) -> Plugin:
-    """Call those hooks of an imported plugin that are needed to list it, and return it loaded or failed."""
-    fusions: dict[str, Spec] = {}
-    fabrications: dict[str, Spec] = {}
-    plugin = replace(plugin, specs={"fusion": fusions, "fabrication": fabrications})
+    """Call the hooks of an imported plugin that listing needs; return the plugin with their results, or failed."""
+    specs: dict[Kind, dict[str, Spec]] = {"fusion": {}, "fabrication": {}}
+    plugin = replace(plugin, specs=specs)
     try:
         with foreign_code():
             plugin = replace(plugin, manager=_manager(plugin))
-            for hook, specs in (("fusionkit_fusions", fusions), ("fusionkit_fabrications", fabrications)):
-                for result in call_hook(plugin, hook):
-                    _add_specs(hook, result, specs)
+            for kind, found in specs.items():
+                for result in call_hook(plugin, f"fusionkit_{kind}s"):
+                    _add_specs(f"fusionkit_{kind}s", result, found)
             conf = [path for result in call_hook(plugin, "fusionkit_conf") for path in _conf(result)]
     except PluginProblem as problem:
         return plugin.failed(problem)
@@ -160,17 +160,14 @@ def checks_of(plugin: Plugin) -> list[Callable[..., Any]]:
     """Return the contract checks that a loaded plugin offers.
 
     Raises:
-        PluginProblem: its hook raises, or returns something else.
+        PluginProblem: its hook raises, or does not return a list of functions called ``check_<name>``.
     """
     checks: list[Callable[..., Any]] = []
     for result in call_hook(plugin, "fusionkit_checks"):
-        if not isinstance(result, list | tuple):
-            raise PluginProblem(f"fusionkit_checks should return a list of functions; found {short_repr(result)}")
-        for function in result:
-            if not inspect.isroutine(function) or not function.__name__.startswith("check_"):
-                raise PluginProblem(
-                    f"fusionkit_checks should return functions called check_<name>; found {short_repr(function)}"
-                )
+        for one in result if isinstance(result, list | tuple) else [result]:
+            if one is result or not inspect.isroutine(one) or not one.__name__.startswith("check_"):
+                should = "return a list of functions called check_<name>"
+                raise PluginProblem(f"fusionkit_checks should {should}; found {short_repr(one)}")
         checks += result
     return checks
 
@@ -189,20 +186,20 @@ def call_hook(plugin: Plugin, hook: str, **arguments: Any) -> list[Any]:
     if not isinstance(results, list):
         raise PluginProblem(f"a wrapper of {hook} should return the list of results; found {short_repr(results)}")
     wanted = sum(not (impl.wrapper or impl.hookwrapper) for impl in caller.get_hookimpls())
-    if len(results) < wanted and hook != "fusionkit_run_finished":  # pluggy leaves out what is None.
+    if len(results) < wanted and hook != "fusionkit_run_finished":  # pluggy drops results that are None.
         raise PluginProblem(f"{hook} should return what its specification says; found None")
     return results
 
 
 def _manager(plugin: Plugin) -> pluggy.PluginManager:
-    """Return a manager of this plugin alone, with at least one implementation, each of a hook that exists."""
+    """Return a manager with this plugin only; it must implement at least one hook, and no unknown one."""
     manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(_SPECS)
+    manager.add_hookspecs(hookspecs)
     try:
         manager.register(plugin.module, plugin.name)
     except pluggy.PluginValidationError as error:
         raise PluginProblem(f"a hook should fit its specification; found {one_line(str(error))}") from error
-    # Not check_pending(): it names no alternatives.
+    # Not check_pending(), which suggests no similar names.
     callers = manager.get_hookcallers(plugin.module) or []
     if not callers:
         raise PluginProblem(f"it should mark at least one hook with @fusionkit.hookimpl; found none in {plugin.target}")
@@ -214,7 +211,7 @@ def _manager(plugin: Plugin) -> pluggy.PluginManager:
 
 
 def _add_specs(hook: str, result: object, specs: dict[str, Spec]) -> None:
-    """Add what a hook returned to ``specs``; all that is valid, before the problems are raised."""
+    """Add the operators that a hook returned to ``specs``.  The valid ones are added even if others are wrong."""
     if not isinstance(result, Mapping):
         raise PluginProblem(f"{hook} should return a dict from names to targets; found {short_repr(result)}")
     problems: list[str] = []
@@ -236,7 +233,7 @@ def _add_specs(hook: str, result: object, specs: dict[str, Spec]) -> None:
 
 
 def _flaws(where: str, spec: Spec) -> Iterator[str]:
-    """Yield what is wrong with the parts of a spec, as far as that is seen without importing its target."""
+    """Yield what is wrong with a spec; its target is not imported."""
     target, wanted = spec.target, spec.removed is None or spec.target != ""
     if wanted and not isinstance(target, type) and not (isinstance(target, str) and TARGET.fullmatch(target)):
         yield f"the target of {where} should be 'package.module:Class' or a class; found {short_repr(target)}"

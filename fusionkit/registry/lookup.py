@@ -1,10 +1,10 @@
-"""The registry: which fusions and fabrications there are, whose they are, and which name means what.
+"""The functions of the registry: which fusions and fabrications exist, where they come from, what a name means.
 
-Nothing here imports an operator before it is used.  What was found is kept in a snapshot that never changes;
-``refresh``, ``register`` and a plugin that fails late put a new one in its place, so readers need no lock.
+An operator is imported when it is used, not before.  The state is one immutable snapshot; ``refresh``, ``register`` and
+a plugin that fails late replace it by a new snapshot, so readers need no lock.
 
 Names: ``<distribution>/<name>`` always works.  A short name works unless it belongs to the core (then it means the
-core's operator) or comes from two plugins (then it is refused).
+core's operator) or two plugins have it (then it is an error).
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from fusionkit.registry.loading import Kind, Plugin, PluginProblem
 
 STRICT = "FUSIONKIT_STRICT"
 
-#: The base class of each kind; the core, which lies above the registry, enters them.
+#: The base class of each kind.  fusionkit.core fills this in, because the registry must not import it.
 BASES: dict[Kind, type] = {}
 
 
 class DeprecatedNameWarning(DeprecationWarning):
-    """A name of the registry is used that will be removed; the message says what to use instead."""
+    """A registered name is used that will be removed; the message says what to use instead."""
 
 
-# -- the public questions ----------------------------------------------------------------------------------------------
+# -- queries -----------------------------------------------------------------------------------------------------------
 
 
 def records(kind: Kind | None = None) -> list[Record]:
-    """Return every name of the registry, or those of one kind, sorted by kind (fusions first) and name."""
+    """Return all records of the registry, or those of one kind, sorted by kind (fusions first) and name."""
     if kind is not None:
         _check_kind(kind)
     return [record for record in _current().records if kind in (None, record.kind)]
 
 
 def names(kind: Kind) -> list[str]:
-    """Return the names of one kind, sorted: the short name where it works, the qualified one elsewhere."""
+    """Return the names of one kind, sorted: the short name if it works, else the qualified one."""
     return sorted(record.key for record in records(kind))
 
 
@@ -65,34 +65,34 @@ def fabrications() -> list[str]:
 
 
 def resolve(kind: Kind, name: str) -> Record:
-    """Return what ``name`` means: a short name, an alias, or ``<distribution>/`` with one of them.  Imports nothing.
+    """Return the record of a short name, an alias, or ``<distribution>/`` with one of them.  Imports nothing.
 
     Raises:
-        RegistryError: no plugin has it, several have, it was removed, or the plugin that would have it is not loaded.
+        RegistryError: no plugin or more than one has the name, it was removed, or its plugin is not loaded.
     """
     return _current().resolve((_check_kind(kind),), name)
 
 
 def find(name: str, kind: Kind | None = None) -> Record:
-    """Return what ``name`` means where its kind may be left open, as on the command line.  Imports nothing.
+    """Return the record of a name whose kind may be unknown, as on the command line.  Imports nothing.
 
     Raises:
-        RegistryError: as ``resolve``; or both kinds have the name.
+        RegistryError: as for ``resolve``; or both kinds have the name.
     """
     return _current().resolve(KINDS if kind is None else (_check_kind(kind),), name)
 
 
 def load(kind: Kind, name: str) -> type:
-    """Return the class behind ``name``, imported now.
+    """Import and return the class that is registered as ``name``.
 
     Raises:
-        RegistryError: as ``resolve``; or the class cannot be imported, or is not a Fusion (a Fabrication).
+        RegistryError: as for ``resolve``; or the class cannot be imported, or is not a Fusion (a Fabrication).
     """
     return use(kind, name)[1]
 
 
 def key_of(cls: type) -> str | None:
-    """Return the name under which a class is registered, the best one if there are several; None if it is not."""
+    """Return the name under which a class is registered, the shortest that works; None if it is not registered."""
     snapshot = _current()
     used = [record for record, known in list(snapshot.classes.values()) if known is cls]
     found = [*used, *(record for record in snapshot.records if _imported(record) is cls)]
@@ -107,16 +107,16 @@ def conf_paths() -> list[tuple[str, str]]:
 
 
 def checks() -> list[Callable[..., Any]]:
-    """Return the contract checks of all plugins.  A plugin whose hook fails is quarantined and gives none."""
+    """Return the contract checks of all plugins.  A plugin whose hook fails is quarantined and contributes none."""
     found = _load_checks()
-    _current()  # Under FUSIONKIT_STRICT=1 a quarantine is an error.
+    _current()  # Raises under FUSIONKIT_STRICT=1 if one was quarantined.
     return found
 
 
 def run_finished(result: Mapping[str, Any], run_dir: Path | None = None) -> None:
-    """Call this hook of every plugin, each with a copy of the run's result and with its directory.
+    """Call the hook ``fusionkit_run_finished`` of every plugin, each with its own copy of ``result``.
 
-    A plugin that raises is reported by a RuntimeWarning: the run is complete by then.
+    A plugin that raises causes a RuntimeWarning only, because the run itself is complete.
 
     Raises:
         RegistryError: a plugin raised, and FUSIONKIT_STRICT=1 is set.
@@ -125,43 +125,43 @@ def run_finished(result: Mapping[str, Any], run_dir: Path | None = None) -> None
         try:
             loading.call_hook(plugin, "fusionkit_run_finished", result=copy.deepcopy(dict(result)), run_dir=run_dir)
         except PluginProblem as problem:
-            message = f"the plugin {plugin.title} should take note of the finished run; found that {problem}."
+            message = f"the plugin {plugin.title} should process the finished run; found that {problem}."
             if strict():
                 raise RegistryError(message) from problem
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def plugins() -> list[Plugin]:
-    """Return every installed plugin, the core's first, loaded or not.
+    """Return every installed plugin, loaded or not, the core's first.
 
-    Not even FUSIONKIT_STRICT=1 makes it raise: it is there to say what is wrong.
+    It does not raise even under FUSIONKIT_STRICT=1, since it is how to find out what is wrong.
     """
     return list(current_snapshot().plugins)
 
 
 def quarantined() -> list[Plugin]:
-    """Return the plugins that are not loaded and should be; none before the plugins were loaded."""
+    """Return the plugins that failed or are incompatible; none if the registry was not used yet."""
     return list(_published.quarantined) if _published else []
 
 
 def verify(*, import_targets: bool = False) -> list[Plugin]:
-    """Return the same after calling the hooks that listing does not need; a plugin where one fails is quarantined.
+    """Return what ``plugins`` returns, after calling also the hooks that listing does not need.
 
     Args:
-        import_targets: also import every class; a plugin with one that cannot be imported is reported as failed.
+        import_targets: also import every class; a plugin with a class that cannot be imported is returned as failed.
     """
     _load_checks()
     snapshot = current_snapshot()
     return [_with_targets(snapshot, plugin) if import_targets else plugin for plugin in snapshot.plugins]
 
 
-# -- changing it -------------------------------------------------------------------------------------------------------
+# -- changes -----------------------------------------------------------------------------------------------------------
 
 
 def refresh() -> None:
-    """Look for plugins again: for those installed (editable too), upgraded or removed since this process started.
+    """Search again for plugins that were installed (also editable), upgraded or removed since the process started.
 
-    A module that is imported already stays as it is, as everywhere in Python.
+    A module that was already imported is not reloaded.
     """
     follow_path_files()
     importlib.invalidate_caches()
@@ -172,19 +172,23 @@ def refresh() -> None:
 def register(module: object) -> None:
     """Add a plugin to this process: a module (or any object) with hook implementations.
 
-    Its distribution is the module's top-level package, so the qualified names are ``<package>/<name>``.
-    Other processes, such as the workers of a parallel sweep, do not see it.
+    The top-level package of the module serves as its distribution, so qualified names are ``<package>/<name>``.
+    Other processes, such as the workers of a parallel sweep, do not have the plugin.
 
     Raises:
-        RegistryError: its hooks are not as ``fusionkit.hookspecs`` says.
+        RegistryError: its hooks do not fit ``fusionkit.hookspecs``.
     """
     with _lock:
         before = current_snapshot()
         if any(plugin.module is module for plugin in before.loaded):
             return
-        plugin = loading.collect_offers(_local_plugin(module))
+        name = str(getattr(module, "__name__", type(module).__module__))
+        package = name.partition(".")[0]
+        version = getattr(sys.modules.get(package), "__version__", None)
+        version = version if isinstance(version, str) else None
+        plugin = loading.collect_offers(Plugin(name, name, package, version, module=module, local=True))
         after = Snapshot([*before.given, plugin], sealed=before.sealed)
-        plugin = after.plugins[-1]  # As judged next to the others.
+        plugin = after.plugins[-1]  # Failed, if its names clash with those of another plugin.
         if plugin.status != "loaded":
             raise RegistryError(f"the plugin {plugin.title} cannot be registered: {plugin.error}.")
         publish(after)
@@ -192,10 +196,10 @@ def register(module: object) -> None:
 
 @contextmanager
 def isolated(*modules: object) -> Iterator[None]:
-    """Within this context the registry holds the core, the plugins ``modules``, and nothing else.
+    """Return a context in which the registry contains only the core and the plugins ``modules``.
 
-    For tests of plugins: what is installed on the machine cannot disturb them, and nothing of theirs remains.
-    It concerns the whole process, all its threads.
+    For tests of plugins: they depend on no installed plugin, and leave nothing registered.  It affects all threads of
+    the process.
 
     Raises:
         RegistryError: a module cannot be registered.
@@ -224,7 +228,7 @@ def _load_checks() -> list[Callable[..., Any]]:
 
 
 def use(kind: Kind, name: str) -> tuple[Record, type]:
-    """Return record and class of a name, and warn once if it is deprecated.  Called by what the user calls."""
+    """Return record and class of a name; the first use of a deprecated name warns."""
     snapshot = _current()
     found = snapshot.classes.get((kind, name)) if isinstance(name, str) else None
     if found is None:
@@ -236,7 +240,7 @@ def use(kind: Kind, name: str) -> tuple[Record, type]:
 
 
 def _import(record: Record) -> type:
-    """Return the class of a record, or raise a RegistryError that says whose it is and what is wrong."""
+    """Return the class of a record, or raise a RegistryError that names its distribution and what is wrong."""
     owner = " ".join(part for part in (record.distribution, record.version) if part)
     what = f"the {record.kind} {record.key!r} of {owner}"
     try:
@@ -245,7 +249,7 @@ def _import(record: Record) -> type:
     except PluginProblem as problem:
         cause = problem.__cause__
         raise RegistryError(f"{what} cannot be imported from {record.target!r}: {problem}.") from cause
-    base = BASES.get(record.kind)  # None: not even the base class was imported.
+    base = BASES.get(record.kind)  # None if fusionkit.core is not imported; then ``cls`` cannot be a subclass.
     if base is not None and isinstance(cls, type) and issubclass(cls, base):
         return cls
     should = f"should be a subclass of fusionkit.{record.kind.capitalize()}"
@@ -253,7 +257,7 @@ def _import(record: Record) -> type:
 
 
 def _imported(record: Record) -> object:
-    """Return what a record's target is at the moment, None if its module is not imported; imports nothing."""
+    """Return the class of a record if its module is already imported, else None.  Imports nothing."""
     if isinstance(record.spec.target, type):
         return record.spec.target
     module, _, path = record.target.partition(":")
@@ -272,11 +276,9 @@ def _with_targets(snapshot: Snapshot, plugin: Plugin) -> Plugin:
                 _import(record)
             except RegistryError as error:
                 errors.append(error)
-    if not errors:
-        return plugin
     problem = PluginProblem("; ".join(map(str, errors)))
-    problem.__cause__ = errors[0]
-    return plugin.failed(problem)
+    problem.__cause__ = errors[0] if errors else None
+    return plugin.failed(problem) if errors else plugin
 
 
 _warned: set[tuple[Kind, str]] = set()
@@ -288,7 +290,7 @@ def _warn_once(record: Record) -> None:
             return
         _warned.add((record.kind, record.qualified))
     message = f"the {record.kind} {record.key!r} is deprecated: {instead(record.spec.deprecated or '')}."
-    warnings.warn(message, DeprecatedNameWarning, stacklevel=4)  # _warn_once, _use, create or load, their caller.
+    warnings.warn(message, DeprecatedNameWarning, stacklevel=4)  # The caller of create or load.
 
 
 # -- the state ---------------------------------------------------------------------------------------------------------
@@ -299,7 +301,7 @@ _loading = False
 
 
 def _current() -> Snapshot:
-    """Return the registry, unless it is to be perfect (FUSIONKIT_STRICT=1) and is not."""
+    """Return the snapshot; under FUSIONKIT_STRICT=1 raise a RegistryError if a plugin is quarantined."""
     snapshot = current_snapshot()
     if snapshot.quarantined and strict():
         found = "; ".join(f"{plugin.title}: {plugin.error}" for plugin in snapshot.quarantined)
@@ -308,18 +310,18 @@ def _current() -> Snapshot:
 
 
 def current_snapshot() -> Snapshot:
-    """Return what was found, whatever FUSIONKIT_STRICT says; the plugins are loaded now if they are not yet."""
+    """Return the snapshot, whatever FUSIONKIT_STRICT is; loads the plugins at the first call."""
     return _published or _load_plugins()
 
 
 def _load_plugins(*, anew: bool = False) -> Snapshot:
-    """Load the plugins, once for all threads, and publish what was found."""
+    """Load the plugins, in one thread only, and publish the snapshot; ``anew`` replaces an existing one."""
     global _loading
     with _lock:
         before = _published
         if before is not None and (before.sealed or not anew):
             return before
-        if _loading:  # The lock is reentrant, so a plugin that is being imported came here.
+        if _loading:  # The lock is reentrant, so this call comes from a plugin during its own import.
             raise RegistryError("the registry should not be used by a plugin that is being imported; found that it is.")
         _loading = True
         try:
@@ -333,25 +335,18 @@ def _load_plugins(*, anew: bool = False) -> Snapshot:
 
 
 def publish(snapshot: Snapshot) -> Snapshot:
-    """Put ``snapshot`` in the place of what was found."""
+    """Make ``snapshot`` the state of the registry."""
     global _published
     _published = snapshot
     return snapshot
 
 
 def _quarantine(plugin: Plugin, problem: PluginProblem) -> None:
-    """Replace the registry by one in which ``plugin`` has failed."""
+    """Publish a snapshot in which ``plugin`` has failed."""
     with _lock:
         before = current_snapshot()
         given = [other.failed(problem) if other.module is plugin.module else other for other in before.given]
         publish(Snapshot(given, sealed=before.sealed))
-
-
-def _local_plugin(module: object) -> Plugin:
-    name = str(getattr(module, "__name__", type(module).__module__))
-    package = name.partition(".")[0]
-    version = getattr(sys.modules.get(package), "__version__", None)
-    return Plugin(name, name, package, version if isinstance(version, str) else None, module=module, local=True)
 
 
 def _check_kind(kind: Kind) -> Kind:
@@ -361,7 +356,7 @@ def _check_kind(kind: Kind) -> Kind:
 
 
 def strict() -> bool:
-    """Whether FUSIONKIT_STRICT turns every quarantine into an error."""
+    """Whether the environment variable FUSIONKIT_STRICT makes every quarantine an error."""
     return flag(STRICT)
 
 

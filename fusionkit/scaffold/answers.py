@@ -1,10 +1,10 @@
-"""What the template is asked: the names of a new package, derived from its directory and its operator, and checked."""
+"""The answers to the template's questions: the names in a new package, derived from its directory and operator."""
 
 from __future__ import annotations
 
 import re
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
@@ -19,11 +19,11 @@ from fusionkit.registry.discovery import canonical
 from fusionkit.registry.loading import NAME
 
 DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-#: Files and folders beside the operator's module, whose names it cannot have.
+#: Names of the other modules and folders of the package, which the operator's module cannot have.
 TAKEN = ("plugin", "conf")
-#: What the operator's module imports, hence cannot be called itself.
+#: Names that the operator's module imports, which its class cannot have.
 IMPORTED = ("Any", "Iterable", "Mapping", "Sequence", "Tensor")
-#: Hydra reads these as values, so that `fusion=null` would select nothing.
+#: Hydra reads these as values: `fusion=null` selects nothing.
 VALUES = ("null", "true", "false", "inf", "nan")
 
 
@@ -33,12 +33,12 @@ class Answers:
 
     Attributes:
         kind: fusion or fabrication.
-        name: in the registry.
-        distribution: name of the distribution, that of the directory.
-        package: of the Python package.
-        module: in it, with the class.
-        class_name: the name in camel case.
-        requires: the requirement on fusionkit, which admits the running version.
+        name: registered name of the operator.
+        distribution: name of the distribution and of the directory.
+        package: name of the Python package.
+        module: name of the module in it that contains the class.
+        class_name: name of the class, ``name`` in camel case.
+        requires: requirement on fusionkit that the running version meets.
     """
 
     kind: Kind
@@ -54,7 +54,7 @@ class Answers:
         """Return the answers for a package in ``directory`` with the operator ``name``.
 
         Raises:
-            ConfigError: one of the names is not possible, or taken.
+            ConfigError: a name is invalid or taken.
         """
         package = _package(directory.name)
         _check_name(kind, name, directory.name)
@@ -69,38 +69,34 @@ class Answers:
             requires=requirement(fusionkit.__version__),
         )
 
-    def to_dict(self) -> dict[str, str]:
-        """Return the answers as copier takes them."""
-        return asdict(self)
-
 
 def requirement(version: str) -> str:
-    """Return a requirement on fusionkit that ``version`` meets: from its minor release on."""
+    """Return a requirement that ``version`` of fusionkit and all later ones meet: its minor release or newer."""
     running = Version(version)
     minor = f"{running.major}.{running.minor}"
     return f"fusionkit>={minor if running >= Version(minor) else running.public}"
 
 
 def _package(distribution: str) -> str:
-    """Return the name of the package of a distribution."""
+    """Return the name of the Python package for a distribution, or raise a ``ConfigError``."""
     package = re.sub(r"[-_.]+", "_", distribution).lower()
     if not DISTRIBUTION.fullmatch(distribution) or not package.isidentifier() or iskeyword(package):
         raise ConfigError(
-            "the name of the directory, which is that of the distribution, should start with a letter, hold letters, "
-            f"digits and -, _ or . only, and be no keyword of Python; found {distribution!r}."
+            "the name of the directory, which is that of the distribution, should start with a letter, contain only "
+            f"letters, digits, -, _ and ., and not be a keyword of Python; found {distribution!r}."
         )
     if package in sys.stdlib_module_names or package in ("tests", "fusionkit") or _foreign(package):
         raise ConfigError(
-            f"the name of the directory should give the package a name of its own; found {distribution!r}, "
+            f"the name of the directory should make a new name for the package; found {distribution!r}, "
             f"and a module {package} exists."
         )
     return package
 
 
 def _foreign(package: str) -> bool:
-    """Whether a module of this name is installed, by another distribution than one that is a plugin."""
+    """Whether a module of this name is installed that does not belong to a plugin."""
     if any(record.target.partition(":")[0].split(".")[0] == package for record in registry.records()):
-        return False  # An earlier version of this very package.
+        return False  # Presumably an earlier version of the same package.
     try:
         return find_spec(package) is not None
     except (ImportError, ValueError):
@@ -109,13 +105,10 @@ def _foreign(package: str) -> bool:
 
 def _check_name(kind: Kind, name: str, distribution: str) -> None:
     if not NAME.fullmatch(name) or name in VALUES:
-        raise ConfigError(
-            f"the name of the new {kind} should match {NAME.pattern}, and be none of {', '.join(VALUES)}; "
-            f"found {name!r}."
-        )
+        should = f"match {NAME.pattern}, and be none of {', '.join(VALUES)}"
+        raise ConfigError(f"the name of the new {kind} should {should}; found {name!r}.")
     for record in registry.records():
         own = canonical(record.distribution) == canonical(distribution)
         if name in (record.name, *record.aliases) and not own:
-            raise ConfigError(
-                f"the name of the new {kind} should be free; found {name!r}, a {record.kind} of {record.distribution}."
-            )
+            found = f"{name!r}, a {record.kind} of {record.distribution}"
+            raise ConfigError(f"the name of the new {kind} should be free; found {found}.")

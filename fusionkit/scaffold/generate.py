@@ -1,4 +1,4 @@
-"""Renders the template into a directory, all of it or nothing, and updates what was rendered from an older one."""
+"""Writes a new package from the template, completely or not at all, and updates a package to a newer template."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
@@ -16,72 +17,60 @@ from fusionkit.scaffold import versions
 from fusionkit.scaffold.answers import Answers
 
 ANSWERS = ".copier-answers.yml"
+#: Options of copier: ask nothing, print nothing.
+OPTIONS = {"defaults": True, "overwrite": True, "quiet": True}
 
 
 def new(target: Path, answers: Answers) -> bool:
-    """Write a package into ``target``, which is new or empty (but for ``.git``).
+    """Write a package into ``target``, a new or empty directory (``.git`` does not count).
 
     Returns:
         Whether the package can be updated to later templates.
 
     Raises:
-        ConfigError: ``target`` is neither, or cannot be written, or copier is not installed; nothing is written then.
+        ConfigError: ``target`` is not empty or cannot be written, or copier is not installed.  Nothing is written then.
     """
     if os.path.lexists(target) and not target.is_dir():
         raise ConfigError(f"DIR should be a new or an empty directory; found the file {target}.")
     copier = _copier()
-    with _sentences(target, copier):
+    with _copier_errors(target, copier):
         found = sorted(entry.name for entry in target.iterdir() if entry.name != ".git") if target.exists() else []
         if found:
             raise ConfigError(f"DIR should be a new or an empty directory; found {found[0]!r} in {target}.")
         template = versions.keep() or versions.Template(str(versions.SHIPPED))
         with _beside(target) as folder:
             made = folder / "made"
-            copier.run_copy(
-                template.source,
-                made,
-                answers.to_dict(),
-                vcs_ref=template.tag,
-                defaults=True,
-                overwrite=True,
-                quiet=True,
-            )
+            copier.run_copy(template.source, made, asdict(answers), vcs_ref=template.tag, **OPTIONS)
             _place(made, target)
     return template.tag is not None
 
 
 def update(target: Path) -> str:
-    """Merge the template of the running version into the package in ``target``.
-
-    Returns:
-        The version of that template.
+    """Update the package in ``target`` to the template of the running version, and return that version.
 
     Raises:
-        ConfigError: copier or git refuse, for instance because something is not committed.
+        ConfigError: copier or git refuse, for instance because changes are not committed.
     """
     try:
         text = (target / ANSWERS).read_text(encoding="utf-8")
     except OSError:
-        raise ConfigError(
-            f"DIR should hold a package that fusionkit new wrote; found no {ANSWERS} in {target}."
-        ) from None
+        should = "hold a package that fusionkit new wrote"
+        raise ConfigError(f"DIR should {should}; found no {ANSWERS} in {target}.") from None
     copier = _copier()
     template = versions.keep()
     if template is None or template.tag is None:
         raise ConfigError("git should be installed, and the user's data folder writable, for an update; one is not.")
     written = dict(re.findall(r"^(_src_path|_commit): *['\"]?(.*?)['\"]?$", text, re.MULTILINE))
     if written.get("_src_path") != template.source:
-        raise ConfigError(
-            f"_src_path in {ANSWERS} should be {template.source}, where the templates of this user are; "
-            f"found {written.get('_src_path')}."
-        )
+        should = f"be {template.source}, where the templates of this user are"
+        raise ConfigError(f"_src_path in {ANSWERS} should {should}; found {written.get('_src_path')}.")
     if written.get("_commit") not in template.tags:
         raise ConfigError(
             f"_commit in {ANSWERS} should be a template in {template.source}; found {written.get('_commit')}: "
             "run this once with that version of fusionkit installed."
         )
-    with _sentences(target, copier):
-        copier.run_update(target, vcs_ref=template.tag, defaults=True, overwrite=True, quiet=True)
+    with _copier_errors(target, copier):
+        copier.run_update(target, vcs_ref=template.tag, **OPTIONS)
     return template.tag
 
 
@@ -96,8 +85,8 @@ def _copier() -> ModuleType:
 
 
 @contextmanager
-def _sentences(target: Path, copier: ModuleType) -> Iterator[None]:
-    """Word what copier, git and the file system complain about."""
+def _copier_errors(target: Path, copier: ModuleType) -> Iterator[None]:
+    """Turn errors of copier, git and the file system into a ``ConfigError``."""
     try:
         yield
     except OSError as error:
@@ -108,19 +97,19 @@ def _sentences(target: Path, copier: ModuleType) -> Iterator[None]:
 
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder on the file system of ``target``."""
+    """Yield a temporary folder next to ``target``, hence on the same file system."""
     parent = next(folder for folder in target.parents if folder.exists())
     with tempfile.TemporaryDirectory(prefix=".fusionkit-new-", dir=parent) as folder:
         yield Path(folder)
 
 
 def _place(made: Path, target: Path) -> None:
-    """Move what was made to its place."""
+    """Move the new package from ``made`` to ``target``."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(made, target)
         return
-    # The directory itself stays: a shell may be in it.
+    # Keep the directory itself: it may be the working directory of a shell.
     moved: list[Path] = []
     try:
         for child in sorted(made.iterdir()):

@@ -1,7 +1,7 @@
 """Keeps the templates of all versions used so far in a small git repository of the user.
 
-``copier update`` needs the template as it was and as it is, as two commits of one repository.  The wheel brings the
-files of one version; so the first use of a version adds them as a commit, tagged with the version.
+``copier update`` needs the old and the new template as two commits of one repository, but a wheel contains one version
+only.  So the first use of a version adds its template as a commit, tagged with the version.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Template:
 
     Attributes:
         source: a folder, or a git repository.
-        tag: in the repository; None for a folder.
-        tags: all of the repository.
+        tag: tag of the template in the repository; None for a folder.
+        tags: all tags of the repository.
     """
 
     source: str
@@ -41,7 +41,7 @@ def repository() -> Path:
 
 
 def keep() -> Template | None:
-    """Make sure that the repository has the shipped template, and return it; None without git or a place for it."""
+    """Add the shipped template to the repository, if it is new, and return it; None without git or write access."""
     try:
         folder, home = repository(), Path.home()
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,13 +50,13 @@ def keep() -> Template | None:
         tags = git.tags()
     except (OSError, RuntimeError, subprocess.CalledProcessError):  # RuntimeError: there is no home.
         return None
-    # With ~ in it, the answers file of a package does not name its author's home, and fits a colleague's.
+    # With ~ the answers file of a package also works for other users, and does not contain its author's home.
     source = f"~/{folder.relative_to(home).as_posix()}" if folder.is_relative_to(home) else str(folder)
     return Template(source, tag, tags)
 
 
 class _Git:
-    """The repository.  Its commits depend on the files and the version alone, not on the user's settings of git."""
+    """The repository.  Its commits depend only on files and version, not on the user's git settings."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -86,12 +86,12 @@ class _Git:
         return tuple(self("tag", "--list").split())
 
     def commit(self, files: Path, version: str) -> str:
-        """Add the files as a commit and return its tag: the version, numbered if it has had other files."""
+        """Commit the files, unless they are known, and return the tag: the version, numbered if its files changed."""
         if not (self.folder / ".git").exists():
             self("init", "--quiet", "--template=")
             self("symbolic-ref", "HEAD", "refs/heads/main")
         with tempfile.TemporaryDirectory() as scratch:
-            # An index of its own, so that two processes do not meet in the repository's.
+            # A temporary index, so that two processes do not disturb each other.
             place = {"GIT_WORK_TREE": str(files), "GIT_INDEX_FILE": str(Path(scratch, "index"))}
             self("-c", "core.autocrlf=false", "-c", "core.fileMode=false", "add", "--all", "--force", ":/", **place)
             tree = self("write-tree", **place)
@@ -103,14 +103,11 @@ class _Git:
                 break
             if self("rev-parse", f"{tag}^{{tree}}") == tree:
                 return tag
-        parents = [
-            word
-            for head in self("for-each-ref", "--format=%(objectname)", "refs/heads").split()
-            for word in ("-p", head)
-        ]
+        heads = self("for-each-ref", "--format=%(objectname)", "refs/heads").split()
+        parents = [word for head in heads for word in ("-p", head)]
         new = self("commit-tree", tree, *parents, "-m", f"The template of fusionkit {tag}")
         self("update-ref", f"refs/tags/{tag}", new)
         self("update-ref", "refs/heads/main", new)
-        # Copier would take a work tree without the files for uncommitted changes.
+        # Copier takes files that are missing from the work tree for uncommitted changes.
         self("reset", "--quiet", "--hard")
         return tag

@@ -67,8 +67,8 @@ def test_a_picture_of_one_number_of_rows_is_refused_before_anything_is_measured(
     file = tmp_path / "x.png"
     assert cli.main(["bench", *arguments, "--plot", str(file)]) == 2
     assert capsys.readouterr().err == (
-        f"error: {file} should show an operator at several numbers of rows; found one: give them, as in m=16,256,4096, "
-        "or neither --quick nor m.\n"
+        f"error: {file} should show an operator at several numbers of rows; found one. Give several, as in "
+        "m=16,256,4096, or leave out --quick and m.\n"
     )
     assert not file.exists()
 
@@ -80,9 +80,9 @@ def test_a_picture_of_given_numbers_of_rows(tmp_path: Path, capsys: pytest.Captu
     assert file.stat().st_size > 1000
 
 
-@pytest.mark.parametrize(("spread", "told"), [(1.5, False), (1.6, True)])
-def test_times_that_vary_are_told(
-    spread: float, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("spread", "warned"), [(1.5, False), (1.6, True)])
+def test_times_that_vary_are_reported(
+    spread: float, warned: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from dataclasses import replace
 
@@ -98,10 +98,10 @@ def test_times_that_vary_are_told(
     monkeypatch.setattr(measure, "measure", restless)
     assert cli.main(["bench", "dense", *SMALL]) == 0
     warning = (
-        "warning: in 1 of 2 rows the times of the operator or of a reference differ by more than 50% between the "
-        "quartiles, because of other work on the machine: --threads 1 --processor-time does not count that\n"
+        "warning: in 1 of 2 rows the quartiles of the times differ by more than 50%, because of other work on the "
+        "machine; --threads 1 --processor-time excludes that\n"
     )
-    assert capsys.readouterr().err == (warning if told else "")
+    assert capsys.readouterr().err == (warning if warned else "")
 
 
 def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,7 +223,7 @@ class TestShow:
     def test_both_kinds(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
         site.fusions("fk-both", {"dense": "fusionkit.fusions.summation:Summation"})
         assert cli.main(["show", "dense"]) == 2
-        assert "should be of one kind; found a fusion and a fabrication: say which (--kind)" in capsys.readouterr().err
+        assert "should have one kind; found both: choose one with --kind" in capsys.readouterr().err
         found: dict[str, Any] = json.loads(run(capsys, "show", "dense", "--kind", "fusion", "--json"))
         assert found["distribution"] == "fk-both"
 

@@ -1,4 +1,4 @@
-"""The ``fusionkit`` command: help, dispatch, and how errors are worded."""
+"""The ``fusionkit`` command: help, dispatch, and error messages."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TestHelp:
         assert output.err.startswith("Usage: fusionkit ")
 
     @pytest.mark.parametrize("argv", [["--help"], ["-h"], ["help"]])
-    def test_asked(self, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    def test_of_the_group(self, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(argv) == 0
         output = capsys.readouterr()
         assert output.err == ""
@@ -102,7 +102,7 @@ class TestDispatch:
         assert seen == [["x"]]
 
     @pytest.mark.parametrize("argv", [["--debug", "list", "x"], ["list", "--debug", "x"], ["list", "x", "--debug"]])
-    def test_debug_stands_anywhere(self, argv: list[str], command: Callable[[Any], list[Sequence[str]]]) -> None:
+    def test_debug_may_be_anywhere(self, argv: list[str], command: Callable[[Any], list[Sequence[str]]]) -> None:
         seen = command(0)
         assert cli.main(argv) == 0
         assert seen == [["x"]]

@@ -39,7 +39,7 @@ def test_without_git(work: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     monkeypatch.setenv("PATH", str(work))
     assert cli.main(["new", "fusionkit-gram", "--fusion", "gram"]) == 0
     assert capsys.readouterr().out.splitlines()[2] == (
-        "note: without git, and a place for the template, this package cannot be updated to later templates"
+        "note: without git and a place to keep the template, this package cannot be updated to later templates"
     )
 
 

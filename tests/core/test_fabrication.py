@@ -198,7 +198,7 @@ def test_a_block_must_not_hide_an_attribute() -> None:
         def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
             return {"forward": (n, D)}
 
-    with pytest.raises(FusionError, match="should not be called 'forward'"):
+    with pytest.raises(FusionError, match="should not be attributes of the operator; found 'forward'"):
         ParameterizedConcatenation(dims=[3, 4], n=5, parameter_fabrication=Clash())
 
 

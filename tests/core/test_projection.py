@@ -118,7 +118,7 @@ def test_names_of_blocks() -> None:
         def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
             return {"dims": (n, D)}
 
-    with pytest.raises(fusionkit.FusionError, match=r"should not be called 'dims': the operator has that attribute\.$"):
+    with pytest.raises(fusionkit.FusionError, match=r"should not be attributes of the operator; found 'dims'\.$"):
         Projection(3, [4], Clash())
 
 

@@ -249,7 +249,7 @@ def test_an_interrupted_sweep_says_how_far_it_is_and_how_it_goes_on(
     assert cli.main(["run", "-m", *DATA, "fusion=concatenation", "seed=0,1,2,3,4", *where]) == 130
     err = capsys.readouterr().err
     assert err.splitlines()[-1] == (
-        f"error: interrupted: 2 of 5 jobs completed, 1 failed; the same command{again} runs the rest"
+        f"error: interrupted: 2 completed, 1 failed, 2 not run; the same command{again} runs the rest"
     )
 
 

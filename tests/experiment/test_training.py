@@ -4,6 +4,7 @@ import copy
 import multiprocessing
 import random
 import re
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_training_learns() -> None:
     network, history = fit(label_smoothing=0.1)
     assert history.loss[-1] < 0.7 * history.loss[0]
     assert history.accuracy[-1] == 1.0
-    assert [len(curve) for curve in history.to_json().values()] == [8, 8, 8]
+    assert [len(curve) for curve in asdict(history).values()] == [8, 8, 8]
     assert not network.training
 
 

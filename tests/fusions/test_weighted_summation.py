@@ -40,7 +40,7 @@ def test_the_dtype_is_that_of_the_views(dtype: torch.dtype) -> None:
     ("weights", "error", "message"),
     [
         ([1.0], DimsError, r"^weights should hold one number per view, 3; found 1\.$"),
-        ([], FusionError, r"^weights should hold one number per view; found none\.$"),
+        ([], DimsError, r"^weights should hold one number per view, 3; found 0\.$"),
         ([1.0, "a", 2.0], FusionError, r"^weights\[1\], the weight of view 1, should be a finite number; found 'a'\.$"),
         ([1.0, float("nan"), 2.0], FusionError, r"should be a finite number; found nan\.$"),
         (

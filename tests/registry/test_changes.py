@@ -97,7 +97,7 @@ class TestRunFinished:
 
         module = SimpleNamespace(__name__="local_pkg", fusionkit_run_finished=hookimpl(fusionkit_run_finished))
         sentence = (
-            "the plugin 'local_pkg' of local_pkg should take note of the finished run; found that "
+            "the plugin 'local_pkg' of local_pkg should process the finished run; found that "
             "fusionkit_run_finished should not raise; found OSError: offline."
         )
         with registry.isolated(module):

@@ -321,7 +321,9 @@ class TestChecks:
     @pytest.mark.parametrize("value", [[3], [load], [lambda subject: None], [partial(check_nothing)]])
     def test_not_functions_of_the_right_name(self, value: Any) -> None:
         plugin = collect_offers(plugin_of(fusionkit_checks=lambda: value))
-        with pytest.raises(PluginProblem, match=r"^fusionkit_checks should return functions called check_<name>; fou"):
+        with pytest.raises(
+            PluginProblem, match=r"^fusionkit_checks should return a list of functions called check_<name>; fou"
+        ):
             checks_of(plugin)
 
     def test_not_called_to_list(self) -> None:

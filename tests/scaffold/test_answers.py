@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.fake_distributions import PLUGIN, Site
 
 
 def test_names_follow() -> None:
-    found = Answers.of(Path("/a/Fusionkit.Low-Band"), "fabrication", "low_band_2").to_dict()
+    found = asdict(Answers.of(Path("/a/Fusionkit.Low-Band"), "fabrication", "low_band_2"))
     del found["requires"]
     assert found == {
         "kind": "fabrication",
@@ -72,8 +73,8 @@ def test_invalid_directory(directory: str) -> None:
     with pytest.raises(ConfigError) as error:
         Answers.of(Path("/") / directory, "fusion", "gram")
     assert str(error.value) == (
-        "the name of the directory, which is that of the distribution, should start with a letter, hold letters, "
-        f"digits and -, _ or . only, and be no keyword of Python; found {directory!r}."
+        "the name of the directory, which is that of the distribution, should start with a letter, contain only "
+        f"letters, digits, -, _ and ., and not be a keyword of Python; found {directory!r}."
     )
 
 
@@ -85,7 +86,7 @@ def test_directory_whose_package_exists(directory: str, module: str) -> None:
     with pytest.raises(ConfigError) as error:
         Answers.of(Path("/a") / directory, "fusion", "gram")
     assert str(error.value) == (
-        "the name of the directory should give the package a name of its own; "
+        "the name of the directory should make a new name for the package; "
         f"found {directory!r}, and a module {module} exists."
     )
 
