@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from fusionkit._util.files import write_atomic
 from fusionkit._util.text import error_line, error_message
 from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError, FusionError, RegistryError
@@ -31,7 +32,7 @@ def save(model: FusionModel, path: Path) -> None:
     description = {"schema_version": _VERSION, **model.describe()}
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     metadata = {_KEY: json.dumps(description, sort_keys=True, ensure_ascii=False, allow_nan=False)}
-    results.write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
 def load(run_dir: str | Path, device: Any = None) -> FusionModel:

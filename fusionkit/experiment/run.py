@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from fusionkit import registry
+from fusionkit._util.files import write_atomic, write_json
 from fusionkit._util.tables import print_table
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import RunConfig
@@ -50,8 +51,7 @@ def run_job(
         The record that ``result.json`` holds.
 
     Raises:
-        FusionError, ConfigError, RegistryError: the run is impossible or failed; there is no ``result.json`` then, and
-            the caller records the failure with ``results.write_failed``.
+        FusionError, ConfigError, RegistryError: the run failed; the caller records it with ``results.write_failed``.
     """
     begun = time.perf_counter()
     results.start(run_dir)
@@ -75,7 +75,7 @@ def run_job(
     if not record_only:
         _keep(model, result, run_dir)
     result["seconds"] = round(time.perf_counter() - begun, 3)
-    results.write_json(run_dir / results.RESULT, result)
+    write_json(run_dir / results.RESULT, result)
     results.notify_plugins(result, run_dir)
     if not quiet:
         _summary(result, run_dir)
@@ -126,7 +126,7 @@ def _keep(model: FusionModel, result: Mapping[str, Any], run_dir: Path) -> None:
     from fusionkit.experiment.plots import draw_run
 
     save(model, run_dir / results.MODEL)
-    results.write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path))
+    write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path))
 
 
 def build_model(config: RunConfig, data: Dataset) -> FusionModel:
