@@ -51,8 +51,7 @@ def run_job(
         The record that ``result.json`` holds.
 
     Raises:
-        FusionError, ConfigError, RegistryError: the run is impossible or failed; there is no ``result.json`` then, and
-            the caller records the failure with ``results.write_failed``.
+        FusionError, ConfigError, RegistryError: the run failed; the caller records it with ``results.write_failed``.
     """
     begun = time.perf_counter()
     results.start(run_dir)
