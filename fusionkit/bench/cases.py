@@ -1,14 +1,14 @@
-"""What is measured: the sizes for each kind of operator, and the defaults of ``fusionkit bench``."""
+"""The cases of ``fusionkit bench``: operators, sizes and options."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from fusionkit import registry
-
-__all__ = ["Case", "Size", "cases", "default_cases", "label"]
+from fusionkit.fusion import check_dims, check_dtype, check_size
 
 
 class Size(NamedTuple):
@@ -39,7 +39,7 @@ DENSE = [
     *(Size(1024, (width,) * 1000, 64) for width in (4, 8)),
     *(Size(1024, (width,) * 1000, 64, "bfloat16", positive) for width in (4, 8) for positive in (False, True)),
 ]
-#: One size over the rows, for the picture, and those at which building W hurts most and least.
+#: One size with several numbers of rows, for the picture, and those at which building W costs most and least.
 STRUCTURED = [
     *(Size(m, (512,) * 4, 512) for m in (1, 16, 256, 4096)),
     Size(2000, DIGITS, 64),
@@ -48,9 +48,20 @@ STRUCTURED = [
 ]
 #: Views of equal width, for all other fusions.
 EQUAL = [Size(m, (64,) * 8, 64) for m in (64, 2048, 65536)]
-#: Part of these with ``--quick``.
+#: The sizes of ``--quick``.
 QUICK = [DENSE[0], DENSE[3], STRUCTURED[5], EQUAL[2]]
 LARGE = Size(4096, (1024,) * 4, 1024)
+KRONECKER = {"p": 8, "q": 8}
+
+
+#: The checks of the fields of ``Size``.
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "m": partial(check_size, "m, the number of rows,"),
+    "dims": check_dims,
+    "n": partial(check_size, "n, the width of the output,"),
+    "dtype": lambda value: str(check_dtype(value)).removeprefix("torch."),
+    "positive": bool,
+}
 
 
 @dataclass(frozen=True)
@@ -64,67 +75,53 @@ class Case:
 
     @property
     def kind(self) -> registry.Kind:
-        """Return "fabrication" where the name is one, which stands for ``parameterized_concatenation`` with it."""
+        """Return "fabrication" for the name of one: ``parameterized_concatenation`` with it is measured."""
         return registry.find(self.name, "fabrication" if self.name in registry.names("fabrication") else None).kind
 
 
 def cases(name: str, options: Mapping[str, Any], *, quick: bool = False) -> list[Case]:
-    """Return the cases of one name; ``options`` are its own, and ``m``, ``dims``, ``n``, ``dtype`` replace the grid's.
+    """Return the cases of one operator.
 
-    ``m`` may be a list, whose numbers of rows are all measured.
+    Args:
+        name: of the operator.
+        options: its own options, and fields of ``Size``, which replace those of the grid; ``m`` may be a list.
+        quick: the sizes of ``QUICK`` only.
 
     Raises:
         RegistryError: an unknown name.
-        FusionError: no such size.
+        FusionError: an impossible size.
     """
     own = {key: value for key, value in options.items() if key not in Size._fields}
-    m = options.get("m")
-    several = m if isinstance(m, list) and m else [m]
-    given = [
-        {key: _checked(key, one if key == "m" else value) for key, value in options.items() if key in Size._fields}
-        for one in several
-    ]
     kind = Case(name, EQUAL[0], False).kind
-    record = registry.find(name, kind)
-    if record.key in ("dense", "parameterized_concatenation"):
+    if registry.find(name, kind).key in ("dense", "parameterized_concatenation"):
         grid = DENSE
     else:
         grid = STRUCTURED if kind == "fabrication" else EQUAL
     if quick:
         grid = [size for size in grid if size in QUICK]
-    if any(given):
-        plain = [size for size in grid if size == size._replace(dtype="float32", positive=False)]
-        grid = list(dict.fromkeys(size._replace(**one) for size in plain for one in given))
+    given = {key: value for key, value in options.items() if key in Size._fields}
+    if given:
+        m = options.get("m")
+        several = [{**given, "m": one} for one in m] if isinstance(m, list) and m else [given]
+        checked = [{key: _CHECKS[key](value) for key, value in one.items()} for one in several]
+        usual = [size for size in grid if size == size._replace(dtype="float32", positive=False)]
+        grid = list(dict.fromkeys(size._replace(**one) for size in usual for one in checked))
     return [Case(name, size, backward, own) for size in grid for backward in (False, True)]
 
 
-def _checked(key: str, value: Any) -> Any:
-    from fusionkit.fusion import check_dims, check_dtype, check_size
-
-    if key == "dims":
-        return check_dims(value)
-    if key == "dtype":
-        return str(check_dtype(value)).removeprefix("torch.")
-    if key == "positive":
-        return bool(value)
-    return check_size("m, the number of rows," if key == "m" else "n, the width of the output,", value)
-
-
 def default_cases(*, quick: bool = False) -> Iterator[Case]:
-    """Yield those of all operators and fabrications of the core, and a few more with options of their own."""
+    """Yield the cases of all operators and fabrications of the core, and a few more with options."""
     for record in (*registry.records("fabrication"), *registry.records("fusion")):
-        # The parameterized concatenation is there by its fabrications.
+        # The parameterized concatenation is measured with each fabrication.
         if record.distribution == "fusionkit" and record.key != "parameterized_concatenation":
             yield from cases(record.key, {}, quick=quick)
             if record.key == "kronecker":
-                yield from cases("kronecker", {"p": 8, "q": 8}, quick=quick)
+                yield from cases("kronecker", KRONECKER, quick=quick)
     if not quick:
-        kronecker: tuple[str, dict[str, Any]] = ("kronecker", {"p": 8, "q": 8})
-        extra: Sequence[tuple[str, dict[str, Any]]] = [("lowrank", {}), kronecker]
-        for name, options in extra:
-            yield from (Case(name, LARGE, backward, options) for backward in (False, True))
+        for backward in (False, True):
+            yield from (Case("lowrank", LARGE, backward), Case("kronecker", LARGE, backward, KRONECKER))
 
 
 def label(name: str, options: Mapping[str, Any]) -> str:
-    """Return how an operator with options is shown, "kronecker p=8 q=8"."""
+    """Return the name of an operator with its options, "kronecker p=8 q=8"."""
     return " ".join([name, *(f"{key}={value}" for key, value in options.items())])

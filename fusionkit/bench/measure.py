@@ -1,4 +1,4 @@
-"""One measurement: an operator against its references, in turn with them."""
+"""One measurement: an operator, timed in turn with its references."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion
 from fusionkit.kernels.tracing import Recorder
 
-__all__ = ["Row", "measure"]
-
-#: A function, and the tensors for which its result is differentiated.
+#: A function, and the tensors with respect to which its result is differentiated.
 Contestant = tuple[Callable[[], Tensor], Sequence[Tensor]]
 
 #: Elementwise fusions, and how torch reduces a stack of the views (k, ..., n); ``metric`` does that itself.
@@ -41,19 +39,19 @@ STACKED: dict[str, Callable[[Tensor], Tensor] | None] = {
     "l2_norm": lambda stack: torch.linalg.vector_norm(stack, 2, 0),
     "metric": None,
 }
-#: What the dense product may take: this many times the better of ``cat_linear`` and ``addmm``, the second number for
-#: more than MANY_VIEWS views; and for the call the time of this many calls of nn.Linear(1, 1), and PER_VIEW seconds.
+#: The bound of the dense product: the first number (for more than MANY_VIEWS views the second) times the better of
+#: ``cat_linear`` and ``addmm``, plus the third times a call of nn.Linear(1, 1), plus PER_VIEW seconds for each view.
 BOUNDS = {"forward": (1.15, 1.35, 4), "forward and backward": (1.2, 1.4, 6)}
 MANY_VIEWS, PER_VIEW = 100, 1e-6
-#: The contestants besides the operator, whose ratios are fields of a row.
+#: The references; the ratio to each is a field of a row.
 REFERENCES = ("limit", "cat_linear", "built", "product", "library", "compiled", "addmm")
-#: Rows whose error is looked at.
+#: The error is computed from this many rows.
 ERROR_ROWS = 256
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was found; ratios are those of lower quartiles, None where there is no such reference.
+    """A result; ratios are those of lower quartiles, None where there is no such reference.
 
     Attributes:
         milliseconds: median time of a call.
@@ -61,14 +59,14 @@ class Row:
             the views in place; of the concatenation, to ``torch.cat``.
         cat_linear: ratio to ``torch.cat`` and ``F.linear``.
         addmm: of the dense product, ratio to ``addmm_`` view by view.
-        of_bound: of the dense product, ratio to what it may take (``BOUNDS``).
+        of_bound: of the dense product, ratio to its bound (``BOUNDS``).
         built: ratio to the form that the operator avoids: W is built, then multiplied by; or the views are stacked,
             then reduced by torch.
-        product: ratio to the fabrication's own product, where that was not the way.
+        product: ratio to the fabrication's own product, where W was built instead.
         library: ratio to the reference library, tinybig, if that is installed.
-        compiled: ratio of the operator to what torch.compile makes of it.
+        compiled: ratio to the operator compiled by torch.compile.
         skips_materialization: of a fabrication, whether W was not built (``fusionkit.kernels.planning``).
-        extra_bytes: of the tensors made during the call that lived at the same time, results included, at most.
+        extra_bytes: peak memory of the tensors made during the call, results included.
         error: rms error of the result relative to its rms, against float64.
         spread: upper quartile of the times of a call over the lower one, the greatest of the operator's and of its
             references'.
@@ -106,13 +104,13 @@ def measure(
     compiled: bool = False,
     clock: Callable[[], float] = perf_counter,
 ) -> Row | None:
-    """Time one case for about so many seconds; None where the operator cannot have its widths.
+    """Time one case for about ``seconds``; return None where the operator does not accept its widths.
 
     Raises:
         RegistryError: an unknown name.
         FusionError: an option that does not fit.
     """
-    size, kind = case.size, case.kind
+    kind = case.kind
     record = registry.find(case.name, kind)
     try:
         op = _build(case, device)
@@ -125,19 +123,16 @@ def measure(
     wait = None if torch.device(device).type == "cpu" else torch.get_device_module(device).synchronize
     samples = interleaved(timed, seconds=seconds, synchronize=wait, clock=clock)
     with Recorder() as recorder:
-        kept = timed["own"]()
-    del kept
+        _result = timed["own"]()  # Kept: it counts.
     mode = "forward and backward" if case.backward else "forward"
     fabrication = getattr(op, "fabrication", None)
+    size = case.size._asdict() | {"dims": list(case.size.dims), "n": op.calculate_n()}
+    ratios: Any = {name: round(ratio(samples, "own", name), 3) if name in samples else None for name in REFERENCES}
     return Row(
         name=record.key,
         options=dict(case.options),
         kind=kind,
-        m=size.m,
-        dims=list(size.dims),
-        n=op.calculate_n(),
-        dtype=size.dtype,
-        positive=size.positive,
+        **size,
         mode=mode,
         milliseconds=round(1e3 * median(samples["own"]), 4),
         skips_materialization=fabrication.skips_materialization(x) if isinstance(fabrication, Fabrication) else None,
@@ -145,24 +140,24 @@ def measure(
         error=None if case.backward else _error(op, x),
         spread=round(max(map(spread, samples.values())), 2),
         of_bound=_of_bound(samples, mode, len(x)),
-        **{name: round(ratio(samples, "own", name), 3) if name in samples else None for name in REFERENCES},
+        **ratios,
     )
 
 
 def _contestants(
     key: str, case: Case, op: Fusion, x: Sequence[Tensor], compiled: bool
 ) -> dict[str, Callable[[], object]]:
-    """Return what is timed, by name, the operator first: calls without gradients, or with the backward pass."""
+    """Return the functions to time, by name, the operator first: without gradients, or with the backward pass."""
     leaves = [*x, *op.parameters()]
     contestants: dict[str, Contestant] = {"own": (lambda: op(x), leaves), **_references(key, op, x, leaves)}
     if compiled:
         fast = torch.compile(op)
         contestants["compiled"] = (lambda: fast(x), leaves)
-    return {name: _both(*pair) if case.backward else _forward(pair[0]) for name, pair in contestants.items()}
+    return {name: _timed(*pair, case.backward) for name, pair in contestants.items()}
 
 
 def _views(case: Case, op: Fusion, device: torch.device | str) -> list[Tensor]:
-    """Return random views; make them and the parameters positive where the case wants that."""
+    """Return random views; for a positive case make them and the parameters positive."""
     size = case.size
     draw = torch.rand if size.positive else torch.randn
     dtype = getattr(torch, size.dtype)
@@ -174,7 +169,7 @@ def _views(case: Case, op: Fusion, device: torch.device | str) -> list[Tensor]:
 
 
 def _of_bound(samples: Mapping[str, Sequence[float]], mode: str, views: int) -> float | None:
-    """Return the time of the dense product over what it may take (``BOUNDS``)."""
+    """Return the time of the dense product divided by its bound (``BOUNDS``)."""
     if "call" not in samples:
         return None
     few, many, calls = BOUNDS[mode]
@@ -195,7 +190,7 @@ def _build(case: Case, device: torch.device | str) -> Fusion:
 
 
 def _references(key: str, op: Fusion, x: Sequence[Tensor], leaves: Sequence[Tensor]) -> dict[str, Contestant]:
-    """Return what the operator is compared with, by name."""
+    """Return the references of the operator, by name."""
     n, widths, grad = op.calculate_n(), [view.shape[-1] for view in x], x[0].requires_grad
     if key in STACKED:
         found: dict[str, Contestant] = {"limit": (lambda: _add_up(x), x)}
@@ -204,7 +199,7 @@ def _references(key: str, op: Fusion, x: Sequence[Tensor], leaves: Sequence[Tens
     elif key == "concatenation":
         found = {"limit": (lambda: torch.cat(tuple(x), -1), x)}
     else:
-        # A matrix for each, as the operator has its own: the second of two to use one would find it in the cache.
+        # A matrix for each: a shared one would already be in the cache for the second reference.
         W = torch.randn(n, sum(widths), device=x[0].device, dtype=x[0].dtype, requires_grad=grad)
         other = torch.randn_like(W, requires_grad=grad)
         whole = torch.cat([view.detach() for view in x], -1).requires_grad_(grad)
@@ -213,16 +208,17 @@ def _references(key: str, op: Fusion, x: Sequence[Tensor], leaves: Sequence[Tens
             "cat_linear": (lambda: F.linear(torch.cat(tuple(x), -1), other), [*x, other]),
         }
     fabrication = getattr(op, "fabrication", None)
-    if isinstance(fabrication, Fabrication) and fabrication.is_dense and len(x) > 1:
-        third, smallest = torch.randn_like(W, requires_grad=grad), torch.nn.Linear(1, 1, device=x[0].device)
-        one = torch.ones(1, 1, device=x[0].device)
-        found["addmm"] = (lambda: _view_by_view(x, third), [*x, third])
-        found["call"] = (lambda: smallest(one), [])
-    if isinstance(fabrication, Fabrication) and not fabrication.is_dense:
-        blocks = dict(op.named_parameters())
-        found["built"] = (lambda: fabrication.multiply_built(x, blocks, n), leaves)
-        if not fabrication.skips_materialization(x):
-            found["product"] = (lambda: fabrication._project(x, blocks, n), leaves)
+    if isinstance(fabrication, Fabrication):
+        if not fabrication.is_dense:
+            blocks = dict(op.named_parameters())
+            found["built"] = (lambda: fabrication.multiply_built(x, blocks, n), leaves)
+            if not fabrication.skips_materialization(x):
+                found["product"] = (lambda: fabrication._project(x, blocks, n), leaves)
+        elif len(x) > 1:
+            third, smallest = torch.randn_like(W, requires_grad=grad), torch.nn.Linear(1, 1, device=x[0].device)
+            one = torch.ones(1, 1, device=x[0].device)
+            found["addmm"] = (lambda: _view_by_view(x, third), [*x, third])
+            found["call"] = (lambda: smallest(one), [])
     library = counterpart("dense" if key == "parameterized_concatenation" else key, widths, n, x[0].device)
     if library is not None:
         found["library"] = (lambda: library(x), x)
@@ -244,31 +240,26 @@ def _add_up(x: Sequence[Tensor]) -> Tensor:
     return out
 
 
-def _forward(call: Callable[[], Tensor]) -> Callable[[], object]:
-    def run() -> object:
+def _timed(call: Callable[[], Tensor], leaves: Sequence[Tensor], backward: bool) -> Callable[[], object]:
+    def forward() -> object:
         with torch.no_grad():
             return call()
 
-    return run
-
-
-def _both(call: Callable[[], Tensor], leaves: Sequence[Tensor]) -> Callable[[], object]:
-    def run() -> object:
+    def both() -> object:
         out = call()
         if not leaves or not out.requires_grad:
             return out
         return torch.autograd.grad(out, leaves, torch.ones_like(out), allow_unused=True)
 
-    return run
+    return both if backward else forward
 
 
 def _error(op: Fusion, x: Sequence[Tensor]) -> float | None:
     """Return the rms error of the first rows relative to the rms of the exact ones."""
-    reference = getattr(op, "reference", None)
-    if reference is None:
+    if (reference := getattr(op, "reference", None)) is None:
         return None
     with torch.no_grad():
         exact = reference([view[:ERROR_ROWS] for view in x])
-        found = op(x)[:ERROR_ROWS].to(exact)  # A reference by way of numpy is on the host.
+        found = op(x)[:ERROR_ROWS].to(exact)  # A reference may compute with numpy, on the host.
     scale = float(exact.square().mean().sqrt())
     return float(f"{float((found - exact).square().mean().sqrt()) / scale:.3g}") if scale else None

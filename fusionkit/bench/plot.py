@@ -13,10 +13,8 @@ if TYPE_CHECKING:
 
     from fusionkit.bench.measure import Row
 
-__all__ = ["draw"]
-
 COLUMNS = 6
-#: Field of a row, its name and how it is drawn; the times follow from the ratios.
+#: Field of a row, label and style of its line; the times follow from the ratios.
 LINES = (
     ("limit", "limit", {"color": "#a0aec0", "linestyle": ":"}),
     ("cat_linear", "cat + linear", {"color": "#718096", "linestyle": "--"}),
@@ -30,7 +28,7 @@ def draw(rows: Sequence[Row], path: Path) -> bool:
     """Draw to a PNG file; return False, and draw nothing, if no operator was measured at two numbers of rows.
 
     Args:
-        rows: of each operator the forward rows of that size are shown that has the most numbers of rows.
+        rows: the forward rows are shown, of each operator at the size that was measured with the most values of m.
         path: the file.
     """
     from matplotlib.figure import Figure  # Of the extra `run`.
@@ -40,7 +38,7 @@ def draw(rows: Sequence[Row], path: Path) -> bool:
         return False
     columns = min(COLUMNS, len(panels))
     height = -(-len(panels) // columns)
-    across = min(len(LINES), columns)  # So many entries of the legend fit beside each other.
+    across = min(len(LINES), columns)  # As many entries of the legend fit into one line.
     above = 0.2 * -(-len(LINES) // across)
     figure = Figure(figsize=(2.6 * columns + 0.6, 2.2 * height + 0.5 + above), dpi=110, layout="constrained")
     grid = figure.subplots(height, columns, squeeze=False)
@@ -62,7 +60,7 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
         if row.mode == "forward":
             key = (tuple(row.dims), row.n, row.dtype, row.positive)
             sizes.setdefault(label(row.name, row.options), {}).setdefault(key, []).append(row)
-    most = {name: max(groups.values(), key=lambda group: len(group)) for name, groups in sizes.items()}
+    most = {name: max(groups.values(), key=len) for name, groups in sizes.items()}
     return {name: sorted(group, key=lambda row: row.m) for name, group in most.items()}
 
 
@@ -81,7 +79,7 @@ def _panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(FixedLocator([row.m for row in rows]))
     low, high = axes.get_ylim()
-    # Over less than two decades powers of ten alone are one label or none.
+    # Within less than two decades powers of ten alone would be one label or none.
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

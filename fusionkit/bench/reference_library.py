@@ -1,4 +1,4 @@
-"""The operators of ``tinybig``, the reference library of this field, where that is installed; else nothing."""
+"""The operators of ``tinybig``, the reference library of this field, where it is installed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-
-__all__ = ["counterpart"]
 
 FUSIONS = {
     "summation": "summation_fusion",
@@ -32,7 +30,7 @@ def _library() -> ModuleType | None:
     found = importlib.util.find_spec("tinybig")
     if found is None or found.submodule_search_locations is None:
         return None
-    # Its own __init__ imports all of it, with what that requires; an empty package of that name leads to the parts.
+    # Its __init__ imports all of it and all requirements; an empty package of that name gives access to the parts.
     package = ModuleType("tinybig")
     package.__path__, package.__spec__ = list(found.submodule_search_locations), found
     sys.modules["tinybig"] = package
@@ -48,13 +46,13 @@ def _library() -> ModuleType | None:
 def counterpart(
     name: str, dims: Sequence[int], n: int, device: torch.device | str = "cpu"
 ) -> Callable[[Sequence[Any]], Any] | None:
-    """Return the function of k views (m, n_i) that the reference library has under another name, if it is there."""
+    """Return the same operator of the reference library, a function of k views (m, n_i); None where there is none."""
     library = _library() if name in FUSIONS else None
     if library is None:
         return None
     made: Any = getattr(library, FUSIONS[name])
     place = str(device)
-    with torch.device(place):  # Its constructors make constants, and take no device.
+    with torch.device(place):  # Its constructors make constants, but have no argument `device`.
         if name != "dense":
             options = {"weights": torch.ones(len(dims))} if name == "weighted_summation" else {}
             fusion = made(dims=list(dims), **options)

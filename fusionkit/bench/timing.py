@@ -1,4 +1,4 @@
-"""Interleaved timing: contestants take turns, so that whatever else loads the machine slows all of them alike."""
+"""Interleaved timing: contestants take turns, so that other work on the machine slows all of them alike."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from math import ceil
 from random import Random
 from statistics import quantiles
 from time import perf_counter
-
-__all__ = ["interleaved", "lower_quartile", "ratio", "spread"]
 
 #: One sample repeats a quick function until it takes this long, in seconds.
 SAMPLE = 1e-3
@@ -27,13 +25,13 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Return the seconds per call of each contestant, one sample per round, in a new order every round.
 
-    Before each sample the contestant is called once untimed, or it would find the caches as another one left them.
+    Before each sample the contestant is called once untimed, to fill the caches with its own data.
 
     Contestants that are much slower than the first one take part in the first rounds only, so that there are enough
     samples of the others.
 
     Args:
-        contestants: what is timed, by name.
+        contestants: the functions to time, by name.
         seconds: about how long all but the slow ones may take.
         least: the least number of rounds.
         most: the greatest.
@@ -66,7 +64,7 @@ def interleaved(
 def ratio(samples: Mapping[str, Sequence[float]], name: str, other: str) -> float:
     """Return the lower quartile of the times of ``name`` over that of ``other``.
 
-    What else runs on the machine only ever adds time, to more than half of the samples if it is busy.
+    Other work on the machine only adds time, on a busy one to more than half of the samples.
     """
     return lower_quartile(samples[name]) / lower_quartile(samples[other])
 

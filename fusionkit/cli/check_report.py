@@ -121,13 +121,11 @@ def _counted(results: Iterable[Result]) -> str:
 
 def _without_consequences(broken: list[BrokenRule]) -> list[BrokenRule]:
     """Keep, of the rules of a subject that are broken because its constructor fails, only the first."""
-    kept, unbuilt = [], set()
+    first: dict[tuple[str, str], BrokenRule] = {}
     for rule in broken:
-        if rule.subject not in unbuilt or not rule.unbuilt:
-            kept.append(rule)
         if rule.unbuilt:
-            unbuilt.add(rule.subject)
-    return kept
+            first.setdefault(rule.subject, rule)
+    return [rule for rule in broken if not rule.unbuilt or rule is first[rule.subject]]
 
 
 def _print_findings(broken: list[BrokenRule], console: Console, plan: Plan, verbose: bool) -> int:

@@ -72,7 +72,7 @@ def _write(board: Board, html_file: Path | None, *, quiet: bool) -> None:
         print(f"accuracy against l: {picture}", file=out)
     if html_file is not None:
         try:
-            write_report(board, board.directory, html_file)
+            write_report(board, html_file)
         except OSError as error:
             raise FusionError(f"--html should be a file to write to; found {html_file}: {error.strerror}.") from error
         print(f"report: {html_file}", file=out)

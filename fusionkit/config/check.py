@@ -17,13 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
 from fusionkit import registry
-from fusionkit.config import interpolations
+from fusionkit._util.text import one_line
 from fusionkit.config.composition import CheckingLoader, plain_config, prepare, search_path
 from fusionkit.config.folders import conf_dir, folder_of
+from fusionkit.config.hydra_bridge import raw
 from fusionkit.config.options import check
 from fusionkit.errors import ConfigError, RegistryError, nearest
-
-__all__ = ["SCHEMA_VERSION", "Examiner", "Finding", "check_all", "report"]
 
 SCHEMA_VERSION = 1
 CORE = "fusionkit"
@@ -32,15 +31,16 @@ GENERATED = "generated"
 
 @dataclass(frozen=True)
 class Finding:
-    """What the check found of one option.
+    """The result of the check of one option.
 
     Attributes:
         group: such as ``fusion`` or ``fusion/preprocess``; ``config`` for the primary config.
         option: the name to choose it by.
-        distribution: who offers it.
+        distribution: that offers it.
         source: its file, or ``generated``.
-        status: ok, failed, shadowed (another file of that name comes first) or missing (a promised folder is not
-        there). message: what is wrong; empty when ok.
+        status: ok, failed, shadowed (another file of that name comes first) or missing (an offered folder has no
+            configs).
+        message: what is wrong; empty when ok.
     """
 
     group: str
@@ -55,7 +55,7 @@ def check_all() -> Iterator[Finding]:
     """Check the primary config and every option of every group, fusionkit's and the plugins'; nothing is built.
 
     Yields:
-        one finding per option, as it is found; those of folders that are not there, and of hidden files, first.
+        one finding per option, once it is checked; before them those of missing folders and hidden files.
     """
     prepare()
     files, findings = _files()
@@ -83,43 +83,34 @@ Files = dict[tuple[str, str], tuple[str, Path]]
 
 
 def _files() -> tuple[Files, list[Finding]]:
-    """Return the files that are used, by group and option, and what is wrong with the folders they come from."""
+    """Return the files that Hydra reads, by group and option, with findings on hidden files and missing folders."""
     offers: dict[tuple[str, str], list[tuple[str, Path]]] = defaultdict(list)
     findings = []
-    folders = [(CORE, str(conf_dir())), *registry.conf_paths()]
-    for distribution, path in folders:
+    for distribution, path in [(CORE, str(conf_dir())), *registry.conf_paths()]:
         folder = folder_of(path)
-        if folder is None:
-            message = f"{distribution} should have the config folder it offers; found none at {path}."
+        found = [(file, file.relative_to(folder)) for file in sorted(folder.rglob("*.yaml"))] if folder else []
+        if not found:
+            message = f"{distribution} should have configs in the folder it offers; found none at {path}."
             findings.append(Finding("", "", distribution, path, "missing", message))
-            continue
-        if not any(folder.rglob("*.yaml")):
-            message = f"{distribution} should have configs in the folder it offers; found none in {folder}."
-            findings.append(Finding("", "", distribution, path, "missing", message))
-        for file in sorted(folder.rglob("*.yaml")):
-            group = file.parent.relative_to(folder).as_posix()
-            if group != ".":
-                offers[group, file.stem].append((distribution, file))
-    for (group, option), found in sorted(offers.items()):
-        first = found[0]
-        for distribution, file in found[1:]:
-            message = (
-                f"{group}/{option} should come from one place; found {distribution}'s {file.name}, "
-                f"which is hidden by that of {first[0]}."
-            )
+        for file, place in found:
+            if len(place.parts) > 1:
+                offers[place.parent.as_posix(), file.stem].append((distribution, file))
+    for (group, option), ((first, _), *hidden) in sorted(offers.items()):
+        for distribution, file in hidden:
+            message = f"{group}/{option} should come from one place; found that of {distribution} hidden by {first}'s."
             findings.append(Finding(group, option, distribution, str(file), "shadowed", message))
-    return {key: found[0] for key, found in offers.items()}, findings
+    return {key: files[0] for key, files in offers.items()}, findings
 
 
 class Examiner:
-    """Checks one option after the other.
+    """Checks options, each as part of a whole configuration.
 
     Hydra takes a quarter of a second to compose a configuration, most of it for its own node.  An option without a
     defaults list is therefore put into the composed default configuration, as Hydra would; all others are composed by
     Hydra.
 
     Args:
-        loader: checks what it gives out, but for missing values.
+        loader: checks every configuration that it composes, except for missing values.
     """
 
     def __init__(self, loader: CheckingLoader) -> None:
@@ -130,10 +121,10 @@ class Examiner:
         """Check the default configuration."""
         origin = CORE, str(conf_dir() / "config.yaml")
         try:
-            whole = interpolations.raw(self._compose([]))
+            whole = raw(self._compose([]))
             self._base = OmegaConf.create({name: value for name, value in whole.items() if name != "hydra"})
         except (ConfigError, RegistryError) as error:
-            return Finding("config", "config", *origin, "failed", _sentence(error))
+            return Finding("config", "config", *origin, "failed", one_line(str(error)))
         return Finding("config", "config", *origin, "ok")
 
     def option(self, group: str, option: str, distribution: str, source: str) -> Finding:
@@ -145,7 +136,7 @@ class Examiner:
                     # An experiment may be a sweep; each of its jobs is a run.
                     self._compose([*overrides, "hydra.mode=RUN"])
         except (ConfigError, RegistryError) as error:
-            return Finding(group, option, distribution, source, "failed", _sentence(error))
+            return Finding(group, option, distribution, source, "failed", one_line(str(error)))
         return Finding(group, option, distribution, source, "ok")
 
     def _compose(self, overrides: list[str], *, multirun: bool = False) -> DictConfig:
@@ -167,11 +158,9 @@ class Examiner:
         loaded = self._load(group, option)
         if loaded is None or not OmegaConf.is_dict(loaded.config):
             return False
-        overridden = [default for default in loaded.defaults_list or () if not default.is_self()]
-        if not all(
-            _is_plain(default) and self._enter(tree, default.group[1:], default.value) for default in overridden
-        ):
-            return False
+        for default in loaded.defaults_list or ():
+            if not (default.is_self() or (_is_plain(default) and self._enter(tree, default.group[1:], default.value))):
+                return False
         header, package = loaded.header["package"], group.replace("/", ".")
         if header == "_global_" and "hydra" not in loaded.config:
             tree.merge_with(loaded.config)
@@ -185,16 +174,16 @@ class Examiner:
         try:
             return self.loader.repository.load_config(f"{group}/{option}")
         except YAMLError as error:
-            raise ConfigError(f"{group}/{option} should be plain YAML; found {_sentence(error)}.") from error
+            raise ConfigError(f"{group}/{option} should be plain YAML; found {one_line(str(error))}.") from error
         except (ConfigLoadError, OSError, ValueError) as error:
-            raise ConfigError(f"{group}/{option} should be readable; found {_sentence(error)}.") from error
+            raise ConfigError(f"{group}/{option} should be readable; found {one_line(str(error))}.") from error
 
     def _jobs(self, overrides: list[str]) -> Iterator[list[str]]:
         """Yield the overrides of jobs in which every value of every swept key of an experiment occurs once.
 
         Of a group only the first option: all of them are checked one by one as options.
         """
-        master = interpolations.raw(self._compose(overrides, multirun=True))
+        master = raw(self._compose(overrides, multirun=True))
         params = (master["hydra"].get("sweeper") or {}).get("params") or {}
         lines = [f"{key}={value}" for key, value in params.items()]
         swept: dict[str, list[str]] = {}
@@ -220,7 +209,3 @@ def _is_plain(default: Any) -> bool:
     if not isinstance(default, GroupDefault) or not default.is_override():
         return False
     return (default.group or "").startswith("/") and isinstance(default.value, str) and "${" not in default.value
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())

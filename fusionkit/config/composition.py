@@ -37,8 +37,6 @@ from fusionkit.config.safe import check_tree
 from fusionkit.core.allowed import extra_names
 from fusionkit.errors import ConfigError
 
-__all__ = ["CheckingLoader", "CompositionError", "Level", "compose", "plain_config", "prepare", "search_path"]
-
 #: Larger configs are taken for an attack on the memory.
 MAX_BYTES, MAX_VALUES = 1_000_000, 100_000
 #: The default name of a job's directory, and the one where the jobs differ in their device.
@@ -55,10 +53,10 @@ class CompositionError(ConfigError, ConfigCompositionException):
 
 
 class CheckingRepository(hydra_bridge.InspectingRepository):
-    """Refuses what may not be resolved."""
+    """Hydra's repository, which checks each file before anything in it is resolved."""
 
     def before_reading(self, config_path: str, source: ConfigSource) -> None:
-        """Refuse a file that aliases would blow up."""
+        """Refuse a file whose aliases expand to too many values."""
         if source.scheme() == "file":
             name = config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
             refuse_large(Path(source.path, name), config_path)
@@ -68,7 +66,7 @@ class CheckingRepository(hydra_bridge.InspectingRepository):
         try:
             interpolations.check(tree)
         except ConfigError:
-            # Only now is it worth finding out where in the whole the file belongs.
+            # Finding the package of a file is slow, so it is done only for the message.
             interpolations.check(tree, self._package(config_path))
             raise
         defaults = tree.get("defaults") if isinstance(tree, dict) else None
@@ -83,7 +81,7 @@ class CheckingRepository(hydra_bridge.InspectingRepository):
 
 
 def refuse_large(file: Path, name: str) -> None:
-    """Refuse a file that OmegaConf, which copies what an alias stands for, would turn into more than 100 000 values.
+    """Refuse a file of more than 100 000 values once its aliases are expanded, as OmegaConf does by copying.
 
     Raises:
         ConfigError: it would.
@@ -105,18 +103,18 @@ def refuse_large(file: Path, name: str) -> None:
 
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is not None and size(root) > MAX_VALUES:
-        raise ConfigError(f"{name} should stand for at most {MAX_VALUES} values; found aliases that multiply to more.")
+        raise ConfigError(f"{name} should have at most {MAX_VALUES} values; found aliases that expand to more.")
 
 
 class CheckingLoader(hydra_bridge.InspectingLoader):
-    """Hydra's config loader, which gives out only what was checked.
+    """Hydra's config loader, which checks every configuration that it composes.
 
     Args:
         config_search_path: where configs are looked for.
         level: how much is checked beyond safety.
 
     Attributes:
-        config: what was made of the last configuration for a run, at the level ``all``.
+        config: the last configuration of a run, validated; only at the level ``all``.
     """
 
     config: RunConfig
@@ -129,13 +127,13 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
         self._sweeping = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # In the worker of a launcher nothing is set up yet.
+        # The worker process of a launcher has not called prepare yet.
         prepare()
         self.__dict__.update(state)
 
     @contextmanager
-    def worded(self, overrides: Sequence[str]) -> Iterator[None]:
-        """Return a context in which every error of a composition becomes one sentence."""
+    def explaining_errors(self, overrides: Sequence[str]) -> Iterator[None]:
+        """Return a context in which every error becomes a ``CompositionError`` of one sentence."""
         try:
             yield
         except CompositionError:
@@ -150,8 +148,7 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
                 raise CompositionError(f"A sweep should not change the hydra node; found {override!r}.")
         self._sweeping = True
         try:
-            with self.worded(sweep_overrides):
-                cfg: DictConfig = super().load_sweep_config(master_config, sweep_overrides)
+            cfg: DictConfig = super().load_sweep_config(master_config, sweep_overrides)
         finally:
             self._sweeping = False
         if raw(cfg)["hydra"]["sweep"]["subdir"] == RUN_NAME and _sweeps_device(master_config):
@@ -191,7 +188,7 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
 
 
 def _check_reach(plain: dict[str, Any], launcher: str, sweep: bool) -> None:
-    """Refuse another process for what only this one knows: allowed targets, and operators of a job of a sweep."""
+    """Refuse a launcher of other processes if the config uses targets or operators that only this process has."""
     if launcher == hydra_bridge.BASIC_LAUNCHER:
         return
     if extra_names():
@@ -250,8 +247,8 @@ def search_path(config_path: str | None = None, config_dir: str | None = None) -
     """Return where configs are looked for, first match first: Hydra, fusionkit, plugins, ``config_dir``, the registry.
 
     Args:
-        config_path: stands before fusionkit's own folder, as ``--config-path`` does.
-        config_dir: stands behind the plugins' folders, as ``--config-dir`` does.
+        config_path: searched before fusionkit's own folder, as with ``--config-path``.
+        config_dir: searched after the plugins' folders, as with ``--config-dir``.
 
     Raises:
         ConfigError: a folder does not exist.

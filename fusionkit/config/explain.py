@@ -1,9 +1,8 @@
-"""Hydra's complaints in one sentence: what should be, what was found, and the nearest name."""
+"""Hydra's errors in one sentence each: what should be, what was found, and the nearest name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.object_type import ObjectType
@@ -14,19 +13,19 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
 from fusionkit import registry
+from fusionkit._util.text import one_line
 from fusionkit.config.hydra_bridge import raw, source_of
-from fusionkit.config.keys import join, unknown_key
+from fusionkit.config.keys import join, unknown_key, walk
 from fusionkit.errors import ConfigError, RegistryError, close, nearest
 
 if TYPE_CHECKING:
     from fusionkit.config.composition import CheckingLoader
 
-__all__ = ["explain", "keys_like"]
-
-#: What the extra of that name installs.
+#: The launchers that the extra ``launchers`` installs.
 LAUNCHERS = ("joblib", "ray", "submitit_local", "submitit_slurm")
 
-#: What Hydra says, from its beginning, and what is said instead; the groups are numbered, their lines joined by commas.
+#: Patterns of Hydra's messages, and the sentences that replace them; {0}, {1} are the groups of the pattern, the lines
+#: of each joined by commas.
 SENTENCES = (
     (
         r"(?:Ambiguous value for argument|Sweep parameters) '([^'=]*)=?([^']*)'",
@@ -54,7 +53,7 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
     Args:
         error: what Hydra, OmegaConf, the YAML parser or a check raised.
         loader: knows the groups and their options.
-        overrides: the command line, to look up what an unknown key could have meant.
+        overrides: the command line, to find keys similar to an unknown one.
     """
     if isinstance(error, ConfigError | RegistryError):
         return str(error.args[0] if error.args else error)
@@ -63,51 +62,41 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
     if isinstance(error, MissingConfigException):
         return _missing_config(error, loader)
     chain = _chain(error)
-    for one in chain:
-        if isinstance(one, YAMLError):
-            return f"A config should be plain YAML; found {_one_line(str(one))}."
-    said = [str(one).strip() for one in chain if str(one).strip()] or [type(error).__name__]
-    if unknown := re.match(r"Could not override '([^']+)'", said[0]):
+    if wrong := next((cause for cause in chain if isinstance(cause, YAMLError)), None):
+        return f"A config should be plain YAML; found {one_line(str(wrong))}."
+    messages = [text for cause in chain if (text := str(cause).strip())] or [type(error).__name__]
+    if unknown := re.match(r"Could not override '([^']+)'", messages[0]):
         return _unknown_key(unknown[1], loader, overrides)
     for pattern, sentence in SENTENCES:
-        if match := re.match(pattern, said[0]):
+        if match := re.match(pattern, messages[0]):
             lines = (group.replace("NoneType", "null").split("\n") for group in match.groups())
             return sentence.format(*(", ".join(filter(None, map(str.strip, group))) for group in lines))
-    if said[0].startswith("Error merging override") and len(said) > 1:
-        return f"{_one_line(said[0])}: {said[1].splitlines()[0]}."
-    return f"{_one_line(said[0]).rstrip('.')}."
+    if messages[0].startswith("Error merging override") and len(messages) > 1:
+        return f"{one_line(messages[0])}: {messages[1].splitlines()[0]}."
+    return f"{one_line(messages[0]).rstrip('.')}."
 
 
 def _chain(error: BaseException) -> list[BaseException]:
     """Return an error and its causes."""
-    found: list[BaseException] = []
-    one: BaseException | None = error
-    while one is not None and one not in found:
-        found.append(one)
-        one = one.__cause__ or one.__context__
+    found = [error]
+    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
+        found.append(cause)
     return found
-
-
-def _one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text.strip())
 
 
 # -- overrides ---------------------------------------------------------------------------------------------------------
 
 
 def _malformed_override(error: Any, loader: CheckingLoader) -> str:
-    hint = ""
+    text = f"An override should have the form key=value; found {error.override!r}"
     if "=" not in error.override:
-        hint = _meant(error.override, loader)
-    else:
-        reason = error.message.strip().splitlines()[0].rstrip(".")
-        if error.override not in reason:
-            return f"An override should have the form key=value; found {error.override!r} ({reason})."
-    return f"An override should have the form key=value; found {error.override!r}.{hint}"
+        return f"{text}.{_meant(error.override, loader)}"
+    reason = error.message.strip().splitlines()[0].rstrip(".")
+    return f"{text}." if error.override in reason else f"{text} ({reason})."
 
 
 def _meant(word: str, loader: CheckingLoader) -> str:
-    """Return a hint for a word that stands where ``key=value`` should: a key, or an option of a group."""
+    """Return a hint for a word in place of ``key=value``: a key, or an option of a group."""
     groups = [group for group in _groups(loader) if group != "hydra"]
     known = {f"{group}={option}": option for group in groups for option in _options(loader, group)}
     meant = [text for text, option in known.items() if option == word]
@@ -129,7 +118,8 @@ def keys_like(name: str, loader: CheckingLoader, overrides: list[str]) -> list[s
         overrides: of the command line; ignored where they are wrong themselves.
     """
     cfg = _composed(loader, overrides) or _composed(loader, [])
-    keys = list(_leaves({key: value for key, value in (raw(cfg) or {}).items() if key != "hydra"}))
+    tree = {key: value for key, value in (raw(cfg) or {}).items() if key != "hydra"}
+    keys = [key for key, name, _ in walk(tree) if name and not re.search(r"(^|\.)_|\[", key)]
     wanted = name.replace("-", "_")
     if wanted in keys:
         return [wanted]
@@ -147,14 +137,6 @@ def _composed(loader: CheckingLoader, overrides: list[str]) -> Any:
         return None
     finally:
         loader.level = level
-
-
-def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        if not str(key).startswith("_"):
-            yield f"{prefix}{key}"
-            if isinstance(value, dict):
-                yield from _leaves(value, f"{prefix}{key}.")
 
 
 def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
@@ -175,7 +157,7 @@ def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
 
 
 def _reference(tree: Any, key: str) -> str | None:
-    """Return the interpolation that stands at a dotted key of an unresolved tree, or None."""
+    """Return the interpolation at a dotted key of an unresolved tree, or None."""
     for part in key.split(".") if key else ():
         tree = tree.get(part) if isinstance(tree, dict) else None
     return tree if isinstance(tree, str) and "${" in tree else None
@@ -208,7 +190,7 @@ def _elsewhere(key: str, loader: CheckingLoader) -> str:
 def _missing_config(error: Any, loader: CheckingLoader) -> str:
     path = error.missing_cfg_file
     if not path:
-        return f"{_one_line(str(error)).rstrip('.')}."
+        return f"{one_line(str(error)).rstrip('.')}."
     group, _, name = str(path).removesuffix(".yaml").rpartition("/")
     if not group:
         return f"There should be a primary config {path!r} in the config folders; found none."
@@ -231,7 +213,7 @@ def _no_operator(kind: Any, name: str, options: list[str]) -> str:
     try:
         registry.resolve(kind, name)
     except RegistryError as error:
-        reason = " ".join(str(error).split()).partition(" Did you mean ")[0]
+        reason = one_line(str(error)).partition(" Did you mean ")[0]
         records = registry.records(kind)
         known = [record.qualified for record in records] if "/" in name else options
         aliases = (alias for record in records for alias in record.aliases)

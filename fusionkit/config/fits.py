@@ -1,4 +1,4 @@
-"""What only the machine, or several options together, can show to be wrong before a job starts."""
+"""Checks before a job starts: of the device, and of options that have to go together."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from fusionkit.config.options import RunConfig
 from fusionkit.config.safe import build
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.fusion import Fusion
-
-__all__ = ["advised", "check_widths", "preflight"]
 
 
 def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
@@ -46,7 +44,7 @@ def _check_device(name: str) -> None:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-        if device.type == "cpu" and device.index:  # Which torch takes for the CPU too.
+        if device.type == "cpu" and device.index:  # Torch accepts it as the CPU.
             raise RuntimeError(f"there is no {name}")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
@@ -56,10 +54,10 @@ def _check_device(name: str) -> None:
 
 
 def check_widths(config: RunConfig) -> None:
-    """Ask the operator, built without widths and hence without parameters, whether it takes those that it will see.
+    """Check that the operator accepts the widths that it will see; it is built without parameters.
 
     Raises:
-        DimsError: it does not.  What else an operator does wrong here is left to the run, which records it.
+        DimsError: it does not.  Any other error of an operator is left to the run, which records it.
     """
     dims = config.dims or config.data.dims
     if dims is None:  # Known once the file is read.
@@ -70,12 +68,12 @@ def check_widths(config: RunConfig) -> None:
             operator.calculate_n(config.seen(dims))
     except DimsError as error:
         raise advised(error, config.model.encoder) from error
-    except (Exception, SystemExit):  # Code of an operator.
+    except (Exception, SystemExit):  # The operator's code may raise anything; the run records it.
         return
 
 
 def advised(error: DimsError, encoder: str) -> DimsError:
-    """Return the error, with the way out where unequal widths are the trouble."""
+    """Return the error, with the advice to use encoders if the widths of the views differ."""
     text = str(error)
     if encoder != "none" or "equal width" not in text or "model.encoder" in text:
         return error

@@ -10,8 +10,6 @@ from pathlib import Path
 from fusionkit import registry
 from fusionkit.errors import ConfigError
 
-__all__ = ["conf_dir", "plugin_folders"]
-
 
 @lru_cache(maxsize=1)
 def conf_dir() -> Path:
@@ -32,13 +30,8 @@ def plugin_folders() -> list[tuple[str, str]]:
 
     A ``pkg://`` path of a package on disk is given as ``file://``, because Hydra would import the package to read it.
     """
-    return [(distribution, as_file(path)) for distribution, path in registry.conf_paths()]
-
-
-def as_file(path: str) -> str:
-    """Return ``pkg://a.b`` as ``file:///.../a/b`` if that is a folder, found without importing; else ``path``."""
-    folder = folder_of(path)
-    return path if folder is None else f"file://{folder}"
+    paths = registry.conf_paths()
+    return [(name, f"file://{folder}" if (folder := folder_of(path)) else path) for name, path in paths]
 
 
 def folder_of(path: str) -> Path | None:

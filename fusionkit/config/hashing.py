@@ -9,9 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fusionkit.config.nodes import Kind, status
-
-__all__ = ["config_hash", "file_digest", "operators"]
+from fusionkit.config.nodes import status
+from fusionkit.registry import Kind
 
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
@@ -29,7 +28,9 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     data = plain.get("data")
     if isinstance(data, Mapping) and (digest := file_digest(data.get("path"))) is not None:
         plain["data"] = {**_without(data, "path"), "digest": digest}
-    content = {"config": plain, "versions": sorted(_versions(plain))}
+    records = (status(kind, name) for kind, name in operators(plain))
+    versions = {f"{record.distribution}=={record.version}" for record in records if record is not None}
+    content = {"config": plain, "versions": sorted(versions)}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -55,21 +56,11 @@ def _digest(path: str, size: int, modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _versions(cfg: Mapping[str, Any]) -> set[str]:
-    """Return ``distribution==version`` of every operator that the configuration names."""
-    records = (status(kind, name) for kind, name in operators(cfg))
-    return {f"{record.distribution}=={record.version}" for record in records if record is not None}
-
-
 def operators(cfg: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
     """Yield kind and name of every operator that a configuration names."""
-    fusion, fabrication = cfg.get("fusion"), cfg.get("fabrication")
+    fusion, group = cfg.get("fusion"), cfg.get("fabrication")
     nested = fusion.get("parameter_fabrication") if isinstance(fusion, Mapping) else None
-    places: tuple[tuple[Kind, Any], ...] = (
-        ("fusion", fusion),
-        ("fabrication", nested),
-        ("fabrication", fabrication),
-    )
-    for kind, node in places:
+    nodes: tuple[tuple[Kind, Any], ...] = (("fusion", fusion), ("fabrication", nested), ("fabrication", group))
+    for kind, node in nodes:
         if isinstance(node, Mapping) and isinstance(node.get("name"), str):
             yield kind, node["name"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import hydra
 import omegaconf
@@ -25,35 +26,14 @@ from hydra.core.utils import setup_globals
 from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, SCMode
-from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
-from omegaconf.grammar_parser import parse
-
-__all__ = [
-    "BASIC_LAUNCHER",
-    "BASIC_SWEEPER",
-    "Grammar",
-    "InspectingLoader",
-    "InspectingRepository",
-    "application",
-    "argument_parser",
-    "current_config",
-    "execution_whitelist",
-    "is_root",
-    "number_of_jobs",
-    "parse",
-    "raw",
-    "register_resolver",
-    "search_path",
-    "setup",
-    "source_of",
-    "whole",
-]
-
-#: The classes of the nodes that ``parse`` returns; they have no types.
-Grammar: Any = OmegaConfGrammarParser
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
+
+#: The parser of Hydra's own command line.
+argument_parser: Callable[[], argparse.ArgumentParser] = get_args_parser
+#: An empty search path.
+search_path: Callable[[], ConfigSearchPath] = ConfigSearchPathImpl
 
 
 def setup() -> None:
@@ -81,17 +61,6 @@ def application(loader: ConfigLoaderImpl) -> Iterator[Hydra]:
         yield app
     finally:
         GlobalHydra.instance().clear()
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Return the parser of Hydra's own command line."""
-    parser: argparse.ArgumentParser = get_args_parser()
-    return parser
-
-
-def search_path() -> ConfigSearchPath:
-    """Return an empty search path."""
-    return cast(ConfigSearchPath, ConfigSearchPathImpl())
 
 
 def execution_whitelist(names: Iterable[str]) -> AbstractContextManager[Any]:
@@ -196,25 +165,16 @@ class InspectingLoader(ConfigLoaderImpl):
         """Look at the composed configuration; raise to refuse it."""
 
     @contextmanager
-    def worded(self, overrides: Sequence[str]) -> Iterator[None]:
-        """Return a context that words the errors of a composition."""
+    def explaining_errors(self, overrides: Sequence[str]) -> Iterator[None]:
+        """Return a context in which a configuration is composed; it may replace the errors."""
         yield
 
-    def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
-        """Compose a configuration."""
-        with self.worded(_overrides_of(args, kwargs)):
-            return super().load_configuration(*args, **kwargs)
-
-    def _load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
-        # Hydra 1.4 calls this one directly.
-        with self.worded(_overrides_of(args, kwargs)):
-            cfg: DictConfig = cast(Any, super())._load_configuration(*args, **kwargs)
-            return cfg
-
     def _load_configuration_impl(self, *args: Any, **kwargs: Any) -> DictConfig:
-        cfg: DictConfig = super()._load_configuration_impl(*args, **kwargs)
-        self.inspect_whole(cfg, kwargs["run_mode"] if "run_mode" in kwargs else args[2])
-        return cfg
+        given = inspect.signature(ConfigLoaderImpl._load_configuration_impl).bind(self, *args, **kwargs).arguments
+        with self.explaining_errors(list(given["overrides"])):
+            cfg: DictConfig = super()._load_configuration_impl(*args, **kwargs)
+            self.inspect_whole(cfg, given["run_mode"])
+            return cfg
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Override], repo: Any) -> None:
         primary = repo.load_config(config_path=config_name) if config_name is not None else None
@@ -245,7 +205,3 @@ class InspectingLoader(ConfigLoaderImpl):
             composed = super()._compose_config_from_defaults_list(defaults, CachingConfigRepository(self.repository))
             self._references[key] = raw(composed).get("hydra", {})
         return self._references[key]
-
-
-def _overrides_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
-    return list(kwargs["overrides"] if "overrides" in kwargs else args[1])

@@ -1,8 +1,8 @@
-"""What the ``hydra`` node of a configuration may differ in from the one that Hydra, its plugins and config.yaml make.
+"""How the ``hydra`` node of a configuration may differ from the one that Hydra, its plugins and config.yaml make.
 
-Hydra calls what stands there: callbacks, launchers, sweepers and the factories of Python's logging; it writes where its
-paths point, and sets environment variables.  A config may set what ``_TEXTS`` and ``_NUMBERS`` list, the command line
-all but what names something to call.
+Hydra calls what this node names: callbacks, launchers, sweepers and the factories of Python's logging.  It writes
+where its paths point, and sets environment variables.  A config may set what ``_TEXTS`` and ``_NUMBERS`` list, the
+command line everything but what names something to call.
 """
 
 from __future__ import annotations
@@ -25,17 +25,15 @@ from fusionkit.config.hydra_bridge import raw
 from fusionkit.config.keys import refuse, walk
 from fusionkit.core.allowed import extra_names
 
-__all__ = ["HANDLERS", "check_command_line", "check_files", "check_search_path"]
-
 #: The handlers that the command line may choose: none that imports, calls, or opens a connection.
 HANDLERS = (
-    *("logging.StreamHandler", "logging.NullHandler", "logging.FileHandler", "logging.handlers.WatchedFileHandler"),
-    *("logging.handlers.RotatingFileHandler", "logging.handlers.TimedRotatingFileHandler"),
+    *(f"logging.{name}Handler" for name in ("Stream", "Null", "File")),
+    *(f"logging.handlers.{name}Handler" for name in ("WatchedFile", "RotatingFile", "TimedRotatingFile")),
 )
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
 #: Texts that a config may set, by key below ``hydra``: nothing that names a command, a file or a host, and nothing with
-#: the quotes or line breaks that a batch script would fall for.
+#: quotes or line breaks, which could change a batch script.
 _TEXTS = {
     r"mode": r"RUN|MULTIRUN",
     r"verbose(\[\d+\])?": r"[\w.]+",
@@ -52,7 +50,7 @@ _TEXTS = {
     r"launcher\.ray\.(init|remote)\.num_[cg]pus": r"\d+(\.\d+)?",
     r"sweeper\.study_name": r"[\w. -]+",
     r"sweeper\.direction(\[\d+\])?": r"minimize|maximize",
-    # The keys are the user's: overrides, which are checked in each job.
+    # The keys are overrides, which are checked in each job.
     r"(?s)sweeper\.(params|search_space)\..*": r"(?s)((?!\$\{).)*",
 }
 #: Where a config may set a number, true, false or null, besides where Hydra or a plugin has one.
@@ -60,7 +58,7 @@ _NUMBERS = re.compile(
     r"mode|verbose|job\.(chdir|name)|(launcher|sweeper)\.[a-z]\w*|sweeper\.sampler\.[a-z]\w*"
     r"|launcher\.ray\.(init|remote)\.num_[cg]pus|(?s:sweeper\.(params|search_space)\..*)"
 )
-#: What a cluster accounts for, and what steers Hydra's ``instantiate``.
+#: What a cluster charges for, and what controls Hydra's ``instantiate``.
 _NOT_IN_FILES = re.compile(r"launcher\.(timeout_min|partition|account)|(?s:(.*\.)?_\w+_([.\[].*)?)")
 #: What neither a config nor the command line may set.
 _NEVER = re.compile(r"(?s)(runtime|overrides|aliases|job\.env_(set|copy)|sweeper\.custom_search_space)([.\[].*)?")
@@ -219,14 +217,8 @@ def _samplers() -> list[str]:
         from optuna import samplers  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         return []
-    found = ((name, getattr(samplers, name)) for name in samplers.__all__)
-    return [
-        f"optuna.samplers.{name}"
-        for name, cls in found
-        if isinstance(cls, type)
-        and issubclass(cls, samplers.BaseSampler)
-        and cls.__module__.startswith("optuna.samplers")
-    ]
+    classes = {name: cls for name in samplers.__all__ if isinstance(cls := getattr(samplers, name), type)}
+    return [f"optuna.samplers.{name}" for name, cls in classes.items() if issubclass(cls, samplers.BaseSampler)]
 
 
 #: What may be named as the ``_target_`` at a key; all others are refused.
@@ -239,7 +231,7 @@ _TARGETS: dict[str, tuple[str, Callable[[], list[str]]]] = {
 
 
 def _wanted_of_call(key: str, value: Any) -> str | None:
-    """Return what should stand where Hydra calls something, or None if the value is right or nothing is called."""
+    """Return what a value that Hydra may call should be, or None if it is right or nothing is called."""
     for pattern, (what, known) in _TARGETS.items():
         if re.fullmatch(pattern, key):
             return None if value in known() else what.format(", ".join(known()))

@@ -9,12 +9,15 @@ from typing import Any
 
 from omegaconf import OmegaConf, SCMode
 from omegaconf.errors import GrammarParseError, InterpolationToMissingValueError, OmegaConfBaseException
+from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
+from omegaconf.grammar_parser import parse
 
-from fusionkit.config.hydra_bridge import Grammar, is_root, parse, raw, whole
+from fusionkit.config.hydra_bridge import is_root, raw, whole
 from fusionkit.config.keys import CONTROL_KEYS, join, refuse, walk
 from fusionkit.errors import ConfigError
 
-__all__ = ["RESOLVERS", "check", "raw", "resolve", "to_plain"]
+#: The classes of the nodes that ``parse`` returns; they have no types.
+Grammar: Any = OmegaConfGrammarParser
 
 #: The resolvers that a config may use; fusionkit registers the last.
 RESOLVERS = frozenset({"oc.select", "now", "hydra", "fusionkit.run_name"})

@@ -1,4 +1,4 @@
-"""Dotted keys of a config, and the keys that steer Hydra's ``instantiate``."""
+"""Dotted keys of a config, and the keys that control Hydra's ``instantiate``."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from typing import Any
 
 from fusionkit.errors import ConfigError, close
 
-__all__ = ["CONTROL_KEYS", "MAX_DEPTH", "join", "refuse", "unknown_key", "walk"]
-
-#: The keys by which a node steers Hydra's ``instantiate``; any other key of the form ``_x_`` is refused.
+#: The keys by which a node controls Hydra's ``instantiate``; any other key of the form ``_x_`` is refused.
 CONTROL_KEYS = frozenset({"_target_", "_recursive_", "_convert_", "_partial_"})
 
-
-#: Deeper configs are taken for an attack on the stack.
+#: Deeper configs are refused: they could exhaust the stack.
 MAX_DEPTH = 64
 
-
-#: At most this many mistakes are named.
+#: An error lists at most this many mistakes.
 _NAMED = 8
 
 

@@ -14,8 +14,6 @@ from fusionkit.config.folders import conf_dir, folder_of
 from fusionkit.errors import RegistryError
 from fusionkit.registry import Kind, Record
 
-__all__ = ["COMMON", "Kind", "annotation", "descriptions", "node_text", "options_of", "split", "status", "yaml_file"]
-
 #: The options of every fusion that a node sets from the top level, or that say nothing about the operator.
 COMMON = ("n", "dims", "name", "require_parameters", "device", "dtype", "preprocess", "postprocess")
 
@@ -42,11 +40,8 @@ def yaml_file(kind: Kind, name: str) -> Path | None:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or ".." in name:
         return None
     folders = [conf_dir(), *(folder for _, path in registry.conf_paths() if (folder := folder_of(path)) is not None)]
-    for folder in folders:
-        file = folder / kind / f"{name}.yaml"
-        if file.is_file():
-            return file
-    return None
+    files = (folder / kind / f"{name}.yaml" for folder in folders)
+    return next((file for file in files if file.is_file()), None)
 
 
 def node_text(kind: Kind, name: str) -> str | None:

@@ -15,23 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
 
 from fusionkit import registry
 from fusionkit.config.keys import CONTROL_KEYS, join, refuse
-from fusionkit.config.nodes import Kind, yaml_file
+from fusionkit.config.nodes import yaml_file
 from fusionkit.config.sentences import expected, mistakes
 from fusionkit.config.types import Text, options_of
 from fusionkit.errors import RegistryError, nearest
-
-__all__ = [
-    "DataOptions",
-    "ModelOptions",
-    "NpzOptions",
-    "RunConfig",
-    "TrainOptions",
-    "check",
-    "described",
-    "present",
-    "validate",
-    "validate_group",
-]
+from fusionkit.registry import Kind
 
 Size = Annotated[int, Field(ge=1)]
 Part = Annotated[float, Field(ge=0, lt=1)]
@@ -56,13 +44,13 @@ def _named(kind: Kind) -> Any:
 
 
 class Options(BaseModel):
-    """A group of options: no others, no conversion but of a whole number to a float, nothing changed later."""
+    """A group of options: immutable, without unknown keys, without conversions except of an integer to a float."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, json_schema_extra=_GROUP)
 
 
 class DataOptions(Options):
-    """The group ``data``: a set that is at hand."""
+    """The group ``data``: a data set that needs no file."""
 
     name: Literal["mfeat", "digits", "breast_cancer"]
     dims: Widths = _option(
@@ -77,7 +65,7 @@ class DataOptions(Options):
 
 
 class NpzOptions(DataOptions):
-    """The group ``data``: arrays of one's own."""
+    """The group ``data``: the arrays of an npz file."""
 
     name: Literal["npz"]  # type: ignore[assignment]
     path: Annotated[Text, Field(min_length=1)] = _option(
@@ -99,7 +87,7 @@ class ModelOptions(Options):
 
 
 class TrainOptions(Options):
-    """The group ``train``.  The values of the recipe stand in ``conf/train/default.yaml``."""
+    """The group ``train``.  The default values are in ``conf/train/default.yaml``."""
 
     epochs: Size = _option(..., "Passes over the training part.")
     batch_size: Size = _option(..., "Rows per step.")
@@ -163,7 +151,7 @@ class RunConfig(Options):
 
     @property
     def tree(self) -> dict[str, Any]:
-        """The plain configuration as it was composed, of which records and ``config_hash`` speak (1 is not 1.0)."""
+        """The configuration as it was composed, for records and ``config_hash`` (an integer is not made a float)."""
         return self._tree
 
     def seen(self, dims: Sequence[int]) -> list[int]:
@@ -322,6 +310,6 @@ def _processing(spec: Any, key: str) -> Iterator[tuple[str, str]]:
         yield f"{key}.name", f"{key}.name should be one of {', '.join(NAMES)}; found {name!r}.{guess}"
         return
     if isinstance(cls, type):  # Else an operator of fusionkit: its factory checks it.
-        # The width of the view is filled in later: where "{view}" stands, or nothing.
+        # The width of the view is filled in later, in place of "{view}" or of a missing option.
         options = {option: value for option, value in _options(node).items() if value != "{view}"}
         yield from mistakes(options_of(cls), options, key, complete=False).items()

@@ -15,11 +15,9 @@ from fusionkit.config.keys import CONTROL_KEYS, join, refuse, walk
 from fusionkit.core.allowed import ALLOWED, FACTORY_NAMES, allowed_name, resolve_target
 from fusionkit.errors import ConfigError, FusionError
 
-__all__ = ["build", "check_tree"]
-
 
 def check_tree(tree: object, key: str = "") -> None:
-    """Walk plain containers and refuse every target that is not allowed, and every other way to steer ``instantiate``.
+    """Walk plain containers and refuse every target that is not allowed, and every key that controls ``instantiate``.
 
     Raises:
         ConfigError: the message contains each full dotted key and what was found.
@@ -55,7 +53,7 @@ def build(node: Mapping[str, Any], key: str = "", keys: Mapping[str, str] | None
     Args:
         node: a mapping with ``_target_``; a ``DictConfig`` is resolved first.
         key: the dotted key of the node, for messages.
-        keys: where parts of it really stand, by their dotted key in the node.
+        keys: the dotted keys in the configuration for parts of the node, by their dotted key in the node.
 
     Raises:
         ConfigError: a ``_target_`` that is not allowed, a key that controls instantiation, or an unsafe interpolation.

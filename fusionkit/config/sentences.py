@@ -1,6 +1,6 @@
 """Mistakes that pydantic finds, as fusionkit's sentences: what should be, what was found, the nearest name.
 
-The words of what should be are made from the JSON schema of a value, so a model says everything once.
+What should be is worded from the JSON schema of the value, so that the model is the only description.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from pydantic import TypeAdapter, ValidationError
 from fusionkit.config.keys import join, unknown_key
 from fusionkit.errors import nearest
 
-__all__ = ["expected", "mistakes"]
-
 Schema = Mapping[str, Any]
 
 
@@ -26,9 +24,9 @@ def mistakes(
     Args:
         adapter: of the model.
         values: plain containers.
-        prefix: the dotted key at which they stand.
-        given: dotted keys that may be absent all the same, because their value comes later.
-        complete: whether other keys that are required should be there.
+        prefix: the dotted key of the values.
+        given: dotted keys that may be absent, because their value is filled in later.
+        complete: whether the other required keys have to be there.
     """
     try:
         adapter.validate_python(values)

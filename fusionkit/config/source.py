@@ -12,14 +12,9 @@ from omegaconf import OmegaConf
 from fusionkit import registry
 from fusionkit.config.nodes import node_text, split, status
 
-__all__ = ["RegistryConfigSource", "register"]
-
 
 class RegistryConfigSource(ConfigSource):
     """Serves the groups ``fusion`` and ``fabrication``.  Listing imports no operator, loading only the one selected."""
-
-    def __init__(self, provider: str, path: str) -> None:
-        super().__init__(provider=provider, path=path)
 
     @staticmethod
     def scheme() -> str:

@@ -1,4 +1,4 @@
-"""The options of a constructor as pydantic checks them in a config, where nothing but plain values can stand."""
+"""Pydantic types for the options of a constructor as a config gives them: numbers, texts, lists and mappings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, InstanceOf, TypeAdapter, WithJsonSchema, create_model
-
-__all__ = ["Text", "options_of", "plain"]
 
 #: Pydantic's own ``str`` refuses what the name of a file may hold beside Unicode (half of a surrogate pair).
 Text = InstanceOf[str]
@@ -35,7 +33,7 @@ def options_of(cls: type) -> TypeAdapter[Any]:
         if name == "name" or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         found = plain(hints.get(name, Any))
-        # A null stands for the default wherever a node writes it, whatever the annotation says.
+        # A config writes null for a default of None, even if the annotation does not allow None.
         found = found | None if parameter.default is None else found
         default = ... if parameter.default is parameter.empty else None
         fields[f"option_{len(fields)}"] = (found, Field(default, alias=name))

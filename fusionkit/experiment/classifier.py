@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from itertools import pairwise
 from numbers import Integral
 from typing import Any, Self
 
@@ -25,8 +24,6 @@ from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.training import Part, seeded, threads, train
 from fusionkit.fusion import Fusion, check_dims
 
-__all__ = ["FusionClassifier"]
-
 
 class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Standardize k views, fuse them, classify linearly: what ``fusionkit run`` trains, as an estimator.
@@ -34,12 +31,12 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     ``X`` is either one array of shape (m, D), whose columns ``views`` splits, or a list of k views of shape (m, n_i).
 
     Args:
-        views: widths of the views in one array, in the order of its columns; or their number, for nearly equal widths;
-            None is one view.  With a list of views it is left at None, or states their widths.
+        views: widths of the views in one array, in the order of its columns; or the number of views, for nearly equal
+            widths; None is one view.  For a list of views: None, or their widths.
         fusion: name of the operator, as ``fusionkit list`` shows it, or a dict with its name and options.
         fabrication: the same for the operators that take one.
-        n: width of the output, for the operators that let one choose it.
-        encoder: none, linear or mlp: one per view; it makes their widths equal.
+        n: width of the output, for the operators with a free choice of it.
+        encoder: none, linear or mlp: one per view; encoders make the widths equal.
         encoder_width: output width of the encoders; None takes n.
         activation: none, gelu, relu or tanh, in front of the classifier.
         epochs: passes over the data.
@@ -150,8 +147,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
         """Return the probabilities of the classes, (m, c)."""
-        found: npt.NDArray[np.float64] = self._logits(X).softmax(-1).numpy()
-        return found
+        return np.asarray(self._logits(X).softmax(-1))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return the class of every row, (m,)."""
@@ -170,11 +166,10 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     def _group(self, group: type[G], prefix: str) -> G:
         """Return the options of a group of the config, checked."""
-        names = [name for name in group.model_fields if hasattr(self, name)]
-        return validate_group(group, {name: getattr(self, name) for name in names}, prefix)
+        return validate_group(group, {k: v for k, v in vars(self).items() if k in group.model_fields}, prefix)
 
     def _fusion(self) -> Fusion:
-        """Build the operator for the widths that it sees."""
+        """Build the operator for the widths of the views, or of the encoders."""
         options, fabrication = _named(self.fusion, "fusion"), _named(self.fabrication, "fabrication")
         name = options.pop("name")
         cls = registry.load("fusion", name)
@@ -184,40 +179,35 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         if "parameter_fabrication" in known:
             options.setdefault("parameter_fabrication", fabrication)
         elif fabrication["name"] != "dense":
-            raise ConfigError(
-                f"fabrication should be dense, because the fusion {name!r} takes none; found {fabrication['name']!r}."
-            )
-        seen = self.views_
+            what = f"fabrication should be dense, because the fusion {name!r} takes none"
+            raise ConfigError(f"{what}; found {fabrication['name']!r}.")
+        dims = self.views_
         if self.encoder != "none":
-            seen = [self.n if self.encoder_width is None else self.encoder_width] * len(seen)
-        return factory.create(name, dims=seen, **options)
+            dims = [self.encoder_width or self.n] * len(dims)
+        return factory.create(name, dims=dims, **options)
 
     def _checked(self, X: Any, y: Any = None) -> tuple[list[npt.NDArray[Any]], Any]:
-        """Return the views and y, checked by scikit-learn; with y the number of columns is taken from X."""
-        fitting = y is not None
-        kinds = [np.float64, np.float32]
+        """Return the views and y, checked by scikit-learn; y is given when fitting, and X then sets the widths."""
+        fitting, kinds = y is not None, [np.float64, np.float32]
         if isinstance(X, list | tuple) and X and all(getattr(view, "ndim", None) == 2 for view in X):
             views = [check_array(view, dtype=kinds, input_name=f"view {i}") for i, view in enumerate(X)]
             widths = [view.shape[1] for view in views]
-            wanted = (
-                self.views if fitting and not isinstance(self.views, Integral) else None if fitting else self.views_
-            )
-            if wanted is not None and list(wanted) != widths:
+            wanted = self.views if fitting else self.views_
+            if wanted is not None and not isinstance(wanted, Integral) and list(wanted) != widths:
                 raise DimsError(f"X should hold views of the widths {list(wanted)}; found {widths}.")
-            if len({len(view) for view in views}) > 1:
-                raise FusionError(f"The views should have equally many rows; found {[len(view) for view in views]}.")
+            if len({*map(len, views)}) > 1:
+                raise FusionError(f"The views should have the same number of rows; found {[*map(len, views)]}.")
             if fitting:
                 _, y = check_X_y(views[0], y)
                 self.n_features_in_ = sum(widths)
             return views, y
-        if not fitting and not hasattr(self, "views_"):
-            check_is_fitted(self)
         if fitting:
             X, y = validate_data(self, X, y, dtype=kinds)
         else:
             X = validate_data(self, X, reset=False, dtype=kinds)
-        edges = np.cumsum([0, *(self._widths(X.shape[1]) if fitting else self.views_)])
-        return [X[:, low:high].copy() for low, high in pairwise(edges)], y  # PyTorch wants to own what it reads.
+        widths = self._widths(X.shape[1]) if fitting else self.views_
+        # Copies, because PyTorch warns about arrays that it may not write to.
+        return [view.copy() for view in np.split(X, np.cumsum(widths)[:-1], axis=1)], y
 
     def _widths(self, columns: int) -> list[int]:
         """Return the widths into which ``views`` splits ``columns`` columns."""
@@ -226,22 +216,18 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         if isinstance(self.views, Integral):
             count = int(self.views)
             if not 1 <= count <= columns:
-                raise DimsError(
-                    f"views should be at least 1 and at most the number of columns; "
-                    f"found views = {count}, n_features = {columns}."
-                )
+                what = "views should be at least 1 and at most the number of columns"
+                raise DimsError(f"{what}; found views = {count}, n_features = {columns}.")
             return [len(part) for part in np.array_split(np.arange(columns), count)]
         widths = list(check_dims(self.views))
         if sum(widths) != columns:
-            raise DimsError(
-                f"views should be widths that add up to the columns of X; found {widths}, which are {sum(widths)}, "
-                f"and n_features = {columns}."
-            )
+            what = "views should be widths that add up to the columns of X"
+            raise DimsError(f"{what}; found {widths}, which are {sum(widths)}, and n_features = {columns}.")
         return widths
 
 
 def _named(value: Any, key: str) -> dict[str, Any]:
-    """Return name and options of an operator that is given by its name or by both."""
+    """Return the name and the options of an operator, from its name alone or from a dict of both."""
     if isinstance(value, str):
         return {"name": value}
     if isinstance(value, Mapping) and isinstance(value.get("name"), str):

@@ -1,4 +1,4 @@
-"""Real data sets that come with scikit-learn, cut into views."""
+"""Real data sets that scikit-learn ships, split into views."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-__all__ = ["DATASETS", "breast_cancer", "digits"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 

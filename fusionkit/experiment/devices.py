@@ -23,9 +23,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from fusionkit.errors import FusionError
 
-__all__ = ["Outcome", "run"]
-
-#: The tensors of a trained network, and whatever else is to be known of its training, in JSON types.
+#: The tensors of a trained network, and its history in JSON types.
 Outcome = tuple[dict[str, Tensor], Any]
 
 Fit = Callable[[Any, nn.Module], Outcome]
@@ -58,13 +56,13 @@ def run(fit: Fit, network: nn.Module, device: torch.device, devices: int, precis
 
 
 class _Fit:
-    """A function for a new process.  No dataclass: lightning-fabric looks into those, and refuses frozen ones."""
+    """A function for a new process.  Not a dataclass: lightning-fabric searches those, and refuses frozen ones."""
 
     def __init__(self, function: Fit) -> None:
         self.function = function
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # A process begins with this.  Lightning-fabric, whose import sets its level, announces each of them.
+        # The first code that a new process runs: lightning-fabric would log a line for each process.
         _LOGGER.setLevel(logging.WARNING)
         self.__dict__.update(state)
 
@@ -72,22 +70,22 @@ class _Fit:
 def _spawn(fabric: Fabric, fit: Fit, network: nn.Module) -> Outcome:
     """Run ``fit`` in ``fabric.world_size`` new processes.
 
-    The outcome comes back through a file: a tensor in a queue is lost with the process that sent it, and what is larger
-    than a pipe's buffer would wait for ever, as the queue is read after the processes have ended.
+    The outcome comes back through a file, because the queue of lightning-fabric is read only after the processes have
+    ended: a tensor in it is lost with its process, and an object larger than the buffer of a pipe blocks for ever.
     """
     with tempfile.TemporaryDirectory(prefix="fusionkit-") as folder, _spawning():
         path = Path(folder) / "outcome.safetensors"
         before = multiprocessing.active_children()
         try:
             fabric.launch(_spawned, _Fit(fit), network, path)  # type: ignore[arg-type]
-        except KeyboardInterrupt:  # Which the processes need not have got; Python would wait for them to end.
+        except KeyboardInterrupt:  # The processes may not have received it, and Python would wait for them to end.
             for process in multiprocessing.active_children():
                 if process not in before:
                     process.kill()
                     process.join()
             raise
         except (ProcessRaisedException, ProcessExitedException) as error:
-            # Its message is a whole traceback, whose last line says what went wrong.
+            # The message is a whole traceback; its last line has the error.
             last = str(error).strip().splitlines()[-1]
             raise FusionError(f"The training processes should end without an error; found {last}") from error
         if not path.is_file():
@@ -101,7 +99,7 @@ def _spawn(fabric: Fabric, fit: Fit, network: nn.Module) -> Outcome:
 
 
 def _spawned(fabric: Fabric, fit: _Fit, network: nn.Module, path: Path) -> None:
-    """Run ``fit`` in one of several processes; the first leaves the outcome at ``path``."""
+    """Run ``fit`` in one of several processes; the first writes the outcome to ``path``."""
     state: dict[str, Tensor] = {}
     found: dict[str, Any] = {"error": None, "value": None}
     with _quiet():
@@ -118,20 +116,19 @@ def _spawned(fabric: Fabric, fit: _Fit, network: nn.Module, path: Path) -> None:
 
 @contextmanager
 def _spawning() -> Iterator[None]:
-    """Let new processes start as fresh interpreters; afterwards all is as before, for the next run."""
-    before = {name: os.environ.get(name) for name in ("MASTER_PORT", "MASTER_ADDR")}
+    """Let new processes start as fresh interpreters; restore the start method and the environment afterwards."""
+    names = "MASTER_PORT", "MASTER_ADDR"  # Lightning-fabric sets them.
+    before = {name: os.environ[name] for name in names if name in os.environ}
     method = multiprocessing.get_start_method(allow_none=True)
-    # In a worker of joblib it is one of its own, which the processes would not know.
+    # A worker of joblib has its own start method, which the new processes do not know.
     multiprocessing.set_start_method("spawn", force=True)
     try:
         yield
     finally:
         multiprocessing.set_start_method(method, force=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 @contextmanager

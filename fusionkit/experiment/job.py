@@ -1,7 +1,7 @@
 """One job of ``fusionkit run``: checks its config, runs it, and records how it ended; it never raises.
 
-In a sweep a job may run in any process of any launcher.  It leaves its state in a file of its own, in the folder that
-the process which started the sweep reads, and locks its run directory, which no other run then uses.
+In a sweep a job may run in any process of any launcher.  It writes its state to a file, which the process that started
+the sweep reads, and locks its run directory, so that no other run uses it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -28,27 +27,25 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fusionkit._util.files import write_json
-from fusionkit._util.text import error_message
-from fusionkit.config import interpolations
+from fusionkit._util.text import error_line, error_message
 from fusionkit.config.composition import plain_config
 from fusionkit.config.fits import advised, preflight
 from fusionkit.config.hashing import config_hash
+from fusionkit.config.hydra_bridge import raw
 from fusionkit.config.options import RunConfig, validate
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError, Terminated
 from fusionkit.experiment import run
 from fusionkit.experiment.results import MODEL, RESULT, notify_plugins, read_result, start, write_failed
 
-__all__ = ["EXPECTED", "Job", "JobFailed", "Outcome", "directory_lock", "recorded", "sentence", "takes_group"]
-
-#: A job says how far it is at most this often, in seconds.
+#: Seconds between two reports of the progress of a job, at least.
 _INTERVAL = 0.5
 
-#: What a run may end with: an error that is worded for users, or one of the file system.
+#: The errors with which a run may end: those with a message for users, and those of the file system.
 EXPECTED = (FusionError, ConfigError, RegistryError, OSError)
 
 
 class JobFailed(FusionError):
-    """A run that ended with an error of another kind, such as an operator's; its record is in the run directory."""
+    """A run that ended with an unexpected error, such as an operator's; its record is in the run directory."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +57,11 @@ class Outcome:
         number: of the job.
         status: started, completed or failed.
         error: why it failed.
-        overrides: what the job changes.
-        seconds: that it took, once it has ended.
-        accuracy: of a completed one.
-        fraction: part of it that is done.
-        earlier: it was completed before this sweep.
+        overrides: the overrides of this job.
+        seconds: its duration, once it has ended.
+        accuracy: of a completed job.
+        fraction: the part of the job that is done, 0 to 1.
+        earlier: whether it was completed before this sweep.
     """
 
     directory: str
@@ -83,26 +80,26 @@ class Outcome:
         return self.status != "started"
 
     def write(self, folder: Path) -> None:
-        """Leave the outcome in the folder of a sweep, at once or not at all, if that sweep still lives."""
+        """Write the outcome to the folder of a sweep, atomically, if that sweep is still running."""
         with contextlib.suppress(FileNotFoundError):
             write_json(folder / f"{self.number}.json", asdict(self))
 
     @classmethod
     def read(cls, file: Path) -> Outcome:
-        """Read what ``write`` left."""
+        """Read a file that ``write`` wrote."""
         content = json.loads(file.read_text(encoding="utf-8"))
         return cls(**{**content, "overrides": tuple(content["overrides"])})
 
 
 @dataclass
 class Job:
-    """The task function of Hydra.  It is sent to the workers of a launcher, so it holds plain data only.
+    """The task function of Hydra.  Launchers send it to their workers, so all of it can be pickled.
 
     Attributes:
         sweep: the directory for outcomes if this is a sweep, else None.
         config: of a single run.
-        suspects: run directories of jobs whose process was lost earlier; these get a process of their own.
-        error: what a single run ended with, None if it completed.
+        suspects: run directories of jobs whose process died earlier; each of these jobs gets its own process.
+        error: the error that ended a single run, None if it completed.
     """
 
     sweep: str | None = None
@@ -111,7 +108,7 @@ class Job:
     error: Exception | None = field(default=None, compare=False)
 
     def __call__(self, task: DictConfig) -> float | None:
-        """Run one job and return its accuracy, None if it failed.  Only an interruption passes through."""
+        """Run one job and return its accuracy, None if it failed.  Only an interruption is raised."""
         hydra = HydraConfig.get()
         run_dir = Path(hydra.runtime.output_dir).absolute()
         if self.sweep is None:
@@ -124,17 +121,16 @@ class Job:
         assert self.config is not None
         try:
             with directory_lock(run_dir, wait=False), recorded(self.config.tree, run_dir):
-                result = _run(self.config, run_dir)
+                return _accuracy(run.run_job(self.config, run_dir))
         except EXPECTED as error:
             self.error = error
             return None
-        return _accuracy(result)
 
     def _swept(self, task: DictConfig, run_dir: Path, mine: Outcome, folder: Path) -> float | None:
         before = None
         with contextlib.suppress(FileNotFoundError):
             before = Outcome.read(folder / f"{mine.number}.json")
-        if before is not None and before.ended:  # The launcher was started again, after it had lost a process.
+        if before is not None and before.ended:  # The launcher was started again, after a process died.
             return before.accuracy
         alone = before is not None or str(run_dir) in self.suspects
         begun = time.perf_counter()
@@ -160,25 +156,24 @@ class Job:
     ) -> Mapping[str, Any]:
         config = validate(cfg)
         preflight(config, takes_group(task))
-        return _run_alone(cfg, run_dir) if alone else _run(config, run_dir, quiet=True, report=report)
+        return _run_alone(cfg, run_dir) if alone else run.run_job(config, run_dir, quiet=True, report=report)
 
 
 @cache
 def _freeze_imports() -> None:
-    """Take what the first job of this process has imported out of the garbage collector's sight, once.
+    """Exclude the modules that the first job of this process imported from garbage collection, once.
 
-    A worker of joblib collects after every job; a tenth of its time went into looking at modules that stay.
+    A worker of joblib collects after every job; a tenth of its time went into modules that stay.
     """
     gc.collect()
     gc.freeze()
 
 
 class _Reporter:
-    """Says how far a job is; it can be sent to other processes."""
+    """Writes the progress of a job; can be pickled."""
 
     def __init__(self, outcome: Outcome, folder: str) -> None:
-        self.outcome, self.folder = outcome, folder
-        self.next = 0.0
+        self.outcome, self.folder, self.next = outcome, folder, 0.0
 
     def __call__(self, fraction: float) -> None:
         """Report the part that is done, 0 to 1."""
@@ -187,12 +182,12 @@ class _Reporter:
             self.next = time.monotonic() + _INTERVAL
 
 
-@contextmanager
+@contextlib.contextmanager
 def directory_lock(directory: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock on ``directory``, which is made if needed; released when the process exits.
 
     Args:
-        directory: is locked itself; no lock file is left.
+        directory: locked itself, without a lock file.
         wait: until the lock is free.
 
     Raises:
@@ -204,19 +199,18 @@ def directory_lock(directory: Path, *, wait: bool = True) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise FusionError(
-                f"The run directory should be used by one run at a time; found another run in {directory}."
-            ) from None
-        except OSError:  # Some network file systems lock no directories; there the files alone are written at once.
+            what = "The run directory should be used by one run at a time"
+            raise FusionError(f"{what}; found another run in {directory}.") from None
+        except OSError:  # Some network file systems lock no directories; there only the atomic files protect a run.
             pass
         yield
     finally:
         os.close(descriptor)
 
 
-@contextmanager
+@contextlib.contextmanager
 def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
-    """Record how a run failed, and raise that.
+    """Record how a run failed, and raise its error.
 
     Raises:
         FusionError, ConfigError, RegistryError, OSError: why it failed; ``JobFailed`` for any other error.
@@ -230,7 +224,7 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
     except BaseException as error:
         raised = _ended(error, cfg)
         try:
-            if _completed(cfg, run_dir) is None:  # Else what went wrong is not the run, but to show it.
+            if _completed(cfg, run_dir) is None:  # Otherwise only printing the summary failed.
                 notify_plugins(write_failed(run_dir, cfg, raised), run_dir)
         except OSError as problem:
             raise FusionError(f"{sentence(raised).rstrip('.')}; it could not be recorded: {problem}.") from error
@@ -239,29 +233,25 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
         if not isinstance(raised, EXPECTED):
             raised = JobFailed(sentence(raised))
         raise raised from (None if raised is error else error)
-    finally:  # What an operator has changed does not reach the next job.
+    finally:  # An operator may have changed them; the next job should start with the old ones.
         os.chdir(place)
         torch.set_default_dtype(dtype)
 
 
 def takes_group(task: DictConfig) -> bool:
-    """Whether the fusion refers to the group ``fabrication``; a preset, or an override, writes its own out."""
-    return bool(interpolations.raw(task)["fusion"].get("parameter_fabrication") == "${fabrication}")
-
-
-def _run(config: RunConfig, run_dir: Path, **options: Any) -> Mapping[str, Any]:
-    return run.run_job(config, run_dir, **options)
+    """Whether the fusion refers to the group ``fabrication``; a preset, or an override, has its own fabrication."""
+    return bool(raw(task)["fusion"].get("parameter_fabrication") == "${fabrication}")
 
 
 # -- a process of its own ----------------------------------------------------------------------------------------------
 
 
 class _Recorded(Exception):
-    """The job has failed in its own process, which has written its record."""
+    """The job failed in its own process, which wrote the record."""
 
 
 def _run_alone(cfg: dict[str, Any], run_dir: Path) -> Mapping[str, Any]:
-    """Run a job that may end the process it runs in."""
+    """Run a job that may end its process in a process of its own."""
     start(run_dir)
     content = json.dumps({"cfg": cfg, "run_dir": str(run_dir)}).encode()
     program = [sys.executable, "-c", "from fusionkit.experiment.job import alone; alone()"]
@@ -269,27 +259,23 @@ def _run_alone(cfg: dict[str, Any], run_dir: Path) -> Mapping[str, Any]:
     try:
         found = read_result(run_dir / RESULT)
     except FusionError:
-        raise FusionError(f"The process of a run should end with its result; found {_end(status)}.") from None
+        end = f"exit status {status}" if status >= 0 else f"an end by {_signal_name(-status)}"
+        raise FusionError(f"The process of a run should end with its result; found {end}.") from None
     if found["status"] != "completed":
         raise _Recorded(found.get("error") or "it failed")
     return found
 
 
 def alone() -> None:
-    """Run the job that stdin describes, in JSON, as the whole business of this process."""
+    """Run the job that stdin describes in JSON: the main function of a job's own process."""
     content = json.load(sys.stdin)
     cfg, run_dir = content["cfg"], Path(content["run_dir"])
     with contextlib.suppress(KeyboardInterrupt, *EXPECTED), recorded(cfg, run_dir):
-        _run(validate(cfg), run_dir, quiet=True)
+        run.run_job(validate(cfg), run_dir, quiet=True)
 
 
-def _end(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        return f"an end by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"an end by signal {-status}"
+def _signal_name(number: int) -> str:
+    return next((one.name for one in signal.Signals if one == number), f"signal {number}")
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
@@ -306,7 +292,7 @@ def _completed(cfg: Mapping[str, Any], run_dir: Path) -> Mapping[str, Any] | Non
 
 
 def _ended(error: BaseException, cfg: Mapping[str, Any]) -> BaseException:
-    """Return what a record says of an error: an interruption, too little memory, the way out of unequal widths."""
+    """Return the error to record: with a message for interruptions and for too little memory, and hints on widths."""
     if isinstance(error, DimsError):
         return advised(error, str(cfg["model"]["encoder"]))
     tried = re.search(r"tried to allocate ([\d.]+ \w+)", error_message(error), re.IGNORECASE)
@@ -314,7 +300,7 @@ def _ended(error: BaseException, cfg: Mapping[str, Any]) -> BaseException:
         return FusionError(f"The run should fit into the memory of its device; found too little for {tried[1]} more.")
     if not isinstance(error, KeyboardInterrupt):
         return error
-    what = f"an end by {signal.Signals(error.args[0]).name}" if isinstance(error, Terminated) else "an interruption"
+    what = f"an end by {_signal_name(error.args[0])}" if isinstance(error, Terminated) else "an interruption"
     return FusionError(f"The run should come to its end; found {what}.").with_traceback(error.__traceback__)
 
 
@@ -325,5 +311,5 @@ def _accuracy(result: Mapping[str, Any]) -> float | None:
 
 def sentence(error: BaseException) -> str:
     """Return an error in one line: its message, after its type where the message was not written for users."""
-    name, text = type(error).__name__, error_message(error)
-    return text if isinstance(error, FusionError | ConfigError | RegistryError) or text == name else f"{name}: {text}"
+    users = isinstance(error, FusionError | ConfigError | RegistryError)
+    return error_message(error) if users else error_line(error, limit=None)

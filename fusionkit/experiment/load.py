@@ -1,4 +1,4 @@
-"""Keep a trained model in one file of tensors and JSON, and rebuild it from there."""
+"""Save a trained model in one file of tensors and JSON, and load it again."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from fusionkit._util.files import write_atomic
+from fusionkit._util.text import error_line, error_message
 from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 from fusionkit.experiment import results
 from fusionkit.experiment.model import FusionModel
 from fusionkit.fusion import check_device
-
-__all__ = ["load", "save"]
 
 #: The one key of the safetensors metadata: with several their order in the file would vary from run to run.
 _KEY = "fusionkit"
@@ -24,7 +24,7 @@ _VERSION = 1
 
 
 def save(model: FusionModel, path: Path) -> None:
-    """Write the tensors of ``model`` and, as metadata, its description; at once or not at all.
+    """Write the tensors of ``model`` and, as metadata, its description, atomically.
 
     Raises:
         ConfigError: the operator cannot be written to a config.
@@ -32,15 +32,15 @@ def save(model: FusionModel, path: Path) -> None:
     description = {"schema_version": _VERSION, **model.describe()}
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     metadata = {_KEY: json.dumps(description, sort_keys=True, ensure_ascii=False, allow_nan=False)}
-    results.write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
 def load(run_dir: str | Path, device: Any = None) -> FusionModel:
     """Rebuild the trained model of a run.
 
-    It takes the list of raw views, (..., n_i) each, and returns logits (..., classes); the scaler is inside, and the
-    label value of each logit is in ``classes``.  Only tensors and JSON are read, and operators come from the registry
-    by name, so a hostile directory runs nothing.
+    The model takes the list of raw views, (..., n_i) each, and returns logits (..., classes); it includes the scaler,
+    and ``classes`` has the label value of each logit.  Only tensors and JSON are read, and operators come from the
+    registry by name, so a hostile directory cannot run code.
 
     Args:
         run_dir: the directory of a completed run.
@@ -52,29 +52,25 @@ def load(run_dir: str | Path, device: Any = None) -> FusionModel:
     Raises:
         FusionError: not a completed run, or a damaged one; or a device that does not exist.
         RegistryError: the operator is not installed.
-        ConfigError: the description asks for something that is not allowed.
+        ConfigError: the description names a class or function that is not allowed.
     """
-    target = check_device(device)
-    run_dir = Path(run_dir)
+    target, run_dir = check_device(device), Path(run_dir)
     if not run_dir.is_dir():
         raise FusionError(f"A run directory should exist; found no directory {run_dir}.")
     if not (run_dir / results.RESULT).exists():
         raise FusionError(f"{run_dir} should be the directory of a completed run; found no {results.RESULT} in it.")
     result = results.read_result(run_dir / results.RESULT)
     if result["status"] != "completed":
-        raise FusionError(
-            f"{run_dir} should be the directory of a completed run; found a failed one: {result.get('error')}"
-        )
-    tensors, description = _read(run_dir / results.MODEL)
-    model = _build(run_dir / results.MODEL, description)
+        found = f"a failed one: {result.get('error')}"
+        raise FusionError(f"{run_dir} should be the directory of a completed run; found {found}")
+    path = run_dir / results.MODEL
+    tensors, description = _read(path)
+    model = _build(path, description)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        found = " ".join(str(error).split())
-        raise FusionError(f"{run_dir / results.MODEL} should hold the tensors of its model; found: {found}") from error
-    if target is None:
-        return model
-    if target.type == "mps":  # Which has no float64.
+        raise FusionError(f"{path} should hold the tensors of its model; found: {error_message(error)}") from error
+    if target is not None and target.type == "mps":  # It has no float64.
         model.scaler.float()
     return model.to(target)
 
@@ -100,7 +96,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 def _build(path: Path, description: dict[str, Any]) -> FusionModel:
     try:
-        # Operators build the configs nested in their own: preprocess, fabrications.
+        # Operators build configs nested in their own, such as those of preprocess and of fabrications.
         check_tree(description["fusion"], "fusion")
         return FusionModel.from_description(description)
     except RegistryError as error:
@@ -108,6 +104,4 @@ def _build(path: Path, description: dict[str, Any]) -> FusionModel:
     except ConfigError as error:
         raise ConfigError(f"{path} should describe a model; found: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise FusionError(
-            f"{path} should describe a model; found a description that builds none ({type(error).__name__}: {error})."
-        ) from error
+        raise FusionError(f"{path} should describe a model; found {error_line(error)}.") from error

@@ -7,8 +7,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["confusion_matrix", "metrics"]
-
 
 def confusion_matrix(
     target: npt.NDArray[np.int64], found: npt.NDArray[np.int64], classes: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,6 @@ from fusionkit.core import factory
 from fusionkit.errors import DimsError, FusionError
 from fusionkit.fusion import Fusion, check_dims, check_dtype
 
-__all__ = ["ACTIVATIONS", "ENCODERS", "FusionModel", "Network", "Scaler", "encoder"]
-
-ENCODERS = get_args(ModelOptions.model_fields["encoder"].annotation)
 ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
 
@@ -46,16 +43,14 @@ class Scaler(nn.Module):
             FusionError: values so large that their variance overflows.
         """
         for i, view in enumerate(views):
-            # Halves and integers would overflow in the sums; what overflows in float64 too is refused below.
+            # Sums of float16 and of integers would overflow; what overflows in float64 too is refused below.
             with np.errstate(over="ignore", invalid="ignore"):
                 mean, variance = _moments(view.astype(np.float64))
-            if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
-                raise FusionError(
-                    f"View {i} ({self.names[i]}) should have columns of finite mean and variance; "
-                    f"found values up to {np.abs(view).max():.3g}."
-                )
+            if not np.isfinite([mean, variance]).all():
+                what = f"View {i} ({self.names[i]}) should have columns of finite mean and variance"
+                raise FusionError(f"{what}; found values up to {np.abs(view).max():.3g}.")
             m, eps = len(view), np.finfo(np.float64).eps
-            constant = variance <= m * eps * variance + (m * mean * eps) ** 2  # But for the error of the computation.
+            constant = variance <= m * eps * variance + (m * mean * eps) ** 2  # Up to rounding errors.
             self.get_buffer(f"mean_{i}").copy_(torch.from_numpy(mean))
             self.get_buffer(f"scale_{i}").copy_(torch.from_numpy(np.where(constant, 1.0, np.sqrt(variance))))
 
@@ -68,32 +63,27 @@ class Scaler(nn.Module):
 
         Raises:
             DimsError: a wrong number of views or a wrong width.
-            FusionError: something else than numbers.
+            FusionError: views that are not real numbers, or on another device.
         """
         if not isinstance(x, list | tuple):
             raise FusionError(f"x should be a list or tuple of views; found {type(x).__name__}.")
         if len(x) != len(self.dims):
-            raise DimsError(
-                f"x should hold {len(self.dims)} views ({', '.join(self.names)}), of widths {list(self.dims)}; "
-                f"found {len(x)}."
-            )
+            views = f"{len(self.dims)} views ({', '.join(self.names)}), of widths {list(self.dims)}"
+            raise DimsError(f"x should hold {views}; found {len(x)}.")
         out = []
         for i, (value, width) in enumerate(zip(x, self.dims, strict=True)):
-            mean = self.get_buffer(f"mean_{i}")
+            mean, what = self.get_buffer(f"mean_{i}"), f"View {i} ({self.names[i]})"
             try:
                 view = torch.as_tensor(value)
             except (TypeError, ValueError, RuntimeError):
-                raise FusionError(
-                    f"View {i} ({self.names[i]}) should be a tensor or an array of numbers; "
-                    f"found {type(value).__name__}."
-                ) from None
+                found = type(value).__name__
+                raise FusionError(f"{what} should be a tensor or an array of numbers; found {found}.") from None
             if not view.ndim or view.shape[-1] != width:
-                found = f"shape {tuple(view.shape)}"
-                raise DimsError(f"View {i} ({self.names[i]}) should have width {width}; found {found}.")
+                raise DimsError(f"{what} should have width {width}; found shape {tuple(view.shape)}.")
             if view.is_complex():
-                raise FusionError(f"View {i} ({self.names[i]}) should be real; found {view.dtype}.")
+                raise FusionError(f"{what} should be real; found {view.dtype}.")
             if view.device != mean.device:
-                raise FusionError(f"View {i} ({self.names[i]}) should be on {mean.device}; found {view.device}.")
+                raise FusionError(f"{what} should be on {mean.device}; found {view.device}.")
             out.append(((view.to(mean.dtype) - mean) / self.get_buffer(f"scale_{i}")).to(dtype))
         return out
 
@@ -102,8 +92,7 @@ def _moments(view: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], np
     """Return mean and variance of the columns of (m, n_i): the numbers of scikit-learn's ``StandardScaler``."""
     mean = view.sum(0) / len(view)
     centred = view - mean
-    # What rounding of the mean leaves is taken from the variance.
-    rest = centred.sum(0)
+    rest = centred.sum(0)  # Not zero, because the mean is rounded: the variance is corrected by it.
     return mean, ((centred**2).sum(0) - rest**2 / len(view)) / len(view)
 
 
@@ -118,10 +107,10 @@ def encoder(kind: str, width_in: int, width_out: int) -> nn.Module:
 
 
 class Network(nn.Module):
-    """What is trained: input dropout -> encoder per view -> fusion -> activation -> linear head.
+    """The trained part of a model: input dropout -> encoder per view -> fusion -> activation -> linear head.
 
     Args:
-        fusion: built for what ``RunConfig.seen`` returns for ``dims``.
+        fusion: built for the widths behind the encoders, which ``RunConfig.seen`` returns for ``dims``.
         dims: widths of the standardized views.
         classes: number of classes.
         encoder_kind: ``none``, ``linear`` or ``mlp``.
@@ -142,9 +131,8 @@ class Network(nn.Module):
         if fusion.dims is None or fusion.n is None:
             raise DimsError(f"{fusion.name} should know dims and n to be trained; found {fusion.dims}, {fusion.n}.")
         self.encoder_kind = encoder_kind
-        self.encoders = nn.ModuleList(
-            encoder(encoder_kind, width, seen) for width, seen in zip(dims, fusion.dims, strict=True)
-        )
+        widths = zip(dims, fusion.dims, strict=True)
+        self.encoders = nn.ModuleList(encoder(encoder_kind, before, after) for before, after in widths)
         self.fusion = fusion
         self.dropout = nn.Dropout(input_dropout)
         self.activation_kind = activation
@@ -154,13 +142,13 @@ class Network(nn.Module):
     def forward(self, x: Sequence[Tensor], rows: slice | None = None) -> Tensor:
         """Return logits (..., classes) for standardized views (..., n_i), or for some of their rows.
 
-        Inputs are dropped in all rows, so that processes which share out a batch drop what a single one would.
+        Dropout is drawn for all rows, so that several processes which share a batch drop the inputs that one would.
         """
-        kept = [self.dropout(view) for view in x]
+        views = [self.dropout(view) for view in x]
         if rows is not None:
-            kept = [view[rows] for view in kept]
-        seen = [encode(view) for encode, view in zip(self.encoders, kept, strict=True)]
-        logits: Tensor = self.head(self.activation(self.fusion(seen)))
+            views = [view[rows] for view in views]
+        encoded = [encode(view) for encode, view in zip(self.encoders, views, strict=True)]
+        logits: Tensor = self.head(self.activation(self.fusion(encoded)))
         return logits
 
 
@@ -184,11 +172,11 @@ class FusionModel(nn.Module):
         """Return logits (..., classes).
 
         Args:
-            x: list or tuple of k raw views (..., n_i), as they stand in the data.
+            x: list or tuple of k raw views (..., n_i), in the units of the data.
 
         Raises:
             DimsError: a wrong number of views or a wrong width.
-            FusionError: views that do not fit otherwise.
+            FusionError: views that do not fit in another way.
         """
         logits: Tensor = self.network(self.scaler(x, self.network.head.weight.dtype))
         return logits
@@ -199,7 +187,7 @@ class FusionModel(nn.Module):
         return [self.classes[i] for i in self(x).argmax(-1).tolist()]
 
     def describe(self) -> dict[str, Any]:
-        """Return plain JSON types from which ``from_description`` builds the same model, but for its tensors.
+        """Return JSON types from which ``from_description`` builds the same model, without its trained tensors.
 
         Raises:
             ConfigError: the operator cannot be written to a config.
@@ -223,21 +211,13 @@ class FusionModel(nn.Module):
             RegistryError: the operator is not installed.
             ValueError, KeyError, TypeError: not such a description.
         """
-        views, classes, dims = (_list(description, key) for key in ("views", "classes", "dims"))
-        kind, dropout = description["encoder"], float(description["input_dropout"])
-        if kind not in ENCODERS or len(views) != len(check_dims(dims)):
-            raise ValueError(f"the encoder {kind!r}, the views {views!r}, the dims {dims!r}")
-        config = dict(description["fusion"])
+        views, classes, dims = description["views"], description["classes"], check_dims(description["dims"])
+        if not isinstance(classes, list) or not classes or len(views) != len(dims):
+            raise ValueError(f"the classes {classes!r}, the views {views!r}, the dims {dims!r}")
+        # Models of releases without this option have no activation.
+        kinds = ModelOptions(encoder=description["encoder"], activation=description.get("activation", "none"))
+        config, dropout = dict(description["fusion"]), float(description["input_dropout"])
         fusion = factory.create(config.pop("name"), **config)
-        # Models of before there was a choice have none.
-        activation = str(description.get("activation", "none"))
-        network = Network(fusion, dims, len(classes), kind, dropout, activation)
+        network = Network(fusion, dims, len(classes), kinds.encoder, dropout, kinds.activation)
         network.to(check_dtype(str(description["dtype"])))
         return cls(Scaler(views, dims), network, classes).eval()
-
-
-def _list(description: Mapping[str, Any], key: str) -> list[Any]:
-    found = description[key]
-    if not isinstance(found, list) or not found:
-        raise TypeError(f"{key} should be a list that is not empty; found {found!r}")
-    return found

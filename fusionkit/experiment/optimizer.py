@@ -1,6 +1,6 @@
 """AdamW, Adam and SGD by torch's functional forms, and the one-cycle schedule of learning rate and momentum.
 
-Creating an optimizer of ``torch.optim`` imports the compiler, which takes as long as a quarter of ``import torch``.
+Creating an optimizer of ``torch.optim`` imports the compiler, which takes a quarter of the time of ``import torch``.
 The functions behind those classes do not import it, and give the same bits.
 """
 
@@ -15,14 +15,12 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-__all__ = ["Optimizer", "one_cycle"]
-
 
 class Optimizer:
     """AdamW, Adam, or SGD with Nesterov momentum.
 
     Args:
-        parameters: to train; a step leaves those without a gradient as they are.
+        parameters: to train; a step does not change those without a gradient.
         name: ``adamw``, ``adam`` or ``sgd``.
         lr: learning rate.
         weight_decay: of parameters with two or more dimensions; biases and gains have none.

@@ -1,9 +1,11 @@
-"""``fusionkit run --from RUN_DIR``: the same run again, compared with the first number by number."""
+"""``fusionkit run --from RUN_DIR``: repeats a run and compares the results number by number."""
 
 from __future__ import annotations
 
+import math
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from fusionkit._util.tables import print_table
+from fusionkit._util.text import one_line
+from fusionkit._util.trees import flatten
 from fusionkit.config.fits import preflight
 from fusionkit.config.options import RunConfig, validate
 from fusionkit.config.safe import check_tree
@@ -21,33 +25,59 @@ from fusionkit.experiment import run
 from fusionkit.experiment.job import EXPECTED, directory_lock, recorded
 from fusionkit.experiment.results import MODEL, RESULT, read_result, shown
 
-__all__ = ["differences", "repeat"]
-
-#: What a run found out; everything else in a record says under which circumstances.
+#: The keys of a record that are results; the others describe the circumstances.
 _FOUND = (
     *("status", "error", "config_hash", "data", "dims", "n", "l", "parameters"),
     *("metrics", "confusion", "robustness", "history"),
 )
-#: At most this many runs of a directory are named.
+#: An error names at most this many runs of a directory.
 _LISTED = 12
 
 
 def repeat(source: Path, run_dir: Path) -> int:
-    """Run what ``source`` records again, in ``run_dir``, and print the comparison.
+    """Repeat the run in ``source``, in ``run_dir``, and print the comparison.
 
     The config is that of the record and is checked like any other, so a hostile directory runs nothing.
 
     Args:
         source: the directory of a run, completed or failed.
-        run_dir: of the repetition.
+        run_dir: the directory of the repetition.
 
     Returns:
-        0: everything that was found out is the same, bit for bit; or ``source`` had failed, and now it completed.
+        0: all results are the same, bit for bit; or ``source`` had failed, and the repetition completed.
 
     Raises:
         FusionError: the repetition differs from ``source``, or fails.
         ConfigError: ``source`` is no run, holds several, or its config is not permitted.
     """
+    _check_directories(source, run_dir)
+    first = read_result(source / RESULT)
+    config = _config(first, source / RESULT)
+    if first["status"] != "completed":
+        _repeat_failed(first, source, config, run_dir)
+        return 0
+    second = _run(config, run_dir)
+    found = differences(first, second)
+    kept = (source / MODEL).is_file()  # A study keeps records only.
+    if kept and second["status"] == "completed":
+        found.update(_tensors(source / MODEL, run_dir / MODEL))
+    provenance = differences(first, second, ("provenance",))
+    changed = {re.sub(r"^provenance\.(versions\.)?", "", key): pair for key, pair in provenance.items()}
+    if found or changed:
+        rows = [(key, *_texts(*pair)) for key, pair in (*found.items(), *changed.items())]
+        print_table(("what", "then", "now"), rows)
+    since = f" Since then {', '.join(changed)} changed." if changed else ""
+    if found:
+        raise FusionError(
+            f"The repetition of {shown(source)} should give the same; found another {', '.join(found)}.{since}"
+        )
+    accuracy = second["metrics"].get("accuracy")
+    parts = "curves, confusion and every weight" if kept else "curves and confusion; it has kept no weights"
+    print(f"the same as {shown(source)}, bit for bit: accuracy {accuracy}, {parts}.{since}")
+    return 0
+
+
+def _check_directories(source: Path, run_dir: Path) -> None:
     if not source.is_dir():
         raise ConfigError(f"--from should be the directory of a run; found no directory {source}.")
     if source.resolve() == run_dir.resolve():
@@ -57,35 +87,12 @@ def repeat(source: Path, run_dir: Path) -> int:
         more = f" and {len(runs) - _LISTED} more" if len(runs) > _LISTED else ""
         raise ConfigError(f"--from should be the directory of one run; found {source} with the runs {names}{more}.")
     if not (source / RESULT).exists():
-        why = "; that run was killed, or goes on" if (source / ".hydra").is_dir() else ""
+        why = "; that run was killed or is still running" if (source / ".hydra").is_dir() else ""
         raise ConfigError(f"--from should be the directory of a run; found no {RESULT} in {source}{why}.")
-    first = read_result(source / RESULT)
-    config = _config(first, source / RESULT)
-    if first["status"] != "completed":
-        _again(first, source, config, run_dir)
-        return 0
-    second = _run(config, run_dir)
-    found = dict(differences(first, second))
-    kept = (source / MODEL).is_file()  # A study keeps records only.
-    if kept and second["status"] == "completed":
-        found.update(_tensors(source / MODEL, run_dir / MODEL))
-    changed = dict(_circumstances(first, second))
-    if found or changed:
-        rows = [(key, *_texts(*pair)) for key, pair in (*found.items(), *changed.items())]
-        print_table(("what", "then", "now"), rows)
-    since = f" Since then {_list(changed)} changed." if changed else ""
-    if found:
-        raise FusionError(
-            f"The repetition of {shown(source)} should give the same; found another {_list(found)}.{since}"
-        )
-    accuracy = second["metrics"].get("accuracy")
-    parts = "curves, confusion and every weight" if kept else "curves and confusion; it has kept no weights"
-    print(f"the same as {shown(source)}, bit for bit: accuracy {accuracy}, {parts}.{since}")
-    return 0
 
 
-def _again(first: Mapping[str, Any], source: Path, config: RunConfig, run_dir: Path) -> None:
-    """Run anew what had failed or was interrupted."""
+def _repeat_failed(first: Mapping[str, Any], source: Path, config: RunConfig, run_dir: Path) -> None:
+    """Repeat a run that failed or was interrupted."""
     place = shown(source)
     print(
         f"note: {place} did not complete ({first.get('error')}), so there is nothing to compare with", file=sys.stderr
@@ -97,54 +104,41 @@ def _again(first: Mapping[str, Any], source: Path, config: RunConfig, run_dir: P
     print(f"completed, which {place} had not: accuracy {second['metrics'].get('accuracy')}.")
 
 
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Yield what two records found out differently: key, dotted, and both values."""
-    for key in _FOUND:
-        yield from _differences(key, first.get(key), second.get(key))
+def differences(
+    first: Mapping[str, Any], second: Mapping[str, Any], keys: Sequence[str] = _FOUND
+) -> dict[str, tuple[Any, Any]]:
+    """Return the dotted keys that differ between two records, at and below ``keys``, with both values."""
+    then, now = (
+        {".".join(path): value for path, value in flatten({key: record.get(key) for key in keys})}
+        for record in (first, second)
+    )
+    return {key: (then.get(key), now.get(key)) for key in then | now if then.get(key) != now.get(key)}
 
 
-def _differences(key: str, first: Any, second: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        for name in sorted({*first, *second}):
-            yield from _differences(f"{key}.{name}", first.get(name), second.get(name))
-    elif first != second:
-        yield key, (first, second)
-
-
-def _circumstances(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    for key, pair in _differences("provenance", first.get("provenance"), second.get("provenance")):
-        yield key.removeprefix("provenance.").removeprefix("versions."), pair
-
-
-def _tensors(first: Path, second: Path) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Yield the model file if the tensors in it are not equal, bit for bit."""
+def _tensors(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:
+    """Return the name of the model file, and both descriptions, if its tensors are not equal, bit for bit."""
     try:
         then, now = load_file(first), load_file(second)
     except (OSError, SafetensorError) as error:
         raise FusionError(f"{first} should be a complete safetensors file; found it damaged ({error}).") from error
     if then.keys() != now.keys():
-        yield MODEL, (f"{len(then)} tensors", f"{len(now)} tensors")
-        return
+        return {MODEL: (f"{len(then)} tensors", f"{len(now)} tensors")}
     other = [name for name in then if then[name].shape != now[name].shape or not torch.equal(then[name], now[name])]
-    if other:
-        gap = max(
-            float((then[name].double() - now[name].double()).abs().max())
-            for name in other
-            if then[name].shape == now[name].shape
-        )
-        yield MODEL, ("", f"{len(other)} tensors differ, by up to {gap:.3g}")
+    same_shape = [name for name in other if then[name].shape == now[name].shape]
+    gap = max((float((then[name].double() - now[name].double()).abs().max()) for name in same_shape), default=math.nan)
+    return {MODEL: ("", f"{len(other)} tensors differ, by up to {gap:.3g}")} if other else {}
 
 
 def _config(record: Mapping[str, Any], path: Path) -> RunConfig:
     cfg = record.get("config")
-    if not isinstance(cfg, dict) or not cfg:
+    if not cfg:
         raise FusionError(f"{path} should hold the config of its run; found {cfg!r}.")
     check_tree(cfg)
     return validate(cfg)
 
 
 def _run(config: RunConfig, run_dir: Path) -> Mapping[str, Any]:
-    """Run the config; a failure is a result too."""
+    """Run the config and return its record, also of a failed run."""
     cfg = config.tree
     try:
         (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
@@ -166,13 +160,5 @@ def _texts(first: Any, second: Any) -> tuple[str, str]:
         index = next(i for i, (one, other) in enumerate(zip(first, second, strict=True)) if one != other)
         then, now = _texts(first[index], second[index])
         return f"[{index}] {then}", f"[{index}] {now}"
-    return _short(first), _short(second)
-
-
-def _short(value: Any) -> str:
-    text = "-" if value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _list(found: Mapping[str, Any]) -> str:
-    return ", ".join(found)
+    then, now = ("-" if value is None else one_line(str(value), 40) for value in (first, second))
+    return then, now

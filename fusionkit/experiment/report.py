@@ -13,7 +13,7 @@ from typing import Any
 
 from fusionkit._util.files import write_atomic
 from fusionkit.experiment.leaderboard import Board, Group
-from fusionkit.experiment.reproduce import Commands
+from fusionkit.experiment.reproduce import command
 
 #: Heading, key of the row, format of its numbers ("" for text).  A column without any value is not shown.
 _COLUMNS = (
@@ -33,22 +33,21 @@ _COLUMNS = (
 )
 
 
-def write_report(board: Board, directory: Path, path: Path) -> None:
-    """Write the report of ``board``, which was read from ``directory``, to ``path``.
+def write_report(board: Board, path: Path) -> None:
+    """Write the report of ``board`` to ``path``.
 
     Raises:
         OSError: the file cannot be written.
     """
-    commands = Commands()
-    groups = [_group(i, group, commands) for i, group in enumerate(board.groups)]
+    groups = [_group(i, group) for i, group in enumerate(board.groups)]
     columns = [
         column for column in _COLUMNS if not groups or any(group[column[1]] not in (None, "") for group in groups)
     ]
     runs = sum(len(group.runs) for group in board.groups)
     template = Template(resources.files("fusionkit.experiment").joinpath("report.html").read_text(encoding="utf-8"))
     page = template.substitute(
-        title=escape(f"fusionkit leaderboard: {directory}"),
-        summary=escape(f"{_count(runs, 'run')} in {_count(len(groups), 'group')} below {directory}"),
+        title=escape(f"fusionkit leaderboard: {board.directory}"),
+        summary=escape(f"{_count(runs, 'run')} in {_count(len(groups), 'group')} below {board.directory}"),
         head="".join(
             f'<th scope="col"{" class=number" if form else ""} data-key="{key}">'
             f'<button type="button">{escape(heading)}</button></th>'
@@ -61,8 +60,8 @@ def write_report(board: Board, directory: Path, path: Path) -> None:
     write_atomic(path, lambda temporary: temporary.write_bytes(page.encode(errors="xmlcharrefreplace")))
 
 
-def _group(i: int, group: Group, commands: Commands) -> dict[str, Any]:
-    """Return what the page needs of a group."""
+def _group(i: int, group: Group) -> dict[str, Any]:
+    """Return the data of a group for the page."""
     row = group.to_dict()
     del row["paths"]
     return {
@@ -78,7 +77,7 @@ def _group(i: int, group: Group, commands: Commands) -> dict[str, Any]:
                 "seed": run.result.get("seed"),
                 "accuracy": run.accuracy,
                 "path": str(run.path.parent),
-                "command": commands.command(run.result, run.path.parent),
+                "command": command(run.result, run.path.parent),
             }
             for run in group.runs
         ],
@@ -119,7 +118,7 @@ def _row(group: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> s
 
 
 def _problems(board: Board) -> str:
-    """Return the section about what is not in the table."""
+    """Return the section about runs that are not in the table."""
     lines = [] if board.groups else ["There is no completed run."]
     lines += [line[0].upper() + line[1:] for line in board.left_out()]
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
@@ -132,5 +131,5 @@ def _embed(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

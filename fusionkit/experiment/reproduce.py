@@ -1,4 +1,4 @@
-"""The command line that repeats a run, found from its record: what its config changes against the defaults."""
+"""The command line that repeats a run, from its record: the differences of its config from the defaults."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from fusionkit._util.trees import flatten
 from fusionkit.config import compose
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 
-__all__ = ["Commands"]
-
-#: What differs between the runs of a group; set at the end, without composing again.
+#: The keys that differ between the runs of a group; they are set at the end, without composing again.
 _LOOSE = (("seed",), ("data", "fold"), ("device",))
 _ABSENT = object()
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
@@ -26,52 +24,42 @@ _WORDS = frozenset({"null", "true", "false", "nan", "inf", "on", "off", "yes", "
 Flat = dict[tuple[str, ...], Any]
 
 
-class Commands:
-    """Finds commands; those of runs that differ in seed, fold and device only are composed once."""
+def command(result: Mapping[str, Any], run_dir: Path) -> str | None:
+    """Return the command that repeats the run of a record.
 
-    def __init__(self) -> None:
-        self._known: dict[str, list[str] | None] = {}
+    The command was composed and gives the same config.  If no such overrides are found (an experiment of the user's
+    own config folder, another release), the command is ``fusionkit run --from``.
 
-    def command(self, result: Mapping[str, Any], run_dir: Path) -> str | None:
-        """Return the command that repeats the run of a record.
-
-        It was composed and gives the same config.  Where none does (an experiment of one's own config folder, another
-        release), the command is ``fusionkit run --from``.
-
-        Returns:
-            The command; None for a record without a config.
-        """
-        config = result.get("config")
-        if not isinstance(config, Mapping) or not isinstance(config.get("fusion"), Mapping):
-            return None
-        flat = _flatten(config)
-        loose = {key: flat[key] for key in _LOOSE if key in flat}
-        rest = {key: value for key, value in flat.items() if key not in loose and key != ("fusion", "device")}
-        name = repr(sorted(rest.items(), key=repr))
-        if name not in self._known:
-            self._known[name] = _overrides(config, rest)
-        found = self._known[name]
-        if found is None:
-            return shlex.join(["fusionkit", "run", "--from", str(run_dir)])
-        base = dict(_composed(()))
-        last = [f"{'.'.join(key)}={_text(value)}" for key, value in loose.items() if value != base.get(key, _ABSENT)]
-        return shlex.join(["fusionkit", "run", *found, *last])
+    Returns:
+        The command; None for a record without a config.
+    """
+    config = result.get("config") or {}
+    if not isinstance(config.get("fusion"), Mapping):
+        return None
+    flat = _flatten(config)
+    loose = {key: flat.pop(key) for key in _LOOSE if key in flat}
+    flat.pop(("fusion", "device"), None)
+    found = _overrides(config, flat)
+    if found is None:
+        return shlex.join(["fusionkit", "run", "--from", str(run_dir)])
+    base = dict(_composed(()))
+    last = [f"{'.'.join(key)}={_text(value)}" for key, value in loose.items() if value != base.get(key, _ABSENT)]
+    return shlex.join(["fusionkit", "run", *found, *last])
 
 
 def _overrides(config: Mapping[str, Any], wanted: Flat) -> list[str] | None:
-    """Return overrides that compose to ``wanted``, None if there are none such."""
-    groups = []
+    """Return overrides that compose to ``wanted``; None if there are none."""
+    found = []
     for group, usual in (("data", "mfeat"), ("fusion", "parameterized_concatenation"), ("fabrication", "dense")):
         node = config.get(group)
         name = node.get("name") if isinstance(node, Mapping) else None
         if not isinstance(name, str):
             return None
         if name != usual:
-            groups.append(f"{group}={name}")
+            found.append(f"{group}={name}")
     if (path := wanted.get(("data", "path"))) is not None:
-        groups.append(f"data.path={_text(path)}")
-    found = list(groups)
-    # First what other keys may refer to, then the operator's own options.
+        found.append(f"data.path={_text(path)}")
+    # First the keys to which others may refer, then the options of the operator; the third pass only compares.
     for inner in (False, True, None):
         try:
             given = {key: value for key, value in _composed(tuple(found)) if key not in _LOOSE}
@@ -106,7 +94,7 @@ def _composed(overrides: tuple[str, ...]) -> tuple[tuple[tuple[str, ...], Any], 
 
 
 def _flatten(config: Mapping[str, Any]) -> Flat:
-    # The operator's options are given whole: in their place may stand null, or a reference to a group.
+    # An option of the operator is overridden as a whole: its default may be null, or a reference to a group.
     return dict(flatten(config, whole=lambda path: len(path) == 2 and path[0] == "fusion"))
 
 

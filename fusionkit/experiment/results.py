@@ -9,7 +9,7 @@ import platform
 import subprocess
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -19,59 +19,30 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 import fusionkit
 from fusionkit import registry
-from fusionkit._util.files import TEMPORARY, write_atomic, write_json
+from fusionkit._util.files import TEMPORARY, write_json
 from fusionkit._util.text import error_message
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.sentences import mistakes
 from fusionkit.config.types import Text
 from fusionkit.errors import FusionError, RegistryError
-
-__all__ = [
-    "CURVE",
-    "MODEL",
-    "RESULT",
-    "SCHEMA_VERSION",
-    "Result",
-    "notify_plugins",
-    "provenance",
-    "read_result",
-    "record",
-    "schema",
-    "shown",
-    "start",
-    "write_atomic",
-    "write_failed",
-    "write_json",
-]
+from fusionkit.registry.catalogue import KINDS
 
 SCHEMA_VERSION: Final = 1
 RESULT, MODEL, CURVE = "result.json", "model.safetensors", "curve.png"
 
-
-#: What every run uses besides the distributions of its operators.
+#: The distributions that every run uses besides those of its operators.
 _DISTRIBUTIONS = (
-    "fusionkit",
-    "torch",
-    "numpy",
-    "scikit-learn",
-    "scipy",
-    "lightning-fabric",
-    "safetensors",
-    "hydra-core",
-    "omegaconf",
-    "pluggy",
-    "matplotlib",
-    "rich",
+    *("torch", "numpy", "scikit-learn", "scipy", "lightning-fabric", "safetensors"),
+    *("hydra-core", "omegaconf", "pluggy", "matplotlib", "rich"),
 )
-
 
 Natural = Annotated[int, Field(ge=0)]
 
 
 class Result(BaseModel):
-    """``result.json``.  Records only gain keys within a schema version, so a reader expects others beside these.
+    """``result.json``.  Within a schema version records only gain keys, so a reader should accept unknown ones.
 
-    What mirrors the config is null in the record of a failed run whose config is wrong there.
+    A value copied from the config is null in the record of a failed run if the config is wrong there.
     """
 
     model_config = ConfigDict(strict=True, extra="allow")
@@ -88,11 +59,11 @@ class Result(BaseModel):
     n: int | None = Field(None, description="Width of the fusion's output.")
     l: Natural | None = Field(None, description="Learnable parameters of the fusion.")
     parameters: Natural | None = Field(None, description="Trainable parameters of the whole model.")
-    seed: int | None = Field(None, description="Of the split, the initial values, the order of the batches.")
+    seed: int | None = Field(None, description="Seed of the split, the initial values and the order of the batches.")
     metrics: dict[str, float | None] = Field({}, description="On the test part: accuracy, f1_macro, log_loss, ...")
-    seconds: float | None = Field(None, description="What the run took.")
-    config_hash: Text | None = Field(None, description="Names the config, its data and the operators' versions.")
-    encoder: Text | None = Field(None, description="What stands in front of the fusion, per view.")
+    seconds: float | None = Field(None, description="Duration of the run.")
+    config_hash: Text | None = Field(None, description="Hash of the config, its data and the operators' versions.")
+    encoder: Text | None = Field(None, description="The encoder in front of the fusion, one per view.")
     data: dict[str, Any] = Field({}, description="Name, digest, rows and views of the data.")
     classes: list[Any] | None = Field(None, description="The label values, in the order of the logits.")
     confusion: list[list[int]] | None = Field(None, description="Rows of the test part by true and found class.")
@@ -105,7 +76,7 @@ class Result(BaseModel):
 
 
 _RESULT: TypeAdapter[Result] = TypeAdapter(Result)
-#: Those are there only where a run failed.
+#: Keys that only the record of a failed run has.
 _OF_FAILURES = {"error_type", "traceback"}
 
 
@@ -115,36 +86,34 @@ def schema() -> dict[str, Any]:
 
 
 def record(cfg: Mapping[str, Any], *, status: Literal["completed", "failed"], **found: Any) -> dict[str, Any]:
-    """Return a result record: every key of ``Result``, from ``cfg`` where ``found`` does not say.
+    """Return a result record with every key of ``Result``.
 
     Args:
-        cfg: the config of the run; what it lacks, or has of a wrong type, becomes None.
+        cfg: the config of the run; a value that is missing there, or has a wrong type, becomes None.
         status: how the run ended.
-        **found: what the run found out; wins over ``cfg``.
+        **found: the results of the run; they take precedence over ``cfg``.
     """
     if unknown := sorted(set(found) - set(Result.model_fields)):
         raise TypeError(f"a result record has no {', '.join(unknown)}")
-    fusion, data = _mapping(cfg, "fusion"), _mapping(cfg, "data")
-    fabrication = fusion.get("parameter_fabrication")
-    mirrored: dict[str, Any] = {
-        "fusion": fusion.get("name"),
-        "fabrication": fabrication.get("name") if isinstance(fabrication, Mapping) else fabrication,
+    fusion = _mapping(cfg, "fusion")
+    copied: dict[str, Any] = {
+        **_operators(cfg),
         "dims": fusion.get("dims"),
         "data_dims": cfg.get("dims"),
         "n": fusion.get("n") or cfg.get("n"),
         "seed": cfg.get("seed"),
         "encoder": _mapping(cfg, "model").get("encoder"),
-        "data": {"name": data.get("name")},
+        "data": {"name": _mapping(cfg, "data").get("name")},
         "config": {key: value for key, value in cfg.items() if key != "hydra"},
     }
     result = {name: field.default for name, field in Result.model_fields.items() if name not in _OF_FAILURES}
-    result.update(mirrored, status=status)
+    result.update(copied, status=status)
     result.update(dict.fromkeys(mistakes(_RESULT, result)))
     return {**result, **found}
 
 
 def start(run_dir: Path) -> None:
-    """Make ``run_dir`` ready for a run: what an earlier one left, finished or not, is removed, ``result.json`` first.
+    """Make ``run_dir`` ready for a run: remove the files of an earlier one, ``result.json`` first.
 
     Raises:
         FusionError: the directory cannot be made or written to.
@@ -162,7 +131,7 @@ def start(run_dir: Path) -> None:
 def write_failed(
     run_dir: Path, cfg: Mapping[str, Any], error: BaseException, seconds: float | None = None
 ) -> dict[str, Any]:
-    """Record that a run has failed, and remove what it may have written; return the record.
+    """Record that a run has failed, and remove the files it may have written; return the record.
 
     Args:
         run_dir: made if it does not exist.
@@ -172,7 +141,7 @@ def write_failed(
     """
     start(run_dir)
     found: dict[str, Any] = {"config_hash": None, "provenance": None}
-    # The record of a failure must not fail because of what the failure is about.
+    # The config or the operator that made the run fail may make these fail too.
     with contextlib.suppress(Exception):
         found["config_hash"] = config_hash(dict(cfg))
     with contextlib.suppress(Exception):
@@ -194,7 +163,7 @@ def read_result(path: Path) -> dict[str, Any]:
     """Read a ``result.json``.
 
     Raises:
-        FusionError: missing, unreadable, truncated, of another schema version, or not a result; the message says which.
+        FusionError: the file is missing, unreadable, truncated, of another schema version, or no result.
     """
     try:
         found = json.loads(path.read_bytes())
@@ -225,7 +194,7 @@ def notify_plugins(result: Mapping[str, Any], run_dir: Path) -> None:
 
 
 def shown(path: Path) -> str:
-    """Return the path as one would type it: relative if it is below the current directory."""
+    """Return the path as a user would type it: relative if it is below the current directory."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except (ValueError, OSError):
@@ -233,51 +202,48 @@ def shown(path: Path) -> str:
 
 
 def provenance(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the result may depend on besides the config: versions, interpreter, machine, git commit."""
-    versions = {}
+    """Return the circumstances that a result may depend on: versions, interpreter, machine, git commit."""
+    versions = {"fusionkit": fusionkit.__version__}
     for name in _DISTRIBUTIONS:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    versions.setdefault("fusionkit", fusionkit.__version__)
-    for kind, name in _operators(cfg):
-        with contextlib.suppress(RegistryError):
-            found = registry.resolve(kind, name)
-            versions.setdefault(found.distribution, found.version or "unknown")
+    operators = _operators(cfg)
+    for kind in KINDS:
+        if isinstance(operators[kind], str):
+            with contextlib.suppress(RegistryError):
+                found = registry.resolve(kind, operators[kind])
+                versions.setdefault(found.distribution, found.version or "unknown")
     return {
         "versions": dict(sorted(versions.items())),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "git": dict(commit) if (commit := git_commit()) else None,
+        "git": git_commit(),
     }
 
 
 @lru_cache(maxsize=1)
-def git_commit() -> Mapping[str, Any] | None:
-    """Return commit and cleanness of the git checkout in which the program was started; None outside one."""
+def git_commit() -> dict[str, Any] | None:
+    """Return the commit of the current git checkout and whether it is dirty; None outside one."""
 
-    def ask(*arguments: str) -> str:
+    def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", *arguments], capture_output=True, text=True, timeout=5, check=True, stdin=subprocess.DEVNULL
         ).stdout.strip()
 
     try:
-        return {
-            "commit": ask("rev-parse", "HEAD"),
-            "dirty": bool(ask("status", "--porcelain", "--untracked-files=no")),
-        }
+        dirty = bool(git("status", "--porcelain", "--untracked-files=no"))
+        return {"commit": git("rev-parse", "HEAD"), "dirty": dirty}
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def _operators(cfg: Mapping[str, Any]) -> Iterator[tuple[Literal["fusion", "fabrication"], str]]:
+def _operators(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the names of the fusion and of its fabrication, by kind."""
     fusion = _mapping(cfg, "fusion")
     fabrication = fusion.get("parameter_fabrication")
     name = fabrication.get("name") if isinstance(fabrication, Mapping) else fabrication
-    if isinstance(fusion.get("name"), str):
-        yield "fusion", fusion["name"]
-    if isinstance(name, str):
-        yield "fabrication", name
+    return {"fusion": fusion.get("name"), "fabrication": name}
 
 
 def _mapping(cfg: Mapping[str, Any], key: str) -> Mapping[str, Any]:

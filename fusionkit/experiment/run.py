@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from fusionkit import registry
+from fusionkit._util.files import write_atomic, write_json
 from fusionkit._util.tables import print_table
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import RunConfig
@@ -27,8 +29,6 @@ from fusionkit.experiment.robustness import robustness
 from fusionkit.experiment.training import Part, seeded, threads, train
 from fusionkit.fusion import Fusion, check_device
 
-__all__ = ["build_model", "run_job"]
-
 
 def run_job(
     config: RunConfig,
@@ -38,21 +38,20 @@ def run_job(
     record_only: bool = False,
     report: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
-    """Train what ``config`` describes; write ``model.safetensors``, ``curve.png`` and, last, ``result.json``.
+    """Train the model of ``config``; write ``model.safetensors``, ``curve.png`` and, last, ``result.json``.
 
     Args:
-        config: of the job; nothing of it is checked again.
-        run_dir: made if needed; the files of an earlier run in it are removed first.
+        config: of the job, already checked.
+        run_dir: created if needed; the files of an earlier run in it are removed first.
         quiet: show neither progress nor summary.
         record_only: write neither the model nor the picture.
-        report: called after each epoch with the part of the training that is done, maybe in another process.
+        report: called after each epoch with the fraction of the training that is done, maybe in another process.
 
     Returns:
         The record that ``result.json`` holds.
 
     Raises:
-        FusionError, ConfigError, RegistryError: what cannot be run, or failed while running; nothing is left that looks
-            finished, and the caller records the failure with ``results.write_failed``.
+        FusionError, ConfigError, RegistryError: the run failed; the caller records it with ``results.write_failed``.
     """
     begun = time.perf_counter()
     results.start(run_dir)
@@ -60,22 +59,18 @@ def run_job(
     data = load_data(config.tree["data"], config.dims)
     rows, test_rows = split(data, seed=config.seed, test_size=config.data.test_size, fold=config.data.fold)
     model = _untrained(config, data, rows)
+    title = _title(model.fusion.to_config()["name"], _fabrication(model.fusion), data.label, config.seed)
+    progress = None if quiet else f"training {title}, in {results.shown(run_dir)}"
+    training, test = _part(model, data, rows), _part(model, data, test_rows)
     history = train(
-        model.network,
-        _part(model, data, rows),
-        _part(model, data, test_rows),
-        config.train,
-        device=device,
-        seed=config.seed,
-        progress=None if quiet else _title(config, model, data, run_dir),
-        report=report,
+        model.network, training, test, config.train, device=device, seed=config.seed, progress=progress, report=report
     )
     result = _record(config, model, data, len(rows), test_rows)
-    result["history"] = history.to_json()
+    result["history"] = asdict(history)
     if not record_only:
         _keep(model, result, run_dir)
     result["seconds"] = round(time.perf_counter() - begun, 3)
-    results.write_json(run_dir / results.RESULT, result)
+    write_json(run_dir / results.RESULT, result)
     results.notify_plugins(result, run_dir)
     if not quiet:
         _summary(result, run_dir)
@@ -84,10 +79,10 @@ def run_job(
 
 def _untrained(config: RunConfig, data: Dataset, rows: np.ndarray[Any, Any]) -> FusionModel:
     """Return the model with its initial values, and with a scaler that is fitted on ``rows``."""
-    # Built on the CPU: the initial values are the same on every device.
+    # Built on the CPU, so that the initial values are the same for every device.
     with seeded(config.seed, torch.device("cpu")):
         model = build_model(config, data)
-    # An operator of a plugin may break its contract: then it is refused at its first call.
+    # Verify the contract of the operator, which may come from a plugin, at its first call.
     passive.attach(model.fusion)
     model.scaler.fit([view[rows] for view in data.views.values()])
     return model
@@ -126,25 +121,23 @@ def _keep(model: FusionModel, result: Mapping[str, Any], run_dir: Path) -> None:
     from fusionkit.experiment.plots import draw_run
 
     save(model, run_dir / results.MODEL)
-    results.write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path))
+    write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path))
 
 
 def build_model(config: RunConfig, data: Dataset) -> FusionModel:
     """Build the untrained model of a config for ``data``, on the CPU, from the global random state.
 
     Raises:
-        ConfigError, DimsError, RegistryError: the config does not describe one.
+        ConfigError, DimsError, RegistryError: the config does not describe a model.
     """
     node = config.tree["fusion"]
-    seen, given = config.seen(data.dims), config.fusion.dims
-    if given is not None and list(given) not in (data.dims, seen):
-        raise DimsError(f"fusion.dims should be {seen}, the widths that the fusion sees; found {list(given)}.")
-    # The node holds a copy of the group's, where the user set the options.
+    dims, given = config.seen(data.dims), config.fusion.dims
+    if given is not None and list(given) not in (data.dims, dims):
+        raise DimsError(f"fusion.dims should be {dims}, the widths that the fusion sees; found {list(given)}.")
+    # Where the node has a copy of the group, messages should name the key that the user set.
     shared = node.get("parameter_fabrication") == config.tree["fabrication"]
     keys = {"fusion.parameter_fabrication": "fabrication"} if shared else None
-    fusion = build({**node, "dims": seen, "device": None}, "fusion", keys)
-    if not isinstance(fusion, Fusion):
-        raise ConfigError(f"fusion should describe a fusion operator; found a {type(fusion).__name__}.")
+    fusion: Fusion = build({**node, "dims": dims, "device": None}, "fusion", keys)
     if not fusion.require_parameters and fusion.calculate_l():
         raise ConfigError("fusion.require_parameters should be true to be trained; found false.")
     model, classes = config.model, len(data.classes)
@@ -190,30 +183,20 @@ def _robustness(
 
 def _fabrication(fusion: Fusion) -> str | None:
     """Return the name of the operator's fabrication; None if it takes none."""
-    config = fusion.to_config()
     if "parameter_fabrication" not in inspect.signature(type(fusion)).parameters:
         return None
-    found = config.get("parameter_fabrication")
+    found = fusion.to_config().get("parameter_fabrication")
     name = found.get("name") if isinstance(found, Mapping) else found
-    if name is None:
-        return "dense"
-    return registry.resolve("fabrication", str(name)).key
+    return "dense" if name is None else registry.resolve("fabrication", str(name)).key
 
 
-def _title(config: RunConfig, model: FusionModel, data: Dataset, run_dir: Path) -> str:
-    """Return what is said before the first epoch."""
-    return f"training {_what(model.fusion)} on {data.label}, seed {config.seed}, in {results.shown(run_dir)}"
-
-
-def _what(fusion: Fusion) -> str:
-    fabrication = _fabrication(fusion)
-    return str(fusion.to_config()["name"]) + (f" ({fabrication})" if fabrication else "")
+def _title(fusion: str, fabrication: str | None, data: str, seed: int) -> str:
+    return f"{fusion} ({fabrication}) on {data}, seed {seed}" if fabrication else f"{fusion} on {data}, seed {seed}"
 
 
 def _summary(result: Mapping[str, Any], run_dir: Path) -> None:
-    what = result["fusion"] + (f" ({result['fabrication']})" if result["fabrication"] else "")
     print_table(
-        ("run", f"{what} on {result['data']['label']}, seed {result['seed']}"),
+        ("run", _title(result["fusion"], result["fabrication"], result["data"]["label"], result["seed"])),
         [
             ("accuracy", f"{result['metrics']['accuracy']:.4f} on {result['data']['test_rows']} test rows"),
             ("l", f"{result['l']} learnable parameters of the fusion, n = {result['n']}"),

@@ -1,4 +1,4 @@
-"""A single run: composed once, refused before anything is written, or run by Hydra in its directory."""
+"""A single run: composed once, checked before anything is written, then run by Hydra in its directory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from fusionkit.errors import ConfigError, FusionError, RegistryError
 from fusionkit.experiment.job import Job, JobFailed, sentence, takes_group
 from fusionkit.experiment.sweep import run_sweep
 
-__all__ = ["run"]
-
 
 def run(hydra: Any, name: str, overrides: Sequence[str]) -> int:
-    """Run what the config ``name`` and the overrides describe, a sweep if the config asks for one.
+    """Run the config ``name`` with the overrides; as a sweep, if the config has Hydra's mode MULTIRUN.
 
     Args:
         hydra: Hydra, with a checking loader of level ``all``.
@@ -55,12 +53,12 @@ def run(hydra: Any, name: str, overrides: Sequence[str]) -> int:
 
 
 def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> DictConfig | None:
-    """Return the configuration of a single run, None where the configuration asks for a sweep: an experiment may."""
+    """Return the configuration of a single run, None for a sweep (an experiment's file may choose that mode)."""
     options = {"config_name": name, "overrides": list(overrides)}
     try:
         cfg: DictConfig = hydra.compose_config(**options, run_mode=RunMode.RUN, with_log_configuration=True)
         mode = cfg.hydra.mode
-    except ConfigError:  # Its values, or the command line, may be those of a sweep.
+    except ConfigError:  # The values, or the command line, may be those of a sweep.
         with contextlib.suppress(ConfigError):
             cfg = hydra.compose_config(**options, run_mode=RunMode.MULTIRUN, validate_sweep_overrides=False)
             if cfg.hydra.mode == RunMode.MULTIRUN:

@@ -15,12 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-__all__ = ["Comparison", "Summary", "compare", "holm", "pareto", "summarize"]
-
 
 @dataclass(frozen=True)
 class Summary:
-    """What J accuracies say.
+    """The statistics of J accuracies.
 
     Attributes:
         count: J.

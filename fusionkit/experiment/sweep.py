@@ -1,8 +1,8 @@
-"""A sweep: its jobs through whatever launcher, a display over all of them, and what is done when a process is lost.
+"""A sweep: runs its jobs with any launcher, shows all of them, and goes on when a process dies.
 
-The jobs leave their states in a folder of the sweep's directory (``job.Outcome``), which the process that started the
-sweep locks.  A folder without a lock is that of a sweep which was killed: the jobs that had started in it and not ended
-may have been what killed it, so they get processes of their own.
+The jobs write their states to a folder of the sweep's directory (``job.Outcome``), which the process that started the
+sweep locks.  A folder without a lock belongs to a sweep that was killed, maybe by one of the jobs that had started and
+not ended: when the sweep is resumed, each of these jobs gets its own process.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
-from types import TracebackType
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -29,15 +27,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fusionkit._util.progress import ProgressBar
-from fusionkit.config import interpolations
-from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs
-from fusionkit.errors import ConfigError, FusionError, RegistryError
-from fusionkit.experiment.job import Job, Outcome, directory_lock, sentence
+from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs, raw
+from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment.job import EXPECTED, Job, Outcome, directory_lock, sentence
 from fusionkit.experiment.results import shown
 
-__all__ = ["OUTCOMES", "Watch", "run_sweep"]
-
-#: Where the jobs of a sweep leave their states, inside the sweep's directory.
+#: The folder inside the sweep's directory for the states of the jobs.
 OUTCOMES = ".outcomes"
 
 
@@ -54,7 +49,7 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
 
     Raises:
         ConfigError: the sweep was refused before its first job; nothing was written.
-        FusionError: its directory cannot be written to, or it did not come to its end.
+        FusionError: the directory cannot be written to, or the sweep stopped before its end.
     """
     sweep = _composed(hydra, name, overrides)
     tidy = _tidying(sweep.directory)
@@ -79,10 +74,10 @@ class _Sweep:
     Attributes:
         hydra: Hydra.
         name: of the primary config.
-        overrides: of every composition.
+        overrides: for every composition.
         directory: of the sweep.
-        timed: the directory has the time in its name.
-        basic: Hydra's own sweeper runs it, which can start again.
+        timed: whether the name of the directory contains the time.
+        basic: whether Hydra's own sweeper runs it, which can be started again.
         total: number of jobs, None if only the sweeper knows.
         swept: the keys in which the jobs differ.
     """
@@ -97,24 +92,25 @@ class _Sweep:
     swept: Set[str]
 
     def run(self, job: Job, watch: Watch) -> Exception | None:
-        """Run the jobs, and again those that a lost process left; return what stopped the sweep before its end."""
+        """Run the jobs, and again those whose process died; return the error that stopped the sweep before its end."""
         before, stopped = -1, None
-        # Every round gets further, or is the last: jobs that have started and not ended run by themselves now.
+        # A round without progress is the last.  Jobs that had started and not ended get their own processes.
         while before < (before := sum(1 + outcome.ended for outcome in watch.read())):
             try:
                 self.hydra.multirun(config_name=self.name, task_function=job, overrides=list(self.overrides))
                 return None
-            except (FusionError, ConfigError, RegistryError, OSError):
+            except EXPECTED:
                 raise
             except KeyboardInterrupt as error:
                 place = f" with hydra.sweep.dir={shlex.quote(shown(self.directory))}" if self.timed else ""
-                error.add_note(f"{_progress(watch)}; the same command{place} runs the rest")
+                counts = _counts([outcome for outcome in watch.read() if outcome.ended], watch.total)
+                error.add_note(f"{counts}; the same command{place} runs the rest")
                 raise
             except Exception as error:
+                # The sweeper or the launcher refused the sweep before its first job.
                 if isinstance(error, HydraException) and not watch.read():
-                    # Refused by the sweeper or the launcher before the first job.
                     raise
-                # A worker that was killed, a cluster that is not there, a study without a single value.
+                # A worker was killed, a cluster is absent, a study has no value at all.
                 stopped = error
                 if not self.basic:
                     break
@@ -125,11 +121,11 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
     lines = [*overrides, "hydra.mode=MULTIRUN"]
     master = hydra.compose_config(config_name=name, overrides=lines, run_mode=RunMode.MULTIRUN)
     if "max_failure_rate" in master.hydra.sweeper and not any("max_failure_rate" in line for line in lines):
-        # Optuna would stop at the first trial without a value; here that is a recorded job like any other.
+        # Optuna would stop at the first trial without a value; here a failed job does not stop the others.
         lines.append("hydra.sweeper.max_failure_rate=1.0")
-    timed = "${" in interpolations.raw(master)["hydra"]["sweep"]["dir"]
+    timed = "${" in raw(master)["hydra"]["sweep"]["dir"]
     if timed:
-        # The time in its name should not pass on between two compositions.
+        # Compositions at different times should give the same name.
         lines.append(f"hydra.sweep.dir={QuotedString(str(master.hydra.sweep.dir), Quote.double).with_quotes()}")
     basic = master.hydra.sweeper.get("_target_") == BASIC_SWEEPER
     total, swept = _jobs(hydra, master)
@@ -138,9 +134,9 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
 
 def _jobs(hydra: Any, master: DictConfig) -> tuple[int | None, set[str]]:
     """Return the number of jobs of a sweep, None if only its sweeper knows, and the keys in which they differ."""
-    sweeper = interpolations.raw(master)["hydra"]["sweeper"]
+    sweeper = raw(master)["hydra"]["sweeper"]
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    lines = [*params, *interpolations.raw(master)["hydra"]["overrides"]["task"]]
+    lines = [*params, *raw(master)["hydra"]["overrides"]["task"]]
     parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(lines)
     swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
     if sweeper.get("_target_") == BASIC_SWEEPER:
@@ -149,9 +145,9 @@ def _jobs(hydra: Any, master: DictConfig) -> tuple[int | None, set[str]]:
     return trials if isinstance(trials, int) else None, swept
 
 
-@contextmanager
+@contextlib.contextmanager
 def _folder(sweep_dir: Path) -> Iterator[tuple[Path, frozenset[str]]]:
-    """Hold a new folder for outcomes; yield it and the run directories of jobs that earlier sweeps lost."""
+    """Lock a new folder for outcomes; yield it and the run directories of jobs that were killed in earlier sweeps."""
     root = sweep_dir / OUTCOMES
     folder = root / uuid.uuid4().hex[:12]
     with contextlib.ExitStack() as stack:
@@ -163,31 +159,29 @@ def _folder(sweep_dir: Path) -> Iterator[tuple[Path, frozenset[str]]]:
         finally:
             with directory_lock(root):
                 shutil.rmtree(folder, ignore_errors=True)
-                with contextlib.suppress(OSError):  # Another sweep is in there.
+                with contextlib.suppress(OSError):  # Another sweep uses it.
                     root.rmdir()
 
 
 def _lost(root: Path) -> Iterator[str]:
-    """Yield the run directories of jobs that were killed, and remove what their sweeps left."""
+    """Yield the run directories of jobs that were killed, and remove the folders of their sweeps."""
     for folder in filter(Path.is_dir, root.iterdir()):
         try:
             with directory_lock(folder, wait=False):
                 yield from (outcome.directory for outcome in _read(folder) if not outcome.ended)
                 shutil.rmtree(folder, ignore_errors=True)
-        except FusionError:  # That sweep lives.
+        except FusionError:  # The sweep is running.
             continue
 
 
-def _read(folder: Path) -> list[Outcome]:
-    found = []
+def _read(folder: Path) -> Iterator[Outcome]:
     for file in folder.glob("[0-9]*.json"):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # Of another release, or damaged.
-            found.append(Outcome.read(file))
-    return sorted(found, key=lambda outcome: outcome.number)
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # From another release, or damaged.
+            yield Outcome.read(file)
 
 
 def _tidying(directory: Path) -> Callable[[], None]:
-    """Return a function that removes what is written from now on for a sweep that ends before its first job."""
+    """Return a function that removes the files of a sweep that ended before its first job, but no older ones."""
     made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     file = directory / "multirun.yaml"
     kept = file.is_file()
@@ -203,17 +197,12 @@ def _tidying(directory: Path) -> Callable[[], None]:
 
 
 def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stopped: Exception | None) -> int:
-    """Say how the jobs ended and return the exit status."""
+    """Print how the jobs ended and return the exit status."""
     failed = [outcome for outcome in outcomes if outcome.status != "completed"]
-    earlier = sum(outcome.earlier for outcome in outcomes)
-    missing = max(0, (watch.total or 0) - len(outcomes))
+    jobs = "1 job" if len(outcomes) == 1 else f"{len(outcomes)} jobs"
+    board = f"fusionkit leaderboard {shlex.quote(shown(sweep_dir))}"
     print(
-        f"{len(outcomes)} {'job' if len(outcomes) == 1 else 'jobs'} in {_clock(watch.seconds)}: "
-        f"{len(outcomes) - len(failed)} completed"
-        + (f" ({earlier} of them earlier)" if earlier else "")
-        + (f", {len(failed)} failed" if failed else "")
-        + (f", {missing} not run" if missing else "")
-        + f"; compare them by: fusionkit leaderboard {shlex.quote(shown(sweep_dir))}"
+        f"{jobs} in {_clock(watch.clock() - watch.begun)}: {_counts(outcomes, watch.total)}; compare them by: {board}"
     )
     if failed:
         print(f"error: {len(failed)} of {len(outcomes)} jobs failed:", file=sys.stderr)
@@ -224,22 +213,23 @@ def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stoppe
     return 1 if failed else 0
 
 
-def _progress(watch: Watch) -> str:
-    """Return how many jobs have ended so far."""
-    statuses = [outcome.status for outcome in watch.read()]
-    failed = statuses.count("failed")
-    of = f" of {watch.total}" if watch.total else ""
-    return f"{statuses.count('completed')}{of} jobs completed" + (f", {failed} failed" if failed else "")
+def _counts(outcomes: Sequence[Outcome], total: int | None) -> str:
+    """Return how many jobs completed, failed, and did not run."""
+    completed = sum(outcome.status == "completed" for outcome in outcomes)
+    earlier = sum(outcome.earlier for outcome in outcomes)
+    missed = {"failed": len(outcomes) - completed, "not run": max(0, (total or 0) - len(outcomes))}
+    text = f"{completed} completed" + (f" ({earlier} of them earlier)" if earlier else "")
+    return ", ".join([text, *(f"{count} {what}" for what, count in missed.items() if count)])
 
 
 class Watch:
     """Shows the jobs of a sweep as they end, a line each, and on a terminal a bar with the time left.
 
     Args:
-        folder: where the jobs leave their outcomes.
+        folder: to which the jobs write their outcomes.
         total: number of jobs, None if unknown.
         swept: the keys in which the jobs differ.
-        clock: of the time, in seconds.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -257,46 +247,35 @@ class Watch:
         self._thread = Thread(target=self._watch, name="fusionkit-sweep", daemon=True)
         self._bar = ProgressBar(total, interval=math.inf)
 
-    @property
-    def seconds(self) -> float:
-        """The time since the sweep began."""
-        return self.clock() - self.begun
-
     def __enter__(self) -> Watch:
         self._bar.__enter__()
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._stop.set()
         self._thread.join()
-        self._bar.__exit__(kind, error, trace)
+        self._bar.__exit__(*error)
 
     def read(self) -> list[Outcome]:
-        """Return the state of all jobs that have started, by number, after showing what is new."""
+        """Show the jobs that have ended since the last call; return the state of all that have started, by number."""
         with self._lock:
-            for outcome in _read(self.folder):
+            for outcome in sorted(_read(self.folder), key=lambda outcome: outcome.number):
                 before = self.outcomes.get(outcome.number)
                 self.outcomes[outcome.number] = outcome
                 if self._first is None and not outcome.earlier:
                     self._first = self.clock()
                 if outcome.ended and (before is None or not before.ended):
                     self._show(outcome)
-            found = sorted(self.outcomes.values(), key=lambda outcome: outcome.number)
-            failed = sum(outcome.status == "failed" for outcome in found)
-            left = self.left()
-            ends = [f"{failed} failed"] * bool(failed) + ([] if left is None else [f"{_clock(left)} left"])
-            self._bar.update(
-                sum(outcome.fraction for outcome in found),
-                f"jobs {sum(outcome.ended for outcome in found)}/{self.total or '?'}",
-                "  ".join(ends),
-            )
+            found = [outcome for _, outcome in sorted(self.outcomes.items())]
+            failed, left = sum(outcome.status == "failed" for outcome in found), self.left()
+            texts = [f"{failed} failed" if failed else "", "" if left is None else f"{_clock(left)} left"]
+            jobs = f"jobs {sum(outcome.ended for outcome in found)}/{self.total or '?'}"
+            self._bar.update(sum(outcome.fraction for outcome in found), jobs, "  ".join(filter(None, texts)))
             return found
 
     def left(self) -> float | None:
-        """Return the seconds that the rest will take at the rate so far; None where that cannot be said."""
+        """Return the seconds that the rest will take at the rate so far; None if no estimate is possible."""
         new = [outcome for outcome in self.outcomes.values() if not outcome.earlier]
         done = sum(outcome.fraction for outcome in new)
         if self.total is None or self._first is None or done <= 0:
@@ -320,7 +299,7 @@ class Watch:
             parts.append(f"accuracy {outcome.accuracy:.4f}")
         if outcome.seconds is not None and not outcome.earlier:
             parts.append(f"{outcome.seconds:.1f} s")
-        # Why it failed is said at the end, once.
+        # The errors follow at the end.
         parts += dict.fromkeys((self.title(outcome), _place(outcome)))
         left = self.left()
         if self._bar.lines and left:

@@ -1,7 +1,6 @@
-"""The training loop: shuffled batches of data that stay on the device, AdamW, one-cycle rate, label smoothing.
+"""The training loop: shuffled batches of data that stay on the device.
 
-The test part is measured after every epoch for the learning curve; nothing is selected by it: the model is the one
-after the last epoch.
+The test part is measured after every epoch, only for the learning curve: the model is that of the last epoch.
 """
 
 from __future__ import annotations
@@ -31,13 +30,11 @@ from fusionkit.fusion import check_device
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["History", "Part", "seeded", "threads", "train"]
-
-#: Multiply-adds of a step, up to which threads cost more than they gain: much more on a machine that has other work,
-#: where each of thousands of small kernels would wait for the slowest thread.
+#: Below this number of multiply-adds per step, several threads cost more than they gain; on a busy machine much more,
+#: because each of thousands of small kernels waits for the slowest thread.
 _SERIAL_WORK = 2**26
 
-#: Without a terminal, seconds of training after which a line says how far it is.
+#: Without a terminal, a line shows the progress after this number of seconds.
 _SILENCE = 30.0
 
 
@@ -65,18 +62,13 @@ class History:
     accuracy: list[float]
     lr: list[float]
 
-    def to_json(self) -> dict[str, list[float]]:
-        """Return plain JSON types."""
-        return asdict(self)
 
-
+@dataclass
 class _Process:
-    """One process on one device: what the training needs of ``Fabric``, without importing it."""
+    """The only process, on one device: the part of ``Fabric`` that the training uses, without its import."""
 
+    device: torch.device
     world_size, global_rank, is_global_zero = 1, 0, True
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
 
     def setup(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Return the network, moved to the device, and its optimizer."""
@@ -93,7 +85,7 @@ class _Process:
 
 @dataclass
 class _Task:
-    """What every process of a training is given."""
+    """The arguments of ``train`` that every process gets."""
 
     training: Part
     test: Part | None
@@ -119,19 +111,19 @@ def train(
     Args:
         network: takes standardized views (b, n_i), returns logits (b, classes).
         training: the standardized training part.
-        test: the standardized test part, which is only measured; without one the history has no accuracy.
+        test: the standardized test part; without it the history has no accuracy.
         settings: the recipe.
         device: where to train.
-        seed: of the order of the batches and of dropout; the caller's random state is left as it was.
-        progress: what to say on stderr before the first epoch, above a progress bar; None shows neither.
-        report: called after each epoch with the part of the training that is done, in the first process.
+        seed: of the order of the batches and of dropout; the caller's random state does not change.
+        progress: printed on stderr before the first epoch, above a progress bar; None shows neither.
+        report: called after each epoch with the fraction of the training that is done, in the first process.
 
     Raises:
-        ConfigError: a precision or a number of devices that the device does not offer.
+        ConfigError: a precision or a number of devices that the device does not have.
         FusionError: a device that does not exist; a loss that is NaN or infinite, with its epoch.
     """
     place = check_device(device) or torch.device("cpu")
-    _check_offered(place, settings)
+    _check_available(place, settings)
     task = _Task(training, test, settings, seed, progress, report)
     if settings.devices == 1 and settings.precision == "32-true":
         state, history = _fit(_Process(place), network, task)
@@ -144,27 +136,27 @@ def train(
     return History(**history)
 
 
-def _check_offered(device: torch.device, settings: TrainOptions) -> None:
+def _check_available(device: torch.device, settings: TrainOptions) -> None:
     if device.type == "meta":
         raise ConfigError("device should be one that computes, such as cpu or cuda; found 'meta'.")
     if device.type == "cpu":
         if settings.precision == "16-mixed":
             raise ConfigError("train.precision should be bf16-mixed or a true precision on the cpu; found '16-mixed'.")
-        available, where = max(os.cpu_count() or 1, 8), "on this machine"
+        available, where = max(os.cpu_count() or 1, 8), "this machine"
     else:
         available = torch.get_device_module(device.type).device_count() - (device.index or 0)
-        where = f"from {device} on"
+        where = f"this machine, counted from {device}"
     if settings.devices > available:
-        raise ConfigError(f"train.devices should be at most {available} {where}; found {settings.devices}.")
+        raise ConfigError(f"train.devices should be at most {available} on {where}; found {settings.devices}.")
 
 
 def _fit(
     process: _Process | Fabric, network: nn.Module, task: _Task
 ) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
-    """Train in this process, one of ``process.world_size``; return the tensors and the history in JSON types."""
+    """Train in this process, one of ``process.world_size``; return the tensors, and the history in JSON types."""
     with threads(network, task.settings, process.device):
         history = _epochs(process, network, task)
-    return {name: tensor.cpu() for name, tensor in network.state_dict().items()}, history.to_json()
+    return {name: tensor.cpu() for name, tensor in network.state_dict().items()}, asdict(history)
 
 
 def _epochs(process: Any, network: nn.Module, task: _Task) -> History:
@@ -173,29 +165,28 @@ def _epochs(process: Any, network: nn.Module, task: _Task) -> History:
     steps = _Steps(process, network, task)
     history = History([], [], [])
     first = process.is_global_zero
-    # A Network drops inputs alike in all processes, and then takes its rows.
+    # A Network draws the same dropout in all processes, then takes the rows of its own.
     seed = task.seed + (0 if isinstance(network, Network) else process.global_rank)
-    # Seeded last: what is imported on the way here may draw, once per process.
+    # Seeded last, because modules imported on the way here may draw numbers.
     with _Display(settings.epochs, task.progress if first else None) as display, seeded(seed, process.device):
         for epoch in range(1, settings.epochs + 1):
             loss = steps.epoch()
             if not math.isfinite(loss):
-                raise FusionError(
-                    f"The training loss should be finite; found {loss} in epoch {epoch} of {settings.epochs}. "
-                    f"A smaller train.lr than {settings.lr:g} may help."
-                )
+                hint = f"A smaller train.lr than {settings.lr:g} may help."
+                where = f"epoch {epoch} of {settings.epochs}"
+                raise FusionError(f"The training loss should be finite; found {loss} in {where}. {hint}")
+            accuracy = None if test is None else _accuracy(steps.model, test)
             history.loss.append(loss)
-            if test is not None:
-                history.accuracy.append(_accuracy(steps.model, test))
+            history.accuracy += [] if accuracy is None else [accuracy]
             history.lr.append(steps.optimizer.lr)
-            display.update(epoch, loss, history.accuracy[-1] if test is not None else None)
+            display.update(epoch, loss, accuracy)
             if task.report is not None and first:
                 task.report(epoch / settings.epochs)
     return history
 
 
 class _Steps:
-    """The steps of a training, in one of its processes."""
+    """The optimizer steps of one process of a training."""
 
     def __init__(self, process: Any, network: nn.Module, task: _Task) -> None:
         settings = self.settings = task.settings
@@ -204,7 +195,7 @@ class _Steps:
         trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimizer = Optimizer(trainable, settings.optimizer, settings.lr, settings.weight_decay)
         self.model, self.wrapped = process.setup(network, self.optimizer)
-        self.measure = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing, reduction="sum")
+        self.loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing, reduction="sum")
         # The order is drawn on the CPU: the same on every device and in every process.
         self.generator = torch.Generator().manual_seed(task.seed)
         self.done, self.total = 0, settings.epochs * math.ceil(len(self.training.target) / settings.batch_size)
@@ -223,8 +214,8 @@ class _Steps:
         order = torch.randperm(m, generator=self.generator).to(process.device)
         for index in order.split(self.settings.batch_size):
             logits, target = self.share(index)
-            # The mean of the gradients of the processes is that of the whole batch.
-            loss = self.measure(logits, target) * (process.world_size / len(index))
+            # The mean of this loss over the processes is the mean over the whole batch, and so are the gradients.
+            loss = self.loss(logits, target) * (process.world_size / len(index))
             self.optimizer.zero_grad()
             process.backward(loss)
             self.wrapped.step()
@@ -234,7 +225,7 @@ class _Steps:
         return float(process.all_reduce(total, reduce_op="mean"))
 
     def share(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits and classes of those rows of the batch ``index`` (b,) that are this process's."""
+        """Return logits and classes of this process's share of the batch ``index`` (b,)."""
         rows = slice(self.process.global_rank, None, self.process.world_size)
         if self.process.world_size == 1 or not isinstance(self.network, Network):
             part = self.training.rows(index[rows])
@@ -251,7 +242,7 @@ def _accuracy(model: nn.Module, part: Part) -> float:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from ``seed``, also where an operator draws by NumPy or Python; the caller's random states are kept."""
+    """Seed torch, NumPy and Python, and restore the random states of the caller afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     indices = [] if device.type == "cpu" else [device.index or 0]
     with torch.random.fork_rng(indices, device_type="cuda" if device.type == "cpu" else device.type):
@@ -267,7 +258,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def threads(network: nn.Module, settings: TrainOptions, device: torch.device) -> Iterator[None]:
-    """Compute with one thread where more do not pay; so the result does not depend on how many there are."""
+    """Compute with one thread where more are no faster; the result is then the same for any number of threads."""
     before = torch.get_num_threads()
     work = settings.batch_size * sum(parameter.numel() for parameter in network.parameters())
     if device.type == "cpu" and work < _SERIAL_WORK:
@@ -283,8 +274,8 @@ class _Display:
 
     Args:
         epochs: of the training.
-        title: said before the first; None shows nothing at all.
-        clock: of the time, in seconds.
+        title: printed before the first epoch; None shows nothing at all.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, epochs: int, title: str | None, clock: Callable[[], float] = time.monotonic) -> None:

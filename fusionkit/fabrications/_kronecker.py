@@ -19,19 +19,6 @@ from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fusion import check_size
 
-__all__ = [
-    "BlockProduct",
-    "Layout",
-    "check_count",
-    "compressed",
-    "counts",
-    "cropped_sum",
-    "expanded",
-    "gather",
-    "nearest_counts",
-    "spread",
-]
-
 Sizes = NDArray[np.int64]
 #: Views of at least this width are multiplied one by one where their widths are multiples of t.
 WIDE = 256

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from fusionkit.errors import FusionError
 
-__all__ = ["limited"]
-
 
 def limited(what: str, given: int | None, default: int, limit: str, most: int, n: int, D: int) -> int:
     """Return the given number, at most ``most``; where none is given the default, or ``most`` if that is less.
 
-    ``what`` names it in messages, "r, the rank of lowrank,"; ``limit`` says how ``most`` follows from W (n, D),
+    ``what`` names it in messages, "r, the rank of lowrank,"; ``limit`` is the formula of ``most``,
     "min(n, D)".
 
     Raises:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["Entry", "dot", "filled", "kronecker_entry", "product"]
-
 #: (i, j) -> W_ij.
 Entry = Callable[[int, int], float]
 

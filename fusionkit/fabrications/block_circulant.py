@@ -105,7 +105,7 @@ class BlockCirculant(Fabrication):
         return {"c": cast(BoolTensor, dead)} if bool(dead.any()) else {}
 
     def _multiplicity(self, n: int, D: int) -> Tensor:
-        """Return how often each entry of c stands in the cropped W."""
+        """Return how often each entry of c occurs in the cropped W."""
         p, q, b = self.shapes(n, D)["c"]
         offset = torch.arange(b)
         count = torch.full((p, q, b), b)
@@ -137,7 +137,7 @@ def from_frequencies(spectrum: Tensor, b: int) -> Tensor:
     """Return the inverse of ``to_frequencies``, (..., b // 2 + 1, 2) -> (..., b)."""
     if _as_matrix(spectrum, b):
         matrix = _fourier_matrix(spectrum.new_empty(b))
-        # Every frequency but the first, and the last for even b, stands for itself and its conjugate.
+        # Every frequency but the first, and the last for even b, counts twice: for itself and its conjugate.
         weight = torch.full_like(matrix, 2 / b)
         weight[:, :2] = 1 / b
         if b % 2 == 0:
@@ -148,7 +148,7 @@ def from_frequencies(spectrum: Tensor, b: int) -> Tensor:
 
 
 def _as_matrix(like: Tensor, b: int) -> bool:
-    """Tell whether to multiply by the Fourier matrix: short signals, compilers without complex numbers, empty batches,
+    """Whether to multiply by the Fourier matrix: short signals, compilers without complex numbers, empty batches,
     which MKL refuses.
     """
     return b <= SHORT or torch.compiler.is_compiling() or not like.numel()

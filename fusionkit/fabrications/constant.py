@@ -49,7 +49,5 @@ class Constant(Fabrication):
         first = x[0]
         # The sum of many columns in half precision would lose them.
         dtype = torch.promote_types(first.dtype, torch.float32)
-        total = sum(
-            (view.sum(-1, keepdim=True, dtype=dtype) for view in x[1:]), first.sum(-1, keepdim=True, dtype=dtype)
-        )
-        return (total * self.value).to(first.dtype).repeat(*(1,) * (first.dim() - 1), n)
+        sums = [view.sum(-1, keepdim=True, dtype=dtype) for view in x]
+        return (sum(sums[1:], sums[0]) * self.value).to(first.dtype).repeat(*(1,) * (first.dim() - 1), n)

@@ -14,7 +14,7 @@ from fusionkit.kernels.matmul import linear
 class Dense(Fabrication):
     """``W = reshape(w, (n, D))``; block ``weight`` (n, D), l = n*D."""
 
-    never_builds_W = True  # It is there.
+    never_builds_W = True  # W is the parameter itself.
     is_dense = True
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
 
-from fusionkit.fabrications._kronecker import BlockProduct, Sizes, compressed, cropped_sum, expanded
+from fusionkit.fabrications._kronecker import Sizes, compressed, cropped_sum, expanded
 from fusionkit.fabrications._reference import filled, kronecker_entry, product
 from fusionkit.fabrications.kronecker import kron
-from fusionkit.fabrications.lowrank_kronecker import product_norm
-from fusionkit.fusion import check_size
+from fusionkit.fabrications.lowrank_kronecker import LowRankKronecker, product_norm
 from fusionkit.kernels.planning import Effort
 
 
-class DualLowRankKronecker(BlockProduct):
+class DualLowRankKronecker(LowRankKronecker):
     """``W = (P Q) ⊗ (S T)``, cropped to (n, D); blocks P (p, r), Q (r, q), S (s, r), T (r, t), l = r*(p + q + s + t).
 
     s = ceil(n/p), t = ceil(D/q).  Source: Zhang, "RPN: Reconciled Polynomial Network", 2024, dual low-rank
@@ -28,17 +26,6 @@ class DualLowRankKronecker(BlockProduct):
     """
 
     degree = 4
-    rank_option = "r"
-
-    def __init__(self, r: int | None = None, p: int | None = None, q: int | None = None) -> None:
-        super().__init__(p, q)
-        self.r = None if r is None else check_size("r, the rank of dual_lowrank_kronecker,", r)
-
-    @classmethod
-    def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and given numbers."""
-        yield {}
-        yield {"r": 1, "p": 2, "q": 3}
 
     @staticmethod
     def measure(n: int, D: int, p: int, q: Sizes, s: int, t: Sizes, r: int) -> tuple[Sizes, Sizes, Sizes]:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionkit.errors import FusionError
 from fusionkit.fabrication import Fabrication
+from fusionkit.fabrications._options import limited
 from fusionkit.fabrications._reference import dot, filled
 from fusionkit.fusion import check_size
 from fusionkit.kernels.matmul import linear
@@ -52,15 +52,8 @@ class Fourier(Fabrication):
         Raises:
             FusionError: l is greater than the number of frequencies that differ in their real part.
         """
-        most = _half_plane(n, D)
-        if self.l is None:
-            return min(64, most)
-        if self.l > most:
-            raise FusionError(
-                f"l, the number of frequencies of fourier, should be from 1 to {most}, all that differ in their real "
-                f"part, for n = {n} and D = {D}; found {self.l}."
-            )
-        return self.l
+        what, limit = "l, the number of frequencies of fourier,", "the number of those that differ in their real part"
+        return limited(what, self.l, 64, limit, _half_plane(n, D), n, D)
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return the amplitudes."""

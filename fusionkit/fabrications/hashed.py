@@ -25,7 +25,7 @@ class Hashed(Fabrication):
     """``W_ij = w[hash(i, j)] * sign(i, j)``; block w (K), l = K.
 
     The hash is computed in each call, never stored.  It shuffles the n*D positions and takes the result modulo K, so
-    that every parameter stands in floor(n*D/K) or ceil(n*D/K) entries of W and none is unused.  The shuffle is a
+    that every parameter occurs in floor(n*D/K) or ceil(n*D/K) entries of W and none is unused.  The shuffle is a
     Feistel network on (i, j) in Z_n x Z_D: i += F_0(j), j += F_1(i), i += F_2(j), j += F_3(i), where F_t is ``mix``
     with a key made of ``seed`` and t.  The sign is a bit of ``mix`` of the shuffled position.  Source: Chen et al.,
     "Compressing Neural Networks with the Hashing Trick", 2015, equation 7.

@@ -55,10 +55,9 @@ class Hypernet(Fabrication):
 
     def _draw_frozen(self, n: int, D: int) -> dict[str, Tensor]:
         # Scaled so that w of unit variance gives W of mean square near 1/D, and half precision keeps its digits.
+        sums = {"A": 1, "B": self.h * D}
         layers = gaussians(self.seed, self.frozen_shapes(n, D))
-        return {name: layer if name == "A" else layer / layer.shape[0] ** 0.5 for name, layer in layers.items()} | {
-            "B": layers["B"] / (self.h * D) ** 0.5
-        }
+        return {name: layer / sums.get(name, len(layer)) ** 0.5 for name, layer in layers.items()}
 
     def _hidden(self, w: Tensor, layers: Mapping[str, Tensor]) -> Tensor:
         """Return the weights of the h matrices of rank one, (l,) -> (h,)."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fusionkit.fabrications._kronecker import BlockProduct, Sizes, cropped_sum, gather, spread
 from fusionkit.fabrications._reference import filled, kronecker_entry
+from fusionkit.fabrications.kronecker import Kronecker
 from fusionkit.fusion import check_size
 from fusionkit.kernels.planning import Effort
 
@@ -29,6 +30,7 @@ class KroneckerSum(BlockProduct):
     degree = 2
     rank_option = "R"
     default_rank = 4
+    measure = staticmethod(Kronecker.measure)  # Those of one term, which suffices to compare sizes.
 
     def __init__(self, R: int | None = None, p: int | None = None, q: int | None = None) -> None:
         super().__init__(p, q)
@@ -39,12 +41,6 @@ class KroneckerSum(BlockProduct):
         """Yield the default and given numbers of terms and blocks."""
         yield {}
         yield {"R": 2, "p": 2, "q": 3}
-
-    @staticmethod
-    def measure(n: int, D: int, p: int, q: Sizes, s: int, t: Sizes, r: int) -> tuple[Sizes, Sizes, Sizes]:
-        """Return l, the rank of W, and the multiply-adds per row, all but for the factor R."""
-        rank = np.minimum(p, q) * np.minimum(s, t)
-        return p * q + s * t, rank, np.minimum(D * s + q * n, D * p + n * t)
 
     @staticmethod
     def limit(p: int, q: Sizes, s: int, t: Sizes) -> Sizes:

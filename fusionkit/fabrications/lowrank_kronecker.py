@@ -31,7 +31,7 @@ class LowRankKronecker(BlockProduct):
 
     def __init__(self, r: int | None = None, p: int | None = None, q: int | None = None) -> None:
         super().__init__(p, q)
-        self.r = None if r is None else check_size("r, the rank of lowrank_kronecker,", r)
+        self.r = None if r is None else check_size(f"r, the rank of {self.label()},", r)
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:

@@ -30,12 +30,10 @@ class Masked(Fabrication):
 
     def __init__(self, density: float = 0.1, seed: int = 0) -> None:
         super().__init__()
-        self.density = check_number("density, the share of the entries that masked keeps,", density)
+        what = "density, the share of the entries that masked keeps,"
+        self.density = check_number(what, density)
         if not 0 < self.density <= 1:
-            raise FusionError(
-                "density, the share of the entries that masked keeps, should be above 0 and at most 1; "
-                f"found {density!r}."
-            )
+            raise FusionError(f"{what} should be above 0 and at most 1; found {density!r}.")
         self.seed = check_size("seed, of the positions of masked,", seed, minimum=0)
 
     @classmethod

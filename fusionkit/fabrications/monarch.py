@@ -66,8 +66,8 @@ class Monarch(Fabrication):
     def _materialize(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
         R, L = blocks["R"], blocks["L"]
         nb, c, ib = R.shape
-        right = torch.stack([_shifted(block, k, nb) for k, block in enumerate(R.unbind())])  # (nb, c, nb*ib)
-        inputs = right.view(c, nb, nb * ib).transpose(0, 1)
+        right = [F.pad(block, (k * ib, (nb - 1 - k) * ib)) for k, block in enumerate(R.unbind())]  # (c, nb*ib) each
+        inputs = torch.stack(right).view(c, nb, nb * ib).transpose(0, 1)
         return torch.bmm(L, inputs).view(-1, nb * ib)[:n, :D]
 
     def reference(self, w: Tensor, n: int, D: int) -> Tensor:
@@ -96,7 +96,7 @@ class Monarch(Fabrication):
             # blockdiag(L) P as a whole: multiplying by its zeros is cheaper than putting the rows in order twice.
             left = torch.diag_embed(L.permute(1, 2, 0)).permute(2, 0, 1, 3).reshape(-1, c * nb)
             return F.linear(h.flatten(1), left[:n]).view(*x[0].shape[:-1], n)
-        # Copied in this order every block is a matrix that a product reads as it lies.
+        # In this order the product reads every block without copying it again.
         h = h.reshape(-1, c, nb).transpose(1, 2).contiguous()
         out = torch.bmm(h.transpose(0, 1), L.mT).transpose(0, 1)  # (m, nb, ob)
         return cropped(out.flatten(1), n, x[0])
@@ -119,9 +119,3 @@ class Monarch(Fabrication):
         R = (torch.arange(nb * ib).view(nb, 1, ib) >= D).expand(nb, c, ib)
         L = (torch.arange(nb * ob).view(nb, ob, 1) >= n).expand(nb, ob, c)
         return {name: cast(BoolTensor, mask) for name, mask in (("R", R), ("L", L)) if bool(mask.any())}
-
-
-def _shifted(block: Tensor, k: int, nb: int) -> Tensor:
-    """Return the k-th block row of a block-diagonal matrix, (c, ib) -> (c, nb*ib)."""
-    width = block.shape[-1]
-    return torch.nn.functional.pad(block, (k * width, (nb - 1 - k) * width))

@@ -16,8 +16,6 @@ from torch.compiler import is_dynamo_compiling
 
 from fusionkit.kernels.modes import recording, supports_out_kernels
 
-__all__ = ["BLOCK", "blocks", "large_blocks", "select", "with_backward"]
-
 #: Elements of a block: of eight views the cache holds so much, and the time to launch an operation does not show.
 BLOCK = 2**17
 #: Elements of a block where every view is read once: the result stays in the outer cache, and long runs of a view are
@@ -110,7 +108,7 @@ def _shares(grad: Tensor, out: Tensor, x: Sequence[Tensor]) -> list[Tensor]:
         chosen, ties = _chosen(out, x)
         share = grad / ties
         return [torch.where(mask, share, 0.0) for mask in chosen]
-    # The masks are written as numbers into the gradients: several times as fast as by way of truth values.
+    # The masks are written as numbers into the gradients: several times as fast as with booleans.
     k = len(x)
     shares = [torch.empty_like(out) for _ in x]
     scratch = None

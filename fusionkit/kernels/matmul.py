@@ -20,8 +20,6 @@ from torch.compiler import is_dynamo_compiling
 
 from fusionkit.kernels.modes import autocasting, in_place_ok, recording
 
-__all__ = ["Path", "joined_rows", "linear", "padded"]
-
 #: How the product is computed: of the concatenation, or view by view.
 Path = Literal["joined", "views"]
 

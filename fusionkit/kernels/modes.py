@@ -17,21 +17,6 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = [
-    "DispatchMode",
-    "autocasting",
-    "compiling_in_this_process",
-    "fake_tensors",
-    "finds_cpp_compiler",
-    "in_place_ok",
-    "in_transform",
-    "load_compiler",
-    "outside_transforms",
-    "recording",
-    "supports_out_kernels",
-    "writes_in_place",
-]
-
 
 def _private(path: str, stand_in: Callable[..., Any]) -> Any:
     """Return what is called ``path`` in torch, or ``stand_in`` where this version has no such name."""
@@ -134,7 +119,7 @@ def load_compiler() -> None:
 
 
 def finds_cpp_compiler() -> bool:
-    """Whether torch finds a C++ compiler; True where it cannot be asked."""
+    """Whether torch finds a C++ compiler; True if that cannot be found out."""
     try:
         _private("torch._inductor.cpp_builder.get_cpp_compiler", _maybe)()
     except Exception:  # What torch raises differs from version to version.

@@ -23,8 +23,6 @@ from torch import Tensor
 
 from fusionkit.kernels.modes import in_transform
 
-__all__ = ["COPY", "LARGE_W", "BreakEven", "Effort", "Launched"]
-
 #: A multiply-add of a structured product, whose factors are small, in multiply-adds of a dense one.
 THIN = 1.5
 #: Copying a number, eight bytes read and written, in multiply-adds of a dense product.

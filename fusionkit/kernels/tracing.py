@@ -18,8 +18,6 @@ from torch.utils.flop_counter import flop_registry
 
 from fusionkit.kernels.modes import DispatchMode, writes_in_place
 
-__all__ = ["Operation", "Recorder", "apart", "tensors_in"]
-
 T = TypeVar("T")
 aten = torch.ops.aten
 

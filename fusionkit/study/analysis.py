@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from fusionkit.experiment.statistics import compare, holm, pareto, summarize
 from fusionkit.study.baselines import BASELINES
 from fusionkit.study.plan import DENSE, Entry, Study, outcome
 
-__all__ = ["REFERENCES", "analyse"]
-
 #: Seed and fold.
 Part = tuple[int, int]
 
-#: What every contestant is compared with: name -> overrides.
+#: The references with which every contestant is compared: name -> overrides.
 REFERENCES: dict[str, tuple[str, ...]] = {"dense": DENSE, **{name: (name,) for name in BASELINES}}
 
 
@@ -24,12 +23,10 @@ def analyse(study: Study) -> list[dict[str, Any]]:
 
     A row's comparisons use the parts (seed and fold) that both have.  Where a study is complete, these are all.
     """
-    records: dict[Entry | tuple[str, tuple[str, ...]], dict[Part, Mapping[str, Any]]] = {}
+    records: dict[tuple[str, tuple[str, ...]], dict[Part, Mapping[str, Any]]] = {}
     for job in study.jobs:
-        found = outcome(job)
-        if found is not None:
-            key = (job.entry.data, job.entry.overrides)
-            records.setdefault(key, {})[job.seed, job.fold] = found
+        if (found := outcome(job)) is not None:
+            records.setdefault((job.entry.data, job.entry.overrides), {})[job.seed, job.fold] = found
     rows = []
     for data in study.settings["data"]:
         entries = [entry for entry in study.entries if entry.data == data and (data, entry.overrides) in records]
@@ -47,19 +44,14 @@ def _of_one_set(
         first = next(iter(found.values()))
         share = first["data"]["test_rows"] / (first["data"]["test_rows"] + first["data"]["training_rows"])
         accuracies = {part: float(record["metrics"]["accuracy"]) for part, record in found.items()}
-        length = first.get("l")
         rows.append(
             {
                 "data": entry.data,
                 "name": entry.name,
                 "baseline": entry.baseline,
                 "overrides": list(entry.overrides),
-                "fusion": first.get("fusion"),
-                "fabrication": first.get("fabrication"),
-                "encoder": first.get("encoder"),
-                "n": first.get("n"),
-                "l": length,
-                "share_of_dense": length / dense_l if dense_l and length is not None else None,
+                **{key: first.get(key) for key in ("fusion", "fabrication", "encoder", "n", "l")},
+                "share_of_dense": first["l"] / dense_l if dense_l and "l" in first else None,
                 "parameters": first["parameters"],
                 **asdict(summarize(list(accuracies.values()), share)),
                 "against": {
@@ -68,7 +60,8 @@ def _of_one_set(
                     if overrides != entry.overrides
                 },
                 "robustness": _mean([record["robustness"] for record in found.values()]),
-                "seconds": sum(float(record["seconds"]) for record in found.values()) / len(found),
+                "seconds": fmean(record["seconds"] for record in found.values()),
+                "on_front": False,
                 "accuracies": [
                     {"seed": seed, "fold": fold, "accuracy": value} for (seed, fold), value in accuracies.items()
                 ],
@@ -79,8 +72,6 @@ def _of_one_set(
         for comparison, adjusted in zip(compared, holm([one["p"] for one in compared]), strict=True):
             comparison["p_holm"] = adjusted
     own = [row for row in rows if row["l"] is not None and row["encoder"] in (None, "none")]
-    for row in rows:
-        row["on_front"] = False
     for i in pareto([(row["l"], row["mean"]) for row in own]):
         own[i]["on_front"] = True
     return sorted(rows, key=lambda row: (-row["mean"], row["l"] or 0, row["name"]))
@@ -97,7 +88,4 @@ def _against(
 
 
 def _mean(found: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    return {
-        kind: {key: sum(one[kind][key] for one in found) / len(found) for key in values}
-        for kind, values in found[0].items()
-    }
+    return {kind: {key: fmean(one[kind][key] for one in found) for key in values} for kind, values in found[0].items()}

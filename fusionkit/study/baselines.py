@@ -1,4 +1,4 @@
-"""What every fusion is measured against: scikit-learn's classifiers on the concatenated views, in the same folds."""
+"""The baselines of a study: classifiers of scikit-learn on the concatenated views, in the same folds as the fusions."""
 
 from __future__ import annotations
 
@@ -7,28 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from fusionkit.experiment.data import load_data, split
 from fusionkit.experiment.robustness import robustness
 
-__all__ = ["BASELINES", "run_baseline"]
-
-
-def _logistic_regression() -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=1.0, max_iter=2000)
-
-
-def _rbf_svm() -> Any:
-    from sklearn.svm import SVC
-
-    return SVC(C=10.0, kernel="rbf", gamma="scale")
-
-
-#: name -> untrained classifier.  C is the best on average over the three data sets on the splits of seeds 100 to 104:
-#: chosen like the recipe of the fusions, one value for all data.
-BASELINES: dict[str, Callable[[], Any]] = {"logistic_regression": _logistic_regression, "rbf_svm": _rbf_svm}
+#: name -> function that makes an untrained classifier.  C is the best on average over the three data sets on the splits
+#: of seeds 100 to 104, one value for all data, like the training options of the fusions.
+BASELINES: dict[str, Callable[[], Any]] = {
+    "logistic_regression": lambda: LogisticRegression(C=1.0, max_iter=2000),
+    "rbf_svm": lambda: SVC(C=10.0, kernel="rbf", gamma="scale"),
+}
 
 
 def run_baseline(name: str, node: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -38,8 +29,6 @@ def run_baseline(name: str, node: Mapping[str, Any], seed: int) -> dict[str, Any
         In plain JSON types: ``baseline``, ``data`` (with the digest), ``seed``, ``fold``, ``parameters`` (learned
         numbers), ``metrics``, ``robustness``, ``seconds``.
     """
-    from sklearn.preprocessing import StandardScaler
-
     begun = time.perf_counter()
     data = load_data(node)
     rows, test_rows = split(data, seed=seed, test_size=node["test_size"], fold=node["fold"])

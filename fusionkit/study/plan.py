@@ -1,4 +1,4 @@
-"""The study "accuracy against l": who takes part, the jobs, and their execution, which can be interrupted and resumed.
+"""The study "accuracy against l": the contestants, the jobs, and their execution, which can be interrupted and resumed.
 
 Every training is a run as ``fusionkit run`` makes it, with its record below ``DIR/runs``, so that
 ``fusionkit leaderboard DIR`` reads a study like any other directory of runs.
@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import copy
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 
+from fusionkit._util.files import write_json
+from fusionkit._util.text import error_line
 from fusionkit.config import build, compose, config_hash
 from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import results
+from fusionkit.experiment.job import EXPECTED, recorded
 from fusionkit.experiment.run import run_job
 from fusionkit.study.baselines import BASELINES, run_baseline
-
-__all__ = ["DATA", "Entry", "Job", "Study", "contestants", "execute", "outcome", "plan"]
 
 DATA = ("mfeat", "digits", "breast_cancer")
 
@@ -42,7 +43,7 @@ _RANKS: tuple[tuple[str, str, tuple[int, ...]], ...] = (
     ("khatri_rao", "r", (1, 2)),
 )
 _ONE_SIZE = ("kronecker", "lowrank_kronecker", "monarch", "toeplitz", "duplicated_padding", "random_matrix_adaption")
-#: Operators other than the parameterized concatenation; those that need views of one width stand behind encoders.
+#: Operators other than the parameterized concatenation, with encoders in front: they need views of one width.
 _OPERATORS = ("summation", "maximum", "product", "parameterized_weighted_summation")
 
 DENSE = ("fabrication=dense",)
@@ -54,8 +55,8 @@ class Entry:
 
     Attributes:
         data: the name of the data set.
-        overrides: what distinguishes it from ``fusionkit run``; for a baseline its name alone.
-        config: of its runs but for ``seed`` and ``data.fold``; None for a baseline.
+        overrides: its overrides of ``fusionkit run``; for a baseline its name alone.
+        config: the config of its runs except ``seed`` and ``data.fold``; None for a baseline.
     """
 
     data: str
@@ -64,12 +65,12 @@ class Entry:
 
     @property
     def baseline(self) -> bool:
-        """Whether it is one of scikit-learn's."""
+        """Whether it is a classifier of scikit-learn."""
         return self.config is None
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The name in tables."""
         heads, options = [], []
         for word in self.overrides:
             key, _, value = word.partition("=")
@@ -82,11 +83,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Job:
-    """One training: an entry, the seed of its folds and the fold.
-
-    Attributes:
-        path: of its record.
-    """
+    """One training: an entry, the seed of its folds, the fold, and the path of its record."""
 
     entry: Entry
     seed: int
@@ -95,11 +92,32 @@ class Job:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config of the run, or for a baseline its node ``data`` under that key."""
-        found = copy.deepcopy(dict(self.entry.config or {}))
-        found["seed"] = self.seed
-        found["data"] = {**found.get("data", {}), "fold": self.fold}
-        return found
+        """The config of the run; a baseline has none."""
+        assert self.entry.config is not None
+        config = copy.deepcopy(dict(self.entry.config))
+        return {**config, "seed": self.seed, "data": {**config["data"], "fold": self.fold}}
+
+
+class Settings(TypedDict):
+    """The settings of a study, in plain JSON types.
+
+    Attributes:
+        data: names of data sets.
+        repeats: how often the rows are shuffled and cut into folds, by the seeds from ``seed`` on.
+        folds: test parts of each repeat.
+        seed: the first one.
+        quick: a handful of contestants.
+        options: overrides for all of them, as ``train.epochs=20``.
+        extra: further contestants.
+    """
+
+    data: list[str]
+    repeats: int
+    folds: int
+    seed: int
+    quick: bool
+    options: list[str]
+    extra: list[list[str]]
 
 
 @dataclass
@@ -107,15 +125,15 @@ class Study:
     """A whole study, as planned.
 
     Attributes:
-        directory: of the study.
-        settings: what the study was asked for, in plain JSON types.
+        directory: the folder of the study.
+        settings: its settings.
         entries: all contestants on all data sets.
         jobs: their trainings, in the order of execution: complete repeats first.
         left_out: contestants that a data set is too small for, each with the reason.
     """
 
     directory: Path
-    settings: Mapping[str, Any]
+    settings: Settings
     entries: list[Entry] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -157,50 +175,17 @@ def contestants(width: int, n: int, *, quick: bool = False) -> list[tuple[str, .
     ]
 
 
-def plan(
-    directory: Path,
-    *,
-    data: Sequence[str],
-    repeats: int,
-    folds: int,
-    seed: int,
-    quick: bool,
-    options: Sequence[str],
-    extra: Sequence[Sequence[str]],
-) -> Study:
+def plan(directory: Path, **settings: Unpack[Settings]) -> Study:
     """Compose the config of every contestant and list the jobs; nothing is trained.
-
-    Args:
-        directory: of the study.
-        data: names of data sets.
-        repeats: how often the rows are shuffled and cut into folds, by the seeds from ``seed`` on.
-        folds: test parts of each repeat.
-        seed: the first one.
-        quick: a handful of contestants.
-        options: overrides for all of them, as ``train.epochs=20``.
-        extra: further contestants.
 
     Raises:
         ConfigError, RegistryError: options, data or an extra contestant that do not exist.
     """
-    settings = {
-        "data": list(data),
-        "repeats": repeats,
-        "folds": folds,
-        "seed": seed,
-        "quick": quick,
-        "options": list(options),
-        "extra": [list(one) for one in extra],
-    }
     study = Study(directory, settings)
-    for name in data:
+    for name in settings["data"]:
         _enter(study, name)
-    study.jobs = [
-        _job(study, entry, repeat, fold)
-        for repeat in range(seed, seed + repeats)
-        for entry in study.entries
-        for fold in range(folds)
-    ]
+    seeds = range(settings["seed"], settings["seed"] + settings["repeats"])
+    study.jobs = [_job(study, *of) for of in product(seeds, study.entries, range(settings["folds"]))]
     return study
 
 
@@ -225,7 +210,7 @@ def _enter(study: Study, data: str) -> None:
     study.entries += [Entry(data, (baseline,)) for baseline in BASELINES]
 
 
-def _job(study: Study, entry: Entry, seed: int, fold: int) -> Job:
+def _job(study: Study, seed: int, entry: Entry, fold: int) -> Job:
     name = f"{entry.data}-{entry.name}-{study.settings['folds']}-{seed}-{fold}.json"
     job = Job(entry, seed, fold, study.directory / "baselines" / name)
     if entry.baseline:
@@ -234,7 +219,7 @@ def _job(study: Study, entry: Entry, seed: int, fold: int) -> Job:
 
 
 def _build(config: Mapping[str, Any]) -> None:
-    """Build the operator of a config, to find out whether its sizes are possible."""
+    """Build the operator of a config on the meta device, so that impossible sizes are refused."""
     node = dict(config["fusion"])
     if config["model"]["encoder"] != "none":
         node["dims"] = [config["n"]] * len(config["dims"])
@@ -242,7 +227,7 @@ def _build(config: Mapping[str, Any]) -> None:
 
 
 def outcome(job: Job) -> dict[str, Any] | None:
-    """Return the record of a job that was completed, now or earlier; None for any other."""
+    """Return the record of a completed job; None for any other."""
     try:
         found = results.read_result(job.path)
     except FusionError:
@@ -251,15 +236,15 @@ def outcome(job: Job) -> dict[str, Any] | None:
 
 
 def execute(study: Study, *, workers: int, report: Callable[[Job, Mapping[str, Any], int], None]) -> list[str]:
-    """Do all jobs that are not done yet; return a sentence for each one that failed.
+    """Do all jobs that are not done yet; return a sentence for each failed one.
 
     Args:
-        study: what to do.
-        workers: processes, one thread each.
-        report: called after each job with it, its record, and the number of jobs left.
+        study: the study.
+        workers: number of processes, one thread each.
+        report: called after each job with the job, its record, and the number of jobs left.
 
     Raises:
-        KeyboardInterrupt: what was completed is kept; the next call goes on from there.
+        KeyboardInterrupt: completed jobs are kept; the next call continues from there.
     """
     todo = [job for job in study.jobs if outcome(job) is None]
     failed = []
@@ -272,7 +257,7 @@ def execute(study: Study, *, workers: int, report: Callable[[Job, Mapping[str, A
 
 
 def _results(study: Study, todo: Sequence[Job], workers: int) -> Iterator[tuple[Job, Mapping[str, Any]]]:
-    folds = int(study.settings["folds"])
+    folds = study.settings["folds"]
     if workers == 1 or len(todo) < 2:
         for job in todo:
             yield job, _work(job, folds)
@@ -287,33 +272,30 @@ def _results(study: Study, todo: Sequence[Job], workers: int) -> Iterator[tuple[
 
 
 def _start_worker() -> None:
-    """Use one thread, and leave an interruption to the parent."""
+    """Use one thread; the parent process handles an interruption."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _work(job: Job, folds: int) -> dict[str, Any]:
-    """Do one job; what goes wrong is in its record."""
-    begun = time.perf_counter()
-    config = job.config
+    """Do one job and return its record, also of a failure: the other jobs go on."""
+    if job.entry.baseline:
+        return _run_baseline(job, folds)
+    config, run_dir = job.config, job.path.parent
     try:
-        if job.entry.baseline:
-            return _run_baseline(job, folds)
-        return run_job(validate(config), job.path.parent, quiet=True, record_only=True)
-    except Exception as error:  # Of an operator, or of scikit-learn: the other jobs go on.
-        if job.entry.baseline:
-            return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-        return results.write_failed(job.path.parent, config, error, time.perf_counter() - begun)
+        with recorded(config, run_dir):
+            return run_job(validate(config), run_dir, quiet=True, record_only=True)
+    except EXPECTED:
+        return results.read_result(job.path)
 
 
 def _run_baseline(job: Job, folds: int) -> dict[str, Any]:
     node = {"name": job.entry.data, "test_size": 1 / folds, "fold": job.fold}
-    found = {
-        "schema_version": results.SCHEMA_VERSION,
-        "status": "completed",
-        "error": None,
-        **run_baseline(job.entry.name, node, job.seed),
-    }
+    try:
+        found = run_baseline(job.entry.name, node, job.seed)
+    except (ValueError, RuntimeError, OSError) as error:  # Of scikit-learn, or of the data.
+        return {"status": "failed", "error": error_line(error)}
+    record = {"schema_version": results.SCHEMA_VERSION, "status": "completed", "error": None, **found}
     job.path.parent.mkdir(parents=True, exist_ok=True)
-    results.write_json(job.path, found)
-    return found
+    write_json(job.path, record)
+    return record

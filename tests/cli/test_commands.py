@@ -1,4 +1,4 @@
-"""The ``fusionkit`` command: help, dispatch, and how errors are worded."""
+"""The ``fusionkit`` command: help, dispatch, and error messages."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TestHelp:
         assert output.err.startswith("Usage: fusionkit ")
 
     @pytest.mark.parametrize("argv", [["--help"], ["-h"], ["help"]])
-    def test_asked(self, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    def test_of_the_group(self, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(argv) == 0
         output = capsys.readouterr()
         assert output.err == ""
@@ -102,7 +102,7 @@ class TestDispatch:
         assert seen == [["x"]]
 
     @pytest.mark.parametrize("argv", [["--debug", "list", "x"], ["list", "--debug", "x"], ["list", "x", "--debug"]])
-    def test_debug_stands_anywhere(self, argv: list[str], command: Callable[[Any], list[Sequence[str]]]) -> None:
+    def test_debug_may_be_anywhere(self, argv: list[str], command: Callable[[Any], list[Sequence[str]]]) -> None:
         seen = command(0)
         assert cli.main(argv) == 0
         assert seen == [["x"]]
@@ -132,7 +132,7 @@ class TestDispatch:
 
 class TestStreams:
     @pytest.mark.parametrize("name", ["stdout", "stderr"])
-    def test_what_the_encoding_has_not_is_escaped(
+    def test_what_the_encoding_lacks_is_escaped(
         self, name: str, command: Callable[[Any], list[Sequence[str]]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         command(lambda: print("A ⊗ é \U0001d54f \udce9", file=getattr(sys, name)))

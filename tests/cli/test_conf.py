@@ -21,7 +21,7 @@ STEERING = {"_target_", "_recursive_", "_convert_", "name"}
 
 @pytest.mark.parametrize("record", BUILTIN, ids=lambda record: f"{record.kind}-{record.name}")
 def test_the_config_of_every_built_in_has_all_its_options(record: registry.Record) -> None:
-    """Whether it stands in a file or is generated."""
+    """The config may be a file or generated."""
     found = yaml.safe_load(node_text(record.kind, record.name) or "")
     options = {parameter.name for parameter in options_of(registry.load(record.kind, record.name))}
     shared = {"n", "dims", "device", "preprocess", "postprocess"} if record.kind == "fusion" else set()

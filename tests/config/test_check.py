@@ -153,10 +153,7 @@ def test_a_file_behind_anothers_is_shadowed(site: Site) -> None:
     shadowed = [finding for finding in found if finding.status == "shadowed"]
     assert [(f.group, f.option) for f in shadowed] == [("fusion", "average"), ("train", "x")]
     assert shadowed[0].distribution == "gram-plugin"
-    assert shadowed[0].message == (
-        "fusion/average should come from one place; "
-        "found gram-plugin's average.yaml, which is hidden by that of fusionkit."
-    )
+    assert shadowed[0].message.endswith("found that of gram-plugin hidden by fusionkit's.")
 
 
 @pytest.mark.parametrize(
@@ -166,14 +163,14 @@ def test_a_folder_that_is_not_there_is_missing(site: Site, conf: str) -> None:
     install(site, {}, conf=[conf])
     (found,) = wrong()
     assert found.status == "missing"
-    assert found.message == f"gram-plugin should have the config folder it offers; found none at {conf}."
+    assert found.message == f"gram-plugin should have configs in the folder it offers; found none at {conf}."
 
 
 def test_an_empty_folder_is_missing_too(site: Site) -> None:
     install(site, {"conf/readme.txt": "nothing here"})
     (found,) = wrong()
     assert found.status == "missing"
-    assert found.message.startswith("gram-plugin should have configs in the folder it offers; found none in ")
+    assert found.message.startswith("gram-plugin should have configs in the folder it offers; found none at ")
 
 
 def test_the_command_reports_and_fails(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

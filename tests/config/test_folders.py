@@ -40,13 +40,15 @@ def test_a_package_is_found_without_being_imported(tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(str(tmp_path))
     assert paths.folder_of("pkg://paths_probe.deep.conf") == folder
     assert paths.folder_of("pkg://paths_probe/deep/conf") == folder
-    assert paths.as_file("pkg://paths_probe.deep.conf") == f"file://{folder}"
+    monkeypatch.setattr(paths.registry, "conf_paths", lambda: [("probe", "pkg://paths_probe.deep.conf")])
+    assert paths.plugin_folders() == [("probe", f"file://{folder}")]
     assert "paths_probe" not in sys.modules
 
 
 @pytest.mark.parametrize(
     "path", ["pkg://no_such_package.conf", "pkg://json.no_such_folder", "file:///nowhere", "x://y"]
 )
-def test_what_is_not_there_stays_as_it_is(path: str) -> None:
+def test_what_is_not_there_stays_as_it_is(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert paths.folder_of(path) is None
-    assert paths.as_file(path) == path
+    monkeypatch.setattr(paths.registry, "conf_paths", lambda: [("probe", path)])
+    assert paths.plugin_folders() == [("probe", path)]

@@ -40,7 +40,7 @@ def test_the_config_fits_the_data(name: str) -> None:
     assert cfg["dims"] == load_data(cfg["data"], cfg["dims"]).dims == cfg["fusion"]["dims"]
 
 
-def test_digests_tell_the_sets_apart() -> None:
+def test_every_set_has_its_own_digest() -> None:
     assert len({load_data({"name": name}).digest for name in ("mfeat", *DATASETS)}) == 3
     assert load_data({"name": "digits"}).digest == load_data({"name": "digits"}).digest
 
@@ -67,7 +67,7 @@ def test_other_seeds_make_other_folds(data: Dataset) -> None:
     assert len(split(data, seed=0, test_size=0.1, fold=9)[1]) == 56
 
 
-@pytest.mark.parametrize("fold", [5, -1, True, 1.0])
+@pytest.mark.parametrize("fold", [5, -1])
 def test_no_such_fold(data: Dataset, fold: int) -> None:
     sentence = f"data.fold … found {fold!r}."
     with pytest.raises(ConfigError, match=like(sentence)):

@@ -162,8 +162,8 @@ def test_the_recorded_config_has_the_recorded_hash(run_dir: Path) -> None:
 def test_differences_go_into_mappings() -> None:
     first = {"metrics": {"accuracy": 0.5, "f1": 1.0}, "seconds": 1, "l": 3, "history": {"loss": [1.0]}}
     second = {"metrics": {"accuracy": 0.5, "f1": 0.9}, "seconds": 2, "l": 3, "history": None}
-    assert dict(differences(first, first)) == {}
-    assert dict(differences(first, second)) == {"metrics.f1": (1.0, 0.9), "history": ({"loss": [1.0]}, None)}
+    assert differences(first, first) == {}
+    assert differences(first, second) == {"metrics.f1": (1.0, 0.9), "history.loss": ([1.0], None)}
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_a_directory_without_a_record(again: Again, tmp_path: Path) -> None:
     sentence = f"error: --from should be the directory of a run; found no result.json in {tmp_path / 'empty'}"
     assert again(tmp_path / "empty")[::2] == (2, f"{sentence}.\n")
     (tmp_path / "empty" / ".hydra").mkdir()
-    assert again(tmp_path / "empty")[::2] == (2, f"{sentence}; that run was killed, or goes on.\n")
+    assert again(tmp_path / "empty")[::2] == (2, f"{sentence}; that run was killed or is still running.\n")
     assert not Path("outputs").exists()
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from fusionkit.config import compose, config_hash
-from fusionkit.experiment.reproduce import Commands
+from fusionkit.experiment.reproduce import command
 
 RUN = Path("some where/run")
 
 
-def command(words: list[str]) -> tuple[str | None, dict[str, Any]]:
+def command_of(words: list[str]) -> tuple[str | None, dict[str, Any]]:
     config = compose(words)
-    return Commands().command({"config": config}, RUN), config
+    return command({"config": config}, RUN), config
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def command(words: list[str]) -> tuple[str | None, dict[str, Any]]:
     ids=lambda words: " ".join(words) or "default",
 )
 def test_the_command_composes_to_the_config_of_the_record(words: list[str]) -> None:
-    found, config = command(words)
+    found, config = command_of(words)
     assert found is not None
     program, run, *overrides = shlex.split(found)
     assert (program, run) == ("fusionkit", "run")
@@ -42,9 +42,9 @@ def test_the_command_composes_to_the_config_of_the_record(words: list[str]) -> N
 
 
 def test_the_command_is_short() -> None:
-    assert command([])[0] == "fusionkit run"
+    assert command_of([])[0] == "fusionkit run"
     words = ["data=digits", "fabrication=lowrank", "fabrication.r=4", "seed=3", "data.fold=2"]
-    assert command(words)[0] == f"fusionkit run {' '.join(words)}"
+    assert command_of(words)[0] == f"fusionkit run {' '.join(words)}"
 
 
 def test_runs_of_a_group_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,25 +52,24 @@ def test_runs_of_a_group_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> N
 
     config = compose(["train.epochs=7"])
     calls: list[Any] = []
-    original = reproduce._overrides
 
-    def counted(*args: Any) -> list[str] | None:
-        calls.append(args)
-        return original(*args)
+    def counted(overrides: list[str]) -> dict[str, Any]:
+        calls.append(overrides)
+        return compose(overrides)
 
-    monkeypatch.setattr(reproduce, "_overrides", counted)
-    commands = Commands()
-    found = [commands.command({"config": {**config, "seed": seed}}, RUN) for seed in range(3)]
+    reproduce._composed.cache_clear()
+    monkeypatch.setattr(reproduce, "compose", counted)
+    found = [command({"config": {**config, "seed": seed}}, RUN) for seed in range(3)]
     assert found == [f"fusionkit run train.epochs=7{tail}" for tail in ("", " seed=1", " seed=2")]
-    assert len(calls) == 1
+    assert calls == [[], ["train.epochs=7"]]
 
 
 def test_what_cannot_be_composed_is_repeated_from_its_directory() -> None:
     config = compose([])
     config["train"] = {**config["train"], "a_key_of_another_release": 1}
-    assert Commands().command({"config": config}, RUN) == "fusionkit run --from 'some where/run'"
+    assert command({"config": config}, RUN) == "fusionkit run --from 'some where/run'"
 
 
 @pytest.mark.parametrize("config", [None, [], {}, {"fusion": None}, {"fusion": {"name": 3}}])
 def test_records_without_a_config(config: Any) -> None:
-    assert Commands().command({"config": config}, RUN) in (None, "fusionkit run --from 'some where/run'")
+    assert command({"config": config}, RUN) in (None, "fusionkit run --from 'some where/run'")

@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from fusionkit._util.files import write_atomic, write_json
 from fusionkit.errors import DimsError, FusionError
 from fusionkit.experiment import results
 from tests.messages import like
@@ -169,7 +170,7 @@ def test_a_failing_write_leaves_nothing(tmp_path: Path) -> None:
 
     (tmp_path / "x.json").write_text("before")
     with pytest.raises(OSError, match="disk full"):
-        results.write_atomic(tmp_path / "x.json", fail)
+        write_atomic(tmp_path / "x.json", fail)
     assert (tmp_path / "x.json").read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
@@ -181,7 +182,7 @@ def test_the_temporary_file_has_the_suffix_and_ordinary_permissions(tmp_path: Pa
         seen.append(path)
         path.write_text("x")
 
-    results.write_atomic(tmp_path / "x.png", write)
+    write_atomic(tmp_path / "x.png", write)
     (tmp_path / "plain").touch()
     assert seen[0].suffix == ".png"
     assert seen[0].parent == tmp_path
@@ -190,7 +191,7 @@ def test_the_temporary_file_has_the_suffix_and_ordinary_permissions(tmp_path: Pa
 
 def test_json_is_strict(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    results.write_json(path, {"a": [1.0, float("nan"), float("inf")], 3: (True, None), "p": tmp_path, "s": "ü"})
+    write_json(path, {"a": [1.0, float("nan"), float("inf")], 3: (True, None), "p": tmp_path, "s": "ü"})
     assert json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail) == {
         "a": [1.0, None, None],
         "3": [True, None],

@@ -58,8 +58,8 @@ def test_no_two_frequencies_have_the_same_real_part(n: int, D: int) -> None:
     with pytest.raises(FusionError) as caught:
         Fourier(l=len(classes) + 1).calculate_l(n, D)
     assert str(caught.value) == (
-        f"l, the number of frequencies of fourier, should be from 1 to {len(classes)}, all that differ in their real "
-        f"part, for n = {n} and D = {D}; found {len(classes) + 1}."
+        "l, the number of frequencies of fourier, should be from 1 to the number of those that differ in their real "
+        f"part = {len(classes)} for n = {n} and D = {D}; found {len(classes) + 1}."
     )
 
 

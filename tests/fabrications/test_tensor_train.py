@@ -79,7 +79,7 @@ def test_a_full_rank_train_of_two_cores_has_full_rank() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"r": 5}, "r, the rank of tensor_train, should be from 1 to 4, the greatest that every bond can use, "),
+        ({"r": 5}, "r, the rank of tensor_train, should be from 1 to the greatest rank that every bond can use = 4 "),
         (
             {"cores": 4},
             "cores, the number of cores of tensor_train, should be from 2 to max(3, ceil(log2(max(n, D)))) = 3 ",

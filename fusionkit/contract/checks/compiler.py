@@ -6,21 +6,22 @@ import contextlib
 import copy
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fusionkit.contract.checks._common import agrees, expect_value, gradients, tensors_of, trained, works
 from fusionkit.contract.guard import untimed
 from fusionkit.contract.needs import clean_dynamo, missing
-from fusionkit.contract.rules import equal, expect, no_error, rule
+from fusionkit.contract.rules import equal, expect, rule
 from fusionkit.contract.subject import Subject
 from fusionkit.fusion import Fusion
 from fusionkit.kernels.modes import fake_tensors, load_compiler
 
-load_compiler()  # Else the first operation on a meta tensor does it, in the middle of some check.
+load_compiler()  # Otherwise the first operation on a meta tensor loads it, in the middle of a check.
 
 
 @rule()
@@ -33,21 +34,14 @@ def check_fake_tensor(subject: Subject) -> None:
     x = subject.views(4)
     real = subject.forward(op, x)
     with fake_tensors() as mode:
-        state: dict[str, Tensor] = {
-            name: mode.from_tensor(tensor) for name, tensor in (*op.named_parameters(), *op.named_buffers())
-        }
+        state = {name: mode.from_tensor(tensor) for name, tensor in tensors_of(op).items()}
         views = [mode.from_tensor(view) for view in x]
-        fake = _traced("a call with fake tensors", lambda: torch.func.functional_call(op, state, (views,)))
+        fake = works("a call with fake tensors", lambda: torch.func.functional_call(op, state, (views,)))
     for what in ("shape", "dtype"):
-        expect(
-            getattr(fake, what) == getattr(real, what),
-            f"the {what} of a fake call should be {getattr(real, what)}",
-            getattr(fake, what),
-        )
-    # The stride of a dimension of one entry says nothing.
-    significant = [i for i, size in enumerate(real.shape) if size > 1]
-    same = all(fake.stride(i) == real.stride(i) for i in significant)
-    expect(same, f"the strides of a fake call should be {real.stride()}", str(fake.stride()))
+        expect_value(f"the {what} of a fake call", getattr(fake, what), getattr(real, what))
+    # The stride of a dimension of one entry has no meaning.
+    long = [i for i, size in enumerate(real.shape) if size > 1]
+    expect_value("the strides of a fake call", [fake.stride(i) for i in long], [real.stride(i) for i in long])
 
 
 @rule(tier=2, scope="examples")
@@ -58,13 +52,11 @@ def check_compile_fullgraph(subject: Subject) -> str | None:
     same and generates no code.  Avoid data-dependent Python branches, prints and unsupported library calls in `_fuse`.
     """
     op = subject.deterministic_operator(dtype=torch.float32)
-    first = str(subject.case) == str(subject.cases()[0])
-    if not first or subject.kind == "fabrication":
-        same_when_compiled(subject, op, "aot_eager")
-        return "compiled with aot_eager"
-    with untimed():
-        lack = missing(("compiler",))
-    backend = "inductor" if lack is None else "aot_eager"
+    backend, lack = "aot_eager", None
+    if subject.kind == "fusion" and str(subject.case) == str(subject.cases()[0]):
+        with untimed():
+            lack = missing(("compiler",))
+        backend = "inductor" if lack is None else "aot_eager"
     same_when_compiled(subject, op, backend)
     return f"compiled with {backend}{f', {lack}' if lack else ''}"
 
@@ -78,23 +70,12 @@ def same_when_compiled(subject: Subject, op: Fusion, backend: str) -> None:
     cotangent = torch.randn_like(wanted)
     with clean_dynamo():
         compiled = torch.compile(other, fullgraph=True, backend=backend)
-        found = _traced(f"torch.compile with {backend}", lambda: compiled(y))
-        equal("the compiled output", found, wanted)
-        if wanted.requires_grad:
-            (wanted * cotangent).sum().backward()
-            _traced("the compiled backward", lambda: (found * cotangent).sum().backward())
-    for i, (a, b) in enumerate(zip(y, x, strict=True)):
-        if a.grad is not None or b.grad is not None:
-            expect(
-                a.grad is not None and b.grad is not None,
-                f"view {i} should get a gradient in both modes",
-                "one of them",
-            )
-            equal(f"the compiled gradient of view {i}", a.grad, b.grad)  # type: ignore[arg-type]
-    for (name, a), (_, b) in zip(other.named_parameters(), op.named_parameters(), strict=True):
-        if b.grad is not None:
-            expect(a.grad is not None, f"{name} should get a gradient when compiled", "None")
-            equal(f"the compiled gradient of {name}", a.grad, b.grad)  # type: ignore[arg-type]
+        out = works(f"torch.compile with {backend}", lambda: compiled(y))
+        equal("the compiled output", out, wanted)
+        found = works("the compiled backward", lambda: gradients(out, [*y, *trained(other)], cotangent))
+    names = [f"view {i}" for i in range(len(x))] + [name for name, p in op.named_parameters() if p.requires_grad]
+    for name, one, two in zip(names, found, gradients(wanted, [*x, *trained(op)], cotangent), strict=True):
+        equal(f"the compiled gradient of {name}", one, two)
 
 
 @rule(tier=3, scope="first")
@@ -114,9 +95,8 @@ def check_compile_dynamic(subject: Subject) -> None:
         compiled = torch.compile(op, fullgraph=True, backend=backend)
         for rows in (2, 3, 5, 8, 64):
             x = subject.views(rows, dtype=torch.float32)
-            found = _traced("torch.compile", partial(compiled, x))
-            if not subject.promises(op).stochastic:
-                equal(f"the compiled output of {rows} rows", found, subject.forward(op, x))
+            found = works("torch.compile", partial(compiled, x))
+            agrees(subject, f"the compiled output of {rows} rows", found, op, x)
     expect(len(graphs) <= 2, "five batch sizes should need at most two graphs", f"{len(graphs)}")
 
 
@@ -128,20 +108,20 @@ def check_export(subject: Subject) -> None:
     """
     op = subject.operator(dtype=torch.float32)
     x, y = subject.views(4, dtype=torch.float32), subject.views(7, dtype=torch.float32)
+    buffer = io.BytesIO()
     with clean_dynamo(), torch.no_grad():
-        program = _traced("torch.export", lambda: _exported(op, x))
-        buffer = io.BytesIO()
+        shapes = _dynamic_rows(x, torch.export.Dim.DYNAMIC)
+        program = works("torch.export", lambda: torch.export.export(op, (x,), dynamic_shapes=shapes))
         torch.export.save(program, buffer)
         buffer.seek(0)
         loaded = torch.export.load(buffer).module()
-        found = _traced("the exported program", lambda: loaded(y))
-    if not subject.promises(op).stochastic:
-        equal("the output of the exported program", found, subject.forward(op, y))
+        found = works("the exported program", lambda: loaded(y))
+    agrees(subject, "the output of the exported program", found, op, y)
 
 
-def _exported(op: Fusion, x: list[Tensor]) -> Any:
-    batch = torch.export.Dim.DYNAMIC
-    return torch.export.export(op, (x,), dynamic_shapes=([{0: batch} for _ in x],))
+def _dynamic_rows(x: list[Tensor], rows: Any) -> Any:
+    """Return the dynamic shapes of views whose number of rows varies."""
+    return ([{0: rows} for _ in x],)
 
 
 @rule(tier=3, scope="first", needs=("onnx", "onnxruntime"))
@@ -154,24 +134,17 @@ def check_onnx(subject: Subject) -> None:
 
     op = subject.deterministic_operator(dtype=torch.float32)
     x, y = subject.views(4, dtype=torch.float32), subject.views(7, dtype=torch.float32)
+    shapes = _dynamic_rows(x, torch.export.Dim("batch"))
     with clean_dynamo(), _no_logging(), torch.no_grad():
-        batch = torch.export.Dim("batch")
-        program = _traced(
-            "the export to ONNX",
-            lambda: torch.onnx.export(op, (x,), dynamo=True, dynamic_shapes=([{0: batch} for _ in x],), verbose=False),
-        )
+        export = partial(torch.onnx.export, op, (x,), dynamo=True, dynamic_shapes=shapes, verbose=False)
+        program: Any = works("the export to ONNX", export)
     buffer = io.BytesIO()
     program.save(buffer)
     session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
     feed = dict(zip(names, (view.numpy() for view in y), strict=True))
-    found = _traced("onnxruntime", lambda: session.run(None, feed))[0]
+    found = works("onnxruntime", lambda: session.run(None, feed))[0]
     equal("the output of onnxruntime", torch.from_numpy(found), subject.forward(op, y))
-
-
-def _traced(what: str, call: Callable[[], Any]) -> Any:
-    with no_error(f"{what} should work on the operator"):
-        return call()
 
 
 @contextlib.contextmanager

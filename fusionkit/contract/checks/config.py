@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from fusionkit import config, registry
+from fusionkit import config
 from fusionkit.config.interpolations import resolve
 from fusionkit.config.safe import check_tree
 from fusionkit.config.sentences import mistakes
 from fusionkit.config.types import options_of
-from fusionkit.contract.rules import Violation, describe, equal, expect, no_error, outcome, rule, skip
+from fusionkit.contract.checks._common import agrees, copy_buffers, expect_value, means, same_output, skip_if
+from fusionkit.contract.rules import Violation, describe, expect, no_error, outcome, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.core import factory
 from fusionkit.errors import ConfigError
 from fusionkit.fusion import Fusion
 
-#: Keys of a node that speak to Hydra.
+#: Keys of a node that are no options of the constructor.
 CONTROL = ("_target_", "_recursive_", "_convert_", "_partial_", "name", "defaults")
 
 
@@ -32,13 +33,7 @@ def check_config_composes(subject: Subject) -> None:
     Write the file `conf/fusion/<name>.yaml` (`conf/fabrication/<name>.yaml`) as the generated node shows it, or
     remove it.
     """
-    node = _composed(subject)
-    name = node.get("name")
-    try:
-        found = registry.resolve(subject.kind, str(name)).qualified
-    except LookupError as error:
-        found = str(error)
-    expect(found == subject.record.qualified, f"{subject.kind}.name should mean {subject.record.qualified}", found)
+    means(subject, f"{subject.kind}.name", str(_composed(subject).get("name")))
 
 
 @rule(scope="first")
@@ -55,7 +50,7 @@ def check_config_safe(subject: Subject) -> None:
             "fabrication": {"name": "dense"},
             subject.kind: OmegaConf.create(config.node(subject.kind, subject.record.key) or ""),
         }
-        # What else the node takes from the configuration, config_composes sees.
+        # config_composes checks the other interpolations of the node.
         node = resolve(OmegaConf.create(tree))[subject.kind]
         check_tree(node, subject.kind)
         if subject.kind == "fusion":
@@ -86,7 +81,7 @@ def _composed(subject: Subject) -> dict[str, Any]:
     """Return the node of the subject from the composed configuration."""
     name = subject.record.key
     text = config.node(subject.kind, name) or ""
-    # Options without a default stand as ??? in the node; the case has them.
+    # The node has ??? for an option without a default; the case has its value.
     required = [
         f"{subject.kind}.{option}={json.dumps(value)}"
         for option, value in subject.options.items()
@@ -106,8 +101,7 @@ def check_config_round_trip(subject: Subject) -> None:
 
     Take every option as a keyword of a JSON type, and keep nothing else that matters.
     """
-    if subject.source.record is None:
-        skip("needs a registry entry, and the subject is not registered")
+    skip_if(subject.source.record is None, "needs a registry entry, and the subject is not registered")
     op = subject.operator()
     if subject.source.instance is not None:
         try:
@@ -122,17 +116,11 @@ def check_config_round_trip(subject: Subject) -> None:
     expect(json.loads(text) == options, "to_config() should survive JSON", text[:200])
     with no_error(f"create should accept to_config(), {text[:200]}"):
         again = factory.create(**json.loads(text)).eval()
-    expect(again.calculate_n() == op.calculate_n(), f"n of the rebuilt operator should be {op.calculate_n()}", again.n)
-    l = op.calculate_l()
-    expect(again.calculate_l() == l, f"l of the rebuilt operator should be {l}", again.calculate_l())
-    keys = list(op.state_dict())
-    expect(
-        list(again.state_dict()) == keys, f"the rebuilt operator should have the keys {keys}", list(again.state_dict())
-    )
+    expect_value("n of the rebuilt operator", again.calculate_n(), op.calculate_n())
+    expect_value("l of the rebuilt operator", again.calculate_l(), op.calculate_l())
+    expect_value("the keys of the rebuilt operator", list(again.state_dict()), list(op.state_dict()))
     again.load_state_dict(op.state_dict())
-    if not subject.promises(op).stochastic:
-        x = subject.views(3)
-        equal("the output of the rebuilt operator", subject.forward(again, x), subject.forward(op, x))
+    same_output(subject, "the output of the rebuilt operator", again, op)
     if subject.kind == "fusion" and subject.source.instance is None:
         _rebuilt_with_options_of_the_base(subject, op)
 
@@ -145,12 +133,10 @@ def _rebuilt_with_options_of_the_base(subject: Subject, op: Fusion) -> None:
     with no_error(f"create should accept to_config() of one built with {options}"):
         again = factory.create(**_options_of(bare)).eval()
     expect(not again.require_parameters, "require_parameters=False should be in to_config()", "that it is not")
-    for name, buffer in dict(again.named_buffers()).items():
-        buffer.copy_(dict(bare.named_buffers())[name])
-    if not subject.promises(bare).stochastic:
-        x, w = subject.views(3), op.flat_w().detach()
-        what = "the output of the rebuilt operator, with preprocess, postprocess and an external w,"
-        equal(what, subject.forward(again, x, w=w), subject.forward(bare, x, w=w))
+    copy_buffers(bare, again)
+    x, w = subject.views(3), op.flat_w().detach()
+    what = "the output of the rebuilt operator, with preprocess, postprocess and an external w,"
+    agrees(subject, what, subject.forward(again, x, w=w), bare, x, w=w)
 
 
 def _options_of(op: Any) -> dict[str, Any]:
@@ -167,22 +153,14 @@ def check_config_containers(subject: Subject) -> None:
     """
     dims = list(subject.dims)
     first = subject.operator(dims=dims)
-    x = subject.views(3)
-    wanted = subject.forward(first, x)
     for form in (tuple(dims), OmegaConf.create(dims)):
         what = f"dims as {type(form).__name__}"
         op = subject.operator(dims=form)
-        expect(
-            op.dims == tuple(dims) and type(op.dims) is tuple,
-            f"{what} should give the attribute dims {tuple(dims)}",
-            repr(op.dims),
-        )
-        expect(
-            op.calculate_n() == first.calculate_n(), f"{what} should give n = {first.calculate_n()}", op.calculate_n()
-        )
+        same = op.dims == tuple(dims) and type(op.dims) is tuple
+        expect(same, f"{what} should give the attribute dims {tuple(dims)}", repr(op.dims))
+        expect_value(f"n with {what}", op.calculate_n(), first.calculate_n())
         op.load_state_dict(first.state_dict())
-        if not subject.promises(first).stochastic:
-            equal(f"the output with {what}", subject.forward(op, x), wanted)
+        same_output(subject, f"the output with {what}", op, first)
 
 
 @rule(tier=2, scope="first")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from fusionkit.contract.rules import Violation, any_attempt, describe, equal, expect, no_error, outcome, rule, skip
+from fusionkit.contract.checks._common import gradients, replaced, skip_if, tensors_of, trained, works
+from fusionkit.contract.rules import Violation, any_attempt, equal, expect, no_error, outcome, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import example_cases
 from fusionkit.fusion import Fusion
@@ -32,8 +33,7 @@ def check_gradcheck(subject: Subject) -> None:
     _gradcheck("views and parameters", function, inputs)
     w = op.flat_w().detach().requires_grad_()
     if w.numel():
-        k = len(x)
-        _gradcheck("views and an external w", lambda *args: op(list(args[:k]), w=args[k]), (*x, w))
+        _gradcheck("views and an external w", lambda *args: op(list(args[:-1]), w=args[-1]), (*x, w))
     for lead in ((), (2, 3), (300,)):
         any_attempt(partial(_along_a_line, subject, op, lead))
 
@@ -41,35 +41,27 @@ def check_gradcheck(subject: Subject) -> None:
 def _along_a_line(subject: Subject, op: Fusion, lead: tuple[int, ...]) -> None:
     """Expect the gradients for other numbers of rows to give the slope along a random line."""
     x = subject.views(*lead, requires_grad=True)
-    inputs = [*x, *(parameter for parameter in op.parameters() if parameter.requires_grad)]
+    inputs = [*x, *trained(op)]
     out = subject.forward(op, x)
     if not out.requires_grad:
         return
     cotangent, steps = torch.randn_like(out), [1e-6 * torch.randn_like(tensor) for tensor in inputs]
-    gradients = _gradients(out, inputs, cotangent)
-    shares = [(g * step).sum() for g, step in zip(gradients, steps, strict=True) if g is not None]
+    shares = torch.stack([(g * s).sum() for g, s in zip(gradients(out, inputs, cotangent), steps, strict=True)])
     kept = [tensor.detach().clone() for tensor in inputs]
     ends = []
     with torch.no_grad():
-        for sign in (1, -1):
+        for sign in (1, -1, 0):  # At last the inputs are as before.
             for tensor, value, step in zip(inputs, kept, steps, strict=True):
                 tensor.copy_(value + sign * step)
             ends.append((subject.forward(op, x) * cotangent).sum() / 2)
-        for tensor, value in zip(inputs, kept, strict=True):
-            tensor.copy_(value)
-    rise, slope = float(ends[0] - ends[1]), float(sum(shares, torch.zeros(())))
-    size = max(float(torch.stack(shares).norm()), 1e-9)
-    expect(
-        abs(rise - slope) <= 1e-3 * size,
-        f"along a random line the output for leading dimensions {lead} should rise by {slope:.6g}, as gradients say",
-        f"{rise:.6g}",
-    )
+    rise, slope = float(ends[0] - ends[1]), float(shares.sum())
+    should = f"the output for leading dimensions {lead} should rise along a random line by {slope:.6g}, as its gradient"
+    expect(abs(rise - slope) <= 1e-3 * max(float(shares.norm()), 1e-9), should, f"{rise:.6g}")
 
 
 def with_parameters(op: Fusion, x: list[Tensor]) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
-    """Return a function of the views and the trained parameters, and these."""
-    trained = tuple(parameter for parameter in op.parameters() if parameter.requires_grad)
-    return lambda *args: op(list(args[: len(x)])), (*x, *trained)
+    """Return a function of the views and the trained parameters, and its arguments."""
+    return lambda *args: op(list(args[: len(x)])), (*x, *trained(op))
 
 
 def _gradcheck(what: str, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
@@ -80,10 +72,8 @@ def _gradcheck(what: str, function: Callable[..., Tensor], inputs: tuple[Tensor,
         expect(torch.equal(out, moved), f"the output should have a graph to {what}", "none, though it depends on them")
         return
     fast = out.numel() * sum(tensor.numel() for tensor in inputs) > SLOW_ENTRIES
-    try:
-        torch.autograd.gradcheck(function, inputs, fast_mode=fast, raise_exception=True)
-    except RuntimeError as error:  # GradcheckError is one.
-        raise Violation(f"the gradients of {what} should agree with finite differences", describe(error)) from error
+    with no_error(f"the gradients of {what} should agree with finite differences"):
+        torch.autograd.gradcheck(function, inputs, fast_mode=fast)
 
 
 @rule(tier=2)
@@ -95,29 +85,20 @@ def check_gradgradcheck(subject: Subject) -> None:
     op = subject.deterministic_operator()
     if subject.promises(op).once_differentiable_only:
         cases = example_cases(subject)
-        if str(subject.case) == str(cases[0].case) and all(_twice(case) is None for case in cases):
-            raise Violation(
-                "once_differentiable_only is declared, and the second derivatives should be missing or wrong on an "
-                "example",
-                "that they agree with finite differences",
-            )
+        first = str(subject.case) == str(cases[0].case)
+        if first and all(outcome(partial(_agrees_twice, case))[1] is None for case in cases):
+            should = "with once_differentiable_only the second derivatives should be missing or wrong"
+            raise Violation(f"{should} on an example", "that they agree with finite differences")
         skip("once_differentiable_only is declared")
     any_attempt(partial(_agrees_twice, subject))
 
 
 def _agrees_twice(subject: Subject) -> None:
-    if (error := _twice(subject)) is not None:
-        raise Violation("the second derivatives should agree with finite differences", describe(error)) from error
-
-
-def _twice(subject: Subject) -> BaseException | None:
-    """Return what is wrong with the second derivatives."""
     op = subject.operator()
-    x = subject.views(2, requires_grad=True)
-    function, inputs = with_parameters(op, x)
-    if not function(*inputs).requires_grad:
-        skip("the output depends on nothing")
-    return outcome(lambda: torch.autograd.gradgradcheck(function, inputs, fast_mode=True))[1]
+    function, inputs = with_parameters(op, subject.views(2, requires_grad=True))
+    skip_if(not function(*inputs).requires_grad, "the output depends on nothing")
+    with no_error("the second derivatives should agree with finite differences"):
+        torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
 @rule(tier=2)
@@ -126,12 +107,10 @@ def check_forward_ad(subject: Subject) -> None:
 
     Avoid in-place operations and `.item()` under function transforms; see `fusionkit.fusion.in_place_ok`.
     """
-    op = subject.operator()
+    op = subject.deterministic_operator()
     if subject.promises(op).once_differentiable_only:
-        # A backward of one's own is all there is: torch.compile refuses an autograd.Function with a jvp.
+        # Its autograd.Function has a backward only, because torch.compile refuses one with a jvp.
         skip("once_differentiable_only is declared")
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
     x = tuple(subject.views(3))
     directions = tuple(torch.randn_like(view) for view in x)
 
@@ -143,21 +122,14 @@ def check_forward_ad(subject: Subject) -> None:
         out, pushed = torch.func.jvp(function, x, directions)[:2]
         pull = torch.func.vjp(function, *x)[1]
         cotangents = torch.randn(3, *out.shape, dtype=out.dtype)
-        pulled = torch.vmap(pull)(cotangents)
-        looped = [pull(cotangent) for cotangent in cotangents]
-        inner = sum((g * d).sum() for g, d in zip(looped[0], directions, strict=True))
-        flat = torch.cat([g.reshape(3, -1) for g in pulled], 1)
-        loop = torch.stack([torch.cat([g.reshape(-1) for g in one]) for one in looped])
-        return (cotangents[0] * pushed).sum(), torch.as_tensor(inner), flat, loop
+        flat = torch.cat([g.reshape(3, -1) for g in torch.vmap(pull)(cotangents)], 1)
+        loop = torch.stack([torch.cat([g.reshape(-1) for g in pull(cotangent)]) for cotangent in cotangents])
+        inner = loop[0] @ torch.cat([d.reshape(-1) for d in directions])
+        return (cotangents[0] * pushed).sum(), inner, flat, loop
 
-    forward, backward, vmapped, looped = _transform("jvp and vjp", transformed)
+    forward, backward, vmapped, looped = works("jvp and vjp", transformed)
     equal("<u, J v> by jvp", forward, backward)
     equal("a vmapped vjp", vmapped, looped)
-
-
-def _transform(what: str, call: Callable[[], Any]) -> Any:
-    with no_error(f"{what} should work on the operator"):
-        return call()
 
 
 @rule(tier=2)
@@ -171,40 +143,20 @@ def check_partial_requires_grad(subject: Subject) -> None:
     x = subject.views(3, requires_grad=True)
     out = subject.forward(op, x)
     cotangent = torch.randn_like(out)
-    full = _gradients(out, [*x, *own], cotangent)
-    for parameter in op.parameters():
-        parameter.requires_grad_(False)
-    for i in range(len(x)):
-        views = [view.detach().requires_grad_(j == i) for j, view in enumerate(x)]
-        out = subject.forward(op, views)
-        _same(f"the gradient of view {i} alone", _gradients(out, [views[i]], cotangent)[0], full[i])
+    full = gradients(out, [*x, *own], cotangent)
+    op.requires_grad_(False)
     constants = [view.detach() for view in x]
-    expect(
-        not subject.forward(op, constants).requires_grad,
-        "the output should need no gradient when nothing does",
-        "a graph",
-    )
+    for i, view in enumerate(constants):
+        alone = view.clone().requires_grad_()
+        found = gradients(subject.forward(op, replaced(constants, i, alone)), [alone], cotangent)[0]
+        equal(f"the gradient of view {i} alone", found, full[i])
+    free = not subject.forward(op, constants).requires_grad
+    expect(free, "the output should need no gradient when nothing does", "a graph")
     for parameter, wanted in zip(own, full[len(x) :], strict=True):
         parameter.requires_grad_(True)
-        out = subject.forward(op, constants)
-        _same("the gradient of one parameter alone", _gradients(out, [parameter], cotangent)[0], wanted)
+        found = gradients(subject.forward(op, constants), [parameter], cotangent)[0]
+        equal("the gradient of one parameter alone", found, wanted)
         parameter.requires_grad_(False)
-
-
-def _gradients(out: Tensor, inputs: list[Any], cotangent: Tensor) -> list[Tensor | None]:
-    if not out.requires_grad:
-        return [None] * len(inputs)
-    return list(torch.autograd.grad(out, inputs, cotangent, allow_unused=True))
-
-
-def _same(what: str, found: Tensor | None, wanted: Tensor | None) -> None:
-    if found is None or wanted is None:
-        still = all(g is None or not g.any() for g in (found, wanted))
-        expect(
-            still, f"{what} should be the same as with all", "None" if found is None else "one, where there was none"
-        )
-    else:
-        equal(what, found, wanted)
 
 
 @rule(tier=3)
@@ -215,14 +167,13 @@ def check_activation_checkpoint(subject: Subject) -> None:
     """
     op = subject.deterministic_operator()
     x = subject.views(3, requires_grad=True)
-    inputs = [*x, *(parameter for _, parameter in subject.own(op))]
+    inputs = [*x, *trained(op)]
     out = subject.forward(op, x)
     cotangent = torch.randn_like(out)
-    wanted = _gradients(out, inputs, cotangent)
-    again = _transform("checkpointing", lambda: checkpoint(op, x, use_reentrant=False))
-    found = _transform("checkpointing", lambda: _gradients(again, inputs, cotangent))
-    for one, other in zip(found, wanted, strict=True):
-        _same("a gradient under checkpointing", one, other)
+    again = works("checkpointing", lambda: checkpoint(op, x, use_reentrant=False))
+    found = works("checkpointing", lambda: gradients(again, inputs, cotangent))
+    for one, other in zip(found, gradients(out, inputs, cotangent), strict=True):
+        equal("a gradient under checkpointing", one, other)
 
 
 @rule(tier=2)
@@ -231,24 +182,20 @@ def check_functional(subject: Subject) -> None:
 
     Avoid data-dependent branches, `.item()` and in-place operations under function transforms.
     """
-    op, other = subject.operator(), subject.operator()
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
+    op, other = subject.deterministic_operator(), subject.operator()
     x = subject.views(3)
-    state = {**dict(other.named_parameters()), **dict(other.named_buffers())}
-    called = _transform("functional_call", lambda: torch.func.functional_call(op, state, (x,)))
+    called = works("functional_call", lambda: torch.func.functional_call(op, tensors_of(other), (x,)))
     equal("the output of functional_call", called, subject.forward(other, x))
     promises = subject.promises(op)
     if promises.batch_independent and not promises.once_differentiable_only:
-        rows = _transform("vmap over rows", lambda: torch.vmap(lambda *row: op(list(row)))(*x))
+        rows = works("vmap over rows", lambda: torch.vmap(lambda *row: op(list(row)))(*x))
         equal("the output of vmap over rows", rows, subject.forward(op, x))
     l = op.calculate_l()
-    if not l:
-        skip("the operator has no parameters; functional_call works")
+    skip_if(not l, "the operator has no parameters; functional_call works")
     w = torch.randn(4, l, dtype=torch.float64)
-    mapped = _transform("vmap over w", lambda: torch.vmap(lambda one: op(x, w=one))(w))
+    mapped = works("vmap over w", lambda: torch.vmap(lambda one: op(x, w=one))(w))
     equal("the output of vmap over w", mapped, torch.stack([subject.forward(op, x, w=one) for one in w]))
-    if subject.promises(op).batch_independent:
+    if promises.batch_independent:
         _per_sample(op, x, w[0])
 
 
@@ -259,6 +206,6 @@ def _per_sample(op: Any, x: list[Tensor], w: Tensor) -> None:
 
     gradient = torch.func.grad(loss)
     axes = (None, *(0 for _ in x))
-    mapped = _transform("per-sample gradients", lambda: torch.vmap(gradient, in_dims=axes)(w, *x))
+    mapped = works("per-sample gradients", lambda: torch.vmap(gradient, in_dims=axes)(w, *x))
     looped = torch.stack([gradient(w, *(view[i] for view in x)) for i in range(len(x[0]))])
     equal("the per-sample gradients", mapped, looped)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusionkit.contract.checks._common import agrees, gradients, random_w, replaced, skip_if, trained
 from fusionkit.contract.rules import Violation, equal, expect, no_error, refuses, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import verify
@@ -29,40 +30,30 @@ def check_all_inputs_matter(subject: Subject) -> None:
         skip("the operator is declared constant")
     fixed = [found for found in subject.prepared(op) if found[1].traits.constant]
     for _, fabrication, n, widths in fixed:
-        w = torch.randn(2, fabrication.calculate_l(n, sum(widths)), dtype=torch.float64)
-        one, other = (fabrication.materialize(row, n, sum(widths)) for row in w)
+        D = sum(widths)
+        one, other = (fabrication.materialize(random_w(fabrication, n, D), n, D) for _ in range(2))
         equal("W of a fabrication that is declared constant, for another w,", one, other, exact=True)
-    if fixed:
-        skip("the fabrication is declared constant")
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
-    if subject.leaves_nothing(op):
-        skip("at this generated size the output is constant")
+    skip_if(fixed, "the fabrication is declared constant")
+    skip_if(subject.promises(op).stochastic, "the operator is stochastic")
+    skip_if(subject.leaves_nothing(op), "at this generated size the output is constant")
     x = subject.views(16)
     base = subject.forward(op, x)
     idle = _idle_views(op)
-    for i in range(len(x)):
-        if i in idle:
-            continue
-        moved = [
-            subject.forward(op, [*x[:i], scale * torch.randn_like(x[i]), *x[i + 1 :]]) for scale in (1.0, 10.0, 0.01)
-        ]
-        expect(
-            any(not torch.equal(out, base) for out in moved),
-            f"view {i} should influence the output",
-            "that it does not",
-        )
+    for i, view in enumerate(x):
+        if i not in idle:
+            others = [replaced(x, i, scale * torch.randn_like(view)) for scale in (1.0, 10.0, 0.01)]
+            moved = any(not torch.equal(subject.forward(op, other), base) for other in others)
+            expect(moved, f"view {i} should influence the output", "an output that ignores it")
 
 
 def _idle_views(op: Fusion) -> set[int]:
     """Return the views of which a fabrication with frozen positions keeps no entry."""
     idle: set[int] = set()
     for _, fabrication, n, widths in Subject.prepared(op):
-        if not any(True for _ in fabrication.buffers()):
-            continue
-        w = torch.randn(fabrication.calculate_l(n, sum(widths)), dtype=torch.float64)
-        columns = fabrication.materialize(w, n, sum(widths)).split(list(widths), dim=1)
-        idle |= {i for i, part in enumerate(columns) if not part.any()}
+        if next(fabrication.buffers(), None) is not None:
+            D = sum(widths)
+            columns = fabrication.materialize(random_w(fabrication, n, D), n, D).split(widths, dim=1)
+            idle |= {i for i, part in enumerate(columns) if not part.any()}
     return idle
 
 
@@ -75,7 +66,7 @@ def check_wrong_dims(subject: Subject) -> None:
     op = subject.operator()
     dims = subject.dims
     for i, width in enumerate(dims):
-        wrong = subject.views(2, dims=[*dims[:i], width + 1, *dims[i + 1 :]])
+        wrong = subject.views(2, dims=replaced(dims, i, width + 1))
         names = [f"view {i}", width + 1, width]
         refuses(partial(op, wrong), f"view {i} of width {width + 1}", DimsError, names)
     for other in (dims[:-1], (*dims, dims[-1])):
@@ -90,8 +81,7 @@ def check_batch_mismatch(subject: Subject) -> None:
 
     Leave the validation of `forward` to the base class; do not override `forward`.
     """
-    if len(subject.dims) < 2:
-        skip("the case has one view")
+    skip_if(len(subject.dims) < 2, "the case has one view")
     op = subject.operator()
     for first, others in (((3,), (2,)), ((3,), (1,)), ((1,), (3,)), ((2, 3), (3,)), ((3,), (1, 3)), ((0,), (1,))):
         x = [*subject.views(*first)[:1], *subject.views(*others)[1:]]
@@ -105,19 +95,15 @@ def check_processing(subject: Subject) -> None:
     Hand both to `super().__init__`, and leave `forward` to the base class.
     """
     options = ("preprocess", "postprocess")
-    if not subject.offers(*options):
-        skip("the constructor does not take preprocess and postprocess")
-    if any(subject.options.get(option) is not None for option in options):
-        skip("the case has a processing of its own")
+    skip_if(not subject.offers(*options), "the constructor does not take preprocess and postprocess")
+    skip_if(any(subject.options.get(option) is not None for option in options), "the case has a processing of its own")
     op = subject.deterministic_operator()
     x = subject.views(3)
-    tanh, sigmoid = {"name": "tanh"}, {"name": "sigmoid"}
-    inside = subject.operator(preprocess=tanh)
+    inside, outside = subject.operator(preprocess={"name": "tanh"}), subject.operator(postprocess={"name": "sigmoid"})
     inside.load_state_dict(op.state_dict())
+    outside.load_state_dict(op.state_dict())
     wanted = subject.forward(op, [view.tanh() for view in x])
     equal("the output with a preprocess", subject.forward(inside, x), wanted)
-    outside = subject.operator(postprocess=sigmoid)
-    outside.load_state_dict(op.state_dict())
     equal("the output with a postprocess", subject.forward(outside, x), subject.forward(op, x).sigmoid())
 
 
@@ -129,8 +115,7 @@ def check_container_types(subject: Subject) -> None:
     """
     op = subject.operator()
     x = subject.views(3)
-    if not subject.promises(op).stochastic:
-        equal("the output for a tuple", subject.forward(op, tuple(x)), subject.forward(op, x))
+    agrees(subject, "the output for a tuple", subject.forward(op, tuple(x)), op, x)
     wrong: dict[str, Any] = {
         "None": None,
         "one tensor": x[0],
@@ -152,37 +137,29 @@ def check_noncontiguous(subject: Subject) -> None:
     Use `reshape` in place of `view`, and look at no strides and at no `id`; neither of the gradient in a backward.
     """
     op = subject.deterministic_operator()
-    for what, make in LAYOUTS.items():
-        x = [make(width) for width in subject.dims]
-        copies = [view.contiguous().clone() for view in x]
-        equal(f"the output of {what} views", subject.forward(op, x), subject.forward(op, copies))
+    given = {f"the output of {what} views": [make(width) for width in subject.dims] for what, make in LAYOUTS.items()}
     for i, width in enumerate(subject.dims):
-        x = subject.views(4)
-        x[i] = LAYOUTS["transposed"](width)
-        wanted = subject.forward(op, [view.contiguous().clone() for view in x])
-        equal(f"the output when view {i} alone is transposed", subject.forward(op, x), wanted)
+        x = replaced(subject.views(4), i, LAYOUTS["transposed"](width))
+        given[f"the output when view {i} alone is transposed"] = x
     one = {width: _random(4, width) for width in subject.dims}
-    x = [one[width] for width in subject.dims]
-    wanted = subject.forward(op, [view.clone() for view in x])
-    equal("the output of one tensor given as several views", subject.forward(op, x), wanted)
+    given["the output of one tensor given as several views"] = [one[width] for width in subject.dims]
+    for what, x in given.items():
+        copies = [view.contiguous().clone() for view in x]
+        equal(what, subject.forward(op, x), subject.forward(op, copies))
     _strided_gradient(subject, op)
 
 
 def _strided_gradient(subject: Subject, op: Fusion) -> None:
     """Expect the gradients for an expanded and a transposed gradient of the output to be those for its copy."""
     x = subject.views(4, requires_grad=True)
-    inputs = [*x, *(parameter for _, parameter in subject.own(op) if parameter.requires_grad)]
     n = op.calculate_n()
     for what, cotangent in (("an expanded", _random(1, 1).expand(4, n)), ("a transposed", _random(n, 4).t())):
-        found: list[list[Tensor | None]] = []
-        for given in (cotangent, cotangent.contiguous().clone()):
-            out = subject.forward(op, x)
-            if not out.requires_grad:
-                return
-            found.append(list(torch.autograd.grad(out, inputs, given, allow_unused=True)))
-        for one, other in zip(*found, strict=True):
-            if one is not None and other is not None:
-                equal(f"a gradient by {what} gradient of the output", one, other)
+        found, wanted = (
+            gradients(subject.forward(op, x), [*x, *trained(op)], given)
+            for given in (cotangent, cotangent.contiguous().clone())
+        )
+        for one, other in zip(found, wanted, strict=True):
+            equal(f"a gradient by {what} gradient of the output", one, other)
 
 
 def _random(*shape: int) -> Tensor:
@@ -201,44 +178,40 @@ LAYOUTS: dict[str, Callable[[int], Tensor]] = {
 
 @rule()
 def check_no_input_mutation(subject: Subject) -> None:
-    """A call and its backward pass leave the views, the list that holds them, and an external `w` as they were.
+    """A call and its backward pass leave the views, the list of them, and an external `w` as they were.
 
     Avoid in-place operations on the arguments of `_fuse`; the first sum may need a copy.
     """
     for requires_grad in (False, True):
         op = subject.operator()
-        for x in (subject.views(3, requires_grad=requires_grad), tuple(subject.views(3, requires_grad=requires_grad))):
-            _unchanged(subject, op, x, None)
-        w = op.flat_w().detach().clone().requires_grad_(requires_grad)
-        _unchanged(subject, op, subject.views(3), w)
-    # Without a graph, and in the dtype of use, a quicker way may be taken.
+        _unchanged(subject, op, subject.views(3, requires_grad=requires_grad))
+        _unchanged(subject, op, tuple(subject.views(3, requires_grad=requires_grad)))
+        _unchanged(subject, op, subject.views(3), w=op.flat_w().detach().clone().requires_grad_(requires_grad))
+    # Without a graph, and in float32, an operator may take a faster path.
     with torch.no_grad():
-        _unchanged(subject, subject.operator(), subject.views(3), None)
-        _unchanged(subject, subject.operator(dtype=torch.float32), subject.views(3, dtype=torch.float32), None)
+        _unchanged(subject, subject.operator(), subject.views(3))
+        _unchanged(subject, subject.operator(dtype=torch.float32), subject.views(3, dtype=torch.float32))
 
 
-def _unchanged(subject: Subject, op: Fusion, x: Sequence[Tensor], w: Tensor | None) -> None:
-    tensors = {f"view {i}": view for i, view in enumerate(x)} | ({} if w is None else {"w": w})
+def _unchanged(subject: Subject, op: Fusion, x: Sequence[Tensor], **arguments: Tensor) -> None:
+    tensors = {f"view {i}": view for i, view in enumerate(x)} | arguments
     before = {name: (tensor.detach().clone(), tensor._version) for name, tensor in tensors.items()}
-    given = list(x)
-    out = subject.forward(op, x, **({} if w is None else {"w": w}))
+    given = [id(view) for view in x]
+    out = subject.forward(op, x, **arguments)
     for during in ("forward", "backward"):
         if during == "backward":
+            if not out.requires_grad:
+                return
             with no_error("the backward pass should work on what a call returns"):
                 out.square().sum().backward()
-        expect(
-            len(x) == len(given) and all(a is b for a, b in zip(x, given, strict=True)),
-            f"the {type(x).__name__} of views should be left alone",
-            f"{len(x)} other views",
-        )
+        same = [id(view) for view in x] == given
+        expect(same, f"the {type(x).__name__} of views should be left alone", f"{len(x)} other views")
         for name, tensor in tensors.items():
             value, version = before[name]
             same = torch.equal(tensor.detach(), value)
             expect(same, f"{name} should keep its values during {during}", "other values")
             writes = tensor._version - version
             expect(not writes, f"{name} should not be written to", f"{writes} in-place writes")
-        if not out.requires_grad:
-            return
 
 
 @rule(tier=2, kinds=("fusion",), scope="none")

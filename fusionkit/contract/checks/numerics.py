@@ -1,15 +1,17 @@
-"""dtypes, devices, and values that are hard to compute with."""
+"""Dtypes, devices, and values that are hard to compute with."""
 
 from __future__ import annotations
 
 import copy
+import math
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fusionkit.contract.rules import TOLERANCE, any_attempt, equal, expect, has_shape, no_error, refuses, rule, skip
+from fusionkit.contract.checks._common import expect_nowhere, expect_value, gradients, skip_if, trained, works
+from fusionkit.contract.rules import TOLERANCE, any_attempt, equal, expect, has_shape, refuses, rule
 from fusionkit.contract.subject import Subject
 from fusionkit.fusion import Fusion
 
@@ -24,11 +26,10 @@ def check_dtype_preserved(subject: Subject) -> None:
     float32.
     """
     for dtype in DTYPES:
-        built = subject.operator(dtype=dtype)
         cast = subject.operator().to(dtype)
-        for how, op in (("built", built), ("cast", cast)):
+        for how, op in (("built", subject.operator(dtype=dtype)), ("cast", cast)):
             out = subject.forward(op, subject.views(3, dtype=dtype))
-            expect(out.dtype == dtype, f"an operator {how} as {dtype} should return {dtype}", str(out.dtype))
+            expect_value(f"the dtype of the output of an operator {how} as {dtype}", out.dtype, dtype)
         if dtype != torch.float64 and not subject.promises(cast).stochastic:
             any_attempt(partial(_as_wide, subject, cast, dtype))
     op = subject.operator()
@@ -42,26 +43,19 @@ def check_dtype_preserved(subject: Subject) -> None:
 def _as_wide(subject: Subject, op: Fusion, dtype: torch.dtype) -> None:
     """Expect the output, and in float32 the gradients of the views, to be those of the same numbers in float64."""
     x = subject.views(3, dtype=dtype, requires_grad=True)
-    wide = copy.deepcopy(op).double()
     y = [view.detach().double().requires_grad_() for view in x]
-    wanted = subject.forward(wide, y)
-    _near("the output", subject.forward(op, x), wanted)
-    if dtype != torch.float32 or not wanted.requires_grad:
-        return
-    weights = torch.randn_like(wanted)
-    found = torch.autograd.grad((subject.forward(op, x) * weights.float()).sum(), x, allow_unused=True)
-    gradients = torch.autograd.grad((wanted * weights).sum(), y, allow_unused=True)
-    for i, (one, other) in enumerate(zip(found, gradients, strict=True)):
-        if one is not None and other is not None:
+    found, wanted = subject.forward(op, x), subject.forward(copy.deepcopy(op).double(), y)
+    _near("the output", found, wanted)
+    if dtype == torch.float32:
+        weights = torch.randn_like(wanted)
+        pairs = zip(gradients(found, x, weights.float()), gradients(wanted, y, weights), strict=True)
+        for i, (one, other) in enumerate(pairs):
             _near(f"the gradient of view {i}", one, other)
 
 
 def _near(what: str, found: Tensor, wanted: Tensor) -> None:
-    if not wanted.isfinite().all() or wanted.abs().max() > torch.finfo(found.dtype).max / 16:
-        return
-    relative = 4 * max(TOLERANCE[found.dtype])
-    gap = float((found.detach().double() - wanted.detach()).norm() / wanted.detach().norm().clamp_min(1.0))
-    expect(gap <= relative, f"{what} in {found.dtype} should be within {relative:g} of that in float64", f"{gap:.3g}")
+    if wanted.isfinite().all() and wanted.abs().max() <= torch.finfo(found.dtype).max / 16:
+        _within(f"{what} in {found.dtype}", found, wanted, 4 * max(TOLERANCE[found.dtype]), smallest=1.0)
 
 
 @rule()
@@ -74,24 +68,22 @@ def check_device_preserved(subject: Subject) -> None:
     devices = ["cpu", "meta", *(["cuda"] if torch.cuda.is_available() else [])]
     for device in devices:
         op = subject.operator().to(device) if device == "cuda" else subject.build(device=device, dtype=torch.float64)
-        x = subject.views(3, device=device)
-        out = subject.forward(op.eval(), x)
-        expect(out.device.type == device, f"the output for views on {device} should be on {device}", str(out.device))
+        out = subject.forward(op.eval(), subject.views(3, device=device))
+        expect_value(f"the device of the output for views on {device}", out.device.type, device)
         has_shape(f"the output on {device}", out, (3, op.calculate_n()))
     op = subject.operator()
     x = subject.views(3)
     if len(x) > 1:
         refuses(partial(op, [*x[:-1], x[-1].to("meta")]), "views on the cpu and on meta")
-    l = op.calculate_l()
-    if l:
+    given: list[tuple[str, dict[str, Any]]] = [("device='meta'", {"device": "meta"})]
+    if l := op.calculate_l():
         refuses(partial(op, [view.to("meta") for view in x]), "views on meta for parameters on the cpu")
+        w = torch.zeros(l, dtype=torch.float64)
+        given.append(("w and device='meta'", {"w": w, "device": torch.device("meta")}))
     there = subject.build(device="meta", dtype=torch.float64).eval()
-    given: dict[str, Any] = {"device": "meta"}
-    for _ in range(2 if l else 1):
-        out = subject.forward(there, x, **given)
-        what = " and ".join("device='meta'" if name == "device" else name for name in given)
+    for what, arguments in given:
+        out = subject.forward(there, x, **arguments)
         expect(out.is_meta, f"forward with {what} should move what it gets to meta", f"an output on {out.device}")
-        given = {"w": torch.zeros(l, dtype=torch.float64), "device": torch.device("meta")}
 
 
 @rule(tier=2)
@@ -101,26 +93,18 @@ def check_reference(subject: Subject) -> None:
     Correct the one of the two that does not follow the formula of the docstring.
     """
     op = subject.operator()
-    reference = _reference(op)
-    if reference is None:
-        skip("the class defines no reference")
+    reference = getattr(op, "reference", None)
+    skip_if(reference is None, "the class defines no reference")
     for lead in ((5,), (2, 3)):
         x = subject.views(*lead)
         equal("the output", subject.forward(op, x), _call(reference, x))
     single = copy.deepcopy(op).float()
     x = subject.views(5, dtype=torch.float32)
-    equal("the output in float32", subject.forward(single, x), _call(_reference(single), x), as_dtype=torch.float32)
-
-
-def _reference(op: Fusion) -> Any:
-    reference = getattr(op, "reference", None)
-    base = getattr(Fusion, "reference", None)
-    return None if reference is None or getattr(type(op), "reference", None) is base else reference
+    equal("the output in float32", subject.forward(single, x), _call(single.reference, x), as_dtype=torch.float32)
 
 
 def _call(reference: Any, x: list[Tensor]) -> Tensor:
-    with no_error("reference(x) should return what forward(x) should"):
-        out = reference(x)
+    out = works("reference(x)", lambda: reference(x))
     expect(isinstance(out, Tensor), "reference(x) should return a tensor", type(out).__name__)
     return out  # type: ignore[no-any-return]
 
@@ -143,40 +127,29 @@ def check_nonfinite(subject: Subject) -> None:
             spoilt[i][1, j] = value
             out = subject.forward(op, spoilt)
             what = f"with {value} at [1, {j}] of view {i}, "
-            if value != value:
-                silent = depends & ~out[1].isnan()
-                expect(
-                    not silent.any(),
-                    f"{what}the outputs that depend on it should be NaN",
-                    f"{int(silent.sum())} that are not, the first at [1, {int(silent.int().argmax())}]",
-                )
+            if math.isnan(value):
+                expect_nowhere(depends & ~out[1].isnan(), f"{what}the outputs that depend on it should be NaN")
             else:
                 _as_in_float64(subject, op, spoilt, out, depends, what)
             if subject.promises(op).batch_independent:
-                expect(out[[0, 2]].isfinite().all(), f"{what}the other rows should stay finite", "that they do not")
+                expect(out[[0, 2]].isfinite().all(), f"{what}the other rows should stay finite", "NaN or Inf")
 
 
 def _depends(out: Tensor, view: Tensor, j: int) -> Tensor:
     """Return which outputs of row 1 have a derivative by entry [1, j] of the view."""
     if not out.requires_grad:
         return torch.zeros(out.shape[-1], dtype=torch.bool)
-    derivatives = [
-        torch.autograd.grad(out[1, o], view, retain_graph=True, allow_unused=True)[0] for o in range(out.shape[-1])
-    ]
-    return torch.tensor([d is not None and bool(d[1, j] != 0) for d in derivatives])
+    derivatives = [torch.autograd.grad(one, view, retain_graph=True, materialize_grads=True)[0] for one in out[1]]
+    return torch.stack([derivative[1, j] for derivative in derivatives]) != 0
 
 
 def _as_in_float64(subject: Subject, op: Fusion, x: list[Tensor], out: Tensor, depends: Tensor, what: str) -> None:
-    reference = _reference(op)
+    reference = getattr(op, "reference", None)
     wanted = (out if reference is None else _call(reference, x))[1].isfinite()
     single = subject.forward(copy.deepcopy(op).float(), [view.float() for view in x])
+    should = f"{what}the outputs that depend on it should be finite exactly where the float64 reference is"
     for dtype, found in (("float64", out), ("float32", single)):
-        wrong = depends & (found[1].isfinite() != wanted)
-        expect(
-            not wrong.any(),
-            f"{what}the outputs that depend on it should be finite exactly where the float64 reference is, in {dtype}",
-            f"{int(wrong.sum())} that are not so",
-        )
+        expect_nowhere(depends & (found[1].isfinite() != wanted), f"{should}, in {dtype}")
 
 
 @rule(tier=3)
@@ -195,16 +168,10 @@ def check_extreme_values(subject: Subject) -> None:
             x = [(torch.rand_like(view) * 0.5 + 0.5) * view.sign() * scale for view in subject.views(4)]
             rounded = [view.to(dtype) for view in x]
             out = subject.forward(op, rounded)
-            # Rounded values may cancel out exactly, where every term is out of range; those before rounding do not.
-            wanted = torch.stack(
-                [subject.forward(wide, [view.double() for view in views]).abs() for views in (x, rounded)]
-            ).amax(0)
-            wrong = (wanted < info.max / 8) & ~out.isfinite()
-            expect(
-                not wrong.any(),
-                f"{size} values in {dtype} should give a finite output where float64 does",
-                f"{int(wrong.sum())} of {wrong.numel()} entries that are not",
-            )
+            # Rounded values may cancel exactly although every term is out of range; unrounded values do not.
+            exact, cancelled = (subject.forward(wide, [view.double() for view in views]) for views in (x, rounded))
+            wrong = (torch.maximum(exact.abs(), cancelled.abs()) < info.max / 8) & ~out.isfinite()
+            expect_nowhere(wrong, f"{size} values in {dtype} should give a finite output where float64 does")
 
 
 @rule(tier=2)
@@ -223,17 +190,16 @@ def _as_in_float32(subject: Subject, op: Fusion, dtype: torch.dtype) -> None:
     wanted = subject.forward(op, x).detach()
     with torch.autocast("cpu", dtype=dtype):
         out = subject.forward(op, x)
-    expect(out.isfinite().all(), f"the output under autocast to {dtype} should be finite", "that it is not")
+    where = f"under autocast to {dtype}"
+    expect(out.isfinite().all(), f"the output {where} should be finite", "NaN or Inf")
     if not subject.promises(op).stochastic:
-        relative = TOLERANCE[dtype][0]
-        gap = float((out.detach().float() - wanted).norm() / wanted.norm().clamp_min(1e-6))
-        expect(
-            gap <= relative,
-            f"the output under autocast to {dtype} should be within {relative:g} of float32",
-            f"{gap:.3g}",
-        )
-    if out.requires_grad:
-        (out.float() / wanted.abs().max().clamp_min(1)).square().mean().backward()
-    for i, view in enumerate(x):
-        fine = view.grad is None or bool(view.grad.isfinite().all())
-        expect(fine, f"the gradient of view {i} after autocast to {dtype} should be finite", "that it is not")
+        _within(f"the output {where}", out, wanted, TOLERANCE[dtype][0], smallest=1e-6)
+    loss = (out.float() / wanted.abs().max().clamp_min(1)).square().mean()
+    for i, gradient in enumerate(gradients(loss, [*x, *trained(op)])[: len(x)]):
+        expect(gradient.isfinite().all(), f"the gradient of view {i} {where} should be finite", "NaN or Inf")
+
+
+def _within(what: str, found: Tensor, wanted: Tensor, relative: float, smallest: float) -> None:
+    """Expect the norm of the difference to be small beside that of ``wanted``, or beside ``smallest``."""
+    gap = float((found.detach().double() - wanted.detach()).norm() / wanted.detach().norm().clamp_min(smallest))
+    expect(gap <= relative, f"{what} should be within {relative:g} of the expected one", f"{gap:.3g}")

@@ -1,7 +1,8 @@
-"""The operator's own parameters, from inside and from outside."""
+"""The operator's own parameters, and an external `w` in their place."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -9,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusionkit.contract.rules import equal, expect, has_shape, refuses, rule, skip
+from fusionkit.contract.checks._common import agrees, copy_buffers, entry, expect_nowhere, gradients, skip_if
+from fusionkit.contract.rules import equal, expect, has_shape, refuses, rule
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import verify
 from fusionkit.fusion import Fusion
 
-#: Of the views: large ones reach a unit whose bias lets it sleep.
+#: Scales of the views: large views activate a unit that its bias keeps inactive.
 SCALES = (1.0,) * 8 + (4.0,) * 24
-#: Containers on the class that are no state.
+#: Class attributes of torch modules that are containers, but no state.
 TABLES = ("frozen_dtypes", "call_super_init", "dump_patches")
 
 
@@ -52,10 +54,9 @@ def check_parameters_stable(subject: Subject) -> None:
 def _inventory(op: nn.Module) -> dict[str, tuple[int, ...] | None]:
     """Return the names and shapes of all parameters and buffers, None entries included."""
     return {
-        f"{prefix}.{name}" if prefix else name: None if tensor is None else tuple(tensor.shape)
+        entry(prefix, name): None if tensor is None else tuple(tensor.shape)
         for prefix, module in op.named_modules()
-        for entries in (module._parameters, module._buffers)
-        for name, tensor in entries.items()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
     }
 
 
@@ -66,33 +67,28 @@ def check_all_parameters_get_grad(subject: Subject) -> None:
     Remove what the output does not depend on, or declare it: `requires_grad=False`, or the fabrication's `padding`.
     """
     op = subject.operator()
-    trained = [(name, parameter) for name, parameter in subject.own(op) if parameter.requires_grad]
-    if not trained:
-        skip("the operator has no parameters that are trained")
-    padding = padding_of(op)
-    before = {name: parameter.detach().clone() for name, parameter in trained}
-    gradients = {name: torch.zeros_like(parameter) for name, parameter in trained}
+    own = {name: parameter for name, parameter in subject.own(op) if parameter.requires_grad}
+    skip_if(not own, "the operator has no parameters that are trained")
+    before = {name: parameter.detach().clone() for name, parameter in own.items()}
+    amounts = {name: torch.zeros_like(parameter) for name, parameter in own.items()}
     for scale in SCALES:
         out = subject.forward(op, [scale * view for view in subject.views(16)])
         expect(out.requires_grad, "the output should depend on the parameters", "an output without a graph")
-        op.zero_grad()
-        (out * torch.randn_like(out)).sum().backward()
-        for name, parameter in trained:
-            if parameter.grad is not None:
-                gradients[name] += parameter.grad.abs()
-            else:
-                expect(_is_alone(subject), f"{name} should get a gradient", "None")
-        if scale > 1 and all((gradient != 0).all() for gradient in gradients.values()):
+        found = gradients(out, list(own.values()), torch.randn_like(out))
+        for amount, gradient in zip(amounts.values(), found, strict=True):
+            amount += gradient.abs()
+        if scale > 1 and all(amount.all() for amount in amounts.values()):
             break
-    if _is_alone(subject) and any((gradient == 0).any() for gradient in gradients.values()):
-        skip("a single view leaves a gate nothing to weigh")
-    for name, _ in trained:
-        _all_alive(name, gradients[name], padding.get(name), "get a gradient that is not zero")
+    all_alive = all(amount.all() for amount in amounts.values())
+    skip_if(_is_alone(subject) and not all_alive, "with a single view a gate has nothing to weigh")
+    padding = padding_of(op)
+    for name, amount in amounts.items():
+        _all_alive(name, amount, padding.get(name), "get a gradient that is not zero")
     with torch.no_grad():
-        for name, parameter in trained:
+        for name, parameter in own.items():
             # The first step of Adam; torch.optim itself takes seconds to import its compiler.
-            parameter.sub_(1e-2 * gradients[name] / (gradients[name] + 1e-8))
-    for name, parameter in trained:
+            parameter.sub_(1e-2 * amounts[name] / (amounts[name] + 1e-8))
+    for name, parameter in own.items():
         _all_alive(name, (parameter.detach() - before[name]).abs(), padding.get(name), "change in an optimizer step")
 
 
@@ -104,30 +100,20 @@ def _is_alone(subject: Subject) -> bool:
 def _all_alive(name: str, amount: Tensor, padding: Tensor | None, should: str) -> None:
     dead = (amount == 0) | amount.isnan()
     if padding is not None:
-        alive = ~dead & padding
-        expect(
-            not alive.any(),
-            f"entries of {name} in padding should not influence the output",
-            f"{int(alive.sum())} that do",
-        )
+        alive = int((~dead & padding).sum())
+        expect(not alive, f"entries of {name} in padding should not influence the output", f"{alive} that do")
         dead &= ~padding
-    where = dead.nonzero()[:1].tolist()
-    expect(
-        not dead.any(),
-        f"every element of {name} should {should}",
-        f"{int(dead.sum())} of {dead.numel()} that do not, the first at {where}",
-    )
+    expect_nowhere(dead, f"every element of {name} should {should}")
 
 
 def padding_of(op: Fusion) -> dict[str, Tensor]:
     """Return own parameter -> its entries that cannot influence W, as the operator's fabrications say."""
-    found: dict[str, Tensor] = {}
-    for path, fabrication, n, widths in Subject.prepared(op):
+    return {
         # The blocks are parameters of the module that holds the fabrication.
-        owner = path.rpartition(".")[0]
-        for block, entries in fabrication.padding(n, sum(widths)).items():
-            found[f"{owner}.{block}" if owner else block] = entries
-    return found
+        entry(path.rpartition(".")[0], block): entries
+        for path, fabrication, n, widths in Subject.prepared(op)
+        for block, entries in fabrication.padding(n, sum(widths)).items()
+    }
 
 
 @rule()
@@ -142,52 +128,37 @@ def check_external_w(subject: Subject) -> None:
     l = op.calculate_l()
     own, w = op.flat_w().detach(), other.flat_w().detach()
     has_shape("flat_w()", w, (l,))
-    # Buffers of the two may differ by chance, the parameters alone are to make the difference.
-    _copy_buffers(op, other)
-    wanted = subject.forward(other, x)
-    for one in (w, None):
-        _calls_once(subject, op, x, one)
+    # The buffers may differ by chance; only the parameters should.
+    copy_buffers(op, other)
+    _calls_once(subject, op, x, "when w is given", w=w)
+    _calls_once(subject, op, x, "without w")
     for given in (w, w[None]):
-        what = f"the output for w of shape {tuple(given.shape)}"
-        if not subject.promises(op).stochastic:
-            equal(what, subject.forward(op, x, w=given), wanted)
-    expect(
-        torch.equal(op.flat_w().detach(), own),
-        "the own parameters should stay as they are when w is given",
-        "other values",
-    )
+        agrees(subject, f"the output for w of shape {tuple(given.shape)}", subject.forward(op, x, w=given), other, x)
+    expect(torch.equal(op.flat_w(), own), "the own parameters should stay as they are when w is given", "other values")
     _refuse(subject, op, x, w)
     if not (subject.promises(op).train_eval_differ or op.traits.stochastic):
-        equal("the output for w in training mode", subject.forward(op.train(), x, w=w), wanted)
+        agrees(subject, "the output for w in training mode", subject.forward(op.train(), x, w=w), other, x)
         found = _gradient(subject, op, x, w)
         equal("the gradient of w in training mode", found, _gradient(subject, op.eval(), x, w))
     if not l and not subject.offers("require_parameters"):
         return
     bare = subject.build(dtype=torch.float64, require_parameters=False).eval()
-    _copy_buffers(op, bare)
-    if not subject.promises(op).stochastic:
-        equal("the output with require_parameters=False", subject.forward(bare, x, w=w), wanted)
+    copy_buffers(op, bare)
+    agrees(subject, "the output with require_parameters=False", subject.forward(bare, x, w=w), other, x)
     if l:
         refuses(partial(bare, x), "no w, with require_parameters=False,", names=[l])
         if not _is_alone(subject):
-            _differentiable(subject, bare, x, w)
+            gradient = _gradient(subject, bare, x, w)
+            expect(gradient.any(), "a given w should get a gradient", repr(gradient)[:80])
 
 
-def _copy_buffers(source: nn.Module, target: nn.Module) -> None:
-    buffers = dict(source.named_buffers())
-    for name, buffer in target.named_buffers():
-        if name in buffers and buffers[name].shape == buffer.shape:
-            buffer.copy_(buffers[name])
-
-
-def _calls_once(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor | None) -> None:
+def _calls_once(subject: Subject, op: Fusion, x: list[Tensor], when: str, **arguments: Tensor) -> None:
     calls: list[Any] = []
     handle = op.register_forward_hook(lambda *arguments: calls.append(arguments))
     try:
-        subject.forward(op, x, **({} if w is None else {"w": w}))
+        subject.forward(op, x, **arguments)
     finally:
         handle.remove()
-    when = "without w" if w is None else "when w is given"
     expect(len(calls) == 1, f"a forward hook should fire once {when}", f"{len(calls)} calls")
 
 
@@ -210,16 +181,7 @@ def _refuse(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor) -> None:
 
 def _gradient(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor) -> Tensor:
     given = w.clone().requires_grad_()
-    out = subject.forward(op, x, w=given)
-    gradient = torch.autograd.grad(out.square().sum(), given, allow_unused=True)[0] if out.requires_grad else None
-    return torch.zeros_like(w) if gradient is None else gradient
-
-
-def _differentiable(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor) -> None:
-    given = w.clone().requires_grad_()
-    out = subject.forward(op, x, w=given)
-    out.square().sum().backward() if out.requires_grad else None
-    expect(given.grad is not None and bool(given.grad.any()), "a given w should get a gradient", repr(given.grad)[:80])
+    return gradients(subject.forward(op, x, w=given).square(), [given])[0]
 
 
 @rule(scope="none")
@@ -228,8 +190,7 @@ def check_seeding(subject: Subject) -> None:
 
     Hand the `generator` of `reset_parameters` to every function that draws.
     """
-    if not subject.build().calculate_l():
-        skip("the operator has no parameters")
+    skip_if(not subject.build().calculate_l(), "the operator has no parameters")
     verify(subject, "constant_init", _ignores_generator, "another generator should give other initial parameters")
 
 
@@ -237,21 +198,20 @@ def _ignores_generator(subject: Subject) -> bool | None:
     op = subject.build(dtype=torch.float64)
     if not subject.own(op):
         return None
-    drawn = []
+    drawn, built = [], []
     for seed in (1, 1, 2):
         # What is drawn from the global generator instead differs between the two with one seed.
         subject.randomize(op)
         op.reset_parameters(torch.Generator().manual_seed(seed))
         drawn.append(op.flat_w().detach().clone())
-    same = torch.equal(drawn[0], drawn[1])
-    expect(same, "reset_parameters with the same generator should give the same parameters", "others")
+    same = torch.equal(*drawn[:2])
+    expect(same, "reset_parameters with the same generator should give the same parameters", "other parameters")
     with torch.random.fork_rng():
-        built = []
         for seed in (5, 5, 6):
             torch.manual_seed(seed)
             built.append(subject.build(fresh=True, dtype=torch.float64).flat_w().detach())
-    same, ignored = torch.equal(*built[:2]), torch.equal(drawn[0], drawn[2])
-    expect(same, "building twice under the same torch.manual_seed should give the same parameters", "others")
+    same, ignored = torch.equal(*built[:2]), torch.equal(*drawn[1:])
+    expect(same, "building twice under the same torch.manual_seed should give the same parameters", "other parameters")
     other = ignored or not torch.equal(*built[1:])
     expect(other, "building under another torch.manual_seed should give other parameters", "the same")
     return ignored
@@ -274,33 +234,20 @@ def check_instances_independent(subject: Subject) -> None:
     with torch.no_grad():
         for tensor in (*other.parameters(), *other.buffers()):
             tensor.zero_()
-    equal(
-        "the output after the parameters of another instance were changed", subject.forward(op, x), before, exact=True
-    )
+    what = "the output after the parameters of another instance were changed"
+    equal(what, subject.forward(op, x), before, exact=True)
 
 
 def _mutable(op: nn.Module) -> dict[int, str]:
     """Return identity -> name of everything that can change: storages, containers, child modules."""
-    return {
-        identity: path
-        for prefix, module in op.named_modules()
-        for name, value in (*_instance_state(prefix, module), *_class_state(type(module)))
-        for identity, path in _parts(value, name)
-    }
-
-
-def _instance_state(prefix: str, module: nn.Module) -> Iterator[tuple[str, Any]]:
-    for name, value in vars(module).items():
-        yield f"{prefix}.{name}" if prefix else name, value
-
-
-def _class_state(cls: type) -> Iterator[tuple[str, Any]]:
-    """Yield what can change on the class itself, but for torch's tables."""
-    for name, value in vars(cls).items():
-        if isinstance(value, Tensor | list | dict | set) and not name.startswith("__"):
-            table = name in TABLES or cls.__module__.startswith("torch.")
-            if isinstance(value, Tensor) or not table:
-                yield f"{cls.__name__}.{name}", value
+    found: dict[int, str] = {}
+    for prefix, module in op.named_modules():
+        cls = type(module)
+        values = {entry(prefix, name): value for name, value in vars(module).items()}
+        values |= {f"{cls.__name__}.{name}": value for name, value in vars(cls).items() if _is_state(cls, name, value)}
+        for name, value in values.items():
+            found.update(_parts(value, name))
+    return found
 
 
 def _parts(value: Any, name: str) -> Iterator[tuple[int, str]]:
@@ -323,23 +270,23 @@ def check_init_statistics(subject: Subject) -> None:
     """
     op = subject.build(dtype=torch.float64)
     l = op.calculate_l()
-    if not l or not subject.own(op):
-        skip("the operator has no parameters")
-    if subject.promises(op).constant:
-        skip("a constant matrix cannot be initialized")
-    if subject.leaves_nothing(op):
-        skip("at this generated size the output is constant")
+    skip_if(not l or not subject.own(op), "the operator has no parameters")
+    skip_if(subject.promises(op).constant, "a constant matrix cannot be initialized")
+    skip_if(subject.leaves_nothing(op), "at this generated size the output is constant")
     x = subject.views(256)
-    inputs = sum(float(view.var(correction=0)) for view in x) / len(x)
+    inputs = statistics.fmean(float(view.var(correction=0)) for view in x)
     variances = []
     # Few parameters scatter widely: the mean is taken over at least 600 draws in all.
     for seed in range(max(20, -(-600 // l))):
         op.reset_parameters(torch.Generator().manual_seed(seed))
         with torch.no_grad():
             variances.append(float(subject.forward(op, x).square().mean()))
-    ratio = sum(variances) / len(variances) / inputs
-    expect(
-        0.5 <= ratio <= 2,
-        f"the output variance at initialization, the mean of {len(variances)} seeds, should be 0.5 to 2 of the inputs'",
-        f"{ratio:.3g}",
-    )
+    ratio = statistics.fmean(variances) / inputs
+    should = f"the mean output variance of {len(variances)} initializations should be 0.5 to 2 times that of the inputs"
+    expect(0.5 <= ratio <= 2, should, f"{ratio:.3g}")
+
+
+def _is_state(cls: type, name: str, value: object) -> bool:
+    """Whether an attribute of a class can change, but for torch's tables."""
+    table = name in TABLES or cls.__module__.startswith("torch.")
+    return isinstance(value, Tensor if table else Tensor | list | dict | set) and not name.startswith("__")

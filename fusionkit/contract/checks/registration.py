@@ -7,12 +7,11 @@ import inspect
 import re
 
 import fusionkit
-from fusionkit import registry
 from fusionkit.contract import probes
+from fusionkit.contract.checks._common import means, skip_if
 from fusionkit.contract.rules import Violation, expect, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.workers import RemoteError, fresh
-from fusionkit.errors import RegistryError
 from fusionkit.registry.discovery import Candidate, incompatible
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -40,10 +39,8 @@ def check_import_side_effects(subject: Subject) -> None:
 
     Move what the module does at import into the functions that need it.
     """
-    answer = _imported(subject)
-    if isinstance(answer, RemoteError):
-        skip("the target cannot be imported alone; entry_point_resolves says why")
-    expect(not answer.changed, "importing the target should change nothing", ", ".join(answer.changed))
+    changed = _import_of(subject).changed
+    expect(not changed, "importing the target should change nothing", ", ".join(changed))
 
 
 @rule(tier=2, scope="none", needs=("interpreter",))
@@ -52,16 +49,12 @@ def check_import_budget(subject: Subject) -> str:
 
     Register the target as a string, and import heavy packages in the functions that use them.
     """
-    answer = _imported(subject)
-    if isinstance(answer, RemoteError):
-        skip("the target cannot be imported alone; entry_point_resolves says why")
-    seconds = answer.seconds
-    expect(
-        seconds <= IMPORT_BUDGET, f"importing the target should take at most {IMPORT_BUDGET:g} s", f"{seconds:.1f} s"
-    )
-    if isinstance(subject.record.spec.target, type):
-        expect(False, "the target should be registered as 'package.module:Class'", "the class, which listing imports")
-    module = subject.record.target.partition(":")[0]
+    seconds, record = _import_of(subject).seconds, subject.record
+    should = f"importing the target should take at most {IMPORT_BUDGET:g} s"
+    expect(seconds <= IMPORT_BUDGET, should, f"{seconds:.1f} s")
+    should = "the target should be registered as 'package.module:Class'"
+    expect(not isinstance(record.spec.target, type), should, "the class, which listing imports")
+    module = record.target.partition(":")[0]
     try:
         listed = fresh(probes.imported_by_listing, [module])
     except RemoteError as error:
@@ -73,8 +66,7 @@ def check_import_budget(subject: Subject) -> str:
 def _imported(subject: Subject) -> probes.Imported | RemoteError:
     """Import the target in a fresh interpreter, once per subject; return what that did, or why it failed."""
     record, notes = subject.record, subject.source.notes
-    if record.local:
-        skip("needs an installed plugin, and the subject was registered at run time")
+    skip_if(record.local, "needs an installed plugin, and the subject was registered at run time")
     if "imported" not in notes:
         try:
             notes["imported"] = fresh(probes.imported, record.target)
@@ -88,17 +80,13 @@ def _imported(subject: Subject) -> probes.Imported | RemoteError:
 def check_name_valid(subject: Subject) -> None:
     """The name matches `[a-z][a-z0-9_]*`, and the short name, or else the qualified one, means this operator.
 
-    Choose another name; `fusionkit plugins` says with whom it collides.
+    Choose another name; `fusionkit plugins` names the plugin with which it collides.
     """
     record = subject.record
     for name in (record.name, *record.aliases):
         expect(NAME.fullmatch(name), f"a name should match {NAME.pattern}", name)
     for name in (record.key, record.qualified):
-        try:
-            found = registry.resolve(record.kind, name).qualified
-        except RegistryError as error:
-            found = str(error)
-        expect(found == record.qualified, f"{name} should mean {record.qualified}", found)
+        means(subject, name, name)
 
 
 @rule(scope="none")
@@ -124,18 +112,14 @@ def check_signature(subject: Subject) -> None:
     Write the options out; hand those of the base to `super().__init__`.
     """
     parameters = inspect.signature(subject.cls).parameters
+    basic = ("n", "dims", "device")
     for name, parameter in parameters.items():
-        expect(
-            parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY),
-            "every parameter of the constructor should be an option with a name",
-            f"{parameter}, which is {parameter.kind.description}",
-        )
-        expect(
-            parameter.default is not parameter.empty or name not in ("n", "dims", "device"),
-            f"{name} should have a default",
-            f"{name} without one",
-        )
-    for name in ("n", "dims", "device") if subject.kind == "fusion" else ():
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        found = f"{parameter}, which is {parameter.kind.description}"
+        expect(named, "every parameter of the constructor should be an option with a name", found)
+        fine = parameter.default is not parameter.empty or name not in basic
+        expect(fine, f"{name} should have a default", f"{name} without one")
+    for name in basic if subject.kind == "fusion" else ():
         expect(name in parameters, f"the constructor should take {name} by keyword", f"only {', '.join(parameters)}")
 
 
@@ -147,9 +131,16 @@ def check_documented(subject: Subject) -> None:
     """
     text = inspect.cleandoc(subject.cls.__dict__.get("__doc__") or "")
     expect(text.partition("\n")[0].strip(), "the docstring should begin with a summary line", repr(text[:40]))
-    expect(
-        re.search(r"`[^`]+`|\$|=", text), "the docstring should contain a formula in `backticks`, with $ or =", "none"
-    )
+    formula = re.search(r"`[^`]+`|\$|=", text)
+    expect(formula, "the docstring should contain a formula in `backticks`, with $ or =", "none")
     shown = repr(subject.made())
     for option in subject.case.options:
         expect(re.search(rf"\b{option}=", shown), f"repr should show the argument {option}", repr(shown))
+
+
+def _import_of(subject: Subject) -> probes.Imported:
+    """Return what importing the target did; skips the check where that fails."""
+    answer = _imported(subject)
+    if isinstance(answer, RemoteError):
+        skip("the target cannot be imported alone; entry_point_resolves says why")
+    return answer

@@ -8,16 +8,17 @@ import math
 import pickle
 import statistics
 import threading
+import timeit
 from collections.abc import Callable
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fusionkit.contract import probes
-from fusionkit.contract.rules import Violation, describe, equal, expect, no_error, outcome, rule, skip
+from fusionkit.contract.checks._common import random_w, skip_if, tensors_of
+from fusionkit.contract.rules import Violation, describe, equal, expect, no_error, outcome, rule
 from fusionkit.contract.subject import FabricationSubject, Subject
 from fusionkit.contract.tracking import Allocations
 from fusionkit.contract.workers import RemoteError, fresh
@@ -40,24 +41,20 @@ def check_memory(subject: Subject) -> str:
     op = subject.operator(dtype=torch.float32)
     rows = -(-MEGABYTE // (4 * sum(subject.dims)))
     x = subject.views(rows, dtype=torch.float32, requires_grad=True)
-    given = [*x, *op.parameters(), *op.buffers()]
-    with Allocations(given) as counter:
+    with Allocations([*x, *tensors_of(op).values()]) as counter:
         out = subject.forward(op, x)
         if out.requires_grad:
             out.backward(torch.ones_like(out))
-    sizes = sum(tensor.numel() * tensor.element_size() for tensor in (*x, out, *op.parameters()))
-    factor = subject.promises(op).memory_factor
+    sizes = sum(tensor.nbytes for tensor in (*x, out, *op.parameters()))
+    factor, times = subject.promises(op).memory_factor, counter.peak / sizes
     number = isinstance(factor, int | float) and 0 < factor < math.inf
     expect(number, "memory_factor should be a finite number above 0", repr(factor))
-    expect(
-        counter.peak <= factor * sizes,
-        f"the peak of extra memory should be at most {factor:g} times the {sizes / MEGABYTE:.1f} MB of inputs, output "
-        "and parameters",
-        f"{counter.peak / sizes:.1f} times",
-    )
+    megabytes = f"{sizes / MEGABYTE:.1f} MB of inputs, output and parameters"
+    should = f"the peak of extra memory should be at most {factor:g} times the {megabytes}"
+    expect(times <= factor, should, f"{times:.1f} times")
     if isinstance(subject, FabricationSubject):
         _builds_no_matrix(subject)
-    return f"{counter.peak / sizes:.1f} times"
+    return f"{times:.1f} times"
 
 
 def _builds_no_matrix(subject: FabricationSubject) -> None:
@@ -67,19 +64,16 @@ def _builds_no_matrix(subject: FabricationSubject) -> None:
         return
     try:
         fabrication.prepare(n, dims, dtype=torch.float32)
-        l = fabrication.calculate_l(n, sum(dims))
+        w = torch.randn(fabrication.calculate_l(n, sum(dims)))
     except ValueError:
         return  # The options do not fit this size.
-    w, x = torch.randn(l), subject.views(rows, dtype=torch.float32, dims=dims)
+    x = subject.views(rows, dtype=torch.float32, dims=dims)
     with torch.no_grad(), Allocations([w, *x, *fabrication.buffers()]) as counter:
         fabrication.project(x, w, n)
     entries = n * sum(dims)
-    matrices = [s for s in counter.shapes if torch.Size(s).numel() >= entries and torch.Size(s).numel() % rows]
-    expect(
-        not matrices,
-        f"project of {rows} rows should build no matrix of n*D = {entries} elements",
-        f"one of shape {matrices}",
-    )
+    matrices = [shape for shape in counter.shapes if math.prod(shape) >= entries and math.prod(shape) % rows]
+    should = f"project of {rows} rows should build no matrix of n*D = {entries} elements"
+    expect(not matrices, should, f"one of shape {matrices}")
 
 
 @rule(tier=3, scope="first")
@@ -91,7 +85,7 @@ def check_no_leak(subject: Subject) -> None:
     op = subject.operator(dtype=torch.float32)
     x = subject.views(64, dtype=torch.float32, requires_grad=True)
     alive = []
-    with Allocations([*x, *op.parameters(), *op.buffers()]) as counter:
+    with Allocations([*x, *tensors_of(op).values()]) as counter:
         for i in range(9):
             out = subject.forward(op, x)
             if out.requires_grad:
@@ -112,47 +106,30 @@ def check_scaling(subject: Subject) -> None:
     Look for loops over rows, and for pairs of views.
     """
     op = subject.operator(dtype=torch.float32)
-    few, many = 2048, 16384
-    _grows("rows", many / few, 1, _time(op, subject.views(few, dtype=torch.float32)), op, subject, many)
+    dims, few = subject.dims, 2048
+    base = _time(op, subject.views(few, dtype=torch.float32))
+    _judge("8 times the rows", 8, base, _time(op, subject.views(8 * few, dtype=torch.float32)))
     if isinstance(subject, FabricationSubject):
         return
-    dims = subject.dims
-    for what, factor, power, larger in (
-        ("views", 4, 1, dims * 4),
-        ("widths", 4, 2, tuple(4 * width for width in dims)),
-    ):
+    for what, times, larger in (("views", 4, dims * 4), ("widths", 16, tuple(4 * width for width in dims))):
         try:
             wide = subject.construct(dims=list(larger), dtype=torch.float32).eval()
         except ValueError:
             continue
         base = _time(op, subject.views(few, dtype=torch.float32))
-        found = _time(wide, subject.views(few, dtype=torch.float32, dims=larger))
-        _judge(what, factor, power, base, found)
+        _judge(f"4 times the {what}", times, base, _time(wide, subject.views(few, dtype=torch.float32, dims=larger)))
 
 
-def _grows(what: str, factor: float, power: int, base: float, op: Fusion, subject: Subject, rows: int) -> None:
-    _judge(what, factor, power, base, _time(op, subject.views(rows, dtype=torch.float32)))
-
-
-def _judge(what: str, factor: float, power: int, base: float, found: float) -> None:
-    # Caches and the machine's other work blur small times; three times the order, and 2 ms, are granted.
-    times = factor**power
-    expect(
-        found <= 3 * times * base + 2e-3,
-        f"{factor:g} times the {what} should take about {times:g} times as long, {times * base * 1e3:.2f} ms",
-        f"{found * 1e3:.2f} ms",
-    )
+def _judge(what: str, times: int, base: float, found: float) -> None:
+    # Caches and other programs blur small times: three times the order, and 2 ms, are granted.
+    should = f"{what} should take about {times} times as long, {times * base * 1e3:.2f} ms"
+    expect(found <= 3 * times * base + 2e-3, should, f"{found * 1e3:.2f} ms")
 
 
 def _time(op: Fusion, x: list[Tensor]) -> float:
-    times = []
     with torch.no_grad():
         op(x)
-        for _ in range(5):
-            start = perf_counter()
-            op(x)
-            times.append(perf_counter() - start)
-    return statistics.median(times)
+        return statistics.median(timeit.repeat(lambda: op(x), number=1, repeat=5))
 
 
 @rule(tier=3, scope="first")
@@ -163,9 +140,8 @@ def check_thread_safety(subject: Subject) -> None:
     """
     op = subject.deterministic_operator()
     before = op.flat_w().detach().clone()
-    views = [subject.views(16) for _ in range(8)]
     weights = [torch.randn_like(before) if i % 2 and before.numel() else None for i in range(8)]
-    calls: list[Callable[[], Tensor]] = [partial(op, x, w=w) for x, w in zip(views, weights, strict=True)]
+    calls: list[Callable[[], Tensor]] = [partial(op, subject.views(16), w=w) for w in weights]
     wanted = [call().detach() for call in calls]
     found: list[Any] = [None] * 8
     barrier = threading.Barrier(8)
@@ -197,14 +173,14 @@ def check_spawn_safety(subject: Subject) -> None:
     Define the class in an importable module, and rely on nothing that was set up at run time, nor on `hash` of a text.
     """
     op = subject.deterministic_operator()
-    if subject.source.record is not None and subject.source.record.local:
-        skip("needs an installed plugin, and the subject was registered at run time")
+    local = subject.source.record is not None and subject.source.record.local
+    skip_if(local, "needs an installed plugin, and the subject was registered at run time")
     x = subject.views(5)
     equal("the output of the other process", _elsewhere(op, x), subject.forward(op, x))
     if isinstance(subject, FabricationSubject):
         # Not prepared: the other process draws the frozen parts itself.
         (n, D), fabrication = subject.size, subject.made()
-        w = torch.randn(fabrication.calculate_l(n, D), dtype=torch.float64)
+        w = random_w(fabrication, n, D)
         materialize = partial(fabrication, n, D)
         equal("W in the other process", _elsewhere(materialize, w), materialize(w))
 

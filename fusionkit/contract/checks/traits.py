@@ -1,4 +1,4 @@
-"""What the operator declares beyond the contract."""
+"""The traits that an operator declares."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from itertools import combinations
 
 import torch
 
-from fusionkit.contract.rules import TOLERANCE, equal, expect, rule, skip
+from fusionkit.contract.checks._common import expect_nowhere, gradients, replaced, skip_if, trained
+from fusionkit.contract.rules import TOLERANCE, equal, expect, rule
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import verify
 
@@ -17,11 +18,8 @@ def check_batch_independence(subject: Subject) -> None:
 
     Reduce over the last dimension only, and decide nothing by the number of rows; or do not declare it.
     """
-    op = subject.operator()
-    if not subject.promises(op).batch_independent:
-        skip("batch_independent is not declared")
-    if subject.promises(op).stochastic:
-        skip("the operator is stochastic")
+    op = subject.deterministic_operator()
+    skip_if(not subject.promises(op).batch_independent, "batch_independent is not declared")
     for lead in ((4,), (2, 2)):
         x = subject.views(*lead)
         kept = (1,) if len(lead) == 1 else (1, 0)
@@ -29,7 +27,7 @@ def check_batch_independence(subject: Subject) -> None:
         for moved, view in zip(other, x, strict=True):
             moved[kept] = view[kept]
         equal("a row, when the other rows change,", subject.forward(op, other)[kept], subject.forward(op, x)[kept])
-    # Blocks of rows begin at thousands.
+    # Kernels cut batches of thousands of rows into blocks.
     for total in (65, 5003) if subject.case.origin == "example" else (65,):
         many = subject.views(total)
         with torch.no_grad():
@@ -58,10 +56,9 @@ def _invariant(subject: Subject) -> bool | None:
         return None
     base = subject.forward(op, x)
     if not op.traits.permutation_invariant and torch.equal(base, subject.forward(op, subject.views(6))):
-        return None  # What no view enters, as with the fabrication zero, says nothing of their order.
+        return None  # An output that ignores all views, as with the fabrication zero, cannot show the trait.
     for i, j in pairs:
-        swapped = list(x)
-        swapped[i], swapped[j] = x[j], x[i]
+        swapped = replaced(replaced(x, i, x[j]), j, x[i])
         if not torch.allclose(subject.forward(op, swapped), base, rtol=1e-9, atol=1e-10):
             return False
     return True
@@ -94,17 +91,15 @@ def check_train_eval(subject: Subject) -> None:
 def _mode_matters(subject: Subject) -> bool:
     op = subject.operator()
     x = subject.views(32, requires_grad=True)
-    inputs = [*x, *(parameter for _, parameter in subject.own(op) if parameter.requires_grad)]
     state = torch.get_rng_state()
     found = []
     for training in (True, False):
         torch.set_rng_state(state)
         out = subject.forward(op.train(training), x)
-        gradients = torch.autograd.grad(out.sum(), inputs, allow_unused=True) if out.requires_grad else ()
-        found.append([out.detach(), *(torch.zeros(()) if one is None else one for one in gradients)])
-    pairs = zip(*found, strict=False)
-    return len(found[0]) != len(found[1]) or not all(
-        one.shape == other.shape and torch.allclose(one, other, rtol=1e-9, atol=1e-10) for one, other in pairs
+        found.append([out.detach(), *gradients(out, [*x, *trained(op)])])
+    return not all(
+        one.shape == other.shape and torch.allclose(one, other, rtol=1e-9, atol=1e-10)
+        for one, other in zip(*found, strict=True)
     )
 
 
@@ -115,8 +110,7 @@ def check_linear(subject: Subject) -> None:
     A bias, a normalization or a nonlinearity makes it false; then do not declare it.
     """
     op = subject.operator()
-    if not subject.promises(op).linear:
-        skip("linear is not declared")
+    skip_if(not subject.promises(op).linear, "linear is not declared")
     for scale in (1.0, 1e3):
         x, y = ([scale * view for view in subject.views(4)] for _ in range(2))
         mixed = [2.5 * a - 1.5 * b for a, b in zip(x, y, strict=True)]
@@ -134,8 +128,8 @@ def check_algebraic(subject: Subject) -> None:
     """
     op = subject.operator()
     traits = op.traits
-    if not (traits.idempotent or traits.convex or traits.monotone):
-        skip("neither idempotent, convex nor monotone is declared")
+    none = not (traits.idempotent or traits.convex or traits.monotone)
+    skip_if(none, "neither idempotent, convex nor monotone is declared")
     slack = TOLERANCE[torch.float64][1]
     x = subject.views(16)
     out = subject.forward(op, x)
@@ -146,11 +140,8 @@ def check_algebraic(subject: Subject) -> None:
         entrywise = set(subject.dims) == {out.shape[-1]}
         stacked = torch.stack(x) if entrywise else torch.cat(x, -1).movedim(-1, 0)[..., None]
         outside = (out < stacked.amin(0) - slack) | (out > stacked.amax(0) + slack)
-        expect(
-            not outside.any(), "every output should lie between the views' entries", f"{int(outside.sum())} that do not"
-        )
+        expect_nowhere(outside, "every output should lie between the views' entries")
     if traits.monotone:
         for i in range(len(x)):
-            raised = [*x[:i], x[i] + torch.rand_like(x[i]), *x[i + 1 :]]
-            fell = subject.forward(op, raised) < out - slack
-            expect(not fell.any(), f"raising view {i} should lower no output", f"{int(fell.sum())} outputs that fell")
+            fell = subject.forward(op, replaced(x, i, x[i] + torch.rand_like(x[i]))) < out - slack
+            expect_nowhere(fell, f"all outputs should stay or rise when view {i} is raised")

@@ -47,6 +47,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Replace training by a record, and return the configurations it was given."""
     import fusionkit.experiment.run
+    from fusionkit._util.files import write_json
     from fusionkit.config import build
     from fusionkit.experiment import results
 
@@ -59,7 +60,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         results.start(run_dir)
         (run_dir / results.MODEL).write_bytes(b"")
         found = results.record(cfg, status="completed", metrics={"accuracy": 0.5}, config_hash=config_hash(cfg))
-        results.write_json(run_dir / results.RESULT, found)
+        write_json(run_dir / results.RESULT, found)
         return found
 
     monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)

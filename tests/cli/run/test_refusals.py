@@ -19,7 +19,7 @@ REFUSED = {
         ["fusion=fusionkit/sumation"],
         "found 'fusionkit/sumation'. Did you mean 'fusionkit/summation'",
     ),
-    "qualified_by_nobody": (["fusion=other/summation"], "found 'other/summation'. Did you mean 'fusionkit/summation'?"),
+    "wrong_distribution": (["fusion=other/summation"], "found 'other/summation'. Did you mean 'fusionkit/summation'?"),
     "malformed_value": (["n==3"], "An override should have the form key=value; found 'n==3'."),
     "unknown_fabrication": (["fabrication=lowrnk"], "found 'lowrnk'. Did you mean 'lowrank'"),
     "unknown_preset": (["fusion=lowrank_parametrized_concatenation"], "'lowrank_parameterized_concatenation'"),
@@ -144,7 +144,7 @@ def test_a_wrong_command_line_is_one_sentence_and_writes_nothing(
 
 
 @pytest.mark.parametrize("argv", [["--cfg", "jbo"], ["--cfg"], ["--resolve=yes"]])
-def test_other_mistakes_are_in_the_words_of_hydras_parser(
+def test_other_mistakes_are_reported_by_hydras_parser(
     argv: list[str], run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
 ) -> None:
     status, out, err = run(*argv)

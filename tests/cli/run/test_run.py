@@ -198,7 +198,7 @@ def test_a_name_that_is_no_text_is_shown_and_drawn(run: Callable[..., tuple[int,
     assert only("outputs/*/*/curve.png").stat().st_size > 0
 
 
-def test_nobody_reads_on(
+def test_a_closed_pipe_is_not_an_error_message(
     run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import fusionkit.experiment.run

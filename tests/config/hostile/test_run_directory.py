@@ -41,6 +41,7 @@ DESCRIPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     """Return the directory of a run, as `fusionkit run` leaves it."""
+    from fusionkit._util.files import write_json
     from fusionkit.experiment import results
     from fusionkit.experiment.load import save
     from fusionkit.experiment.model import FusionModel, Network, Scaler
@@ -49,7 +50,7 @@ def run_dir(tmp_path: Path) -> Path:
     folder.mkdir()
     network = Network(fusionkit.create("average", dims=[4, 4]), [4, 4], 2)
     save(FusionModel(Scaler(["a", "b"], [4, 4]), network, [0, 1]), folder / results.MODEL)
-    results.write_json(folder / results.RESULT, {"schema_version": results.SCHEMA_VERSION, "status": "completed"})
+    write_json(folder / results.RESULT, {"schema_version": results.SCHEMA_VERSION, "status": "completed"})
     assert fusionkit.load(folder).fusion.name == "average"
     return folder
 

@@ -1,0 +1,120 @@
+"""What checks of several families share: comparisons of operators, their tensors and their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fusionkit import registry
+from fusionkit.contract.rules import equal, expect, no_error, skip
+from fusionkit.contract.subject import Subject
+from fusionkit.errors import RegistryError
+from fusionkit.fabrication import Fabrication
+from fusionkit.fusion import Fusion
+
+T = TypeVar("T")
+
+
+def works(what: str, call: Callable[[], T]) -> T:
+    """Return the result of ``call``; a violation if it raises."""
+    with no_error(f"{what} should work"):
+        return call()
+
+
+def expect_value(what: str, found: object, wanted: object) -> None:
+    """Expect ``found == wanted``."""
+    expect(found == wanted, f"{what} should be {wanted!r}", repr(found))
+
+
+def expect_nowhere(wrong: Tensor, should: str) -> None:
+    """Expect no entry of a boolean tensor to be set."""
+    first = [int(i) for i in wrong.nonzero()[0]] if wrong.any() else []
+    expect(
+        not wrong.any(), should, f"a violation in {int(wrong.sum())} of {wrong.numel()} entries, the first at {first}"
+    )
+
+
+def skip_if(holds: object, reason: str) -> None:
+    """Leave a check that does not apply."""
+    if holds:
+        skip(reason)
+
+
+def expect_unchanged(should: str, before: Mapping[str, object], after: Mapping[str, object]) -> None:
+    """Expect two mappings from ``tracking.attributes`` to agree."""
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    expect(not changed, should, f"changed attributes {changed}")
+
+
+def means(subject: Subject, what: str, name: str) -> None:
+    """Expect the registry to find the subject under a name."""
+    try:
+        found = registry.resolve(subject.kind, name).qualified
+    except RegistryError as error:
+        found = str(error)
+    expect(found == subject.record.qualified, f"{what} should mean {subject.record.qualified}", found)
+
+
+def entry(prefix: str, name: str) -> str:
+    """Return the dotted name of an entry of the submodule ``prefix``."""
+    return f"{prefix}.{name}" if prefix else name
+
+
+def tensors_of(op: nn.Module) -> dict[str, Tensor]:
+    """Return all parameters and buffers with their names."""
+    return {**dict(op.named_parameters()), **dict(op.named_buffers())}
+
+
+def copy_buffers(source: nn.Module, target: nn.Module) -> None:
+    """Copy the buffers of ``source`` into those of ``target`` that have the same name and shape."""
+    buffers = dict(source.named_buffers())
+    for name, buffer in target.named_buffers():
+        if name in buffers and buffers[name].shape == buffer.shape:
+            buffer.copy_(buffers[name])
+
+
+def agrees(
+    subject: Subject,
+    what: str,
+    found: Tensor,
+    op: Fusion,
+    x: Sequence[Tensor],
+    *,
+    exact: bool = False,
+    **arguments: Any,
+) -> None:
+    """Expect ``found`` to be the output of the operator for these views and arguments, unless it is stochastic."""
+    if not subject.promises(op).stochastic:
+        equal(what, found, subject.forward(op, x, **arguments), exact=exact)
+
+
+def same_output(subject: Subject, what: str, found: Fusion, wanted: Fusion, *, exact: bool = False) -> None:
+    """Expect two operators to compute the same, unless they are stochastic."""
+    x = subject.views(3)
+    agrees(subject, what, subject.forward(found, x), wanted, x, exact=exact)
+
+
+def trained(op: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that require a gradient."""
+    return [parameter for parameter in op.parameters() if parameter.requires_grad]
+
+
+def gradients(out: Tensor, inputs: Sequence[Tensor], cotangent: Tensor | None = None) -> list[Tensor]:
+    """Return the gradients of ``out``, or of its sum without a cotangent; zeros for inputs that it does not use."""
+    if not out.requires_grad:
+        return [torch.zeros_like(tensor) for tensor in inputs]
+    cotangent = torch.ones_like(out) if cotangent is None else cotangent
+    return list(torch.autograd.grad(out, inputs, cotangent, allow_unused=True, materialize_grads=True))
+
+
+def random_w(fabrication: Fabrication, n: int, D: int) -> Tensor:
+    """Return random parameters (l,) of a fabrication."""
+    return torch.randn(fabrication.calculate_l(n, D), dtype=torch.float64)
+
+
+def replaced(x: Sequence[Any], i: int, value: Any) -> list[Any]:
+    """Return the views with another one at position ``i``."""
+    return [*x[:i], value, *x[i + 1 :]]
