@@ -1,1 +1,1 @@
-"""Speed against references and limits, as ratios within one run."""
+"""``fusionkit bench``: speed against references, as ratios within one run."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from fusionkit import registry
@@ -53,6 +54,16 @@ LARGE = Size(4096, (1024,) * 4, 1024)
 KRONECKER = {"p": 8, "q": 8}
 
 
+#: The checks of the fields of ``Size``.
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "m": partial(check_size, "m, the number of rows,"),
+    "dims": check_dims,
+    "n": partial(check_size, "n, the width of the output,"),
+    "dtype": lambda value: str(check_dtype(value)).removeprefix("torch."),
+    "positive": bool,
+}
+
+
 @dataclass(frozen=True)
 class Case:
     """One operator at one size, forward alone or with backward."""
@@ -92,20 +103,10 @@ def cases(name: str, options: Mapping[str, Any], *, quick: bool = False) -> list
     if given:
         m = options.get("m")
         several = [{**given, "m": one} for one in m] if isinstance(m, list) and m else [given]
-        checked = [{key: _checked(key, value) for key, value in one.items()} for one in several]
+        checked = [{key: _CHECKS[key](value) for key, value in one.items()} for one in several]
         usual = [size for size in grid if size == size._replace(dtype="float32", positive=False)]
         grid = list(dict.fromkeys(size._replace(**one) for size in usual for one in checked))
     return [Case(name, size, backward, own) for size in grid for backward in (False, True)]
-
-
-def _checked(key: str, value: Any) -> Any:
-    if key == "dims":
-        return check_dims(value)
-    if key == "dtype":
-        return str(check_dtype(value)).removeprefix("torch.")
-    if key == "positive":
-        return bool(value)
-    return check_size("m, the number of rows," if key == "m" else "n, the width of the output,", value)
 
 
 def default_cases(*, quick: bool = False) -> Iterator[Case]:

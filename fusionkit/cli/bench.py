@@ -109,10 +109,8 @@ def bench(
         found = f"--threads {threads} on {device}"
         raise ConfigError(f"--processor-time should be used with --threads 1 on the cpu; found {found}.")
     if plot_file is not None and not _drawable(chosen):
-        raise ConfigError(
-            f"{plot_file} should show an operator at several numbers of rows; found one. Give several, as in "
-            "m=16,256,4096, or leave out --quick and m."
-        )
+        found = "one. Give several, as in m=16,256,4096, or leave out --quick and m"
+        raise ConfigError(f"{plot_file} should show an operator at several numbers of rows; found {found}.")
     seconds = seconds if seconds is not None else 0.2 if quick else 0.6
     clock = process_time if processor_time else perf_counter
     machine = _machine(device) | {"threads": threads, "clock": "processor" if processor_time else "wall"}

@@ -50,10 +50,6 @@ EXTRAS = {
 class Commands(click.Group):
     """A group that imports the module of a command when the command is called; its own help imports none."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of the help."""
-        return list(COMMANDS)
-
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
         """Import the command of that name.
 

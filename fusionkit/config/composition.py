@@ -81,7 +81,7 @@ class CheckingRepository(hydra_bridge.InspectingRepository):
 
 
 def refuse_large(file: Path, name: str) -> None:
-    """Refuse a file that OmegaConf, which copies what an alias stands for, would turn into more than 100 000 values.
+    """Refuse a file of more than 100 000 values once its aliases are expanded, as OmegaConf does by copying.
 
     Raises:
         ConfigError: it would.
@@ -103,7 +103,7 @@ def refuse_large(file: Path, name: str) -> None:
 
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is not None and size(root) > MAX_VALUES:
-        raise ConfigError(f"{name} should stand for at most {MAX_VALUES} values; found aliases that multiply to more.")
+        raise ConfigError(f"{name} should have at most {MAX_VALUES} values; found aliases that expand to more.")
 
 
 class CheckingLoader(hydra_bridge.InspectingLoader):

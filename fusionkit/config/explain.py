@@ -53,7 +53,7 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
     Args:
         error: what Hydra, OmegaConf, the YAML parser or a check raised.
         loader: knows the groups and their options.
-        overrides: the command line, to look up what an unknown key could have meant.
+        overrides: the command line, to find keys similar to an unknown one.
     """
     if isinstance(error, ConfigError | RegistryError):
         return str(error.args[0] if error.args else error)
@@ -96,7 +96,7 @@ def _malformed_override(error: Any, loader: CheckingLoader) -> str:
 
 
 def _meant(word: str, loader: CheckingLoader) -> str:
-    """Return a hint for a word that stands where ``key=value`` should: a key, or an option of a group."""
+    """Return a hint for a word in place of ``key=value``: a key, or an option of a group."""
     groups = [group for group in _groups(loader) if group != "hydra"]
     known = {f"{group}={option}": option for group in groups for option in _options(loader, group)}
     meant = [text for text, option in known.items() if option == word]
@@ -157,7 +157,7 @@ def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
 
 
 def _reference(tree: Any, key: str) -> str | None:
-    """Return the interpolation that stands at a dotted key of an unresolved tree, or None."""
+    """Return the interpolation at a dotted key of an unresolved tree, or None."""
     for part in key.split(".") if key else ():
         tree = tree.get(part) if isinstance(tree, dict) else None
     return tree if isinstance(tree, str) and "${" in tree else None

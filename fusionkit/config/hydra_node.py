@@ -231,7 +231,7 @@ _TARGETS: dict[str, tuple[str, Callable[[], list[str]]]] = {
 
 
 def _wanted_of_call(key: str, value: Any) -> str | None:
-    """Return what should stand where Hydra calls something, or None if the value is right or nothing is called."""
+    """Return what a value that Hydra may call should be, or None if it is right or nothing is called."""
     for pattern, (what, known) in _TARGETS.items():
         if re.fullmatch(pattern, key):
             return None if value in known() else what.format(", ".join(known()))

@@ -310,6 +310,6 @@ def _processing(spec: Any, key: str) -> Iterator[tuple[str, str]]:
         yield f"{key}.name", f"{key}.name should be one of {', '.join(NAMES)}; found {name!r}.{guess}"
         return
     if isinstance(cls, type):  # Else an operator of fusionkit: its factory checks it.
-        # The width of the view is filled in later: where "{view}" stands, or nothing.
+        # The width of the view is filled in later, in place of "{view}" or of a missing option.
         options = {option: value for option, value in _options(node).items() if value != "{view}"}
         yield from mistakes(options_of(cls), options, key, complete=False).items()

@@ -53,7 +53,7 @@ def build(node: Mapping[str, Any], key: str = "", keys: Mapping[str, str] | None
     Args:
         node: a mapping with ``_target_``; a ``DictConfig`` is resolved first.
         key: the dotted key of the node, for messages.
-        keys: where parts of it really stand, by their dotted key in the node.
+        keys: the dotted keys in the configuration for parts of the node, by their dotted key in the node.
 
     Raises:
         ConfigError: a ``_target_`` that is not allowed, a key that controls instantiation, or an unsafe interpolation.

@@ -24,7 +24,7 @@ def mistakes(
     Args:
         adapter: of the model.
         values: plain containers.
-        prefix: the dotted key at which they stand.
+        prefix: the dotted key of the values.
         given: dotted keys that may be absent, because their value is filled in later.
         complete: whether the other required keys have to be there.
     """

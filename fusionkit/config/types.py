@@ -33,7 +33,7 @@ def options_of(cls: type) -> TypeAdapter[Any]:
         if name == "name" or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         found = plain(hints.get(name, Any))
-        # A null stands for the default wherever a node writes it, whatever the annotation says.
+        # A config writes null for a default of None, even if the annotation does not allow None.
         found = found | None if parameter.default is None else found
         default = ... if parameter.default is parameter.empty else None
         fields[f"option_{len(fields)}"] = (found, Field(default, alias=name))

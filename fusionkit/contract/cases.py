@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from fusionkit import registry
-from fusionkit.contract.rules import Violation, describe, no_error, outcome
-from fusionkit.errors import RegistryError
+from fusionkit.contract.rules import describe, expect, no_error, outcome
 
 if TYPE_CHECKING:
     from fusionkit.contract.subject import FabricationSubject, FusionSubject, Subject
@@ -78,7 +78,8 @@ def fusion_cases(subject: FusionSubject) -> list[Case]:
         cases += _accepted(subject, base, candidates, GENERATED_N, "generated")
     if subject.accepts("parameter_fabrication"):
         for key in registry.names("fabrication"):
-            if _loads(key):
+            # The checks of a fabrication that cannot be imported report that.
+            if outcome(partial(registry.load, "fabrication", key))[1] is None:
                 crossed = {**base, "parameter_fabrication": {"name": key}}
                 cases += _accepted(subject, crossed, CROSSED, CROSSED_N, "crossed")
     return _unique(cases)
@@ -108,10 +109,8 @@ def _examples(subject: Subject) -> list[dict[str, Any]]:
     cls: Any = subject.cls
     with no_error(EXAMPLES):
         found = list(islice(cls.examples(), MOST_EXAMPLES + 1))
-    if len(found) > MOST_EXAMPLES:
-        raise Violation(f"{EXAMPLES}, and at most {MOST_EXAMPLES}", "more")
-    if not found or not all(isinstance(options, Mapping) for options in found):
-        raise Violation(EXAMPLES, repr(found)[:200])
+    expect(len(found) <= MOST_EXAMPLES, f"{EXAMPLES}, and at most {MOST_EXAMPLES}", "more")
+    expect(found and all(isinstance(options, Mapping) for options in found), EXAMPLES, repr(found)[:200])
     return [dict(options) for options in found]
 
 
@@ -145,14 +144,6 @@ def _fitting(
         else:
             cases.append(case)
     return cases, problem
-
-
-def _loads(key: str) -> bool:
-    try:
-        registry.load("fabrication", key)
-    except RegistryError:  # The checks of that fabrication report it.
-        return False
-    return True
 
 
 def _unique(cases: Iterable[Case]) -> list[Case]:

@@ -11,6 +11,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -152,19 +153,13 @@ def _user_interrupt() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, handler)
 
 
-@contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise ``TimeLimit`` in the body after ``seconds``; 0 or less means no limit.
+def time_limit(seconds: float) -> AbstractContextManager[None]:
+    """Raise ``TimeLimit`` in the body after ``seconds``.
 
     In the main thread a signal also ends a sleep or a wait.  In other threads, and on systems without that signal, the
     exception comes with the next Python instruction.
     """
-    if seconds <= 0:
-        yield
-    elif _has_timer():
-        yield from _by_signal(seconds)
-    else:
-        yield from _by_thread(seconds)
+    return _by_signal(seconds) if _has_timer() else _by_thread(seconds)
 
 
 @contextlib.contextmanager
@@ -185,6 +180,7 @@ def _has_timer() -> bool:
     return threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
 
 
+@contextlib.contextmanager
 def _by_signal(seconds: float) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise TimeLimit(f"{seconds:g} s")
@@ -201,6 +197,7 @@ def _by_signal(seconds: float) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, left, interval)
 
 
+@contextlib.contextmanager
 def _by_thread(seconds: float) -> Iterator[None]:
     caller = ctypes.c_ulong(threading.get_ident())
     lock, done = threading.Lock(), threading.Event()

@@ -61,12 +61,10 @@ def _check_instance(op: Fusion) -> None:
 
 
 def _without_processing(op: Fusion) -> Fusion:
-    if op.preprocess is None and op.postprocess is None:
-        return op
-    bare, gone = copy.copy(op), dict.fromkeys(("preprocess", "postprocess"))
-    vars(bare)["_modules"] = {name: child for name, child in op._modules.items() if name not in gone}
-    vars(bare)["_arguments"] = {name: value for name, value in op._arguments.items() if name not in gone}
-    vars(bare).update(gone)
+    bare = copy.deepcopy(op)
+    bare.preprocess = bare.postprocess = None
+    for option in ("preprocess", "postprocess"):
+        bare._arguments.pop(option, None)
     return bare
 
 

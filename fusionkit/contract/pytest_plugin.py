@@ -1,16 +1,15 @@
-"""The pytest plugin (entry point ``pytest11``).  It offers one fixture, and imports nothing before that is used."""
+"""The pytest plugin (entry point ``pytest11``): one fixture, which imports fusionkit when it is used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 import pytest
 
 
 @pytest.fixture
 def isolated_registry() -> Iterator[Callable[..., None]]:
-    """Give the test a registry with the core and nothing else; call it with plugin modules to add them.
+    """Give the test a registry with the core only; call the fixture with plugin modules to add them.
 
     ::
 
@@ -20,11 +19,9 @@ def isolated_registry() -> Iterator[Callable[..., None]]:
     """
     from fusionkit import registry
 
-    with ExitStack() as stack:
-        stack.enter_context(registry.isolated())
+    def add(*modules: object) -> None:
+        for module in modules:
+            registry.register(module)
 
-        def add(*modules: object) -> None:
-            for module in modules:
-                registry.register(module)
-
+    with registry.isolated():
         yield add

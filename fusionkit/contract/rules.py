@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any, Literal, NoReturn, TypeVar
 
 import torch
@@ -179,13 +180,9 @@ def describe(error: BaseException, limit: int = 300) -> str:
 
 def _located(error: BaseException) -> str:
     """Return the exception in one line, with the place in the operator's code where it arose."""
-    place, trace = "", error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename.replace("\\", "/")
-        if "/torch/" not in file and "/fusionkit/contract/" not in file:
-            place = f" (at {file.rsplit('/', 1)[-1]}:{trace.tb_lineno})"
-        trace = trace.tb_next
-    return describe(error) + place
+    places = [(frame.f_code.co_filename.replace("\\", "/"), line) for frame, line in walk_tb(error.__traceback__)]
+    own = [(file, line) for file, line in places if "/torch/" not in file and "/fusionkit/contract/" not in file]
+    return describe(error) + (f" (at {own[-1][0].rsplit('/', 1)[-1]}:{own[-1][1]})" if own else "")
 
 
 # ---------------------------------------------------------------------- comparing tensors

@@ -33,12 +33,12 @@ DEFAULT_LIMIT = 60.0
 #: Seconds beyond the time limit before a check that cannot be interrupted is killed: a compiler may need them to start.
 GRACE = 60.0
 #: Checks of a subject that may exceed the time limit; the checks after them are not run, as each could take as long.
-ENDLESS = 3
+MOST_ENDLESS = 3
 NO_END = "no end"
 #: Most worker processes by default: torch and its compiler take more than half a gigabyte in each.
-JOBS = 2
+MOST_JOBS = 2
 #: With fewer subjects, starting worker processes takes longer than it saves.
-WORTHWHILE = 4
+FEWEST_SUBJECTS = 4
 
 #: These checks run first: other rules depend on them, so the first failure is the likely cause of later ones.
 BASIC = (
@@ -239,8 +239,8 @@ def _events(subject: Subject, plan: Plan, first: int = 0, endless: int = 0) -> I
         if subject.kind not in rule.kinds:
             continue
         results = []
-        if endless == ENDLESS:
-            found = f"that {ENDLESS} earlier checks did not, so this one was not run"
+        if endless == MOST_ENDLESS:
+            found = f"that {MOST_ENDLESS} earlier checks did not, so this one was not run"
             results.append(_broken(_passed(subject, rule), "checks should end", found, "error"))
         else:
             for case in _scoped(rule, cases):
@@ -369,9 +369,9 @@ class _Task(NamedTuple):
 
 def default_jobs(subjects: Sequence[Subject]) -> int:
     """Return how many worker processes to use for these subjects; 1 means that several are impossible or slower."""
-    if len(subjects) < WORTHWHILE or not several_jobs_possible(subjects):
+    if len(subjects) < FEWEST_SUBJECTS or not several_jobs_possible(subjects):
         return 1
-    return min(JOBS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(MOST_JOBS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def several_jobs_possible(subjects: Sequence[Subject]) -> bool:

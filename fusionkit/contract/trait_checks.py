@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fusionkit.contract.rules import Violation, skip
+from fusionkit.contract.rules import expect, skip
 from fusionkit.contract.subject import Subject
 
 #: Traits that allow something: if declared, one example must show it.  Other traits must hold on every case.
@@ -17,12 +17,12 @@ def example_cases(subject: Subject) -> list[Subject]:
 
 
 def verify(subject: Subject, trait: str, holds: Callable[[Subject], bool | None], should: str) -> None:
-    """Compare a trait with what the examples show, with randomized parameters.
+    """Compare a declared or undeclared trait with the behaviour on the examples.
 
     Args:
         subject: the subject.
         trait: the name of the trait.
-        holds: whether a case shows the property; None where it cannot.
+        holds: whether a case has the property; None if the case cannot show it.
         should: what an operator without the trait should do.
     """
     declared = bool(getattr(subject.traits, trait))
@@ -33,11 +33,10 @@ def verify(subject: Subject, trait: str, holds: Callable[[Subject], bool | None]
     if not shown:
         skip(f"no example can show {trait}")
     if declared and trait in MAY:
-        if not any(shown.values()):
-            raise Violation(f"{trait} is declared, and an example should show it", f"none among {list(shown)}")
+        expect(any(shown.values()), f"{trait} is declared, and an example should show it", f"none among {list(shown)}")
     elif everywhere:
-        wrong = [case for case, value in shown.items() if not value]
-        if wrong:
-            raise Violation(f"{trait} is declared and should hold", f"that it does not for {wrong[0]}")
-    elif all(found.values()):
-        raise Violation(f"{should}, or {trait} should be declared", f"the property on every example, {list(found)}")
+        wrong = next((case for case, value in shown.items() if not value), None)
+        expect(wrong is None, f"{trait} is declared and should hold", f"that it does not for {wrong}")
+    else:
+        should = f"{should}, or {trait} should be declared"
+        expect(not all(found.values()), should, f"the property on every example, {list(found)}")

@@ -150,16 +150,15 @@ class _Worker:
 
     def receive(self, patience: float) -> Any:
         """Return the next message; None if there is none yet, ``Lost`` if the process has ended or is late."""
-        with contextlib.suppress(EOFError, OSError):
-            if not self.connection.poll() and self._process.is_alive():
-                if monotonic() - self._last_message <= patience:
-                    return None
-            elif self.connection.poll():
-                message = self.connection.recv()
-                self._last_message = monotonic()
-                self.busy = not isinstance(message, Finished)
-                return message
+        alive = self._process.is_alive()  # Before poll(), so that the last messages of a process are read.
         late = monotonic() - self._last_message > patience
+        with contextlib.suppress(EOFError, OSError):
+            if self.connection.poll():
+                message = self.connection.recv()
+                self.busy, self._last_message = not isinstance(message, Finished), monotonic()
+                return message
+            if alive and not late:
+                return None
         if not late:
             self._process.join(EXIT_TIMEOUT)
         self.end()

@@ -62,9 +62,8 @@ def _construct(cls: type[T], key: str | None, args: tuple[Any, ...], kwargs: dic
         for option in kwargs:
             if option not in parameters:
                 known = f"options among {', '.join(parameters)}" if parameters else "no options"
-                raise OptionError(
-                    f"{key or cls.__name__} should get {known}; found {option!r}.{nearest(option, parameters)}"
-                )
+                hint = nearest(option, parameters)
+                raise OptionError(f"{key or cls.__name__} should get {known}; found {option!r}.{hint}")
     # Converted before __init__ runs, which may change lists of the caller.
     given = signature.bind(*args, **kwargs).arguments if args else kwargs
     arguments = {
@@ -139,10 +138,8 @@ def writable(owner: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     def walk(value: Any, path: str) -> Any:
         if isinstance(value, Unwritable):
-            raise ConfigError(
-                f"{owner}: the argument {path} should be a name, a number, a list or a mapping to be written "
-                f"to a config; found {value.why}."
-            )
+            should = "be a name, a number, a list or a mapping to be written to a config"
+            raise ConfigError(f"{owner}: the argument {path} should {should}; found {value.why}.")
         if isinstance(value, dict):
             return {key: walk(item, f"{path}.{key}") for key, item in value.items()}
         if isinstance(value, list):

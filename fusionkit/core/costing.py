@@ -96,7 +96,5 @@ def _forward(op: Fusion, x: Sequence[torch.Tensor], w: torch.Tensor | None) -> t
     except FusionError:
         raise
     except Exception as error:
-        raise FusionError(
-            f"{op.name} should run on the meta device, where tensors have no values; "
-            f"found {type(error).__name__}: {error}."
-        ) from error
+        should = "run on the meta device, where tensors have no values"
+        raise FusionError(f"{op.name} should {should}; found {type(error).__name__}: {error}.") from error

@@ -61,10 +61,8 @@ def _check_replaceable(fusion: Fusion) -> None:
         entries = (prefix + name for module, prefix in fusion._own_modules() for name in module._parameters)
         names = [name for name in entries if name in expected]
     if names != expected:
-        raise FusionError(
-            f"{fusion.name} should have the parameters it was built with, {expected}, to take w; found {names} "
-            "(parametrized or pruned)."
-        )
+        should = f"have the parameters it was built with, {expected}, to take w"
+        raise FusionError(f"{fusion.name} should {should}; found {names} (parametrized or pruned).")
 
 
 def _copy_with(fusion: Fusion, values: Mapping[str, Tensor]) -> Fusion:

@@ -149,10 +149,8 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         widths = self.resolve_dims(dims)
         for i, width in enumerate(widths):
             if width != widths[0]:
-                raise DimsError(
-                    f"{self.name} should get views of equal width; found dims {list(widths)}, "
-                    f"where view {i} has width {width} and view 0 has {widths[0]}."
-                )
+                found = f"dims {list(widths)}, where view {i} has width {width} and view 0 has {widths[0]}"
+                raise DimsError(f"{self.name} should get views of equal width; found {found}.")
         return widths[0]
 
     def resolve_free_n(self, dims: Sequence[int] | None = None) -> int:
@@ -257,10 +255,8 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         if self.dims is not None:
             width = self.calculate_n()
             if self.n is not None and self.n != width:
-                raise DimsError(
-                    f"n, the width of the output, should be {width} for {self.name} with dims {list(self.dims)}; "
-                    f"found {self.n}."
-                )
+                should = f"be {width} for {self.name} with dims {list(self.dims)}"
+                raise DimsError(f"n, the width of the output, should {should}; found {self.n}.")
             self.n = width
             preprocess, postprocess = self._specs
             self.preprocess = Processing.of("preprocess", preprocess, self.dims, self._factory)
@@ -334,15 +330,11 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
                 raise FusionError(f"View {i} should be a tensor; found {type(view).__name__}.")
             shape, first = view.shape, x[0]
             if not shape or shape[-1] != width:
-                raise DimsError(
-                    f"View {i} should have width {width}; found {shape[-1] if shape else 'no dimension'} "
-                    f"(shape {tuple(shape)})."
-                )
+                found = shape[-1] if shape else "no dimension"
+                raise DimsError(f"View {i} should have width {width}; found {found} (shape {tuple(shape)}).")
             if shape[:-1] != first.shape[:-1]:
-                raise FusionError(
-                    f"View {i} should have the leading dimensions of view 0, {tuple(first.shape[:-1])}; "
-                    f"found {tuple(shape[:-1])}."
-                )
+                leading = f"the leading dimensions of view 0, {tuple(first.shape[:-1])}"
+                raise FusionError(f"View {i} should have {leading}; found {tuple(shape[:-1])}.")
             if view.device != first.device:
                 raise FusionError(f"View {i} should be on {first.device}, as view 0 is; found {view.device}.")
         return _common_dtype(x)
@@ -357,15 +349,11 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
             parameter = next((owned for _, owned in self._own_parameters()), None)
             if parameter is None:
                 return
+        reason = f"as the parameters of {self.name} are"
         if parameter.device != view.device:
-            raise FusionError(
-                f"The views should be on {parameter.device}, as the parameters of {self.name} are; found {view.device}."
-            )
+            raise FusionError(f"The views should be on {parameter.device}, {reason}; found {view.device}.")
         if parameter.dtype != view.dtype and not autocasting(view.device):
-            raise FusionError(
-                f"The views should be of dtype {parameter.dtype}, as the parameters of {self.name} are; "
-                f"found {view.dtype}."
-            )
+            raise FusionError(f"The views should be of dtype {parameter.dtype}, {reason}; found {view.dtype}.")
 
 
 class ElementwiseFusion(Fusion):

@@ -115,9 +115,8 @@ class Processing(nn.Module):
                 if not isinstance(value, Tensor) or value.shape != tensor.shape:
                     found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                     of_view = f" of view {i}" if self.role == "preprocess" else ""
-                    raise FusionError(
-                        f"{self.role} should keep the shape{of_view}, {tuple(tensor.shape)}; found {found}."
-                    )
+                    shape = tuple(tensor.shape)
+                    raise FusionError(f"{self.role} should keep the shape{of_view}, {shape}; found {found}.")
             out.append(value)
         return out
 
@@ -139,17 +138,14 @@ def _make(where: str, options: dict[str, Any], width: int, factory: Mapping[str,
     else:
         name = options.pop("name", None)
         if name not in NAMES:
-            raise ConfigError(
-                f"{where}.name should be one of {', '.join(NAMES)}; found {name!r}.{nearest(str(name), NAMES)}"
-            )
+            hint = nearest(str(name), NAMES)
+            raise ConfigError(f"{where}.name should be one of {', '.join(NAMES)}; found {name!r}.{hint}")
         cls, args = NAMES[name]
     known = inspect.signature(cls).parameters
     for option in options:
         if option not in known:
-            raise ConfigError(
-                f"{where}.{option} should be an option of {cls.__name__} ({', '.join(known)}); found {option!r}."
-                f"{nearest(option, known)}"
-            )
+            should = f"be an option of {cls.__name__} ({', '.join(known)})"
+            raise ConfigError(f"{where}.{option} should {should}; found {option!r}.{nearest(option, known)}")
     defaults = {key: value for key, value in factory.items() if key in known and value is not None}
     # Options of the config win over the positional arguments in NAMES.
     defaults |= dict(zip(known, args, strict=False))

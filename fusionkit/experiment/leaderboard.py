@@ -57,7 +57,7 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config without what may differ within a group: seed, fold, device, and the place of the data."""
+        """The config without what may differ within a group: seed, fold, device, and the path of the data."""
         flat = {".".join(path): value for path, value in flatten(self.result.get("config", {}))}
         return {key: value for key, value in flat.items() if key not in _IGNORED and not key.endswith(".device")}
 
@@ -73,7 +73,7 @@ class Run:
         return f"{self.result.get('fabrication') or '-'}{f' ({options})' if options else ''}"
 
     def key(self) -> str:
-        """Return what the runs of a group share."""
+        """Return the same text for runs of the same group."""
         facts = [self.result.get(key) for key in ("fusion", "fabrication", "n", "l", "dims", "encoder", "parameters")]
         return _canonical([self.data[0], facts, self.config])
 
@@ -141,7 +141,7 @@ class Group:
 
 @dataclass
 class Board:
-    """What was found below a directory.
+    """The runs below a directory.
 
     Attributes:
         directory: the directory that was searched.
@@ -171,7 +171,7 @@ class Board:
         }
 
     def points(self) -> list[dict[str, Any]]:
-        """Return what ``plots.draw_leaderboard`` draws: the row and the label of each group."""
+        """Return the row and the label of each group, for ``plots.draw_leaderboard``."""
         return [{**group.to_dict(), "label": group.label} for group in self.groups]
 
     def left_out(self) -> Iterator[str]:
@@ -179,7 +179,7 @@ class Board:
         for run in self.failed:
             yield f"failed: {run.path.parent}: {run.result.get('error')}"
         for path in self.unfinished:
-            yield f"unfinished: {path}: it has no {RESULT}; the run was stopped, or goes on"
+            yield f"unfinished: {path}: it has no {RESULT}; the run was stopped or is still running"
         for problem in self.problems:
             yield f"left out: {problem}"
         if self.repeated:

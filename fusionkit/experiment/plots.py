@@ -181,7 +181,7 @@ def _l_axis(axes: Axes, sizes: Sequence[int]) -> None:
 
 
 def _kind(row: Mapping[str, Any]) -> str:
-    """Return what has its own colour and marker in a study's picture."""
+    """Return the name that has its own colour and marker in the picture of a study."""
     return str(row["fabrication"] or row["fusion"])
 
 
@@ -216,7 +216,7 @@ def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
         "font.size": 10,
         "font.family": "DejaVu Sans",
     }
-    # The user's own matplotlib style should not decide what a result looks like.  (rcdefaults reads all style files.)
+    # Pictures do not depend on the user's own matplotlib style.  (rcdefaults would read all style files.)
     defaults = {key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")}
     with warnings.catch_warnings(), rc_context({**defaults, **style}):
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

@@ -1,4 +1,4 @@
-"""``fusionkit run --from RUN_DIR``: the same run again, compared with the first number by number."""
+"""``fusionkit run --from RUN_DIR``: repeats a run and compares the results number by number."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LISTED = 12
 
 
 def repeat(source: Path, run_dir: Path) -> int:
-    """Run what ``source`` records again, in ``run_dir``, and print the comparison.
+    """Repeat the run in ``source``, in ``run_dir``, and print the comparison.
 
     The config is that of the record and is checked like any other, so a hostile directory runs nothing.
 
@@ -50,21 +50,11 @@ def repeat(source: Path, run_dir: Path) -> int:
         FusionError: the repetition differs from ``source``, or fails.
         ConfigError: ``source`` is no run, holds several, or its config is not permitted.
     """
-    if not source.is_dir():
-        raise ConfigError(f"--from should be the directory of a run; found no directory {source}.")
-    if source.resolve() == run_dir.resolve():
-        raise ConfigError(f"The repetition should be written elsewhere; found {source} as hydra.run.dir too.")
-    if runs := [] if (source / RESULT).exists() else sorted(source.glob(f"*/{RESULT}")):
-        names = ", ".join(shown(run.parent) for run in runs[:_LISTED])
-        more = f" and {len(runs) - _LISTED} more" if len(runs) > _LISTED else ""
-        raise ConfigError(f"--from should be the directory of one run; found {source} with the runs {names}{more}.")
-    if not (source / RESULT).exists():
-        why = "; that run was killed, or goes on" if (source / ".hydra").is_dir() else ""
-        raise ConfigError(f"--from should be the directory of a run; found no {RESULT} in {source}{why}.")
+    _check_directories(source, run_dir)
     first = read_result(source / RESULT)
     config = _config(first, source / RESULT)
     if first["status"] != "completed":
-        _again(first, source, config, run_dir)
+        _repeat_failed(first, source, config, run_dir)
         return 0
     second = _run(config, run_dir)
     found = differences(first, second)
@@ -87,7 +77,21 @@ def repeat(source: Path, run_dir: Path) -> int:
     return 0
 
 
-def _again(first: Mapping[str, Any], source: Path, config: RunConfig, run_dir: Path) -> None:
+def _check_directories(source: Path, run_dir: Path) -> None:
+    if not source.is_dir():
+        raise ConfigError(f"--from should be the directory of a run; found no directory {source}.")
+    if source.resolve() == run_dir.resolve():
+        raise ConfigError(f"The repetition should be written elsewhere; found {source} as hydra.run.dir too.")
+    if runs := [] if (source / RESULT).exists() else sorted(source.glob(f"*/{RESULT}")):
+        names = ", ".join(shown(run.parent) for run in runs[:_LISTED])
+        more = f" and {len(runs) - _LISTED} more" if len(runs) > _LISTED else ""
+        raise ConfigError(f"--from should be the directory of one run; found {source} with the runs {names}{more}.")
+    if not (source / RESULT).exists():
+        why = "; that run was killed or is still running" if (source / ".hydra").is_dir() else ""
+        raise ConfigError(f"--from should be the directory of a run; found no {RESULT} in {source}{why}.")
+
+
+def _repeat_failed(first: Mapping[str, Any], source: Path, config: RunConfig, run_dir: Path) -> None:
     """Repeat a run that failed or was interrupted."""
     place = shown(source)
     print(

@@ -61,7 +61,7 @@ def write_report(board: Board, path: Path) -> None:
 
 
 def _group(i: int, group: Group) -> dict[str, Any]:
-    """Return what the page needs of a group."""
+    """Return the data of a group for the page."""
     row = group.to_dict()
     del row["paths"]
     return {
@@ -118,7 +118,7 @@ def _row(group: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> s
 
 
 def _problems(board: Board) -> str:
-    """Return the section about what is not in the table."""
+    """Return the section about runs that are not in the table."""
     lines = [] if board.groups else ["There is no completed run."]
     lines += [line[0].upper() + line[1:] for line in board.left_out()]
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
@@ -131,5 +131,5 @@ def _embed(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""How a trained model bears missing and noisy views: its accuracy on the test part, disturbed in known ways."""
+"""Robustness of a trained model: its accuracy on the test part with views missing or noisy."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def robustness(
         predict: standardized views [(m, n_i)] -> classes (m,).
         views: name -> standardized view (m, n_i), the test part.
         target: (m,) the true classes.
-        seed: of the noise; models that share seed and rows meet the same noise.
+        seed: of the noise, which is the same for models with the same seed and rows.
 
     Returns:
-        ``missing`` and ``only``: by view, without it and with it alone, where a missing view stands at its training
+        ``missing`` and ``only``: by view, without it and with it alone, a missing view being replaced by its training
         mean, 0; ``noisy``: by view, with Gaussian noise of standard deviation 1 added to it; ``noise``: by standard
         deviation, with such noise on all views.
     """

@@ -51,8 +51,7 @@ def run_job(
         The record that ``result.json`` holds.
 
     Raises:
-        FusionError, ConfigError, RegistryError: the run is impossible or failed; there is no ``result.json`` then, and
-            the caller records the failure with ``results.write_failed``.
+        FusionError, ConfigError, RegistryError: the run failed; the caller records it with ``results.write_failed``.
     """
     begun = time.perf_counter()
     results.start(run_dir)
@@ -61,15 +60,10 @@ def run_job(
     rows, test_rows = split(data, seed=config.seed, test_size=config.data.test_size, fold=config.data.fold)
     model = _untrained(config, data, rows)
     title = _title(model.fusion.to_config()["name"], _fabrication(model.fusion), data.label, config.seed)
+    progress = None if quiet else f"training {title}, in {results.shown(run_dir)}"
+    training, test = _part(model, data, rows), _part(model, data, test_rows)
     history = train(
-        model.network,
-        _part(model, data, rows),
-        _part(model, data, test_rows),
-        config.train,
-        device=device,
-        seed=config.seed,
-        progress=None if quiet else f"training {title}, in {results.shown(run_dir)}",
-        report=report,
+        model.network, training, test, config.train, device=device, seed=config.seed, progress=progress, report=report
     )
     result = _record(config, model, data, len(rows), test_rows)
     result["history"] = asdict(history)

@@ -137,7 +137,7 @@ def from_frequencies(spectrum: Tensor, b: int) -> Tensor:
     """Return the inverse of ``to_frequencies``, (..., b // 2 + 1, 2) -> (..., b)."""
     if _as_matrix(spectrum, b):
         matrix = _fourier_matrix(spectrum.new_empty(b))
-        # Every frequency but the first, and the last for even b, stands for itself and its conjugate.
+        # Every frequency but the first, and the last for even b, counts twice: for itself and its conjugate.
         weight = torch.full_like(matrix, 2 / b)
         weight[:, :2] = 1 / b
         if b % 2 == 0:

@@ -111,7 +111,7 @@ class TensorTrain(Fabrication):
         return filled(n, D, entry)
 
     def multiply_built(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
-        """Return concat(x) @ W.T by way of W, made in two slabs of rows where it is large.
+        """Return concat(x) @ W.T from W, which is made in two slabs of rows if it is large.
 
         So it may be built for any number of rows: 0.14 of the time of the product without it at (4096; 4 x 512; 512).
         """

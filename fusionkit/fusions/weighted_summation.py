@@ -68,9 +68,8 @@ class WeightedSummation(ElementwiseFusion):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         if self.weights.device != x[0].device:
-            raise FusionError(
-                f"The views should be on {self.weights.device}, as the weights of {self.name} are; found {x[0].device}."
-            )
+            where = f"{self.weights.device}, as the weights of {self.name} are"
+            raise FusionError(f"The views should be on {where}; found {x[0].device}.")
         return weighted_sum(x, self.weights)
 
     def reference(self, x: Sequence[Tensor]) -> Tensor:
@@ -95,10 +94,8 @@ def _numbers(weights: Any) -> tuple[float, ...]:
     """Return the weights as floats, or raise a ``FusionError`` that names the wrong one."""
     if isinstance(weights, Tensor):
         if weights.requires_grad:
-            raise FusionError(
-                "weights should be constant, and parameterized_weighted_summation learns them; found a tensor that "
-                "requires a gradient."
-            )
+            should = "be constant, and parameterized_weighted_summation learns them"
+            raise FusionError(f"weights should {should}; found a tensor that requires a gradient.")
         weights = weights.tolist()
     if isinstance(weights, str | bytes) or not isinstance(weights, Iterable):
         raise FusionError(f"weights should be a sequence of numbers, one per view; found {weights!r}.")

@@ -108,7 +108,7 @@ def _shares(grad: Tensor, out: Tensor, x: Sequence[Tensor]) -> list[Tensor]:
         chosen, ties = _chosen(out, x)
         share = grad / ties
         return [torch.where(mask, share, 0.0) for mask in chosen]
-    # The masks are written as numbers into the gradients: several times as fast as by way of truth values.
+    # The masks are written as numbers into the gradients: several times as fast as with booleans.
     k = len(x)
     shares = [torch.empty_like(out) for _ in x]
     scratch = None

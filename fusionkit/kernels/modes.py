@@ -119,7 +119,7 @@ def load_compiler() -> None:
 
 
 def finds_cpp_compiler() -> bool:
-    """Whether torch finds a C++ compiler; True where it cannot be asked."""
+    """Whether torch finds a C++ compiler; True if that cannot be found out."""
     try:
         _private("torch._inductor.cpp_builder.get_cpp_compiler", _maybe)()
     except Exception:  # What torch raises differs from version to version.

@@ -144,10 +144,8 @@ class Snapshot:
         if len({record.kind for record in found}) > 1:
             raise RegistryError(f"the name {name!r} should have one kind; found both: choose one with --kind.")
         if found:
-            choices = " or ".join(repr(f"{record.distribution}/{name}") for record in found)
-            raise RegistryError(
-                f"the {found[0].kind} {name!r} should come from one plugin; found {len(found)}: use {choices}."
-            )
+            kind, choices = found[0].kind, " or ".join(repr(f"{record.distribution}/{name}") for record in found)
+            raise RegistryError(f"the {kind} {name!r} should come from one plugin; found {len(found)}: use {choices}.")
         for kind in kinds:
             if replacement := self._removed.get((kind, _normal(name))):
                 raise RegistryError(f"the {kind} {name!r} was removed: {instead(replacement)}.")

@@ -251,7 +251,6 @@ def _flaws(where: str, spec: Spec) -> Iterator[str]:
 def _conf(result: object) -> list[str]:
     for path in result if isinstance(result, list | tuple) else [result]:
         if not isinstance(path, str) or not path.startswith("pkg://") or path is result:
-            raise PluginProblem(
-                f"fusionkit_conf should return a list of 'pkg://package.folder'; found {short_repr(path)}"
-            )
+            should = "return a list of 'pkg://package.folder'"
+            raise PluginProblem(f"fusionkit_conf should {should}; found {short_repr(path)}")
     return list(result)  # type: ignore[call-overload, no-any-return]

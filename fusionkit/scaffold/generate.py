@@ -78,9 +78,8 @@ def _copier() -> ModuleType:
     try:
         import copier
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"fusionkit new should find copier: pip install 'fusionkit[new]'; found no module {error.name!r}."
-        ) from error
+        should = "find copier: pip install 'fusionkit[new]'"
+        raise ConfigError(f"fusionkit new should {should}; found no module {error.name!r}.") from error
     return copier
 
 

@@ -1,1 +1,1 @@
-"""The ``fusionkit study``: accuracy against the number of parameters."""
+"""``fusionkit study``: accuracy against the number of parameters."""

@@ -244,7 +244,7 @@ def execute(study: Study, *, workers: int, report: Callable[[Job, Mapping[str, A
         report: called after each job with the job, its record, and the number of jobs left.
 
     Raises:
-        KeyboardInterrupt: what was completed is kept; the next call continues from there.
+        KeyboardInterrupt: completed jobs are kept; the next call continues from there.
     """
     todo = [job for job in study.jobs if outcome(job) is None]
     failed = []

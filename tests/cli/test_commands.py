@@ -132,7 +132,7 @@ class TestDispatch:
 
 class TestStreams:
     @pytest.mark.parametrize("name", ["stdout", "stderr"])
-    def test_what_the_encoding_has_not_is_escaped(
+    def test_what_the_encoding_lacks_is_escaped(
         self, name: str, command: Callable[[Any], list[Sequence[str]]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         command(lambda: print("A ⊗ é \U0001d54f \udce9", file=getattr(sys, name)))

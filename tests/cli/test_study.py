@@ -41,7 +41,7 @@ def test_files(study: Path) -> None:
 
 
 @pytest.mark.exhaustive
-def test_again_trains_nothing_and_says_the_same(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_again_trains_nothing_and_reports_the_same(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = json.loads((study / "study.json").read_text())["rows"]
     assert main([*SMALL, "--out", str(study), "--json"]) == 0
     shown = capsys.readouterr()
@@ -72,7 +72,7 @@ def test_progress_has_the_time_left(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert err[-1] == "18 of 18 trainings done  0:00 min left"
 
 
-def test_the_former_name_goes_on_with_its_own_files(
+def test_the_former_name_continues_its_own_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -84,4 +84,4 @@ def test_few_subjects_are_not_worth_several_processes() -> None:
 
 def test_wrong_number_of_workers(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "summation", "--jobs", "0"]) == 2
-    assert capsys.readouterr().err == "error: --jobs should be at least 1; found 0.\n"
+    assert "Invalid value for '-j' / '--jobs'" in capsys.readouterr().err

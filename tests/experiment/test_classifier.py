@@ -42,7 +42,7 @@ def test_it_keeps_the_contract_of_scikit_learn(options: dict[str, Any]) -> None:
     assert len(passed) > 40
 
 
-def test_it_learns_and_says_how_sure_it_is() -> None:
+def test_predictions_and_probabilities_are_right() -> None:
     X, y = data()
     classifier = small().fit(X[:60], y[:60])
     assert classifier.score(X[60:], y[60:]) == 1.0

@@ -40,7 +40,7 @@ def test_the_config_fits_the_data(name: str) -> None:
     assert cfg["dims"] == load_data(cfg["data"], cfg["dims"]).dims == cfg["fusion"]["dims"]
 
 
-def test_digests_tell_the_sets_apart() -> None:
+def test_every_set_has_its_own_digest() -> None:
     assert len({load_data({"name": name}).digest for name in ("mfeat", *DATASETS)}) == 3
     assert load_data({"name": "digits"}).digest == load_data({"name": "digits"}).digest
 

@@ -214,7 +214,7 @@ def test_only_failed_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main([str(tmp_path)]) == 1
     assert capsys.readouterr().err.splitlines() == [
         f"failed: {tmp_path / 'a'}: It broke.",
-        f"unfinished: {tmp_path / 'b'}: it has no result.json; the run was stopped, or goes on",
+        f"unfinished: {tmp_path / 'b'}: it has no result.json; the run was stopped or is still running",
         f"error: {tmp_path} should contain a completed run; found 1 failed, 1 unfinished.",
     ]
 
@@ -229,7 +229,9 @@ def test_a_run_without_a_record_is_named_and_no_reason_to_stop(
     killed = str(tmp_path / "deep" / "killed")
     found = json.loads(shown.out)
     assert ([len(row["paths"]) for row in found["rows"]], found["unfinished"]) == ([1], [killed])
-    assert shown.err.startswith(f"unfinished: {killed}: it has no result.json; the run was stopped, or goes on\n")
+    assert shown.err.startswith(
+        f"unfinished: {killed}: it has no result.json; the run was stopped or is still running\n"
+    )
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_model_maps_raw_views_to_logits(kind: str) -> None:
     assert model([torch.zeros(0, 4), torch.zeros(0, 3)]).shape == (0, 3)
 
 
-def test_model_computes_what_it_says() -> None:
+def test_model_is_scaler_encoders_fusion_head() -> None:
     model = small().eval()
     model.scaler.fit([np.arange(8.0).reshape(2, 4), np.arange(6.0).reshape(2, 3)])
     x = [torch.randn(2, 4), torch.randn(2, 3)]

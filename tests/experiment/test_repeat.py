@@ -178,7 +178,7 @@ def test_a_directory_without_a_record(again: Again, tmp_path: Path) -> None:
     sentence = f"error: --from should be the directory of a run; found no result.json in {tmp_path / 'empty'}"
     assert again(tmp_path / "empty")[::2] == (2, f"{sentence}.\n")
     (tmp_path / "empty" / ".hydra").mkdir()
-    assert again(tmp_path / "empty")[::2] == (2, f"{sentence}; that run was killed, or goes on.\n")
+    assert again(tmp_path / "empty")[::2] == (2, f"{sentence}; that run was killed or is still running.\n")
     assert not Path("outputs").exists()
 
 

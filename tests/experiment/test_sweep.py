@@ -86,7 +86,7 @@ def board(capsys: pytest.CaptureFixture[str], directory: str) -> list[dict[str, 
 # -- jobs that fail ----------------------------------------------------------------------------------------------------
 
 
-def test_whatever_a_job_raises_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_that_raises_any_error_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "-m", *DATA, "fusion=exits,roams,unpicklable,naughty,concatenation"]) == 1
     out, err = capsys.readouterr()
     assert listed(err) == {name: SENTENCES[name] for name in ("exits", "unpicklable", "naughty")}
@@ -98,7 +98,7 @@ def test_whatever_a_job_raises_the_others_go_on(capsys: pytest.CaptureFixture[st
     assert not Path("multirun", OUTCOMES).exists()
 
 
-def test_what_a_job_changes_in_the_process_is_not_the_next_ones_business() -> None:
+def test_changes_of_a_job_to_the_process_do_not_reach_the_next_job() -> None:
     before = Path.cwd(), torch.get_default_dtype()
     assert cli.main(["run", "-m", *DATA, "fusion=roams,concatenation"]) == 0
     assert cli.main(["run", *DATA, "fusion=roams", "hydra.run.dir=alone"]) == 0
@@ -208,7 +208,7 @@ def test_two_sweeps_in_one_directory_share_the_work(capsys: pytest.CaptureFixtur
     assert not Path("multirun", OUTCOMES).exists()
 
 
-def test_a_job_that_stands_twice_in_a_sweep_runs_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_that_a_sweep_lists_twice_runs_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "-m", *DATA, "fusion=concatenation", "seed=0,0"]) == 0
     assert "2 completed (1 of them earlier)" in capsys.readouterr().out
     assert cli.main(["run", "-m", *DATA, "fusion=concatenation", "seed=0"]) == 0
@@ -233,7 +233,7 @@ def test_a_directory_that_cannot_be_written_is_one_sentence(
         *exhaustive([(["hydra.sweep.dir='sweeps/${now:%Y}'"], f" with hydra.sweep.dir=sweeps/{datetime.now():%Y}")]),
     ],
 )
-def test_an_interrupted_sweep_says_how_far_it_is_and_how_it_goes_on(
+def test_an_interrupted_sweep_prints_its_progress_and_how_to_resume(
     where: list[str], again: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import fusionkit.experiment.run
@@ -262,7 +262,7 @@ def test_why_a_job_failed_is_said_once(capsys: pytest.CaptureFixture[str]) -> No
 # -- holding a directory -----------------------------------------------------------------------------------------------
 
 
-def test_a_directory_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
+def test_a_directory_is_locked_by_one_process_at_a_time(tmp_path: Path) -> None:
     with directory_lock(tmp_path / "run"):
         with (
             pytest.raises(

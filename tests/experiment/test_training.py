@@ -78,7 +78,7 @@ def test_odd_sizes(epochs: int, batch_size: int) -> None:
     assert len(history.loss) == epochs
 
 
-def test_loss_is_the_mean_over_rows_whatever_the_batches() -> None:
+def test_loss_is_the_mean_over_rows_for_any_batch_size() -> None:
     class Constant(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -206,7 +206,7 @@ class Raises(Linear):
 
 
 @pytest.mark.exhaustive
-def test_a_strangers_error_in_a_process_is_one_sentence() -> None:
+def test_an_unexpected_error_in_a_process_is_one_sentence() -> None:
     sentence = "The training processes … found ValueError: a mistake"
     with pytest.raises(FusionError, match=like(sentence)) as caught:
         fit(network=Raises(), devices=2)
@@ -229,7 +229,7 @@ def test_progress_on_a_pipe_is_a_few_plain_lines(capsys: pytest.CaptureFixture[s
     assert all(re.fullmatch(r"epoch \d+/10  loss \d\.\d{4}  accuracy [01]\.\d{4}", line) for line in lines)
 
 
-def test_long_epochs_are_told_each_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_epochs_print_a_line_every_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
     clock = [0.0]
     with _Display(50, "", lambda: clock[0]) as progress:
         for epoch in range(1, 9):

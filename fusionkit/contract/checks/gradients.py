@@ -33,8 +33,7 @@ def check_gradcheck(subject: Subject) -> None:
     _gradcheck("views and parameters", function, inputs)
     w = op.flat_w().detach().requires_grad_()
     if w.numel():
-        k = len(x)
-        _gradcheck("views and an external w", lambda *args: op(list(args[:k]), w=args[k]), (*x, w))
+        _gradcheck("views and an external w", lambda *args: op(list(args[:-1]), w=args[-1]), (*x, w))
     for lead in ((), (2, 3), (300,)):
         any_attempt(partial(_along_a_line, subject, op, lead))
 

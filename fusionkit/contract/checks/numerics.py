@@ -55,8 +55,7 @@ def _as_wide(subject: Subject, op: Fusion, dtype: torch.dtype) -> None:
 
 def _near(what: str, found: Tensor, wanted: Tensor) -> None:
     if wanted.isfinite().all() and wanted.abs().max() <= torch.finfo(found.dtype).max / 16:
-        where = f"{what} in {found.dtype}"
-        _within(where, found, wanted, 4 * max(TOLERANCE[found.dtype]), smallest=1.0)
+        _within(f"{what} in {found.dtype}", found, wanted, 4 * max(TOLERANCE[found.dtype]), smallest=1.0)
 
 
 @rule()

@@ -133,8 +133,7 @@ def check_external_w(subject: Subject) -> None:
     _calls_once(subject, op, x, "when w is given", w=w)
     _calls_once(subject, op, x, "without w")
     for given in (w, w[None]):
-        what = f"the output for w of shape {tuple(given.shape)}"
-        agrees(subject, what, subject.forward(op, x, w=given), other, x)
+        agrees(subject, f"the output for w of shape {tuple(given.shape)}", subject.forward(op, x, w=given), other, x)
     expect(torch.equal(op.flat_w(), own), "the own parameters should stay as they are when w is given", "other values")
     _refuse(subject, op, x, w)
     if not (subject.promises(op).train_eval_differ or op.traits.stochastic):

@@ -76,8 +76,7 @@ def check_single_view(subject: Subject) -> None:
         except ValueError as error:  # A DimsError, or another one where the example's options do not fit.
             skip(f"the constructor refuses a single view ({error})")
     subject.randomize(op)
-    x = subject.views(3, dims=[width], requires_grad=True)
-    out = subject.forward(op.eval(), x)
+    out = subject.forward(op.eval(), subject.views(3, dims=[width], requires_grad=True))
     has_shape("the output of a single view", out, (3, op.calculate_n()))
 
 

@@ -297,7 +297,7 @@ def check_no_work_in_init(subject: Subject) -> None:
 
 
 def _count(op: Fusion) -> int:
-    return sum(parameter.numel() for _, parameter in op._own_parameters())
+    return sum(parameter.numel() for _, parameter in Subject.own(op))
 
 
 def _l(op: Fusion) -> object:

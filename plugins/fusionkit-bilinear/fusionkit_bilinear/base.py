@@ -1,4 +1,4 @@
-"""What the operators of this package have in common: they state their matrices, and are built and counted from that."""
+"""The base class of the operators in this package: it creates and counts parameters from a list of their matrices."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Layer(NamedTuple):
     """One matrix W (n, D), with a bias or without.
 
     Attributes:
-        n: its height.
-        dims: its width, or the widths of several views that share its columns.
+        n: height of W.
+        dims: width of W, or the widths of several views, whose sum it is.
         bias: whether there is a bias (n,).
-        fabrication: what makes it; None: dense.
+        fabrication: fabrication of W; None: dense.
     """
 
     n: int
@@ -49,13 +49,14 @@ Layers = Mapping[str, Sequence[Layer]]
 
 
 class MultiplicativeFusion(fusionkit.Fusion):
-    """Base of the operators here.  n is free: it is given, or the common width of the views.
+    """Base class of the operators in this package.  n is free; by default it is the common width of the views.
 
-    A subclass writes ``layers``, its matrices in lists by name, perhaps ``vectors``, other parameters, both by
-    arithmetic alone; ``draw``, which fills them; and ``_fuse``.  Its ``__init__`` ends with ``self.create()``.
+    A subclass writes ``layers``, which returns its matrices; ``vectors``, if it has other parameters; ``draw``, which
+    initializes all of them; and ``_fuse``.  Its ``__init__`` ends with ``self.create()``.  ``layers`` and ``vectors``
+    are arithmetic only: they are called also when nothing is built.
     """
 
-    # What ``keep_activations`` and ``keep_rates`` set, where the operator has such an option.
+    # Set by ``keep_activations`` and ``keep_rates`` in operators that have these options.
     activ_input: str | None
     activ_output: str | None
     dropout_input: float
@@ -64,7 +65,7 @@ class MultiplicativeFusion(fusionkit.Fusion):
     dropout_output: float
 
     def layers(self) -> Layers:
-        """Return the matrices, from n, dims and options."""
+        """Return lists of matrices by name, calculated from n, dims and options."""
         raise NotImplementedError(f"{type(self).__name__} should define layers.")
 
     def vectors(self) -> Mapping[str, tuple[int, ...]]:
@@ -76,7 +77,7 @@ class MultiplicativeFusion(fusionkit.Fusion):
         raise NotImplementedError(f"{type(self).__name__} should define draw.")
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the parameters anew; on the meta device there is nothing to draw."""
+        """Draw the parameters again; does nothing on the meta device."""
         if self.dims is not None and not any(parameter.is_meta for parameter in self.parameters()):
             self.draw(generator)
 
@@ -95,7 +96,7 @@ class MultiplicativeFusion(fusionkit.Fusion):
         return matrices + sum(prod(shape) for shape in self.vectors().values())
 
     def create(self) -> None:
-        """Create what ``layers`` and ``vectors`` state, each list as a ``ModuleList`` of that name, and draw it."""
+        """Create the parameters in ``layers`` (one ``ModuleList`` per name) and ``vectors``, and draw them."""
         if self.dims is None:
             return
         index = 0
@@ -118,22 +119,22 @@ class MultiplicativeFusion(fusionkit.Fusion):
         return list(getattr(self, name))
 
     def activated(self, name: str, x: Sequence[Tensor], function: str | None) -> list[Tensor]:
-        """Return the views behind the projections of one list and an activation, (..., n_i) -> (..., height)."""
+        """Apply the projections of one list and an activation to the views, (..., n_i) -> (..., height)."""
         f, in_place = activation(function), IN_PLACE.get(function)
         out = []
         for project, view in zip(self.group(name), x, strict=True):
             inner = project([view])
-            # The product of a dense matrix is used here alone, and its backward does not need it.
+            # In place: nothing else uses the product of a dense matrix, and its backward does not need it.
             out.append(in_place(inner) if in_place is not None and project.dense else f(inner))
         return out
 
     # ------------------------------------------------------------------ options
 
     def keep_activations(self, **names: str | None) -> None:
-        """Keep options that name an activation, or None, as attributes.
+        """Set attributes for options that are the name of an activation, or None.
 
         Raises:
-            FusionError: another name.
+            FusionError: an activation is unknown.
         """
         for option, name in names.items():
             if name is not None and (not isinstance(name, str) or name not in ACTIVATIONS):
@@ -144,10 +145,10 @@ class MultiplicativeFusion(fusionkit.Fusion):
             setattr(self, option, name)
 
     def keep_rates(self, **rates: Any) -> None:
-        """Keep rates of dropout as attributes, and declare for this object what dropout, if any, makes of it.
+        """Set attributes for dropout rates; if one is not 0, declare the traits that dropout implies.
 
         Raises:
-            FusionError: a rate that is no number from 0 to below 1.
+            FusionError: a rate is not a number from 0 to below 1.
         """
         for option, rate in rates.items():
             if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= rate < 1:
@@ -157,19 +158,19 @@ class MultiplicativeFusion(fusionkit.Fusion):
             object.__setattr__(self, "traits", replace(self.traits, stochastic=True, train_eval_differ=True))
 
     def drop(self, x: Tensor, rate: float) -> Tensor:
-        """Return ``x``, in training with this part of it zeroed and the rest scaled up."""
+        """Return ``x``; in training with dropout at this rate."""
         return F.dropout(x, rate, self.training) if rate else x
 
     def check_bytes(self, max_bytes: int | None, alternative: str, **entries: int) -> None:
-        """Refuse sizes over the guard before anything is allocated; on the meta device nothing is.
+        """Refuse too large sizes before memory is allocated.  On the meta device every size is allowed.
 
         Args:
-            max_bytes: the most that parameters may take; None: no limit.
-            alternative: what to do instead.
-            entries: further numbers that are held, such as those of a fabricated matrix.
+            max_bytes: the most memory that parameters may take; None: no limit.
+            alternative: what to do instead, for the message.
+            entries: numbers of entries of other large tensors, such as a fabricated matrix, by name.
 
         Raises:
-            FusionError: with l, the bytes and the alternative.
+            FusionError: the parameters or one of these tensors take more; the message has l and the alternative.
         """
         if max_bytes is not None:
             check_size("max_bytes, the most that parameters may take,", max_bytes)
@@ -199,15 +200,15 @@ class MultiplicativeFusion(fusionkit.Fusion):
         generator: torch.Generator | None,
         name: str | None,
     ) -> tuple[float, float]:
-        """Draw projections whose results, behind the activation ``name``, are multiplied, ``count`` in every product.
+        """Draw projections whose results, after the activation ``name``, are the ``count`` factors of a product.
 
-        1/count of the power of a factor comes from the views, the rest from the bias.  So a product of any number of
-        factors varies with each view at first order too, a third of its power; with no bias it would be of order
-        ``count`` only, heavy-tailed, and of no use where one factor is near zero.  The sign of a bias is random where
-        the activation is odd, else positive.
+        1/count of the power of a factor comes from the views, the rest from the bias.  So about a third of the power
+        of the product is linear in each view, for any number of factors; without bias all of it would be of order
+        ``count``, heavy-tailed, and useless where one factor is near zero.  The sign of a bias is random if the
+        activation is odd, else positive.
 
         Returns:
-            mean and mean square of the factors, the mean 0 for random signs.
+            Mean and mean square of the factors; the mean is 0 for random signs.
         """
         spread, offset = (1 / count) ** 0.5, (1 - 1 / count) ** 0.5
         for factor in factors:
@@ -223,12 +224,12 @@ class MultiplicativeFusion(fusionkit.Fusion):
 
 
 def output_gain(name: str | None) -> float:
-    """Return the deviation of normal inputs that gives about mean square 1 behind the activation ``name``."""
+    """Return the standard deviation of normal inputs for which the activation has about the mean square 1."""
     return float(moments(name)[1] ** -0.5)
 
 
 def written(number: int) -> str:
-    """Return a number in digits, or its order where they would be too many to read, or for Python to write."""
+    """Return a number in digits, or as a power of ten if it has more than 30."""
     return str(number) if number < 10**30 else f"about 10^{log10(number):.0f}"
 
 
@@ -238,7 +239,7 @@ def rows(x: Sequence[Tensor]) -> list[Tensor]:
 
 
 def check_flag(option: str, value: bool) -> bool:
-    """Return a truth value, or raise a ``FusionError``: a string such as "false" would count as true."""
+    """Return a bool, or raise a ``FusionError``: Python would take a string such as "false" for true."""
     if not isinstance(value, bool):
         raise FusionError(f"{option} should be True or False; found {value!r}.")
     return value

@@ -1,9 +1,9 @@
-"""Speed and memory against the straightforward implementation of each paper, two views, timed in turn in one run.
+"""Compares speed and memory of the operators with a straightforward implementation of each paper, on two views.
 
     python -m fusionkit_bilinear.bench [NAME ...] [--rows 512] [--dims 216 240] [--n 10] [--seconds 2] [--json FILE]
 
-The references are layers as the papers state them: a matrix per view, the outer product or the elementwise product, the
-sum, the normalization, the last matrix.
+The references follow the formulas of the papers layer by layer: a matrix per view, the outer or elementwise product,
+the sum, the normalization, the last matrix.  Operator and reference are timed in turn in one run.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ THREE_VIEWS = {"m": 512, "dims": [32, 32, 32], "n": 64}
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison; ratios are own over reference, medians over rounds in which both took turns.
+    """One comparison; ratios are operator over reference, medians over rounds in which both took turns.
 
     Attributes:
-        forward, both: milliseconds of the operator.
-        forward_ratio, both_ratio: of time, forward and forward with backward.
-        memory_ratio: of the most bytes held in forward and backward, views and parameters not counted.
+        forward, both: milliseconds of the operator, forward and forward with backward.
+        forward_ratio, both_ratio: ratios of these times.
+        memory_ratio: ratio of the peak memory in forward and backward, without views and parameters.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What several operators compute: activations and their moments, normalization, chunks, the contraction of a tensor."""
+"""Functions that several operators use: activations and their moments, normalization, chunks, tensor contraction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
     "product",
 ]
 
-#: What ``activ_input`` and ``activ_output`` may name.
+#: The activations for ``activ_input`` and ``activ_output``.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "leaky_relu": F.leaky_relu,
@@ -35,7 +35,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
 }
-#: Those whose backward needs their result only.
+#: In-place versions of those whose backward needs only their result.
 IN_PLACE: dict[str | None, Callable[[Tensor], Tensor]] = {
     "relu": Tensor.relu_,
     "sigmoid": Tensor.sigmoid_,
@@ -43,7 +43,7 @@ IN_PLACE: dict[str | None, Callable[[Tensor], Tensor]] = {
 }
 #: Odd functions: their mean is zero if the sign of a bias is drawn at random.
 ODD = (None, "tanh")
-#: From this height on the matrices of a sum of products are multiplied one by one.
+#: From this height on, the matrices in a sum of products are multiplied one by one.
 RANK_BY_RANK = 256
 
 
@@ -80,9 +80,9 @@ def power_normalized(z: Tensor) -> Tensor:
 
 
 def product(factors: Sequence[Tensor], *, fresh: bool = False) -> Tensor:
-    """Return the elementwise product, of at least one factor.
+    """Return the elementwise product of one or more factors.
 
-    With ``fresh`` no other code uses the factors: without gradients, the product takes the place of the first.
+    ``fresh`` states that no other code uses the factors; without gradients the product is then computed in place.
     """
     out, *others = factors
     in_place = fresh and not torch.is_grad_enabled() and in_place_ok(factors)
@@ -104,7 +104,7 @@ Affine = tuple[Tensor, Tensor, Tensor]
 def pooled_products(parts: Sequence[Affine], rank: int) -> Tensor:
     """Return ``sum_r prod_i (W_i^r x_i + c_i^r)``, W_i^r and c_i^r the rows r*n to (r+1)*n, (..., d) -> (..., n).
 
-    Where no gradient is wanted, large matrices are multiplied r by r, so that no rank*n entries per row are held.
+    Without gradients, large matrices are multiplied one r at a time, which avoids rank*n entries per row.
     """
     n = parts[0][0].shape[0] // rank
     if n < RANK_BY_RANK or torch.is_grad_enabled():
@@ -139,25 +139,25 @@ def chunk_sizes(width: int, chunks: int) -> tuple[int, ...]:
     return (small + 1,) * larger + (small,) * (chunks - larger)
 
 
-#: A contraction that would hold more numbers than the first, and needs no gradient, goes in blocks of the second.
+#: Without gradients, a contraction with more than HELD intermediate numbers is computed in blocks of BLOCK numbers.
 HELD, BLOCK = 2**23, 2**20
 
 
 def split_point(n: int, dims: Sequence[int], least: int = 0) -> int:
-    """Return s for ``contract``: the least memory for the product of dims[s:] and for what is left of dims[:s]."""
+    """Return the s for which ``contract`` needs the least memory."""
     return min(range(least, len(dims)), key=lambda s: prod(dims[s:]) + n * prod(dims[:s]))
 
 
 def contract(W: Tensor, x: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
     """Return ``W (x_1 ⊗ ... ⊗ x_k) + bias`` of each row, W: (n, d_1 * ... * d_k), x: k tensors (m, d_i) -> (m, n).
 
-    The last views, from s on, are multiplied out and contracted with W in one matrix product; the first s follow one by
-    one.  So m * (d_{s+1} ... d_k  +  n d_1 ... d_s) numbers are held instead of m * d_1 ... d_k.  Where no gradient is
-    wanted and that is much, n goes block by block.
+    The outer product of the views from s on is contracted with W in one matrix product; then the first s views follow
+    one by one.  This takes m * (d_{s+1} ... d_k  +  n d_1 ... d_s) intermediate numbers instead of m * d_1 ... d_k.
+    Without gradients, if these are too many, it is done for blocks of the n rows of W.
     """
     n, dims = W.shape[0], [view.shape[-1] for view in x]
     s, step = split_point(n, dims), n
-    # A choice by the batch would break an export with a dynamic one.
+    # Not while compiling: a choice that depends on the batch size would break an export with a dynamic batch.
     if len(x) > 1 and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
         m = x[0].shape[0]
         if m * max(prod(dims[s:]), n * prod(dims[:s])) > HELD:
@@ -165,7 +165,7 @@ def contract(W: Tensor, x: Sequence[Tensor], bias: Tensor | None = None) -> Tens
             step = max(1, BLOCK // (m * prod(dims[:s])))
     outer = x[s]
     for view in x[s + 1 :]:
-        # As a batched product, whose backward makes no outer product of its own.
+        # As a batched product: its backward builds no second outer product.
         outer = torch.bmm(outer.unsqueeze(-1), view.unsqueeze(-2)).flatten(1)
     if step < n:
         out = torch.cat([_contracted(rows, outer, x[:s]) for rows in W.split(step)], -1)
@@ -179,6 +179,6 @@ def _contracted(W: Tensor, outer: Tensor, x: Sequence[Tensor]) -> Tensor:
     n, dims = W.shape[0], [view.shape[-1] for view in x]
     out = F.linear(outer, W.reshape(n * prod(dims), outer.shape[-1]))
     for i in reversed(range(len(x))):
-        # Not -1, which an empty batch leaves open.
+        # Not -1, which is ambiguous for an empty batch.
         out = torch.bmm(out.view(out.shape[0], n * prod(dims[:i]), dims[i]), x[i].unsqueeze(-1)).squeeze(-1)
     return out

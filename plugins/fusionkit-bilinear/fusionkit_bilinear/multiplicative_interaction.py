@@ -16,7 +16,7 @@ from torch import Tensor
 from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, rows
 from fusionkit_bilinear.functions import contract
 
-#: What ``form`` may be.
+#: The values of the option ``form``.
 FORMS = ("matrix", "vector", "scalar")
 
 
@@ -34,12 +34,12 @@ class MultiplicativeInteraction(MultiplicativeFusion):
     Args:
         form: "matrix", "vector" or "scalar".
         parameter_fabrication: how the W_ij ("matrix", "vector") and [U_1, ..., U_k] are made.
-        max_bytes: the most that the parameters, and in the form "matrix" each W_ij, may take; None: no limit.
+        max_bytes: limit for the parameters, and in the form "matrix" for each W_ij; None: no limit.
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
 
     Raises:
-        DimsError: a view other than the last has not the width n, in the forms "vector" and "scalar".
-        FusionError: more than ``max_bytes``.
+        DimsError: in the forms "vector" and "scalar", a view other than the last does not have the width n.
+        FusionError: the parameters take more than ``max_bytes``.
     """
 
     scales: Tensor
@@ -88,7 +88,7 @@ class MultiplicativeInteraction(MultiplicativeFusion):
         return widths[0] if len(widths) > 1 or not self._n_given or self.n is None else self.n
 
     def check_widths(self) -> None:
-        """Raise a ``DimsError`` if a view that is scaled has not the width n."""
+        """Raise a ``DimsError`` if a view that is scaled does not have the width n."""
         if self.dims is None:
             return
         n = self.n if self.n is not None else self.dims[0]

@@ -1,10 +1,10 @@
-"""What this package offers to fusionkit; imports none of the operators."""
+"""The hooks of this package.  fusionkit imports this module to list operators, so it imports none of them."""
 
 from __future__ import annotations
 
 import fusionkit
 
-#: name -> (class, summary); the module is called as the operator is.
+#: name, which is also that of the module -> (class, summary)
 OPERATORS = {
     "tensor_fusion": ("TensorFusion", "W times the outer product of all views, each with a one appended"),
     "lowrank_tensor_fusion": ("LowRankTensorFusion", "tensor_fusion with a W of low rank"),

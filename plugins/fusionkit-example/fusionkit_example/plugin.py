@@ -1,4 +1,4 @@
-"""What this package offers to fusionkit.  Imported whenever operators are listed, so it imports none of them."""
+"""The hooks of this package.  fusionkit imports this module to list operators, so it imports none of them."""
 
 from __future__ import annotations
 

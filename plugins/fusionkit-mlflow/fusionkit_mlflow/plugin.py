@@ -1,4 +1,4 @@
-"""What this package offers to fusionkit.  Imported whenever operators are listed, so it does not import MLflow."""
+"""The hooks of this package.  fusionkit imports this module to list operators, so it does not import MLflow."""
 
 from __future__ import annotations
 

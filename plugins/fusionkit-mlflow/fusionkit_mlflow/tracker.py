@@ -1,4 +1,4 @@
-"""From the record of a run to a run of MLflow."""
+"""Logs the result of a run to MLflow."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import Any
 
 __all__ = ["log"]
 
-#: The most entities that MLflow takes at once, and the greatest lengths of values and of names.
+#: Limits of MLflow: entities per call, and the lengths of a value and of a name.
 _BATCH, _VALUE, _NAME = 100, 5000, 250
-#: The database where MLFLOW_TRACKING_URI names none.
+#: The database if MLFLOW_TRACKING_URI is not set.
 _DATABASE = "mlflow.db"
 
 
 def log(result: Mapping[str, Any], run_dir: Path | None = None) -> str:
-    """Log one finished run and return the id that MLflow gives it.
+    """Log one finished run and return its id in MLflow.
 
     Args:
-        result: the record, as ``result.json`` holds it.
-        run_dir: where the files of the run are; None logs the record alone.
+        result: the contents of ``result.json``.
+        run_dir: the directory of the run; None logs only the result.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
 
-    # It logs every step in which it creates a database.
+    # Otherwise MLflow logs every step of the creation of a database.
     for name in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     uri, lock = _store()
@@ -51,7 +51,7 @@ def log(result: Mapping[str, Any], run_dir: Path | None = None) -> str:
 
 
 def _store() -> tuple[str, AbstractContextManager[Any]]:
-    """Return where to log, and what keeps other processes from the SQLite file meanwhile."""
+    """Return the URI of the store and, for the SQLite file, a lock against other processes."""
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if given:
         return given, nullcontext()
@@ -91,7 +91,7 @@ def _title(result: Mapping[str, Any]) -> str:
 
 
 def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
-    """Yield name, value and step of all that is a number."""
+    """Yield name, value and step of every number in the result."""
     single = {
         **(result.get("metrics") or {}),
         **{key: result.get(key) for key in ("l", "n", "parameters", "seconds")},
@@ -138,7 +138,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _name(key: str) -> str:
-    """Return the key without what MLflow does not take in a name."""
+    """Return the key with an underscore for each character that MLflow does not allow in a name."""
     return re.sub(r"[^\w./ :-]", "_", key, flags=re.ASCII)[:_NAME]
 
 

@@ -65,7 +65,7 @@ def test_looking_at_an_operator_with_a_file_imports_no_torch() -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
-def test_options_and_overrides_may_stand_in_any_order(run: Callable[..., tuple[int, str, str]]) -> None:
+def test_options_and_overrides_may_come_in_any_order(run: Callable[..., tuple[int, str, str]]) -> None:
     _, out, _ = run("n=3", "--cfg", "job", "seed=4")
     assert "'n': 3" in out
     assert "seed: 4" in out

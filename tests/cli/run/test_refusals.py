@@ -127,7 +127,7 @@ def test_a_wrong_command_line_is_one_sentence_and_writes_nothing(
 
 
 @pytest.mark.parametrize("argv", [["--cfg", "jbo"], ["--cfg"], ["--resolve=yes"]])
-def test_other_mistakes_are_in_the_words_of_hydras_parser(
+def test_other_mistakes_are_reported_by_hydras_parser(
     argv: list[str], run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
 ) -> None:
     status, out, err = run(*argv)

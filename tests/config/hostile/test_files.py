@@ -45,7 +45,7 @@ def test_aliases_that_multiply_are_refused(folder: Callable[[dict[str, str]], Pa
         }
     )
     argv = ["--config-dir", str(untrusted)]
-    refused([*argv, "data=evil"], "data/evil", "found aliases that multiply to more")
+    refused([*argv, "data=evil"], "data/evil", "found aliases that expand to more")
     refused([*argv, "data=long"], "data/long", "found 2000006")
     refused([*argv, "data=few"], "data.other", "There is no key")
 
