@@ -9,16 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = [
-    "ConfigError",
-    "DimsError",
-    "FusionError",
-    "OptionError",
-    "RegistryError",
-    "Terminated",
-    "close",
-    "nearest",
-]
+__all__ = ["ConfigError", "DimsError", "FusionError", "OptionError", "RegistryError", "Terminated", "close", "nearest"]
 
 #: A name of at most this length may stand for an option of one letter, its initial: ``rank`` for ``r``.
 _SHORT = 6

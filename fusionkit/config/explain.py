@@ -36,10 +36,7 @@ SENTENCES = (
         r"Config group override must be a string or a list. Got (\w+)",
         "A group should be set to the name of one of its options; found {0}.",
     ),
-    (
-        r"You must specify '([^']+)'[^\n]*\n[^\n]*\n((?s:.*))",
-        "{0} should be chosen, one of {1}; found nothing.",
-    ),
+    (r"You must specify '([^']+)'[^\n]*\n[^\n]*\n((?s:.*))", "{0} should be chosen, one of {1}; found nothing."),
     (
         r"Could not append to config. An item is already at '([^']+)'",
         "{0} should be overridden without '+', because it exists; found '+{0}'.",

@@ -29,8 +29,7 @@ Widths = Annotated[
     Field(json_schema_extra={"expected": "a list of integers of at least 1, or null"}),
 ]
 Device = Annotated[
-    str,
-    Field(pattern=r"^[a-z]+(:[0-9]+)?$", json_schema_extra={"expected": "a device such as cpu, cuda or cuda:1"}),
+    str, Field(pattern=r"^[a-z]+(:[0-9]+)?$", json_schema_extra={"expected": "a device such as cpu, cuda or cuda:1"})
 ]
 _GROUP: dict[str, Any] = {"expected": "a mapping, chosen by {key}=NAME"}
 

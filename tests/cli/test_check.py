@@ -89,18 +89,7 @@ def test_likely_cause_comes_first_and_output_is_bounded(tmp_path: Path, capsys: 
 
 
 def test_rerun_command_reruns_just_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        run(
-            SQUEEZES,
-            "--select",
-            "forward_shape",
-            "--case",
-            "dims=[4, 4, 4]",
-            "--json",
-            "-",
-        )
-        == 1
-    )
+    assert run(SQUEEZES, "--select", "forward_shape", "--case", "dims=[4, 4, 4]", "--json", "-") == 1
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert (result["check"], result["case"], result["status"]) == ("forward_shape", "dims=[4, 4, 4]", "failed")
 
@@ -163,24 +152,10 @@ def test_rerun_command_keeps_seed_and_time_limit(capsys: pytest.CaptureFixture[s
 
 def test_json_and_junit_files_also_on_failure(tmp_path: Path) -> None:
     js, xml = tmp_path / "r.json", tmp_path / "r.xml"
-    assert (
-        run(
-            SQUEEZES,
-            TOTAL,
-            *QUICK,
-            "--json",
-            str(js),
-            "--junit",
-            str(xml),
-        )
-        == 1
-    )
+    assert run(SQUEEZES, TOTAL, *QUICK, "--json", str(js), "--junit", str(xml)) == 1
     data = json.loads(js.read_text())
     assert data["summary"]["failed"] >= 1
-    assert {result["subject"] for result in data["results"]} == {
-        SQUEEZES,
-        TOTAL,
-    }
+    assert {result["subject"] for result in data["results"]} == {SQUEEZES, TOTAL}
     root = ET.parse(xml).getroot()
     assert int(root.attrib["tests"]) == len(data["results"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.json", "r.xml"]
@@ -188,18 +163,7 @@ def test_json_and_junit_files_also_on_failure(tmp_path: Path) -> None:
 
 def test_exit_first(tmp_path: Path) -> None:
     js = tmp_path / "r.json"
-    assert (
-        run(
-            SQUEEZES,
-            TOTAL,
-            "-x",
-            "--select",
-            "forward_shape",
-            "--json",
-            str(js),
-        )
-        == 1
-    )
+    assert run(SQUEEZES, TOTAL, "-x", "--select", "forward_shape", "--json", str(js)) == 1
     assert {result["subject"] for result in json.loads(js.read_text())["results"]} == {SQUEEZES}
 
 
@@ -227,20 +191,14 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["--list", "--json", "/no/such/folder/r.json"], "should be a file in a folder that exists; found no"),
         (["summation", "--junit", "/"], "/ should be a file to write to; found a folder."),
         (["no_such_module:X"], "error: 'no_such_module:X' should be an importable 'module:Class'"),
-        (
-            ["tests.contract.mutant:Total"],
-            "found no module 'mutant' in tests.contract. Did you mean 'mutants'",
-        ),
+        (["tests.contract.mutant:Total"], "found no module 'mutant' in tests.contract. Did you mean 'mutants'"),
         (
             ["tests.contract.mutants.right:Totl"],
             "error: 'tests.contract.mutants.right:Totl' should be an importable 'module:Class';"
             " found no 'Totl' in tests.contract.mutants.right. Did you mean 'Total'?\n",
         ),
         (["summation", "--time-limit", "-1"], "the time limit should be a positive number"),
-        (
-            ["summation", "--case", "dims=[9]"],
-            "error: case should be one of dims=[4, 4, 4]; ",
-        ),
+        (["summation", "--case", "dims=[9]"], "error: case should be one of dims=[4, 4, 4]; "),
     ],
 )
 def test_wrong_usage(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -215,11 +215,7 @@ class TestErrors:
 
     @pytest.mark.parametrize(("module", "extra"), [("sklearn.svm", "run"), ("copier", "new")])
     def test_missing_extra(
-        self,
-        module: str,
-        extra: str,
-        command: Callable[[Any], list[Sequence[str]]],
-        capsys: pytest.CaptureFixture[str],
+        self, module: str, extra: str, command: Callable[[Any], list[Sequence[str]]], capsys: pytest.CaptureFixture[str]
     ) -> None:
         command(ModuleNotFoundError("No module", name=module))
         assert cli.main(["list"]) == 1

@@ -138,8 +138,7 @@ class TestDescribe:
 
     def test_deprecated(self) -> None:
         module = SimpleNamespace(
-            __name__="local_pkg",
-            fusionkit_fusions=hookimpl(lambda: {"old": Spec(Summation, deprecated="summation")}),
+            __name__="local_pkg", fusionkit_fusions=hookimpl(lambda: {"old": Spec(Summation, deprecated="summation")})
         )
         with registry.isolated(module), pytest.warns(registry.DeprecatedNameWarning):
             found = described("old")

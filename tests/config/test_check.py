@@ -82,16 +82,8 @@ def test_an_operator_without_a_file_is_checked_as_generated(site: Site) -> None:
 
 
 MISTAKES = [
-    (
-        "fusion/gram.yaml",
-        NODE.replace("rank: 3", "rank: three"),
-        "fusion.rank should be an integer; found 'three'.",
-    ),
-    (
-        "fusion/gram.yaml",
-        NODE.replace("rank", "rnak"),
-        "There is no key 'fusion.rnak'. Did you mean 'fusion.rank'?",
-    ),
+    ("fusion/gram.yaml", NODE.replace("rank: 3", "rank: three"), "fusion.rank should be an integer; found 'three'."),
+    ("fusion/gram.yaml", NODE.replace("rank", "rnak"), "There is no key 'fusion.rnak'. Did you mean 'fusion.rank'?"),
     ("fusion/gram.yaml", NODE.replace("name: gram", "name: grma"), "found 'grma'"),
     ("fusion/gram.yaml", NODE.replace("fusionkit.create", "os.system"), "fusion._target_ should be"),
     ("fusion/gram.yaml", NODE + "x: ${oc.env:HOME}\n", "fusion.x should use only plain references"),
@@ -156,8 +148,7 @@ def test_a_file_behind_anothers_is_shadowed(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "conf",
-    ["pkg://gram_plugin_ext.cnof", *exhaustive(["pkg://no_such_package.conf", "pkg://gram_plugin_ext.op"])],
+    "conf", ["pkg://gram_plugin_ext.cnof", *exhaustive(["pkg://no_such_package.conf", "pkg://gram_plugin_ext.op"])]
 )
 def test_a_folder_that_is_not_there_is_missing(site: Site, conf: str) -> None:
     install(site, {}, conf=[conf])

@@ -72,7 +72,7 @@ def test_all_mistakes_are_reported_together() -> None:
     with pytest.raises(ConfigError) as error:
         interpolations.check({"a": "${oc.env:HOME}", "b": [{"c": "${"}], "_target_": "${n}", "d": "${n}"})
     assert [key for key in ("a", "b[0].c", "_target_", "d") if f"{key} should " in str(error.value)] == [
-        *("a", "b[0].c", "_target_"),
+        *("a", "b[0].c", "_target_")
     ]
 
 

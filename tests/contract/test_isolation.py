@@ -133,10 +133,7 @@ def test_what_ends_while_cases_are_listed() -> None:
 
 
 def test_wrong_usage_is_an_error_of_the_caller() -> None:
-    with pytest.raises(
-        fusionkit.ConfigError,
-        match=r"case should .*found 'dims=\[9\]'",
-    ):
+    with pytest.raises(fusionkit.ConfigError, match=r"case should .*found 'dims=\[9\]'"):
         alone(Total, Plan((check_first,), case="dims=[9]"))
 
 

@@ -183,10 +183,7 @@ def test_yaml_that_builds_something_else(site: Site) -> None:
     ("line", "found"),
     [
         ("lenth: 3", "There is no key 'fusion.lenth'"),
-        (
-            "require_parameters: 7",
-            "fusion.require_parameters should be true or false; found 7",
-        ),
+        ("require_parameters: 7", "fusion.require_parameters should be true or false; found 7"),
     ],
 )
 def test_yaml_with_a_wrong_option(site: Site, line: str, found: str) -> None:

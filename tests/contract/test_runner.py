@@ -100,10 +100,7 @@ def test_instance_keeps_its_parameters() -> None:
         ("no_such_module:Class", "'no_such_module:Class' should be an importable 'module:Class'; found no module"),
         ("fusionkit.fusion:Fusoin", "found no 'Fusoin' in fusionkit.fusion. Did you mean 'Fusion'"),
         ("fusionkit.fusions.medain:Median", "found no module 'medain' in fusionkit.fusions. Did you mean 'median'"),
-        (
-            "tests.contract.mutants.right:Mix.Inner",
-            "found no 'Inner' in tests.contract.mutants.right.Mix",
-        ),
+        ("tests.contract.mutants.right:Mix.Inner", "found no 'Inner' in tests.contract.mutants.right.Mix"),
         (
             "tests.contract.mutants.deep:Mix",
             "should be an importable 'module:Class'; found no module 'deep' in tests.contract.mutants",

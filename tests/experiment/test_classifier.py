@@ -122,23 +122,11 @@ def test_cross_validation() -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "sentence"),
     [
-        (
-            {"views": [4, 4]},
-            DimsError,
-            "views … found [4, 4], which are 8, and n_features = 7.",
-        ),
-        (
-            {"views": 8},
-            DimsError,
-            "views … found views = 8, n_features = 7.",
-        ),
+        ({"views": [4, 4]}, DimsError, "views … found [4, 4], which are 8, and n_features = 7."),
+        ({"views": 8}, DimsError, "views … found views = 8, n_features = 7."),
         ({"fusion": "averag"}, RegistryError, ""),
         ({"fusion": None}, ConfigError, "fusion … found None."),
-        (
-            {"fusion": "concatenation", "fabrication": "lowrank"},
-            ConfigError,
-            "fabrication … found 'lowrank'.",
-        ),
+        ({"fusion": "concatenation", "fabrication": "lowrank"}, ConfigError, "fabrication … found 'lowrank'."),
         ({"fusion": "average"}, DimsError, ""),
         ({"epochs": 0}, ConfigError, "train.epochs … found 0."),
         ({"encoder": "conv"}, ConfigError, "model.encoder … found 'conv'."),

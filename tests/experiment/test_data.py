@@ -125,8 +125,7 @@ def test_archive_of_something_else(tmp_path: Path) -> None:
 
 def test_no_label(npz: Write, arrays: dict[str, Any]) -> None:
     refused(
-        npz(label=None, labels=arrays["label"]),
-        "{path} … found the arrays 'a', 'b', 'labels'. Did you mean 'labels'?",
+        npz(label=None, labels=arrays["label"]), "{path} … found the arrays 'a', 'b', 'labels'. Did you mean 'labels'?"
     )
 
 
@@ -180,10 +179,7 @@ def test_views_of_other_ranks(npz: Write, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("shape", [(60, 0), (0, 3)])
 def test_empty_views(npz: Write, shape: tuple[int, ...]) -> None:
-    refused(
-        npz(b=np.zeros(shape)),
-        f"View 'b' of {{path}} … found {shape}.",
-    )
+    refused(npz(b=np.zeros(shape)), f"View 'b' of {{path}} … found {shape}.")
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "U3", "datetime64[s]"])
@@ -198,10 +194,7 @@ def test_label_of_another_shape(npz: Write, arrays: dict[str, Any]) -> None:
 
 def test_label_that_is_none(npz: Write) -> None:
     label = np.zeros(60, dtype=complex)
-    refused(
-        npz(label=label),
-        "The array 'label' of {path} … found dtype complex128.",
-    )
+    refused(npz(label=label), "The array 'label' of {path} … found dtype complex128.")
 
 
 def test_label_of_a_regression(npz: Write) -> None:

@@ -124,10 +124,7 @@ def test_model_is_truncated(run_dir: Path, size: int) -> None:
 
 def test_model_has_no_description(run_dir: Path) -> None:
     save_file({"x": torch.zeros(1)}, run_dir / results.MODEL)
-    refused(
-        run_dir,
-        "{dir}/model.safetensors … found no description.",
-    )
+    refused(run_dir, "{dir}/model.safetensors … found no description.")
 
 
 def test_description_of_another_version(run_dir: Path) -> None:

@@ -74,11 +74,7 @@ def test_scaler_takes_arrays_integers_and_leading_dimensions() -> None:
         ([torch.zeros(2, 4)], DimsError, "x … found 1."),
         ([torch.zeros(2, 4), torch.zeros(2, 4)], DimsError, "View 1 (b) … found shape (2, 4)."),
         ([torch.zeros(2, 4), torch.zeros(())], DimsError, "View 1 (b) … found shape ()."),
-        (
-            [None, torch.zeros(2, 3)],
-            FusionError,
-            "View 0 (a) … found NoneType.",
-        ),
+        ([None, torch.zeros(2, 3)], FusionError, "View 0 (a) … found NoneType."),
         ([["p"], torch.zeros(2, 3)], FusionError, "View 0 (a) … found list."),
         (
             [torch.zeros(2, 4, dtype=torch.complex64), torch.zeros(2, 3)],

@@ -209,14 +209,8 @@ def test_json_is_strict(tmp_path: Path) -> None:
         (b"[" * 100_000, "{path} … found "),
         (b"[1]", "{path} … found none."),
         (b"{}", "{path} … found none."),
-        (
-            b'{"schema_version": 99}',
-            "{path} … found 99, written by another release of fusionkit.",
-        ),
-        (
-            b'{"schema_version": 1, "status": "runs"}',
-            "{path} … found 'runs'.",
-        ),
+        (b'{"schema_version": 99}', "{path} … found 99, written by another release of fusionkit."),
+        (b'{"schema_version": 1, "status": "runs"}', "{path} … found 'runs'."),
         (
             b'{"schema_version": 1, "status": "completed", "l": -1, "metrics": {"accuracy": "high"}}',
             "{path} … found -1. metrics ",

@@ -214,18 +214,10 @@ def test_a_failing_tracker_changes_nothing(tmp_path: Path, config: Config) -> No
     ("changes", "kind", "sentence"),
     [
         ({"dims": [4, 4]}, DimsError, "dims … found [4, 4]."),
-        (
-            {"fusion__dims": [9, 9]},
-            DimsError,
-            "fusion.dims … found [9, 9].",
-        ),
+        ({"fusion__dims": [9, 9]}, DimsError, "fusion.dims … found [9, 9]."),
         ({"device": "cuda:99"}, FusionError, "device … found 'cuda:99'"),
         ({"device": "meta"}, ConfigError, "device … found 'meta'."),
-        (
-            {"fusion__require_parameters": False},
-            ConfigError,
-            "fusion.require_parameters … found false.",
-        ),
+        ({"fusion__require_parameters": False}, ConfigError, "fusion.require_parameters … found false."),
     ],
 )
 def test_a_run_that_cannot_be_leaves_nothing(

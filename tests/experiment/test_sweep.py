@@ -178,9 +178,7 @@ def test_a_killed_and_resumed_sweep_gives_the_same_leaderboard(capsys: pytest.Ca
 
 
 @pytest.mark.exhaustive
-def test_a_job_that_killed_a_serial_sweep_fails_alone_when_that_is_resumed(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_job_that_killed_a_serial_sweep_fails_alone_when_that_is_resumed(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["run", "-m", *DATA, "fusion=dies,concatenation"]
     killed = subprocess.run([sys.executable, "-m", "fusionkit", *line], check=False, stderr=subprocess.DEVNULL)
     assert killed.returncode == -9
@@ -265,10 +263,7 @@ def test_why_a_job_failed_is_said_once(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_directory_is_locked_by_one_process_at_a_time(tmp_path: Path) -> None:
     with directory_lock(tmp_path / "run"):
         with (
-            pytest.raises(
-                Exception,
-                match=r"^The run directory should .*found another run in .*run\.$",
-            ),
+            pytest.raises(Exception, match=r"^The run directory should .*found another run in .*run\.$"),
             directory_lock(tmp_path / "run", wait=False),
         ):
             pass

@@ -84,8 +84,5 @@ def test_bad_options() -> None:
     )
     with pytest.raises(DimsError, match=r"^r, the rank of random_matrix_adaption, should "):
         operator(r=0)
-    with pytest.raises(
-        DimsError,
-        match=r"^seed, of the frozen parts of random_matrix_adaption, should .*found -1\.$",
-    ):
+    with pytest.raises(DimsError, match=r"^seed, of the frozen parts of random_matrix_adaption, should .*found -1\.$"):
         operator(seed=-1)

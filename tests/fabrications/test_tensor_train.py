@@ -34,8 +34,7 @@ def train(w: list[float], heights: list[int], widths: list[int], r: int, n: int,
 
 
 @pytest.mark.parametrize(
-    ("n", "D", "r", "cores"),
-    [(1, 1, 1, 3), (5, 7, 3, 2), (7, 5, 2, 3), (4, 1, 1, 2), (16, 31, 2, 4), (13, 3, 2, 3)],
+    ("n", "D", "r", "cores"), [(1, 1, 1, 3), (5, 7, 3, 2), (7, 5, 2, 3), (4, 1, 1, 2), (16, 31, 2, 4), (13, 3, 2, 3)]
 )
 def test_against_loops(n: int, D: int, r: int, cores: int) -> None:
     made = TensorTrain(r=r, cores=cores)

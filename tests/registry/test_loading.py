@@ -68,10 +68,7 @@ class TestLoad:
             ("import pytest; pytest.skip('x', allow_module_level=True)", "it cannot be imported: Skipped: x"),
             ("raise ValueError('two\\nlines.')", "it cannot be imported: ValueError: two lines"),
             ("def f(): f()\nf()", "it cannot be imported: RecursionError: maximum recursion depth exceeded"),
-            (
-                "class Odd(Exception):\n    def __str__(self): return 1 / 0\nraise Odd",
-                "it cannot be imported: Odd",
-            ),
+            ("class Odd(Exception):\n    def __str__(self): return 1 / 0\nraise Odd", "it cannot be imported: Odd"),
             ("raise ValueError('\\udcff\\x1b[31m')", "it cannot be imported: ValueError: \\udcff\\x1b[31m"),
             ("raise GeneratorExit", "it cannot be imported: GeneratorExit"),
         ],

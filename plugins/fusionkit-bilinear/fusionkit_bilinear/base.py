@@ -194,11 +194,7 @@ class MultiplicativeFusion(fusionkit.Fusion):
     # ------------------------------------------------------------------ initial values
 
     def draw_factors(
-        self,
-        factors: Sequence[fusionkit.Projection],
-        count: int,
-        generator: torch.Generator | None,
-        name: str | None,
+        self, factors: Sequence[fusionkit.Projection], count: int, generator: torch.Generator | None, name: str | None
     ) -> tuple[float, float]:
         """Draw projections whose results, after the activation ``name``, are the ``count`` factors of a product.
 

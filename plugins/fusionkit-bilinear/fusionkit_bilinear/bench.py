@@ -142,10 +142,7 @@ def mfb(op: Any) -> Reference:
 
     wide = op.mm_dim * op.factor
     return Reference(
-        compute,
-        first=nn.Linear(op.dims[0], wide),
-        second=nn.Linear(op.dims[1], wide),
-        last=nn.Linear(op.mm_dim, op.n),
+        compute, first=nn.Linear(op.dims[0], wide), second=nn.Linear(op.dims[1], wide), last=nn.Linear(op.mm_dim, op.n)
     )
 
 

@@ -110,15 +110,9 @@ class MultiplicativeInteraction(MultiplicativeFusion):
         n, dims, made = self.calculate_n(), self.resolve_dims(), self.parameter_fabrication
         pairs = [(dims[i], dims[j]) for i in range(len(dims)) for j in range(i + 1, len(dims))]
         if self.form == "matrix":
-            return {
-                "pairs": [Layer(n, a * b, False, made) for a, b in pairs],
-                "sum": [Layer(n, dims, True, made)],
-            }
+            return {"pairs": [Layer(n, a * b, False, made) for a, b in pairs], "sum": [Layer(n, dims, True, made)]}
         height, of_pair = (n, made) if self.form == "vector" else (1, None)
-        return {
-            "pairs": [Layer(height, b, False, of_pair) for _, b in pairs],
-            "sum": [Layer(n, dims[-1:], True, made)],
-        }
+        return {"pairs": [Layer(height, b, False, of_pair) for _, b in pairs], "sum": [Layer(n, dims[-1:], True, made)]}
 
     def vectors(self) -> dict[str, tuple[int, ...]]:
         """Return the v_i, in one tensor."""

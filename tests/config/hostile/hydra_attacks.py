@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tests.config.hostile.attacks import (
-    CALL,
-    EVIL,
-    experiment,
-)
+from tests.config.hostile.attacks import CALL, EVIL, experiment
 
 
 class Attack(NamedTuple):

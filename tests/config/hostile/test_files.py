@@ -12,15 +12,7 @@ from omegaconf import OmegaConf
 
 from fusionkit.errors import ConfigError
 from tests.config import application as app
-from tests.config.hostile.attacks import (
-    CALL,
-    EVIL,
-    Evil,
-    arm_resolver,
-    experiment,
-    fired,
-    refused,
-)
+from tests.config.hostile.attacks import CALL, EVIL, Evil, arm_resolver, experiment, fired, refused
 
 
 def test_yaml_tags_are_refused(folder: Callable[[dict[str, str]], Path]) -> None:

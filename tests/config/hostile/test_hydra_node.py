@@ -16,11 +16,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests import tripwire
-from tests.config.hostile.attacks import (
-    fired,
-    instantiate,
-    refused,
-)
+from tests.config.hostile.attacks import fired, instantiate, refused
 from tests.config.hostile.hydra_attacks import ATTACKS
 from tests.config.hostile.test_nodes import NODES
 from tests.config.hostile.test_resolvers import RESOLVERS

@@ -17,26 +17,14 @@ import fusionkit.config
 from fusionkit.config.safe import build
 from fusionkit.errors import ConfigError
 from tests.config import application as app
-from tests.config.hostile.attacks import (
-    FIRE,
-    MARK,
-    OPEN,
-    disarm,
-    fired,
-    instantiate,
-    refused,
-)
+from tests.config.hostile.attacks import FIRE, MARK, OPEN, disarm, fired, instantiate, refused
 from tests.exhaustive import exhaustive_unless
 
 #: id -> (a node that runs something under plain instantiate, the key in our message, the target in our message)
 NODES: dict[str, tuple[dict[str, Any], str, str]] = {
     "open": (OPEN, "fusion._target_", "builtins.open"),
     "io_open": ({**OPEN, "_target_": "io.open"}, "fusion._target_", "io.open"),
-    "codecs_open": (
-        {"_target_": "codecs.open", "filename": MARK, "mode": "w"},
-        "fusion._target_",
-        "codecs.open",
-    ),
+    "codecs_open": ({"_target_": "codecs.open", "filename": MARK, "mode": "w"}, "fusion._target_", "codecs.open"),
     "zipfile": ({"_target_": "zipfile.ZipFile", "file": MARK, "mode": "w"}, "fusion._target_", "zipfile.ZipFile"),
     "tarfile": ({"_target_": "tarfile.open", "name": MARK, "mode": "w"}, "fusion._target_", "tarfile.open"),
     "gzip": ({"_target_": "gzip.open", "filename": MARK, "mode": "w"}, "fusion._target_", "gzip.open"),
@@ -47,22 +35,14 @@ NODES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "makedirs": ({"_target_": "os.makedirs", "name": MARK}, "fusion._target_", "os.makedirs"),
     "symlink": ({"_target_": "os.symlink", "src": "/", "dst": MARK}, "fusion._target_", "os.symlink"),
-    "copyfile": (
-        {"_target_": "shutil.copyfile", "src": __file__, "dst": MARK},
-        "fusion._target_",
-        "shutil.copyfile",
-    ),
+    "copyfile": ({"_target_": "shutil.copyfile", "src": __file__, "dst": MARK}, "fusion._target_", "shutil.copyfile"),
     "urlretrieve": (
         {"_target_": "urllib.request.urlretrieve", "url": f"file://{__file__}", "filename": MARK},
         "fusion._target_",
         "urlretrieve",
     ),
     "alias_of_open": ({**OPEN, "_target_": "tokenize._builtin_open"}, "fusion._target_", "tokenize._builtin_open"),
-    "alias_by_logging": (
-        {"_target_": "logging.os.makedirs", "name": MARK},
-        "fusion._target_",
-        "logging.os.makedirs",
-    ),
+    "alias_by_logging": ({"_target_": "logging.os.makedirs", "name": MARK}, "fusion._target_", "logging.os.makedirs"),
     "alias_by_torch": (
         {"_target_": "torch.nn.modules.module.torch.os.makedirs", "name": MARK},
         "fusion._target_",
@@ -78,11 +58,7 @@ NODES: dict[str, tuple[dict[str, Any], str, str]] = {
     "class": ({"_target_": "tests.tripwire.Fire"}, "fusion._target_", "tests.tripwire.Fire"),
     "method": ({"_target_": "tests.tripwire.Fire.make"}, "fusion._target_", "tests.tripwire.Fire.make"),
     "positional": ({"_target_": "tests.tripwire.fire", "_args_": [1, 2]}, "fusion._target_", "tests.tripwire.fire"),
-    "nested_in_mapping": (
-        {"_target_": "builtins.dict", "a": {"b": FIRE}},
-        "fusion._target_",
-        "builtins.dict",
-    ),
+    "nested_in_mapping": ({"_target_": "builtins.dict", "a": {"b": FIRE}}, "fusion._target_", "builtins.dict"),
     "below_a_factory": (
         {"_target_": "fusionkit.create", "name": "average", "preprocess": FIRE},
         "fusion.preprocess._target_",
@@ -108,11 +84,7 @@ NODES: dict[str, tuple[dict[str, Any], str, str]] = {
         "fusion.parameter_fabrication._target_",
         "tests.tripwire.fire",
     ),
-    "interpolated_target": (
-        {"_target_": "${.which}", "which": "tests.tripwire.fire"},
-        "fusion._target_",
-        "${.which}",
-    ),
+    "interpolated_target": ({"_target_": "${.which}", "which": "tests.tripwire.fire"}, "fusion._target_", "${.which}"),
     "interpolated_node": (
         {"_target_": "fusionkit.create", "name": "average", "preprocess": "${.other}", "other": FIRE},
         "_target_",

@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tests.config.hostile.attacks import (
-    fired,
-    refused,
-)
+from tests.config.hostile.attacks import fired, refused
 
 RESOLVERS = {
     "env": ("${oc.env:SECRET}", "the resolver 'oc.env'"),

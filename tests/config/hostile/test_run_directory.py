@@ -14,13 +14,7 @@ from omegaconf import OmegaConf
 
 import fusionkit.config
 from fusionkit.errors import ConfigError, FusionError
-from tests.config.hostile.attacks import (
-    FIRE,
-    Evil,
-    disarm,
-    fired,
-    instantiate,
-)
+from tests.config.hostile.attacks import FIRE, Evil, disarm, fired, instantiate
 
 #: id -> (what the description of the model says of its operator, the key and what was found in our message)
 DESCRIPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
