@@ -178,7 +178,7 @@ def test_page() -> None:
 
 def test_the_page_has_the_arguments_of_the_docstring() -> None:
     found = describe(registry.find("metric"), {})
-    assert found["details"].startswith("The views are stacked")
+    assert found["details"].startswith("It stacks the views")
     text = page(found)
     assert "\n\ndetails\n" in text
     assert "metric: a name (sum, mean" in text

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fusionkit import registry
 from fusionkit.config import conf_dir
 from fusionkit.config import folders as paths
 from fusionkit.errors import ConfigError
@@ -40,7 +41,7 @@ def test_a_package_is_found_without_being_imported(tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(str(tmp_path))
     assert paths.folder_of("pkg://paths_probe.deep.conf") == folder
     assert paths.folder_of("pkg://paths_probe/deep/conf") == folder
-    monkeypatch.setattr(paths.registry, "conf_paths", lambda: [("probe", "pkg://paths_probe.deep.conf")])
+    monkeypatch.setattr(registry, "conf_paths", lambda: [("probe", "pkg://paths_probe.deep.conf")])
     assert paths.plugin_folders() == [("probe", f"file://{folder}")]
     assert "paths_probe" not in sys.modules
 
@@ -50,5 +51,5 @@ def test_a_package_is_found_without_being_imported(tmp_path: Path, monkeypatch: 
 )
 def test_what_is_not_there_stays_as_it_is(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert paths.folder_of(path) is None
-    monkeypatch.setattr(paths.registry, "conf_paths", lambda: [("probe", path)])
+    monkeypatch.setattr(registry, "conf_paths", lambda: [("probe", path)])
     assert paths.plugin_folders() == [("probe", path)]

@@ -187,7 +187,7 @@ def test_the_config_of_a_job_is_frozen_typed_and_keeps_what_was_composed(base: d
     assert made.tree["train"]["lr"] == 1
     assert type(made.tree["train"]["lr"]) is int
     with pytest.raises(ValidationError):
-        made.n = 3  # type: ignore[misc]
+        made.n = 3
     assert pickle.loads(pickle.dumps(made)).tree == made.tree
 
 

@@ -124,7 +124,7 @@ def test_unknown_subject(obj: Any, message: str) -> None:
 
 def test_unknown_kind() -> None:
     with pytest.raises(fusionkit.RegistryError, match=r"the kind should .*found 'fussion'"):
-        fusionkit.check("summation", kind="fussion")
+        fusionkit.check("summation", kind="fussion")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ def theirs(name: str, parameters: list[torch.Tensor], decay: float) -> torch.opt
     ]
     if name == "sgd":
         return torch.optim.SGD(groups, lr=LR, momentum=0.9, nesterov=True)
-    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name](groups, lr=LR, fused=True)
+    kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=LR, fused=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

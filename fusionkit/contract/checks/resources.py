@@ -11,6 +11,7 @@ import threading
 import timeit
 from collections.abc import Callable
 from functools import partial
+from time import process_time
 from typing import Any
 
 import torch
@@ -129,7 +130,7 @@ def _judge(what: str, times: int, base: float, found: float) -> None:
 def _time(op: Fusion, x: list[Tensor]) -> float:
     with torch.no_grad():
         op(x)
-        return statistics.median(timeit.repeat(lambda: op(x), number=1, repeat=5))
+        return statistics.median(timeit.repeat(lambda: op(x), number=1, repeat=5, timer=process_time))
 
 
 @rule(tier=3, scope="first")
