@@ -126,11 +126,7 @@ def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["dense", "--device", "cpux"], 2, "device should be a device such as 'cpu' or 'cuda:0'; found 'cpux'."),
         (["dense", "--device", "meta"], 2, "--device should be one that computes, such as cpu or cuda; found 'meta'."),
         (["dense", "--seconds", "x"], 2, "Invalid value for '--seconds': 'x' is not a valid float range."),
-        (
-            ["dense", "--processor-time"],
-            2,
-            "--processor-time should be used with --threads 1 on the cpu; found",
-        ),
+        (["dense", "--processor-time"], 2, "--processor-time should be used with --threads 1 on the cpu; found"),
         (["dense", "--threads", "0"], 2, "Invalid value for '--threads': 0 is not in the range x>=1."),
         (["summation", "dims=[2,3]"], 2, "summation should take views of the measured widths; found none that fit."),
         (["dense", "m=0"], 2, "m, the number of rows, should be an integer of at least 1; found 0."),
