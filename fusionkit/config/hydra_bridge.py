@@ -169,6 +169,12 @@ class InspectingLoader(ConfigLoaderImpl):
         """Return a context in which a configuration is composed; it may replace the errors."""
         yield
 
+    def parse_overrides(self, config_name: str | None, overrides: list[str], alias_start: int = 0) -> list[Override]:
+        """Parse the command line, as Hydra 1.4 does before it loads a configuration; 1.3 does not call this."""
+        with self.explaining_errors(overrides):
+            parsed: list[Override] = super().parse_overrides(config_name, overrides, alias_start)  # type: ignore[misc]
+            return parsed
+
     def _load_configuration_impl(self, *args: Any, **kwargs: Any) -> DictConfig:
         given = inspect.signature(ConfigLoaderImpl._load_configuration_impl).bind(self, *args, **kwargs).arguments
         with self.explaining_errors(list(given["overrides"])):
