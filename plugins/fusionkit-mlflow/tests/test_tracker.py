@@ -139,7 +139,7 @@ def test_fusionkit_finds_the_plugin_and_logs_completed_and_failed_runs(
 
 def test_a_store_that_cannot_be_reached_costs_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nothing://here")
-    with registry.isolated(plugin), pytest.warns(RuntimeWarning, match="should take note of the finished run"):
+    with registry.isolated(plugin), pytest.warns(RuntimeWarning, match="should process the finished run"):
         registry.run_finished(RECORD, tmp_path)
 
 
