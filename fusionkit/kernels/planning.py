@@ -128,15 +128,6 @@ class Launched(NamedTuple):
         done = [operation for operation in recorder.operations if operation.bytes]
         return cls(len(done), sum(o.macs for o in done), sum(o.bytes for o in done))
 
-    @classmethod
-    def product(cls, rows: int, n: int, D: int, size: int) -> Launched:
-        """Return what joining the views, numbers of ``size`` bytes, and multiplying by W does."""
-        return cls(2, rows * n * D, size * (3 * rows * D + n * D + rows * n))
-
-    def then(self, other: Launched) -> Launched:
-        """Return both, one after the other."""
-        return Launched(self.launches + other.launches, self.macs + other.macs, self.bytes + other.bytes)
-
     def seconds(self, size: int) -> float:
         """Return about how long it takes with numbers of ``size`` bytes."""
         return max(self.launches * LAUNCH, self.macs / MACS.get(size, MACS[4]) + self.bytes / BYTES)

@@ -226,7 +226,6 @@ def test_what_is_launched() -> None:
         (a @ b.T).view(-1).relu_()
 
     assert Launched.by(work) == Launched(2, 3 * 7 * 5, 4 * (15 + 35 + 21) + 4 * (21 + 21))
-    both = Launched(1, 2, 3).then(Launched.product(10, 4, 6, 2))
-    assert both == Launched(3, 2 + 240, 3 + 2 * (3 * 60 + 24 + 40))
+
     assert Launched(5, 0, 0).seconds(4) == 5 * LAUNCH
     assert Launched(5, 10**12, 10**12).seconds(4) == pytest.approx(10**12 / MACS[4] + 10**12 / BYTES)

@@ -261,7 +261,7 @@ class TestUpdate:
     @staticmethod
     def commit(target: Path) -> None:
         who = {f"GIT_{role}_{key}": "a" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
-        for command in ("init --quiet", "add --all", "commit --quiet --message=mine"):
+        for command in ("init --quiet", "add --all", "commit --quiet --allow-empty --message=mine"):
             subprocess.run(["git", *command.split()], cwd=target, check=True, env={**os.environ, **who})
 
     def merged(self, target: Path) -> None:
