@@ -227,7 +227,8 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
                 buffers = {name: torch.empty_like(b, device="meta") for name, b in self.named_buffers()}
             vars(counted)["_buffers"] = buffers
             own = Launched.by(lambda: counted._project(x, blocks, n))
-            built = Launched.by(lambda: counted.multiply_built(x, blocks, n))
+            # Joined here, since without a device the product goes view by view.
+            built = Launched.by(lambda: counted.multiply_built([torch.cat(x, -1)], blocks, n))
             self._quicker[key] = own.seconds(size) < built.seconds(size)
         return self._quicker[key]
 

@@ -65,7 +65,7 @@ def _quicker_path(x: Sequence[Tensor], W: Tensor) -> Path:
     if type(rows) is not int or is_dynamo_compiling():
         return "views"
     most = CONCATENATE_ELEMENTS
-    if not W.is_cpu:
+    if W.is_cuda:
         most = LAUNCHED_VIEW * (len(x) - 1) * (3 if recording((W, *x)) else 1)
     return "joined" if rows * W.shape[1] <= most else "views"
 
