@@ -66,6 +66,7 @@ def test_everything_of_testing() -> None:
     assert all(hasattr(fusionkit.testing, name) for name in fusionkit.testing.__all__)
 
 
+@pytest.mark.exhaustive
 def test_each_path_is_importable_first() -> None:
     """No path relies on another module's import: imported in the reverse order, in one process, all are found."""
     code = f"from pkgutil import resolve_name\nfor path in {PATHS[::-1]}: resolve_name(path)"

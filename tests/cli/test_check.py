@@ -208,6 +208,7 @@ def test_wrong_usage(argv: list[str], message: str, capsys: pytest.CaptureFixtur
     assert "Traceback" not in captured.err
 
 
+@pytest.mark.exhaustive
 def test_class_of_a_file_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import fusionkit\n"

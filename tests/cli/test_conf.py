@@ -68,6 +68,7 @@ def test_the_groups_of_the_design_are_there() -> None:
 FIXED = sorted(file.stem for file in (conf_dir() / "experiment" / "fixed_l").glob("*.yaml"))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", FIXED)
 def test_the_fixed_l_is_as_the_file_says(name: str) -> None:
     cfg = compose(["+experiment=fabrications", f"+experiment/fixed_l={name}"])

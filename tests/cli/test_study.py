@@ -72,6 +72,7 @@ def test_progress_has_the_time_left(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert err[-1] == "18 of 18 trainings done  0:00 min left"
 
 
+@pytest.mark.exhaustive
 def test_the_former_name_continues_its_own_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -238,6 +238,7 @@ def test_the_command_line_touches_nothing(
         shutil.rmtree(found)
 
 
+@pytest.mark.exhaustive
 @seed(0)
 @settings(QUIET)
 @given(place=st.sampled_from(PLACES), tree=TREES, sweep=st.booleans(), inspect=st.booleans())

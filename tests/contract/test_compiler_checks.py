@@ -49,6 +49,7 @@ def test_inductor_that_compiles_nothing_is_not_the_operators_fault(monkeypatch: 
     assert {result.status for result in found} == {"failed"}
 
 
+@pytest.mark.exhaustive
 def test_inductor_that_fails_on_the_operator_alone_is(
     monkeypatch: pytest.MonkeyPatch, compile_fx: Callable[..., Any]
 ) -> None:

@@ -90,6 +90,7 @@ def test_time_limit_interrupts_a_sleep_and_ignores_handlers() -> None:
     assert time.perf_counter() - start < 5
 
 
+@pytest.mark.exhaustive
 def test_time_limit_that_is_swallowed_once_comes_again() -> None:
     caught = []
 

@@ -103,6 +103,7 @@ def test_its_own_tests_run_the_kit(site: Site, package: Path) -> None:
     assert [path.name for path in package.iterdir() if path.name != "tests"] == []
 
 
+@pytest.mark.exhaustive
 def test_the_command_sees_it(site: Site, package: Path) -> None:
     done = site.command("check", "shift", "thin", "--select", "forward_shape,config_*", cwd=package)
     assert done.returncode == 0, done.stdout + done.stderr

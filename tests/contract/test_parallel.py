@@ -64,6 +64,7 @@ def test_forks_know_what_this_process_knows() -> None:
     assert list(dict.fromkeys(result.subject for result in results)) == [subject.id for subject in subjects[:-1]]
 
 
+@pytest.mark.exhaustive
 def test_without_forks_fresh_processes_check_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "can_fork", lambda: False)
     subjects = subjects_of(NAMES)

@@ -29,6 +29,7 @@ from fusionkit.registry import lookup
 from tests.contract import bad_operators as bad
 from tests.contract.mutants.right import Mix, Thin, Total
 from tests.contract.mutants.state import Detached
+from tests.exhaustive import exhaustive
 
 
 def only(report: Report) -> str:
@@ -64,6 +65,7 @@ def test_unregistered_class_is_named_by_its_path() -> None:
     assert same.subject == "tests.contract.mutants.right:Total"
 
 
+@pytest.mark.exhaustive
 def test_instance_that_cannot_be_rebuilt() -> None:
     op = fusionkit.create("metric", dims=[3, 3], metric=functools.partial(torch.sum, keepdim=False))
     report = fusionkit.check(op, tier=1)
@@ -73,7 +75,7 @@ def test_instance_that_cannot_be_rebuilt() -> None:
     assert len(skipped) < len(report.results) / 2
 
 
-@pytest.mark.parametrize("name", ["parameterized_concatenation", "summation"])
+@pytest.mark.parametrize("name", ["summation", *exhaustive(["parameterized_concatenation"])])
 def test_an_instance_is_checked_without_its_processing(name: str) -> None:
     """Which has none of its traits."""
     op = fusionkit.create(name, dims=[4, 4], preprocess=["layer_norm", torch.tanh], postprocess="linear")
@@ -224,7 +226,7 @@ def test_what_hangs_costs_the_time_limit_a_few_times_only() -> None:
     assert report.bad[-1].reason == "checks should end; found that 3 earlier checks did not, so this one was not run"
 
 
-@pytest.mark.parametrize("op", ["median", "zero"])
+@pytest.mark.parametrize("op", ["zero", *exhaustive(["median"])])
 def test_instances_without_parameters(op: str) -> None:
     options: dict[str, Any] = {"parameter_fabrication": "zero", "n": 3} if op == "zero" else {}
     made = fusionkit.create("parameterized_concatenation" if options else op, dims=[4, 4], **options)

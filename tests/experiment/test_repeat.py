@@ -73,6 +73,7 @@ def test_a_run_is_repeated_bit_for_bit(run_dir: Path, again: Again) -> None:
     assert Path("again/.hydra/config.yaml").is_file()
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_kept_no_model_is_compared_by_its_record(run_dir: Path, again: Again) -> None:
     (run_dir / results.MODEL).unlink()
     status, out, err = again(run_dir, "hydra.run.dir=again")
@@ -100,6 +101,7 @@ def test_another_result_is_listed_with_what_has_changed_since(run_dir: Path, aga
     assert re.search(r"^torch +1\.0 +\d", out, re.MULTILINE)
 
 
+@pytest.mark.exhaustive
 def test_other_weights_are_a_difference(run_dir: Path, again: Again) -> None:
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
@@ -138,6 +140,7 @@ def test_a_run_that_fails_in_another_way_says_so(run_dir: Path, again: Again, tm
     assert "failed too, in another way: dims should be [3, 3], the widths of the views in views.npz; found" in err
 
 
+@pytest.mark.exhaustive
 def test_an_interrupted_run_is_run_again_and_compared_with_nothing(run_dir: Path, again: Again, tmp_path: Path) -> None:
     first = results.read_result(run_dir / results.RESULT)
     sentence = "The run should come to its end; found an interruption."

@@ -29,6 +29,7 @@ from tests.run_records import run_job
 Config = Callable[..., dict[str, Any]]
 
 
+@pytest.mark.exhaustive
 def test_the_default_run_imports_neither_the_compiler_nor_scikit_learn(tmp_path: Path) -> None:
     program = (
         "import sys; from fusionkit.cli import main; main(sys.argv[1:]);"
@@ -285,6 +286,7 @@ def test_a_run_that_breaks_while_writing_does_not_look_finished(
         fusionkit.load(tmp_path / "run")
 
 
+@pytest.mark.exhaustive
 def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path: Path, run_dir: Path, config: Config) -> None:
     cfg = config(train__epochs=10**6)
     program = (

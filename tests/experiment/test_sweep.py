@@ -155,6 +155,7 @@ def test_two_processes_per_job_inside_a_parallel_sweep(capsys: pytest.CaptureFix
 # -- sweeps that are killed --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_a_killed_and_resumed_sweep_gives_the_same_leaderboard(capsys: pytest.CaptureFixture[str]) -> None:
     swept = ["fusion=parameterized_concatenation", "fabrication=dense,lowrank", "train.epochs=40"]
     line = ["run", "-m", *DATA[:2], "n=4", *swept]
@@ -208,6 +209,7 @@ def test_two_sweeps_in_one_directory_share_the_work(capsys: pytest.CaptureFixtur
     assert not Path("multirun", OUTCOMES).exists()
 
 
+@pytest.mark.exhaustive
 def test_a_job_that_a_sweep_lists_twice_runs_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "-m", *DATA, "fusion=concatenation", "seed=0,0"]) == 0
     assert "2 completed (1 of them earlier)" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from fusionkit import registry
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 from fusionkit.kernels.planning import BreakEven
 from tests.exhaustive import exhaustive_unless
-from tests.fabrications.fabrication_properties import PROPERTIES, SLOW_PROPERTIES, Case, cases, name_of
+from tests.fabrications.fabrication_properties import PROPERTIES, SLOW_PROPERTIES, Case, cases, derivatives, name_of
 
 CASES = [
     case
@@ -27,6 +27,12 @@ def runs_by_default(case: Case) -> bool:
     return not case.options and (case.n, list(case.dims)) == (5, [3, 4])
 
 
+def slow_runs_by_default(pair: tuple[Case, Callable[[Case], None]]) -> bool:
+    """Derivatives run for every fabrication, the compiler and the exporter for three."""
+    case, prop = pair
+    return runs_by_default(case) and (prop is derivatives or case.name in ("dense", "fourier", "view_lowrank"))
+
+
 def ids(thing: Case) -> str:
     return f"{thing.name}-{thing}"
 
@@ -37,8 +43,11 @@ def test_property(prop: Callable[[Case], None], case: Case) -> None:
     prop(case)
 
 
-@pytest.mark.parametrize("prop", SLOW_PROPERTIES, ids=name_of)
-@pytest.mark.parametrize("case", exhaustive_unless(runs_by_default, FEW), ids=ids)
+@pytest.mark.parametrize(
+    ("case", "prop"),
+    exhaustive_unless(slow_runs_by_default, [(case, prop) for case in FEW for prop in SLOW_PROPERTIES]),
+    ids=lambda thing: ids(thing) if isinstance(thing, Case) else name_of(thing),
+)
 def test_slow_property(prop: Callable[[Case], None], case: Case) -> None:
     prop(case)
 

@@ -205,6 +205,7 @@ def test_using_a_name_of_a_broken_one_says_why(name: str, hint: str, site: Site)
     assert hint in site.python("-c", code).stdout
 
 
+@pytest.mark.exhaustive
 def test_the_command_says_why_a_name_is_not_there(site: Site) -> None:
     done = site.command("show", "lost_name")
     assert (done.returncode, done.stdout) == (2, "")

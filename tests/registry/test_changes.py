@@ -253,10 +253,10 @@ class TestThreads:
             except BaseException as error:
                 problems.append(error)
 
-        threads = [threading.Thread(target=read) for _ in range(4)]
+        threads = [threading.Thread(target=read) for _ in range(2)]
         for thread in threads:
             thread.start()
-        for _ in range(5):
+        for _ in range(2):
             fusionkit.refresh()
         stop.set()
         for thread in threads:

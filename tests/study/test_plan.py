@@ -190,6 +190,7 @@ def test_a_difference_of_zero_has_no_sign(done: Study, value: float, text: str) 
     assert f"| {text} |" in markdown([row])
 
 
+@pytest.mark.exhaustive
 def test_workers_give_the_same(done: Study, tmp_path: Path) -> None:
     made = make(tmp_path, repeats=1, quick=True)
     made.jobs = [job for job in made.jobs if job.entry.name in ("dense", "rbf_svm")]
