@@ -8,6 +8,7 @@ import pytest
 
 from fusionkit.config import compose, config_hash
 from fusionkit.experiment.reproduce import command
+from tests.exhaustive import exhaustive
 
 RUN = Path("some where/run")
 
@@ -21,14 +22,18 @@ def command_of(words: list[str]) -> tuple[str | None, dict[str, Any]]:
     "words",
     [
         [],
-        ["seed=3", "data=digits", "data.fold=2"],
-        ["fabrication=lowrank", "fabrication.r=4", "n=32"],
-        ["fusion=summation", "model.encoder=linear", "train.lr=0.005"],
-        ["fusion=lowrank_parameterized_concatenation"],
-        ["fusion/preprocess=tanh"],
         ["fusion.preprocess=[{_target_: torch.nn.GELU}]", "train.optimizer=sgd"],
         ["data=npz", "data.path='a b/$x.npz'"],
         ["fabrication=view_lowrank", "fabrication.r=[1,2,3,1,2,3]", "train.precision='64-true'"],
+        *exhaustive(
+            [
+                ["seed=3", "data=digits", "data.fold=2"],
+                ["fabrication=lowrank", "fabrication.r=4", "n=32"],
+                ["fusion=summation", "model.encoder=linear", "train.lr=0.005"],
+                ["fusion=lowrank_parameterized_concatenation"],
+                ["fusion/preprocess=tanh"],
+            ]
+        ),
     ],
     ids=lambda words: " ".join(words) or "default",
 )
