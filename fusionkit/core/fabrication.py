@@ -98,8 +98,8 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield keyword sets with which the conformance kit builds the fabrication."""
-        yield {}
+        """Return keyword sets with which the conformance kit builds the fabrication."""
+        return [{}]
 
     # ------------------------------------------------------------------ what a user calls
 

@@ -123,8 +123,8 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield keyword sets with which the conformance kit builds the operator."""
-        yield {"dims": [4, 4, 4], **({"n": 5} if cls.traits.free_n else {})}
+        """Return keyword sets with which the conformance kit builds the operator."""
+        return [{"dims": [4, 4, 4], **({"n": 5} if cls.traits.free_n else {})}]
 
     # ------------------------------------------------------------------ what a subclass may use
 

@@ -37,9 +37,8 @@ class BlockCirculant(Fabrication):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and a block size that divides little."""
-        yield {}
-        yield {"b": 3}
+        """Return the default and a block size that divides little."""
+        return [{}, {"b": 3}]
 
     def block_size(self, n: int, D: int) -> int:
         """Return b, or the default for this size.

@@ -31,9 +31,8 @@ class BlockDiagonal(Fabrication):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and a given number of copies."""
-        yield {}
-        yield {"p": 3}
+        """Return the default and a given number of copies."""
+        return [{}, {"p": 3}]
 
     def block_count(self, n: int, D: int) -> int:
         """Return p, or the default for this size.

@@ -29,9 +29,8 @@ class Constant(Fabrication):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and another value."""
-        yield {}
-        yield {"value": -0.25}
+        """Return the default and another value."""
+        return [{}, {"value": -0.25}]
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return no blocks."""

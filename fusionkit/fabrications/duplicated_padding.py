@@ -32,9 +32,8 @@ class DuplicatedPadding(Fabrication):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and given numbers of copies."""
-        yield {}
-        yield {"p": 1, "q": 3}
+        """Return the default and given numbers of copies."""
+        return [{}, {"p": 1, "q": 3}]
 
     def layout(self, n: int, D: int) -> Layout:
         """Return the numbers and the shape of the copies.

@@ -42,9 +42,8 @@ class Fourier(Fabrication):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and three frequencies."""
-        yield {}
-        yield {"l": 3, "seed": 1}
+        """Return the default and three frequencies."""
+        return [{}, {"l": 3, "seed": 1}]
 
     def count(self, n: int, D: int) -> int:
         """Return l, or the default for this size.

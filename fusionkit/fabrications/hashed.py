@@ -42,9 +42,8 @@ class Hashed(Fabrication):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and five parameters."""
-        yield {}
-        yield {"K": 5, "seed": 1}
+        """Return the default and five parameters."""
+        return [{}, {"K": 5, "seed": 1}]
 
     def count(self, n: int, D: int) -> int:
         """Return K, or the default for this size.

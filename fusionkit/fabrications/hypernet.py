@@ -41,9 +41,8 @@ class Hypernet(Fabrication):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and a small network."""
-        yield {}
-        yield {"l": 5, "h": 3, "seed": 1}
+        """Return the default and a small network."""
+        return [{}, {"l": 5, "h": 3, "seed": 1}]
 
     def shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return the input of the network."""

@@ -37,9 +37,8 @@ class KhatriRao(Fabrication):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and an explicit rank."""
-        yield {}
-        yield {"r": 2}
+        """Return the default and an explicit rank."""
+        return [{}, {"r": 2}]
 
     def rank(self, n: int, D: int) -> int:
         """Return r, or the default for this size.

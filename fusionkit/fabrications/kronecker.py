@@ -27,9 +27,8 @@ class Kronecker(BlockProduct):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and given numbers of blocks."""
-        yield {}
-        yield {"p": 2, "q": 3}
+        """Return the default and given numbers of blocks."""
+        return [{}, {"p": 2, "q": 3}]
 
     @staticmethod
     def measure(n: int, D: int, p: int, q: Sizes, s: int, t: Sizes, r: int) -> tuple[Sizes, Sizes, Sizes]:

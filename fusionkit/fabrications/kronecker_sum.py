@@ -38,9 +38,8 @@ class KroneckerSum(BlockProduct):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and given numbers of terms and blocks."""
-        yield {}
-        yield {"R": 2, "p": 2, "q": 3}
+        """Return the default and given numbers of terms and blocks."""
+        return [{}, {"R": 2, "p": 2, "q": 3}]
 
     @staticmethod
     def limit(p: int, q: Sizes, s: int, t: Sizes) -> Sizes:

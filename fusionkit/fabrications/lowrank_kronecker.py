@@ -35,9 +35,8 @@ class LowRankKronecker(BlockProduct):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and given numbers."""
-        yield {}
-        yield {"r": 1, "p": 2, "q": 3}
+        """Return the default and given numbers."""
+        return [{}, {"r": 1, "p": 2, "q": 3}]
 
     @staticmethod
     def measure(n: int, D: int, p: int, q: Sizes, s: int, t: Sizes, r: int) -> tuple[Sizes, Sizes, Sizes]:

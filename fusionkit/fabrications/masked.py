@@ -38,9 +38,8 @@ class Masked(Fabrication):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and half of the entries."""
-        yield {}
-        yield {"density": 0.5, "seed": 1}
+        """Return the default and half of the entries."""
+        return [{}, {"density": 0.5, "seed": 1}]
 
     def count(self, n: int, D: int) -> int:
         """Return nnz, the number of kept entries."""

@@ -37,9 +37,8 @@ class Monarch(Fabrication):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and two blocks."""
-        yield {}
-        yield {"nb": 2}
+        """Return the default and two blocks."""
+        return [{}, {"nb": 2}]
 
     def block_count(self, n: int, D: int) -> int:
         """Return nb, or the default for this size.

@@ -16,5 +16,5 @@ class One(Constant):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the only form."""
-        yield {}
+        """Return the only form."""
+        return [{}]

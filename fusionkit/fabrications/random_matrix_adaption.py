@@ -37,9 +37,8 @@ class RandomMatrixAdaption(Fabrication):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and a given rank and seed."""
-        yield {}
-        yield {"r": 2, "seed": 1}
+        """Return the default and a given rank and seed."""
+        return [{}, {"r": 2, "seed": 1}]
 
     def rank(self, n: int, D: int) -> int:
         """Return r, or the default for this size.

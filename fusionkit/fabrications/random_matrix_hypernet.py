@@ -33,9 +33,8 @@ class RandomMatrixHypernet(Hypernet):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and a small network."""
-        yield {}
-        yield {"l": 5, "h": 3, "hidden": 4, "seed": 1}
+        """Return the default and a small network."""
+        return [{}, {"l": 5, "h": 3, "hidden": 4, "seed": 1}]
 
     def frozen_shapes(self, n: int, D: int) -> dict[str, tuple[int, ...]]:
         """Return the factors of the layers."""

@@ -39,9 +39,8 @@ class TensorTrain(Fabrication):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default, a pair of cores and a longer train."""
-        yield {}
-        yield {"r": 1, "cores": 2}
+        """Return the default, a pair of cores and a longer train."""
+        return [{}, {"r": 1, "cores": 2}]
 
     def factors(self, n: int, D: int) -> tuple[list[int], list[int]]:
         """Return n_1..n_c and d_1..d_c.

@@ -42,9 +42,8 @@ class ViewLowRank(Fabrication):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the default and a given rank."""
-        yield {}
-        yield {"r": 1}
+        """Return the default and a given rank."""
+        return [{}, {"r": 1}]
 
     def widths(self, n: int, D: int) -> tuple[int, ...]:
         """Return the widths of the views; that of one where others are not known."""

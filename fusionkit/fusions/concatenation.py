@@ -18,9 +18,8 @@ class Concatenation(Fusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield equal, unequal and prime widths."""
-        yield {"dims": [4, 4]}
-        yield {"dims": [3, 1, 7]}
+        """Return equal, unequal and prime widths."""
+        return [{"dims": [4, 4]}, {"dims": [3, 1, 7]}]
 
     def calculate_n(self, dims: Sequence[int] | None = None) -> int:
         """Return the sum of the widths."""

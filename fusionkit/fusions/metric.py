@@ -65,9 +65,8 @@ class MetricFusion(ElementwiseFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield reductions with and without ties."""
-        yield {"dims": [4, 4, 4]}
-        yield {"dims": [3, 3], "metric": "logsumexp"}
+        """Return reductions with and without ties."""
+        return [{"dims": [4, 4, 4]}, {"dims": [3, 3], "metric": "logsumexp"}]
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         first = x[0]

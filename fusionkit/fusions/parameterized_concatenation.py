@@ -50,10 +50,12 @@ class ParameterizedConcatenation(Fusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield dense and low-rank matrices over equal, unequal and prime widths."""
-        yield {"dims": [4, 4]}
-        yield {"dims": [3, 1, 7], "n": 5}
-        yield {"dims": [6, 5], "n": 4, "parameter_fabrication": {"name": "lowrank", "r": 2}}
+        """Return dense and low-rank matrices over equal, unequal and prime widths."""
+        return [
+            {"dims": [4, 4]},
+            {"dims": [3, 1, 7], "n": 5},
+            {"dims": [6, 5], "n": 4, "parameter_fabrication": {"name": "lowrank", "r": 2}},
+        ]
 
     def calculate_n(self, dims: Sequence[int] | None = None) -> int:
         """Return the given n, or the common width of the views."""

@@ -44,9 +44,8 @@ class WeightedSummation(ElementwiseFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield positive and negative weights, and the default."""
-        yield {"dims": [4, 4, 4], "weights": [0.5, -1.0, 2.0]}
-        yield {"dims": [3, 3]}
+        """Return positive and negative weights, and the default."""
+        return [{"dims": [4, 4, 4], "weights": [0.5, -1.0, 2.0]}, {"dims": [3, 3]}]
 
     def calculate_n(self, dims: Sequence[int] | None = None) -> int:
         """Return the common width of the views."""

@@ -63,10 +63,12 @@ class Block(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield blocks of two sizes, normalized before, after, and not at all."""
-        yield {"dims": [4, 4], "n": 5, "mm_dim": 5, "chunks": 2, "rank": 2}
-        yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 6, "chunks": 2, "rank": 3, "pos_norm": "after_cat"}
-        yield {"dims": [4, 3], "n": 3, "mm_dim": 4, "chunks": 3, "rank": 1, "pos_norm": None}
+        """Return blocks of two sizes, normalized before, after, and not at all."""
+        return [
+            {"dims": [4, 4], "n": 5, "mm_dim": 5, "chunks": 2, "rank": 2},
+            {"dims": [3, 4, 3], "n": 4, "mm_dim": 6, "chunks": 2, "rank": 3, "pos_norm": "after_cat"},
+            {"dims": [4, 3], "n": 3, "mm_dim": 4, "chunks": 3, "rank": 1, "pos_norm": None},
+        ]
 
     def layers(self) -> Layers:
         """Return P_i, M_i^c (all c of a view, then those of the next) and P_o."""

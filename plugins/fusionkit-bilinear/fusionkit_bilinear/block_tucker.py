@@ -66,10 +66,12 @@ class BlockTucker(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield blocks of two sizes, normalized before, after, and not at all."""
-        yield {"dims": [4, 4], "n": 5, "mm_dim": 5, "chunks": 2}
-        yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 4, "chunks": 2, "pos_norm": "after_cat"}
-        yield {"dims": [4, 3], "n": 3, "mm_dim": 4, "chunks": 3, "pos_norm": None}
+        """Return blocks of two sizes, normalized before, after, and not at all."""
+        return [
+            {"dims": [4, 4], "n": 5, "mm_dim": 5, "chunks": 2},
+            {"dims": [3, 4, 3], "n": 4, "mm_dim": 4, "chunks": 2, "pos_norm": "after_cat"},
+            {"dims": [4, 3], "n": 3, "mm_dim": 4, "chunks": 3, "pos_norm": None},
+        ]
 
     def layers(self) -> Layers:
         """Return P_i, T_c and P_o."""

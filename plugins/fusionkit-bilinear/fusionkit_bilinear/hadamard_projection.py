@@ -48,10 +48,8 @@ class HadamardProjection(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield two views with biases, and two and three without."""
-        yield {"dims": [4, 4], "n": 5, "bias": True}
-        yield {"dims": [4, 4], "n": 4}
-        yield {"dims": [3, 1, 4], "n": 3}
+        """Return two views with biases, and two and three without."""
+        return [{"dims": [4, 4], "n": 5, "bias": True}, {"dims": [4, 4], "n": 4}, {"dims": [3, 1, 4], "n": 3}]
 
     def layers(self) -> Layers:
         """Return [P_i; U_i] of each view."""

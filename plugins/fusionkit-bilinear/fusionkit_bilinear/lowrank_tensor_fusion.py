@@ -49,9 +49,8 @@ class LowRankTensorFusion(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield two views and three."""
-        yield {"dims": [4, 4], "n": 5, "rank": 2}
-        yield {"dims": [3, 1, 4], "n": 3}
+        """Return two views and three."""
+        return [{"dims": [4, 4], "n": 5, "rank": 2}, {"dims": [3, 1, 4], "n": 3}]
 
     def layers(self) -> Layers:
         """Return the factors."""

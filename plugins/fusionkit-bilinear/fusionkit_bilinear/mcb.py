@@ -69,10 +69,12 @@ class MCB(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the defaults, an activation in place of the normalization, and three views."""
-        yield {"dims": [4, 4], "n": 5, "mm_dim": 3, "seed": 1}
-        yield {"dims": [3, 4], "n": 4, "mm_dim": 3, "activ_output": "relu", "normalize": False}
-        yield {"dims": [3, 2, 3], "n": 4, "mm_dim": 5}
+        """Return the defaults, an activation in place of the normalization, and three views."""
+        return [
+            {"dims": [4, 4], "n": 5, "mm_dim": 3, "seed": 1},
+            {"dims": [3, 4], "n": 4, "mm_dim": 3, "activ_output": "relu", "normalize": False},
+            {"dims": [3, 2, 3], "n": 4, "mm_dim": 5},
+        ]
 
     def layers(self) -> Layers:
         """Return P_o."""

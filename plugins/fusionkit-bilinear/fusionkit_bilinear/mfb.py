@@ -61,10 +61,12 @@ class MFB(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the defaults, activations in place of the normalization, and sums of three products of three views."""
-        yield {"dims": [4, 4], "n": 4, "mm_dim": 3}
-        yield {"dims": [8, 6], "n": 3, "mm_dim": 8, "activ_input": "relu", "activ_output": "relu", "normalize": False}
-        yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 3, "factor": 3}
+        """Return the defaults, activations in place of the normalization, and sums of three products of three views."""
+        return [
+            {"dims": [4, 4], "n": 4, "mm_dim": 3},
+            {"dims": [8, 6], "n": 3, "mm_dim": 8, "activ_input": "relu", "activ_output": "relu", "normalize": False},
+            {"dims": [3, 4, 3], "n": 4, "mm_dim": 3, "factor": 3},
+        ]
 
     def layers(self) -> Layers:
         """Return P_i and P_o."""

@@ -64,10 +64,12 @@ class MFH(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the defaults, activations, and three orders of three views, not normalized."""
-        yield {"dims": [4, 4], "n": 3, "mm_dim": 3}
-        yield {"dims": [5, 4], "n": 3, "mm_dim": 4, "activ_input": "gelu", "activ_output": "silu"}
-        yield {"dims": [3, 4, 3], "n": 3, "mm_dim": 3, "order": 3, "factor": 3, "normalize": False}
+        """Return the defaults, activations, and three orders of three views, not normalized."""
+        return [
+            {"dims": [4, 4], "n": 3, "mm_dim": 3},
+            {"dims": [5, 4], "n": 3, "mm_dim": 4, "activ_input": "gelu", "activ_output": "silu"},
+            {"dims": [3, 4, 3], "n": 3, "mm_dim": 3, "order": 3, "factor": 3, "normalize": False},
+        ]
 
     def layers(self) -> Layers:
         """Return the P_i^1 to P_i^p of each view in one matrix, and P_o."""

@@ -57,10 +57,12 @@ class MLB(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield the defaults, other activations, and a normalized product of three views."""
-        yield {"dims": [4, 4], "n": 5, "mm_dim": 6}
-        yield {"dims": [8, 6], "n": 3, "mm_dim": 8, "activ_input": "relu", "activ_output": "gelu"}
-        yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 5, "activ_input": None, "normalize": True}
+        """Return the defaults, other activations, and a normalized product of three views."""
+        return [
+            {"dims": [4, 4], "n": 5, "mm_dim": 6},
+            {"dims": [8, 6], "n": 3, "mm_dim": 8, "activ_input": "relu", "activ_output": "gelu"},
+            {"dims": [3, 4, 3], "n": 4, "mm_dim": 5, "activ_input": None, "normalize": True},
+        ]
 
     def layers(self) -> Layers:
         """Return P_i and P_o."""

@@ -74,11 +74,13 @@ class MultiplicativeInteraction(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield two and three views in the form "matrix", and the other forms."""
-        yield {"dims": [4, 4], "n": 5}
-        yield {"dims": [3, 2, 4], "n": 3}
-        yield {"dims": [4, 3], "form": "vector"}
-        yield {"dims": [3, 3, 2], "form": "scalar"}
+        """Return two and three views in the form "matrix", and the other forms."""
+        return [
+            {"dims": [4, 4], "n": 5},
+            {"dims": [3, 2, 4], "n": 3},
+            {"dims": [4, 3], "form": "vector"},
+            {"dims": [3, 3, 2], "form": "scalar"},
+        ]
 
     def calculate_n(self, dims: Sequence[int] | None = None) -> int:
         """Return the given n, or the common width of the views; in the other forms that of the first of several."""

@@ -62,10 +62,12 @@ class Mutan(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield two views, three normalized ones, and factors of low rank."""
-        yield {"dims": [4, 4], "n": 5, "mm_dim": 4, "rank": 2}
-        yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 4, "rank": 3, "normalize": True}
-        yield {"dims": [4, 5], "n": 3, "mm_dim": 4, "rank": 2, "core_fabrication": {"name": "lowrank", "r": 2}}
+        """Return two views, three normalized ones, and factors of low rank."""
+        return [
+            {"dims": [4, 4], "n": 5, "mm_dim": 4, "rank": 2},
+            {"dims": [3, 4, 3], "n": 4, "mm_dim": 4, "rank": 3, "normalize": True},
+            {"dims": [4, 5], "n": 3, "mm_dim": 4, "rank": 2, "core_fabrication": {"name": "lowrank", "r": 2}},
+        ]
 
     def layers(self) -> Layers:
         """Return P_i, M_i and P_o."""

@@ -60,10 +60,12 @@ class TensorFusion(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield two views, three with a bias, and a W of low rank."""
-        yield {"dims": [4, 4], "n": 5}
-        yield {"dims": [3, 2, 3], "n": 2, "bias": True}
-        yield {"dims": [4, 3], "n": 4, "parameter_fabrication": {"name": "lowrank", "r": 2}}
+        """Return two views, three with a bias, and a W of low rank."""
+        return [
+            {"dims": [4, 4], "n": 5},
+            {"dims": [3, 2, 3], "n": 2, "bias": True},
+            {"dims": [4, 3], "n": 4, "parameter_fabrication": {"name": "lowrank", "r": 2}},
+        ]
 
     def layers(self) -> Layers:
         """Return W."""

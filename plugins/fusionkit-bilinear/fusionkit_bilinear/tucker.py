@@ -66,10 +66,12 @@ class Tucker(MultiplicativeFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield two views, three normalized ones, and a core of low rank."""
-        yield {"dims": [4, 4], "n": 5, "mm_dim": 3}
-        yield {"dims": [3, 4, 3], "n": 4, "mm_dim": 2, "normalize": True}
-        yield {"dims": [4, 5], "n": 3, "mm_dim": 3, "core_fabrication": {"name": "lowrank", "r": 2}}
+        """Return two views, three normalized ones, and a core of low rank."""
+        return [
+            {"dims": [4, 4], "n": 5, "mm_dim": 3},
+            {"dims": [3, 4, 3], "n": 4, "mm_dim": 2, "normalize": True},
+            {"dims": [4, 5], "n": 3, "mm_dim": 3, "core_fabrication": {"name": "lowrank", "r": 2}},
+        ]
 
     def layers(self) -> Layers:
         """Return P_i, T and P_o."""

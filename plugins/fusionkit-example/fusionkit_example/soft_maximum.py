@@ -41,9 +41,8 @@ class SoftMaximum(ElementwiseFusion):
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
-        """Yield keywords with which the conformance kit builds the operator."""
-        yield {"dims": [4, 4, 4]}
-        yield {"dims": [3, 3], "temperature": 0.5}
+        """Return keywords with which the conformance kit builds the operator."""
+        return [{"dims": [4, 4, 4]}, {"dims": [3, 3], "temperature": 0.5}]
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         t = self.temperature
