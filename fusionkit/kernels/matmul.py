@@ -1,11 +1,10 @@
 """The product of a concatenation of views with a matrix, without the concatenation where that is quicker.
 
-A small concatenation is made and multiplied by W at once.  A larger one is not: the products of the views with their
-columns of W are accumulated in place, narrow neighbours joined.  While compiling, the path depends on the widths alone:
-a choice by batch size would break an export with a dynamic batch.
+Few elements are concatenated and multiplied by W at once.  With more, the products of the views with their columns of W
+are accumulated in place, narrow neighbours joined first.  While compiling, the path depends on the widths alone: a
+choice by batch size would break an export with a dynamic batch.
 
-The gains are those of one thread of a CPU with AVX2.  With AVX-512 the two products alone were within 0.86 to 1.14 of
-the better of their kinds.
+The gains are those of one thread, of a CPU with AVX-512 and of its AVX2 instructions alone.
 """
 
 from __future__ import annotations
@@ -23,17 +22,19 @@ from fusionkit.kernels.modes import autocasting, in_place_ok, recording
 #: How the product is computed: of the concatenation, or view by view.
 Path = Literal["joined", "views"]
 
-#: Up to this many elements the views are concatenated: 0.4 of the time of products per view at (64; 8 x 64; 2), as much
-#: at (1024; 8 x 64; 64); beyond, the copies leave the cache: 1.5 times at (4096; 8 x 64; 64), 5 at (65536; 8 x 64; 16).
-CONCATENATE_ELEMENTS = 2**19
+#: Up to this many elements the views are concatenated: 0.4 of the time of products per view at (64; 8 x 64; 4), 0.7 to
+#: 0.8 at (256; 8 x 64; 8); beyond, the copies leave the cache: 1.5 times at (256; 4 x 512; 8), 2 at (4096; 4 x 512; 8).
+CONCATENATE_ELEMENTS = 2**17
 #: Neighbouring narrow views are joined up to this many columns: 0.3 of the time of products per view with gradients at
 #: (1024; 1000 x 4; 64), and 0.75 of that of the concatenation forward at (1024; 1000 x 8; 64).
 JOIN_COLUMNS = 32
 #: In bfloat16 and float16 every partial sum is rounded; with more of them the error shows.
 HALF_PARTIAL_SUMS = 16
-#: On a GPU views of up to this many elements per product that it saves are concatenated: they are copied while one
-#: product is launched (H100).
-LAUNCHED_VIEW = 2**21
+#: On a GPU (H100) the views are concatenated up to this many elements per launch that it saves: copying them takes as
+#: long as a launch.
+ELEMENTS_PER_LAUNCH = 2**21
+#: Products that are launched for a view forward and backward, where forward is one.
+LAUNCHES_WITH_GRADIENTS = 3
 
 
 def linear(x: Sequence[Tensor], W: Tensor, path: Path | None = None) -> Tensor:
@@ -60,14 +61,16 @@ def linear(x: Sequence[Tensor], W: Tensor, path: Path | None = None) -> Tensor:
 
 
 def _quicker_path(x: Sequence[Tensor], W: Tensor) -> Path:
-    rows = x[0].numel() // x[0].shape[-1]
+    rows, (n, D) = x[0].numel() // x[0].shape[-1], W.shape
     # Other compilers than Dynamo show a batch that may vary as a symbol.
     if type(rows) is not int or is_dynamo_compiling():
         return "views"
-    most = CONCATENATE_ELEMENTS
     if W.is_cuda:
-        most = LAUNCHED_VIEW * (len(x) - 1) * (3 if recording((W, *x)) else 1)
-    return "joined" if rows * W.shape[1] <= most else "views"
+        launches = (len(x) - 1) * (LAUNCHES_WITH_GRADIENTS if recording((W, *x)) else 1)
+        return "joined" if rows * D <= ELEMENTS_PER_LAUNCH * launches else "views"
+    # View by view the gradient of W (n, D) is put together from those of its columns: with fewer rows than that it is
+    # quicker to copy the views; 0.8 of the time at (64; 4 x 1024; 1024), 0.7 to 0.85 for a masked W.
+    return "joined" if rows * D <= CONCATENATE_ELEMENTS or (rows <= n and recording([W])) else "views"
 
 
 def _join_narrow(x: Sequence[Tensor], limit: int) -> list[Tensor]:

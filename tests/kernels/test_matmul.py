@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
-from fusionkit.kernels.matmul import LAUNCHED_VIEW, Path, _join_narrow, _quicker_path, linear
+from fusionkit.kernels.matmul import ELEMENTS_PER_LAUNCH, Path, _join_narrow, _quicker_path, linear
 from fusionkit.kernels.tracing import Recorder
 from tests.gpu_double import OnAGPU
 
@@ -143,10 +143,14 @@ def test_partial_sums_in_half_precision_are_few(widths: list[int], way: str) -> 
 
 
 def test_a_large_concatenation_is_not_made() -> None:
-    small = [torch.empty(2**10, 2**8) for _ in range(2)]
-    assert _quicker_path(small, torch.empty(3, 2**9)) == "joined"
-    large = [torch.empty(2**10 + 1, 2**8) for _ in range(2)]
-    assert _quicker_path(large, torch.empty(3, 2**9)) == "views"
+    def chosen(rows: int, n: int, recorded: bool = False) -> str:
+        return _quicker_path([torch.empty(rows, 2**8)] * 2, torch.empty(n, 2**9, requires_grad=recorded))
+
+    assert chosen(2**8, 3) == "joined"
+    assert chosen(2**8 + 1, 3) == "views"
+    # Smaller than the gradient of W.
+    assert chosen(2**10, 2**10, recorded=True) == "joined"
+    assert chosen(2**10 + 1, 2**10, recorded=True) == chosen(2**10, 2**10) == "views"
 
 
 def test_on_a_gpu_joining_saves_launches() -> None:
@@ -156,6 +160,6 @@ def test_on_a_gpu_joining_saves_launches() -> None:
         x = [torch.empty(rows, 4, device="meta", requires_grad=recorded and i == 0) for i in range(3)]
         return _quicker_path(x, W)
 
-    for recorded, most in ((False, 2 * LAUNCHED_VIEW), (True, 6 * LAUNCHED_VIEW)):
+    for recorded, most in ((False, 2 * ELEMENTS_PER_LAUNCH), (True, 6 * ELEMENTS_PER_LAUNCH)):
         assert chosen(most // 12, recorded) == "joined"
         assert chosen(most // 12 + 1, recorded) == "views"
