@@ -16,7 +16,7 @@ from torch.compiler import is_dynamo_compiling
 
 from fusionkit.kernels.modes import recording, supports_out_kernels
 
-#: Elements of a block: of eight views the cache holds so much, and the time to launch an operation does not show.
+#: Elements of a block: those of eight views fit in the cache, and the overhead per operation is small.
 BLOCK = 2**17
 #: Elements of a block where every view is read once: the result stays in the outer cache, and long runs of a view are
 #: read a fifth faster than short ones.
