@@ -133,7 +133,7 @@ def mlb(op: Any) -> Reference:
 
 
 def mfb(op: Any) -> Reference:
-    """Two layers, multiplied, neighbours summed up, normalized, and a last one."""
+    """Two layers, multiplied, neighbours summed, normalized, and a final layer."""
 
     def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
         z = ref.first(x[0]) * ref.second(x[1])

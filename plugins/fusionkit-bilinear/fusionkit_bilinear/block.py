@@ -20,7 +20,7 @@ class Block(MultiplicativeFusion):
     Views (..., n_i) -> (..., n); y_i is cut into C chunks y_i^c.  P_i (mm_dim, n_i), M_i^c (rank*s_c, s_c), P_o (n,
     mm_dim), where the s_c are the sizes of the chunks, with the sum mm_dim; l = sum_i [(n_i + 1)*mm_dim + sum_c (s_c +
     1)*rank*s_c] + (mm_dim + 1)*n.
-    One view is a linear map, but for the normalization.  Source: Ben-younes et al., "BLOCK: Bilinear Superdiagonal
+    With one view, a linear map before the normalization.  Source: Ben-younes et al., "BLOCK: Bilinear Superdiagonal
     Fusion for Visual Question Answering and Visual Relationship Detection", 2019, equations 3 (sum of blocks) and 4
     (block-superdiagonal core), with blocks of low rank as in the authors' code.
 
@@ -29,7 +29,7 @@ class Block(MultiplicativeFusion):
         chunks: C, the number of blocks, from 1 to mm_dim.
         rank: number of products in each block.
         pos_norm: where the power and l2 normalization is, "before_cat" (each z_c) or "after_cat"; None: nowhere.
-        dropout_input, dropout_pre_lin, dropout_output: rates of the y_i, of the z_c, and of the result.
+        dropout_input, dropout_pre_lin, dropout_output: dropout rates of the y_i, of the z_c, and of the result.
         parameter_fabrication: how the P_i are made.
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """
@@ -121,7 +121,7 @@ def joined(blocks: Sequence[Tensor], pos_norm: str | None) -> Tensor:
         return power_normalized(z)
     if pos_norm is None:
         return z
-    # All blocks of one size at once; chunk_sizes makes at most two sizes, one behind the other.
+    # All blocks of one size at once; chunk_sizes gives at most two sizes, in two runs.
     runs = [(size, list(sizes).count(size)) for size in dict.fromkeys(sizes)]
     parts = [
         power_normalized(part.unflatten(-1, (count, size))).flatten(-2)

@@ -20,14 +20,14 @@ class BlockTucker(MultiplicativeFusion):
 
     Views (..., n_i) -> (..., n).  P_i (mm_dim, n_i), T_c (s_c, s_c^k) with the columns of y_k running fastest, P_o (n,
     mm_dim), where the s_c are the sizes of the chunks, with the sum mm_dim; l = sum_i (n_i + 1)*mm_dim + sum_c (s_c^k +
-    1)*s_c + (mm_dim + 1)*n.  One view is a linear map, but for the normalization.  Source: Ben-younes et al., "BLOCK:
+    1)*s_c + (mm_dim + 1)*n.  With one view, a linear map before the normalization.  Source: Ben-younes et al., "BLOCK:
     Bilinear Superdiagonal Fusion", 2019, equations 3 (sum of blocks) and 4 (block-superdiagonal core).
 
     Args:
         mm_dim: width of the y_i.
         chunks: C, the number of blocks, from 1 to mm_dim.
         pos_norm: where the power and l2 normalization is, "before_cat" (each z_c) or "after_cat"; None: nowhere.
-        dropout_input, dropout_pre_lin, dropout_output: rates of the y_i, of the z_c, and of the result.
+        dropout_input, dropout_pre_lin, dropout_output: dropout rates of the y_i, of the z_c, and of the result.
         parameter_fabrication: how the P_i are made.
         max_bytes: the most that the parameters may take; None: no limit.
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.

@@ -18,8 +18,8 @@ class HadamardProjection(MultiplicativeFusion):
     """`prod_i (P_i x_i) + sum_i U_i x_i`, views (..., n_i) -> (..., n); with ``bias`` `P_i x_i + b_i` and `+ b_0`.
 
     P_i and U_i (n, n_i) are the upper and the lower half of one matrix (2*n, n_i); l = 2*n*D, plus (k + 1)*n with
-    ``bias`` (k + 1, n), b_0 first.  One view is a linear map.  Source: Kim et al., "Hadamard Product for Low-rank
-    Bilinear Pooling", 2017, section 3.1, with free matrices for its linear terms and no projection behind the product.
+    ``bias`` (k + 1, n), b_0 first.  With one view, a linear map.  Source: Kim et al., "Hadamard Product for Low-rank
+    Bilinear Pooling", 2017, section 3.1, with free matrices for its linear terms and no projection after the product.
 
     Args:
         bias: whether there are biases.  Without them a product has no part of lower order, and a fabrication that

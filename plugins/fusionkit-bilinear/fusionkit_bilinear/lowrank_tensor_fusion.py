@@ -18,7 +18,7 @@ class LowRankTensorFusion(MultiplicativeFusion):
     """`sum_r w_r prod_i ([1; x_i] F_i^r) + b`, views (..., n_i) -> (..., n).
 
     F_i^r (n_i + 1, n) is kept as the rows r*n to (r+1)*n of a matrix (rank*n, n_i) and, the row of the one, as that
-    matrix's bias; weights w (rank,), b (n,); l = rank*n * sum_i (n_i + 1) + rank + n.  One view is a linear map.
+    matrix's bias; weights w (rank,), b (n,); l = rank*n * sum_i (n_i + 1) + rank + n.  With one view, a linear map.
     Source: Liu et al., "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors", 2018, equation 8; w and b
     as in the authors' code.
 

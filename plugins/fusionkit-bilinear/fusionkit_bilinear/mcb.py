@@ -23,7 +23,7 @@ class MCB(MultiplicativeFusion):
 
     The count sketch S_i has in column j the one entry s_i[j] = 1 or -1, in row h_i[j] of mm_dim, both random and fixed;
     so the convolution sketches the outer product.  It is a product of real Fourier transforms, in float32 for half
-    precision.  P_o (n, mm_dim); l = (mm_dim + 1)*n; buffers sketches.i.h, s (n_i).  One view is a linear map of its
+    precision.  P_o (n, mm_dim); l = (mm_dim + 1)*n; buffers sketches.i.h, s (n_i).  With one view, a linear map of its
     sketch.  Source: Fukui et al., "Multimodal Compact Bilinear Pooling", 2016, algorithm 1, and section 3.2 for the
     normalization.
 
@@ -31,7 +31,7 @@ class MCB(MultiplicativeFusion):
         mm_dim: width of the sketches.
         activ_output: g, by name; None: the identity.
         normalize: power and l2 normalization of the convolution.
-        dropout_output: rate of the result.
+        dropout_output: dropout rate of the result.
         seed: of the h_i and s_i.
         parameter_fabrication: how P_o is made.
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.

@@ -17,17 +17,17 @@ from fusionkit_bilinear.functions import activation, power_normalized, product
 class MFB(MultiplicativeFusion):
     """`g(P_o z + b_o)`, `z = sum_f prod_i f(P_i^f x_i + b_i^f)` over `factor` products; views (..., n_i) -> (..., n).
 
-    P_i (factor*mm_dim, n_i), whose row f*mm_dim + o makes the factor f of entry o; P_o (n, mm_dim); l = sum_i (n_i +
-    1)*factor*mm_dim + (mm_dim + 1)*n.  One view is a network with one hidden layer.  Source: Yu et al., "Multi-modal
+    P_i (factor*mm_dim, n_i), whose row f*mm_dim + o gives factor f of entry o; P_o (n, mm_dim); l = sum_i (n_i +
+    1)*factor*mm_dim + (mm_dim + 1)*n.  With one view, a network with one hidden layer.  Source: Yu et al., "Multi-modal
     Factorized Bilinear Pooling with Co-attention Learning", 2017, equation 3, and the
-    normalization behind it.
+    normalization after it.
 
     Args:
         mm_dim: width of z.
-        factor: how many products are summed up in an entry.
+        factor: number of products that are summed per entry of z.
         activ_input, activ_output: f and g, by name; None: the identity.
         normalize: power and l2 normalization of z.
-        dropout_input, dropout_pre_norm, dropout_output: rates behind f, of the products, and of the result.
+        dropout_input, dropout_pre_norm, dropout_output: dropout rates after f, of the products, and of the result.
         parameter_fabrication: how the P_i are made.
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """

@@ -17,18 +17,18 @@ from fusionkit_bilinear.functions import activation, power_normalized, product
 class MFH(MultiplicativeFusion):
     """`g(P_o [z_1; ...; z_p] + b_o)`, `z_j = sum_f h_j^f`, `h_j = h_{j-1} ∘ prod_i f(P_i^j x_i + b_i^j)`, `h_0 = 1`.
 
-    Views (..., n_i) -> (..., n).  P_i^j (factor*mm_dim, n_i), whose row f*mm_dim + o makes the factor f of entry o;
+    Views (..., n_i) -> (..., n).  P_i^j (factor*mm_dim, n_i), whose row f*mm_dim + o gives factor f of entry o;
     P_o (n, p*mm_dim), p = order; l = p * sum_i (n_i + 1)*factor*mm_dim + (p*mm_dim + 1)*n.  One view gives powers of
     it.  Source: Yu et al., "Beyond Bilinear: Generalized Multimodal Factorized High-order Pooling", 2018, section
     "From Bilinear Pooling to Generalized High-order Pooling": the recursion of z_exp^i and their concatenation MFH^p.
 
     Args:
         mm_dim: width of each z_j.
-        factor: how many products are summed up in an entry.
+        factor: number of products that are summed per entry of z.
         order: p, the number of z_j.
         activ_input, activ_output: f and g, by name; None: the identity.
         normalize: power and l2 normalization of each z_j.
-        dropout_input, dropout_pre_lin, dropout_output: rates behind f, of each h_j, and of the result.
+        dropout_input, dropout_pre_lin, dropout_output: dropout rates after f, of each h_j, and of the result.
         parameter_fabrication: how the P_i^j are made; all j of a view are one matrix.
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """

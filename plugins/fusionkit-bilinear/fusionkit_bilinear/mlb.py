@@ -25,7 +25,7 @@ class MLB(MultiplicativeFusion):
         mm_dim: width of the product.
         activ_input, activ_output: f and g, by name; None: the identity.
         normalize: power and l2 normalization of the product.
-        dropout_input, dropout_pre_lin, dropout_output: rates behind f, before P_o, and of the result.
+        dropout_input, dropout_pre_lin, dropout_output: dropout rates after f, before P_o, and of the result.
         parameter_fabrication: how the P_i are made.
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """

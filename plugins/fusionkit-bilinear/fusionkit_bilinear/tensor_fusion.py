@@ -21,7 +21,7 @@ class TensorFusion(MultiplicativeFusion):
 
     W (n, prod_i (n_i + 1)), the columns of the last view running fastest; l = n * prod_i (n_i + 1), plus n with
     ``bias``.  W is contracted view by view.  One view is a linear map with a bias.  Source: Zadeh et al., "Tensor
-    Fusion Network for Multimodal Sentiment Analysis", 2017, section 4.2, and the layer behind it; as one formula
+    Fusion Network for Multimodal Sentiment Analysis", 2017, section 4.2, and the layer after it; as one formula
     equations 1 and 2 of Liu et al., "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors", 2018.
 
     Args:
