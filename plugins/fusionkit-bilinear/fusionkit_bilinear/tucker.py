@@ -25,7 +25,7 @@ class Tucker(MultiplicativeFusion):
     Args:
         mm_dim: width of the y_i and of the core's result.
         normalize: power and l2 normalization of the core's result.
-        dropout_input, dropout_pre_lin, dropout_output: dropout rates of the y_i, of the core's result, and of the output.
+        dropout_input, dropout_pre_lin, dropout_output: dropout rates of the y_i, the core's result, and the output.
         parameter_fabrication: how the P_i are made.
         core_fabrication: how T is made.
         max_bytes: the most that the parameters, and T, may take; None: no limit.
