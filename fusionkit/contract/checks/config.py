@@ -1,4 +1,4 @@
-"""The config node of the operator, and the way back to it."""
+"""The constructor's options, the config node of the operator, and the way back to it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,24 @@ from fusionkit.fusion import Fusion
 
 #: Keys of a node that are no options of the constructor.
 CONTROL = ("_target_", "_recursive_", "_convert_", "_partial_", "name", "defaults")
+
+
+@rule(scope="none", basic=True)
+def check_signature(subject: Subject) -> None:
+    """The constructor takes options by keyword, a fusion's `n`, `dims` and `device` among them, without `**kwargs`.
+
+    Write the options out; hand those of the base to `super().__init__`.
+    """
+    parameters = inspect.signature(subject.cls).parameters
+    basic = ("n", "dims", "device")
+    for name, parameter in parameters.items():
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        found = f"{parameter}, which is {parameter.kind.description}"
+        expect(named, "every parameter of the constructor should be an option with a name", found)
+        fine = parameter.default is not parameter.empty or name not in basic
+        expect(fine, f"{name} should have a default", f"{name} without one")
+    for name in basic if subject.kind == "fusion" else ():
+        expect(name in parameters, f"the constructor should take {name} by keyword", f"only {', '.join(parameters)}")
 
 
 @rule(scope="first")

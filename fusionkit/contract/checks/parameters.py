@@ -22,7 +22,7 @@ SCALES = (1.0,) * 8 + (4.0,) * 24
 TABLES = ("frozen_dtypes", "call_super_init", "dump_patches")
 
 
-@rule()
+@rule(basic=True)
 def check_parameters_stable(subject: Subject) -> None:
     """A call, its backward and `reset_parameters` add, remove and replace no parameter; gradients and mode stay.
 
@@ -217,7 +217,7 @@ def _ignores_generator(subject: Subject) -> bool | None:
     return ignored
 
 
-@rule()
+@rule(basic=True)
 def check_instances_independent(subject: Subject) -> None:
     """Two instances share no parameter, no buffer and no mutable attribute.
 

@@ -105,24 +105,6 @@ def check_api_version(subject: Subject) -> None:
     expect(reason is None, f"{record.distribution} should admit fusionkit {fusionkit.__version__}", str(reason))
 
 
-@rule(scope="none")
-def check_signature(subject: Subject) -> None:
-    """The constructor takes options by keyword, a fusion's `n`, `dims` and `device` among them, without `**kwargs`.
-
-    Write the options out; hand those of the base to `super().__init__`.
-    """
-    parameters = inspect.signature(subject.cls).parameters
-    basic = ("n", "dims", "device")
-    for name, parameter in parameters.items():
-        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        found = f"{parameter}, which is {parameter.kind.description}"
-        expect(named, "every parameter of the constructor should be an option with a name", found)
-        fine = parameter.default is not parameter.empty or name not in basic
-        expect(fine, f"{name} should have a default", f"{name} without one")
-    for name in basic if subject.kind == "fusion" else ():
-        expect(name in parameters, f"the constructor should take {name} by keyword", f"only {', '.join(parameters)}")
-
-
 @rule(tier=2, scope="examples")
 def check_documented(subject: Subject) -> None:
     """The class has a docstring with a summary line and a formula, and `repr` shows every argument.

@@ -11,7 +11,7 @@ from fusionkit.contract.rules import expect, has_shape, no_error, refuses, rule,
 from fusionkit.contract.subject import Subject
 
 
-@rule()
+@rule(basic=True)
 def check_forward_shape(subject: Subject) -> None:
     """Views of shape (..., n_i) give an output of shape (..., n).
 

@@ -19,7 +19,7 @@ from fusionkit.errors import DimsError
 from fusionkit.fusion import Fusion
 
 
-@rule()
+@rule(basic=True)
 def check_n_matches_output(subject: Subject) -> None:
     """The width of the output is `calculate_n()`.
 
@@ -103,7 +103,7 @@ def check_n_invalid_dims(subject: Subject) -> None:
         refuses(bare.calculate_l, "calculate_l() without dims", DimsError)
 
 
-@rule()
+@rule(basic=True)
 def check_l_matches_parameters(subject: Subject) -> None:
     """`calculate_l()` is the number of elements of the own parameters, frozen or not, without pre- and postprocess.
 

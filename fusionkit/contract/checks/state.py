@@ -15,7 +15,7 @@ from fusionkit.contract.subject import Subject
 from fusionkit.contract.tracking import attributes, class_attributes
 
 
-@rule()
+@rule(basic=True)
 def check_deterministic(subject: Subject) -> None:
     """Two calls in evaluation mode are bitwise equal, unless the operator is declared stochastic.
 
@@ -45,7 +45,7 @@ def check_rng_isolation(subject: Subject) -> None:
             expect(one == two, f"the global generator of {generator} should be left alone", "that it was drawn from")
 
 
-@rule()
+@rule(basic=True)
 def check_idempotent_calls(subject: Subject) -> None:
     """A call leaves the process's settings as they were, and in evaluation mode parameters, buffers and attributes.
 

@@ -102,7 +102,7 @@ def check_pickle_deepcopy(subject: Subject) -> None:
         expect(not shared, f"the {what} operator should have storage of its own", f"the shared {shared}")
 
 
-@rule()
+@rule(basic=True)
 def check_factory_kwargs(subject: Subject) -> None:
     """`device` and `dtype`, and `with torch.device(...)`, reach every parameter and floating-point buffer.
 
