@@ -21,13 +21,13 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from time import monotonic
 from typing import Any, Literal
 
 import torch
 
+from fusionkit.contract import probes  # noqa: F401  A fresh interpreter imports this module, and so all of fusionkit.
 from fusionkit.contract.rules import describe, outcome
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 
@@ -39,12 +39,12 @@ Function = Callable[[Any], Iterator[Any]]
 POLL_INTERVAL = 0.5
 #: Seconds to wait for the end of a process that closed its pipe.
 EXIT_TIMEOUT = 1.0
-#: What the fresh interpreter imports before its first call.
-PRELOADED = ("fusionkit.fusion", "fusionkit.fabrication", "fusionkit.registry")
 
-_lock = threading.RLock()
+#: The workers of this process that have not been ended.
 _alive: set[_Worker] = set()
-_server: _Worker | None = None
+#: Serves the calls of ``fresh``, one at a time.
+_interpreter: _Worker | None = None
+_lock = threading.RLock()
 
 
 class RemoteError(RuntimeError):
@@ -62,7 +62,7 @@ class Lost:
 
     Attributes:
         how: ``exit status 3``, or the name of the signal.
-        late: it was killed because it sent no message for too long.
+        late: whether it was killed because it sent no message for too long.
     """
 
     how: str
@@ -88,6 +88,9 @@ def run(
 
     Yields:
         a task and one of its messages, in order of arrival; the last of each task is ``Finished`` or ``Lost``.
+
+    Raises:
+        Exception: the function raised it; see ``_send_all``.
     """
     workers: list[_Worker] = []
     try:
@@ -96,12 +99,9 @@ def run(
             busy = [worker for worker in workers if worker.busy]
             wait([worker.connection for worker in busy], POLL_INTERVAL)
             for worker in busy:
-                message = worker.receive(patience)
-                if isinstance(message, Exception):
-                    raise message
-                if isinstance(message, Lost):
-                    workers.remove(worker)
-                if message is not None:
+                for message in worker.receive(patience):
+                    if isinstance(message, Lost):
+                        workers.remove(worker)
                     yield worker.task, message
     finally:
         for worker in workers:
@@ -125,7 +125,7 @@ class _Worker:
         busy: whether the task is unfinished.
     """
 
-    def __init__(self, function: Function, method: Method, preloaded: tuple[str, ...] = ()) -> None:
+    def __init__(self, function: Function, method: Method) -> None:
         context: Any = multiprocessing.get_context(method)
         theirs: Connection
         self.connection: Connection
@@ -134,8 +134,7 @@ class _Worker:
         self.busy = False
         self._last_message = monotonic()
         inherited = (self.connection, list(warnings.filters)) if method == "fork" else None
-        arguments = (theirs, inherited, function, preloaded)
-        self._process = context.Process(target=_work, args=arguments)
+        self._process = context.Process(target=_work, args=(theirs, inherited, function))
         # Python warns of a fork with threads; this one uses none of theirs.
         with warnings.catch_warnings(action="ignore") if method == "fork" else _without_main():
             self._process.start()
@@ -148,21 +147,27 @@ class _Worker:
         with contextlib.suppress(OSError):
             self.connection.send(task)
 
-    def receive(self, patience: float) -> Any:
-        """Return the next message; None if there is none yet, ``Lost`` if the process has ended or is late."""
+    def receive(self, patience: float) -> list[Any]:
+        """Return the next message, if there is one; ``Lost`` if the process has ended, or is killed for being late.
+
+        Raises:
+            Exception: the function raised it; see ``_send_all``.
+        """
         alive = self._process.is_alive()  # Before poll(), so that the last messages of a process are read.
         late = monotonic() - self._last_message > patience
         with contextlib.suppress(EOFError, OSError):
             if self.connection.poll():
                 message = self.connection.recv()
-                self.busy, self._last_message = not isinstance(message, Finished), monotonic()
-                return message
+                self.busy, self._last_message = not isinstance(message, Finished | Exception), monotonic()
+                if isinstance(message, Exception):
+                    raise message
+                return [message]
             if alive and not late:
-                return None
+                return []
         if not late:
             self._process.join(EXIT_TIMEOUT)
         self.end()
-        return Lost(_ending(self._process.exitcode or 0), late)
+        return [Lost(_ending(self._process.exitcode or 0), late)]
 
     def end(self) -> None:
         """Kill the process."""
@@ -192,34 +197,24 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _work(
-    connection: Connection,
-    inherited: tuple[Connection, list[Any]] | None,
-    function: Function,
-    preloaded: tuple[str, ...],
-) -> None:
+def _work(connection: Connection, inherited: tuple[Connection, list[Any]] | None, function: Function) -> None:
     """Run the function on every task that arrives: the main function of a worker process.
 
     Args:
         connection: for tasks and messages.
         inherited: in a fork, the parent's end of the connection, and its warning filters.
         function: what to run.
-        preloaded: modules to import first.
     """
-    global _server
     if inherited is not None:
         inherited[0].close()
         warnings.filters[:] = inherited[1]  # type: ignore[index]
-    _server = None  # Only the parent uses its interpreter.
-    _alive.clear()
+    _alive.clear()  # The workers of the parent, which ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent gets it too, and kills this process.
     faulthandler.disable()  # The parent reports how this process ended.
     null = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(null, stream)
     torch.set_num_threads(1)  # A fork has none of the threads of torch's pool, and would wait for them forever.
-    for module in preloaded:
-        import_module(module)
     with contextlib.suppress(EOFError, OSError):  # The parent has ended or closed the connection.
         while True:
             _send_all(connection, function, connection.recv())
@@ -230,8 +225,9 @@ def _send_all(connection: Connection, function: Function, task: Any) -> None:
         for message in function(task):
             connection.send(message)
     except Exception as error:
-        can_be_pickled = isinstance(error, ConfigError | FusionError | RegistryError)
-        connection.send(error if can_be_pickled else RuntimeError("".join(traceback.format_exception(error))))
+        # The errors of fusionkit keep their class; another exception may not survive pickling, but its traceback does.
+        own = isinstance(error, ConfigError | FusionError | RegistryError | RemoteError)
+        connection.send(error if own else RuntimeError("".join(traceback.format_exception(error))))
     else:
         connection.send(Finished())
 
@@ -245,12 +241,13 @@ def _end_all() -> None:
 # ---------------------------------------------------------------------- the fresh interpreter
 
 
-def start_fresh() -> None:
+def start_fresh() -> _Worker:
     """Start the fresh interpreter unless it runs; returns before it is ready, which takes seconds."""
-    global _server
+    global _interpreter
     with _lock:
-        if _server is None:
-            _server = _Worker(_in_fork, "spawn", PRELOADED)
+        if _interpreter is None or _interpreter not in _alive:
+            _interpreter = _Worker(_in_fork, "spawn")
+        return _interpreter
 
 
 def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -260,35 +257,27 @@ def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
         RemoteError: the function raised, or its process ended.
     """
     with _lock:
-        start_fresh()
-        assert _server is not None
-        answer: Any = None
-        message: Any = None
+        interpreter = start_fresh()
+        messages: list[Any] = []
         try:
-            _server.begin((list(sys.path), os.getcwd(), function, arguments))
-            while not isinstance(message, Finished | Lost | Exception):
-                answer = message or answer
-                wait([_server.connection], POLL_INTERVAL)
-                message = _server.receive(math.inf)
+            interpreter.begin((list(sys.path), os.getcwd(), function, arguments))
+            while interpreter.busy:
+                wait([interpreter.connection], POLL_INTERVAL)
+                messages += interpreter.receive(math.inf)
         finally:
-            # Without an answer, or if the caller was interrupted: the next call must not get the answer to this one.
-            if not isinstance(message, Finished) or not hasattr(os, "fork"):
-                close()
-    if isinstance(message, Exception):
-        raise message
-    value, error = answer if isinstance(answer, tuple) else (None, "the interpreter ended without an answer")
-    if error:
-        raise RemoteError(error)
-    return value
+            # The next call must not get the answer to one that was interrupted.
+            if interpreter.busy or not hasattr(os, "fork"):
+                interpreter.end()
+    if isinstance(messages[0], Lost):
+        raise RemoteError("the interpreter ended without an answer")
+    return messages[0]
 
 
 def close() -> None:
     """End the fresh interpreter."""
-    global _server
     with _lock:
-        if _server is not None:
-            _server.end()
-        _server = None
+        if _interpreter in _alive:
+            _interpreter.end()
 
 
 def _in_fork(call: Any) -> Iterator[Any]:
@@ -297,10 +286,12 @@ def _in_fork(call: Any) -> Iterator[Any]:
     yield from (message for message in messages if not isinstance(message, Finished))
 
 
-def _answer(call: Any) -> Iterator[tuple[Any, str]]:
-    """Yield the result of the call, and the exception that it raised in one line."""
+def _answer(call: Any) -> Iterator[Any]:
+    """Yield the result of the call, or raise a ``RemoteError``."""
     path, folder, function, arguments = call
     sys.path[:] = path
     os.chdir(folder)
     value, error = outcome(lambda: function(*arguments))
-    yield value, "" if error is None else describe(error)
+    if error is not None:
+        raise RemoteError(describe(error))
+    yield value
