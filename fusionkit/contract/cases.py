@@ -77,11 +77,9 @@ def fusion_cases(subject: FusionSubject) -> list[Case]:
     for candidates in GENERATED.values():
         cases += _accepted(subject, base, candidates, GENERATED_N, "generated")
     if subject.accepts("parameter_fabrication"):
-        for key in registry.names("fabrication"):
-            # The checks of a fabrication that cannot be imported report that.
-            if outcome(partial(registry.load, "fabrication", key))[1] is None:
-                crossed = {**base, "parameter_fabrication": {"name": key}}
-                cases += _accepted(subject, crossed, CROSSED, CROSSED_N, "crossed")
+        for key in importable_fabrications():
+            crossed = {**base, "parameter_fabrication": {"name": key}}
+            cases += _accepted(subject, crossed, CROSSED, CROSSED_N, "crossed")
     return _unique(cases)
 
 
@@ -103,6 +101,12 @@ def fabrication_cases(subject: FabricationSubject, instance_options: Mapping[str
         if i == 0:
             cases += [replace(case, origin="generated") for case in _fitting(subject, options, ODD_SIZES)[0]]
     return _unique(cases)
+
+
+def importable_fabrications() -> list[str]:
+    """Return the registered fabrications that can be imported; the checks of the others report that they cannot."""
+    keys = registry.names("fabrication")
+    return [key for key in keys if outcome(partial(registry.load, "fabrication", key))[1] is None]
 
 
 def _examples(subject: Subject) -> list[dict[str, Any]]:

@@ -63,6 +63,15 @@ def entry(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
+def shapes_of(op: nn.Module) -> dict[str, tuple[int, ...] | None]:
+    """Return the names and shapes of all parameters and buffers, also of those that are None."""
+    return {
+        entry(prefix, name): None if tensor is None else tuple(tensor.shape)
+        for prefix, module in op.named_modules()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+    }
+
+
 def tensors_of(op: nn.Module) -> dict[str, Tensor]:
     """Return all parameters and buffers with their names."""
     return {**dict(op.named_parameters()), **dict(op.named_buffers())}

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from fusionkit import config
 from fusionkit.config.interpolations import resolve
+from fusionkit.config.keys import CONTROL_KEYS
 from fusionkit.config.safe import check_tree
 from fusionkit.config.sentences import mistakes
 from fusionkit.config.types import options_of
@@ -23,7 +24,7 @@ from fusionkit.errors import ConfigError
 from fusionkit.fusion import Fusion
 
 #: Keys of a node that are no options of the constructor.
-CONTROL = ("_target_", "_recursive_", "_convert_", "_partial_", "name", "defaults")
+NO_OPTIONS = CONTROL_KEYS | {"name", "defaults"}
 
 
 @rule(scope="none", basic=True)
@@ -90,7 +91,7 @@ def check_config_matches_signature(subject: Subject) -> None:
     signature = options_of(subject.cls)
     known = signature.json_schema()["properties"]
     later = [key for key in content if key in known and str(content[key]).startswith(("${", "???"))]
-    options = {key: value for key, value in content.items() if key not in (*CONTROL, *later)}
+    options = {key: value for key, value in content.items() if key not in (*NO_OPTIONS, *later)}
     wrong = mistakes(signature, options, subject.kind, complete=False)
     expect(not wrong, "the node should fit the constructor", " ".join(wrong.values()))
 
@@ -105,11 +106,8 @@ def _composed(subject: Subject) -> dict[str, Any]:
         for option, value in subject.options.items()
         if f"\n{option}: ???" in f"\n{text}"
     ]
-    try:
-        cfg = config.compose([f"{subject.kind}={name}", *required])
-    except ConfigError as error:
-        raise Violation(f"the configuration should compose with {subject.kind}={name}", describe(error)) from error
-    found: dict[str, Any] = cfg[subject.kind]
+    with no_error(f"the configuration should compose with {subject.kind}={name}"):
+        found: dict[str, Any] = config.compose([f"{subject.kind}={name}", *required])[subject.kind]
     return found
 
 
@@ -121,16 +119,12 @@ def check_config_round_trip(subject: Subject) -> None:
     """
     skip_if(subject.source.record is None, "needs a registry entry, and the subject is not registered")
     op = subject.operator()
-    if subject.source.instance is not None:
-        try:
-            op.to_config()
-        except ConfigError as error:
-            skip(f"the instance has no config: {error}")
+    _, error = outcome(op.to_config)
+    if subject.source.instance is not None and isinstance(error, ConfigError):
+        skip(f"the instance has no config: {error}")
     options = _options_of(op)
-    try:
+    with no_error("to_config() should consist of JSON types"):
         text = json.dumps(options, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise Violation("to_config() should consist of JSON types", describe(error)) from error
     expect(json.loads(text) == options, "to_config() should survive JSON", text[:200])
     with no_error(f"create should accept to_config(), {text[:200]}"):
         again = factory.create(**json.loads(text)).eval()

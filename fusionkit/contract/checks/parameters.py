@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusionkit.contract.checks._common import agrees, copy_buffers, entry, expect_nowhere, gradients, skip_if
+from fusionkit.contract.checks._common import agrees, copy_buffers, entry, expect_nowhere, gradients, shapes_of, skip_if
 from fusionkit.contract.rules import equal, expect, has_shape, refuses, rule
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import verify
@@ -30,7 +30,7 @@ def check_parameters_stable(subject: Subject) -> None:
     and `training` to the program.
     """
     op = subject.build(dtype=torch.float64)
-    before = _inventory(op)
+    before = shapes_of(op)
     for training in (True, True, False):
         op.train(training)
         gradients = {name: None if p.grad is None else p.grad.clone() for name, p in op.named_parameters()}
@@ -43,21 +43,12 @@ def check_parameters_stable(subject: Subject) -> None:
             expect(same, f"a call should leave the gradient of {name} alone", "another one")
         if out.requires_grad:
             out.sum().backward()
-        after = _inventory(op)
+        after = shapes_of(op)
         expect(after == before, f"parameters and buffers should stay {before} during a call", str(after))
     own = dict(subject.own(op))
     op.reset_parameters(torch.Generator().manual_seed(0))
     replaced = [name for name, parameter in subject.own(op) if own.get(name) is not parameter]
     expect(not replaced, "reset_parameters should fill the parameters in place", f"other objects for {replaced}")
-
-
-def _inventory(op: nn.Module) -> dict[str, tuple[int, ...] | None]:
-    """Return the names and shapes of all parameters and buffers, None entries included."""
-    return {
-        entry(prefix, name): None if tensor is None else tuple(tensor.shape)
-        for prefix, module in op.named_modules()
-        for name, tensor in (*module._parameters.items(), *module._buffers.items())
-    }
 
 
 @rule()
@@ -154,11 +145,8 @@ def check_external_w(subject: Subject) -> None:
 
 def _calls_once(subject: Subject, op: Fusion, x: list[Tensor], when: str, **arguments: Tensor) -> None:
     calls: list[Any] = []
-    handle = op.register_forward_hook(lambda *arguments: calls.append(arguments))
-    try:
+    with op.register_forward_hook(lambda *arguments: calls.append(arguments)):
         subject.forward(op, x, **arguments)
-    finally:
-        handle.remove()
     expect(len(calls) == 1, f"a forward hook should fire once {when}", f"{len(calls)} calls")
 
 

@@ -22,7 +22,7 @@ from fusionkit.contract.checks._common import random_w, skip_if, tensors_of
 from fusionkit.contract.rules import Violation, describe, equal, expect, no_error, outcome, rule
 from fusionkit.contract.subject import FabricationSubject, Subject
 from fusionkit.contract.tracking import Allocations
-from fusionkit.contract.workers import RemoteError, fresh
+from fusionkit.contract.workers import fresh
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion
 
@@ -190,9 +190,8 @@ def _elsewhere(call: Callable[[Any], Tensor], x: Any) -> Tensor:
     """Return ``call(x)``, computed in a fresh process."""
     with no_error("the operator should be picklable"):
         data = pickle.dumps((call, x))
-    try:
-        output = fresh(probes.computed, data)
-    except RemoteError as error:
-        raise Violation("the operator should work in a fresh process", str(error)) from error
+    output: Any
+    output, error = outcome(partial(fresh, probes.computed, data))
+    expect(error is None, "the operator should work in a fresh process", str(error))
     found: Tensor = torch.load(io.BytesIO(output), weights_only=True)
     return found

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from fusionkit import registry
-from fusionkit.contract.checks._common import entry, expect_unchanged, expect_value, skip_if, tensors_of, works
+from fusionkit.contract.cases import importable_fabrications
+from fusionkit.contract.checks._common import expect_unchanged, expect_value, shapes_of, skip_if, tensors_of, works
 from fusionkit.contract.rules import Violation, describe, expect, has_shape, no_error, outcome, refuses, rule, skip
 from fusionkit.contract.subject import FabricationSubject, Subject
 from fusionkit.contract.tracking import LargestOnCpu, attributes
@@ -168,13 +168,8 @@ def check_l_zero_iff_parameter_free(subject: Subject) -> None:
     bare = subject.build(require_parameters=False)
     expect_value("l with require_parameters=False", _l(bare), _l(op))
     expect_value("the own parameters with require_parameters=False", [name for name, _ in subject.own(bare)], [])
-    empty = {
-        entry(prefix, name)
-        for prefix, module in bare.named_modules()
-        for name, parameter in module._parameters.items()
-        if parameter is None
-    }
-    missing = [name for name in names if name not in empty]
+    shapes = shapes_of(bare)
+    missing = [name for name in names if shapes.get(name, ()) is not None]
     should = "every own parameter should be an entry that is None with require_parameters=False"
     expect(not missing, should, f"no {missing}")
 
@@ -189,11 +184,7 @@ def check_l_every_fabrication(subject: Subject) -> str:
         return "l/(n*D) = " + _fabricated(subject, subject.build(), "")
     skip_if(not subject.accepts("parameter_fabrication"), "the operator takes no fabrication")
     ratios = []
-    for key in registry.names("fabrication"):
-        try:
-            registry.load("fabrication", key)
-        except LookupError:  # Its own subject fails.
-            continue
+    for key in importable_fabrications():
         op = subject.build(parameter_fabrication={"name": key})
         ratios.append(f"{key} {_fabricated(subject, op, f' with the fabrication {key}')}")
     return "l/(n*D): " + ", ".join(ratios)

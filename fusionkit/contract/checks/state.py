@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import threading
 
-import numpy
 import torch
 
 from fusionkit.contract.checks._common import agrees, expect_unchanged, tensors_of
@@ -38,11 +36,10 @@ def check_rng_isolation(subject: Subject) -> None:
     op = subject.deterministic_operator()
     for lead in ((4,), (), (2, 1, 3), (65,)):
         x = subject.views(*lead)
-        before = (torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state()))
+        before = _process(generators=True)
         subject.forward(op, x)
-        after = (torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state()))
-        for generator, one, two in zip(("torch", "Python", "NumPy"), before, after, strict=True):
-            expect(one == two, f"the global generator of {generator} should be left alone", "that it was drawn from")
+        for name, state in _process(generators=True).items():
+            expect(state == before[name], f"a call should leave {name} as it was", "that it was drawn from")
 
 
 @rule(basic=True)
@@ -55,25 +52,23 @@ def check_idempotent_calls(subject: Subject) -> None:
     op = subject.operator()
     tensors = tensors_of(op)
     values = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    before, settings, threads = {**attributes(op), **class_attributes(op)}, _settings(), set(threading.enumerate())
+    before, threads = {**attributes(op), **class_attributes(op)}, set(threading.enumerate())
+    settings = _process(generators=False)
     for _ in range(2):
         subject.forward(op, subject.views(4))
     expect_unchanged("a call should change no attribute", before, {**attributes(op), **class_attributes(op)})
     for name, tensor in tensors.items():
         expect(torch.equal(tensor, values[name]), f"{name} should keep its values", "other values")
     subject.forward(op.train(), subject.views(4))
-    for name, value in _settings().items():
+    for name, value in _process(generators=False).items():
         expect(value == settings[name], f"a call should leave {name} as it was", "that it was changed")
     left = sorted({thread.name for thread in set(threading.enumerate()) - threads})
     expect(not left, "a call should leave no thread behind", f"{left}")
 
 
-def _settings() -> dict[str, object]:
-    """Return the settings of the process; the generators are `rng_isolation`'s concern, and filters the kit's own."""
-    return {
-        "the mode of gradients": torch.is_grad_enabled(),
-        **{name: value for name, value in world().items() if "generator" not in name},
-    }
+def _process(*, generators: bool) -> dict[str, object]:
+    """Return the states of the generators of random numbers, or the settings of the process."""
+    return {name: value for name, value in world().items() if ("generator" in name) == generators}
 
 
 @rule()
