@@ -44,9 +44,9 @@ def skip_if(holds: object, reason: str) -> None:
 
 
 def expect_unchanged(should: str, before: Mapping[str, object], after: Mapping[str, object]) -> None:
-    """Expect two mappings from ``tracking.attributes`` to agree."""
+    """Expect two states to agree, such as those from ``tracking.attributes`` or ``guard.world``."""
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    expect(not changed, should, f"changed attributes {changed}")
+    expect(not changed, should, f"other values of {', '.join(changed)}")
 
 
 def means(subject: Subject, what: str, name: str) -> None:

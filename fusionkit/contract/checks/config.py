@@ -62,14 +62,9 @@ def check_config_safe(subject: Subject) -> None:
     Select nested objects by name; no `_target_` but fusionkit's factories and allow-listed classes of torch.
     """
     with no_error(f"the node {subject.kind} should instantiate under the allow-list"):
-        tree = {
-            "n": None,
-            "dims": None,
-            "device": "cpu",
-            "fabrication": {"name": "dense"},
-            subject.kind: OmegaConf.create(config.node(subject.kind, subject.record.key) or ""),
-        }
-        # config_composes checks the other interpolations of the node.
+        node = OmegaConf.create(config.node(subject.kind, subject.record.key) or "")
+        # What a node may refer to; config_composes checks its other interpolations.
+        tree = {"n": None, "dims": None, "device": "cpu", "fabrication": {"name": "dense"}, subject.kind: node}
         node = resolve(OmegaConf.create(tree))[subject.kind]
         check_tree(node, subject.kind)
         if subject.kind == "fusion":

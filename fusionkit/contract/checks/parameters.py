@@ -18,8 +18,6 @@ from fusionkit.fusion import Fusion
 
 #: Scales of the views: large views activate a unit that its bias keeps inactive.
 SCALES = (1.0,) * 8 + (4.0,) * 24
-#: Class attributes of torch modules that are containers, but no state.
-TABLES = ("frozen_dtypes", "call_super_init", "dump_patches")
 
 
 @rule(basic=True)
@@ -275,6 +273,6 @@ def check_init_statistics(subject: Subject) -> None:
 
 
 def _is_state(cls: type, name: str, value: object) -> bool:
-    """Whether an attribute of a class can change, but for torch's tables."""
-    table = name in TABLES or cls.__module__.startswith("torch.")
+    """Whether an attribute of a class can change; ``frozen_dtypes``, and the tables on torch's classes, do not."""
+    table = name == "frozen_dtypes" or cls.__module__.startswith("torch.")
     return isinstance(value, Tensor if table else Tensor | list | dict | set) and not name.startswith("__")

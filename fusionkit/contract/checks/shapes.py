@@ -32,14 +32,10 @@ def check_leading_dims(subject: Subject) -> None:
     op = subject.operator()
     for lead in ((), (3,), (2, 3), (2, 1, 3)):
         x = subject.views(*lead)
-        what, out, shape = (
-            f"the output for leading dimensions {lead}",
-            subject.forward(op, x),
-            (*lead, op.calculate_n()),
-        )
-        has_shape(what, out, shape)
+        out, what = subject.forward(op, x), f"the output for leading dimensions {lead}"
+        has_shape(what, out, (*lead, op.calculate_n()))
         flat = [view.reshape(-1, view.shape[-1]) for view in x]
-        agrees(subject, what, out.reshape(-1, shape[-1]), op, flat)
+        agrees(subject, what, out.reshape(-1, out.shape[-1]), op, flat)
 
 
 @rule()

@@ -38,8 +38,7 @@ def check_rng_isolation(subject: Subject) -> None:
         x = subject.views(*lead)
         before = _process(generators=True)
         subject.forward(op, x)
-        for name, state in _process(generators=True).items():
-            expect(state == before[name], f"a call should leave {name} as it was", "that it was drawn from")
+        expect_unchanged("a call should draw from no global generator", before, _process(generators=True))
 
 
 @rule(basic=True)
@@ -60,8 +59,7 @@ def check_idempotent_calls(subject: Subject) -> None:
     for name, tensor in tensors.items():
         expect(torch.equal(tensor, values[name]), f"{name} should keep its values", "other values")
     subject.forward(op.train(), subject.views(4))
-    for name, value in _process(generators=False).items():
-        expect(value == settings[name], f"a call should leave {name} as it was", "that it was changed")
+    expect_unchanged("a call should leave the settings of the process alone", settings, _process(generators=False))
     left = sorted({thread.name for thread in set(threading.enumerate()) - threads})
     expect(not left, "a call should leave no thread behind", f"{left}")
 
