@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fusionkit.contract.subject import FabricationSubject, FusionSubject, Subject
 
 #: An endless generator of examples would fill the memory.
-MOST_EXAMPLES = 1000
+MAX_EXAMPLES = 1000
 EXAMPLES = "examples() should yield at least one set of keywords for the constructor"
 
 #: Kind of generated case -> candidate widths; the first that the operator accepts are used.
@@ -112,8 +112,8 @@ def importable_fabrications() -> list[str]:
 def _examples(subject: Subject) -> list[dict[str, Any]]:
     cls: Any = subject.cls
     with no_error(EXAMPLES):
-        found = list(islice(cls.examples(), MOST_EXAMPLES + 1))
-    expect(len(found) <= MOST_EXAMPLES, f"{EXAMPLES}, and at most {MOST_EXAMPLES}", "more")
+        found = list(islice(cls.examples(), MAX_EXAMPLES + 1))
+    expect(len(found) <= MAX_EXAMPLES, f"{EXAMPLES}, and at most {MAX_EXAMPLES}", "more")
     expect(found and all(isinstance(options, Mapping) for options in found), EXAMPLES, repr(found)[:200])
     return [dict(options) for options in found]
 

@@ -34,10 +34,10 @@ DEFAULT_LIMIT = 60.0
 GRACE = 60.0
 #: Checks of a subject that may exceed the time limit; the checks after them are not run, as each could take as long.
 MAX_TIMEOUTS = 3
-#: Most worker processes by default: torch and its compiler take more than half a gigabyte in each.
-MOST_JOBS = 2
+#: Maximum number of worker processes by default: torch and its compiler take more than half a gigabyte in each.
+MAX_JOBS = 2
 #: With fewer subjects, starting worker processes takes longer than it saves.
-FEWEST_SUBJECTS = 4
+MIN_SUBJECTS = 4
 
 
 def check(
@@ -227,9 +227,9 @@ def _events(subject: Subject, plan: Plan, first: int = 0, timeouts: int = 0) -> 
         results = []
         if timeouts == MAX_TIMEOUTS:
             found = f"that {MAX_TIMEOUTS} checks before it did not finish in time, so it was left out"
-            results.append(_broken(_passed(subject, rule), f"{rule.name} should run", found, "error"))
+            results.append(_broken(_new_result(subject, rule), f"{rule.name} should run", found, "error"))
         else:
-            for case in _scoped(rule, cases):
+            for case in _cases_for(rule, cases):
                 name = "" if case is None else str(case)
                 yield Started(rule, name)
                 results.append(_execute(subject, case, name, check, plan))
@@ -269,7 +269,7 @@ def _cases(subject: Subject, plan: Plan) -> list[Case]:
     return kept
 
 
-def _scoped(rule: Rule, cases: list[Case]) -> Sequence[Case | None]:
+def _cases_for(rule: Rule, cases: list[Case]) -> Sequence[Case | None]:
     """Return the cases on which a check runs; None stands for the subject as a whole."""
     if rule.scope == "none":
         return [None]
@@ -295,7 +295,7 @@ def _execute(subject: Subject, case: Case | None, name: str, check: Check, plan:
         return remark
 
     remark, error = attempt(call, seed, plan.time_limit)
-    result = replace(_passed(subject, rule, name), reason=remark or "", seconds=perf_counter() - start)
+    result = replace(_new_result(subject, rule, name), reason=remark or "", seconds=perf_counter() - start)
     return result if error is None else _ended_by(error, result, plan)
 
 
@@ -324,7 +324,7 @@ def _broken(result: Result, should: str, found: str, status: Status = "failed", 
     return replace(result, status=status, reason=reason, should=should, found=found, timed_out=timed_out)
 
 
-def _passed(subject: Subject, rule: Rule, case: str = "") -> Result:
+def _new_result(subject: Subject, rule: Rule, case: str = "") -> Result:
     record = subject.source.record
     return Result(
         subject=subject.id,
@@ -359,9 +359,9 @@ class _Task(NamedTuple):
 
 def default_jobs(subjects: Sequence[Subject]) -> int:
     """Return how many worker processes to use for these subjects; 1 means that several are impossible or slower."""
-    if len(subjects) < FEWEST_SUBJECTS or not several_jobs_possible(subjects):
+    if len(subjects) < MIN_SUBJECTS or not several_jobs_possible(subjects):
         return 1
-    return min(MOST_JOBS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(MAX_JOBS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def several_jobs_possible(subjects: Sequence[Subject]) -> bool:
@@ -384,24 +384,24 @@ def stream_in_workers(
         yield from stream(subjects, plan, started)
         return
     tasks = deque(_Task(number) for number in range(len(subjects)))
-    at = [Started(None, "")] * len(subjects)
+    current = [Started(None, "")] * len(subjects)
     results: list[list[Result]] = [[] for _ in subjects]
     finished: set[int] = set()
     stopping = False
     method: workers.Method = "fork" if workers.can_fork() else "spawn"
     function = partial(_work, tuple(subjects), plan)
-    for task, event in workers.run(function, tasks, jobs=jobs, patience=plan.time_limit + GRACE, method=method):
+    for task, event in workers.run(function, tasks, jobs=jobs, timeout=plan.time_limit + GRACE, method=method):
         if stopping and not isinstance(event, Result):
             return
         number, subject = task.subject, subjects[task.subject]
         if isinstance(event, Result):
             results[number].append(event)
         elif isinstance(event, Started):
-            at[number] = event
+            current[number] = event
             started(subject, *event)
         elif isinstance(event, workers.Lost):
-            lost, rest = _after_loss(subject, task, at[number], event, plan)
-            at[number] = Started(None, "")
+            lost, rest = _after_loss(subject, task, current[number], event, plan)
+            current[number] = Started(None, "")
             results[number] += lost
             tasks.appendleft(rest)
         else:
@@ -420,22 +420,22 @@ def _work(subjects: Sequence[Subject], plan: Plan, task: _Task) -> Iterator[Star
 
 
 def _after_loss(
-    subject: Subject, task: _Task, at: Started, lost: workers.Lost, plan: Plan
+    subject: Subject, task: _Task, current: Started, lost: workers.Lost, plan: Plan
 ) -> tuple[list[Result], _Task]:
     """Return the result of the check during which a worker process was lost, and a task for the remaining checks."""
     should, found = "the operator should not end the process", lost.how
-    if lost.late:
-        should = f"{at.rule.name if at.rule else 'examples()'} should finish within {plan.time_limit:g} s"
+    if lost.timed_out:
+        should = f"{current.rule.name if current.rule else 'examples()'} should finish within {plan.time_limit:g} s"
         found = "that it did not, and could not be interrupted"
-    if at.rule is None:
+    if current.rule is None:
         if task.problem is not None:
             raise RuntimeError(f"worker processes should run; found that they end before any check, with {lost.how}")
         # Listing the cases again could end the next process too.
         return [], task._replace(problem=(f"{should} while the cases are built", found))
-    result = _broken(_passed(subject, at.rule, at.case), should, found, "error", timed_out=lost.late)
-    first = [rule_of(check).name for check in plan.checks].index(at.rule.name) + 1
-    rest = task._replace(first=first, timeouts=task.timeouts + lost.late)
-    return _with_expected_failure([result], at.rule, plan), rest
+    result = _broken(_new_result(subject, current.rule, current.case), should, found, "error", timed_out=lost.timed_out)
+    first = [rule_of(check).name for check in plan.checks].index(current.rule.name) + 1
+    rest = task._replace(first=first, timeouts=task.timeouts + lost.timed_out)
+    return _with_expected_failure([result], current.rule, plan), rest
 
 
 def _in_order(results: list[list[Result]], finished: set[int]) -> Iterator[Result]:

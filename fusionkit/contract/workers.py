@@ -35,7 +35,7 @@ Method = Literal["fork", "spawn"]
 #: A function of a task that yields messages.
 Function = Callable[[Any], Iterator[Any]]
 
-#: Seconds between checks that a process is alive: its pipe does not always close, as a child of it may have it open.
+#: Seconds between checks that a process is alive: after its end, a child of it may keep the pipe open.
 POLL_INTERVAL = 0.5
 #: Seconds to wait for the end of a process that closed its pipe.
 EXIT_TIMEOUT = 1.0
@@ -62,11 +62,11 @@ class Lost:
 
     Attributes:
         how: ``exit status 3``, or the name of the signal.
-        late: whether it was killed because it sent no message for too long.
+        timed_out: whether it was killed because it sent no message for too long.
     """
 
     how: str
-    late: bool = False
+    timed_out: bool = False
 
 
 def can_fork() -> bool:
@@ -75,15 +75,15 @@ def can_fork() -> bool:
 
 
 def run(
-    function: Function, tasks: deque[Any], *, jobs: int = 1, patience: float = math.inf, method: Method = "fork"
+    function: Function, tasks: deque[Any], *, jobs: int = 1, timeout: float = math.inf, method: Method = "fork"
 ) -> Iterator[tuple[Any, Any]]:
     """Run a function on tasks in worker processes.
 
     Args:
         function: yields messages for one task.  Tasks and messages are pickled, and with ``spawn`` the function too.
         tasks: taken from the left; the caller may add tasks during the iteration.
-        jobs: most worker processes.
-        patience: seconds without a message after which a process is killed.
+        jobs: the maximum number of worker processes.
+        timeout: seconds without a message after which a process is killed.
         method: how the processes start.
 
     Yields:
@@ -99,7 +99,7 @@ def run(
             busy = [worker for worker in workers if worker.busy]
             wait([worker.connection for worker in busy], POLL_INTERVAL)
             for worker in busy:
-                for message in worker.receive(patience):
+                for message in worker.receive(timeout):
                     if isinstance(message, Lost):
                         workers.remove(worker)
                     yield worker.task, message
@@ -134,7 +134,7 @@ class _Worker:
         self.busy = False
         self._last_message = monotonic()
         inherited = (self.connection, list(warnings.filters)) if method == "fork" else None
-        self._process = context.Process(target=_work, args=(theirs, inherited, function))
+        self._process = context.Process(target=_serve, args=(theirs, inherited, function))
         # Python warns of a fork with threads; this one uses none of theirs.
         with warnings.catch_warnings(action="ignore") if method == "fork" else _without_main():
             self._process.start()
@@ -147,14 +147,14 @@ class _Worker:
         with contextlib.suppress(OSError):
             self.connection.send(task)
 
-    def receive(self, patience: float) -> list[Any]:
-        """Return the next message, if there is one; ``Lost`` if the process has ended, or is killed for being late.
+    def receive(self, timeout: float) -> list[Any]:
+        """Return the next message, or none if none has come yet; ``Lost`` if the process has ended or timed out.
 
         Raises:
             Exception: the function raised it; see ``_send_all``.
         """
         alive = self._process.is_alive()  # Before poll(), so that the last messages of a process are read.
-        late = monotonic() - self._last_message > patience
+        timed_out = monotonic() - self._last_message > timeout
         with contextlib.suppress(EOFError, OSError):
             if self.connection.poll():
                 message = self.connection.recv()
@@ -162,12 +162,12 @@ class _Worker:
                 if isinstance(message, Exception):
                     raise message
                 return [message]
-            if alive and not late:
+            if alive and not timed_out:
                 return []
-        if not late:
+        if not timed_out:
             self._process.join(EXIT_TIMEOUT)
         self.end()
-        return [Lost(_ending(self._process.exitcode or 0), late)]
+        return [Lost(_ending(self._process.exitcode or 0), timed_out)]
 
     def end(self) -> None:
         """Kill the process."""
@@ -197,8 +197,8 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _work(connection: Connection, inherited: tuple[Connection, list[Any]] | None, function: Function) -> None:
-    """Run the function on every task that arrives: the main function of a worker process.
+def _serve(connection: Connection, inherited: tuple[Connection, list[Any]] | None, function: Function) -> None:
+    """Run the function on every task that arrives; this is the main function of a worker process.
 
     Args:
         connection: for tasks and messages.
@@ -246,12 +246,12 @@ def start_fresh() -> _Worker:
     global _interpreter
     with _lock:
         if _interpreter is None or _interpreter not in _alive:
-            _interpreter = _Worker(_in_fork, "spawn")
+            _interpreter = _Worker(_call_in_fork, "spawn")
         return _interpreter
 
 
 def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``function(*arguments)``, run in a fork of a fresh interpreter with the same ``sys.path`` and folder.
+    """Return ``function(*arguments)``, called in a fork of a fresh interpreter with the caller's path and folder.
 
     Raises:
         RemoteError: the function raised, or its process ended.
@@ -280,13 +280,13 @@ def close() -> None:
             _interpreter.end()
 
 
-def _in_fork(call: Any) -> Iterator[Any]:
+def _call_in_fork(call: Any) -> Iterator[Any]:
     """Answer one call of ``fresh`` in a fork; without forks, in the interpreter itself, which then serves one call."""
-    messages = (message for _, message in run(_answer, deque([call]))) if hasattr(os, "fork") else _answer(call)
+    messages = (message for _, message in run(_call, deque([call]))) if hasattr(os, "fork") else _call(call)
     yield from (message for message in messages if not isinstance(message, Finished))
 
 
-def _answer(call: Any) -> Iterator[Any]:
+def _call(call: Any) -> Iterator[Any]:
     """Yield the result of the call, or raise a ``RemoteError``."""
     path, folder, function, arguments = call
     sys.path[:] = path

@@ -29,9 +29,9 @@ NO_OPTIONS = CONTROL_KEYS | {"name", "defaults"}
 
 @rule(scope="none", basic=True)
 def check_signature(subject: Subject) -> None:
-    """The constructor takes options by keyword, a fusion's `n`, `dims` and `device` among them, without `**kwargs`.
+    """The constructor names every option, without `**kwargs`; that of a fusion takes `n`, `dims` and `device`.
 
-    Write the options out; hand those of the base to `super().__init__`.
+    Write every option into the signature, and pass those of the base class to `super().__init__`.
     """
     parameters = inspect.signature(subject.cls).parameters
     basic = ("n", "dims", "device")
@@ -59,7 +59,7 @@ def check_config_composes(subject: Subject) -> None:
 def check_config_safe(subject: Subject) -> None:
     """Its config node instantiates under the allow-list.
 
-    Select nested objects by name; no `_target_` but fusionkit's factories and allow-listed classes of torch.
+    Select nested objects by name; use no `_target_` but fusionkit's factories and the allowed classes of torch.
     """
     with no_error(f"the node {subject.kind} should instantiate under the allow-list"):
         node = OmegaConf.create(config.node(subject.kind, subject.record.key) or "")
@@ -108,9 +108,9 @@ def _composed(subject: Subject) -> dict[str, Any]:
 
 @rule()
 def check_config_round_trip(subject: Subject) -> None:
-    """`create(**op.to_config())` builds an operator of the same n, l and state_dict keys, and of the same output.
+    """`create(**op.to_config())` builds an operator with the same n, l, state_dict keys and output.
 
-    Take every option as a keyword of a JSON type, and keep nothing else that matters.
+    Take every option as a keyword of a JSON type, and let the operator depend on nothing else.
     """
     skip_if(subject.source.record is None, "needs a registry entry, and the subject is not registered")
     op = subject.operator()
@@ -156,7 +156,7 @@ def _options_of(op: Any) -> dict[str, Any]:
 def check_config_containers(subject: Subject) -> None:
     """`dims` as a list, a tuple or a ListConfig build the same operator.
 
-    Hand `dims` to the base class as it comes, and use `self.dims`.
+    Pass `dims` to the base class unchanged, and use `self.dims`.
     """
     dims = list(subject.dims)
     first = subject.operator(dims=dims)

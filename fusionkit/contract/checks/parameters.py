@@ -22,7 +22,7 @@ SCALES = (1.0,) * 8 + (4.0,) * 24
 
 @rule(basic=True)
 def check_parameters_stable(subject: Subject) -> None:
-    """A call, its backward and `reset_parameters` add, remove and replace no parameter; gradients and mode stay.
+    """A call, its backward and `reset_parameters` add or replace no parameter; a call keeps gradients and mode.
 
     Create everything in the constructor, nothing lazily at the first call; fill parameters in place, and leave `grad`
     and `training` to the program.
@@ -51,7 +51,7 @@ def check_parameters_stable(subject: Subject) -> None:
 
 @rule()
 def check_all_parameters_get_grad(subject: Subject) -> None:
-    """Every element of the own parameters, but for `padding`, gets a gradient, and an optimizer step changes it.
+    """Every element of the own parameters, except `padding`, gets a gradient, and an optimizer step changes it.
 
     Remove what the output does not depend on, or declare it: `requires_grad=False`, or the fabrication's `padding`.
     """
@@ -107,7 +107,7 @@ def padding_of(op: Fusion) -> dict[str, Tensor]:
 
 @rule()
 def check_external_w(subject: Subject) -> None:
-    """A `w` (l,) or (1, l) replaces the own parameters for one call; one that does not fit is a `FusionError`.
+    """A `w` (l,) or (1, l) replaces the own parameters for one call; one that does not fit raises a `FusionError`.
 
     Reach the parameters as attributes (`self.weight`), never through a closure or a list; leave `forward` to the
     base class.
@@ -172,9 +172,9 @@ def _gradient(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor) -> Tenso
 
 @rule(scope="none")
 def check_seeding(subject: Subject) -> None:
-    """The same generator gives the same initial parameters; another one others, unless `constant_init` is declared.
+    """The same generator gives the same initial parameters; another gives others, unless `constant_init` is declared.
 
-    Hand the `generator` of `reset_parameters` to every function that draws.
+    Pass the `generator` of `reset_parameters` to every function that draws.
     """
     skip_if(not subject.build().calculate_l(), "the operator has no parameters")
     verify(subject, "constant_init", _ignores_generator, "another generator should give other initial parameters")

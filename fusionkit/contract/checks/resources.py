@@ -171,7 +171,7 @@ def check_thread_safety(subject: Subject) -> None:
 def check_spawn_safety(subject: Subject) -> None:
     """Pickled and sent to a fresh process, the operator computes the same there, and a seed gives the same W.
 
-    Define the class in an importable module, and rely on nothing that was set up at run time, nor on `hash` of a text.
+    Define the class in an importable module; rely neither on what was set up at run time nor on the `hash` of a string.
     """
     op = subject.deterministic_operator()
     local = subject.source.record is not None and subject.source.record.local

@@ -78,7 +78,7 @@ def check_single_view(subject: Subject) -> None:
 
 @rule()
 def check_zero_views(subject: Subject) -> None:
-    """No views at all are a `ValueError`.
+    """An empty list of views raises a `ValueError`.
 
     Leave the validation of `forward` to the base class; do not override `forward`.
     """

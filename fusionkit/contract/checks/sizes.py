@@ -34,9 +34,9 @@ def check_n_matches_output(subject: Subject) -> None:
 
 @rule(kinds=("fusion",))
 def check_n_pure(subject: Subject) -> None:
-    """`calculate_n` returns an int, before any forward and on the meta device too, always the same, and stores nothing.
+    """`calculate_n` returns the same int at every call, before a forward and on the meta device too; it stores nothing.
 
-    Compute it from `self.resolve_dims(dims)` with integer arithmetic and assign to nothing.
+    Compute it from `self.resolve_dims(dims)` with integer arithmetic, and set no attribute.
     """
     for device in ("cpu", "meta"):
         op = subject.build(device=device)
@@ -54,7 +54,7 @@ def check_n_pure(subject: Subject) -> None:
 
 @rule(kinds=("fusion",))
 def check_n_explicit_and_inferred(subject: Subject) -> None:
-    """`n` may be given where it is free, is inferred where it follows, and a contradicting `n` is a `DimsError`.
+    """`n` may be given where it is free, is inferred where it follows, and a contradicting `n` raises a `DimsError`.
 
     Declare `Traits(free_n=True)` if n is a choice; else compute it from dims, and let the base class compare.
     """
@@ -88,9 +88,9 @@ INVALID_DIMS: tuple[Any, ...] = ([], [4, 0], [4, -1], [4, 2.5], "44", ["4", "4"]
 
 @rule(kinds=("fusion",), scope="first")
 def check_n_invalid_dims(subject: Subject) -> None:
-    """Dims that are empty, zero, negative, floats, strings or booleans, or missing, are a `DimsError`.
+    """Dims that are missing, empty, zero, negative, floats, strings or booleans raise a `DimsError`.
 
-    Let `calculate_n` begin with `self.resolve_dims(dims)`, and hand `dims` to `super().__init__`.
+    Let `calculate_n` begin with `self.resolve_dims(dims)`, and pass `dims` to `super().__init__`.
     """
     op = subject.build()
     for dims in INVALID_DIMS:
@@ -125,7 +125,7 @@ def check_l_matches_parameters(subject: Subject) -> None:
 def check_l_pure(subject: Subject) -> None:
     """`calculate_l` returns an int of at least 0, the same on every device and at every call, and stores nothing.
 
-    Compute it from dims and options with integer arithmetic and assign to nothing.
+    Compute it from dims and options with integer arithmetic, and set no attribute.
     """
     found = {}
     for device in ("cpu", "meta"):
@@ -157,7 +157,7 @@ def _pure_in_size(subject: FabricationSubject) -> None:
 def check_l_zero_iff_parameter_free(subject: Subject) -> None:
     """`l` is 0 if and only if there are no own parameters; with `require_parameters=False` every one of them is None.
 
-    Create parameters normally in the constructor and hand `require_parameters` to `super().__init__`.
+    Create parameters normally in the constructor, and pass `require_parameters` to `super().__init__`.
     """
     op = subject.build()
     names = [name for name, _ in subject.own(op)]

@@ -31,7 +31,7 @@ def check_deterministic(subject: Subject) -> None:
 def check_rng_isolation(subject: Subject) -> None:
     """A call in evaluation mode draws nothing from the global generators of torch, NumPy and Python.
 
-    Draw constants in the constructor from a generator of one's own, and keep them as buffers.
+    Draw constants in the constructor from a generator that you create, and keep them as buffers.
     """
     op = subject.deterministic_operator()
     for lead in ((4,), (), (2, 1, 3), (65,)):
@@ -43,10 +43,10 @@ def check_rng_isolation(subject: Subject) -> None:
 
 @rule(basic=True)
 def check_idempotent_calls(subject: Subject) -> None:
-    """A call leaves the process's settings as they were, and in evaluation mode parameters, buffers and attributes.
+    """A call changes no setting of the process, and in evaluation mode no parameter, buffer or attribute.
 
-    Assign to nothing in `_fuse`, also not to the class; running statistics may change in training mode only.  A thread
-    that a call starts ends with it.
+    Set no attribute in `_fuse`, also not on the class; running statistics may change in training mode only.  End a
+    thread within the call that starts it.
     """
     op = subject.operator()
     tensors = tensors_of(op)
@@ -71,7 +71,7 @@ def _process(*, generators: bool) -> dict[str, object]:
 
 @rule()
 def check_no_grad(subject: Subject) -> None:
-    """There is no graph under `no_grad`, and `inference_mode` works, with the same output.
+    """Under `no_grad` and `inference_mode` the output is the same, without a graph.
 
     Never turn gradients on in `_fuse`.
     """

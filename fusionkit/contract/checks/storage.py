@@ -48,7 +48,7 @@ def check_state_dict(subject: Subject) -> None:
 def check_safetensors(subject: Subject) -> None:
     """The operator survives a safetensors file, shared tensors too.
 
-    Keep everything in parameters and buffers that are no views of each other, or that the whole shares.
+    Keep everything in parameters and buffers; let two of them share a whole tensor or nothing.
     """
     op, second = subject.operator(), subject.operator()
     # Two branches of a model may share the operator, and so its tensors.
