@@ -49,7 +49,7 @@ def expect_unchanged(should: str, before: Mapping[str, object], after: Mapping[s
     expect(not changed, should, f"other values of {', '.join(changed)}")
 
 
-def means(subject: Subject, what: str, name: str) -> None:
+def expect_resolves(subject: Subject, what: str, name: str) -> None:
     """Expect the registry to find the subject under a name."""
     try:
         found = registry.resolve(subject.kind, name).qualified

@@ -16,7 +16,7 @@ from fusionkit.config.keys import CONTROL_KEYS
 from fusionkit.config.safe import check_tree
 from fusionkit.config.sentences import mistakes
 from fusionkit.config.types import options_of
-from fusionkit.contract.checks._common import agrees, copy_buffers, expect_value, means, same_output, skip_if
+from fusionkit.contract.checks._common import agrees, copy_buffers, expect_resolves, expect_value, same_output, skip_if
 from fusionkit.contract.rules import Violation, describe, expect, no_error, outcome, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.core import factory
@@ -52,7 +52,7 @@ def check_config_composes(subject: Subject) -> None:
     Write the file `conf/fusion/<name>.yaml` (`conf/fabrication/<name>.yaml`) as the generated node shows it, or
     remove it.
     """
-    means(subject, f"{subject.kind}.name", str(_composed(subject).get("name")))
+    expect_resolves(subject, f"{subject.kind}.name", str(_composed(subject).get("name")))
 
 
 @rule(scope="first")

@@ -10,7 +10,7 @@ from typing import Any
 
 import fusionkit
 from fusionkit.contract import probes
-from fusionkit.contract.checks._common import means, skip_if
+from fusionkit.contract.checks._common import expect_resolves, skip_if
 from fusionkit.contract.rules import expect, outcome, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.workers import fresh
@@ -88,7 +88,7 @@ def check_name_valid(subject: Subject) -> None:
     for name in (record.name, *record.aliases):
         expect(NAME.fullmatch(name), f"a name should match {NAME.pattern}", name)
     for name in (record.key, record.qualified):
-        means(subject, name, name)
+        expect_resolves(subject, name, name)
 
 
 @rule(scope="none")
