@@ -126,14 +126,12 @@ class _Worker:
     """
 
     def __init__(self, function: Function, method: Method) -> None:
-        context: Any = multiprocessing.get_context(method)
-        theirs: Connection
-        self.connection: Connection
-        self.connection, theirs = context.Pipe()
+        self.connection, theirs = multiprocessing.Pipe()
         self.task: Any = None
         self.busy = False
         self._last_message = monotonic()
         inherited = (self.connection, list(warnings.filters)) if method == "fork" else None
+        context: Any = multiprocessing.get_context(method)
         self._process = context.Process(target=_serve, args=(theirs, inherited, function))
         # Python warns of a fork with threads; this one uses none of theirs.
         with warnings.catch_warnings(action="ignore") if method == "fork" else _without_main():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionkit import registry
-from fusionkit.contract.rules import equal, expect, no_error, skip
+from fusionkit.contract.rules import Violation, equal, expect, no_error, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.errors import RegistryError
 from fusionkit.fabrication import Fabrication
@@ -31,10 +31,9 @@ def expect_value(what: str, found: object, wanted: object) -> None:
 
 def expect_nowhere(wrong: Tensor, should: str) -> None:
     """Expect no entry of a boolean tensor to be set."""
-    first = [int(i) for i in wrong.nonzero()[0]] if wrong.any() else []
-    expect(
-        not wrong.any(), should, f"a violation in {int(wrong.sum())} of {wrong.numel()} entries, the first at {first}"
-    )
+    if wrong.any():
+        first = wrong.nonzero()[0].tolist()
+        raise Violation(should, f"a violation in {int(wrong.sum())} of {wrong.numel()} entries, the first at {first}")
 
 
 def skip_if(holds: object, reason: str) -> None:
