@@ -20,7 +20,7 @@ from fusionkit.cli.commands import kind_option, output_file
 from fusionkit.contract.lookup import all_subjects, subjects_of
 from fusionkit.contract.report import Report, Result
 from fusionkit.contract.rules import Rule, rule_of
-from fusionkit.contract.runner import DEFAULT_LIMIT, Plan, default_jobs, isolated, several_jobs_possible
+from fusionkit.contract.runner import DEFAULT_LIMIT, Plan, default_jobs, several_jobs_possible, stream_in_workers
 from fusionkit.contract.subject import Subject
 from fusionkit.registry import Kind
 
@@ -124,7 +124,7 @@ def _checked(subjects: Sequence[Subject], plan: Plan, jobs: int) -> list[Result]
                 begun.add((subject.kind, subject.id, rule.name))  # Once for all cases of a check.
                 progress.update(len(begun), f"{subject.id} {rule.name}", f"{len(begun)}/{total}")
 
-        for result in isolated(subjects, plan, started, jobs):
+        for result in stream_in_workers(subjects, plan, started, jobs):
             results.append(result)
             key = (result.kind, result.subject, result.check)
             if result.bad and key not in broken:

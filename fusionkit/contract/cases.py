@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fusionkit.contract.subject import FabricationSubject, FusionSubject, Subject
 
 #: An endless generator of examples would fill the memory.
-MOST_EXAMPLES = 1000
+MAX_EXAMPLES = 1000
 EXAMPLES = "examples() should yield at least one set of keywords for the constructor"
 
 #: Kind of generated case -> candidate widths; the first that the operator accepts are used.
@@ -77,11 +77,9 @@ def fusion_cases(subject: FusionSubject) -> list[Case]:
     for candidates in GENERATED.values():
         cases += _accepted(subject, base, candidates, GENERATED_N, "generated")
     if subject.accepts("parameter_fabrication"):
-        for key in registry.names("fabrication"):
-            # The checks of a fabrication that cannot be imported report that.
-            if outcome(partial(registry.load, "fabrication", key))[1] is None:
-                crossed = {**base, "parameter_fabrication": {"name": key}}
-                cases += _accepted(subject, crossed, CROSSED, CROSSED_N, "crossed")
+        for key in importable_fabrications():
+            crossed = {**base, "parameter_fabrication": {"name": key}}
+            cases += _accepted(subject, crossed, CROSSED, CROSSED_N, "crossed")
     return _unique(cases)
 
 
@@ -105,11 +103,17 @@ def fabrication_cases(subject: FabricationSubject, instance_options: Mapping[str
     return _unique(cases)
 
 
+def importable_fabrications() -> list[str]:
+    """Return the registered fabrications that can be imported; the checks of the others report that they cannot."""
+    keys = registry.names("fabrication")
+    return [key for key in keys if outcome(partial(registry.load, "fabrication", key))[1] is None]
+
+
 def _examples(subject: Subject) -> list[dict[str, Any]]:
     cls: Any = subject.cls
     with no_error(EXAMPLES):
-        found = list(islice(cls.examples(), MOST_EXAMPLES + 1))
-    expect(len(found) <= MOST_EXAMPLES, f"{EXAMPLES}, and at most {MOST_EXAMPLES}", "more")
+        found = list(islice(cls.examples(), MAX_EXAMPLES + 1))
+    expect(len(found) <= MAX_EXAMPLES, f"{EXAMPLES}, and at most {MAX_EXAMPLES}", "more")
     expect(found and all(isinstance(options, Mapping) for options in found), EXAMPLES, repr(found)[:200])
     return [dict(options) for options in found]
 

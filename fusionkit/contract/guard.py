@@ -124,6 +124,7 @@ def world() -> dict[str, object]:
         "the state of NumPy's generator": str(numpy.random.get_state()),
         "the state of Python's generator": random.getstate(),
         "the number of threads": torch.get_num_threads(),
+        "the mode of gradients": torch.is_grad_enabled(),
         "the warning filters": [str(filter) for filter in warnings.filters],
         "the environment": dict(os.environ),
         "the current folder": os.getcwd(),

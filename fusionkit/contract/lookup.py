@@ -110,9 +110,8 @@ def _import(target: str) -> type:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is None or not f"{module}.".startswith(f"{missing}."):  # Not found is a module that it imports.
             raise RegistryError(f"{should} {describe(error)}.") from error
-        parent = missing.rpartition(".")[0]
+        parent, _, wanted = missing.rpartition(".")
         known = [info.name for info in iter_modules(getattr(sys.modules[parent], "__path__", []) if parent else None)]
-        wanted = missing.rpartition(".")[2]
         hint = nearest(wanted, known, limit=1)
         raise RegistryError(f"{should} no module {wanted!r}{f' in {parent}' if parent else ''}.{hint}") from error
     where = module

@@ -6,7 +6,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,6 +32,7 @@ class Result:
         reason: why, in one sentence; if passed, empty or a remark.
         seconds: how long the check took.
         should, found, rule: the two parts of the reason, if it has them, and the summary of the rule; not in the JSON.
+        timed_out: whether the check exceeded the time limit; not in the JSON.
     """
 
     subject: str
@@ -46,6 +47,7 @@ class Result:
     should: str = field(default="", compare=False)
     found: str = field(default="", compare=False)
     rule: str = field(default="", compare=False)
+    timed_out: bool = field(default=False, compare=False)
 
     @property
     def bad(self) -> bool:
@@ -54,7 +56,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record of the JSON report."""
-        record = {name: value for name, value in asdict(self).items() if name not in ("should", "found", "rule")}
+        record = {column.name: getattr(self, column.name) for column in fields(self) if column.compare}
         return {**record, "seconds": round(self.seconds, 6)}
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 import torch
 from torch import Tensor
 
+from fusionkit._util.text import error_line
 from fusionkit.errors import FusionError
 
 __all__ = [
@@ -50,21 +51,23 @@ class Rule:
 
     Attributes:
         name: the function's name without ``check_``.
+        summary: the rule in one sentence, the docstring's first line.
+        mend: how to mend a violation, the rest of the docstring.
         tier: 1 always, 2 by default, 3 on request.
         kinds: the kinds of subjects that it applies to.
         scope: the cases on which it runs.
         needs: its requirements on the machine; see ``fusionkit.contract.needs``.
-        summary: the rule in one sentence, the docstring's first line.
-        mend: how to mend a violation, the rest of the docstring.
+        basic: whether it runs before the others, as its failure is the likely cause of theirs.
     """
 
     name: str
-    tier: int
-    kinds: tuple[Kind, ...]
-    scope: Scope
-    needs: tuple[str, ...]
     summary: str
     mend: str
+    tier: int = 1
+    kinds: tuple[Kind, ...] = ("fusion", "fabrication")
+    scope: Scope = "all"
+    needs: tuple[str, ...] = ()
+    basic: bool = False
 
 
 def rule(
@@ -73,11 +76,12 @@ def rule(
     kinds: tuple[Kind, ...] = ("fusion", "fabrication"),
     scope: Scope = "all",
     needs: tuple[str, ...] = (),
+    basic: bool = False,
 ) -> Callable[[C], C]:
     """Mark a function ``check_<name>(subject)`` as a check."""
 
     def mark(function: C) -> C:
-        function.__dict__["rule"] = _rule(function, tier, kinds, scope, needs)
+        function.__dict__["rule"] = _rule(function, tier, kinds, scope, needs, basic)
         return function
 
     return mark
@@ -86,13 +90,13 @@ def rule(
 def rule_of(function: Callable[..., Any]) -> Rule:
     """Return the rule of a check; one without the decorator is of tier 1 and runs on every case of every subject."""
     found = getattr(function, "rule", None)
-    return found if isinstance(found, Rule) else _rule(function, 1, ("fusion", "fabrication"), "all", ())
+    return found if isinstance(found, Rule) else _rule(function)
 
 
-def _rule(function: Any, tier: int, kinds: tuple[Kind, ...], scope: Scope, needs: tuple[str, ...]) -> Rule:
+def _rule(function: Any, *options: Any) -> Rule:
     name = str(getattr(function, "__name__", type(function).__name__)).removeprefix("check_")
     summary, _, rest = (inspect.getdoc(function) or name).partition("\n")
-    return Rule(name, tier, kinds, scope, needs, summary.strip(), " ".join(rest.split()))
+    return Rule(name, summary.strip(), " ".join(rest.split()), *options)
 
 
 class Violation(AssertionError):
@@ -173,9 +177,7 @@ def refuses(
 
 def describe(error: BaseException, limit: int = 300) -> str:
     """Return an exception of the operator in one line: ``ValueError: text``."""
-    text = " ".join((outcome(lambda: str(error))[0] or "").split())  # Its __str__ is the operator's code too.
-    text = text if len(text) <= limit else f"{text[:limit]}..."
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return error_line(error, limit)
 
 
 def _located(error: BaseException) -> str:

@@ -33,28 +33,11 @@ DEFAULT_LIMIT = 60.0
 #: Seconds beyond the time limit before a check that cannot be interrupted is killed: a compiler may need them to start.
 GRACE = 60.0
 #: Checks of a subject that may exceed the time limit; the checks after them are not run, as each could take as long.
-MOST_ENDLESS = 3
-NO_END = "no end"
-#: Most worker processes by default: torch and its compiler take more than half a gigabyte in each.
-MOST_JOBS = 2
+MAX_TIMEOUTS = 3
+#: Maximum number of worker processes by default: torch and its compiler take more than half a gigabyte in each.
+MAX_JOBS = 2
 #: With fewer subjects, starting worker processes takes longer than it saves.
-FEWEST_SUBJECTS = 4
-
-#: These checks run first: other rules depend on them, so the first failure is the likely cause of later ones.
-BASIC = (
-    "signature",
-    "factory_kwargs",
-    "n_matches_output",
-    "forward_shape",
-    "no_input_mutation",
-    "deterministic",
-    "idempotent_calls",
-    "parameters_stable",
-    "l_matches_parameters",
-    "instances_independent",
-    "stochastic",
-    "train_eval",
-)
+MIN_SUBJECTS = 4
 
 
 def check(
@@ -130,6 +113,13 @@ class Plan:
     case: str | None = None
     stop: bool = False
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.time_limit, int | float) or not self.time_limit > 0:
+            raise ConfigError(f"the time limit should be a positive number of seconds; found {self.time_limit!r}.")
+        for name, reason in self.expected_failures.items():
+            if not isinstance(reason, str) or not reason.strip():
+                raise ConfigError(f"expected_failures[{name!r}] should say why the check fails; found {reason!r}.")
+
     @classmethod
     def of(
         cls,
@@ -138,34 +128,30 @@ class Plan:
         select: Iterable[str] = (),
         skip: Iterable[str] = (),
         expected_failures: Mapping[str, str] | None = None,
-        seed: int = 0,
-        time_limit: float = DEFAULT_LIMIT,
-        case: str | None = None,
-        stop: bool = False,
+        **options: Any,
     ) -> Plan:
-        """Return the plan for these options; checks in ``select`` may be of any tier, unless ``tier`` is given.
+        """Return the plan for the selected checks; those in ``select`` may be of any tier, unless ``tier`` is given.
+
+        Args:
+            tier: run the checks up to this tier.
+            select: names or patterns of checks; empty means all.
+            skip: names or patterns of checks to leave out.
+            expected_failures: check name -> why it fails.
+            **options: the other fields of the plan.
 
         Raises:
             ConfigError: a check or a tier that does not exist, an expected failure without a reason.
         """
         if tier not in (None, 1, 2, 3):
             raise ConfigError(f"tier should be 1, 2 or 3; found {tier!r}.")
-        if not isinstance(time_limit, int | float) or not time_limit > 0:
-            raise ConfigError(f"the time limit should be a positive number of seconds; found {time_limit!r}.")
         known = {rule_of(check).name: check for check in all_checks()}
-        wanted = _matching("select", select, known)
-        unwanted = _matching("skip", skip, known)
-        expected = dict(expected_failures or {})
-        _matching("expected_failures", expected, known)
-        for name, reason in expected.items():
-            if not isinstance(reason, str) or not reason.strip():
-                raise ConfigError(f"expected_failures[{name!r}] should say why the check fails; found {reason!r}.")
-        most = tier or (3 if wanted else DEFAULT_TIER)
-        chosen = (wanted or set(known)) - unwanted
-        ordered = [*BASIC, *(name for name in known if name not in BASIC)]
-        checks = (known[name] for name in ordered if name in chosen)
-        kept = tuple(check for check in checks if rule_of(check).tier <= most)
-        return cls(kept, most, expected, seed, float(time_limit), case, stop)
+        wanted, unwanted = _matching("select", select, known), _matching("skip", skip, known)
+        _matching("expected_failures", expected_failures or (), known)
+        highest = tier or (3 if wanted else DEFAULT_TIER)
+        chosen = [known[name] for name in known if name in (wanted or known) and name not in unwanted]
+        chosen.sort(key=lambda check: not rule_of(check).basic)
+        checks = tuple(check for check in chosen if rule_of(check).tier <= highest)
+        return cls(checks, highest, expected_failures or {}, **options)
 
 
 def _matching(option: str, names: Iterable[str], known: Mapping[str, Check]) -> set[str]:
@@ -221,14 +207,14 @@ def results_of(subject: Subject, check: Check, plan: Plan) -> list[Result]:
     return [event for event in events if isinstance(event, Result)]
 
 
-def _events(subject: Subject, plan: Plan, first: int = 0, endless: int = 0) -> Iterator[Started | Result]:
+def _events(subject: Subject, plan: Plan, first: int = 0, timeouts: int = 0) -> Iterator[Started | Result]:
     """Run the plan on one subject.
 
     Args:
         subject: the subject.
         plan: the plan.
         first: index of the check to begin with.
-        endless: how many of the checks before it exceeded the time limit.
+        timeouts: how many of the checks before it exceeded the time limit.
     """
     if any("interpreter" in rule_of(check).needs for check in plan.checks):
         workers.start_fresh()  # It starts while the first checks run.
@@ -239,24 +225,24 @@ def _events(subject: Subject, plan: Plan, first: int = 0, endless: int = 0) -> I
         if subject.kind not in rule.kinds:
             continue
         results = []
-        if endless == MOST_ENDLESS:
-            found = f"that {MOST_ENDLESS} earlier checks did not, so this one was not run"
-            results.append(_broken(_passed(subject, rule), "checks should end", found, "error"))
+        if timeouts == MAX_TIMEOUTS:
+            found = f"that {MAX_TIMEOUTS} checks before it did not finish in time, so it was left out"
+            results.append(_broken(_new_result(subject, rule), f"{rule.name} should run", found, "error"))
         else:
-            for case in _scoped(rule, cases):
+            for case in _cases_for(rule, cases):
                 name = "" if case is None else str(case)
                 yield Started(rule, name)
                 results.append(_execute(subject, case, name, check, plan))
-                if results[-1].found == NO_END:
-                    endless += 1
-                    break  # The other cases would hardly end either.
-        results = _judged(results, rule, plan)
+                if results[-1].timed_out:
+                    timeouts += 1
+                    break  # The other cases would probably take as long.
+        results = _with_expected_failure(results, rule, plan)
         yield from results
         if plan.stop and any(result.bad for result in results):
             return
 
 
-def _judged(results: list[Result], rule: Rule, plan: Plan) -> list[Result]:
+def _with_expected_failure(results: list[Result], rule: Rule, plan: Plan) -> list[Result]:
     """Return the results of one check as xfailed or xpassed, if it was expected to fail."""
     reason = plan.expected_failures.get(rule.name)
     if reason is None:
@@ -273,7 +259,7 @@ def _cases(subject: Subject, plan: Plan) -> list[Case]:
     cases, error = attempt(lambda _: subject.cases(), seed, plan.time_limit)
     if cases is None:
         assert error is not None
-        late = (f"{EXAMPLES} within {plan.time_limit:g} s", NO_END)
+        late = (f"{EXAMPLES} within {plan.time_limit:g} s", "that it did not")
         cases = [Case(problem=late if isinstance(error, TimeLimit) else (EXAMPLES, describe(error)))]
         subject.source.known.extend(cases)
     kept = [case for case in cases if case.tier <= plan.tier and plan.case in (None, str(case))]
@@ -283,7 +269,7 @@ def _cases(subject: Subject, plan: Plan) -> list[Case]:
     return kept
 
 
-def _scoped(rule: Rule, cases: list[Case]) -> Sequence[Case | None]:
+def _cases_for(rule: Rule, cases: list[Case]) -> Sequence[Case | None]:
     """Return the cases on which a check runs; None stands for the subject as a whole."""
     if rule.scope == "none":
         return [None]
@@ -309,7 +295,7 @@ def _execute(subject: Subject, case: Case | None, name: str, check: Check, plan:
         return remark
 
     remark, error = attempt(call, seed, plan.time_limit)
-    result = replace(_passed(subject, rule, name), reason=remark or "", seconds=perf_counter() - start)
+    result = replace(_new_result(subject, rule, name), reason=remark or "", seconds=perf_counter() - start)
     return result if error is None else _ended_by(error, result, plan)
 
 
@@ -323,18 +309,22 @@ def _ended_by(error: BaseException, result: Result, plan: Plan) -> Result:
         case AssertionError():  # A plugin's check may use assert.
             return replace(result, status="failed", reason=describe(error))
         case TimeLimit():
-            return _broken(result, f"{result.check} should end within {plan.time_limit:g} s", NO_END, "error")
+            should = f"{result.check} should finish within {plan.time_limit:g} s"
+            return _broken(result, should, "that it did not", "error", timed_out=True)
         case SystemExit():
             found = f"SystemExit({error.code!r})"
             return _broken(result, "the operator should not end the interpreter", found, "error")
-    return replace(result, status="error", reason=f"the check should come to a verdict; found {describe(error)}")
+    return replace(
+        result, status="error", reason=f"the check should end without an unexpected error; found {describe(error)}"
+    )
 
 
-def _broken(result: Result, should: str, found: str, status: Status = "failed") -> Result:
-    return replace(result, status=status, reason=f"{should}; found {found}", should=should, found=found)
+def _broken(result: Result, should: str, found: str, status: Status = "failed", *, timed_out: bool = False) -> Result:
+    reason = f"{should}; found {found}"
+    return replace(result, status=status, reason=reason, should=should, found=found, timed_out=timed_out)
 
 
-def _passed(subject: Subject, rule: Rule, case: str = "") -> Result:
+def _new_result(subject: Subject, rule: Rule, case: str = "") -> Result:
     record = subject.source.record
     return Result(
         subject=subject.id,
@@ -357,21 +347,21 @@ class _Task(NamedTuple):
     Attributes:
         subject: its index.
         first: index of the check to begin with.
-        endless: how many of the checks before it exceeded the time limit.
+        timeouts: how many of the checks before it exceeded the time limit.
         problem: why its cases cannot be listed: what should be, and what was found.
     """
 
     subject: int
     first: int = 0
-    endless: int = 0
+    timeouts: int = 0
     problem: tuple[str, str] | None = None
 
 
 def default_jobs(subjects: Sequence[Subject]) -> int:
     """Return how many worker processes to use for these subjects; 1 means that several are impossible or slower."""
-    if len(subjects) < FEWEST_SUBJECTS or not several_jobs_possible(subjects):
+    if len(subjects) < MIN_SUBJECTS or not several_jobs_possible(subjects):
         return 1
-    return min(MOST_JOBS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(MAX_JOBS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def several_jobs_possible(subjects: Sequence[Subject]) -> bool:
@@ -383,7 +373,7 @@ def several_jobs_possible(subjects: Sequence[Subject]) -> bool:
     return installed and not lookup.current_snapshot().sealed
 
 
-def isolated(
+def stream_in_workers(
     subjects: Sequence[Subject], plan: Plan, started: Notice = lambda *_: None, jobs: int = 1
 ) -> Iterator[Result]:
     """Yield the results of ``stream`` in the same order, from worker processes.
@@ -394,24 +384,24 @@ def isolated(
         yield from stream(subjects, plan, started)
         return
     tasks = deque(_Task(number) for number in range(len(subjects)))
-    at = [Started(None, "")] * len(subjects)
+    current = [Started(None, "")] * len(subjects)
     results: list[list[Result]] = [[] for _ in subjects]
     finished: set[int] = set()
     stopping = False
     method: workers.Method = "fork" if workers.can_fork() else "spawn"
     function = partial(_work, tuple(subjects), plan)
-    for task, event in workers.run(function, tasks, jobs=jobs, patience=plan.time_limit + GRACE, method=method):
+    for task, event in workers.run(function, tasks, jobs=jobs, timeout=plan.time_limit + GRACE, method=method):
         if stopping and not isinstance(event, Result):
             return
         number, subject = task.subject, subjects[task.subject]
         if isinstance(event, Result):
             results[number].append(event)
         elif isinstance(event, Started):
-            at[number] = event
+            current[number] = event
             started(subject, *event)
         elif isinstance(event, workers.Lost):
-            lost, rest = _after_loss(subject, task, at[number], event, plan)
-            at[number] = Started(None, "")
+            lost, rest = _after_loss(subject, task, current[number], event, plan)
+            current[number] = Started(None, "")
             results[number] += lost
             tasks.appendleft(rest)
         else:
@@ -426,25 +416,26 @@ def _work(subjects: Sequence[Subject], plan: Plan, task: _Task) -> Iterator[Star
     subject = subjects[task.subject]
     if task.problem is not None:
         subject.source.known[:] = [Case(problem=task.problem)]
-    return _events(subject, plan, task.first, task.endless)
+    return _events(subject, plan, task.first, task.timeouts)
 
 
 def _after_loss(
-    subject: Subject, task: _Task, at: Started, lost: workers.Lost, plan: Plan
+    subject: Subject, task: _Task, current: Started, lost: workers.Lost, plan: Plan
 ) -> tuple[list[Result], _Task]:
     """Return the result of the check during which a worker process was lost, and a task for the remaining checks."""
     should, found = "the operator should not end the process", lost.how
-    if lost.late:
-        should = f"{at.rule.name if at.rule else 'examples()'} should end within {plan.time_limit:g} s"
-        found = f"{NO_END}, and no way to interrupt it"
-    if at.rule is None:
+    if lost.timed_out:
+        should = f"{current.rule.name if current.rule else 'examples()'} should finish within {plan.time_limit:g} s"
+        found = "that it did not, and could not be interrupted"
+    if current.rule is None:
         if task.problem is not None:
             raise RuntimeError(f"worker processes should run; found that they end before any check, with {lost.how}")
         # Listing the cases again could end the next process too.
         return [], task._replace(problem=(f"{should} while the cases are built", found))
-    result = _broken(_passed(subject, at.rule, at.case), should, found, "error")
-    first = [rule_of(check).name for check in plan.checks].index(at.rule.name) + 1
-    return _judged([result], at.rule, plan), task._replace(first=first, endless=task.endless + lost.late)
+    result = _broken(_new_result(subject, current.rule, current.case), should, found, "error", timed_out=lost.timed_out)
+    first = [rule_of(check).name for check in plan.checks].index(current.rule.name) + 1
+    rest = task._replace(first=first, timeouts=task.timeouts + lost.timed_out)
+    return _with_expected_failure([result], current.rule, plan), rest
 
 
 def _in_order(results: list[list[Result]], finished: set[int]) -> Iterator[Result]:

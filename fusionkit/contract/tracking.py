@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from fusionkit.kernels.modes import DispatchMode
-from fusionkit.kernels.tracing import tensors_in
+from fusionkit.kernels.tracing import Recorder, tensors_in
 
 #: Attributes that torch sets on every module.
 TORCH = frozenset(vars(nn.Module()))
@@ -84,39 +83,23 @@ class LargestOnCpu(DispatchMode):
         return out
 
 
-class Allocations(DispatchMode):
-    """Counts the bytes of the storages that operations within create, until they are freed.
+class Allocations(Recorder):
+    """Counts the bytes of the storages that operations within create, until they are freed; ``peak`` is the most.
 
     Attributes:
-        peak: the most bytes alive at once.
         shapes: the shapes of all tensors in new storages.
     """
 
     def __init__(self, known: list[Tensor]) -> None:
         super().__init__()
-        self.peak = 0
         self.shapes: list[tuple[int, ...]] = []
-        self._known = {tensor.untyped_storage()._cdata for tensor in known}
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._known = {id(tensor.untyped_storage()) for tensor in known}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation and record what it made."""
-        out = func(*args, **(kwargs or {}))
-        for tensor in tensors_in(out):
-            self._record(tensor)
-        self.peak = max(self.peak, self.alive())
-        return out
-
-    def _record(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        entry = self._alive.get(key)
-        if key in self._known or (entry is not None and not entry[0].expired()):
-            return
-        self._alive[key] = (StorageWeakRef(storage), storage.nbytes())
-        self.shapes.append(tuple(tensor.shape))
+    def _hold(self, tensor: Tensor) -> None:
+        if id(tensor.untyped_storage()) not in self._known:
+            super()._hold(tensor)
+            self.shapes.append(tuple(tensor.shape))
 
     def alive(self) -> int:
         """Return the bytes that are alive now."""
-        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
-        return sum(size for _, size in self._alive.values())
+        return self.live

@@ -21,13 +21,13 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from time import monotonic
 from typing import Any, Literal
 
 import torch
 
+from fusionkit.contract import probes  # noqa: F401  A fresh interpreter imports this module, and so all of fusionkit.
 from fusionkit.contract.rules import describe, outcome
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 
@@ -35,16 +35,16 @@ Method = Literal["fork", "spawn"]
 #: A function of a task that yields messages.
 Function = Callable[[Any], Iterator[Any]]
 
-#: Seconds between checks that a process is alive: its pipe does not always close, as a child of it may have it open.
+#: Seconds between checks that a process is alive: after its end, a child of it may keep the pipe open.
 POLL_INTERVAL = 0.5
 #: Seconds to wait for the end of a process that closed its pipe.
 EXIT_TIMEOUT = 1.0
-#: What the fresh interpreter imports before its first call.
-PRELOADED = ("fusionkit.fusion", "fusionkit.fabrication", "fusionkit.registry")
 
-_lock = threading.RLock()
+#: The workers of this process that have not been ended.
 _alive: set[_Worker] = set()
-_server: _Worker | None = None
+#: Serves the calls of ``fresh``, one at a time.
+_interpreter: _Worker | None = None
+_lock = threading.RLock()
 
 
 class RemoteError(RuntimeError):
@@ -62,11 +62,11 @@ class Lost:
 
     Attributes:
         how: ``exit status 3``, or the name of the signal.
-        late: it was killed because it sent no message for too long.
+        timed_out: whether it was killed because it sent no message for too long.
     """
 
     how: str
-    late: bool = False
+    timed_out: bool = False
 
 
 def can_fork() -> bool:
@@ -75,19 +75,22 @@ def can_fork() -> bool:
 
 
 def run(
-    function: Function, tasks: deque[Any], *, jobs: int = 1, patience: float = math.inf, method: Method = "fork"
+    function: Function, tasks: deque[Any], *, jobs: int = 1, timeout: float = math.inf, method: Method = "fork"
 ) -> Iterator[tuple[Any, Any]]:
     """Run a function on tasks in worker processes.
 
     Args:
         function: yields messages for one task.  Tasks and messages are pickled, and with ``spawn`` the function too.
         tasks: taken from the left; the caller may add tasks during the iteration.
-        jobs: most worker processes.
-        patience: seconds without a message after which a process is killed.
+        jobs: the maximum number of worker processes.
+        timeout: seconds without a message after which a process is killed.
         method: how the processes start.
 
     Yields:
         a task and one of its messages, in order of arrival; the last of each task is ``Finished`` or ``Lost``.
+
+    Raises:
+        Exception: the function raised it; see ``_send_all``.
     """
     workers: list[_Worker] = []
     try:
@@ -96,12 +99,9 @@ def run(
             busy = [worker for worker in workers if worker.busy]
             wait([worker.connection for worker in busy], POLL_INTERVAL)
             for worker in busy:
-                message = worker.receive(patience)
-                if isinstance(message, Exception):
-                    raise message
-                if isinstance(message, Lost):
-                    workers.remove(worker)
-                if message is not None:
+                for message in worker.receive(timeout):
+                    if isinstance(message, Lost):
+                        workers.remove(worker)
                     yield worker.task, message
     finally:
         for worker in workers:
@@ -125,17 +125,14 @@ class _Worker:
         busy: whether the task is unfinished.
     """
 
-    def __init__(self, function: Function, method: Method, preloaded: tuple[str, ...] = ()) -> None:
-        context: Any = multiprocessing.get_context(method)
-        theirs: Connection
-        self.connection: Connection
-        self.connection, theirs = context.Pipe()
+    def __init__(self, function: Function, method: Method) -> None:
+        self.connection, theirs = multiprocessing.Pipe()
         self.task: Any = None
         self.busy = False
         self._last_message = monotonic()
         inherited = (self.connection, list(warnings.filters)) if method == "fork" else None
-        arguments = (theirs, inherited, function, preloaded)
-        self._process = context.Process(target=_work, args=arguments)
+        context: Any = multiprocessing.get_context(method)
+        self._process = context.Process(target=_serve, args=(theirs, inherited, function))
         # Python warns of a fork with threads; this one uses none of theirs.
         with warnings.catch_warnings(action="ignore") if method == "fork" else _without_main():
             self._process.start()
@@ -148,21 +145,27 @@ class _Worker:
         with contextlib.suppress(OSError):
             self.connection.send(task)
 
-    def receive(self, patience: float) -> Any:
-        """Return the next message; None if there is none yet, ``Lost`` if the process has ended or is late."""
+    def receive(self, timeout: float) -> list[Any]:
+        """Return the next message, or none if none has come yet; ``Lost`` if the process has ended or timed out.
+
+        Raises:
+            Exception: the function raised it; see ``_send_all``.
+        """
         alive = self._process.is_alive()  # Before poll(), so that the last messages of a process are read.
-        late = monotonic() - self._last_message > patience
+        timed_out = monotonic() - self._last_message > timeout
         with contextlib.suppress(EOFError, OSError):
             if self.connection.poll():
                 message = self.connection.recv()
-                self.busy, self._last_message = not isinstance(message, Finished), monotonic()
-                return message
-            if alive and not late:
-                return None
-        if not late:
+                self.busy, self._last_message = not isinstance(message, Finished | Exception), monotonic()
+                if isinstance(message, Exception):
+                    raise message
+                return [message]
+            if alive and not timed_out:
+                return []
+        if not timed_out:
             self._process.join(EXIT_TIMEOUT)
         self.end()
-        return Lost(_ending(self._process.exitcode or 0), late)
+        return [Lost(_ending(self._process.exitcode or 0), timed_out)]
 
     def end(self) -> None:
         """Kill the process."""
@@ -192,34 +195,24 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _work(
-    connection: Connection,
-    inherited: tuple[Connection, list[Any]] | None,
-    function: Function,
-    preloaded: tuple[str, ...],
-) -> None:
-    """Run the function on every task that arrives: the main function of a worker process.
+def _serve(connection: Connection, inherited: tuple[Connection, list[Any]] | None, function: Function) -> None:
+    """Run the function on every task that arrives; this is the main function of a worker process.
 
     Args:
         connection: for tasks and messages.
         inherited: in a fork, the parent's end of the connection, and its warning filters.
         function: what to run.
-        preloaded: modules to import first.
     """
-    global _server
     if inherited is not None:
         inherited[0].close()
         warnings.filters[:] = inherited[1]  # type: ignore[index]
-    _server = None  # Only the parent uses its interpreter.
-    _alive.clear()
+    _alive.clear()  # The workers of the parent, which ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent gets it too, and kills this process.
     faulthandler.disable()  # The parent reports how this process ended.
     null = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(null, stream)
     torch.set_num_threads(1)  # A fork has none of the threads of torch's pool, and would wait for them forever.
-    for module in preloaded:
-        import_module(module)
     with contextlib.suppress(EOFError, OSError):  # The parent has ended or closed the connection.
         while True:
             _send_all(connection, function, connection.recv())
@@ -230,8 +223,9 @@ def _send_all(connection: Connection, function: Function, task: Any) -> None:
         for message in function(task):
             connection.send(message)
     except Exception as error:
-        can_be_pickled = isinstance(error, ConfigError | FusionError | RegistryError)
-        connection.send(error if can_be_pickled else RuntimeError("".join(traceback.format_exception(error))))
+        # The errors of fusionkit keep their class; another exception may not survive pickling, but its traceback does.
+        own = isinstance(error, ConfigError | FusionError | RegistryError | RemoteError)
+        connection.send(error if own else RuntimeError("".join(traceback.format_exception(error))))
     else:
         connection.send(Finished())
 
@@ -245,62 +239,57 @@ def _end_all() -> None:
 # ---------------------------------------------------------------------- the fresh interpreter
 
 
-def start_fresh() -> None:
+def start_fresh() -> _Worker:
     """Start the fresh interpreter unless it runs; returns before it is ready, which takes seconds."""
-    global _server
+    global _interpreter
     with _lock:
-        if _server is None:
-            _server = _Worker(_in_fork, "spawn", PRELOADED)
+        if _interpreter is None or _interpreter not in _alive:
+            _interpreter = _Worker(_call_in_fork, "spawn")
+        return _interpreter
 
 
 def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``function(*arguments)``, run in a fork of a fresh interpreter with the same ``sys.path`` and folder.
+    """Return ``function(*arguments)``, called in a fork of a fresh interpreter with the caller's path and folder.
 
     Raises:
         RemoteError: the function raised, or its process ended.
     """
     with _lock:
-        start_fresh()
-        assert _server is not None
-        answer: Any = None
-        message: Any = None
+        interpreter = start_fresh()
+        messages: list[Any] = []
         try:
-            _server.begin((list(sys.path), os.getcwd(), function, arguments))
-            while not isinstance(message, Finished | Lost | Exception):
-                answer = message or answer
-                wait([_server.connection], POLL_INTERVAL)
-                message = _server.receive(math.inf)
+            interpreter.begin((list(sys.path), os.getcwd(), function, arguments))
+            while interpreter.busy:
+                wait([interpreter.connection], POLL_INTERVAL)
+                messages += interpreter.receive(math.inf)
         finally:
-            # Without an answer, or if the caller was interrupted: the next call must not get the answer to this one.
-            if not isinstance(message, Finished) or not hasattr(os, "fork"):
-                close()
-    if isinstance(message, Exception):
-        raise message
-    value, error = answer if isinstance(answer, tuple) else (None, "the interpreter ended without an answer")
-    if error:
-        raise RemoteError(error)
-    return value
+            # The next call must not get the answer to one that was interrupted.
+            if interpreter.busy or not hasattr(os, "fork"):
+                interpreter.end()
+    if isinstance(messages[0], Lost):
+        raise RemoteError("the interpreter ended without an answer")
+    return messages[0]
 
 
 def close() -> None:
     """End the fresh interpreter."""
-    global _server
     with _lock:
-        if _server is not None:
-            _server.end()
-        _server = None
+        if _interpreter in _alive:
+            _interpreter.end()
 
 
-def _in_fork(call: Any) -> Iterator[Any]:
+def _call_in_fork(call: Any) -> Iterator[Any]:
     """Answer one call of ``fresh`` in a fork; without forks, in the interpreter itself, which then serves one call."""
-    messages = (message for _, message in run(_answer, deque([call]))) if hasattr(os, "fork") else _answer(call)
+    messages = (message for _, message in run(_call, deque([call]))) if hasattr(os, "fork") else _call(call)
     yield from (message for message in messages if not isinstance(message, Finished))
 
 
-def _answer(call: Any) -> Iterator[tuple[Any, str]]:
-    """Yield the result of the call, and the exception that it raised in one line."""
+def _call(call: Any) -> Iterator[Any]:
+    """Yield the result of the call, or raise a ``RemoteError``."""
     path, folder, function, arguments = call
     sys.path[:] = path
     os.chdir(folder)
     value, error = outcome(lambda: function(*arguments))
-    yield value, "" if error is None else describe(error)
+    if error is not None:
+        raise RemoteError(describe(error))
+    yield value

@@ -38,8 +38,10 @@ def new(target: Path, answers: Answers) -> bool:
         if found:
             raise ConfigError(f"DIR should be a new or an empty directory; found {found[0]!r} in {target}.")
         template = versions.keep() or versions.Template(str(versions.SHIPPED))
-        with _beside(target) as folder:
-            made = folder / "made"
+        # Next to the target, hence on the same file system.
+        parent = next(folder for folder in target.parents if folder.exists())
+        with tempfile.TemporaryDirectory(prefix=".fusionkit-new-", dir=parent) as folder:
+            made = Path(folder, "made")
             copier.run_copy(template.source, made, asdict(answers), vcs_ref=template.tag, **OPTIONS)
             _place(made, target)
     return template.tag is not None
@@ -92,14 +94,6 @@ def _copier_errors(target: Path, copier: ModuleType) -> Iterator[None]:
         raise ConfigError(f"{target} should be a directory that can be written; found {error}.") from error
     except copier.errors.CopierError as error:
         raise ConfigError(f"copier should be able to write {target}; found: {error}") from error
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder next to ``target``, hence on the same file system."""
-    parent = next(folder for folder in target.parents if folder.exists())
-    with tempfile.TemporaryDirectory(prefix=".fusionkit-new-", dir=parent) as folder:
-        yield Path(folder)
 
 
 def _place(made: Path, target: Path) -> None:

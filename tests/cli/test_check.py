@@ -135,7 +135,7 @@ def test_on_a_terminal_a_bar_shows_what_runs_and_a_line_what_failed(
     assert "2/2" in err
     assert f" forward_shape of {hangs}\n" in err
     assert "\x1b" not in out
-    assert "forward_shape should end within 0.7 s" in out
+    assert "forward_shape should finish within 0.7 s" in out
 
 
 def test_without_a_terminal_nothing_is_live(capsys: pytest.CaptureFixture[str]) -> None:

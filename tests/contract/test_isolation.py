@@ -14,7 +14,7 @@ from fusionkit.contract import runner, workers
 from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.report import Result
 from fusionkit.contract.rules import Check, Rule
-from fusionkit.contract.runner import Plan, isolated, stream
+from fusionkit.contract.runner import Plan, stream, stream_in_workers
 from fusionkit.contract.subject import Subject
 from tests.contract.mutants.right import Mix, Total
 
@@ -55,7 +55,7 @@ HOSTILE = (check_first, check_exits, check_crashes, check_swallows, check_last)
 
 
 def alone(subjects: object, plan: Plan) -> list[Result]:
-    return list(isolated(subjects_of(subjects), plan))
+    return list(stream_in_workers(subjects_of(subjects), plan))
 
 
 @pytest.mark.exhaustive
@@ -63,7 +63,7 @@ def test_it_finds_what_one_process_finds() -> None:
     plan = Plan.of(select=["forward_shape", "seeding", "gradcheck", "entry_point_resolves"])
     seen: list[tuple[Subject, Rule | None, str]] = []
     subjects = subjects_of(["lowrank", "summation"])
-    found = list(isolated(subjects, plan, lambda *what: seen.append(what)))
+    found = list(stream_in_workers(subjects, plan, lambda *what: seen.append(what)))
     wanted: list[tuple[Subject, Rule | None, str]] = []
     same = list(stream(subjects, plan, lambda *what: wanted.append(what)))
     assert [(r.check, r.case, r.status, r.reason) for r in found] == [
@@ -75,7 +75,7 @@ def test_it_finds_what_one_process_finds() -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_what_ends_the_process_is_an_error_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
     monkeypatch.setattr(runner, "GRACE", 0.2)
-    results = list(isolated(subjects_of([Total, Mix]), Plan(HOSTILE, time_limit=0.3), jobs=jobs))
+    results = list(stream_in_workers(subjects_of([Total, Mix]), Plan(HOSTILE, time_limit=0.3), jobs=jobs))
     assert [r.subject for r in results] == sorted((r.subject for r in results), reverse=True)
     total = [
         (r.check, r.status, r.reason)
@@ -91,7 +91,11 @@ def test_what_ends_the_process_is_an_error_and_the_run_goes_on(monkeypatch: pyte
             "error",
             f"the operator should not end the process; found signal SIGSEGV ({signal.strsignal(signal.SIGSEGV)})",
         ),
-        ("swallows", "error", "swallows should end within 0.3 s; found no end, and no way to interrupt it"),
+        (
+            "swallows",
+            "error",
+            "swallows should finish within 0.3 s; found that it did not, and could not be interrupted",
+        ),
     ]
     assert {(check, status) for check, status, _ in total[3:]} == {("last", "failed")}
     others = [r for r in results if r.subject == "tests.contract.mutants.right:Mix"]
@@ -200,5 +204,5 @@ def test_checks_that_cannot_be_interrupted_cost_the_time_limit_three_times(monke
 
     monkeypatch.setattr(runner, "GRACE", 0.2)
     results = alone(Total, Plan(tuple(map(endless, "abcde")), time_limit=0.2))
-    assert [r.found for r in results[:3]] == ["no end, and no way to interrupt it"] * 3
-    assert [r.found for r in results[3:]] == ["that 3 earlier checks did not, so this one was not run"] * 2
+    assert [r.found for r in results[:3]] == ["that it did not, and could not be interrupted"] * 3
+    assert [r.found for r in results[3:]] == ["that 3 checks before it did not finish in time, so it was left out"] * 2

@@ -9,7 +9,7 @@ import fusionkit
 from fusionkit import cli, registry
 from fusionkit.contract import workers
 from fusionkit.contract.lookup import subjects_of
-from fusionkit.contract.runner import Plan, default_jobs, isolated, several_jobs_possible
+from fusionkit.contract.runner import Plan, default_jobs, several_jobs_possible, stream_in_workers
 from tests.contract.mutants.right import Total
 from tests.fake_distributions import Site
 
@@ -59,7 +59,7 @@ def test_forks_know_what_this_process_knows() -> None:
         pytest.skip("needs a process that can fork")
     subjects = subjects_of([*NAMES, Total, fusionkit.create("summation", dims=[2, 2])])
     assert several_jobs_possible(subjects)
-    results = list(isolated(subjects, Plan.of(select=["l_pure"]), jobs=2))
+    results = list(stream_in_workers(subjects, Plan.of(select=["l_pure"]), jobs=2))
     assert {result.status for result in results} == {"passed"}
     assert list(dict.fromkeys(result.subject for result in results)) == [subject.id for subject in subjects[:-1]]
 
@@ -74,7 +74,7 @@ def test_without_forks_fresh_processes_check_what_is_installed(monkeypatch: pyte
     with registry.isolated():
         assert not several_jobs_possible(subjects_of(NAMES))
         assert default_jobs(subjects_of(NAMES)) == 1
-    results = list(isolated(subjects, Plan.of(select=["l_pure"]), jobs=2))
+    results = list(stream_in_workers(subjects, Plan.of(select=["l_pure"]), jobs=2))
     assert {result.status for result in results} == {"passed"}
     assert list(dict.fromkeys(result.subject for result in results)) == [subject.id for subject in subjects]
 

@@ -194,7 +194,7 @@ def test_exits_in_examples() -> None:
 
 
 def test_hangs_in_examples() -> None:
-    assert "keywords for the constructor within 0.3 s; found no end" in only(
+    assert "keywords for the constructor within 0.3 s; found that it did not" in only(
         fusionkit.check(bad.HangsInExamples, select=["forward_shape"], time_limit=0.3)
     )
 
@@ -213,17 +213,20 @@ def test_hangs() -> None:
         ("forward_shape", "error"),
         ("l_matches_parameters", "passed"),
     }
-    assert only(report) == "forward_shape should end within 0.3 s; found no end"
+    assert only(report) == "forward_shape should finish within 0.3 s; found that it did not"
 
 
 def test_what_hangs_costs_the_time_limit_a_few_times_only() -> None:
     names = ["forward_shape", "deterministic", "leading_dims", "gradcheck", "l_matches_parameters"]
     report = fusionkit.check(bad.Hangs, select=names, time_limit=0.2)
-    hung = [result for result in report.bad if result.found == "no end"]
+    hung = [result for result in report.bad if result.timed_out]
     assert len(hung) == len({result.check for result in hung}) == 3
     assert len(report.bad) == 4
     assert {result.check for result in report.results if result.status == "passed"} == {"l_matches_parameters"}
-    assert report.bad[-1].reason == "checks should end; found that 3 earlier checks did not, so this one was not run"
+    assert (
+        report.bad[-1].reason
+        == "gradcheck should run; found that 3 checks before it did not finish in time, so it was left out"
+    )
 
 
 @pytest.mark.parametrize("op", ["zero", *exhaustive(["median"])])
@@ -250,7 +253,7 @@ def test_hangs_outside_the_main_thread() -> None:
     thread = threading.Thread(target=work)
     thread.start()
     thread.join(30)
-    assert "keywords for the constructor within 0.3 s; found no end" in only(reports[0])
+    assert "keywords for the constructor within 0.3 s; found that it did not" in only(reports[0])
 
 
 def test_exits() -> None:
@@ -268,7 +271,7 @@ def test_exits_in_constructor() -> None:
 def test_raises_keyboard_interrupt() -> None:
     report = fusionkit.check([bad.Interrupts, Total], select=["forward_shape"])
     assert {result.subject for result in report.bad} == {"tests.contract.bad_operators:Interrupts"}
-    assert only(report) == "the check should come to a verdict; found KeyboardInterrupt"
+    assert only(report) == "the check should end without an unexpected error; found KeyboardInterrupt"
     assert any(result.status == "passed" for result in report.results)
 
 

@@ -56,8 +56,8 @@ def test_a_lost_process_costs_its_task() -> None:
     assert messages("exits") == ["begins exits", Lost("exit status 3")]
     assert messages("crashes") == ["begins crashes", Lost(f"signal SIGSEGV ({signal.strsignal(signal.SIGSEGV)})")]
     start = time.perf_counter()
-    *_, lost = messages("hangs", patience=0.3)
-    assert lost == Lost(f"signal SIGKILL ({signal.strsignal(signal.SIGKILL)})", late=True)
+    *_, lost = messages("hangs", timeout=0.3)
+    assert lost == Lost(f"signal SIGKILL ({signal.strsignal(signal.SIGKILL)})", timed_out=True)
     assert time.perf_counter() - start < 20
 
 

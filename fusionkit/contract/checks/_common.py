@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionkit import registry
-from fusionkit.contract.rules import equal, expect, no_error, skip
+from fusionkit.contract.rules import Violation, equal, expect, no_error, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.errors import RegistryError
 from fusionkit.fabrication import Fabrication
@@ -31,10 +31,9 @@ def expect_value(what: str, found: object, wanted: object) -> None:
 
 def expect_nowhere(wrong: Tensor, should: str) -> None:
     """Expect no entry of a boolean tensor to be set."""
-    first = [int(i) for i in wrong.nonzero()[0]] if wrong.any() else []
-    expect(
-        not wrong.any(), should, f"a violation in {int(wrong.sum())} of {wrong.numel()} entries, the first at {first}"
-    )
+    if wrong.any():
+        first = wrong.nonzero()[0].tolist()
+        raise Violation(should, f"a violation in {int(wrong.sum())} of {wrong.numel()} entries, the first at {first}")
 
 
 def skip_if(holds: object, reason: str) -> None:
@@ -44,12 +43,12 @@ def skip_if(holds: object, reason: str) -> None:
 
 
 def expect_unchanged(should: str, before: Mapping[str, object], after: Mapping[str, object]) -> None:
-    """Expect two mappings from ``tracking.attributes`` to agree."""
+    """Expect two states to agree, such as those from ``tracking.attributes`` or ``guard.world``."""
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    expect(not changed, should, f"changed attributes {changed}")
+    expect(not changed, should, f"other values of {', '.join(changed)}")
 
 
-def means(subject: Subject, what: str, name: str) -> None:
+def expect_resolves(subject: Subject, what: str, name: str) -> None:
     """Expect the registry to find the subject under a name."""
     try:
         found = registry.resolve(subject.kind, name).qualified
@@ -61,6 +60,15 @@ def means(subject: Subject, what: str, name: str) -> None:
 def entry(prefix: str, name: str) -> str:
     """Return the dotted name of an entry of the submodule ``prefix``."""
     return f"{prefix}.{name}" if prefix else name
+
+
+def shapes_of(op: nn.Module) -> dict[str, tuple[int, ...] | None]:
+    """Return the names and shapes of all parameters and buffers, also of those that are None."""
+    return {
+        entry(prefix, name): None if tensor is None else tuple(tensor.shape)
+        for prefix, module in op.named_modules()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+    }
 
 
 def tensors_of(op: nn.Module) -> dict[str, Tensor]:

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fusionkit.contract.checks._common import agrees, expect_value, gradients, tensors_of, trained, works
 from fusionkit.contract.guard import untimed
@@ -110,18 +109,13 @@ def check_export(subject: Subject) -> None:
     x, y = subject.views(4, dtype=torch.float32), subject.views(7, dtype=torch.float32)
     buffer = io.BytesIO()
     with clean_dynamo(), torch.no_grad():
-        shapes = _dynamic_rows(x, torch.export.Dim.DYNAMIC)
+        shapes = ([{0: torch.export.Dim.DYNAMIC}] * len(x),)
         program = works("torch.export", lambda: torch.export.export(op, (x,), dynamic_shapes=shapes))
         torch.export.save(program, buffer)
         buffer.seek(0)
         loaded = torch.export.load(buffer).module()
         found = works("the exported program", lambda: loaded(y))
     agrees(subject, "the output of the exported program", found, op, y)
-
-
-def _dynamic_rows(x: list[Tensor], rows: Any) -> Any:
-    """Return the dynamic shapes of views whose number of rows varies."""
-    return ([{0: rows} for _ in x],)
 
 
 @rule(tier=3, scope="first", needs=("onnx", "onnxruntime"))
@@ -134,7 +128,7 @@ def check_onnx(subject: Subject) -> None:
 
     op = subject.deterministic_operator(dtype=torch.float32)
     x, y = subject.views(4, dtype=torch.float32), subject.views(7, dtype=torch.float32)
-    shapes = _dynamic_rows(x, torch.export.Dim("batch"))
+    shapes = ([{0: torch.export.Dim("batch")}] * len(x),)
     with clean_dynamo(), _no_logging(), torch.no_grad():
         export = partial(torch.onnx.export, op, (x,), dynamo=True, dynamic_shapes=shapes, verbose=False)
         program: Any = works("the export to ONNX", export)

@@ -1,4 +1,4 @@
-"""The config node of the operator, and the way back to it."""
+"""The constructor's options, the config node of the operator, and the way back to it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from omegaconf import OmegaConf
 
 from fusionkit import config
 from fusionkit.config.interpolations import resolve
+from fusionkit.config.keys import CONTROL_KEYS
 from fusionkit.config.safe import check_tree
 from fusionkit.config.sentences import mistakes
 from fusionkit.config.types import options_of
-from fusionkit.contract.checks._common import agrees, copy_buffers, expect_value, means, same_output, skip_if
+from fusionkit.contract.checks._common import agrees, copy_buffers, expect_resolves, expect_value, same_output, skip_if
 from fusionkit.contract.rules import Violation, describe, expect, no_error, outcome, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.core import factory
@@ -23,7 +24,25 @@ from fusionkit.errors import ConfigError
 from fusionkit.fusion import Fusion
 
 #: Keys of a node that are no options of the constructor.
-CONTROL = ("_target_", "_recursive_", "_convert_", "_partial_", "name", "defaults")
+NO_OPTIONS = CONTROL_KEYS | {"name", "defaults"}
+
+
+@rule(scope="none", basic=True)
+def check_signature(subject: Subject) -> None:
+    """The constructor names every option, without `**kwargs`; that of a fusion takes `n`, `dims` and `device`.
+
+    Write every option into the signature, and pass those of the base class to `super().__init__`.
+    """
+    parameters = inspect.signature(subject.cls).parameters
+    basic = ("n", "dims", "device")
+    for name, parameter in parameters.items():
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        found = f"{parameter}, which is {parameter.kind.description}"
+        expect(named, "every parameter of the constructor should be an option with a name", found)
+        fine = parameter.default is not parameter.empty or name not in basic
+        expect(fine, f"{name} should have a default", f"{name} without one")
+    for name in basic if subject.kind == "fusion" else ():
+        expect(name in parameters, f"the constructor should take {name} by keyword", f"only {', '.join(parameters)}")
 
 
 @rule(scope="first")
@@ -33,24 +52,19 @@ def check_config_composes(subject: Subject) -> None:
     Write the file `conf/fusion/<name>.yaml` (`conf/fabrication/<name>.yaml`) as the generated node shows it, or
     remove it.
     """
-    means(subject, f"{subject.kind}.name", str(_composed(subject).get("name")))
+    expect_resolves(subject, f"{subject.kind}.name", str(_composed(subject).get("name")))
 
 
 @rule(scope="first")
 def check_config_safe(subject: Subject) -> None:
     """Its config node instantiates under the allow-list.
 
-    Select nested objects by name; no `_target_` but fusionkit's factories and allow-listed classes of torch.
+    Select nested objects by name; use no `_target_` but fusionkit's factories and the allowed classes of torch.
     """
     with no_error(f"the node {subject.kind} should instantiate under the allow-list"):
-        tree = {
-            "n": None,
-            "dims": None,
-            "device": "cpu",
-            "fabrication": {"name": "dense"},
-            subject.kind: OmegaConf.create(config.node(subject.kind, subject.record.key) or ""),
-        }
-        # config_composes checks the other interpolations of the node.
+        node = OmegaConf.create(config.node(subject.kind, subject.record.key) or "")
+        # What a node may refer to; config_composes checks its other interpolations.
+        tree = {"n": None, "dims": None, "device": "cpu", "fabrication": {"name": "dense"}, subject.kind: node}
         node = resolve(OmegaConf.create(tree))[subject.kind]
         check_tree(node, subject.kind)
         if subject.kind == "fusion":
@@ -72,7 +86,7 @@ def check_config_matches_signature(subject: Subject) -> None:
     signature = options_of(subject.cls)
     known = signature.json_schema()["properties"]
     later = [key for key in content if key in known and str(content[key]).startswith(("${", "???"))]
-    options = {key: value for key, value in content.items() if key not in (*CONTROL, *later)}
+    options = {key: value for key, value in content.items() if key not in (*NO_OPTIONS, *later)}
     wrong = mistakes(signature, options, subject.kind, complete=False)
     expect(not wrong, "the node should fit the constructor", " ".join(wrong.values()))
 
@@ -87,32 +101,25 @@ def _composed(subject: Subject) -> dict[str, Any]:
         for option, value in subject.options.items()
         if f"\n{option}: ???" in f"\n{text}"
     ]
-    try:
-        cfg = config.compose([f"{subject.kind}={name}", *required])
-    except ConfigError as error:
-        raise Violation(f"the configuration should compose with {subject.kind}={name}", describe(error)) from error
-    found: dict[str, Any] = cfg[subject.kind]
+    with no_error(f"the configuration should compose with {subject.kind}={name}"):
+        found: dict[str, Any] = config.compose([f"{subject.kind}={name}", *required])[subject.kind]
     return found
 
 
 @rule()
 def check_config_round_trip(subject: Subject) -> None:
-    """`create(**op.to_config())` builds an operator of the same n, l and state_dict keys, and of the same output.
+    """`create(**op.to_config())` builds an operator with the same n, l, state_dict keys and output.
 
-    Take every option as a keyword of a JSON type, and keep nothing else that matters.
+    Take every option as a keyword of a JSON type, and let the operator depend on nothing else.
     """
     skip_if(subject.source.record is None, "needs a registry entry, and the subject is not registered")
     op = subject.operator()
-    if subject.source.instance is not None:
-        try:
-            op.to_config()
-        except ConfigError as error:
-            skip(f"the instance has no config: {error}")
+    _, error = outcome(op.to_config)
+    if subject.source.instance is not None and isinstance(error, ConfigError):
+        skip(f"the instance has no config: {error}")
     options = _options_of(op)
-    try:
+    with no_error("to_config() should consist of JSON types"):
         text = json.dumps(options, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise Violation("to_config() should consist of JSON types", describe(error)) from error
     expect(json.loads(text) == options, "to_config() should survive JSON", text[:200])
     with no_error(f"create should accept to_config(), {text[:200]}"):
         again = factory.create(**json.loads(text)).eval()
@@ -149,7 +156,7 @@ def _options_of(op: Any) -> dict[str, Any]:
 def check_config_containers(subject: Subject) -> None:
     """`dims` as a list, a tuple or a ListConfig build the same operator.
 
-    Hand `dims` to the base class as it comes, and use `self.dims`.
+    Pass `dims` to the base class unchanged, and use `self.dims`.
     """
     dims = list(subject.dims)
     first = subject.operator(dims=dims)

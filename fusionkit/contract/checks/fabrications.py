@@ -52,9 +52,9 @@ def check_project_equals_materialize(subject: FabricationSubject) -> None:
 
 @rule(kinds=("fabrication",))
 def check_structure(subject: FabricationSubject) -> None:
-    """W is what `reference(w, n, D)` gives, where the class has one: the definition, written as loops.
+    """W equals `reference(w, n, D)`, the definition written as loops, if the class has one.
 
-    Correct the one of the two that does not follow the formula of the docstring; `self.split(w, n, D)` cuts w into
+    Correct whichever of the two does not follow the formula of the docstring; `self.split(w, n, D)` cuts w into
     blocks, and `self.frozen(n, D, w)` returns the frozen parts.
     """
     n, D = subject.size
@@ -67,7 +67,7 @@ def check_structure(subject: FabricationSubject) -> None:
 
 @rule(kinds=("fabrication",))
 def check_seeded_buffers(subject: FabricationSubject) -> None:
-    """Frozen parts follow from the seed alone, travel in the state_dict, and a loaded one wins over the seed.
+    """Frozen parts depend on the seed only and are in the state_dict; loaded ones replace those of the seed.
 
     Draw them in `_draw_frozen` from `torch.Generator().manual_seed(self.seed)`; let `prepare` register them.
     """
@@ -85,7 +85,7 @@ def check_seeded_buffers(subject: FabricationSubject) -> None:
     expect(not bare.state_dict(), "an unprepared fabrication should keep nothing", list(bare.state_dict()))
     missing = [name for name in names if name not in first.state_dict()]
     expect(not missing, f"the frozen parts {names} should be in the state_dict", f"no {missing}")
-    _loaded_wins(subject, first, w, W)
+    _loaded_parts_replace(subject, first, w, W)
     if "seed" in first._arguments or subject.accepts("seed"):
         seed = int(getattr(first, "seed", 0)) + 1
         other = _prepared(subject, seed=seed)
@@ -101,7 +101,7 @@ def _is_trivial(fabrication: Fabrication, n: int, D: int) -> bool:
     return not any(value.is_floating_point() and value.numel() for value in values) and n * D < 32
 
 
-def _loaded_wins(subject: FabricationSubject, first: Fabrication, w: Tensor, W: Tensor) -> None:
+def _loaded_parts_replace(subject: FabricationSubject, first: Fabrication, w: Tensor, W: Tensor) -> None:
     n, D = subject.size
     changed = copy.deepcopy(first)
     for buffer in changed.buffers():

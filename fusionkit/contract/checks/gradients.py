@@ -134,7 +134,7 @@ def check_forward_ad(subject: Subject) -> None:
 
 @rule(tier=2)
 def check_partial_requires_grad(subject: Subject) -> None:
-    """Gradients reach exactly the views and parameters that require them, and are the same as with all of them.
+    """Gradients reach exactly the views and parameters that require them, and equal those when all require them.
 
     Do not turn `requires_grad` on or off in `_fuse`.
     """
@@ -163,7 +163,7 @@ def check_partial_requires_grad(subject: Subject) -> None:
 def check_activation_checkpoint(subject: Subject) -> None:
     """Gradients under activation checkpointing are the same.
 
-    Let `_fuse` give the same when it is run again: no counters, no state.
+    Let `_fuse` return the same when it runs again: keep no counter and no other state.
     """
     op = subject.deterministic_operator()
     x = subject.views(3, requires_grad=True)

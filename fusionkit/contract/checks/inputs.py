@@ -1,4 +1,4 @@
-"""Views that do not fit, views that come in another form, and what a call may do to them."""
+"""Views that do not fit, views in other containers and memory layouts, and what a call may do to them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _idle_views(op: Fusion) -> set[int]:
 
 @rule()
 def check_wrong_dims(subject: Subject) -> None:
-    """Views of a wrong width or number are a `DimsError` that names the view, what was found and what should be.
+    """Views of a wrong width or number raise a `DimsError` that names the view, what was found and what should be.
 
     Leave the validation of `forward` to the base class; do not override `forward`.
     """
@@ -77,7 +77,7 @@ def check_wrong_dims(subject: Subject) -> None:
 
 @rule()
 def check_batch_mismatch(subject: Subject) -> None:
-    """Views of different leading dimensions are a `FusionError`, also where torch would broadcast them.
+    """Views with different leading dimensions raise a `FusionError`, also where torch would broadcast them.
 
     Leave the validation of `forward` to the base class; do not override `forward`.
     """
@@ -92,7 +92,7 @@ def check_batch_mismatch(subject: Subject) -> None:
 def check_processing(subject: Subject) -> None:
     """`preprocess` is applied to each view, and `postprocess` to the result.
 
-    Hand both to `super().__init__`, and leave `forward` to the base class.
+    Pass both to `super().__init__`, and leave `forward` to the base class.
     """
     options = ("preprocess", "postprocess")
     skip_if(not subject.offers(*options), "the constructor does not take preprocess and postprocess")
@@ -109,7 +109,7 @@ def check_processing(subject: Subject) -> None:
 
 @rule(tier=2, kinds=("fusion",), scope="first")
 def check_container_types(subject: Subject) -> None:
-    """A list and a tuple of views are the same; anything else, or a view that is no tensor, is a `FusionError`.
+    """A list and a tuple of views are the same; anything else, or a view that is no tensor, raises a `FusionError`.
 
     Leave the validation of `forward` to the base class; do not override `forward`.
     """
@@ -134,7 +134,7 @@ def check_container_types(subject: Subject) -> None:
 def check_noncontiguous(subject: Subject) -> None:
     """Transposed, strided, expanded, sliced and repeated views give what their contiguous copies give.
 
-    Use `reshape` in place of `view`, and look at no strides and at no `id`; neither of the gradient in a backward.
+    Use `reshape` instead of `view`, and depend on no strides and no `id`, in a backward also not on the gradient's.
     """
     op = subject.deterministic_operator()
     given = {f"the output of {what} views": [make(width) for width in subject.dims] for what, make in LAYOUTS.items()}
@@ -176,7 +176,7 @@ LAYOUTS: dict[str, Callable[[int], Tensor]] = {
 }
 
 
-@rule()
+@rule(basic=True)
 def check_no_input_mutation(subject: Subject) -> None:
     """A call and its backward pass leave the views, the list of them, and an external `w` as they were.
 

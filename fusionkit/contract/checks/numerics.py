@@ -1,4 +1,4 @@
-"""Dtypes, devices, and values that are hard to compute with."""
+"""Dtypes, devices, and extreme and non-finite values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 @rule()
 def check_dtype_preserved(subject: Subject) -> None:
-    """The output has the views' dtype, and the values of float64; integer and mixed views are a `FusionError`.
+    """The output has the dtype of the views and the values of float64; integer and mixed dtypes raise a `FusionError`.
 
     Create constants with the dtype of the views and buffers with `**self._factory`; cast back what was computed in
     float32.
@@ -62,7 +62,7 @@ def _near(what: str, found: Tensor, wanted: Tensor) -> None:
 def check_device_preserved(subject: Subject) -> None:
     """The output is on the device of the views (cpu, meta, cuda if there is one), or on the one that the call names.
 
-    Views on several devices are a `FusionError`.  Create constants with the device of the views, buffers with
+    Views on several devices raise a `FusionError`.  Create constants with the device of the views, buffers with
     `**self._factory`; call no `.item()` or `.tolist()`; leave `forward` to the base class.
     """
     devices = ["cpu", "meta", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -88,9 +88,9 @@ def check_device_preserved(subject: Subject) -> None:
 
 @rule(tier=2)
 def check_reference(subject: Subject) -> None:
-    """The output equals `reference(x)`, where the class has one.
+    """The output equals `reference(x)`, if the class has one.
 
-    Correct the one of the two that does not follow the formula of the docstring.
+    Correct whichever of the two does not follow the formula of the docstring.
     """
     op = subject.operator()
     reference = getattr(op, "reference", None)
@@ -111,7 +111,7 @@ def _call(reference: Any, x: list[Tensor]) -> Tensor:
 
 @rule(tier=2)
 def check_nonfinite(subject: Subject) -> None:
-    """NaN in a view gives NaN in the outputs that depend on it, and Inf is non-finite where it is in float64.
+    """Outputs that depend on a NaN are NaN; those that depend on an Inf are finite exactly where they are in float64.
 
     Do not replace NaN (`nan_to_num`, comparisons, `fmax`); let it through.
     """

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusionkit.contract.checks._common import agrees, copy_buffers, entry, expect_nowhere, gradients, skip_if
+from fusionkit.contract.checks._common import agrees, copy_buffers, entry, expect_nowhere, gradients, shapes_of, skip_if
 from fusionkit.contract.rules import equal, expect, has_shape, refuses, rule
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import verify
@@ -18,19 +18,17 @@ from fusionkit.fusion import Fusion
 
 #: Scales of the views: large views activate a unit that its bias keeps inactive.
 SCALES = (1.0,) * 8 + (4.0,) * 24
-#: Class attributes of torch modules that are containers, but no state.
-TABLES = ("frozen_dtypes", "call_super_init", "dump_patches")
 
 
-@rule()
+@rule(basic=True)
 def check_parameters_stable(subject: Subject) -> None:
-    """A call, its backward and `reset_parameters` add, remove and replace no parameter; gradients and mode stay.
+    """A call, its backward and `reset_parameters` add or replace no parameter; a call keeps gradients and mode.
 
     Create everything in the constructor, nothing lazily at the first call; fill parameters in place, and leave `grad`
     and `training` to the program.
     """
     op = subject.build(dtype=torch.float64)
-    before = _inventory(op)
+    before = shapes_of(op)
     for training in (True, True, False):
         op.train(training)
         gradients = {name: None if p.grad is None else p.grad.clone() for name, p in op.named_parameters()}
@@ -43,7 +41,7 @@ def check_parameters_stable(subject: Subject) -> None:
             expect(same, f"a call should leave the gradient of {name} alone", "another one")
         if out.requires_grad:
             out.sum().backward()
-        after = _inventory(op)
+        after = shapes_of(op)
         expect(after == before, f"parameters and buffers should stay {before} during a call", str(after))
     own = dict(subject.own(op))
     op.reset_parameters(torch.Generator().manual_seed(0))
@@ -51,18 +49,9 @@ def check_parameters_stable(subject: Subject) -> None:
     expect(not replaced, "reset_parameters should fill the parameters in place", f"other objects for {replaced}")
 
 
-def _inventory(op: nn.Module) -> dict[str, tuple[int, ...] | None]:
-    """Return the names and shapes of all parameters and buffers, None entries included."""
-    return {
-        entry(prefix, name): None if tensor is None else tuple(tensor.shape)
-        for prefix, module in op.named_modules()
-        for name, tensor in (*module._parameters.items(), *module._buffers.items())
-    }
-
-
 @rule()
 def check_all_parameters_get_grad(subject: Subject) -> None:
-    """Every element of the own parameters, but for `padding`, gets a gradient, and an optimizer step changes it.
+    """Every element of the own parameters, except `padding`, gets a gradient, and an optimizer step changes it.
 
     Remove what the output does not depend on, or declare it: `requires_grad=False`, or the fabrication's `padding`.
     """
@@ -118,7 +107,7 @@ def padding_of(op: Fusion) -> dict[str, Tensor]:
 
 @rule()
 def check_external_w(subject: Subject) -> None:
-    """A `w` (l,) or (1, l) replaces the own parameters for one call; one that does not fit is a `FusionError`.
+    """A `w` (l,) or (1, l) replaces the own parameters for one call; one that does not fit raises a `FusionError`.
 
     Reach the parameters as attributes (`self.weight`), never through a closure or a list; leave `forward` to the
     base class.
@@ -154,11 +143,8 @@ def check_external_w(subject: Subject) -> None:
 
 def _calls_once(subject: Subject, op: Fusion, x: list[Tensor], when: str, **arguments: Tensor) -> None:
     calls: list[Any] = []
-    handle = op.register_forward_hook(lambda *arguments: calls.append(arguments))
-    try:
+    with op.register_forward_hook(lambda *arguments: calls.append(arguments)):
         subject.forward(op, x, **arguments)
-    finally:
-        handle.remove()
     expect(len(calls) == 1, f"a forward hook should fire once {when}", f"{len(calls)} calls")
 
 
@@ -186,9 +172,9 @@ def _gradient(subject: Subject, op: Fusion, x: list[Tensor], w: Tensor) -> Tenso
 
 @rule(scope="none")
 def check_seeding(subject: Subject) -> None:
-    """The same generator gives the same initial parameters; another one others, unless `constant_init` is declared.
+    """The same generator gives the same initial parameters; another gives others, unless `constant_init` is declared.
 
-    Hand the `generator` of `reset_parameters` to every function that draws.
+    Pass the `generator` of `reset_parameters` to every function that draws.
     """
     skip_if(not subject.build().calculate_l(), "the operator has no parameters")
     verify(subject, "constant_init", _ignores_generator, "another generator should give other initial parameters")
@@ -217,7 +203,7 @@ def _ignores_generator(subject: Subject) -> bool | None:
     return ignored
 
 
-@rule()
+@rule(basic=True)
 def check_instances_independent(subject: Subject) -> None:
     """Two instances share no parameter, no buffer and no mutable attribute.
 
@@ -287,6 +273,6 @@ def check_init_statistics(subject: Subject) -> None:
 
 
 def _is_state(cls: type, name: str, value: object) -> bool:
-    """Whether an attribute of a class can change, but for torch's tables."""
-    table = name in TABLES or cls.__module__.startswith("torch.")
+    """Whether an attribute of a class can change; ``frozen_dtypes``, and the tables on torch's classes, do not."""
+    table = name == "frozen_dtypes" or cls.__module__.startswith("torch.")
     return isinstance(value, Tensor if table else Tensor | list | dict | set) and not name.startswith("__")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import re
+from functools import partial
+from typing import Any
 
 import fusionkit
 from fusionkit.contract import probes
-from fusionkit.contract.checks._common import means, skip_if
-from fusionkit.contract.rules import Violation, expect, rule, skip
+from fusionkit.contract.checks._common import expect_resolves, skip_if
+from fusionkit.contract.rules import expect, outcome, rule, skip
 from fusionkit.contract.subject import Subject
-from fusionkit.contract.workers import RemoteError, fresh
+from fusionkit.contract.workers import fresh
 from fusionkit.registry.discovery import Candidate, incompatible
+from fusionkit.registry.loading import NAME
 
-NAME = re.compile(r"[a-z][a-z0-9_]*")
 #: Seconds that importing an operator may take beyond torch and fusionkit themselves.
 IMPORT_BUDGET = 2.0
 
@@ -26,11 +28,10 @@ def check_entry_point_resolves(subject: Subject) -> None:
     Import what the module needs in the module itself; do not rely on another module having been imported before.
     """
     target = subject.record.target
-    answer = _imported(subject)
-    if isinstance(answer, RemoteError):
-        raise Violation(f"{target} should import alone in a fresh interpreter", str(answer))
+    imported, error = _import_alone(subject)
+    expect(error is None, f"{target} should import alone in a fresh interpreter", str(error))
     base = f"fusionkit.{subject.kind.capitalize()}"
-    expect(answer.kind == subject.kind, f"{target} should be a subclass of {base}", answer.found)
+    expect(imported.kind == subject.kind, f"{target} should be a subclass of {base}", imported.found)
 
 
 @rule(tier=2, scope="none", needs=("interpreter",))
@@ -55,25 +56,26 @@ def check_import_budget(subject: Subject) -> str:
     should = "the target should be registered as 'package.module:Class'"
     expect(not isinstance(record.spec.target, type), should, "the class, which listing imports")
     module = record.target.partition(":")[0]
-    try:
-        listed = fresh(probes.imported_by_listing, [module])
-    except RemoteError as error:
-        raise Violation("the registry should be listed in a fresh interpreter", str(error)) from error
+    listed, error = outcome(partial(fresh, probes.imported_by_listing, [module]))
+    expect(error is None, "the registry should be listed in a fresh interpreter", str(error))
     expect(not listed, f"listing the registry should not import {module}", "that it does")
     return f"imported in {seconds:.2f} s"
 
 
-def _imported(subject: Subject) -> probes.Imported | RemoteError:
-    """Import the target in a fresh interpreter, once per subject; return what that did, or why it failed."""
+def _import_alone(subject: Subject) -> Any:
+    """Import the target in a fresh interpreter, once per subject; return the ``Imported``, or None, and the error."""
     record, notes = subject.record, subject.source.notes
     skip_if(record.local, "needs an installed plugin, and the subject was registered at run time")
     if "imported" not in notes:
-        try:
-            notes["imported"] = fresh(probes.imported, record.target)
-        except RemoteError as error:
-            notes["imported"] = error
-    found: probes.Imported | RemoteError = notes["imported"]
-    return found
+        notes["imported"] = outcome(partial(fresh, probes.imported, record.target))
+    return notes["imported"]
+
+
+def _import_of(subject: Subject) -> probes.Imported:
+    """Return what importing the target did; skips the check where that fails."""
+    imported, error = _import_alone(subject)
+    skip_if(error, "the target cannot be imported alone; entry_point_resolves says why")
+    return imported  # type: ignore[no-any-return]
 
 
 @rule(scope="none")
@@ -86,7 +88,7 @@ def check_name_valid(subject: Subject) -> None:
     for name in (record.name, *record.aliases):
         expect(NAME.fullmatch(name), f"a name should match {NAME.pattern}", name)
     for name in (record.key, record.qualified):
-        means(subject, name, name)
+        expect_resolves(subject, name, name)
 
 
 @rule(scope="none")
@@ -105,24 +107,6 @@ def check_api_version(subject: Subject) -> None:
     expect(reason is None, f"{record.distribution} should admit fusionkit {fusionkit.__version__}", str(reason))
 
 
-@rule(scope="none")
-def check_signature(subject: Subject) -> None:
-    """The constructor takes options by keyword, a fusion's `n`, `dims` and `device` among them, without `**kwargs`.
-
-    Write the options out; hand those of the base to `super().__init__`.
-    """
-    parameters = inspect.signature(subject.cls).parameters
-    basic = ("n", "dims", "device")
-    for name, parameter in parameters.items():
-        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        found = f"{parameter}, which is {parameter.kind.description}"
-        expect(named, "every parameter of the constructor should be an option with a name", found)
-        fine = parameter.default is not parameter.empty or name not in basic
-        expect(fine, f"{name} should have a default", f"{name} without one")
-    for name in basic if subject.kind == "fusion" else ():
-        expect(name in parameters, f"the constructor should take {name} by keyword", f"only {', '.join(parameters)}")
-
-
 @rule(tier=2, scope="examples")
 def check_documented(subject: Subject) -> None:
     """The class has a docstring with a summary line and a formula, and `repr` shows every argument.
@@ -136,11 +120,3 @@ def check_documented(subject: Subject) -> None:
     shown = repr(subject.made())
     for option in subject.case.options:
         expect(re.search(rf"\b{option}=", shown), f"repr should show the argument {option}", repr(shown))
-
-
-def _import_of(subject: Subject) -> probes.Imported:
-    """Return what importing the target did; skips the check where that fails."""
-    answer = _imported(subject)
-    if isinstance(answer, RemoteError):
-        skip("the target cannot be imported alone; entry_point_resolves says why")
-    return answer

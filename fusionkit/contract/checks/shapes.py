@@ -11,7 +11,7 @@ from fusionkit.contract.rules import expect, has_shape, no_error, refuses, rule,
 from fusionkit.contract.subject import Subject
 
 
-@rule()
+@rule(basic=True)
 def check_forward_shape(subject: Subject) -> None:
     """Views of shape (..., n_i) give an output of shape (..., n).
 
@@ -32,14 +32,10 @@ def check_leading_dims(subject: Subject) -> None:
     op = subject.operator()
     for lead in ((), (3,), (2, 3), (2, 1, 3)):
         x = subject.views(*lead)
-        what, out, shape = (
-            f"the output for leading dimensions {lead}",
-            subject.forward(op, x),
-            (*lead, op.calculate_n()),
-        )
-        has_shape(what, out, shape)
+        out, what = subject.forward(op, x), f"the output for leading dimensions {lead}"
+        has_shape(what, out, (*lead, op.calculate_n()))
         flat = [view.reshape(-1, view.shape[-1]) for view in x]
-        agrees(subject, what, out.reshape(-1, shape[-1]), op, flat)
+        agrees(subject, what, out.reshape(-1, out.shape[-1]), op, flat)
 
 
 @rule()
@@ -82,7 +78,7 @@ def check_single_view(subject: Subject) -> None:
 
 @rule()
 def check_zero_views(subject: Subject) -> None:
-    """No views at all are a `ValueError`.
+    """An empty list of views raises a `ValueError`.
 
     Leave the validation of `forward` to the base class; do not override `forward`.
     """

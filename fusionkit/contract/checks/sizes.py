@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from fusionkit import registry
-from fusionkit.contract.checks._common import entry, expect_unchanged, expect_value, skip_if, tensors_of, works
+from fusionkit.contract.cases import importable_fabrications
+from fusionkit.contract.checks._common import expect_unchanged, expect_value, shapes_of, skip_if, tensors_of, works
 from fusionkit.contract.rules import Violation, describe, expect, has_shape, no_error, outcome, refuses, rule, skip
 from fusionkit.contract.subject import FabricationSubject, Subject
 from fusionkit.contract.tracking import LargestOnCpu, attributes
@@ -19,7 +19,7 @@ from fusionkit.errors import DimsError
 from fusionkit.fusion import Fusion
 
 
-@rule()
+@rule(basic=True)
 def check_n_matches_output(subject: Subject) -> None:
     """The width of the output is `calculate_n()`.
 
@@ -34,9 +34,9 @@ def check_n_matches_output(subject: Subject) -> None:
 
 @rule(kinds=("fusion",))
 def check_n_pure(subject: Subject) -> None:
-    """`calculate_n` returns an int, before any forward and on the meta device too, always the same, and stores nothing.
+    """`calculate_n` returns the same int at every call, before a forward and on the meta device too; it stores nothing.
 
-    Compute it from `self.resolve_dims(dims)` with integer arithmetic and assign to nothing.
+    Compute it from `self.resolve_dims(dims)` with integer arithmetic, and set no attribute.
     """
     for device in ("cpu", "meta"):
         op = subject.build(device=device)
@@ -54,7 +54,7 @@ def check_n_pure(subject: Subject) -> None:
 
 @rule(kinds=("fusion",))
 def check_n_explicit_and_inferred(subject: Subject) -> None:
-    """`n` may be given where it is free, is inferred where it follows, and a contradicting `n` is a `DimsError`.
+    """`n` may be given where it is free, is inferred where it follows, and a contradicting `n` raises a `DimsError`.
 
     Declare `Traits(free_n=True)` if n is a choice; else compute it from dims, and let the base class compare.
     """
@@ -88,9 +88,9 @@ INVALID_DIMS: tuple[Any, ...] = ([], [4, 0], [4, -1], [4, 2.5], "44", ["4", "4"]
 
 @rule(kinds=("fusion",), scope="first")
 def check_n_invalid_dims(subject: Subject) -> None:
-    """Dims that are empty, zero, negative, floats, strings or booleans, or missing, are a `DimsError`.
+    """Dims that are missing, empty, zero, negative, floats, strings or booleans raise a `DimsError`.
 
-    Let `calculate_n` begin with `self.resolve_dims(dims)`, and hand `dims` to `super().__init__`.
+    Let `calculate_n` begin with `self.resolve_dims(dims)`, and pass `dims` to `super().__init__`.
     """
     op = subject.build()
     for dims in INVALID_DIMS:
@@ -103,7 +103,7 @@ def check_n_invalid_dims(subject: Subject) -> None:
         refuses(bare.calculate_l, "calculate_l() without dims", DimsError)
 
 
-@rule()
+@rule(basic=True)
 def check_l_matches_parameters(subject: Subject) -> None:
     """`calculate_l()` is the number of elements of the own parameters, frozen or not, without pre- and postprocess.
 
@@ -125,7 +125,7 @@ def check_l_matches_parameters(subject: Subject) -> None:
 def check_l_pure(subject: Subject) -> None:
     """`calculate_l` returns an int of at least 0, the same on every device and at every call, and stores nothing.
 
-    Compute it from dims and options with integer arithmetic and assign to nothing.
+    Compute it from dims and options with integer arithmetic, and set no attribute.
     """
     found = {}
     for device in ("cpu", "meta"):
@@ -157,7 +157,7 @@ def _pure_in_size(subject: FabricationSubject) -> None:
 def check_l_zero_iff_parameter_free(subject: Subject) -> None:
     """`l` is 0 if and only if there are no own parameters; with `require_parameters=False` every one of them is None.
 
-    Create parameters normally in the constructor and hand `require_parameters` to `super().__init__`.
+    Create parameters normally in the constructor, and pass `require_parameters` to `super().__init__`.
     """
     op = subject.build()
     names = [name for name, _ in subject.own(op)]
@@ -168,13 +168,8 @@ def check_l_zero_iff_parameter_free(subject: Subject) -> None:
     bare = subject.build(require_parameters=False)
     expect_value("l with require_parameters=False", _l(bare), _l(op))
     expect_value("the own parameters with require_parameters=False", [name for name, _ in subject.own(bare)], [])
-    empty = {
-        entry(prefix, name)
-        for prefix, module in bare.named_modules()
-        for name, parameter in module._parameters.items()
-        if parameter is None
-    }
-    missing = [name for name in names if name not in empty]
+    shapes = shapes_of(bare)
+    missing = [name for name in names if shapes.get(name, ()) is not None]
     should = "every own parameter should be an entry that is None with require_parameters=False"
     expect(not missing, should, f"no {missing}")
 
@@ -189,11 +184,7 @@ def check_l_every_fabrication(subject: Subject) -> str:
         return "l/(n*D) = " + _fabricated(subject, subject.build(), "")
     skip_if(not subject.accepts("parameter_fabrication"), "the operator takes no fabrication")
     ratios = []
-    for key in registry.names("fabrication"):
-        try:
-            registry.load("fabrication", key)
-        except LookupError:  # Its own subject fails.
-            continue
+    for key in importable_fabrications():
         op = subject.build(parameter_fabrication={"name": key})
         ratios.append(f"{key} {_fabricated(subject, op, f' with the fabrication {key}')}")
     return "l/(n*D): " + ", ".join(ratios)

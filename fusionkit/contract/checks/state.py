@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import threading
 
-import numpy
 import torch
 
 from fusionkit.contract.checks._common import agrees, expect_unchanged, tensors_of
@@ -15,7 +13,7 @@ from fusionkit.contract.subject import Subject
 from fusionkit.contract.tracking import attributes, class_attributes
 
 
-@rule()
+@rule(basic=True)
 def check_deterministic(subject: Subject) -> None:
     """Two calls in evaluation mode are bitwise equal, unless the operator is declared stochastic.
 
@@ -33,52 +31,47 @@ def check_deterministic(subject: Subject) -> None:
 def check_rng_isolation(subject: Subject) -> None:
     """A call in evaluation mode draws nothing from the global generators of torch, NumPy and Python.
 
-    Draw constants in the constructor from a generator of one's own, and keep them as buffers.
+    Draw constants in the constructor from a generator that you create, and keep them as buffers.
     """
     op = subject.deterministic_operator()
     for lead in ((4,), (), (2, 1, 3), (65,)):
         x = subject.views(*lead)
-        before = (torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state()))
+        before = _process(generators=True)
         subject.forward(op, x)
-        after = (torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state()))
-        for generator, one, two in zip(("torch", "Python", "NumPy"), before, after, strict=True):
-            expect(one == two, f"the global generator of {generator} should be left alone", "that it was drawn from")
+        expect_unchanged("a call should draw from no global generator", before, _process(generators=True))
 
 
-@rule()
+@rule(basic=True)
 def check_idempotent_calls(subject: Subject) -> None:
-    """A call leaves the process's settings as they were, and in evaluation mode parameters, buffers and attributes.
+    """A call changes no setting of the process, and in evaluation mode no parameter, buffer or attribute.
 
-    Assign to nothing in `_fuse`, also not to the class; running statistics may change in training mode only.  A thread
-    that a call starts ends with it.
+    Set no attribute in `_fuse`, also not on the class; running statistics may change in training mode only.  End a
+    thread within the call that starts it.
     """
     op = subject.operator()
     tensors = tensors_of(op)
     values = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    before, settings, threads = {**attributes(op), **class_attributes(op)}, _settings(), set(threading.enumerate())
+    before, threads = {**attributes(op), **class_attributes(op)}, set(threading.enumerate())
+    settings = _process(generators=False)
     for _ in range(2):
         subject.forward(op, subject.views(4))
     expect_unchanged("a call should change no attribute", before, {**attributes(op), **class_attributes(op)})
     for name, tensor in tensors.items():
         expect(torch.equal(tensor, values[name]), f"{name} should keep its values", "other values")
     subject.forward(op.train(), subject.views(4))
-    for name, value in _settings().items():
-        expect(value == settings[name], f"a call should leave {name} as it was", "that it was changed")
+    expect_unchanged("a call should leave the settings of the process alone", settings, _process(generators=False))
     left = sorted({thread.name for thread in set(threading.enumerate()) - threads})
     expect(not left, "a call should leave no thread behind", f"{left}")
 
 
-def _settings() -> dict[str, object]:
-    """Return the settings of the process; the generators are `rng_isolation`'s concern, and filters the kit's own."""
-    return {
-        "the mode of gradients": torch.is_grad_enabled(),
-        **{name: value for name, value in world().items() if "generator" not in name},
-    }
+def _process(*, generators: bool) -> dict[str, object]:
+    """Return the states of the generators of random numbers, or the settings of the process."""
+    return {name: value for name, value in world().items() if ("generator" in name) == generators}
 
 
 @rule()
 def check_no_grad(subject: Subject) -> None:
-    """There is no graph under `no_grad`, and `inference_mode` works, with the same output.
+    """Under `no_grad` and `inference_mode` the output is the same, without a graph.
 
     Never turn gradients on in `_fuse`.
     """

@@ -48,7 +48,7 @@ def check_state_dict(subject: Subject) -> None:
 def check_safetensors(subject: Subject) -> None:
     """The operator survives a safetensors file, shared tensors too.
 
-    Keep everything in parameters and buffers that are no views of each other, or that the whole shares.
+    Keep everything in parameters and buffers; let two of them share a whole tensor or nothing.
     """
     op, second = subject.operator(), subject.operator()
     # Two branches of a model may share the operator, and so its tensors.
@@ -102,7 +102,7 @@ def check_pickle_deepcopy(subject: Subject) -> None:
         expect(not shared, f"the {what} operator should have storage of its own", f"the shared {shared}")
 
 
-@rule()
+@rule(basic=True)
 def check_factory_kwargs(subject: Subject) -> None:
     """`device` and `dtype`, and `with torch.device(...)`, reach every parameter and floating-point buffer.
 

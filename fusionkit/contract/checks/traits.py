@@ -64,7 +64,7 @@ def _invariant(subject: Subject) -> bool | None:
     return True
 
 
-@rule(scope="none")
+@rule(scope="none", basic=True)
 def check_stochastic(subject: Subject) -> None:
     """Two calls in training mode differ if and only if `stochastic` is declared.
 
@@ -79,7 +79,7 @@ def _differs_in_training(subject: Subject) -> bool:
     return not torch.equal(subject.forward(op, x), subject.forward(op, x))
 
 
-@rule(scope="none")
+@rule(scope="none", basic=True)
 def check_train_eval(subject: Subject) -> None:
     """Training and evaluation mode give different values or gradients if and only if `train_eval_differ` is declared.
 
