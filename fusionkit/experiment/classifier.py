@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ from fusionkit.experiment.training import Part, seeded, threads, train
 from fusionkit.fusion import Fusion, check_dims
 
 
+@dataclass(eq=False, repr=False)  # BaseEstimator has its own.
 class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Standardize k views, fuse them, classify linearly: what ``fusionkit run`` trains, as an estimator.
 
@@ -68,50 +70,27 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         ... )
     """
 
-    def __init__(
-        self,
-        views: Any = None,
-        *,
-        fusion: str | Mapping[str, Any] = "parameterized_concatenation",
-        fabrication: str | Mapping[str, Any] = "dense",
-        n: int = 64,
-        encoder: str = "none",
-        encoder_width: int | None = None,
-        activation: str = "gelu",
-        epochs: int = 60,
-        batch_size: int = 128,
-        lr: float = 1e-2,
-        optimizer: str = "adamw",
-        weight_decay: float = 1e-2,
-        scheduler: str = "onecycle",
-        label_smoothing: float = 0.1,
-        input_dropout: float = 0.2,
-        precision: str = "32-true",
-        device: str = "cpu",
-        devices: int = 1,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: bool = False,
-    ) -> None:
-        self.views = views
-        self.fusion = fusion
-        self.fabrication = fabrication
-        self.n = n
-        self.encoder = encoder
-        self.encoder_width = encoder_width
-        self.activation = activation
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.optimizer = optimizer
-        self.weight_decay = weight_decay
-        self.scheduler = scheduler
-        self.label_smoothing = label_smoothing
-        self.input_dropout = input_dropout
-        self.precision = precision
-        self.device = device
-        self.devices = devices
-        self.random_state = random_state
-        self.verbose = verbose
+    views: Any = None
+    _: KW_ONLY
+    fusion: str | Mapping[str, Any] = "parameterized_concatenation"
+    fabrication: str | Mapping[str, Any] = "dense"
+    n: int = 64
+    encoder: str = "none"
+    encoder_width: int | None = None
+    activation: str = "gelu"
+    epochs: int = 60
+    batch_size: int = 128
+    lr: float = 1e-2
+    optimizer: str = "adamw"
+    weight_decay: float = 1e-2
+    scheduler: str = "onecycle"
+    label_smoothing: float = 0.1
+    input_dropout: float = 0.2
+    precision: str = "32-true"
+    device: str = "cpu"
+    devices: int = 1
+    random_state: int | np.random.RandomState | None = None
+    verbose: bool = False
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train on ``X`` and the classes ``y`` (m,).

@@ -142,14 +142,13 @@ class Job:
                 cfg.update(plain_config(task))
                 done = _completed(cfg, run_dir)
                 result = done or self._run(cfg, task, run_dir, alone, _Reporter(mine, str(folder)))
-            ended = replace(mine, status=str(result.get("status")), error=result.get("error"))
         except EXPECTED as error:
-            result, ended = {}, replace(mine, status="failed", error=sentence(error))
+            result = {"status": "failed", "error": sentence(error)}
         _freeze_imports()
-        accuracy = _accuracy(result) if ended.status == "completed" else None
+        ended = replace(mine, status=result["status"], error=result.get("error"), accuracy=_accuracy(result))
         seconds = time.perf_counter() - begun
-        replace(ended, seconds=seconds, accuracy=accuracy, fraction=1.0, earlier=done is not None).write(folder)
-        return accuracy
+        replace(ended, seconds=seconds, fraction=1.0, earlier=done is not None).write(folder)
+        return ended.accuracy
 
     def _run(
         self, cfg: dict[str, Any], task: DictConfig, run_dir: Path, alone: bool, report: _Reporter
@@ -219,8 +218,6 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
     place, dtype = os.getcwd(), torch.get_default_dtype()
     try:
         yield
-    except _Recorded as already:
-        raise FusionError(str(already)) from None
     except BaseException as error:
         raised = _ended(error, cfg)
         try:
@@ -238,6 +235,19 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
         torch.set_default_dtype(dtype)
 
 
+def run_recorded(cfg: Mapping[str, Any], run_dir: Path, **options: Any) -> Mapping[str, Any]:
+    """Run a job, with options of ``run_job``; return the record, also of a failed run.
+
+    Raises:
+        KeyboardInterrupt: the run was interrupted, which is recorded.
+    """
+    try:
+        with recorded(cfg, run_dir):
+            return run.run_job(validate(cfg), run_dir, **options)
+    except EXPECTED:
+        return read_result(run_dir / RESULT)
+
+
 def takes_group(task: DictConfig) -> bool:
     """Whether the fusion refers to the group ``fabrication``; a preset, or an override, has its own fabrication."""
     return bool(raw(task)["fusion"].get("parameter_fabrication") == "${fabrication}")
@@ -246,32 +256,24 @@ def takes_group(task: DictConfig) -> bool:
 # -- a process of its own ----------------------------------------------------------------------------------------------
 
 
-class _Recorded(Exception):
-    """The job failed in its own process, which wrote the record."""
-
-
 def _run_alone(cfg: dict[str, Any], run_dir: Path) -> Mapping[str, Any]:
-    """Run a job that may end its process in a process of its own."""
+    """Run a job that may end its process in a process of its own; return the record, also of a failed run."""
     start(run_dir)
     content = json.dumps({"cfg": cfg, "run_dir": str(run_dir)}).encode()
     program = [sys.executable, "-c", "from fusionkit.experiment.job import alone; alone()"]
     status = subprocess.run(program, input=content, check=False).returncode
     try:
-        found = read_result(run_dir / RESULT)
+        return read_result(run_dir / RESULT)
     except FusionError:
         end = f"exit status {status}" if status >= 0 else f"an end by {_signal_name(-status)}"
         raise FusionError(f"The process of a run should end with its result; found {end}.") from None
-    if found["status"] != "completed":
-        raise _Recorded(found.get("error") or "it failed")
-    return found
 
 
 def alone() -> None:
     """Run the job that stdin describes in JSON: the main function of a job's own process."""
     content = json.load(sys.stdin)
-    cfg, run_dir = content["cfg"], Path(content["run_dir"])
-    with contextlib.suppress(KeyboardInterrupt, *EXPECTED), recorded(cfg, run_dir):
-        run.run_job(validate(cfg), run_dir, quiet=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        run_recorded(content["cfg"], Path(content["run_dir"]), quiet=True)
 
 
 def _signal_name(number: int) -> str:
@@ -305,8 +307,8 @@ def _ended(error: BaseException, cfg: Mapping[str, Any]) -> BaseException:
 
 
 def _accuracy(result: Mapping[str, Any]) -> float | None:
-    value = (result.get("metrics") or {}).get("accuracy")
-    return float(value) if isinstance(value, int | float) and value == value else None
+    accuracy: float | None = result.get("metrics", {}).get("accuracy")
+    return accuracy
 
 
 def sentence(error: BaseException) -> str:

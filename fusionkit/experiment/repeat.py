@@ -21,8 +21,7 @@ from fusionkit.config.fits import preflight
 from fusionkit.config.options import RunConfig, validate
 from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment import run
-from fusionkit.experiment.job import EXPECTED, directory_lock, recorded
+from fusionkit.experiment.job import directory_lock, run_recorded
 from fusionkit.experiment.results import MODEL, RESULT, read_result, shown
 
 #: The keys of a record that are results; the others describe the circumstances.
@@ -134,24 +133,20 @@ def _config(record: Mapping[str, Any], path: Path) -> RunConfig:
     if not cfg:
         raise FusionError(f"{path} should hold the config of its run; found {cfg!r}.")
     check_tree(cfg)
-    return validate(cfg)
+    config = validate(cfg)
+    preflight(config, cfg["fusion"].get("parameter_fabrication") == cfg["fabrication"])
+    return config
 
 
 def _run(config: RunConfig, run_dir: Path) -> Mapping[str, Any]:
     """Run the config and return its record, also of a failed run."""
-    cfg = config.tree
     try:
         (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(cfg), run_dir / ".hydra" / "config.yaml")
+        OmegaConf.save(OmegaConf.create(config.tree), run_dir / ".hydra" / "config.yaml")
     except OSError as error:
         raise FusionError(f"The run directory should be writable; found {error}.") from error
     with directory_lock(run_dir, wait=False):
-        try:
-            with recorded(cfg, run_dir):
-                preflight(config, cfg["fusion"].get("parameter_fabrication") == cfg["fabrication"])
-                return run.run_job(config, run_dir)
-        except EXPECTED:
-            return read_result(run_dir / RESULT)
+        return run_recorded(config.tree, run_dir)
 
 
 def _texts(first: Any, second: Any) -> tuple[str, str]:

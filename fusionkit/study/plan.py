@@ -21,11 +21,9 @@ import torch
 from fusionkit._util.files import write_json
 from fusionkit._util.text import error_line
 from fusionkit.config import build, compose, config_hash
-from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import results
-from fusionkit.experiment.job import EXPECTED, recorded
-from fusionkit.experiment.run import run_job
+from fusionkit.experiment.job import run_recorded
 from fusionkit.study.baselines import BASELINES, run_baseline
 
 DATA = ("mfeat", "digits", "breast_cancer")
@@ -277,16 +275,11 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _work(job: Job, folds: int) -> dict[str, Any]:
+def _work(job: Job, folds: int) -> Mapping[str, Any]:
     """Do one job and return its record, also of a failure: the other jobs go on."""
     if job.entry.baseline:
         return _run_baseline(job, folds)
-    config, run_dir = job.config, job.path.parent
-    try:
-        with recorded(config, run_dir):
-            return run_job(validate(config), run_dir, quiet=True, record_only=True)
-    except EXPECTED:
-        return results.read_result(job.path)
+    return run_recorded(job.config, job.path.parent, quiet=True, record_only=True)
 
 
 def _run_baseline(job: Job, folds: int) -> dict[str, Any]:
