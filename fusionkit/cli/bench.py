@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter, process_time
@@ -23,7 +22,6 @@ from fusionkit._util.tables import print_table
 from fusionkit.bench import measure
 from fusionkit.bench.cases import Case, cases, default_cases, label
 from fusionkit.bench.measure import Row
-from fusionkit.bench.plot import draw
 from fusionkit.cli.commands import output_file, wrong_usage
 from fusionkit.cli.show import parse
 from fusionkit.errors import ConfigError
@@ -168,16 +166,18 @@ def _report(rows: Sequence[Row], json_file: Path | None, plot_file: Path | None,
         )
     if json_file is not None:
         head = json.dumps({"schema_version": SCHEMA_VERSION, "machine": machine})
-        lines = ",\n".join(json.dumps(asdict(row)) for row in rows)  # One line per row.
+        lines = ",\n".join(json.dumps(row.to_dict()) for row in rows)  # One line per row.
         json_file.write_text(f'{head[:-1]}, "rows": [\n{lines}\n]}}\n', encoding="utf-8")
-    if plot_file is not None and not draw(rows, plot_file):  # After an interruption.
-        print(f"{plot_file} is not drawn: only one number of rows was measured", file=sys.stderr)
+    if plot_file is not None:
+        from fusionkit.bench.plot import draw  # Needs the extra `run`.
+
+        if not draw(rows, plot_file):  # After an interruption.
+            print(f"{plot_file} is not drawn: only one number of rows was measured", file=sys.stderr)
 
 
 def _print(rows: Sequence[Row]) -> None:
-    shown = [field for field in RATIOS if any(getattr(row, field) is not None for row in rows)]
-    ratios = [RATIOS[field] for field in shown]
-    columns = ("name", "m", "dims", "n", "dtype", "mode", "ms", *ratios, "way", "extra MB", "error")
+    shown = {name: text for name, text in RATIOS.items() if any(row.ratios[name] is not None for row in rows)}
+    columns = ("name", "m", "dims", "n", "dtype", "mode", "ms", *shown.values(), "way", "extra MB", "error")
     cells = [
         (
             label(row.name, row.options),
@@ -187,7 +187,7 @@ def _print(rows: Sequence[Row]) -> None:
             row.dtype + (" > 0" if row.positive else ""),
             row.mode,
             f"{row.milliseconds:.3f}",
-            *(None if (value := getattr(row, field)) is None else f"{value:.2f}" for field in shown),
+            *(None if (ratio := row.ratios[name]) is None else f"{ratio:.2f}" for name in shown),
             None if row.skips_materialization is None else "own" if row.skips_materialization else "W",
             f"{row.extra_bytes / 1e6:.3g}",
             None if row.error is None else f"{row.error:.1e}",

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import click
 
+from fusionkit import __version__
 from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
 
 #: Of each command ``module:function`` below ``fusionkit.cli``, and its line in the help.
@@ -71,12 +72,6 @@ class Commands(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
-def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    if value:
-        click.echo(f"fusionkit {importlib.import_module('fusionkit').__version__}")
-        ctx.exit()
-
-
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -86,9 +81,7 @@ Examples:
   fusionkit show parameterized_concatenation dims=[76,216] n=64
   fusionkit plugins --strict""",
 )
-@click.option(
-    "-V", "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
-)
+@click.version_option(__version__, "-V", "--version", message="fusionkit %(version)s", help="Show the version.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error; may stand anywhere.")
 def fusionkit() -> None:
     """Find, build, check and compare tensor fusion operators."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import time
@@ -15,8 +14,10 @@ from typing import Any
 import click
 
 from fusionkit._util.files import write_atomic, write_json, write_text
+from fusionkit._util.machine import cpu_count
 from fusionkit._util.progress import ProgressBar
 from fusionkit._util.tables import print_table
+from fusionkit._util.text import duration
 from fusionkit.cli.commands import json_option, print_json
 from fusionkit.errors import ConfigError
 from fusionkit.experiment.plots import draw_robustness, draw_study
@@ -67,7 +68,7 @@ def study(ctx: click.Context, /, out: Path | None, workers: int | None, as_json:
     planned = _plan(out or Path(name), given)
     for sentence in planned.left_out:
         print(f"left out: {sentence}", file=sys.stderr)
-    workers = workers or _cpus()
+    workers = workers or cpu_count()
     progress = _Progress(planned, workers)
     with progress.bar:
         try:
@@ -115,10 +116,6 @@ def _plan(directory: Path, given: Mapping[str, Any]) -> Study:
     except OSError as error:
         raise ConfigError(f"--out should be a directory to write to; found {directory}: {error.strerror}.") from error
     return planned
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write(directory: Path, name: str, summary: Mapping[str, Any]) -> list[Path]:
@@ -213,8 +210,7 @@ class _Progress:
         self.waiting[self._kind(job)] -= 1
         if found.get("seconds") is not None:
             self.spent[self._kind(job)].append(found["seconds"])
-        minutes, seconds = divmod(round(self._left()), 60)
-        self._show(f"{minutes}:{seconds:02d} min left", now=left == 0)
+        self._show(f"{duration(self._left())} left", now=left == 0)
 
     def _show(self, time_left: str, *, now: bool) -> None:
         done = self.total - self.waiting.total()

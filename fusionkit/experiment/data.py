@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from fusionkit._util.text import printable
 from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
-from fusionkit.experiment.datasets import DATASETS
 
 Rows = npt.NDArray[np.int64]
 
@@ -83,11 +82,13 @@ def load_data(node: Mapping[str, Any], dims: Any = None) -> Dataset:
         FusionError: a file that is missing or cannot be used; the message says which array and why.
     """
     name = node["name"]
-    if name in DATASETS:
+    if name == "npz" or name in EMBEDDED:
+        data = read_npz(EMBEDDED.get(name) or Path(node["path"]), name)
+    else:
+        from fusionkit.experiment.datasets import DATASETS
+
         arrays = DATASETS[name]()
         data = _dataset(name, Path(name), _arrays_digest(arrays), arrays)
-    else:
-        data = read_npz(Path(node["path"])) if name == "npz" else read_npz(EMBEDDED[name], name)
     for key, given in (("data.dims", node.get("dims")), ("dims", dims)):
         if given is not None and list(given) != data.dims:
             widths = f"{data.dims}, the widths of the views in {data.path.name}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fusionkit._util.text import count_of
 from fusionkit._util.trees import flatten
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.results import RESULT, read_result
@@ -183,8 +184,7 @@ class Board:
         for problem in self.problems:
             yield f"left out: {problem}"
         if self.repeated:
-            runs = "run" if self.repeated == 1 else "runs"
-            yield f"left out: {self.repeated} repeated {runs}, of the same config and seed as another."
+            yield f"left out: {count_of(self.repeated, 'repeated run')}, of the same config and seed as another."
 
     def place(self, group: Group) -> str:
         """Return the directory of the first run of a group, relative to the board's, and the number of the others."""

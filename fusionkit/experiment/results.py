@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 import subprocess
 import traceback
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 import fusionkit
 from fusionkit import registry
 from fusionkit._util.files import TEMPORARY, write_json
+from fusionkit._util.machine import cpu_count
 from fusionkit._util.text import error_message
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.sentences import mistakes
@@ -217,7 +217,7 @@ def provenance(cfg: Mapping[str, Any]) -> dict[str, Any]:
         "versions": dict(sorted(versions.items())),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": cpu_count(),
         "git": git_commit(),
     }
 

@@ -24,9 +24,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
 
 from fusionkit._util.progress import ProgressBar
+from fusionkit._util.text import count_of, duration
 from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs, raw
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.job import EXPECTED, Job, Outcome, directory_lock, sentence
@@ -123,26 +123,26 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
     if "max_failure_rate" in master.hydra.sweeper and not any("max_failure_rate" in line for line in lines):
         # Optuna would stop at the first trial without a value; here a failed job does not stop the others.
         lines.append("hydra.sweeper.max_failure_rate=1.0")
-    timed = "${" in raw(master)["hydra"]["sweep"]["dir"]
+    node = raw(master)["hydra"]
+    timed = "${" in node["sweep"]["dir"]
     if timed:
         # Compositions at different times should give the same name.
         lines.append(f"hydra.sweep.dir={QuotedString(str(master.hydra.sweep.dir), Quote.double).with_quotes()}")
-    basic = master.hydra.sweeper.get("_target_") == BASIC_SWEEPER
-    total, swept = _jobs(hydra, master)
-    return _Sweep(hydra, name, lines, Path(str(master.hydra.sweep.dir)).absolute(), timed, basic, total, swept)
-
-
-def _jobs(hydra: Any, master: DictConfig) -> tuple[int | None, set[str]]:
-    """Return the number of jobs of a sweep, None if only its sweeper knows, and the keys in which they differ."""
-    sweeper = raw(master)["hydra"]["sweeper"]
+    sweeper = node["sweeper"]
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    lines = [*params, *raw(master)["hydra"]["overrides"]["task"]]
-    parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(lines)
-    swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
-    if sweeper.get("_target_") == BASIC_SWEEPER:
-        return number_of_jobs(parsed), swept
-    trials = sweeper.get("n_trials")
-    return trials if isinstance(trials, int) else None, swept
+    parser = OverridesParser.create(config_loader=hydra.config_loader)
+    parsed = parser.parse_overrides([*params, *node["overrides"]["task"]])
+    basic, trials = sweeper.get("_target_") == BASIC_SWEEPER, sweeper.get("n_trials")
+    return _Sweep(
+        hydra,
+        name,
+        lines,
+        directory=Path(str(master.hydra.sweep.dir)).absolute(),
+        timed=timed,
+        basic=basic,
+        total=number_of_jobs(parsed) if basic else trials if isinstance(trials, int) else None,
+        swept={override.get_key_element() for override in parsed if override.is_sweep_override()},
+    )
 
 
 @contextlib.contextmanager
@@ -199,10 +199,10 @@ def _tidying(directory: Path) -> Callable[[], None]:
 def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stopped: Exception | None) -> int:
     """Print how the jobs ended and return the exit status."""
     failed = [outcome for outcome in outcomes if outcome.status != "completed"]
-    jobs = "1 job" if len(outcomes) == 1 else f"{len(outcomes)} jobs"
+    jobs = count_of(len(outcomes), "job")
     board = f"fusionkit leaderboard {shlex.quote(shown(sweep_dir))}"
     print(
-        f"{jobs} in {_clock(watch.clock() - watch.begun)}: {_counts(outcomes, watch.total)}; compare them by: {board}"
+        f"{jobs} in {duration(watch.clock() - watch.begun)}: {_counts(outcomes, watch.total)}; compare them by: {board}"
     )
     if failed:
         print(f"error: {len(failed)} of {len(outcomes)} jobs failed:", file=sys.stderr)
@@ -269,7 +269,7 @@ class Watch:
                     self._show(outcome)
             found = [outcome for _, outcome in sorted(self.outcomes.items())]
             failed, left = sum(outcome.status == "failed" for outcome in found), self.left()
-            texts = [f"{failed} failed" if failed else "", "" if left is None else f"{_clock(left)} left"]
+            texts = [f"{failed} failed" if failed else "", "" if left is None else f"{duration(left)} left"]
             jobs = f"jobs {sum(outcome.ended for outcome in found)}/{self.total or '?'}"
             self._bar.update(sum(outcome.fraction for outcome in found), jobs, "  ".join(filter(None, texts)))
             return found
@@ -303,15 +303,9 @@ class Watch:
         parts += dict.fromkeys((self.title(outcome), _place(outcome)))
         left = self.left()
         if self._bar.lines and left:
-            parts.append(f"({_clock(left)} left)")
+            parts.append(f"({duration(left)} left)")
         self._bar.say("  ".join(parts))
 
 
 def _place(outcome: Outcome) -> str:
     return shown(Path(outcome.directory))
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
