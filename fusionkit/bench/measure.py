@@ -43,11 +43,7 @@ STACKED: dict[str, Callable[[Tensor], Tensor] | None] = {
 #: ``cat_linear`` and ``addmm``, plus the third times a call of nn.Linear(1, 1), plus PER_VIEW seconds for each view.
 BOUNDS = {"forward": (1.15, 1.35, 4), "forward and backward": (1.2, 1.4, 6)}
 MANY_VIEWS, PER_VIEW = 100, 1e-6
-#: The references of a ratio: one product with views that are concatenated already (of an elementwise fusion: adding up
-#: the views in place; of the concatenation: ``torch.cat``); ``torch.cat`` and ``F.linear``; of the dense product,
-#: ``addmm_`` view by view; the form that the operator avoids: W is built, then multiplied by, or the views are stacked,
-#: then reduced by torch; the fabrication's own product, where W was built instead; the reference library, tinybig, if it
-#: is installed; the operator compiled by torch.compile.
+#: The references, which ``fusionkit bench --help`` describes.
 REFERENCES = ("limit", "cat_linear", "addmm", "built", "product", "library", "compiled")
 #: The error is computed from this many rows.
 ERROR_ROWS = 256

@@ -22,7 +22,7 @@ from fusionkit.config.options import G, ModelOptions, TrainOptions, validate_gro
 from fusionkit.core import factory
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment.model import FusionModel, Network, Scaler
-from fusionkit.experiment.training import Part, seeded, threads, train
+from fusionkit.experiment.training import Part, Task, seeded, threads, train
 from fusionkit.fusion import Fusion, check_dims
 
 
@@ -117,8 +117,8 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         scaler = Scaler([str(i) for i in range(len(views))], self.views_)
         scaler.fit(views)
         training = Part(scaler(views), torch.from_numpy(index.astype(np.int64)))
-        progress = "" if self.verbose else None
-        self.history_ = train(network, training, None, settings, device=self.device, seed=seed, progress=progress)
+        task = Task(training, None, settings, seed, progress="" if self.verbose else None)
+        self.history_ = train(network, task, self.device)
         # Predictions in double precision do not depend on which rows are predicted together.
         self.model_ = FusionModel(scaler, network, self.classes_.tolist()).double().eval()
         self.n_iter_ = settings.epochs

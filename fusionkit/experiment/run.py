@@ -26,7 +26,7 @@ from fusionkit.experiment.load import save
 from fusionkit.experiment.metrics import confusion_matrix, metrics
 from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.robustness import robustness
-from fusionkit.experiment.training import Part, seeded, threads, train
+from fusionkit.experiment.training import Part, Task, seeded, threads, train
 from fusionkit.fusion import Fusion, check_device
 
 
@@ -62,9 +62,7 @@ def run_job(
     title = _title(model.fusion.to_config()["name"], _fabrication(model.fusion), data.label, config.seed)
     progress = None if quiet else f"training {title}, in {results.shown(run_dir)}"
     training, test = _part(model, data, rows), _part(model, data, test_rows)
-    history = train(
-        model.network, training, test, config.train, device=device, seed=config.seed, progress=progress, report=report
-    )
+    history = train(model.network, Task(training, test, config.train, config.seed, progress, report), device)
     result = _record(config, model, data, len(rows), test_rows)
     result["history"] = asdict(history)
     if not record_only:
