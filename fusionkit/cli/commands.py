@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -62,8 +63,7 @@ class Commands(click.Group):
             name = RENAMED[name]
         if name not in COMMANDS:
             raise click.UsageError(f"No such command {name!r}.{nearest(name, COMMANDS)}", ctx)
-        module, _, function = COMMANDS[name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(f"fusionkit.cli.{module}"), function)
+        command: click.Command = imported(COMMANDS[name][0])
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -88,6 +88,13 @@ def fusionkit() -> None:
 
 
 # -- what commands share -----------------------------------------------------------------------------------------------
+
+
+def imported(target: str) -> Any:
+    """Import ``module:function`` below ``fusionkit.cli``: late where it needs torch, which the help does not."""
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(f"fusionkit.cli.{module}"), function)
+
 
 kind_option = click.option("--kind", type=click.Choice(["fusion", "fabrication"]), help="Only this kind.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")

@@ -26,8 +26,6 @@ from fusionkit.experiment import results
 from fusionkit.experiment.job import run_recorded
 from fusionkit.study.baselines import BASELINES, run_baseline
 
-DATA = ("mfeat", "digits", "breast_cancer")
-
 #: Budgets of the fabrications whose l is free, as shares of the dense matrix.
 _SHARES = (0.005, 0.01, 0.025, 0.1)
 #: The other fabrications, and the option that sets their rank with its values.

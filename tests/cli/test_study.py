@@ -112,7 +112,7 @@ def test_several_data_sets_may_follow_one_option(monkeypatch: pytest.MonkeyPatch
         seen.append(data)
         raise ConfigError("enough")
 
-    monkeypatch.setattr("fusionkit.cli.study.plan", plan)
+    monkeypatch.setattr("fusionkit.cli.study_run.plan", plan)
     for arguments in (["--data", "mfeat", "digits"], ["--data", "mfeat", "--data", "digits"], []):
         assert main(arguments) == 2
     assert seen == [["mfeat", "digits"], ["mfeat", "digits"], ["mfeat", "digits", "breast_cancer"]]
