@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -53,14 +52,7 @@ def run_study(
     planned = _plan(out or Path(name), given)
     for sentence in planned.left_out:
         print(f"left out: {sentence}", file=sys.stderr)
-    workers = workers or cpu_count()
-    progress = _Progress(planned, workers)
-    with progress.bar:
-        try:
-            failed = execute(planned, workers=workers, report=progress.report)
-        except KeyboardInterrupt as error:
-            error.add_note("the same command continues from here")
-            raise
+    failed = _execute(planned, workers or cpu_count())
     rows = analyse(planned)
     summary = {
         "schema_version": SCHEMA_VERSION,
@@ -101,6 +93,27 @@ def _plan(directory: Path, given: Mapping[str, Any]) -> Study:
     except OSError as error:
         raise ConfigError(f"--out should be a directory to write to; found {directory}: {error.strerror}.") from error
     return planned
+
+
+def _execute(planned: Study, workers: int) -> list[str]:
+    """Run the trainings that are left, with a progress bar; return a sentence for each failed one."""
+    total, todo = len(planned.jobs), sum(outcome(job) is None for job in planned.jobs)
+    begun = time.monotonic()
+    with ProgressBar(total) as bar:
+
+        def report(left: int, time_left: str = "", *, now: bool) -> None:
+            bar.update(total - left, f"{total - left} of {total} trainings done", time_left, now=now)
+
+        def ended(job: Job, record: Mapping[str, Any], left: int) -> None:
+            seconds = (time.monotonic() - begun) / (todo - left) * left
+            report(left, f"{duration(seconds)} left", now=left == 0)
+
+        report(todo, now=True)
+        try:
+            return execute(planned, workers=workers, report=ended)
+        except KeyboardInterrupt as error:
+            error.add_note("the same command continues from here")
+            raise
 
 
 def _write(directory: Path, name: str, summary: Mapping[str, Any]) -> list[Path]:
@@ -171,39 +184,3 @@ def _difference(found: Mapping[str, Any] | None) -> str:
     difference = f"{found['difference']:+.4f}"
     p = "" if found["p_holm"] is None else f" ({found['p_holm']:.2g})"
     return difference.replace("+0.0000", "0.0000").replace("-0.0000", "0.0000") + p
-
-
-# -- progress ----------------------------------------------------------------------------------------------------------
-
-
-class _Progress:
-    """The number of trainings that are done and the time left, in a progress bar."""
-
-    def __init__(self, planned: Study, workers: int) -> None:
-        self.waiting = Counter(self._kind(job) for job in planned.jobs if outcome(job) is None)
-        self.total, self.workers = len(planned.jobs), workers
-        self.spent: dict[str, list[float]] = defaultdict(list)
-        self.bar = ProgressBar(self.total)
-        self._show("", now=True)
-
-    @staticmethod
-    def _kind(job: Job) -> str:
-        return f"{job.entry.data} {job.entry.name if job.entry.baseline else ''}"
-
-    def report(self, job: Job, found: Mapping[str, Any], left: int) -> None:
-        """Count a finished job."""
-        self.waiting[self._kind(job)] -= 1
-        if found.get("seconds") is not None:
-            self.spent[self._kind(job)].append(found["seconds"])
-        self._show(f"{duration(self._left())} left", now=left == 0)
-
-    def _show(self, time_left: str, *, now: bool) -> None:
-        done = self.total - self.waiting.total()
-        self.bar.update(done, f"{done} of {self.total} trainings done", time_left, now=now)
-
-    def _left(self) -> float:
-        """Return the seconds left, from the mean of the finished jobs of the same kind, or else of all."""
-        everything = [seconds for many in self.spent.values() for seconds in many]
-        usual = sum(everything) / max(1, len(everything))
-        means = {kind: sum(many) / len(many) for kind, many in self.spent.items()}
-        return sum(count * means.get(kind, usual) for kind, count in self.waiting.items()) / self.workers

@@ -1,6 +1,6 @@
-"""One job of ``fusionkit run``: checks its config, runs it, and records how it ended; it never raises.
+"""One job of a sweep: checks its config, runs it, and records how it ended; it never raises.
 
-In a sweep a job may run in any process of any launcher.  It writes its state to a file, which the process that started
+A job may run in any process of any launcher.  It writes its state to a file, which the process that started
 the sweep reads, and locks its run directory, so that no other run uses it.
 """
 
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ from fusionkit._util.text import error_line, error_message
 from fusionkit.config.composition import plain_config
 from fusionkit.config.fits import advised, preflight
 from fusionkit.config.hashing import config_hash
-from fusionkit.config.hydra_bridge import raw
-from fusionkit.config.options import RunConfig, validate
+from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError, Terminated
 from fusionkit.experiment import run
 from fusionkit.experiment.results import MODEL, RESULT, notify_plugins, read_result, start, write_failed
@@ -96,37 +95,22 @@ class Job:
     """The task function of Hydra.  Launchers send it to their workers, so all of it can be pickled.
 
     Attributes:
-        sweep: the directory for outcomes if this is a sweep, else None.
-        config: of a single run.
+        folder: to which the jobs write their outcomes.
         suspects: run directories of jobs whose process died earlier; each of these jobs gets its own process.
-        error: the error that ended a single run, None if it completed.
     """
 
-    sweep: str | None = None
-    config: RunConfig | None = None
+    folder: str
     suspects: frozenset[str] = frozenset()
-    error: Exception | None = field(default=None, compare=False)
 
     def __call__(self, task: DictConfig) -> float | None:
         """Run one job and return its accuracy, None if it failed.  Only an interruption is raised."""
         hydra = HydraConfig.get()
         run_dir = Path(hydra.runtime.output_dir).absolute()
-        if self.sweep is None:
-            return self._single(run_dir)
         mine = Outcome(str(run_dir), int(hydra.job.num), "started", overrides=tuple(hydra.overrides.task))
         with directory_lock(run_dir):
-            return self._swept(task, run_dir, mine, Path(self.sweep))
+            return self._locked(task, run_dir, mine, Path(self.folder))
 
-    def _single(self, run_dir: Path) -> float | None:
-        assert self.config is not None
-        try:
-            with directory_lock(run_dir, wait=False), recorded(self.config.tree, run_dir):
-                return _accuracy(run.run_job(self.config, run_dir))
-        except EXPECTED as error:
-            self.error = error
-            return None
-
-    def _swept(self, task: DictConfig, run_dir: Path, mine: Outcome, folder: Path) -> float | None:
+    def _locked(self, task: DictConfig, run_dir: Path, mine: Outcome, folder: Path) -> float | None:
         before = None
         with contextlib.suppress(FileNotFoundError):
             before = Outcome.read(folder / f"{mine.number}.json")
@@ -141,7 +125,7 @@ class Job:
             with recorded(cfg, run_dir):
                 cfg.update(plain_config(task))
                 done = _completed(cfg, run_dir)
-                result = done or self._run(cfg, task, run_dir, alone, _Reporter(mine, str(folder)))
+                result = done or _run(cfg, run_dir, alone, _Reporter(mine, self.folder))
         except EXPECTED as error:
             result = {"status": "failed", "error": sentence(error)}
         _freeze_imports()
@@ -150,12 +134,11 @@ class Job:
         replace(ended, seconds=seconds, fraction=1.0, earlier=done is not None).write(folder)
         return ended.accuracy
 
-    def _run(
-        self, cfg: dict[str, Any], task: DictConfig, run_dir: Path, alone: bool, report: _Reporter
-    ) -> Mapping[str, Any]:
-        config = validate(cfg)
-        preflight(config, takes_group(task))
-        return _run_alone(cfg, run_dir) if alone else run.run_job(config, run_dir, quiet=True, report=report)
+
+def _run(cfg: dict[str, Any], run_dir: Path, alone: bool, report: _Reporter) -> Mapping[str, Any]:
+    config = validate(cfg)
+    preflight(config, run.takes_group(config))
+    return _run_alone(cfg, run_dir) if alone else run.run_job(config, run_dir, quiet=True, report=report)
 
 
 @cache
@@ -246,11 +229,6 @@ def run_recorded(cfg: Mapping[str, Any], run_dir: Path, **options: Any) -> Mappi
             return run.run_job(validate(cfg), run_dir, **options)
     except EXPECTED:
         return read_result(run_dir / RESULT)
-
-
-def takes_group(task: DictConfig) -> bool:
-    """Whether the fusion refers to the group ``fabrication``; a preset, or an override, has its own fabrication."""
-    return bool(raw(task)["fusion"].get("parameter_fabrication") == "${fabrication}")
 
 
 # -- a process of its own ----------------------------------------------------------------------------------------------

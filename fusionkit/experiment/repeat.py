@@ -23,6 +23,7 @@ from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.job import directory_lock, run_recorded
 from fusionkit.experiment.results import MODEL, RESULT, read_result, shown
+from fusionkit.experiment.run import takes_group
 
 #: The keys of a record that are results; the others describe the circumstances.
 _FOUND = (
@@ -134,7 +135,7 @@ def _config(record: Mapping[str, Any], path: Path) -> RunConfig:
         raise FusionError(f"{path} should hold the config of its run; found {cfg!r}.")
     check_tree(cfg)
     config = validate(cfg)
-    preflight(config, cfg["fusion"].get("parameter_fabrication") == cfg["fabrication"])
+    preflight(config, takes_group(config))
     return config
 
 

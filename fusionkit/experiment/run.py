@@ -132,15 +132,19 @@ def build_model(config: RunConfig, data: Dataset) -> FusionModel:
     dims, given = config.seen(data.dims), config.fusion.dims
     if given is not None and list(given) not in (data.dims, dims):
         raise DimsError(f"fusion.dims should be {dims}, the widths that the fusion sees; found {list(given)}.")
-    # Where the node has a copy of the group, messages should name the key that the user set.
-    shared = node.get("parameter_fabrication") == config.tree["fabrication"]
-    keys = {"fusion.parameter_fabrication": "fabrication"} if shared else None
+    # Messages should name the key that the user set.
+    keys = {"fusion.parameter_fabrication": "fabrication"} if takes_group(config) else None
     fusion: Fusion = build({**node, "dims": dims, "device": None}, "fusion", keys)
     if not fusion.require_parameters and fusion.calculate_l():
         raise ConfigError("fusion.require_parameters should be true to be trained; found false.")
     model, classes = config.model, len(data.classes)
     network = Network(fusion, data.dims, classes, model.encoder, config.train.input_dropout, model.activation)
     return FusionModel(Scaler(list(data.views), data.dims), network, data.classes)
+
+
+def takes_group(config: RunConfig) -> bool:
+    """Whether the fusion has the fabrication of the group; a preset, or an override, may have its own."""
+    return bool(config.tree["fusion"].get("parameter_fabrication") == config.tree["fabrication"])
 
 
 def _part(model: FusionModel, data: Dataset, rows: np.ndarray[Any, Any]) -> Part:

@@ -55,7 +55,7 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     tidy = _tidying(sweep.directory)
     try:
         with _folder(sweep.directory) as (folder, suspects), Watch(folder, sweep.total, sweep.swept) as watch:
-            stopped = sweep.run(Job(sweep=str(folder), suspects=suspects), watch)
+            stopped = sweep.run(Job(str(folder), suspects), watch)
             ended = watch.read()
         if stopped is not None and not ended:
             tidy()

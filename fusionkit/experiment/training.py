@@ -172,7 +172,7 @@ def _epochs(process: Any, network: nn.Module, task: Task) -> History:
             history.loss.append(loss)
             history.accuracy += [] if accuracy is None else [accuracy]
             history.lr.append(steps.optimizer.lr)
-            display.update(epoch, loss, accuracy)
+            display.ended(epoch, loss, accuracy)
             if task.report is not None and first:
                 task.report(epoch / settings.epochs)
     return history
@@ -262,7 +262,7 @@ def threads(network: nn.Module, settings: TrainOptions, device: torch.device) ->
         torch.set_num_threads(before)
 
 
-class _Display:
+class _Display(ProgressBar):
     """Loss, accuracy and the time left: a bar on a terminal, elsewhere a line now and then.
 
     Args:
@@ -272,23 +272,16 @@ class _Display:
     """
 
     def __init__(self, epochs: int, title: str | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.epochs, self.title, self.clock, self.begun = epochs, title, clock, clock()
-        self.bar = ProgressBar(epochs, shown=title is not None, interval=_SILENCE, clock=clock)
+        super().__init__(epochs, shown=title is not None, interval=_SILENCE, clock=clock)
+        self.epochs, self.begun = epochs, clock()
+        if title:
+            print(title, file=sys.stderr, flush=True)
+        self.update(0, f"epoch 0/{epochs}")
 
-    def __enter__(self) -> _Display:
-        if self.title:
-            print(self.title, file=sys.stderr, flush=True)
-        self.bar.__enter__()
-        self.bar.update(0, f"epoch 0/{self.epochs}")
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.bar.__exit__(*error)
-
-    def update(self, epoch: int, loss: float, accuracy: float | None) -> None:
+    def ended(self, epoch: int, loss: float, accuracy: float | None) -> None:
         """Show the state after ``epoch``: as a line, the first epoch, each fifth of all, and one in 30 seconds."""
         left = (self.clock() - self.begun) / epoch * (self.epochs - epoch)
         shown = "-" if accuracy is None else f"{accuracy:.4f}"
         after = f"loss {loss:.4f}  accuracy {shown}" + (f"  {left:.0f} s left" if left >= 1 else "")
         fifth = epoch * 5 // self.epochs > (epoch - 1) * 5 // self.epochs
-        self.bar.update(epoch, f"epoch {epoch}/{self.epochs}", after, now=epoch == 1 or fifth)
+        self.update(epoch, f"epoch {epoch}/{self.epochs}", after, now=epoch == 1 or fifth)

@@ -234,7 +234,7 @@ def test_long_epochs_print_a_line_every_half_minute(capsys: pytest.CaptureFixtur
     with _Display(50, "", lambda: clock[0]) as progress:
         for epoch in range(1, 9):
             clock[0] += 11
-            progress.update(epoch, 0.5, None)
+            progress.ended(epoch, 0.5, None)
     assert capsys.readouterr().err.splitlines() == [
         "epoch 1/50  loss 0.5000  accuracy -  539 s left",
         "epoch 4/50  loss 0.5000  accuracy -  506 s left",
