@@ -13,12 +13,12 @@ from omegaconf import DictConfig
 
 from fusionkit.config.fits import check_widths, preflight
 from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment import run
 from fusionkit.experiment.job import EXPECTED, directory_lock, recorded
-from fusionkit.experiment.run import run_job, takes_group
 from fusionkit.experiment.sweep import run_sweep
 
 
-def run(hydra: Any, name: str, overrides: Sequence[str]) -> int:
+def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     """Run the config ``name`` with the overrides; as a sweep, if the config has Hydra's mode MULTIRUN.
 
     Args:
@@ -38,7 +38,7 @@ def run(hydra: Any, name: str, overrides: Sequence[str]) -> int:
         return run_sweep(hydra, name, overrides)
     config = hydra.config_loader.config
     try:
-        preflight(config, takes_group(config))
+        preflight(config, run.takes_group(config))
         check_widths(config)
     except FusionError as error:
         raise ConfigError(str(error)) from error
@@ -48,7 +48,7 @@ def run(hydra: Any, name: str, overrides: Sequence[str]) -> int:
         run_dir = Path(HydraConfig.get().runtime.output_dir).absolute()
         try:
             with directory_lock(run_dir, wait=False), recorded(config.tree, run_dir):
-                return float(run_job(config, run_dir)["metrics"]["accuracy"])
+                return float(run.run_job(config, run_dir)["metrics"]["accuracy"])
         except EXPECTED as error:  # Hydra would print a traceback.
             failures.append(error)
             return None
