@@ -111,9 +111,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.views_ = [view.shape[1] for view in views]
         with seeded(seed, torch.device("cpu")):
-            network = Network(
-                self._fusion(), self.views_, len(self.classes_), model.encoder, settings.input_dropout, model.activation
-            )
+            network = Network(self._fusion(), self.views_, len(self.classes_), model, settings.input_dropout)
         scaler = Scaler([str(i) for i in range(len(views))], self.views_)
         scaler.fit(views)
         training = Part(scaler(views), torch.from_numpy(index.astype(np.int64)))

@@ -82,13 +82,14 @@ def _check_directories(source: Path, run_dir: Path) -> None:
         raise ConfigError(f"--from should be the directory of a run; found no directory {source}.")
     if source.resolve() == run_dir.resolve():
         raise ConfigError(f"The repetition should be written elsewhere; found {source} as hydra.run.dir too.")
-    if runs := [] if (source / RESULT).exists() else sorted(source.glob(f"*/{RESULT}")):
+    if (source / RESULT).exists():
+        return
+    if runs := sorted(source.glob(f"*/{RESULT}")):
         names = ", ".join(shown(run.parent) for run in runs[:_LISTED])
         more = f" and {len(runs) - _LISTED} more" if len(runs) > _LISTED else ""
         raise ConfigError(f"--from should be the directory of one run; found {source} with the runs {names}{more}.")
-    if not (source / RESULT).exists():
-        why = "; that run was killed or is still running" if (source / ".hydra").is_dir() else ""
-        raise ConfigError(f"--from should be the directory of a run; found no {RESULT} in {source}{why}.")
+    why = "; that run was killed or is still running" if (source / ".hydra").is_dir() else ""
+    raise ConfigError(f"--from should be the directory of a run; found no {RESULT} in {source}{why}.")
 
 
 def _repeat_failed(first: Mapping[str, Any], source: Path, config: RunConfig, run_dir: Path) -> None:

@@ -137,8 +137,7 @@ def build_model(config: RunConfig, data: Dataset) -> FusionModel:
     fusion: Fusion = build({**node, "dims": dims, "device": None}, "fusion", keys)
     if not fusion.require_parameters and fusion.calculate_l():
         raise ConfigError("fusion.require_parameters should be true to be trained; found false.")
-    model, classes = config.model, len(data.classes)
-    network = Network(fusion, data.dims, classes, model.encoder, config.train.input_dropout, model.activation)
+    network = Network(fusion, data.dims, len(data.classes), config.model, config.train.input_dropout)
     return FusionModel(Scaler(list(data.views), data.dims), network, data.classes)
 
 

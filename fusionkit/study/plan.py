@@ -21,6 +21,7 @@ import torch
 from fusionkit._util.files import write_json
 from fusionkit._util.text import error_line
 from fusionkit.config import build, compose, config_hash
+from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import results
 from fusionkit.experiment.job import run_recorded
@@ -196,7 +197,8 @@ def _enter(study: Study, data: str) -> None:
     for overrides in [*contestants(sum(base["dims"]), int(base["n"]), quick=settings["quick"]), *extra]:
         try:
             config = compose([*shared, *overrides])
-            _build(config)
+            # On the meta device, so that impossible sizes are refused.
+            build({**config["fusion"], "dims": validate(config).seen(config["dims"]), "device": "meta"}, "fusion")
         except FusionError as error:
             if overrides in extra:
                 raise ConfigError(str(error)) from error
@@ -212,14 +214,6 @@ def _job(study: Study, seed: int, entry: Entry, fold: int) -> Job:
     if entry.baseline:
         return job
     return replace(job, path=study.directory / "runs" / config_hash(job.config) / results.RESULT)
-
-
-def _build(config: Mapping[str, Any]) -> None:
-    """Build the operator of a config on the meta device, so that impossible sizes are refused."""
-    node = dict(config["fusion"])
-    if config["model"]["encoder"] != "none":
-        node["dims"] = [config["n"]] * len(config["dims"])
-    build({**node, "device": "meta"}, "fusion")
 
 
 def outcome(job: Job) -> dict[str, Any] | None:

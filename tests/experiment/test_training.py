@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import fusionkit
-from fusionkit.config.options import TrainOptions
+from fusionkit.config.options import ModelOptions, TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.training import Part, Task, _Display, train
@@ -187,7 +187,13 @@ def test_precision(precision: str, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_two_processes_agree_with_one_and_drop_the_same_inputs(capfd: pytest.CaptureFixture[str]) -> None:
-    network = Network(fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5), [4, 3], 3, "linear", 0.3)
+    network = Network(
+        fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5),
+        [4, 3],
+        3,
+        ModelOptions(encoder="linear"),
+        0.3,
+    )
     twin = copy.deepcopy(network)
     _, alone = fit(network=network, lr=0.02)
     _, together = fit(network=twin, lr=0.02, devices=2)
