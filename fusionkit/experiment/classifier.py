@@ -105,7 +105,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise FusionError(f"y should hold at least two classes; found one class, {self.classes_.tolist()[0]!r}.")
+            raise FusionError(f"y should contain at least two classes; found one class, {self.classes_.tolist()[0]!r}.")
         settings = self._settings = self._group(TrainOptions, "train")
         model = self._group(ModelOptions, "model")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -171,7 +171,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             widths = [view.shape[1] for view in views]
             wanted = self.views if fitting else self.views_
             if wanted is not None and not isinstance(wanted, Integral) and list(wanted) != widths:
-                raise DimsError(f"X should hold views of the widths {list(wanted)}; found {widths}.")
+                raise DimsError(f"X should contain views of the widths {list(wanted)}; found {widths}.")
             if len({*map(len, views)}) > 1:
                 raise FusionError(f"The views should have the same number of rows; found {[*map(len, views)]}.")
             if fitting:

@@ -69,7 +69,7 @@ class Scaler(nn.Module):
             raise FusionError(f"x should be a list or tuple of views; found {type(x).__name__}.")
         if len(x) != len(self.dims):
             views = f"{len(self.dims)} views ({', '.join(self.names)}), of widths {list(self.dims)}"
-            raise DimsError(f"x should hold {views}; found {len(x)}.")
+            raise DimsError(f"x should contain {views}; found {len(x)}.")
         out = []
         for i, (value, width) in enumerate(zip(x, self.dims, strict=True)):
             mean, what = self.get_buffer(f"mean_{i}"), f"View {i} ({self.names[i]})"

@@ -133,7 +133,7 @@ def _tensors(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:
 def _config(record: Mapping[str, Any], path: Path) -> RunConfig:
     cfg = record.get("config")
     if not cfg:
-        raise FusionError(f"{path} should hold the config of its run; found {cfg!r}.")
+        raise FusionError(f"{path} should contain the config of its run; found {cfg!r}.")
     check_tree(cfg)
     config = validate(cfg)
     preflight(config, takes_group(config))

@@ -66,7 +66,7 @@ class Result(BaseModel):
     encoder: Text | None = Field(None, description="The encoder in front of the fusion, one per view.")
     data: dict[str, Any] = Field({}, description="Name, digest, rows and views of the data.")
     classes: list[Any] | None = Field(None, description="The label values, in the order of the logits.")
-    confusion: list[list[int]] | None = Field(None, description="Rows of the test part by true and found class.")
+    confusion: list[list[int]] | None = Field(None, description="Rows of the test part by true and predicted class.")
     robustness: dict[str, dict[str, float | None]] | None = Field(
         None, description="Accuracy of the test part with views missing or noisy."
     )
