@@ -198,7 +198,7 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
         FusionError, ConfigError, RegistryError, OSError: why it failed; ``JobFailed`` for any other error.
         KeyboardInterrupt: the run was interrupted.
     """
-    place, dtype = os.getcwd(), torch.get_default_dtype()
+    folder, dtype = os.getcwd(), torch.get_default_dtype()
     try:
         yield
     except BaseException as error:
@@ -214,7 +214,7 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
             raised = JobFailed(sentence(raised))
         raise raised from (None if raised is error else error)
     finally:  # An operator may have changed them; the next job should start with the old ones.
-        os.chdir(place)
+        os.chdir(folder)
         torch.set_default_dtype(dtype)
 
 

@@ -80,11 +80,6 @@ _RESULT: TypeAdapter[Result] = TypeAdapter(Result)
 _OF_FAILURES = {"error_type", "traceback"}
 
 
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of ``result.json``."""
-    return _RESULT.json_schema()
-
-
 def record(cfg: Mapping[str, Any], *, status: Literal["completed", "failed"], **found: Any) -> dict[str, Any]:
     """Return a result record with every key of ``Result``.
 

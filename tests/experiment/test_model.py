@@ -21,7 +21,9 @@ def small(kind: str = "none", **options: Any) -> FusionModel:
     seen = [4, 3] if kind == "none" else [6, 6]
     fusion = fusionkit.create("parameterized_concatenation", dims=seen, n=5, **options)
     return FusionModel(
-        Scaler(["a", "b"], [4, 3]), Network(fusion, [4, 3], 3, ModelOptions.model_validate({"encoder": kind}), 0.3), ["x", "y", "z"]
+        Scaler(["a", "b"], [4, 3]),
+        Network(fusion, [4, 3], 3, ModelOptions.model_validate({"encoder": kind}), 0.3),
+        ["x", "y", "z"],
     )
 
 
