@@ -36,7 +36,7 @@ def run_checks(
 ) -> int:
     """Check operators and print the report; return the exit status.  The arguments are the options of the command."""
     # With JSON on stdout, the report goes to stderr.
-    console = Console(file=sys.stderr if json_file == Path("-") else sys.stdout)
+    console = Console(file=sys.stderr if json_file == Path("-") else sys.stdout, highlight=False)
     if not console.is_terminal:
         console.width = 200  # In a file there is no need to wrap at 80 columns.
     if listed:

@@ -106,30 +106,30 @@ class Job:
         """Run one job and return its accuracy, None if it failed.  Only an interruption is raised."""
         hydra = HydraConfig.get()
         run_dir = Path(hydra.runtime.output_dir).absolute()
-        mine = Outcome(str(run_dir), int(hydra.job.num), "started", overrides=tuple(hydra.overrides.task))
+        state = Outcome(str(run_dir), int(hydra.job.num), "started", overrides=tuple(hydra.overrides.task))
         with directory_lock(run_dir):
-            return self._locked(task, run_dir, mine, Path(self.folder))
+            return self._locked(task, run_dir, state, Path(self.folder))
 
-    def _locked(self, task: DictConfig, run_dir: Path, mine: Outcome, folder: Path) -> float | None:
+    def _locked(self, task: DictConfig, run_dir: Path, state: Outcome, folder: Path) -> float | None:
         before = None
         with contextlib.suppress(FileNotFoundError):
-            before = Outcome.read(folder / f"{mine.number}.json")
+            before = Outcome.read(folder / f"{state.number}.json")
         if before is not None and before.ended:  # The launcher was started again, after a process died.
             return before.accuracy
         alone = before is not None or str(run_dir) in self.suspects
         begun = time.perf_counter()
         done: Mapping[str, Any] | None = None
-        mine.write(folder)
+        state.write(folder)
         cfg: dict[str, Any] = {}
         try:
             with recorded(cfg, run_dir):
                 cfg.update(plain_config(task))
                 done = _completed(cfg, run_dir)
-                result = done or _run(cfg, run_dir, alone, _Reporter(mine, self.folder))
+                result = done or _run(cfg, run_dir, alone, _Reporter(state, self.folder))
         except EXPECTED as error:
             result = {"status": "failed", "error": sentence(error)}
         _freeze_imports()
-        ended = replace(mine, status=result["status"], error=result.get("error"), accuracy=_accuracy(result))
+        ended = replace(state, status=result["status"], error=result.get("error"), accuracy=_accuracy(result))
         seconds = time.perf_counter() - begun
         replace(ended, seconds=seconds, fraction=1.0, earlier=done is not None).write(folder)
         return ended.accuracy
@@ -258,7 +258,7 @@ def _signal_name(number: int) -> str:
     return next((one.name for one in signal.Signals if one == number), f"signal {number}")
 
 
-# -- words -------------------------------------------------------------------------------------------------------------
+# -- records and errors ------------------------------------------------------------------------------------------------
 
 
 def _completed(cfg: Mapping[str, Any], run_dir: Path) -> Mapping[str, Any] | None:
