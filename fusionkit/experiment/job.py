@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -67,7 +67,7 @@ class Outcome:
     number: int
     status: str
     error: str | None = None
-    overrides: tuple[str, ...] = ()
+    overrides: Sequence[str] = ()
     seconds: float | None = None
     accuracy: float | None = None
     fraction: float = 0.0
@@ -86,8 +86,7 @@ class Outcome:
     @classmethod
     def read(cls, file: Path) -> Outcome:
         """Read a file that ``write`` wrote."""
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return cls(**{**content, "overrides": tuple(content["overrides"])})
+        return cls(**json.loads(file.read_text(encoding="utf-8")))
 
 
 @dataclass
