@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import fusionkit
+from fusionkit.cli.commands import COMMANDS
 
 PUBLIC = [
     "ConfigError",
@@ -103,6 +104,13 @@ def test_neither_torch_nor_hydra(statement: str) -> None:
     heavy = "('torch', 'hydra', 'numpy', 'omegaconf', 'rich')"
     code = f"import sys; {statement}\nprint([name for name in {heavy} if name in sys.modules])"
     assert python(code).splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "conf check", "conf show"])
+def test_the_help_of_a_command_needs_no_torch(command: str) -> None:
+    words = [*command.split(), "--help"]
+    code = f"import sys; from fusionkit import cli; cli.main({words})\nprint('torch' in sys.modules)"
+    assert python(code).splitlines()[-1] == "False"
 
 
 class TestVersion:

@@ -19,6 +19,18 @@ def one_line(text: str, limit: int | None = None) -> str:
     return line if limit is None or len(line) <= limit else f"{line[:limit]}..."
 
 
+def duration(seconds: float) -> str:
+    """Return a time as minutes and seconds, ``3:07``, or with hours, ``1:02:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return ``1 run`` or ``2 runs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def error_message(error: BaseException, limit: int | None = None) -> str:
     """Return the message of an exception in one line, or the name of its type if it has no message."""
     return _message(error, limit) or type(error).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -43,28 +43,20 @@ STACKED: dict[str, Callable[[Tensor], Tensor] | None] = {
 #: ``cat_linear`` and ``addmm``, plus the third times a call of nn.Linear(1, 1), plus PER_VIEW seconds for each view.
 BOUNDS = {"forward": (1.15, 1.35, 4), "forward and backward": (1.2, 1.4, 6)}
 MANY_VIEWS, PER_VIEW = 100, 1e-6
-#: The references; the ratio to each is a field of a row.
-REFERENCES = ("limit", "cat_linear", "built", "product", "library", "compiled", "addmm")
+#: The references, which ``fusionkit bench --help`` describes.
+REFERENCES = ("limit", "cat_linear", "addmm", "built", "product", "library", "compiled")
 #: The error is computed from this many rows.
 ERROR_ROWS = 256
 
 
 @dataclass(frozen=True)
 class Row:
-    """A result; ratios are those of lower quartiles, None where there is no such reference.
+    """A result.
 
     Attributes:
         milliseconds: median time of a call.
-        limit: ratio to one product with views that are concatenated already; of an elementwise fusion, to adding up
-            the views in place; of the concatenation, to ``torch.cat``.
-        cat_linear: ratio to ``torch.cat`` and ``F.linear``.
-        addmm: of the dense product, ratio to ``addmm_`` view by view.
-        of_bound: of the dense product, ratio to its bound (``BOUNDS``).
-        built: ratio to the form that the operator avoids: W is built, then multiplied by; or the views are stacked,
-            then reduced by torch.
-        product: ratio to the fabrication's own product, where W was built instead.
-        library: ratio to the reference library, tinybig, if that is installed.
-        compiled: ratio to the operator compiled by torch.compile.
+        ratios: of the lower quartile of the times to that of each of ``REFERENCES``, and ``of_bound``, to the bound of
+            the dense product (``BOUNDS``); None where there is no such reference.
         skips_materialization: of a fabrication, whether W was not built (``fusionkit.kernels.planning``).
         extra_bytes: peak memory of the tensors made during the call, results included.
         error: rms error of the result relative to its rms, against float64.
@@ -82,18 +74,17 @@ class Row:
     positive: bool
     mode: str
     milliseconds: float
-    limit: float | None
-    cat_linear: float | None
-    built: float | None
-    product: float | None
-    library: float | None
-    compiled: float | None
+    ratios: Mapping[str, float | None]
     skips_materialization: bool | None
     extra_bytes: int
     error: float | None
     spread: float = 1.0
-    addmm: float | None = None
-    of_bound: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row in plain JSON types, each ratio as a field."""
+        fields = asdict(self)
+        ratios = fields.pop("ratios")
+        return {**fields, **ratios}
 
 
 def measure(
@@ -127,7 +118,7 @@ def measure(
     mode = "forward and backward" if case.backward else "forward"
     fabrication = getattr(op, "fabrication", None)
     size = case.size._asdict() | {"dims": list(case.size.dims), "n": op.calculate_n()}
-    ratios: Any = {name: round(ratio(samples, "own", name), 3) if name in samples else None for name in REFERENCES}
+    ratios = {name: round(ratio(samples, "own", name), 3) if name in samples else None for name in REFERENCES}
     return Row(
         name=record.key,
         options=dict(case.options),
@@ -135,12 +126,11 @@ def measure(
         **size,
         mode=mode,
         milliseconds=round(1e3 * median(samples["own"]), 4),
+        ratios={**ratios, "of_bound": _of_bound(samples, mode, len(x))},
         skips_materialization=fabrication.skips_materialization(x) if isinstance(fabrication, Fabrication) else None,
         extra_bytes=recorder.peak,
         error=None if case.backward else _error(op, x),
         spread=round(max(map(spread, samples.values())), 2),
-        of_bound=_of_bound(samples, mode, len(x)),
-        **ratios,
     )
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 from fusionkit.bench.cases import label
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from fusionkit.bench.measure import Row
+from fusionkit.bench.measure import Row
 
 COLUMNS = 6
-#: Field of a row, label and style of its line; the times follow from the ratios.
+#: The operator itself and the references that are drawn: label and style of the line.
 LINES = (
     ("limit", "limit", {"color": "#a0aec0", "linestyle": ":"}),
     ("cat_linear", "cat + linear", {"color": "#718096", "linestyle": "--"}),
@@ -31,8 +30,6 @@ def draw(rows: Sequence[Row], path: Path) -> bool:
         rows: the forward rows are shown, of each operator at the size that was measured with the most values of m.
         path: the file.
     """
-    from matplotlib.figure import Figure  # Of the extra `run`.
-
     panels = {name: chosen for name, chosen in _panels(rows).items() if len(chosen) > 1}
     if not panels:
         return False
@@ -64,15 +61,10 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {name: sorted(group, key=lambda row: row.m) for name, group in most.items()}
 
 
-def _panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
-
-    for field, text, style in LINES:
-        points = [
-            (row.m, row.milliseconds if field == "own" else row.milliseconds / getattr(row, field))
-            for row in rows
-            if field == "own" or getattr(row, field)
-        ]
+def _panel(axes: Axes, title: str, rows: Sequence[Row]) -> None:
+    for name, text, style in LINES:
+        ratios = [(row, 1.0 if name == "own" else row.ratios[name]) for row in rows]
+        points = [(row.m, row.milliseconds / ratio) for row, ratio in ratios if ratio]
         if points:
             axes.plot(*zip(*points, strict=True), label=text, linewidth=1.4, markersize=4, **style)  # type: ignore[arg-type]
     axes.set_xscale("log")
@@ -84,6 +76,6 @@ def _panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
-    axes.set_title(name, fontsize=8, loc="left")
+    axes.set_title(title, fontsize=8, loc="left")
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.25)

@@ -71,16 +71,17 @@ def ratio(samples: Mapping[str, Sequence[float]], name: str, other: str) -> floa
 
 def lower_quartile(times: Sequence[float]) -> float:
     """Return the time below which a quarter of the samples lie."""
-    return _quartile(times)
+    return _quartiles(times)[0]
 
 
 def spread(times: Sequence[float]) -> float:
     """Return the upper quartile over the lower one, 1 if all times are equal."""
-    return _quartile(times, 2) / lower_quartile(times)
+    lower, _, upper = _quartiles(times)
+    return upper / lower
 
 
-def _quartile(times: Sequence[float], index: int = 0) -> float:
-    return quantiles(times, n=4, method="inclusive")[index] if len(times) > 1 else times[0]
+def _quartiles(times: Sequence[float]) -> list[float]:
+    return quantiles(times, n=4, method="inclusive") if len(times) > 1 else [times[0]] * 3
 
 
 def _sample(call: Callable[[], object], repeats: int, wait: Callable[[], object], clock: Callable[[], float]) -> float:

@@ -61,18 +61,18 @@ def print_report(report: Report, console: Console, plan: Plan, *, seconds: float
     broken = [BrokenRule(bad, totals[bad[0].kind, bad[0].subject, bad[0].check]) for bad in groups]
     shown = broken if verbose else _without_consequences(broken)
     if hidden := _print_findings(shown, console, plan, verbose):
-        console.print(f"\nresults not shown: {hidden}; -v prints them, and --json FILE writes them.", highlight=False)
+        console.print(f"\nresults not shown: {hidden}; -v prints them, and --json FILE writes them.")
     if shown:
         _print_rules(shown, console, plan)
     if left := len(broken) - len(shown):
-        console.print(f"rules not shown, because the constructor fails: {left}; -v lists them.\n", highlight=False)
+        console.print(f"rules not shown, because the constructor fails: {left}; -v lists them.\n")
     if verbose:
         skips = Counter(result.reason for result in report.results if result.status == "skipped")
         for reason, count in sorted(skips.items()):
-            console.print(f"skipped {count}: {reason}", markup=False, highlight=False)
+            console.print(f"skipped {count}: {reason}", markup=False)
     verdict = "[green]ok[/]" if report.ok else "[red]failed[/]"
     words = _counted(report.results) or "nothing to check"
-    console.print(f"{verdict}: {words} in {seconds:.1f} s", highlight=False)
+    console.print(f"{verdict}: {words} in {seconds:.1f} s")
 
 
 def _subject_table(results: Sequence[Result]) -> Table:
@@ -143,7 +143,7 @@ def _print_findings(broken: list[BrokenRule], console: Console, plan: Plan, verb
 def _print_rule(rule: BrokenRule, findings: list[list[Result]], console: Console, plan: Plan) -> None:
     """Print a broken rule, and the first result of each finding."""
     first = rule.first
-    console.print(f"\n[red]{first.status}[/] [bold]{first.check}[/] of {first.subject}", highlight=False)
+    console.print(f"\n[red]{first.status}[/] [bold]{first.check}[/] of {first.subject}")
     lines = [("rule", _unmarked(first.rule))]
     known = (known.mend for known in map(rule_of, all_checks()) if known.name == first.check)
     if mend := MEND_CONSTRUCTOR if rule.unbuilt else next(known, ""):
@@ -156,7 +156,7 @@ def _print_rule(rule: BrokenRule, findings: list[list[Result]], console: Console
             lines.append(("reason", result.reason))
         lines.append(("rerun", _rerun(plan, result, result.case)))
     for word, text in lines:
-        console.print(f"  {word:<9} {text}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {word:<9} {text}", markup=False, soft_wrap=True)
 
 
 def _rerun(plan: Plan, result: Result, case: str = "") -> str:
@@ -173,10 +173,10 @@ def _print_rules(broken: list[BrokenRule], console: Console, plan: Plan) -> None
     """Print the list of broken rules, each with the command that runs its check on all cases."""
     several = len({rule.subject for rule in broken}) > 1
     hint = ", the likely cause of the others first; -x stops at the first failure" if len(broken) > 1 else ""
-    console.print(f"\n[bold]broken rules[/] ({len(broken)}{hint})", highlight=False)
+    console.print(f"\n[bold]broken rules[/] ({len(broken)}{hint})")
     names = [f"{rule.first.subject} {rule.first.check}" if several else rule.first.check for rule in broken]
     width, counted = max(map(len, names)), max(len(rule.counts) for rule in broken)
     for name, rule in zip(names, broken, strict=True):
         line = f"  {name:<{width}}  {rule.counts:<{counted}}  {_rerun(plan, rule.first)}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, soft_wrap=True)
     console.print()

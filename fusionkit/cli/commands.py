@@ -9,18 +9,21 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import click
 
+from fusionkit import __version__
 from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
 
-#: Of each command ``module:function`` below ``fusionkit.cli``, and its line in the help.
+#: name of a command -> its function, as ``module:function`` below ``fusionkit.cli``, and its line in the help.
 COMMANDS = {
     "list": ("catalog:list_names", "List every fusion and fabrication on this machine"),
     "show": ("show:show", "Show one operator: signature, formula, traits, sizes"),
@@ -36,7 +39,7 @@ COMMANDS = {
 #: Former names of commands, kept for one release.
 RENAMED = {"benchmark": "study"}
 
-#: Top-level modules that only an extra installs.
+#: top-level module -> the extra of fusionkit that installs it.
 EXTRAS = {
     "copier": "new",
     "hypothesis": "test",
@@ -61,20 +64,13 @@ class Commands(click.Group):
             name = RENAMED[name]
         if name not in COMMANDS:
             raise click.UsageError(f"No such command {name!r}.{nearest(name, COMMANDS)}", ctx)
-        module, _, function = COMMANDS[name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(f"fusionkit.cli.{module}"), function)
+        command: click.Command = imported(COMMANDS[name][0])
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
-
-
-def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    if value:
-        click.echo(f"fusionkit {importlib.import_module('fusionkit').__version__}")
-        ctx.exit()
 
 
 @click.group(
@@ -86,15 +82,20 @@ Examples:
   fusionkit show parameterized_concatenation dims=[76,216] n=64
   fusionkit plugins --strict""",
 )
-@click.option(
-    "-V", "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
-)
+@click.version_option(__version__, "-V", "--version", message="fusionkit %(version)s", help="Show the version.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error; may stand anywhere.")
 def fusionkit() -> None:
     """Find, build, check and compare tensor fusion operators."""
 
 
 # -- what commands share -----------------------------------------------------------------------------------------------
+
+
+def imported(target: str) -> Any:
+    """Import ``module:function`` below ``fusionkit.cli``: late where it needs torch, which the help does not."""
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(f"fusionkit.cli.{module}"), function)
+
 
 kind_option = click.option("--kind", type=click.Choice(["fusion", "fabrication"]), help="Only this kind.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
@@ -141,30 +142,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = [argument for argument in given if argument != "--debug"]
-    if arguments[:1] == ["help"]:
+    debug = len(arguments) < len(given)
+    if arguments[:1] == ["help"]:  # `fusionkit help run` is `fusionkit run --help`.
         arguments = [*arguments[1:2], "--help"]
     with _streams():
         try:
             status = _invoke(arguments)
             sys.stdout.flush()
             return status
-        except BrokenPipeError:  # `fusionkit list | head`
-            with suppress(OSError, ValueError):  # The stream is no file.
+        except BrokenPipeError:  # The reader has ended, as in `fusionkit list | head`: Python should not write at exit.
+            with suppress(OSError, ValueError):  # Of a stream without a file.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except (FusionError, RegistryError, ConfigError, OSError, ModuleNotFoundError, KeyboardInterrupt) as error:
             sentence = _sentence(error)
-            if len(arguments) < len(given) or sentence is None:
+            if debug or sentence is None:
                 raise
             print(f"error: {sentence}", file=sys.stderr)
-            if isinstance(error, KeyboardInterrupt):  # The status that a shell reports of a signal.
-                return 128 + int(error.args[0] if isinstance(error, Terminated) else 2)
+            if isinstance(error, KeyboardInterrupt):  # As shells do: 128 plus the number of the signal.
+                return 128 + int(error.args[0] if isinstance(error, Terminated) else signal.SIGINT)
             return 2 if isinstance(error, RegistryError | ConfigError) else 1
 
 
 @contextmanager
 def _streams() -> Iterator[None]:
-    """Replace a closed stream by the null device; let stdout escape what its encoding lacks, as stderr does."""
+    """Replace closed streams by the null device; let stdout escape characters that its encoding cannot represent."""
     with (
         open(os.devnull, "w", encoding="utf-8") as null,
         redirect_stdout(sys.stdout or null),
@@ -176,7 +178,7 @@ def _streams() -> Iterator[None]:
 
 
 def _invoke(arguments: list[str]) -> int:
-    """Run a command, with its arguments as the ``obj`` of its context, and return the exit status."""
+    """Run a command and return the exit status; its click context has the arguments as ``obj``."""
     try:
         with warnings.catch_warnings():
             # The user should see that a name is deprecated, but not which line of fusionkit used it.
@@ -208,13 +210,13 @@ def _note_quarantined(arguments: Sequence[str]) -> None:
 
 
 def _sentence(error: BaseException) -> str | None:
-    """Return the message for the user, or None where the mistake is not the user's."""
+    """Return the message for the user; None for an error that is a bug, whose traceback is shown."""
     if isinstance(error, KeyboardInterrupt):
         what = "terminated" if isinstance(error, Terminated) else "interrupted"
         return ": ".join([what, *getattr(error, "__notes__", [])])
     if isinstance(error, ModuleNotFoundError):
         missing = (error.name or "").partition(".")[0]
-        extra = EXTRAS.get(missing)
-        hint = f"{missing!r} should be installed: pip install 'fusionkit[{extra}]'; found no such module"
-        return hint if extra else None
+        if extra := EXTRAS.get(missing):
+            return f"{missing!r} should be installed: pip install 'fusionkit[{extra}]'; found no such module"
+        return None
     return " ".join(str(error).split())

@@ -11,6 +11,7 @@ import click
 
 from fusionkit import registry
 from fusionkit._util.progress import ProgressBar
+from fusionkit._util.text import count_of
 from fusionkit.cli.commands import json_option, print_json
 from fusionkit.config.check import check_all, report
 from fusionkit.config.folders import conf_dir, folder_of
@@ -41,8 +42,7 @@ def check(as_json: bool) -> int:
     for finding in wrong:
         print(f"{finding.status:<9} {finding.distribution}: {'/'.join(filter(None, (finding.group, finding.option)))}")
         print(f"          {finding.message}")
-    plural = "config" if len(findings) == 1 else "configs"
-    print(f"{len(findings)} {plural} checked: {len(findings) - len(wrong)} right, {len(wrong)} wrong.")
+    print(f"{count_of(len(findings), 'config')} checked: {len(findings) - len(wrong)} right, {len(wrong)} wrong.")
     return int(bool(wrong))
 
 

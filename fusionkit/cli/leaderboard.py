@@ -98,7 +98,7 @@ def _print_table(board: Board) -> None:
         spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
         row["accuracy"] = f"{row['accuracy']:.4f}{spread}"
         row["seconds"] = None if row["seconds"] is None else f"{row['seconds']:.1f}"
-        row["directory"] = board.place(group)
+        row["directory"] = board.shown_directory(group)
         rows.append([row[column] for column in columns])
     if rows:
         print_table(columns, rows, whole=("fusion", "accuracy"))

@@ -143,7 +143,7 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             return repeat.repeat(Path(args.source), _run_dir(hydra, name, args.overrides))
         if args.multirun:
             return sweep.run_sweep(hydra, name, args.overrides)
-        return single.run(hydra, name, args.overrides)
+        return single.run_single(hydra, name, args.overrides)
 
 
 def _look(hydra: Any, name: str, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The command ``fusionkit show``: everything about one operator.  Imports its class, hence torch."""
+"""The command ``fusionkit show``: everything about one operator."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import click
-import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
+import fusionkit
 from fusionkit import config, registry
 from fusionkit._util.text import error_message
 from fusionkit.cli.commands import json_option, kind_option, print_json, wrong_usage
 from fusionkit.config.nodes import annotation, yaml_file
-from fusionkit.core.costing import cost
-from fusionkit.core.factory import create, create_fabrication
 from fusionkit.errors import ConfigError, FusionError, RegistryError
-from fusionkit.fusion import check_dims, check_size
 from fusionkit.registry.catalogue import Record, instead
 from fusionkit.registry.loading import Kind
 
@@ -177,29 +174,27 @@ def _sizes(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return n and l of the operator with these ``options``, and with ``dims`` its cost; nothing is allocated."""
     if not options:
         return {"n": None, "l": None}
-    if "m" in options:
-        check_size("m, the number of rows,", options["m"])
-    own = {key: value for key, value in options.items() if key != "m"}
-    if record.kind == "fabrication":
-        found = _fabrication_sizes(record, own)
+    own = dict(options)
+    m = own.pop("m", 1)
+    if not isinstance(m, int) or m < 1:
+        raise FusionError(f"m, the number of rows, should be an integer of at least 1; found {m!r}.")
+    if record.kind == "fusion":
+        fusion = fusionkit.create(record.qualified, **{**own, "device": "meta"})
+    elif {"n", "dims"} <= own.keys():
+        size = {"n": own.pop("n"), "dims": own.pop("dims")}
+        made = fusionkit.create_fabrication(record.qualified, **own)
+        fusion = fusionkit.create("parameterized_concatenation", parameter_fabrication=made, device="meta", **size)
     else:
-        with torch.device("meta"):
-            fusion = create(record.qualified, **own)
-        found = {"n": fusion.calculate_n(), "l": fusion.calculate_l()}
+        raise FusionError(
+            f"the size of W should be given, as in n=64 dims=76,216; found {', '.join(own) or 'neither'}."
+        )
+    found = {"n": fusion.calculate_n(), "l": fusion.calculate_l()}
+    if record.kind == "fabrication":
+        found["dense_l"] = found["n"] * sum(fusion.dims or ())
     if options.get("dims") is None:
         return found
     try:
-        figures = cost(record.qualified, kind=record.kind, **options)
+        figures = fusionkit.cost(record.qualified, kind=record.kind, **options)
     except FusionError as error:  # n and l are arithmetic; the rest needs a forward pass on the meta device.
         return {**found, "cost_error": str(error)}
     return {**found, **{key: figures[key] for key in FIGURES}}
-
-
-def _fabrication_sizes(record: Record, options: dict[str, Any]) -> dict[str, Any]:
-    if not {"n", "dims"} <= options.keys():
-        raise FusionError(
-            f"the size of W should be given, as in n=64 dims=76,216; found {', '.join(options) or 'neither'}."
-        )
-    n, D = options.pop("n"), sum(check_dims(options.pop("dims")))
-    l = create_fabrication(record.qualified, **options).calculate_l(n, D)
-    return {"n": n, "l": l, "dense_l": n * D}

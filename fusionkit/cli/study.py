@@ -1,39 +1,15 @@
-"""The command ``fusionkit study``: accuracy against l on three real data sets, resumable, as table and pictures."""
+"""The command ``fusionkit study``."""
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
-import time
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fusionkit._util.files import write_atomic, write_json, write_text
-from fusionkit._util.progress import ProgressBar
-from fusionkit._util.tables import print_table
-from fusionkit.cli.commands import json_option, print_json
-from fusionkit.errors import ConfigError
-from fusionkit.experiment.plots import draw_robustness, draw_study
-from fusionkit.experiment.results import provenance
-from fusionkit.study.analysis import REFERENCES, analyse
-from fusionkit.study.plan import DATA, Job, Study, execute, outcome, plan
+from fusionkit.cli.commands import imported, json_option
+from fusionkit.study import DATA
 
-SCHEMA_VERSION = 1
-ACCURACY, ROBUSTNESS = "accuracy.png", "robustness.png"
-#: Passes over the training data in a quick study.
-QUICK_EPOCHS = 15
-#: What the numbers of a row mean.
-METHODS = {
-    "interval": "95 %, of the mean over seeds and folds, cut to 0 to 1, corrected for overlapping training parts "
-    "(Nadeau and Bengio, 2003)",
-    "p": "two-sided corrected resampled t-test in the same folds; p_holm: adjusted by Holm over the rows of a data set",
-}
 EPILOG = """\b
 Examples:
   fusionkit study --quick
@@ -55,174 +31,13 @@ Examples:
 @click.option("--workers", type=click.IntRange(1), help="Number of processes (default: of CPUs).")
 @json_option
 @click.pass_context
-def study(ctx: click.Context, /, out: Path | None, workers: int | None, as_json: bool, **given: Any) -> int:
+def study(ctx: click.Context, /, **options: Any) -> int:
     """Measure accuracy against the number of learnable parameters l.
 
     Compares operators x fabrications x ranks with the dense concatenation and with scikit-learn's logistic regression
     and RBF SVM, in the same repeated stratified folds of three real data sets, also with missing and with noisy views.
     Takes about 20 minutes on two cores.  When the command is repeated, completed trainings are skipped.
     """
-    name = str(ctx.info_name)  # Also the name of the files: `benchmark` continues its own.
-    begun = time.perf_counter()
-    planned = _plan(out or Path(name), given)
-    for sentence in planned.left_out:
-        print(f"left out: {sentence}", file=sys.stderr)
-    workers = workers or _cpus()
-    progress = _Progress(planned, workers)
-    with progress.bar:
-        try:
-            failed = execute(planned, workers=workers, report=progress.report)
-        except KeyboardInterrupt as error:
-            error.add_note("the same command continues from here")
-            raise
-    rows = analyse(planned)
-    summary = {
-        "schema_version": SCHEMA_VERSION,
-        "command": f"fusionkit {shlex.join(ctx.obj)}",
-        "settings": dict(planned.settings),
-        **METHODS,
-        "seconds": round(time.perf_counter() - begun, 1),
-        "trainings": len(planned.jobs),
-        "failed": failed,
-        "left_out": planned.left_out,
-        "provenance": provenance({}),
-        "rows": rows,
-    }
-    files = _write(planned.directory, name, summary)
-    if as_json:
-        print_json(summary)
-    else:
-        _print(rows, files)
-    for sentence in failed:
-        print(f"failed: {sentence}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _plan(directory: Path, given: Mapping[str, Any]) -> Study:
-    quick: bool = given["quick"]
-    planned = plan(
-        directory,
-        data=list(dict.fromkeys([*given["data"], *given["more_data"]])) or list(DATA),
-        repeats=given["repeats"] or (1 if quick else 2),
-        folds=given["folds"] or (3 if quick else 5),
-        seed=given["seed"],
-        quick=quick,
-        options=[*([f"train.epochs={QUICK_EPOCHS}"] if quick else []), *given["options"]],
-        extra=[shlex.split(line) for line in given["add"]],
-    )
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out should be a directory to write to; found {directory}: {error.strerror}.") from error
-    return planned
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _write(directory: Path, name: str, summary: Mapping[str, Any]) -> list[Path]:
-    """Write the summary, the table and the pictures; return their paths."""
-    rows = summary["rows"]
-    files = [directory / file for file in (f"{name}.json", f"{name}.md", ACCURACY, ROBUSTNESS)]
-    write_json(files[0], summary)
-    write_text(files[1], f"{markdown(rows)}\nMade by `{summary['command']}`.\n")
-    if rows:
-        write_atomic(files[2], lambda path: draw_study(rows, path))
-        write_atomic(files[3], lambda path: draw_robustness(rows, path))
-    return files
-
-
-# -- the table ---------------------------------------------------------------------------------------------------------
-
-
-def _print(rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
-    columns = ("data", "contestant", "l", "of dense", "accuracy", "sd", "95 % interval", "minus dense (p)", "on front")
-    if rows:
-        print_table(columns, [[_cells(row)[column] for column in columns] for row in rows], whole=("contestant",))
-    for file in files:
-        print(f"{'files' if file == files[0] else '     '}  {file}")
-
-
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows as Markdown, a table per data set: baselines in italics, the front in bold, encoders as ¹."""
-    lines = []
-    for data, group in groupby(rows, lambda row: row["data"]):
-        tables = []
-        for row in group:
-            name = f"*{row['name'].replace('_', ' ')}*" if row["baseline"] else f"`{row['name']}`"
-            name = f"**{name}**" if row["on_front"] else name
-            name += "" if row["encoder"] in (None, "none") else " ¹"
-            tables.append(_cells(row) | {"contestant": name})
-        columns = [column for column in tables[0] if column not in ("data", "on front")]
-        lines += [f"### {data}", "", f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
-        lines += [f"| {' | '.join(table[column] for column in columns)} |" for table in tables]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _cells(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return a row as text, by the heading of the column."""
-    return {
-        "data": row["data"],
-        "contestant": row["name"],
-        "l": _shown(row["l"], ""),
-        "of dense": _shown(row["share_of_dense"], ".2%").replace("%", " %"),
-        "parameters": _shown(row["parameters"], ""),
-        "folds": _shown(row["count"], ""),
-        "accuracy": _shown(row["mean"], ".4f"),
-        "sd": _shown(row["std"], ".4f"),
-        "95 % interval": "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}",
-        **{f"minus {name.replace('_', ' ')} (p)": _difference(row["against"].get(name)) for name in REFERENCES},
-        "on front": "yes" if row["on_front"] else "",
-    }
-
-
-def _shown(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
-
-
-def _difference(found: Mapping[str, Any] | None) -> str:
-    """Return a difference of accuracies and its p; the difference has a sign unless it is rounded to zero."""
-    if found is None:
-        return ""
-    difference = f"{found['difference']:+.4f}"
-    p = "" if found["p_holm"] is None else f" ({found['p_holm']:.2g})"
-    return difference.replace("+0.0000", "0.0000").replace("-0.0000", "0.0000") + p
-
-
-# -- progress ----------------------------------------------------------------------------------------------------------
-
-
-class _Progress:
-    """The number of trainings that are done and the time left, in a progress bar."""
-
-    def __init__(self, planned: Study, workers: int) -> None:
-        self.waiting = Counter(self._kind(job) for job in planned.jobs if outcome(job) is None)
-        self.total, self.workers = len(planned.jobs), workers
-        self.spent: dict[str, list[float]] = defaultdict(list)
-        self.bar = ProgressBar(self.total)
-        self._show("", now=True)
-
-    @staticmethod
-    def _kind(job: Job) -> str:
-        return f"{job.entry.data} {job.entry.name if job.entry.baseline else ''}"
-
-    def report(self, job: Job, found: Mapping[str, Any], left: int) -> None:
-        """Count a finished job."""
-        self.waiting[self._kind(job)] -= 1
-        if found.get("seconds") is not None:
-            self.spent[self._kind(job)].append(found["seconds"])
-        minutes, seconds = divmod(round(self._left()), 60)
-        self._show(f"{minutes}:{seconds:02d} min left", now=left == 0)
-
-    def _show(self, time_left: str, *, now: bool) -> None:
-        done = self.total - self.waiting.total()
-        self.bar.update(done, f"{done} of {self.total} trainings done", time_left, now=now)
-
-    def _left(self) -> float:
-        """Return the seconds left, from the mean of the finished jobs of the same kind, or else of all."""
-        everything = [seconds for many in self.spent.values() for seconds in many]
-        usual = sum(everything) / max(1, len(everything))
-        means = {kind: sum(many) / len(many) for kind, many in self.spent.items()}
-        return sum(count * means.get(kind, usual) for kind, count in self.waiting.items()) / self.workers
+    # The name of the command is also that of the files: `benchmark` continues its own.
+    status: int = imported("study_run:run_study")(str(ctx.info_name), ctx.obj, **options)
+    return status

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import unittest
 import warnings
 import zlib
@@ -15,6 +14,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from fusionkit import registry
+from fusionkit._util.machine import cpu_count
 from fusionkit.contract import workers
 from fusionkit.contract.cases import EXAMPLES, Case
 from fusionkit.contract.checks import CHECKS
@@ -361,7 +361,7 @@ def default_jobs(subjects: Sequence[Subject]) -> int:
     """Return how many worker processes to use for these subjects; 1 means that several are impossible or slower."""
     if len(subjects) < MIN_SUBJECTS or not several_jobs_possible(subjects):
         return 1
-    return min(MAX_JOBS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(MAX_JOBS, cpu_count())
 
 
 def several_jobs_possible(subjects: Sequence[Subject]) -> bool:

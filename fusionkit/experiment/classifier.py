@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
 from typing import Any, Self
 
@@ -21,10 +22,11 @@ from fusionkit.config.options import G, ModelOptions, TrainOptions, validate_gro
 from fusionkit.core import factory
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment.model import FusionModel, Network, Scaler
-from fusionkit.experiment.training import Part, seeded, threads, train
+from fusionkit.experiment.training import Part, Task, seeded, threads, train
 from fusionkit.fusion import Fusion, check_dims
 
 
+@dataclass(eq=False, repr=False)  # BaseEstimator has its own.
 class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Standardize k views, fuse them, classify linearly: what ``fusionkit run`` trains, as an estimator.
 
@@ -68,50 +70,27 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         ... )
     """
 
-    def __init__(
-        self,
-        views: Any = None,
-        *,
-        fusion: str | Mapping[str, Any] = "parameterized_concatenation",
-        fabrication: str | Mapping[str, Any] = "dense",
-        n: int = 64,
-        encoder: str = "none",
-        encoder_width: int | None = None,
-        activation: str = "gelu",
-        epochs: int = 60,
-        batch_size: int = 128,
-        lr: float = 1e-2,
-        optimizer: str = "adamw",
-        weight_decay: float = 1e-2,
-        scheduler: str = "onecycle",
-        label_smoothing: float = 0.1,
-        input_dropout: float = 0.2,
-        precision: str = "32-true",
-        device: str = "cpu",
-        devices: int = 1,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: bool = False,
-    ) -> None:
-        self.views = views
-        self.fusion = fusion
-        self.fabrication = fabrication
-        self.n = n
-        self.encoder = encoder
-        self.encoder_width = encoder_width
-        self.activation = activation
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.optimizer = optimizer
-        self.weight_decay = weight_decay
-        self.scheduler = scheduler
-        self.label_smoothing = label_smoothing
-        self.input_dropout = input_dropout
-        self.precision = precision
-        self.device = device
-        self.devices = devices
-        self.random_state = random_state
-        self.verbose = verbose
+    views: Any = None
+    _: KW_ONLY
+    fusion: str | Mapping[str, Any] = "parameterized_concatenation"
+    fabrication: str | Mapping[str, Any] = "dense"
+    n: int = 64
+    encoder: str = "none"
+    encoder_width: int | None = None
+    activation: str = "gelu"
+    epochs: int = 60
+    batch_size: int = 128
+    lr: float = 1e-2
+    optimizer: str = "adamw"
+    weight_decay: float = 1e-2
+    scheduler: str = "onecycle"
+    label_smoothing: float = 0.1
+    input_dropout: float = 0.2
+    precision: str = "32-true"
+    device: str = "cpu"
+    devices: int = 1
+    random_state: int | np.random.RandomState | None = None
+    verbose: bool = False
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train on ``X`` and the classes ``y`` (m,).
@@ -126,20 +105,18 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise FusionError(f"y should hold at least two classes; found one class, {self.classes_.tolist()[0]!r}.")
+            raise FusionError(f"y should contain at least two classes; found one class, {self.classes_.tolist()[0]!r}.")
         settings = self._settings = self._group(TrainOptions, "train")
         model = self._group(ModelOptions, "model")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.views_ = [view.shape[1] for view in views]
         with seeded(seed, torch.device("cpu")):
-            network = Network(
-                self._fusion(), self.views_, len(self.classes_), model.encoder, settings.input_dropout, model.activation
-            )
+            network = Network(self._fusion(), self.views_, len(self.classes_), model, settings.input_dropout)
         scaler = Scaler([str(i) for i in range(len(views))], self.views_)
         scaler.fit(views)
         training = Part(scaler(views), torch.from_numpy(index.astype(np.int64)))
-        progress = "" if self.verbose else None
-        self.history_ = train(network, training, None, settings, device=self.device, seed=seed, progress=progress)
+        task = Task(training, None, settings, seed, progress="" if self.verbose else None)
+        self.history_ = train(network, task, self.device)
         # Predictions in double precision do not depend on which rows are predicted together.
         self.model_ = FusionModel(scaler, network, self.classes_.tolist()).double().eval()
         self.n_iter_ = settings.epochs
@@ -194,7 +171,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             widths = [view.shape[1] for view in views]
             wanted = self.views if fitting else self.views_
             if wanted is not None and not isinstance(wanted, Integral) and list(wanted) != widths:
-                raise DimsError(f"X should hold views of the widths {list(wanted)}; found {widths}.")
+                raise DimsError(f"X should contain views of the widths {list(wanted)}; found {widths}.")
             if len({*map(len, views)}) > 1:
                 raise FusionError(f"The views should have the same number of rows; found {[*map(len, views)]}.")
             if fitting:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from fusionkit._util.text import printable
 from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
-from fusionkit.experiment.datasets import DATASETS
 
 Rows = npt.NDArray[np.int64]
 
@@ -83,11 +82,13 @@ def load_data(node: Mapping[str, Any], dims: Any = None) -> Dataset:
         FusionError: a file that is missing or cannot be used; the message says which array and why.
     """
     name = node["name"]
-    if name in DATASETS:
+    if name == "npz" or name in EMBEDDED:
+        data = read_npz(EMBEDDED.get(name) or Path(node["path"]), name)
+    else:
+        from fusionkit.experiment.datasets import DATASETS
+
         arrays = DATASETS[name]()
         data = _dataset(name, Path(name), _arrays_digest(arrays), arrays)
-    else:
-        data = read_npz(Path(node["path"])) if name == "npz" else read_npz(EMBEDDED[name], name)
     for key, given in (("data.dims", node.get("dims")), ("dims", dims)):
         if given is not None and list(given) != data.dims:
             widths = f"{data.dims}, the widths of the views in {data.path.name}"
@@ -108,10 +109,10 @@ def read_npz(path: Path, name: str = "npz") -> Dataset:
 def _dataset(name: str, path: Path, digest: str, arrays: dict[str, npt.NDArray[Any]]) -> Dataset:
     if "label" not in arrays:
         found = (", ".join(map(repr, arrays)) or "none") + "." + nearest("label", arrays)
-        raise FusionError(f"{path} should hold an array 'label' with a class per row; found the arrays {found}")
+        raise FusionError(f"{path} should contain an array 'label' with a class per row; found the arrays {found}")
     label = arrays.pop("label")
     if not arrays:
-        raise FusionError(f"{path} should hold at least one view besides 'label'; found none.")
+        raise FusionError(f"{path} should contain at least one view besides 'label'; found none.")
     views = {key: _check_view(path, key, array) for key, array in arrays.items()}
     rows = len(next(iter(views.values())))
     for key, view in views.items():
@@ -228,16 +229,16 @@ def _array(path: Path, key: str, archive: Mapping[str, Any]) -> npt.NDArray[Any]
         if key == "label":
             what, hint = _LABELS, "  label.astype(str) converts them to strings."
         found = "Python objects, which are not read because that could run code"
-        raise FusionError(f"The array {key!r} of {path} should hold {what}; found {found}.{hint}") from None
+        raise FusionError(f"The array {key!r} of {path} should contain {what}; found {found}.{hint}") from None
     if not isinstance(array, np.ndarray):
-        raise FusionError(f"{path} should hold arrays only; found {key!r}, which is none.")
+        raise FusionError(f"{path} should contain arrays only; found {key!r}, which is none.")
     return array
 
 
 def _check_view(path: Path, key: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     view = f"View {key!r} of {path}"
     if array.dtype.kind not in "fiub":
-        raise FusionError(f"{view} should hold real numbers; found dtype {array.dtype}.")
+        raise FusionError(f"{view} should contain real numbers; found dtype {array.dtype}.")
     if array.ndim != 2 or not array.size:
         raise FusionError(f"{view} should have the shape (rows, width), neither of them 0; found {array.shape}.")
     counts = {"NaN": int(np.isnan(array).sum()), "infinite": int(np.isinf(array).sum())}
@@ -251,7 +252,7 @@ def _check_label(path: Path, label: npt.NDArray[Any], rows: int) -> tuple[Rows, 
     """Return the labels as indices into the sorted classes, and the classes as Python values."""
     what = f"The array 'label' of {path}"
     if label.dtype.kind not in "fiubUS":
-        raise FusionError(f"{what} should hold {_LABELS}; found dtype {label.dtype}.")
+        raise FusionError(f"{what} should contain {_LABELS}; found dtype {label.dtype}.")
     if label.shape != (rows,):
         raise FusionError(
             f"{what} should have the shape ({rows},), as the views have {rows} rows; found {label.shape}."
@@ -267,9 +268,9 @@ def _check_label(path: Path, label: npt.NDArray[Any], rows: int) -> tuple[Rows, 
     broken = [value for value in classes if isinstance(value, float) and not value.is_integer()]
     if broken and np.bincount(target).min() < 2:  # A target of a regression.
         raise FusionError(
-            f"{what} should hold classes, as whole numbers or strings, because the task is classification only; "
+            f"{what} should contain classes, as whole numbers or strings, because the task is classification only; "
             f"found {len(broken)} different numbers that are not whole, such as {broken[0]:g}."
         )
     if len(classes) < 2:
-        raise FusionError(f"{what} should hold at least two classes; found only {classes[0]!r}.")
+        raise FusionError(f"{what} should contain at least two classes; found only {classes[0]!r}.")
     return target.astype(np.int64), classes

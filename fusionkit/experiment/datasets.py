@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.datasets import load_breast_cancer, load_digits
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -16,8 +17,6 @@ def digits() -> Arrays:
 
     Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998, the test part.
     """
-    from sklearn.datasets import load_digits
-
     found = load_digits()
     halves = slice(0, 4), slice(4, 8)
     names = ("top_left", "top_right", "bottom_left", "bottom_right")
@@ -31,8 +30,6 @@ def breast_cancer() -> Arrays:
     The views are each feature's ``mean``, its standard ``error`` and its ``worst`` (the mean of the three largest).
     Source: W. Wolberg et al., "Breast Cancer Wisconsin (Diagnostic)", UCI, 1995.
     """
-    from sklearn.datasets import load_breast_cancer
-
     found = load_breast_cancer()
     views = dict(zip(("mean", "error", "worst"), np.split(found.data, 3, axis=1), strict=True))
     return {**views, "label": np.asarray(found.target_names)[found.target]}

@@ -1,6 +1,6 @@
-"""One job of ``fusionkit run``: checks its config, runs it, and records how it ended; it never raises.
+"""One job of a sweep: checks its config, runs it, and records how it ended; it never raises.
 
-In a sweep a job may run in any process of any launcher.  It writes its state to a file, which the process that started
+A job may run in any process of any launcher.  It writes its state to a file, which the process that started
 the sweep reads, and locks its run directory, so that no other run uses it.
 """
 
@@ -16,8 +16,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ from fusionkit._util.text import error_line, error_message
 from fusionkit.config.composition import plain_config
 from fusionkit.config.fits import advised, preflight
 from fusionkit.config.hashing import config_hash
-from fusionkit.config.hydra_bridge import raw
-from fusionkit.config.options import RunConfig, validate
+from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError, Terminated
 from fusionkit.experiment import run
 from fusionkit.experiment.results import MODEL, RESULT, notify_plugins, read_result, start, write_failed
@@ -68,7 +67,7 @@ class Outcome:
     number: int
     status: str
     error: str | None = None
-    overrides: tuple[str, ...] = ()
+    overrides: Sequence[str] = ()
     seconds: float | None = None
     accuracy: float | None = None
     fraction: float = 0.0
@@ -87,8 +86,7 @@ class Outcome:
     @classmethod
     def read(cls, file: Path) -> Outcome:
         """Read a file that ``write`` wrote."""
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return cls(**{**content, "overrides": tuple(content["overrides"])})
+        return cls(**json.loads(file.read_text(encoding="utf-8")))
 
 
 @dataclass
@@ -96,67 +94,50 @@ class Job:
     """The task function of Hydra.  Launchers send it to their workers, so all of it can be pickled.
 
     Attributes:
-        sweep: the directory for outcomes if this is a sweep, else None.
-        config: of a single run.
+        folder: to which the jobs write their outcomes.
         suspects: run directories of jobs whose process died earlier; each of these jobs gets its own process.
-        error: the error that ended a single run, None if it completed.
     """
 
-    sweep: str | None = None
-    config: RunConfig | None = None
+    folder: str
     suspects: frozenset[str] = frozenset()
-    error: Exception | None = field(default=None, compare=False)
 
     def __call__(self, task: DictConfig) -> float | None:
         """Run one job and return its accuracy, None if it failed.  Only an interruption is raised."""
         hydra = HydraConfig.get()
         run_dir = Path(hydra.runtime.output_dir).absolute()
-        if self.sweep is None:
-            return self._single(run_dir)
-        mine = Outcome(str(run_dir), int(hydra.job.num), "started", overrides=tuple(hydra.overrides.task))
+        state = Outcome(str(run_dir), int(hydra.job.num), "started", overrides=tuple(hydra.overrides.task))
         with directory_lock(run_dir):
-            return self._swept(task, run_dir, mine, Path(self.sweep))
+            return self._locked(task, run_dir, state, Path(self.folder))
 
-    def _single(self, run_dir: Path) -> float | None:
-        assert self.config is not None
-        try:
-            with directory_lock(run_dir, wait=False), recorded(self.config.tree, run_dir):
-                return _accuracy(run.run_job(self.config, run_dir))
-        except EXPECTED as error:
-            self.error = error
-            return None
-
-    def _swept(self, task: DictConfig, run_dir: Path, mine: Outcome, folder: Path) -> float | None:
+    def _locked(self, task: DictConfig, run_dir: Path, state: Outcome, folder: Path) -> float | None:
         before = None
         with contextlib.suppress(FileNotFoundError):
-            before = Outcome.read(folder / f"{mine.number}.json")
+            before = Outcome.read(folder / f"{state.number}.json")
         if before is not None and before.ended:  # The launcher was started again, after a process died.
             return before.accuracy
         alone = before is not None or str(run_dir) in self.suspects
         begun = time.perf_counter()
         done: Mapping[str, Any] | None = None
-        mine.write(folder)
+        state.write(folder)
         cfg: dict[str, Any] = {}
         try:
             with recorded(cfg, run_dir):
                 cfg.update(plain_config(task))
                 done = _completed(cfg, run_dir)
-                result = done or self._run(cfg, task, run_dir, alone, _Reporter(mine, str(folder)))
-            ended = replace(mine, status=str(result.get("status")), error=result.get("error"))
+                result = done or _run(cfg, run_dir, alone, _Reporter(state, self.folder))
         except EXPECTED as error:
-            result, ended = {}, replace(mine, status="failed", error=sentence(error))
+            result = {"status": "failed", "error": sentence(error)}
         _freeze_imports()
-        accuracy = _accuracy(result) if ended.status == "completed" else None
+        ended = replace(state, status=result["status"], error=result.get("error"), accuracy=_accuracy(result))
         seconds = time.perf_counter() - begun
-        replace(ended, seconds=seconds, accuracy=accuracy, fraction=1.0, earlier=done is not None).write(folder)
-        return accuracy
+        replace(ended, seconds=seconds, fraction=1.0, earlier=done is not None).write(folder)
+        return ended.accuracy
 
-    def _run(
-        self, cfg: dict[str, Any], task: DictConfig, run_dir: Path, alone: bool, report: _Reporter
-    ) -> Mapping[str, Any]:
-        config = validate(cfg)
-        preflight(config, takes_group(task))
-        return _run_alone(cfg, run_dir) if alone else run.run_job(config, run_dir, quiet=True, report=report)
+
+def _run(cfg: dict[str, Any], run_dir: Path, alone: bool, report: _Reporter) -> Mapping[str, Any]:
+    config = validate(cfg)
+    preflight(config, run.takes_group(config))
+    return _run_alone(cfg, run_dir) if alone else run.run_job(config, run_dir, quiet=True, report=report)
 
 
 @cache
@@ -216,11 +197,9 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
         FusionError, ConfigError, RegistryError, OSError: why it failed; ``JobFailed`` for any other error.
         KeyboardInterrupt: the run was interrupted.
     """
-    place, dtype = os.getcwd(), torch.get_default_dtype()
+    folder, dtype = os.getcwd(), torch.get_default_dtype()
     try:
         yield
-    except _Recorded as already:
-        raise FusionError(str(already)) from None
     except BaseException as error:
         raised = _ended(error, cfg)
         try:
@@ -234,51 +213,51 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
             raised = JobFailed(sentence(raised))
         raise raised from (None if raised is error else error)
     finally:  # An operator may have changed them; the next job should start with the old ones.
-        os.chdir(place)
+        os.chdir(folder)
         torch.set_default_dtype(dtype)
 
 
-def takes_group(task: DictConfig) -> bool:
-    """Whether the fusion refers to the group ``fabrication``; a preset, or an override, has its own fabrication."""
-    return bool(raw(task)["fusion"].get("parameter_fabrication") == "${fabrication}")
+def run_recorded(cfg: Mapping[str, Any], run_dir: Path, **options: Any) -> Mapping[str, Any]:
+    """Run a job, with options of ``run_job``; return the record, also of a failed run.
+
+    Raises:
+        KeyboardInterrupt: the run was interrupted, which is recorded.
+    """
+    try:
+        with recorded(cfg, run_dir):
+            return run.run_job(validate(cfg), run_dir, **options)
+    except EXPECTED:
+        return read_result(run_dir / RESULT)
 
 
 # -- a process of its own ----------------------------------------------------------------------------------------------
 
 
-class _Recorded(Exception):
-    """The job failed in its own process, which wrote the record."""
-
-
 def _run_alone(cfg: dict[str, Any], run_dir: Path) -> Mapping[str, Any]:
-    """Run a job that may end its process in a process of its own."""
+    """Run a job that may end its process in a process of its own; return the record, also of a failed run."""
     start(run_dir)
     content = json.dumps({"cfg": cfg, "run_dir": str(run_dir)}).encode()
     program = [sys.executable, "-c", "from fusionkit.experiment.job import alone; alone()"]
     status = subprocess.run(program, input=content, check=False).returncode
     try:
-        found = read_result(run_dir / RESULT)
+        return read_result(run_dir / RESULT)
     except FusionError:
         end = f"exit status {status}" if status >= 0 else f"an end by {_signal_name(-status)}"
         raise FusionError(f"The process of a run should end with its result; found {end}.") from None
-    if found["status"] != "completed":
-        raise _Recorded(found.get("error") or "it failed")
-    return found
 
 
 def alone() -> None:
     """Run the job that stdin describes in JSON: the main function of a job's own process."""
     content = json.load(sys.stdin)
-    cfg, run_dir = content["cfg"], Path(content["run_dir"])
-    with contextlib.suppress(KeyboardInterrupt, *EXPECTED), recorded(cfg, run_dir):
-        run.run_job(validate(cfg), run_dir, quiet=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        run_recorded(content["cfg"], Path(content["run_dir"]), quiet=True)
 
 
 def _signal_name(number: int) -> str:
     return next((one.name for one in signal.Signals if one == number), f"signal {number}")
 
 
-# -- words -------------------------------------------------------------------------------------------------------------
+# -- records and errors ------------------------------------------------------------------------------------------------
 
 
 def _completed(cfg: Mapping[str, Any], run_dir: Path) -> Mapping[str, Any] | None:
@@ -305,8 +284,8 @@ def _ended(error: BaseException, cfg: Mapping[str, Any]) -> BaseException:
 
 
 def _accuracy(result: Mapping[str, Any]) -> float | None:
-    value = (result.get("metrics") or {}).get("accuracy")
-    return float(value) if isinstance(value, int | float) and value == value else None
+    accuracy: float | None = result.get("metrics", {}).get("accuracy")
+    return accuracy
 
 
 def sentence(error: BaseException) -> str:

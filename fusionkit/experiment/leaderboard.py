@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fusionkit._util.text import count_of
 from fusionkit._util.trees import flatten
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.results import RESULT, read_result
@@ -65,11 +66,9 @@ class Run:
     def fabrication(self) -> str:
         """The fabrication with the options that were given."""
         given = {
-            key.removeprefix(_FABRICATION): value
-            for key, value in self.config.items()
-            if key.startswith(_FABRICATION) and key != f"{_FABRICATION}name" and value is not None
+            key.removeprefix(_FABRICATION): value for key, value in self.config.items() if key.startswith(_FABRICATION)
         }
-        options = ", ".join(f"{key}={value}" for key, value in sorted(given.items()))
+        options = ", ".join(f"{key}={given[key]}" for key in sorted(given.keys() - {"name"}) if given[key] is not None)
         return f"{self.result.get('fabrication') or '-'}{f' ({options})' if options else ''}"
 
     def key(self) -> str:
@@ -183,14 +182,13 @@ class Board:
         for problem in self.problems:
             yield f"left out: {problem}"
         if self.repeated:
-            runs = "run" if self.repeated == 1 else "runs"
-            yield f"left out: {self.repeated} repeated {runs}, of the same config and seed as another."
+            yield f"left out: {count_of(self.repeated, 'repeated run')}, of the same config and seed as another."
 
-    def place(self, group: Group) -> str:
+    def shown_directory(self, group: Group) -> str:
         """Return the directory of the first run of a group, relative to the board's, and the number of the others."""
         first = group.runs[0].path.parent
-        place = str(first.relative_to(self.directory)) if first.is_relative_to(self.directory) else str(first)
-        return place if len(group.runs) == 1 else f"{place} (+{len(group.runs) - 1})"
+        shown = str(first.relative_to(self.directory)) if first.is_relative_to(self.directory) else str(first)
+        return shown if len(group.runs) == 1 else f"{shown} (+{len(group.runs) - 1})"
 
 
 def read_board(directory: Path) -> Board:

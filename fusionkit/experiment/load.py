@@ -69,7 +69,7 @@ def load(run_dir: str | Path, device: Any = None) -> FusionModel:
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise FusionError(f"{path} should hold the tensors of its model; found: {error_message(error)}") from error
+        raise FusionError(f"{path} should contain the tensors of its model; found: {error_message(error)}") from error
     if target is not None and target.type == "mps":  # It has no float64.
         model.scaler.float()
     return model.to(target)
@@ -81,7 +81,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except FileNotFoundError:
-        raise FusionError(f"{path.parent} should hold {path.name}; found no such file.") from None
+        raise FusionError(f"{path.parent} should contain {path.name}; found no such file.") from None
     except (SafetensorError, OSError) as error:
         raise FusionError(f"{path} should be a complete safetensors file; found it damaged ({error}).") from error
     try:

@@ -9,17 +9,17 @@ import numpy.typing as npt
 
 
 def confusion_matrix(
-    target: npt.NDArray[np.int64], found: npt.NDArray[np.int64], classes: int
+    target: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: int
 ) -> npt.NDArray[np.int64]:
-    """Count rows by true class and found class, (classes, classes)."""
-    return np.bincount(classes * target + found, minlength=classes**2).reshape(classes, classes)
+    """Count rows by true class and predicted class, (classes, classes)."""
+    return np.bincount(classes * target + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 def metrics(confusion: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]) -> dict[str, float]:
     """Return accuracy, the mean F1 score of the classes, and the mean of ``-log`` of the probability of the true class.
 
     Args:
-        confusion: (classes, classes), by true class and found class.
+        confusion: (classes, classes), by true class and predicted class.
         probabilities: (m,) of the true class of each row.
     """
     right, sizes = confusion.diagonal(), confusion.sum(0) + confusion.sum(1)

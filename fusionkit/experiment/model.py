@@ -69,7 +69,7 @@ class Scaler(nn.Module):
             raise FusionError(f"x should be a list or tuple of views; found {type(x).__name__}.")
         if len(x) != len(self.dims):
             views = f"{len(self.dims)} views ({', '.join(self.names)}), of widths {list(self.dims)}"
-            raise DimsError(f"x should hold {views}; found {len(x)}.")
+            raise DimsError(f"x should contain {views}; found {len(x)}.")
         out = []
         for i, (value, width) in enumerate(zip(x, self.dims, strict=True)):
             mean, what = self.get_buffer(f"mean_{i}"), f"View {i} ({self.names[i]})"
@@ -113,30 +113,22 @@ class Network(nn.Module):
         fusion: built for the widths behind the encoders, which ``RunConfig.seen`` returns for ``dims``.
         dims: widths of the standardized views.
         classes: number of classes.
-        encoder_kind: ``none``, ``linear`` or ``mlp``.
+        options: which encoders and which activation.
         input_dropout: part of the standardized inputs that is zeroed while training.
-        activation: ``none``, ``gelu``, ``relu`` or ``tanh``, elementwise on the fused views.
     """
 
     def __init__(
-        self,
-        fusion: Fusion,
-        dims: Sequence[int],
-        classes: int,
-        encoder_kind: str = "none",
-        input_dropout: float = 0.0,
-        activation: str = "none",
+        self, fusion: Fusion, dims: Sequence[int], classes: int, options: ModelOptions, input_dropout: float = 0.0
     ) -> None:
         super().__init__()
         if fusion.dims is None or fusion.n is None:
             raise DimsError(f"{fusion.name} should know dims and n to be trained; found {fusion.dims}, {fusion.n}.")
-        self.encoder_kind = encoder_kind
+        self.options = options
         widths = zip(dims, fusion.dims, strict=True)
-        self.encoders = nn.ModuleList(encoder(encoder_kind, before, after) for before, after in widths)
+        self.encoders = nn.ModuleList(encoder(options.encoder, before, after) for before, after in widths)
         self.fusion = fusion
         self.dropout = nn.Dropout(input_dropout)
-        self.activation_kind = activation
-        self.activation = ACTIVATIONS[activation]()
+        self.activation = ACTIVATIONS[options.activation]()
         self.head = nn.Linear(fusion.n, classes)
 
     def forward(self, x: Sequence[Tensor], rows: slice | None = None) -> Tensor:
@@ -196,9 +188,9 @@ class FusionModel(nn.Module):
             "views": list(self.scaler.names),
             "dims": list(self.scaler.dims),
             "classes": self.classes,
-            "encoder": self.network.encoder_kind,
+            "encoder": self.network.options.encoder,
             "input_dropout": self.network.dropout.p,
-            "activation": self.network.activation_kind,
+            "activation": self.network.options.activation,
             "dtype": str(self.network.head.weight.dtype).removeprefix("torch."),
             "fusion": self.fusion.to_config(),
         }
@@ -215,9 +207,9 @@ class FusionModel(nn.Module):
         if not isinstance(classes, list) or not classes or len(views) != len(dims):
             raise ValueError(f"the classes {classes!r}, the views {views!r}, the dims {dims!r}")
         # Models of releases without this option have no activation.
-        kinds = ModelOptions(encoder=description["encoder"], activation=description.get("activation", "none"))
+        options = ModelOptions(encoder=description["encoder"], activation=description.get("activation", "none"))
         config, dropout = dict(description["fusion"]), float(description["input_dropout"])
         fusion = factory.create(config.pop("name"), **config)
-        network = Network(fusion, dims, len(classes), kinds.encoder, dropout, kinds.activation)
+        network = Network(fusion, dims, len(classes), options, dropout)
         network.to(check_dtype(str(description["dtype"])))
         return cls(Scaler(views, dims), network, classes).eval()

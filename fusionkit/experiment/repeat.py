@@ -21,9 +21,9 @@ from fusionkit.config.fits import preflight
 from fusionkit.config.options import RunConfig, validate
 from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment import run
-from fusionkit.experiment.job import EXPECTED, directory_lock, recorded
+from fusionkit.experiment.job import directory_lock, run_recorded
 from fusionkit.experiment.results import MODEL, RESULT, read_result, shown
+from fusionkit.experiment.run import takes_group
 
 #: The keys of a record that are results; the others describe the circumstances.
 _FOUND = (
@@ -82,13 +82,14 @@ def _check_directories(source: Path, run_dir: Path) -> None:
         raise ConfigError(f"--from should be the directory of a run; found no directory {source}.")
     if source.resolve() == run_dir.resolve():
         raise ConfigError(f"The repetition should be written elsewhere; found {source} as hydra.run.dir too.")
-    if runs := [] if (source / RESULT).exists() else sorted(source.glob(f"*/{RESULT}")):
+    if (source / RESULT).exists():
+        return
+    if runs := sorted(source.glob(f"*/{RESULT}")):
         names = ", ".join(shown(run.parent) for run in runs[:_LISTED])
         more = f" and {len(runs) - _LISTED} more" if len(runs) > _LISTED else ""
         raise ConfigError(f"--from should be the directory of one run; found {source} with the runs {names}{more}.")
-    if not (source / RESULT).exists():
-        why = "; that run was killed or is still running" if (source / ".hydra").is_dir() else ""
-        raise ConfigError(f"--from should be the directory of a run; found no {RESULT} in {source}{why}.")
+    why = "; that run was killed or is still running" if (source / ".hydra").is_dir() else ""
+    raise ConfigError(f"--from should be the directory of a run; found no {RESULT} in {source}{why}.")
 
 
 def _repeat_failed(first: Mapping[str, Any], source: Path, config: RunConfig, run_dir: Path) -> None:
@@ -132,26 +133,22 @@ def _tensors(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:
 def _config(record: Mapping[str, Any], path: Path) -> RunConfig:
     cfg = record.get("config")
     if not cfg:
-        raise FusionError(f"{path} should hold the config of its run; found {cfg!r}.")
+        raise FusionError(f"{path} should contain the config of its run; found {cfg!r}.")
     check_tree(cfg)
-    return validate(cfg)
+    config = validate(cfg)
+    preflight(config, takes_group(config))
+    return config
 
 
 def _run(config: RunConfig, run_dir: Path) -> Mapping[str, Any]:
     """Run the config and return its record, also of a failed run."""
-    cfg = config.tree
     try:
         (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(cfg), run_dir / ".hydra" / "config.yaml")
+        OmegaConf.save(OmegaConf.create(config.tree), run_dir / ".hydra" / "config.yaml")
     except OSError as error:
         raise FusionError(f"The run directory should be writable; found {error}.") from error
     with directory_lock(run_dir, wait=False):
-        try:
-            with recorded(cfg, run_dir):
-                preflight(config, cfg["fusion"].get("parameter_fabrication") == cfg["fabrication"])
-                return run.run_job(config, run_dir)
-        except EXPECTED:
-            return read_result(run_dir / RESULT)
+        return run_recorded(config.tree, run_dir)
 
 
 def _texts(first: Any, second: Any) -> tuple[str, str]:

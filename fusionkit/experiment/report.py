@@ -12,6 +12,7 @@ from string import Template
 from typing import Any
 
 from fusionkit._util.files import write_atomic
+from fusionkit._util.text import count_of
 from fusionkit.experiment.leaderboard import Board, Group
 from fusionkit.experiment.reproduce import command
 
@@ -47,7 +48,7 @@ def write_report(board: Board, path: Path) -> None:
     template = Template(resources.files("fusionkit.experiment").joinpath("report.html").read_text(encoding="utf-8"))
     page = template.substitute(
         title=escape(f"fusionkit leaderboard: {board.directory}"),
-        summary=escape(f"{_count(runs, 'run')} in {_count(len(groups), 'group')} below {board.directory}"),
+        summary=escape(f"{count_of(runs, 'run')} in {count_of(len(groups), 'group')} below {board.directory}"),
         head="".join(
             f'<th scope="col"{" class=number" if form else ""} data-key="{key}">'
             f'<button type="button">{escape(heading)}</button></th>'
@@ -129,7 +130,3 @@ def _embed(value: Any) -> str:
     """Return JSON that cannot end the script element around it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

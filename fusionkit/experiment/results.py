@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 import subprocess
 import traceback
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 import fusionkit
 from fusionkit import registry
 from fusionkit._util.files import TEMPORARY, write_json
+from fusionkit._util.machine import cpu_count
 from fusionkit._util.text import error_message
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.sentences import mistakes
@@ -66,7 +66,7 @@ class Result(BaseModel):
     encoder: Text | None = Field(None, description="The encoder in front of the fusion, one per view.")
     data: dict[str, Any] = Field({}, description="Name, digest, rows and views of the data.")
     classes: list[Any] | None = Field(None, description="The label values, in the order of the logits.")
-    confusion: list[list[int]] | None = Field(None, description="Rows of the test part by true and found class.")
+    confusion: list[list[int]] | None = Field(None, description="Rows of the test part by true and predicted class.")
     robustness: dict[str, dict[str, float | None]] | None = Field(
         None, description="Accuracy of the test part with views missing or noisy."
     )
@@ -78,11 +78,6 @@ class Result(BaseModel):
 _RESULT: TypeAdapter[Result] = TypeAdapter(Result)
 #: Keys that only the record of a failed run has.
 _OF_FAILURES = {"error_type", "traceback"}
-
-
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of ``result.json``."""
-    return _RESULT.json_schema()
 
 
 def record(cfg: Mapping[str, Any], *, status: Literal["completed", "failed"], **found: Any) -> dict[str, Any]:
@@ -217,7 +212,7 @@ def provenance(cfg: Mapping[str, Any]) -> dict[str, Any]:
         "versions": dict(sorted(versions.items())),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": cpu_count(),
         "git": git_commit(),
     }
 

@@ -18,15 +18,15 @@ from fusionkit._util.tables import print_table
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import RunConfig
 from fusionkit.config.safe import build
-from fusionkit.core import first_call as passive
+from fusionkit.core import first_call
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results
-from fusionkit.experiment.data import Dataset, load_data, split
+from fusionkit.experiment.data import Dataset, Rows, load_data, split
 from fusionkit.experiment.load import save
 from fusionkit.experiment.metrics import confusion_matrix, metrics
 from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.robustness import robustness
-from fusionkit.experiment.training import Part, seeded, threads, train
+from fusionkit.experiment.training import Part, Task, seeded, threads, train
 from fusionkit.fusion import Fusion, check_device
 
 
@@ -57,15 +57,13 @@ def run_job(
     results.start(run_dir)
     device = check_device(config.device)
     data = load_data(config.tree["data"], config.dims)
-    rows, test_rows = split(data, seed=config.seed, test_size=config.data.test_size, fold=config.data.fold)
-    model = _untrained(config, data, rows)
+    training_rows, test_rows = split(data, seed=config.seed, test_size=config.data.test_size, fold=config.data.fold)
+    model = _untrained(config, data, training_rows)
     title = _title(model.fusion.to_config()["name"], _fabrication(model.fusion), data.label, config.seed)
     progress = None if quiet else f"training {title}, in {results.shown(run_dir)}"
-    training, test = _part(model, data, rows), _part(model, data, test_rows)
-    history = train(
-        model.network, training, test, config.train, device=device, seed=config.seed, progress=progress, report=report
-    )
-    result = _record(config, model, data, len(rows), test_rows)
+    training, test = (_standardized(model, data, rows) for rows in (training_rows, test_rows))
+    history = train(model.network, Task(training, test, config.train, config.seed, progress, report), device)
+    result = _record(config, model, data, training_rows, test_rows)
     result["history"] = asdict(history)
     if not record_only:
         _keep(model, result, run_dir)
@@ -77,24 +75,24 @@ def run_job(
     return result
 
 
-def _untrained(config: RunConfig, data: Dataset, rows: np.ndarray[Any, Any]) -> FusionModel:
-    """Return the model with its initial values, and with a scaler that is fitted on ``rows``."""
+def _untrained(config: RunConfig, data: Dataset, training_rows: Rows) -> FusionModel:
+    """Return the model with its initial values, and with a scaler that is fitted on the training rows."""
     # Built on the CPU, so that the initial values are the same for every device.
     with seeded(config.seed, torch.device("cpu")):
         model = build_model(config, data)
     # Verify the contract of the operator, which may come from a plugin, at its first call.
-    passive.attach(model.fusion)
-    model.scaler.fit([view[rows] for view in data.views.values()])
+    first_call.attach(model.fusion)
+    model.scaler.fit([view[training_rows] for view in data.views.values()])
     return model
 
 
 def _record(
-    config: RunConfig, model: FusionModel, data: Dataset, training_rows: int, rows: np.ndarray[Any, Any]
+    config: RunConfig, model: FusionModel, data: Dataset, training_rows: Rows, test_rows: Rows
 ) -> dict[str, Any]:
-    """Measure a trained model on the test part, ``rows``, and return its record."""
+    """Measure a trained model on the test rows, and return its record."""
     with threads(model.network, config.train, torch.device("cpu")):
-        measured, confusion = _measure(model, data, rows, config.train.epochs)
-        disturbed = _robustness(model, data, rows, config.seed)
+        measured, confusion = _measure(model, data, test_rows, config.train.epochs)
+        disturbed = _robustness(model, data, test_rows, config.seed)
     fusion = model.fusion
     return results.record(
         config.tree,
@@ -108,7 +106,7 @@ def _record(
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         metrics=measured,
         config_hash=config_hash(config.tree),
-        data={**data.describe(), "training_rows": training_rows, "test_rows": len(rows)},
+        data={**data.describe(), "training_rows": len(training_rows), "test_rows": len(test_rows)},
         classes=data.classes,
         confusion=confusion,
         robustness=disturbed,
@@ -134,43 +132,44 @@ def build_model(config: RunConfig, data: Dataset) -> FusionModel:
     dims, given = config.seen(data.dims), config.fusion.dims
     if given is not None and list(given) not in (data.dims, dims):
         raise DimsError(f"fusion.dims should be {dims}, the widths that the fusion sees; found {list(given)}.")
-    # Where the node has a copy of the group, messages should name the key that the user set.
-    shared = node.get("parameter_fabrication") == config.tree["fabrication"]
-    keys = {"fusion.parameter_fabrication": "fabrication"} if shared else None
+    # Messages should name the key that the user set.
+    keys = {"fusion.parameter_fabrication": "fabrication"} if takes_group(config) else None
     fusion: Fusion = build({**node, "dims": dims, "device": None}, "fusion", keys)
     if not fusion.require_parameters and fusion.calculate_l():
         raise ConfigError("fusion.require_parameters should be true to be trained; found false.")
-    model, classes = config.model, len(data.classes)
-    network = Network(fusion, data.dims, classes, model.encoder, config.train.input_dropout, model.activation)
+    network = Network(fusion, data.dims, len(data.classes), config.model, config.train.input_dropout)
     return FusionModel(Scaler(list(data.views), data.dims), network, data.classes)
 
 
-def _part(model: FusionModel, data: Dataset, rows: np.ndarray[Any, Any]) -> Part:
+def takes_group(config: RunConfig) -> bool:
+    """Whether the fusion has the fabrication of the group; a preset, or an override, may have its own."""
+    return bool(config.tree["fusion"].get("parameter_fabrication") == config.tree["fabrication"])
+
+
+def _standardized(model: FusionModel, data: Dataset, rows: Rows) -> Part:
     views = model.scaler([np.ascontiguousarray(view[rows]) for view in data.views.values()])
     return Part(views, torch.from_numpy(data.target[rows]))
 
 
 @torch.no_grad()
 def _measure(
-    model: FusionModel, data: Dataset, rows: np.ndarray[Any, Any], epochs: int
+    model: FusionModel, data: Dataset, test_rows: Rows, epochs: int
 ) -> tuple[dict[str, float], list[list[int]]]:
     """Return metrics and confusion matrix (rows: true classes) of the test part, by the whole model on the CPU."""
     model.eval()
-    logits = model([view[rows] for view in data.views.values()]).double()
+    logits = model([view[test_rows] for view in data.views.values()]).double()
     if not logits.isfinite().all():
         raise FusionError(f"The trained model should give finite logits; found others after epoch {epochs}, the last.")
-    target, found = data.target[rows], logits.argmax(-1).numpy()
-    confusion = confusion_matrix(target, found, len(data.classes))
+    target, predicted = data.target[test_rows], logits.argmax(-1).numpy()
+    confusion = confusion_matrix(target, predicted, len(data.classes))
     probabilities = logits.softmax(-1).numpy()[np.arange(len(target)), target]
     return metrics(confusion, probabilities), confusion.tolist()
 
 
 @torch.no_grad()
-def _robustness(
-    model: FusionModel, data: Dataset, rows: np.ndarray[Any, Any], seed: int
-) -> dict[str, dict[str, float]]:
+def _robustness(model: FusionModel, data: Dataset, test_rows: Rows, seed: int) -> dict[str, dict[str, float]]:
     """Return the accuracy of the test part with views missing and noisy."""
-    part = _part(model, data, rows)
+    part = _standardized(model, data, test_rows)
     views = {name: view.numpy() for name, view in zip(data.views, part.views, strict=True)}
 
     def predict(chosen: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
@@ -178,15 +177,15 @@ def _robustness(
         logits = model.network([torch.from_numpy(view).to(dtype) for view in chosen])
         return np.asarray(logits.argmax(-1).numpy())
 
-    return robustness(predict, views, data.target[rows], seed=seed)
+    return robustness(predict, views, data.target[test_rows], seed=seed)
 
 
 def _fabrication(fusion: Fusion) -> str | None:
     """Return the name of the operator's fabrication; None if it takes none."""
     if "parameter_fabrication" not in inspect.signature(type(fusion)).parameters:
         return None
-    found = fusion.to_config().get("parameter_fabrication")
-    name = found.get("name") if isinstance(found, Mapping) else found
+    node = fusion.to_config().get("parameter_fabrication")
+    name = node.get("name") if isinstance(node, Mapping) else node
     return "dense" if name is None else registry.resolve("fabrication", str(name)).key
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fusionkit.config.fits import check_widths, preflight
-from fusionkit.errors import ConfigError, FusionError, RegistryError
-from fusionkit.experiment.job import Job, JobFailed, sentence, takes_group
+from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment import run
+from fusionkit.experiment.job import EXPECTED, directory_lock, recorded
 from fusionkit.experiment.sweep import run_sweep
 
 
-def run(hydra: Any, name: str, overrides: Sequence[str]) -> int:
+def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     """Run the config ``name`` with the overrides; as a sweep, if the config has Hydra's mode MULTIRUN.
 
     Args:
@@ -35,21 +38,29 @@ def run(hydra: Any, name: str, overrides: Sequence[str]) -> int:
         return run_sweep(hydra, name, overrides)
     config = hydra.config_loader.config
     try:
-        preflight(config, takes_group(cfg))
+        preflight(config, run.takes_group(config))
         check_widths(config)
     except FusionError as error:
         raise ConfigError(str(error)) from error
-    job = Job(config=config)
+    failures: list[Exception] = []
+
+    def job(task: DictConfig) -> float | None:
+        run_dir = Path(HydraConfig.get().runtime.output_dir).absolute()
+        try:
+            with directory_lock(run_dir, wait=False), recorded(config.tree, run_dir):
+                return float(run.run_job(config, run_dir)["metrics"]["accuracy"])
+        except EXPECTED as error:  # Hydra would print a traceback.
+            failures.append(error)
+            return None
+
     hydra.compose_config = lambda **options: cfg  # Hydra would compose it once more.
     try:
         hydra.run(config_name=name, task_function=job, overrides=list(overrides))
     except OSError as error:
         raise FusionError(f"The run directory should be writable; found {error}.") from error
-    if job.error is None:
-        return 0
-    if isinstance(job.error, FusionError | ConfigError | RegistryError | BrokenPipeError):
-        raise job.error
-    raise JobFailed(sentence(job.error)) from job.error
+    if failures:
+        raise failures[0]
+    return 0
 
 
 def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> DictConfig | None:

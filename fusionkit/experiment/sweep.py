@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
@@ -24,9 +25,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
 
 from fusionkit._util.progress import ProgressBar
+from fusionkit._util.text import count_of, duration
 from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs, raw
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.job import EXPECTED, Job, Outcome, directory_lock, sentence
@@ -55,7 +56,7 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     tidy = _tidying(sweep.directory)
     try:
         with _folder(sweep.directory) as (folder, suspects), Watch(folder, sweep.total, sweep.swept) as watch:
-            stopped = sweep.run(Job(sweep=str(folder), suspects=suspects), watch)
+            stopped = sweep.run(Job(str(folder), suspects), watch)
             ended = watch.read()
         if stopped is not None and not ended:
             tidy()
@@ -72,9 +73,7 @@ class _Sweep:
     """A composed sweep.
 
     Attributes:
-        hydra: Hydra.
-        name: of the primary config.
-        overrides: for every composition.
+        start: Hydra's function that composes the sweep once more and runs the task function that it is given.
         directory: of the sweep.
         timed: whether the name of the directory contains the time.
         basic: whether Hydra's own sweeper runs it, which can be started again.
@@ -82,9 +81,7 @@ class _Sweep:
         swept: the keys in which the jobs differ.
     """
 
-    hydra: Any
-    name: str
-    overrides: Sequence[str]
+    start: Callable[..., Any]
     directory: Path
     timed: bool
     basic: bool
@@ -93,18 +90,19 @@ class _Sweep:
 
     def run(self, job: Job, watch: Watch) -> Exception | None:
         """Run the jobs, and again those whose process died; return the error that stopped the sweep before its end."""
-        before, stopped = -1, None
-        # A round without progress is the last.  Jobs that had started and not ended get their own processes.
-        while before < (before := sum(1 + outcome.ended for outcome in watch.read())):
+        progress, stopped = -1, None
+        # Repeat while a round starts or ends a job.  Jobs that had started and not ended get their own processes.
+        while (events := sum(1 + outcome.ended for outcome in watch.read())) > progress:
+            progress = events
             try:
-                self.hydra.multirun(config_name=self.name, task_function=job, overrides=list(self.overrides))
+                self.start(task_function=job)
                 return None
             except EXPECTED:
                 raise
             except KeyboardInterrupt as error:
-                place = f" with hydra.sweep.dir={shlex.quote(shown(self.directory))}" if self.timed else ""
+                where = f" with hydra.sweep.dir={shlex.quote(shown(self.directory))}" if self.timed else ""
                 counts = _counts([outcome for outcome in watch.read() if outcome.ended], watch.total)
-                error.add_note(f"{counts}; the same command{place} runs the rest")
+                error.add_note(f"{counts}; the same command{where} runs the rest")
                 raise
             except Exception as error:
                 # The sweeper or the launcher refused the sweep before its first job.
@@ -123,26 +121,24 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
     if "max_failure_rate" in master.hydra.sweeper and not any("max_failure_rate" in line for line in lines):
         # Optuna would stop at the first trial without a value; here a failed job does not stop the others.
         lines.append("hydra.sweeper.max_failure_rate=1.0")
-    timed = "${" in raw(master)["hydra"]["sweep"]["dir"]
+    node = raw(master)["hydra"]
+    timed = "${" in node["sweep"]["dir"]
     if timed:
         # Compositions at different times should give the same name.
         lines.append(f"hydra.sweep.dir={QuotedString(str(master.hydra.sweep.dir), Quote.double).with_quotes()}")
-    basic = master.hydra.sweeper.get("_target_") == BASIC_SWEEPER
-    total, swept = _jobs(hydra, master)
-    return _Sweep(hydra, name, lines, Path(str(master.hydra.sweep.dir)).absolute(), timed, basic, total, swept)
-
-
-def _jobs(hydra: Any, master: DictConfig) -> tuple[int | None, set[str]]:
-    """Return the number of jobs of a sweep, None if only its sweeper knows, and the keys in which they differ."""
-    sweeper = raw(master)["hydra"]["sweeper"]
+    sweeper = node["sweeper"]
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    lines = [*params, *raw(master)["hydra"]["overrides"]["task"]]
-    parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(lines)
-    swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
-    if sweeper.get("_target_") == BASIC_SWEEPER:
-        return number_of_jobs(parsed), swept
-    trials = sweeper.get("n_trials")
-    return trials if isinstance(trials, int) else None, swept
+    parser = OverridesParser.create(config_loader=hydra.config_loader)
+    parsed = parser.parse_overrides([*params, *node["overrides"]["task"]])
+    basic, trials = sweeper.get("_target_") == BASIC_SWEEPER, sweeper.get("n_trials")
+    return _Sweep(
+        partial(hydra.multirun, config_name=name, overrides=lines),
+        directory=Path(str(master.hydra.sweep.dir)).absolute(),
+        timed=timed,
+        basic=basic,
+        total=number_of_jobs(parsed) if basic else trials if isinstance(trials, int) else None,
+        swept={override.get_key_element() for override in parsed if override.is_sweep_override()},
+    )
 
 
 @contextlib.contextmanager
@@ -152,7 +148,7 @@ def _folder(sweep_dir: Path) -> Iterator[tuple[Path, frozenset[str]]]:
     folder = root / uuid.uuid4().hex[:12]
     with contextlib.ExitStack() as stack:
         with directory_lock(root):
-            suspects = frozenset(_lost(root))
+            suspects = frozenset(_killed(root))
             stack.enter_context(directory_lock(folder))
         try:
             yield folder, suspects
@@ -163,8 +159,8 @@ def _folder(sweep_dir: Path) -> Iterator[tuple[Path, frozenset[str]]]:
                     root.rmdir()
 
 
-def _lost(root: Path) -> Iterator[str]:
-    """Yield the run directories of jobs that were killed, and remove the folders of their sweeps."""
+def _killed(root: Path) -> Iterator[str]:
+    """Yield the run directories of jobs that were killed, and remove the outcomes of their sweeps."""
     for folder in filter(Path.is_dir, root.iterdir()):
         try:
             with directory_lock(folder, wait=False):
@@ -198,16 +194,17 @@ def _tidying(directory: Path) -> Callable[[], None]:
 
 def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stopped: Exception | None) -> int:
     """Print how the jobs ended and return the exit status."""
+    # The sweep is over: a job that has not ended was killed.
     failed = [outcome for outcome in outcomes if outcome.status != "completed"]
-    jobs = "1 job" if len(outcomes) == 1 else f"{len(outcomes)} jobs"
+    jobs = count_of(len(outcomes), "job")
     board = f"fusionkit leaderboard {shlex.quote(shown(sweep_dir))}"
     print(
-        f"{jobs} in {_clock(watch.clock() - watch.begun)}: {_counts(outcomes, watch.total)}; compare them by: {board}"
+        f"{jobs} in {duration(watch.clock() - watch.begun)}: {_counts(outcomes, watch.total)}; compare them by: {board}"
     )
     if failed:
         print(f"error: {len(failed)} of {len(outcomes)} jobs failed:", file=sys.stderr)
     for outcome in failed:
-        print(f"  {watch.title(outcome)}: {outcome.error or 'it did not end'} ({_place(outcome)})", file=sys.stderr)
+        print(f"  {watch.title(outcome)}: {outcome.error or 'it did not end'} ({_directory(outcome)})", file=sys.stderr)
     if stopped is not None:
         raise FusionError(f"The sweep should come to its end; found {sentence(stopped)}") from stopped
     return 1 if failed else 0
@@ -217,9 +214,9 @@ def _counts(outcomes: Sequence[Outcome], total: int | None) -> str:
     """Return how many jobs completed, failed, and did not run."""
     completed = sum(outcome.status == "completed" for outcome in outcomes)
     earlier = sum(outcome.earlier for outcome in outcomes)
-    missed = {"failed": len(outcomes) - completed, "not run": max(0, (total or 0) - len(outcomes))}
+    others = {"failed": len(outcomes) - completed, "not run": max(0, (total or 0) - len(outcomes))}
     text = f"{completed} completed" + (f" ({earlier} of them earlier)" if earlier else "")
-    return ", ".join([text, *(f"{count} {what}" for what, count in missed.items() if count)])
+    return ", ".join([text, *(f"{count} {what}" for what, count in others.items() if count)])
 
 
 class Watch:
@@ -269,7 +266,7 @@ class Watch:
                     self._show(outcome)
             found = [outcome for _, outcome in sorted(self.outcomes.items())]
             failed, left = sum(outcome.status == "failed" for outcome in found), self.left()
-            texts = [f"{failed} failed" if failed else "", "" if left is None else f"{_clock(left)} left"]
+            texts = [f"{failed} failed" if failed else "", "" if left is None else f"{duration(left)} left"]
             jobs = f"jobs {sum(outcome.ended for outcome in found)}/{self.total or '?'}"
             self._bar.update(sum(outcome.fraction for outcome in found), jobs, "  ".join(filter(None, texts)))
             return found
@@ -286,32 +283,26 @@ class Watch:
     def title(self, outcome: Outcome) -> str:
         """Return the overrides that distinguish a job, or its directory."""
         named = [override for override in outcome.overrides if override.partition("=")[0] in self.swept]
-        return " ".join(named or outcome.overrides) or _place(outcome)
+        return " ".join(named or outcome.overrides) or _directory(outcome)
 
     def _watch(self) -> None:
         while not self._stop.wait(0.25):
             self.read()
 
     def _show(self, outcome: Outcome) -> None:
-        place = sum(one.ended for one in self.outcomes.values())
-        parts = [f"{place}/{self.total or '?'}", "earlier" if outcome.earlier else outcome.status]
+        ended = sum(one.ended for one in self.outcomes.values())
+        parts = [f"{ended}/{self.total or '?'}", "earlier" if outcome.earlier else outcome.status]
         if outcome.accuracy is not None:
             parts.append(f"accuracy {outcome.accuracy:.4f}")
         if outcome.seconds is not None and not outcome.earlier:
             parts.append(f"{outcome.seconds:.1f} s")
         # The errors follow at the end.
-        parts += dict.fromkeys((self.title(outcome), _place(outcome)))
+        parts += dict.fromkeys((self.title(outcome), _directory(outcome)))
         left = self.left()
         if self._bar.lines and left:
-            parts.append(f"({_clock(left)} left)")
+            parts.append(f"({duration(left)} left)")
         self._bar.say("  ".join(parts))
 
 
-def _place(outcome: Outcome) -> str:
+def _directory(outcome: Outcome) -> str:
     return shown(Path(outcome.directory))
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

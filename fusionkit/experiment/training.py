@@ -84,53 +84,46 @@ class _Process:
 
 
 @dataclass
-class _Task:
-    """The arguments of ``train`` that every process gets."""
+class Task:
+    """What to train a network on, and how; every process of the training gets it.
+
+    Attributes:
+        training: the standardized training part.
+        test: the standardized test part; without it the history has no accuracy.
+        settings: the recipe.
+        seed: of the order of the batches and of dropout; the caller's random state does not change.
+        progress: printed on stderr before the first epoch, above a progress bar; None shows neither.
+        report: called after each epoch with the fraction of the training that is done, in the first process.
+    """
 
     training: Part
     test: Part | None
     settings: TrainOptions
     seed: int
-    progress: str | None
-    report: Callable[[float], None] | None
+    progress: str | None = None
+    report: Callable[[float], None] | None = None
 
 
-def train(
-    network: nn.Module,
-    training: Part,
-    test: Part | None,
-    settings: TrainOptions,
-    *,
-    device: Any,
-    seed: int,
-    progress: str | None = "",
-    report: Callable[[float], None] | None = None,
-) -> History:
+def train(network: nn.Module, task: Task, device: Any) -> History:
     """Train ``network`` in place; it ends on the CPU, in evaluation mode.
 
     Args:
         network: takes standardized views (b, n_i), returns logits (b, classes).
-        training: the standardized training part.
-        test: the standardized test part; without it the history has no accuracy.
-        settings: the recipe.
+        task: the data and the recipe.
         device: where to train.
-        seed: of the order of the batches and of dropout; the caller's random state does not change.
-        progress: printed on stderr before the first epoch, above a progress bar; None shows neither.
-        report: called after each epoch with the fraction of the training that is done, in the first process.
 
     Raises:
         ConfigError: a precision or a number of devices that the device does not have.
         FusionError: a device that does not exist; a loss that is NaN or infinite, with its epoch.
     """
-    place = check_device(device) or torch.device("cpu")
-    _check_available(place, settings)
-    task = _Task(training, test, settings, seed, progress, report)
+    settings, first = task.settings, check_device(device) or torch.device("cpu")
+    _check_available(first, settings)
     if settings.devices == 1 and settings.precision == "32-true":
-        state, history = _fit(_Process(place), network, task)
+        state, history = _fit(_Process(first), network, task)
     else:
         from fusionkit.experiment import devices
 
-        state, history = devices.run(partial(_fit, task=task), network, place, settings.devices, settings.precision)
+        state, history = devices.run(partial(_fit, task=task), network, first, settings.devices, settings.precision)
     network.load_state_dict(state)
     network.cpu().eval()
     return History(**history)
@@ -151,7 +144,7 @@ def _check_available(device: torch.device, settings: TrainOptions) -> None:
 
 
 def _fit(
-    process: _Process | Fabric, network: nn.Module, task: _Task
+    process: _Process | Fabric, network: nn.Module, task: Task
 ) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
     """Train in this process, one of ``process.world_size``; return the tensors, and the history in JSON types."""
     with threads(network, task.settings, process.device):
@@ -159,7 +152,7 @@ def _fit(
     return {name: tensor.cpu() for name, tensor in network.state_dict().items()}, asdict(history)
 
 
-def _epochs(process: Any, network: nn.Module, task: _Task) -> History:
+def _epochs(process: Any, network: nn.Module, task: Task) -> History:
     settings = task.settings
     test = None if task.test is None else task.test.to(process.device)
     steps = _Steps(process, network, task)
@@ -179,7 +172,7 @@ def _epochs(process: Any, network: nn.Module, task: _Task) -> History:
             history.loss.append(loss)
             history.accuracy += [] if accuracy is None else [accuracy]
             history.lr.append(steps.optimizer.lr)
-            display.update(epoch, loss, accuracy)
+            display.ended(epoch, loss, accuracy)
             if task.report is not None and first:
                 task.report(epoch / settings.epochs)
     return history
@@ -188,7 +181,7 @@ def _epochs(process: Any, network: nn.Module, task: _Task) -> History:
 class _Steps:
     """The optimizer steps of one process of a training."""
 
-    def __init__(self, process: Any, network: nn.Module, task: _Task) -> None:
+    def __init__(self, process: Any, network: nn.Module, task: Task) -> None:
         settings = self.settings = task.settings
         self.process, self.network = process, network
         self.training = task.training.to(process.device)
@@ -269,7 +262,7 @@ def threads(network: nn.Module, settings: TrainOptions, device: torch.device) ->
         torch.set_num_threads(before)
 
 
-class _Display:
+class _Display(ProgressBar):
     """Loss, accuracy and the time left: a bar on a terminal, elsewhere a line now and then.
 
     Args:
@@ -279,23 +272,16 @@ class _Display:
     """
 
     def __init__(self, epochs: int, title: str | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.epochs, self.title, self.clock, self.begun = epochs, title, clock, clock()
-        self.bar = ProgressBar(epochs, shown=title is not None, interval=_SILENCE, clock=clock)
+        super().__init__(epochs, shown=title is not None, interval=_SILENCE, clock=clock)
+        self.epochs, self.begun = epochs, clock()
+        if title:
+            print(title, file=sys.stderr, flush=True)
+        self.update(0, f"epoch 0/{epochs}")
 
-    def __enter__(self) -> _Display:
-        if self.title:
-            print(self.title, file=sys.stderr, flush=True)
-        self.bar.__enter__()
-        self.bar.update(0, f"epoch 0/{self.epochs}")
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.bar.__exit__(*error)
-
-    def update(self, epoch: int, loss: float, accuracy: float | None) -> None:
+    def ended(self, epoch: int, loss: float, accuracy: float | None) -> None:
         """Show the state after ``epoch``: as a line, the first epoch, each fifth of all, and one in 30 seconds."""
         left = (self.clock() - self.begun) / epoch * (self.epochs - epoch)
         shown = "-" if accuracy is None else f"{accuracy:.4f}"
         after = f"loss {loss:.4f}  accuracy {shown}" + (f"  {left:.0f} s left" if left >= 1 else "")
         fifth = epoch * 5 // self.epochs > (epoch - 1) * 5 // self.epochs
-        self.bar.update(epoch, f"epoch {epoch}/{self.epochs}", after, now=epoch == 1 or fifth)
+        self.update(epoch, f"epoch {epoch}/{self.epochs}", after, now=epoch == 1 or fifth)

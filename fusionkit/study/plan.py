@@ -24,11 +24,8 @@ from fusionkit.config import build, compose, config_hash
 from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import results
-from fusionkit.experiment.job import EXPECTED, recorded
-from fusionkit.experiment.run import run_job
+from fusionkit.experiment.job import run_recorded
 from fusionkit.study.baselines import BASELINES, run_baseline
-
-DATA = ("mfeat", "digits", "breast_cancer")
 
 #: Budgets of the fabrications whose l is free, as shares of the dense matrix.
 _SHARES = (0.005, 0.01, 0.025, 0.1)
@@ -200,7 +197,8 @@ def _enter(study: Study, data: str) -> None:
     for overrides in [*contestants(sum(base["dims"]), int(base["n"]), quick=settings["quick"]), *extra]:
         try:
             config = compose([*shared, *overrides])
-            _build(config)
+            # On the meta device, so that impossible sizes are refused.
+            build({**config["fusion"], "dims": validate(config).seen(config["dims"]), "device": "meta"}, "fusion")
         except FusionError as error:
             if overrides in extra:
                 raise ConfigError(str(error)) from error
@@ -216,14 +214,6 @@ def _job(study: Study, seed: int, entry: Entry, fold: int) -> Job:
     if entry.baseline:
         return job
     return replace(job, path=study.directory / "runs" / config_hash(job.config) / results.RESULT)
-
-
-def _build(config: Mapping[str, Any]) -> None:
-    """Build the operator of a config on the meta device, so that impossible sizes are refused."""
-    node = dict(config["fusion"])
-    if config["model"]["encoder"] != "none":
-        node["dims"] = [config["n"]] * len(config["dims"])
-    build({**node, "device": "meta"}, "fusion")
 
 
 def outcome(job: Job) -> dict[str, Any] | None:
@@ -277,16 +267,11 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _work(job: Job, folds: int) -> dict[str, Any]:
+def _work(job: Job, folds: int) -> Mapping[str, Any]:
     """Do one job and return its record, also of a failure: the other jobs go on."""
     if job.entry.baseline:
         return _run_baseline(job, folds)
-    config, run_dir = job.config, job.path.parent
-    try:
-        with recorded(config, run_dir):
-            return run_job(validate(config), run_dir, quiet=True, record_only=True)
-    except EXPECTED:
-        return results.read_result(job.path)
+    return run_recorded(job.config, job.path.parent, quiet=True, record_only=True)
 
 
 def _run_baseline(job: Job, folds: int) -> dict[str, Any]:

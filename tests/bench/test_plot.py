@@ -23,11 +23,11 @@ def row(name: str, m: int, n: int = 4, mode: str = "forward", built: float | Non
         positive=False,
         mode=mode,
         milliseconds=1.0 * m,
+        ratios=ratios,
         skips_materialization=True,
         extra_bytes=8,
         error=0.0,
         spread=1.0,
-        **ratios,
     )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fusionkit import cli
-from fusionkit.contract.runner import all_checks
+from fusionkit.cli.check import check
+from fusionkit.contract.runner import DEFAULT_LIMIT, all_checks
 
 SQUEEZES = "tests.contract.mutants.sizes:Squeezes"
 TOTAL = "tests.contract.mutants.right:Total"
@@ -240,3 +241,7 @@ def test_a_constructor_that_fails_is_reported_once(capsys: pytest.CaptureFixture
     assert re.search(r"^rules not shown, because the constructor fails: \d+; -v lists them\.$", out, re.MULTILINE)
     assert run("tests.contract.bad_operators:RaisesInConstructor", "-v") == 1
     assert "rules not shown" not in capsys.readouterr().out
+
+
+def test_the_time_limit_of_the_help_is_that_of_the_runner() -> None:
+    assert {option.name: option.default for option in check.params}["time_limit"] == DEFAULT_LIMIT

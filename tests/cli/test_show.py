@@ -135,6 +135,8 @@ class TestDescribe:
             described("summation", dims=[2, 3])
         with pytest.raises(FusionError):
             described("lowrank", dims=["a"], n=2)
+        with pytest.raises(FusionError, match=r"^m, the number of rows, should be .*; found 0\.$"):
+            described("summation", dims=[2, 2], m=0)
 
     def test_deprecated(self) -> None:
         module = SimpleNamespace(

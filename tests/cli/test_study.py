@@ -69,7 +69,7 @@ def test_progress_has_the_time_left(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([*SMALL, "--out", str(tmp_path), "--add", "n=8 fabrication=dense"]) == 0
     err = capsys.readouterr().err.splitlines()
     assert err[0] == "0 of 18 trainings done"
-    assert err[-1] == "18 of 18 trainings done  0:00 min left"
+    assert err[-1] == "18 of 18 trainings done  0:00 left"
 
 
 @pytest.mark.exhaustive
@@ -112,7 +112,7 @@ def test_several_data_sets_may_follow_one_option(monkeypatch: pytest.MonkeyPatch
         seen.append(data)
         raise ConfigError("enough")
 
-    monkeypatch.setattr("fusionkit.cli.study.plan", plan)
+    monkeypatch.setattr("fusionkit.cli.study_run.plan", plan)
     for arguments in (["--data", "mfeat", "digits"], ["--data", "mfeat", "--data", "digits"], []):
         assert main(arguments) == 2
     assert seen == [["mfeat", "digits"], ["mfeat", "digits"], ["mfeat", "digits", "breast_cancer"]]

@@ -200,7 +200,7 @@ def test_label_that_is_none(npz: Write) -> None:
 def test_label_of_a_regression(npz: Write) -> None:
     refused(
         npz(label=np.arange(60) / 4),
-        "The array 'label' of {path} should hold classes, as whole numbers or strings, because the task is "
+        "The array 'label' of {path} should contain classes, as whole numbers or strings, because the task is "
         "classification only; found 45 different numbers that are not whole, such as 0.25.",
     )
 

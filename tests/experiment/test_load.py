@@ -134,7 +134,7 @@ def test_description_of_another_version(run_dir: Path) -> None:
 
 def test_tensors_of_another_model(run_dir: Path) -> None:
     rewrite(run_dir, lambda description, tensors: description["fusion"].update(n=6))
-    refused(run_dir, "{dir}/model.safetensors should hold the tensors of its model; found: Error(s) in loading")
+    refused(run_dir, "{dir}/model.safetensors should contain the tensors of its model; found: Error(s) in loading")
 
 
 def test_operator_that_is_not_installed(run_dir: Path) -> None:

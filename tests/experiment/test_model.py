@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 import fusionkit
+from fusionkit.config.options import ModelOptions
 from fusionkit.errors import DimsError, FusionError, RegistryError
 from fusionkit.experiment.model import FusionModel, Network, Scaler, encoder
 from tests.messages import like
@@ -19,7 +20,11 @@ def small(kind: str = "none", **options: Any) -> FusionModel:
     """Return a model of two views of widths 4 and 3, three classes."""
     seen = [4, 3] if kind == "none" else [6, 6]
     fusion = fusionkit.create("parameterized_concatenation", dims=seen, n=5, **options)
-    return FusionModel(Scaler(["a", "b"], [4, 3]), Network(fusion, [4, 3], 3, kind, 0.3), ["x", "y", "z"])
+    return FusionModel(
+        Scaler(["a", "b"], [4, 3]),
+        Network(fusion, [4, 3], 3, ModelOptions.model_validate({"encoder": kind}), 0.3),
+        ["x", "y", "z"],
+    )
 
 
 # -- scaler ------------------------------------------------------------------------------------------------------------
@@ -146,7 +151,7 @@ def test_predict_returns_label_values() -> None:
 def test_model_needs_a_sized_fusion() -> None:
     fusion = fusionkit.create("average")
     with pytest.raises(DimsError, match=r"^average should .*found None, None\.$"):
-        Network(fusion, [4, 4], 3)
+        Network(fusion, [4, 4], 3, ModelOptions())
 
 
 @pytest.mark.parametrize("kind", ["none", "linear", "mlp"])

@@ -216,7 +216,7 @@ def test_the_same_directory_is_refused(run_dir: Path, again: Again) -> None:
     ("config", "message"),
     [
         (None, "config should be a mapping; found None."),
-        ({}, "should hold the config of its run; found {}."),
+        ({}, "should contain the config of its run; found {}."),
         ({"fusion": {"_target_": "os.system", "command": "true"}}, "fusion._target_"),
         ({"seed": 0}, "should be in the configuration; found nothing"),
     ],

@@ -92,7 +92,7 @@ def test_a_record_of_a_wrong_config_can_be_read(tmp_path: Path) -> None:
 
 
 def test_the_schema_describes_every_key(run_dir: Path) -> None:
-    schema = results.schema()
+    schema = results.Result.model_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     record = json.loads((run_dir / results.RESULT).read_text())
     jsonschema.validate(record, schema)

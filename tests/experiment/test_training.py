@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 import fusionkit
-from fusionkit.config.options import TrainOptions
+from fusionkit.config.options import ModelOptions, TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
-from fusionkit.experiment.training import Part, _Display, train
+from fusionkit.experiment.training import Part, Task, _Display, train
 from tests.messages import like
 
 
@@ -52,7 +52,7 @@ def settings(**changes: Any) -> TrainOptions:
 
 def fit(seed: int = 0, network: nn.Module | None = None, **changes: Any) -> tuple[nn.Module, Any]:
     network = Linear() if network is None else network
-    history = train(network, *parts(), settings(**changes), device="cpu", seed=seed, progress=None)
+    history = train(network, Task(*parts(), settings(**changes), seed), "cpu")
     return network, history
 
 
@@ -187,7 +187,13 @@ def test_precision(precision: str, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_two_processes_agree_with_one_and_drop_the_same_inputs(capfd: pytest.CaptureFixture[str]) -> None:
-    network = Network(fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5), [4, 3], 3, "linear", 0.3)
+    network = Network(
+        fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5),
+        [4, 3],
+        3,
+        ModelOptions(encoder="linear"),
+        0.3,
+    )
     twin = copy.deepcopy(network)
     _, alone = fit(network=network, lr=0.02)
     _, together = fit(network=twin, lr=0.02, devices=2)
@@ -220,7 +226,7 @@ def test_an_error_in_a_process_is_the_error_of_the_run() -> None:
 
 
 def test_progress_on_a_pipe_is_a_few_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    train(Linear(), *parts(), settings(epochs=10), device="cpu", seed=0, progress="training it")
+    train(Linear(), Task(*parts(), settings(epochs=10), 0, "training it"), "cpu")
     shown = capsys.readouterr()
     assert shown.out == ""
     lines = shown.err.splitlines()
@@ -234,7 +240,7 @@ def test_long_epochs_print_a_line_every_half_minute(capsys: pytest.CaptureFixtur
     with _Display(50, "", lambda: clock[0]) as progress:
         for epoch in range(1, 9):
             clock[0] += 11
-            progress.update(epoch, 0.5, None)
+            progress.ended(epoch, 0.5, None)
     assert capsys.readouterr().err.splitlines() == [
         "epoch 1/50  loss 0.5000  accuracy -  539 s left",
         "epoch 4/50  loss 0.5000  accuracy -  506 s left",
@@ -267,7 +273,7 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    train(Linear(), *parts(), settings(epochs=4), device="cpu", seed=0)
+    train(Linear(), Task(*parts(), settings(epochs=4), 0, ""), "cpu")
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
     assert re.search(r"epoch 4/4 .* loss \d\.\d{4}  accuracy [01]\.\d{4}", text)
 
@@ -284,9 +290,9 @@ def test_half_precision_needs_an_accelerator() -> None:
 def test_the_meta_device_computes_nothing() -> None:
     sentence = "device … found 'meta'."
     with pytest.raises(ConfigError, match=like(sentence)):
-        train(Linear(), *parts(), settings(), device="meta", seed=0, progress=None)
+        train(Linear(), Task(*parts(), settings(), 0), "meta")
 
 
 def test_a_device_that_does_not_exist() -> None:
     with pytest.raises(FusionError, match=r"^device should .*found 'cuda:99'"):
-        train(Linear(), *parts(), settings(), device="cuda:99", seed=0, progress=None)
+        train(Linear(), Task(*parts(), settings(), 0), "cuda:99")

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusionkit.cli.study import markdown
+from fusionkit.cli.study_run import markdown
 from fusionkit.config import compose, config_hash
 from fusionkit.errors import ConfigError, RegistryError
 from fusionkit.experiment.statistics import compare, summarize
+from fusionkit.study import DATA
 from fusionkit.study.analysis import analyse
-from fusionkit.study.plan import DATA, Entry, Job, Study, contestants, execute, outcome, plan
+from fusionkit.study.plan import Entry, Job, Study, contestants, execute, outcome, plan
 
 
 def make(directory: Path, **changes: Any) -> Study:

@@ -105,5 +105,5 @@ def test_the_completion_script_asks_the_run_command(
 def test_job_survives_a_pickle() -> None:
     import pickle
 
-    job = Job(sweep="somewhere")
+    job = Job("somewhere")
     assert pickle.loads(pickle.dumps(job)) == job

@@ -158,7 +158,7 @@ def test_debug_leaves_the_error_to_the_interpreter_with_its_cause() -> None:
             "fabrication should be dense, because the fusion 'concatenation' takes none; found 'lowrank'.",
         ),
         (
-            ["fusion=lowrank_parameterized_concatenation", "fabrication=lowrank"],
+            ["fusion=lowrank_parameterized_concatenation", "fabrication=lowrank", "fabrication.r=3"],
             "fabrication should be left at dense, because this fusion fixes its own, 'lowrank'",
         ),
         (["fusion=lowrank_parameterized_concatenation", "fabrication=toeplitz"], "this fusion fixes its own"),

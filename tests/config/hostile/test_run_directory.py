@@ -13,6 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import fusionkit.config
+from fusionkit.config.options import ModelOptions
 from fusionkit.errors import ConfigError, FusionError
 from tests.config.hostile.attacks import FIRE, Evil, disarm, fired, instantiate
 
@@ -42,7 +43,7 @@ def run_dir(tmp_path: Path) -> Path:
 
     folder = tmp_path / "run"
     folder.mkdir()
-    network = Network(fusionkit.create("average", dims=[4, 4]), [4, 4], 2)
+    network = Network(fusionkit.create("average", dims=[4, 4]), [4, 4], 2, ModelOptions())
     save(FusionModel(Scaler(["a", "b"], [4, 4]), network, [0, 1]), folder / results.MODEL)
     write_json(folder / results.RESULT, {"schema_version": results.SCHEMA_VERSION, "status": "completed"})
     assert fusionkit.load(folder).fusion.name == "average"
