@@ -153,8 +153,8 @@ class RunConfig(Options):
         """The configuration as it was composed, for records and ``config_hash`` (an integer is not made a float)."""
         return self._tree
 
-    def seen(self, dims: Sequence[int]) -> list[int]:
-        """Return the widths that the fusion sees of views of widths ``dims``: those behind the encoders."""
+    def fusion_dims(self, dims: Sequence[int]) -> list[int]:
+        """Return the widths of the fusion's inputs for views of widths ``dims``: the encoders may change them."""
         if self.model.encoder == "none":
             return list(dims)
         return [self.model.encoder_width or self.n] * len(dims)

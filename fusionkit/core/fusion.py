@@ -295,13 +295,12 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         dims = self.dims
         # A tuple of types: a union would be created at each call.
         if isinstance(x, (list, tuple)) and x and dims is not None and len(x) == len(dims):
-            i, last = 0, dims[0]
             try:
                 shape, dtype, device = x[0].shape, x[0].dtype, x[0].device
-                if shape and shape[-1] == last and dtype.is_floating_point:
-                    for view in x:
+                if shape and dtype.is_floating_point:
+                    last = shape[-1]
+                    for i, view in enumerate(x):
                         width = dims[i]
-                        i += 1
                         if width != last:
                             shape, last = torch.Size((*shape[:-1], width)), width
                         if view.shape != shape or view.dtype is not dtype or view.device != device:
