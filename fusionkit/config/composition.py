@@ -31,8 +31,9 @@ from fusionkit.config.explain import explain
 from fusionkit.config.folders import conf_dir, plugin_folders
 from fusionkit.config.hashing import config_hash, operators
 from fusionkit.config.hydra_bridge import raw
+from fusionkit.config.keys import refuse
 from fusionkit.config.nodes import status
-from fusionkit.config.options import RunConfig, check, present, validate
+from fusionkit.config.options import RunConfig, check, validate
 from fusionkit.config.safe import check_tree
 from fusionkit.core.allowed import extra_names
 from fusionkit.errors import ConfigError
@@ -175,7 +176,9 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
         interpolations.check(tree)
         hydra = tree.pop("hydra")
         if self.level != "safety":
-            present(tree)
+            # Said here, because references would lead to what is absent.
+            absent = [name for name in RunConfig.model_fields if name not in tree]
+            refuse(f"{name} should be in the configuration; found nothing." for name in absent)
         with hydra_bridge.current_config(cfg):
             plain = plain_config(cfg)
         multirun = hydra.get("mode") == "MULTIRUN"

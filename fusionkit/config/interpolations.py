@@ -13,7 +13,7 @@ from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 from omegaconf.grammar_parser import parse
 
 from fusionkit.config.hydra_bridge import is_root, raw, whole
-from fusionkit.config.keys import CONTROL_KEYS, join, refuse, walk
+from fusionkit.config.keys import CONTROL_KEYS, MAX_DEPTH, join, refuse, walk
 from fusionkit.errors import ConfigError
 
 #: The classes of the nodes that ``parse`` returns; they have no types.
@@ -95,15 +95,17 @@ def resolve(cfg: Any, key: str = "") -> Any:
         # The references of a part of a config may lead anywhere in the whole.
         check(raw(whole(cfg)))
         return to_plain(cfg, key)
-    check(cfg, key)
-    plain = _plain(cfg)
-    if not any(isinstance(value, str) and "${" in value for _, _, value in walk(plain)):
-        return plain
+    try:
+        plain = _plain(cfg)
+    except RecursionError:
+        raise ConfigError(f"{key or 'It'} should be nested at most {MAX_DEPTH} levels deep; found more.") from None
     check(plain, key)
-    return to_plain(OmegaConf.create(plain), key)
+    interpolated = any(isinstance(value, str) and "${" in value for _, _, value in walk(plain))
+    return to_plain(OmegaConf.create(plain), key) if interpolated else plain
 
 
 def _plain(value: Any) -> Any:
+    """Return plain containers in which nothing is resolved, also where configs are nested in mappings and lists."""
     if isinstance(value, Mapping) and not OmegaConf.is_config(value):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -127,20 +127,28 @@ class Processing(nn.Module):
         return f"In {self.role}, step {j} of {len(self._chains[i])}, {name}, for {of_view}; steps are applied in turn."
 
 
+def pop_class(where: str, options: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
+    """Remove from the options of a step what names its class; return the class, and its positional arguments.
+
+    Raises:
+        ConfigError: a ``_target_`` that is not allowed, or a name that is not in ``NAMES``.
+    """
+    if "_target_" in options:
+        return resolve_target(str(options.pop("_target_")), f"{where}._target_"), ()
+    name = options.pop("name", None)
+    if isinstance(name, str) and name in NAMES:
+        return NAMES[name]
+    hint = nearest(str(name), NAMES)
+    raise ConfigError(f"{where}.name should be one of {', '.join(NAMES)}; found {name!r}.{hint}")
+
+
 def _make(where: str, options: dict[str, Any], width: int, factory: Mapping[str, Any]) -> nn.Module:
     """Build one module from ``{name: ..., option: ...}`` or ``{_target_: torch.nn..., option: ...}``.
 
     ``where`` is the name of the step in messages.
     """
-    options, args = dict(options), ()
-    if "_target_" in options:
-        cls: Any = resolve_target(str(options.pop("_target_")), f"{where}._target_")
-    else:
-        name = options.pop("name", None)
-        if name not in NAMES:
-            hint = nearest(str(name), NAMES)
-            raise ConfigError(f"{where}.name should be one of {', '.join(NAMES)}; found {name!r}.{hint}")
-        cls, args = NAMES[name]
+    options = dict(options)
+    cls, args = pop_class(where, options)
     known = inspect.signature(cls).parameters
     for option in options:
         if option not in known:
