@@ -138,10 +138,8 @@ class Examiner:
 
     def _put(self, group: str, option: str) -> bool:
         """Put an option into the default configuration and check the whole; False if only Hydra can do that."""
-        if self._base is None:
-            return False
         tree = copy.deepcopy(self._base)
-        if not self._enter(tree, group, option):
+        if tree is None or not self._enter(tree, group, option):
             return False
         check(plain_config(tree), complete=False)
         return True

@@ -7,12 +7,12 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from omegaconf import OmegaConf, SCMode
+from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError, InterpolationToMissingValueError, OmegaConfBaseException
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 from omegaconf.grammar_parser import parse
 
-from fusionkit.config.hydra_bridge import is_root, raw, whole
+from fusionkit.config.hydra_bridge import is_root, raw, resolved, whole
 from fusionkit.config.keys import CONTROL_KEYS, MAX_DEPTH, join, refuse, walk
 from fusionkit.errors import ConfigError
 
@@ -124,9 +124,7 @@ def to_plain(value: Any, key: str) -> Any:
     # The keys in OmegaConf's messages start at the root, which a node on its own is.
     above = key if is_root(value) else ""
     try:
-        return OmegaConf.to_container(
-            value, resolve=True, throw_on_missing=False, enum_to_str=True, structured_config_mode=SCMode.DICT
-        )
+        return resolved(value)
     except OmegaConfBaseException as error:
         where = join(above, error.full_key) if error.full_key else key or "The config"
         if isinstance(error, InterpolationToMissingValueError):

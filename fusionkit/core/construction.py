@@ -47,15 +47,15 @@ class ConstructMeta(type):
 
     def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
         """Construct an object whose registry key is not known."""
-        return _construct(cls, None, args, kwargs)
+        return construct(cls, None, kwargs, args)
 
 
-def construct(cls: type[T], key: str, options: Mapping[str, Any]) -> T:
-    """Return ``cls(**options)`` as the operator that the registry knows as ``key``."""
-    return _construct(cls, key, (), dict(options))
+def construct(cls: type[T], key: str | None, kwargs: Mapping[str, Any], args: Sequence[Any] = ()) -> T:
+    """Return ``cls(*args, **kwargs)`` as the operator that the registry knows as ``key``.
 
-
-def _construct(cls: type[T], key: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    Raises:
+        OptionError: the constructor has no such option.
+    """
     signature = _signature(cast("type", cls))
     parameters = signature.parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):

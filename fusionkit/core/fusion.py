@@ -196,7 +196,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
                 # The first parameter is enough: modules are moved and cast as a whole.
                 view, parameter = views[0], self._parameters.get(next(iter(self._layout)))
                 if parameter is None or parameter.dtype is not view.dtype or parameter.device != view.device:
-                    self._check_owned(view, parameter)
+                    self._check_owned(view)
             out = self._fuse(views)
         if self.postprocess is not None:
             out = self.postprocess([out])[0]
@@ -338,16 +338,16 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
                 raise FusionError(f"View {i} should be on {first.device}, as view 0 is; found {view.device}.")
         return _common_dtype(x)
 
-    def _check_owned(self, view: Tensor, parameter: Tensor | None) -> None:
+    def _check_owned(self, view: Tensor) -> None:
+        """Raise an error if the operator should own parameters and does not, or if they do not fit the views."""
         if not self.require_parameters:
             raise FusionError(
                 f"{self.name} has require_parameters=False and should get w with {size_of_w(self)} elements; "
                 "found None."
             )
+        parameter = next((owned for _, owned in self._own_parameters()), None)
         if parameter is None:
-            parameter = next((owned for _, owned in self._own_parameters()), None)
-            if parameter is None:
-                return
+            return
         reason = f"as the parameters of {self.name} are"
         if parameter.device != view.device:
             raise FusionError(f"The views should be on {parameter.device}, {reason}; found {view.device}.")
