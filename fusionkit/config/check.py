@@ -79,10 +79,7 @@ def report(findings: list[Finding]) -> dict[str, Any]:
     }
 
 
-Files = dict[tuple[str, str], tuple[str, Path]]
-
-
-def _files() -> tuple[Files, list[Finding]]:
+def _files() -> tuple[dict[tuple[str, str], tuple[str, Path]], list[Finding]]:
     """Return the files that Hydra reads, by group and option, with findings on hidden files and missing folders."""
     offers: dict[tuple[str, str], list[tuple[str, Path]]] = defaultdict(list)
     findings = []

@@ -169,8 +169,8 @@ def _elsewhere(key: str, loader: CheckingLoader) -> str:
         source = source_of(loader.repository, path)
         # Those that have no file would import their class.
         if source is not None and source.scheme() != "fusionkit":
-            found = loader.repository.load_config(path)
-            for one in raw(found.config) if found is not None else ():
+            found: Any = loader.repository.load_config(path)
+            for one in raw(found.config):
                 having.setdefault(str(one), []).append(f"{group}={option}")
     if name in having:
         return f"There is no key {key!r} here.  It belongs to {', '.join(having[name])}."

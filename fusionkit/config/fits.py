@@ -8,7 +8,6 @@ from fusionkit.config.options import RunConfig
 from fusionkit.config.safe import build
 from fusionkit.core.validation import check_device
 from fusionkit.errors import ConfigError, DimsError, FusionError
-from fusionkit.fusion import Fusion
 
 
 def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
@@ -51,9 +50,7 @@ def check_widths(config: RunConfig) -> None:
     if dims is None:  # Known once the file is read.
         return
     try:
-        operator = build({**config.tree["fusion"], "dims": None, "device": None})
-        if isinstance(operator, Fusion):
-            operator.calculate_n(config.fusion_dims(dims))
+        build({**config.tree["fusion"], "dims": None, "device": None}).calculate_n(config.fusion_dims(dims))
     except DimsError as error:
         raise advised(error, config.model.encoder) from error
     except (Exception, SystemExit):  # The operator's code may raise anything; the run records it.

@@ -71,22 +71,18 @@ def _generated(kind: Kind, record: Record) -> str:
     return "\n".join(lines) + "\n"
 
 
-#: Options that every fusion has, with their comments.
-_SHARED = {
-    "dims": ("${dims}", "Widths of the views; they follow from the data."),
-    "device": ("${device}", "Where the parameters live."),
-    "preprocess": ("null", "Applied to each view before the fusion; see the group fusion/preprocess."),
-    "postprocess": ("null", "Applied to the result."),
-}
-
-
 def _shared(cls: type) -> list[str]:
     """Return the options that every fusion has, as far as this one has them."""
     parameters = inspect.signature(cls).parameters
     catch_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     free = getattr(getattr(cls, "traits", None), "free_n", False)
-    n = ("${n}", "Output width.") if free else ("null", "Output width.  null: it follows from the widths.")
-    shared = {"n": n, **_SHARED}
+    shared = {
+        "n": ("${n}", "Output width.") if free else ("null", "Output width.  null: it follows from the widths."),
+        "dims": ("${dims}", "Widths of the views; they follow from the data."),
+        "device": ("${device}", "Where the parameters live."),
+        "preprocess": ("null", "Applied to each view before the fusion; see the group fusion/preprocess."),
+        "postprocess": ("null", "Applied to the result."),
+    }
     return [
         line
         for name, (value, comment) in shared.items()

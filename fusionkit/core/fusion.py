@@ -39,6 +39,28 @@ class FusionOptions(TypedDict, total=False):
     dtype: Any
 
 
+def _completed(reset: Any) -> Any:
+    """Wrap a ``reset_parameters`` of own parameters, so that pre- and postprocess are reset too.
+
+    An operator with ``require_parameters=False`` has no own parameters, only frozen parts, which are reset instead.
+    """
+
+    @functools.wraps(reset)
+    def reset_parameters(self: Fusion, *args: Any, **kwargs: Any) -> None:
+        if self.require_parameters:
+            reset(self, *args, **kwargs)
+        else:
+            for module in self.modules():
+                refill = getattr(module, "reset_frozen", None)
+                if callable(refill):
+                    refill()
+        for processing in (self.preprocess, self.postprocess):
+            if processing is not None:
+                processing.reset_parameters(args[0] if args else kwargs.get("generator"))
+
+    return reset_parameters
+
+
 class Fusion(nn.Module, metaclass=ConstructMeta):
     """Combine k views ``A_i`` of shape (..., n_i) into one tensor of shape (..., n).
 
@@ -105,6 +127,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         """Combine validated views, x: k tensors (..., n_i) -> (..., n)."""
         raise NotImplementedError(f"{type(self).__name__} should define _fuse.")
 
+    @_completed
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Initialize the parameters again, also those of pre- and postprocess that were built from configs.
 
@@ -114,12 +137,6 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
             reset = getattr(child, "reset_parameters", None)
             if name not in ("preprocess", "postprocess") and callable(reset):
                 reset()
-        self._reset_processing(generator)
-
-    def _reset_processing(self, generator: torch.Generator | None) -> None:
-        for processing in (self.preprocess, self.postprocess):
-            if processing is not None:
-                processing.reset_parameters(generator)
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
@@ -247,7 +264,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         if "__init__" in cls.__dict__:
             cls.__init__ = inherit_options(cls.__init__, super(cls, cls).__init__)  # type: ignore[method-assign]
         if "reset_parameters" in cls.__dict__:
-            cls.reset_parameters = _unless_external(cls.reset_parameters)  # type: ignore[method-assign]
+            cls.reset_parameters = _completed(cls.reset_parameters)  # type: ignore[method-assign]
 
     def _constructed(self, key: str | None, arguments: dict[str, Any]) -> None:
         """Finish the construction: check n, build pre- and postprocess, remove parameters that come from outside."""
@@ -368,26 +385,6 @@ class ElementwiseFusion(Fusion):
     def calculate_l(self) -> int:
         """Return 0."""
         return 0
-
-
-def _unless_external(reset: Any) -> Any:
-    """Wrap ``reset_parameters`` of a subclass: it also resets pre- and postprocess.
-
-    With ``require_parameters=False`` it resets, besides these, only the frozen parts of fabrications.
-    """
-
-    @functools.wraps(reset)
-    def reset_parameters(self: Fusion, *args: Any, **kwargs: Any) -> None:
-        if self.require_parameters:
-            reset(self, *args, **kwargs)
-        else:
-            for module in self.modules():
-                refill = getattr(module, "reset_frozen", None)
-                if callable(refill):
-                    refill()
-        self._reset_processing(args[0] if args else kwargs.get("generator"))
-
-    return reset_parameters
 
 
 def _moved(x: Any, w: Any, device: torch.device | None) -> tuple[Any, Any]:

@@ -111,24 +111,23 @@ class Plugin:
         return {"plugin": self.name, **fields, **offers, **details, "traceback": self.traceback}
 
 
-def load(candidate: Candidate, running: str, *, core: bool = False) -> Plugin:
+def load(candidate: Candidate, running: str) -> Plugin:
     """Import a plugin, unless the environment disables it or it requires another version of fusionkit.
 
-    An error of the plugin is returned, not raised, except KeyboardInterrupt.
+    The plugin of the core is always imported.  An error of the plugin is returned, not raised, except KeyboardInterrupt.
 
     Args:
         candidate: the plugin.
         running: the running version of fusionkit.
-        core: whether this is the plugin of the core, which is always imported.
     """
     plugin = Plugin(candidate.name, candidate.target, candidate.distribution, candidate.version)
-    if not core and (reason := disabled(candidate)):
+    if not plugin.core and (reason := disabled(candidate)):
         return replace(plugin, status="disabled", error=reason)
-    if not core and (reason := incompatible(candidate, running)):
+    if not plugin.core and (reason := incompatible(candidate, running)):
         return replace(plugin, status="incompatible", error=reason)
     start = perf_counter()
     try:
-        if not core and canonical(candidate.distribution) == PROJECT:
+        if not plugin.core and canonical(candidate.distribution) == PROJECT:
             raise PluginProblem(f"its distribution should have a name of its own; found {PROJECT}")
         with foreign_code("it cannot be imported: "):
             module = candidate.load()

@@ -44,9 +44,8 @@ class DeprecatedNameWarning(DeprecationWarning):
 
 def records(kind: Kind | None = None) -> list[Record]:
     """Return all records of the registry, or those of one kind, sorted by kind (fusions first) and name."""
-    if kind is not None:
-        _check_kind(kind)
-    return [record for record in _checked_snapshot().records if kind in (None, record.kind)]
+    kinds = _kinds(kind)
+    return [record for record in _checked_snapshot().records if record.kind in kinds]
 
 
 def names(kind: Kind) -> list[str]:
@@ -70,7 +69,7 @@ def resolve(kind: Kind, name: str) -> Record:
     Raises:
         RegistryError: no plugin or more than one has the name, it was removed, or its plugin is not loaded.
     """
-    return _checked_snapshot().resolve((_check_kind(kind),), name)
+    return _checked_snapshot().resolve(_kinds(kind), name)
 
 
 def find(name: str, kind: Kind | None = None) -> Record:
@@ -79,7 +78,7 @@ def find(name: str, kind: Kind | None = None) -> Record:
     Raises:
         RegistryError: as for ``resolve``; or both kinds have the name.
     """
-    return _checked_snapshot().resolve(KINDS if kind is None else (_check_kind(kind),), name)
+    return _checked_snapshot().resolve(_kinds(kind), name)
 
 
 def load(kind: Kind, name: str) -> type:
@@ -232,7 +231,7 @@ def record_and_class(kind: Kind, name: str) -> tuple[Record, type]:
     snapshot = _checked_snapshot()
     found = snapshot.classes.get((kind, name)) if isinstance(name, str) else None
     if found is None:
-        record = snapshot.resolve((_check_kind(kind),), name)
+        record = snapshot.resolve(_kinds(kind), name)
         found = snapshot.classes[kind, name] = (record, _import(record))
     if found[0].spec.deprecated is not None:
         _warn_once(found[0])
@@ -329,7 +328,7 @@ def _load_plugins(*, anew: bool = False) -> Snapshot:
             core = Candidate("builtin", CORE_TARGET, PROJECT, running, lambda: importlib.import_module(CORE_TARGET))
             found = [loading.load(candidate, running) for candidate in installed()]
             local = [plugin for plugin in before.given if plugin.local] if before else []
-            return _publish(Snapshot([loading.load(core, running, core=True), *found, *local]))
+            return _publish(Snapshot([loading.load(core, running), *found, *local]))
         finally:
             _loading = False
 
@@ -349,10 +348,11 @@ def _quarantine(plugin: Plugin, problem: PluginProblem) -> None:
         _publish(Snapshot(given, sealed=before.sealed))
 
 
-def _check_kind(kind: Kind) -> Kind:
-    if kind not in KINDS:
+def _kinds(kind: Kind | None) -> tuple[Kind, ...]:
+    """Return the kinds among which a name is looked up: the given one, or all."""
+    if kind is not None and kind not in KINDS:
         raise RegistryError(f"the kind should be {' or '.join(map(repr, KINDS))}; found {kind!r}.")
-    return kind
+    return KINDS if kind is None else (kind,)
 
 
 def strict() -> bool:
