@@ -1,4 +1,4 @@
-"""The static check of every option of every group: it composes, is safe, fits its constructor, and nothing hides it."""
+"""The static check of all configs: each composes, is safe, fits its constructor, and is not hidden by another file."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Finding:
 
     Attributes:
         group: such as ``fusion`` or ``fusion/preprocess``; ``config`` for the primary config.
-        option: the name to choose it by.
-        distribution: that offers it.
+        option: its name, as in ``group=option``.
+        distribution: the distribution that offers it.
         source: its file, or ``generated``.
         status: ok, failed, shadowed (another file of that name comes first) or missing (an offered folder has no
             configs).
@@ -136,19 +136,19 @@ class Examiner:
     def _put(self, group: str, option: str) -> bool:
         """Put an option into the default configuration and check the whole; False if only Hydra can do that."""
         tree = copy.deepcopy(self._base)
-        if tree is None or not self._enter(tree, group, option):
+        if tree is None or not self._merge(tree, group, option):
             return False
         check(plain_config(tree), complete=False)
         return True
 
-    def _enter(self, tree: DictConfig, group: str, option: str) -> bool:
-        """Enter one config into the unresolved tree as Hydra would; False if it needs more than that."""
+    def _merge(self, tree: DictConfig, group: str, option: str) -> bool:
+        """Merge one config into the unresolved tree as Hydra would; False if only Hydra can do that."""
         with self.loader.explaining_errors([]):
             loaded: Any = self.loader.repository.load_config(f"{group}/{option}")
         if loaded is None or not OmegaConf.is_dict(loaded.config):
             return False
         for default in loaded.defaults_list or ():
-            if not (default.is_self() or (_is_plain(default) and self._enter(tree, default.group[1:], default.value))):
+            if not (default.is_self() or (_is_plain(default) and self._merge(tree, default.group[1:], default.value))):
                 return False
         header, package = loaded.header["package"], group.replace("/", ".")
         if header == "_global_" and "hydra" not in loaded.config:

@@ -1,4 +1,4 @@
-"""Hydra's errors in one sentence each: what should be, what was found, and the nearest name."""
+"""Rewords each error of Hydra as one sentence: what should be, what was found, and the nearest name."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
 
 def _reference(tree: Any, key: str) -> str | None:
     """Return the interpolation at a dotted key of an unresolved tree, or None."""
-    for part in key.split(".") if key else ():
+    for part in key.split("."):
         tree = tree.get(part) if isinstance(tree, dict) else None
     return tree if isinstance(tree, str) and "${" in tree else None
 
@@ -164,7 +164,8 @@ def _elsewhere(key: str, loader: CheckingLoader) -> str:
     """Return the sentence for a key that another option of its group has, or another part of the configuration."""
     group, _, name = key.partition(".")
     having: dict[str, list[str]] = {}
-    for option in _options(loader, group) if name and "." not in name and group in _groups(loader) else ():
+    options = _options(loader, group) if name and "." not in name and group in _groups(loader) else []
+    for option in options:
         path = f"{group}/{option}"
         source = source_of(loader.repository, path)
         # Those that have no file would import their class.
@@ -204,7 +205,7 @@ def _missing_config(error: Any, loader: CheckingLoader) -> str:
 
 
 def _no_operator(kind: Any, name: str, options: list[str]) -> str:
-    """Let the registry say what is wrong with a name, and suggest among its names and the presets."""
+    """Return the registry's message for a wrong name, with suggestions among its names and the presets."""
     try:
         registry.resolve(kind, name)
     except RegistryError as error:

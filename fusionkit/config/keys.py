@@ -13,8 +13,8 @@ CONTROL_KEYS = frozenset({"_target_", "_recursive_", "_convert_", "_partial_"})
 #: Deeper configs are refused: they could exhaust the stack.
 MAX_DEPTH = 64
 
-#: An error lists at most this many mistakes.
-_NAMED = 8
+#: The number of mistakes that one error lists.
+_MAX_LISTED = 8
 
 
 def join(key: str, name: object) -> str:
@@ -66,5 +66,5 @@ def refuse(mistakes: Iterable[str]) -> None:
     """
     found = list(dict.fromkeys(mistakes))
     if found:
-        more = f"  There are {len(found) - _NAMED} more mistakes." if len(found) > _NAMED else ""
-        raise ConfigError(" ".join(found[:_NAMED]) + more)
+        more = f"  There are {len(found) - _MAX_LISTED} more mistakes." if len(found) > _MAX_LISTED else ""
+        raise ConfigError(" ".join(found[:_MAX_LISTED]) + more)

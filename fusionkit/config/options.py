@@ -1,7 +1,7 @@
-"""Every option of a configuration, described once: type, range, default, meaning.
+"""The options of a run: the type, range, default and meaning of each.
 
-``RunConfig`` is what one job gets.  Options of operators are described by their constructors; only to check those are
-classes, and with them torch, imported.
+``RunConfig`` is the configuration of one job.  The options of an operator are described by its constructor; only the
+check of these imports torch.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ModelOptions(Options):
 
 
 class TrainOptions(Options):
-    """The group ``train``.  The default values are in ``conf/train/default.yaml``."""
+    """The group ``train``.  Options without a default here get theirs from ``conf/train/default.yaml``."""
 
     epochs: Size = _option(..., "Passes over the training part.")
     batch_size: Size = _option(..., "Rows per step.")
@@ -105,7 +105,7 @@ class TrainOptions(Options):
 
 
 class FusionNode(Options):
-    """The node ``fusion``: what every operator has; the rest is checked against its constructor."""
+    """The node ``fusion``: the options of every operator; further ones are checked against its constructor."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -150,7 +150,7 @@ class RunConfig(Options):
 
     @property
     def tree(self) -> dict[str, Any]:
-        """The configuration as it was composed, for records and ``config_hash`` (an integer is not made a float)."""
+        """The configuration as it was composed, for records and ``config_hash``: integers stay integers."""
         return self._tree
 
     def fusion_dims(self, dims: Sequence[int]) -> list[int]:
@@ -182,9 +182,9 @@ def check(cfg: Mapping[str, Any], *, deep: bool = True, complete: bool = True) -
 
     Args:
         cfg: the whole, without the ``hydra`` node.
-        deep: check operators against their classes, which imports them.  Otherwise only an operator is imported that
-            has keys its file does not have.
-        complete: whether a missing value (``???``) is a mistake.
+        deep: check the options of every operator against its constructor.  Otherwise only those of an operator whose
+            YAML file lacks one of them; no other operator is imported.
+        complete: whether a missing value (``???``) is an error.
 
     Raises:
         ConfigError: as ``validate``.

@@ -1,6 +1,6 @@
-"""Mistakes that pydantic finds, as fusionkit's sentences: what should be, what was found, the nearest name.
+"""Words the errors of pydantic as fusionkit's sentences: what should be, what was found, the nearest name.
 
-What should be is worded from the JSON schema of the value, so that the model is the only description.
+What should be follows from the JSON schema of the value, so that a range is written once, in the model.
 """
 
 from __future__ import annotations

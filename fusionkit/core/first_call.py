@@ -12,11 +12,10 @@ from fusionkit.errors import FusionError
 from fusionkit.kernels.modes import autocasting
 
 
-def attach(op: Fusion) -> Fusion:
-    """Verify n, l, shape, dtype and device of ``op`` at its first forward, and return ``op`` itself."""
+def attach(op: Fusion) -> None:
+    """Let ``op`` verify n, l, shape, dtype and device at its first forward."""
     # Its handle is not needed: the hook removes itself when it passes, also from a copy of the operator.
     op.register_forward_hook(PassiveCheck(), with_kwargs=True)
-    return op
 
 
 class PassiveCheck:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, TypedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,10 @@ class FusionOptions(TypedDict, total=False):
     dtype: Any
 
 
-def _completed(reset: Any) -> Any:
+Reset = TypeVar("Reset", bound=Callable[..., None])
+
+
+def _with_processing(reset: Reset) -> Reset:
     """Wrap a ``reset_parameters`` of own parameters, so that pre- and postprocess are reset too.
 
     An operator with ``require_parameters=False`` has no own parameters, only frozen parts, which are reset instead.
@@ -58,7 +61,7 @@ def _completed(reset: Any) -> Any:
             if processing is not None:
                 processing.reset_parameters(args[0] if args else kwargs.get("generator"))
 
-    return reset_parameters
+    return reset_parameters  # type: ignore[return-value]
 
 
 class Fusion(nn.Module, metaclass=ConstructMeta):
@@ -127,7 +130,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         """Combine validated views, x: k tensors (..., n_i) -> (..., n)."""
         raise NotImplementedError(f"{type(self).__name__} should define _fuse.")
 
-    @_completed
+    @_with_processing
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Initialize the parameters again, also those of pre- and postprocess that were built from configs.
 
@@ -242,11 +245,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     @property
     def name(self) -> str:
         """The given label, else the registry key, else the name of the class."""
-        if self._name is not None:
-            return self._name
-        if self._key is not None:
-            return self._key
-        return lookup.key_of(type(self)) or type(self).__name__
+        return self._name or self._key or lookup.key_of(type(self)) or type(self).__name__
 
     @name.setter
     def name(self, value: str) -> None:
@@ -264,7 +263,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         if "__init__" in cls.__dict__:
             cls.__init__ = inherit_options(cls.__init__, super(cls, cls).__init__)  # type: ignore[method-assign]
         if "reset_parameters" in cls.__dict__:
-            cls.reset_parameters = _completed(cls.reset_parameters)  # type: ignore[method-assign]
+            cls.reset_parameters = _with_processing(cls.reset_parameters)  # type: ignore[method-assign]
 
     def _constructed(self, key: str | None, arguments: dict[str, Any]) -> None:
         """Finish the construction: check n, build pre- and postprocess, remove parameters that come from outside."""

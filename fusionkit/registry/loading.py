@@ -114,7 +114,7 @@ class Plugin:
 def load(candidate: Candidate, running: str) -> Plugin:
     """Import a plugin, unless the environment disables it or it requires another version of fusionkit.
 
-    The plugin of the core is always imported.  An error of the plugin is returned, not raised, except KeyboardInterrupt.
+    An error of the plugin becomes its status; only KeyboardInterrupt is raised.  The core's own is always imported.
 
     Args:
         candidate: the plugin.
