@@ -15,7 +15,7 @@ from fusionkit._util.text import count_of
 from fusionkit.cli.commands import json_option, print_json
 from fusionkit.config.check import check_all, report
 from fusionkit.config.folders import conf_dir, folder_of
-from fusionkit.config.nodes import annotation, node_text, status, yaml_file
+from fusionkit.config.nodes import annotation, find_record, node_text, yaml_file
 from fusionkit.config.options import described
 from fusionkit.errors import ConfigError, nearest
 from fusionkit.registry.loading import Kind
@@ -62,7 +62,7 @@ def _operator(kind: Kind, name: str) -> str:
     if text is None:
         registry.resolve(kind, name)  # Raises an error if the name is wrong.
         raise ConfigError(f"There should be a node for the {kind} {name!r}; found none.")
-    record = status(kind, name)
+    record = find_record(kind, name)
     file = yaml_file(kind, record.name if record is not None else name)
     used = file is not None and file.read_text(encoding="utf-8") == text
     found = re.search(r"^name: *(\S+)", text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The static check of every option of every group: it composes, is safe, fits its constructor, and nothing hides it."""
+"""The static check of all configs: each composes, is safe, fits its constructor, and is not hidden by another file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import Any, Literal
 
 from hydra.core.default_element import GroupDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.plugins.config_source import ConfigLoadError
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
 from fusionkit import registry
 from fusionkit._util.text import one_line
@@ -27,6 +25,8 @@ from fusionkit.errors import ConfigError, RegistryError, nearest
 SCHEMA_VERSION = 1
 CORE = "fusionkit"
 GENERATED = "generated"
+#: Group and option of the primary config in findings.
+PRIMARY = ("config", "config")
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Finding:
 
     Attributes:
         group: such as ``fusion`` or ``fusion/preprocess``; ``config`` for the primary config.
-        option: the name to choose it by.
-        distribution: that offers it.
+        option: its name, as in ``group=option``.
+        distribution: the distribution that offers it.
         source: its file, or ``generated``.
         status: ok, failed, shadowed (another file of that name comes first) or missing (an offered folder has no
             configs).
@@ -61,7 +61,7 @@ def check_all() -> Iterator[Finding]:
     files, findings = _files()
     yield from findings
     examiner = Examiner(CheckingLoader(search_path(), level="options"))
-    yield examiner.primary()
+    yield examiner.option(*PRIMARY, CORE, str(conf_dir() / "config.yaml"))
     for (group, option), (distribution, file) in sorted(files.items()):
         yield examiner.option(group, option, distribution, str(file))
     for record in registry.records():
@@ -79,10 +79,7 @@ def report(findings: list[Finding]) -> dict[str, Any]:
     }
 
 
-Files = dict[tuple[str, str], tuple[str, Path]]
-
-
-def _files() -> tuple[Files, list[Finding]]:
+def _files() -> tuple[dict[tuple[str, str], tuple[str, Path]], list[Finding]]:
     """Return the files that Hydra reads, by group and option, with findings on hidden files and missing folders."""
     offers: dict[tuple[str, str], list[tuple[str, Path]]] = defaultdict(list)
     findings = []
@@ -117,21 +114,14 @@ class Examiner:
         self.loader = loader
         self._base: DictConfig | None = None
 
-    def primary(self) -> Finding:
-        """Check the default configuration."""
-        origin = CORE, str(conf_dir() / "config.yaml")
-        try:
-            whole = raw(self._compose([]))
-            self._base = OmegaConf.create({name: value for name, value in whole.items() if name != "hydra"})
-        except (ConfigError, RegistryError) as error:
-            return Finding("config", "config", *origin, "failed", one_line(str(error)))
-        return Finding("config", "config", *origin, "ok")
-
     def option(self, group: str, option: str, distribution: str, source: str) -> Finding:
-        """Check one option of a group."""
+        """Check the primary config, which comes first, or one option of a group."""
         addition = "+" if group.partition("/")[0] == "experiment" else ""
         try:
-            if not self._put(group, option):
+            if (group, option) == PRIMARY:
+                whole = raw(self._compose([]))
+                self._base = OmegaConf.create({name: value for name, value in whole.items() if name != "hydra"})
+            elif not self._put(group, option):
                 for overrides in self._jobs([f"{addition}{group}={option}"]):
                     # An experiment may be a sweep; each of its jobs is a run.
                     self._compose([*overrides, "hydra.mode=RUN"])
@@ -145,21 +135,20 @@ class Examiner:
 
     def _put(self, group: str, option: str) -> bool:
         """Put an option into the default configuration and check the whole; False if only Hydra can do that."""
-        if self._base is None:
-            return False
         tree = copy.deepcopy(self._base)
-        if not self._enter(tree, group, option):
+        if tree is None or not self._merge(tree, group, option):
             return False
         check(plain_config(tree), complete=False)
         return True
 
-    def _enter(self, tree: DictConfig, group: str, option: str) -> bool:
-        """Enter one config into the unresolved tree as Hydra would; False if it needs more than that."""
-        loaded = self._load(group, option)
+    def _merge(self, tree: DictConfig, group: str, option: str) -> bool:
+        """Merge one config into the unresolved tree as Hydra would; False if only Hydra can do that."""
+        with self.loader.explaining_errors([]):
+            loaded: Any = self.loader.repository.load_config(f"{group}/{option}")
         if loaded is None or not OmegaConf.is_dict(loaded.config):
             return False
         for default in loaded.defaults_list or ():
-            if not (default.is_self() or (_is_plain(default) and self._enter(tree, default.group[1:], default.value))):
+            if not (default.is_self() or (_is_plain(default) and self._merge(tree, default.group[1:], default.value))):
                 return False
         header, package = loaded.header["package"], group.replace("/", ".")
         if header == "_global_" and "hydra" not in loaded.config:
@@ -169,14 +158,6 @@ class Examiner:
         else:
             return False
         return True
-
-    def _load(self, group: str, option: str) -> Any:
-        try:
-            return self.loader.repository.load_config(f"{group}/{option}")
-        except YAMLError as error:
-            raise ConfigError(f"{group}/{option} should be plain YAML; found {one_line(str(error))}.") from error
-        except (ConfigLoadError, OSError, ValueError) as error:
-            raise ConfigError(f"{group}/{option} should be readable; found {one_line(str(error))}.") from error
 
     def _jobs(self, overrides: list[str]) -> Iterator[list[str]]:
         """Yield the overrides of jobs in which every value of every swept key of an experiment occurs once.

@@ -1,7 +1,7 @@
 """Composition by Hydra, with every config checked while it is loaded and once it is composed, before Hydra acts on it.
 
-The checks sit in the config loader, because everything passes through it on both lines of Hydra: single runs, the
-master config of a sweep, each of its jobs (also in the workers of a launcher, to which the loader is sent),
+The checks are in the config loader, because every configuration passes through it in Hydra 1.3 and 1.4: single runs,
+the master config of a sweep, each of its jobs (also in the workers of a launcher, to which the loader is sent),
 ``--cfg``, ``--info`` and completion.
 """
 
@@ -31,20 +31,21 @@ from fusionkit.config.explain import explain
 from fusionkit.config.folders import conf_dir, plugin_folders
 from fusionkit.config.hashing import config_hash, operators
 from fusionkit.config.hydra_bridge import raw
-from fusionkit.config.nodes import status
-from fusionkit.config.options import RunConfig, check, present, validate
+from fusionkit.config.keys import refuse
+from fusionkit.config.nodes import find_record
+from fusionkit.config.options import RunConfig, check, validate
 from fusionkit.config.safe import check_tree
 from fusionkit.core.allowed import extra_names
 from fusionkit.errors import ConfigError
 
-#: Larger configs are taken for an attack on the memory.
+#: The greatest size of a file, and the number of its values with aliases expanded: a limit on memory.
 MAX_BYTES, MAX_VALUES = 1_000_000, 100_000
 #: The default name of a job's directory, and the one where the jobs differ in their device.
 RUN_NAME = "${fusionkit.run_name:}"
 RUN_NAME_AND_DEVICE = "${fusionkit.run_name:device}"
 
-#: How much is checked beyond safety: nothing (completion), what needs no operator's class (``--cfg``), all but whether
-#: values are missing (``conf check``), or all (runs).
+#: What is checked: safety alone (completion); also options, without importing operators (``--cfg``); also options of
+#: operators (``conf check``); or also that no value is missing (runs).
 Level = Literal["safety", "keys", "options", "all"]
 
 
@@ -175,7 +176,9 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
         interpolations.check(tree)
         hydra = tree.pop("hydra")
         if self.level != "safety":
-            present(tree)
+            # Said here, because references would lead to what is absent.
+            absent = [name for name in RunConfig.model_fields if name not in tree]
+            refuse(f"{name} should be in the configuration; found nothing." for name in absent)
         with hydra_bridge.current_config(cfg):
             plain = plain_config(cfg)
         multirun = hydra.get("mode") == "MULTIRUN"
@@ -184,11 +187,11 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
                 self.config = validate(plain)
             else:
                 check(plain, deep=self.level != "keys", complete=False)
-        _check_reach(plain, str(hydra["launcher"]["_target_"]), multirun and run_mode == RunMode.RUN)
+        _check_workers(plain, str(hydra["launcher"]["_target_"]), multirun and run_mode == RunMode.RUN)
 
 
-def _check_reach(plain: dict[str, Any], launcher: str, sweep: bool) -> None:
-    """Refuse a launcher of other processes if the config uses targets or operators that only this process has."""
+def _check_workers(plain: dict[str, Any], launcher: str, sweep: bool) -> None:
+    """Refuse a launcher with worker processes if the config uses targets or operators that only this process has."""
     if launcher == hydra_bridge.BASIC_LAUNCHER:
         return
     if extra_names():
@@ -196,9 +199,9 @@ def _check_reach(plain: dict[str, Any], launcher: str, sweep: bool) -> None:
             f"hydra.launcher._target_ should be the basic launcher, because what fusionkit.config.allow permits in "
             f"this process does not reach other processes; found {launcher!r}."
         )
-    for kind, name in operators(plain) if sweep else ():
-        record = status(kind, name)
-        if record is not None and record.local:
+    for kind, name in operators(plain):
+        record = find_record(kind, name)
+        if sweep and record is not None and record.local:
             raise ConfigError(
                 f"A sweep by {launcher} should use operators of installed distributions, because its workers know no "
                 f"others; found the {kind} {name!r}, which was registered in this process."

@@ -1,4 +1,4 @@
-"""Hydra's errors in one sentence each: what should be, what was found, and the nearest name."""
+"""Rewords each error of Hydra as one sentence: what should be, what was found, and the nearest name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 from fusionkit import registry
 from fusionkit._util.text import one_line
 from fusionkit.config.hydra_bridge import raw, source_of
-from fusionkit.config.keys import join, unknown_key, walk
+from fusionkit.config.keys import unknown_key, walk
 from fusionkit.errors import ConfigError, RegistryError, close, nearest
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def explain(error: BaseException, loader: CheckingLoader, overrides: list[str]) 
         return str(error.args[0] if error.args else error)
     if isinstance(error, OverrideParseException):
         return _malformed_override(error, loader)
-    if isinstance(error, MissingConfigException):
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing_config(error, loader)
     chain = _chain(error)
     if wrong := next((cause for cause in chain if isinstance(cause, YAMLError)), None):
@@ -139,23 +139,23 @@ def _composed(loader: CheckingLoader, overrides: list[str]) -> Any:
 def _unknown_key(key: str, loader: CheckingLoader, overrides: list[str]) -> str:
     """Name the keys that exist beside an unknown one, by composing again without the overrides that failed."""
     rest = [line for line in overrides if line.partition("=")[0].lstrip("+~") != key]
-    cfg = _composed(loader, rest) if len(rest) < len(overrides) else None
-    known: list[str] = []
-    parent = key
-    while cfg is not None and parent and not known:
+    cfg: Any = _composed(loader, rest) if len(rest) < len(overrides) else None
+    names: list[str] = []
+    parent = key if cfg is not None else ""
+    while parent and not names:
         parent = parent.rpartition(".")[0]
         if reference := _reference(raw(cfg), parent):
             return f"{key} should be set where {parent} is taken from, {reference}; found it below a reference."
         node = OmegaConf.select(cfg, parent) if parent else cfg
-        known = [join(parent, name) for name in node] if OmegaConf.is_dict(node) else []
-    known = [name for name in known or _groups(loader) if not name.rpartition(".")[2].startswith("_")]
-    text = unknown_key(key, [name for name in known if name != "hydra"])
+        names = list(map(str, node)) if OmegaConf.is_dict(node) else []
+    names = [name for name in names or _groups(loader) if name != "hydra" and not name.startswith("_")]
+    text = unknown_key(key, parent, names)
     return text if " Did you mean " in text else _elsewhere(key, loader) or text
 
 
 def _reference(tree: Any, key: str) -> str | None:
     """Return the interpolation at a dotted key of an unresolved tree, or None."""
-    for part in key.split(".") if key else ():
+    for part in key.split("."):
         tree = tree.get(part) if isinstance(tree, dict) else None
     return tree if isinstance(tree, str) and "${" in tree else None
 
@@ -164,13 +164,14 @@ def _elsewhere(key: str, loader: CheckingLoader) -> str:
     """Return the sentence for a key that another option of its group has, or another part of the configuration."""
     group, _, name = key.partition(".")
     having: dict[str, list[str]] = {}
-    for option in _options(loader, group) if name and "." not in name and group in _groups(loader) else ():
+    options = _options(loader, group) if name and "." not in name and group in _groups(loader) else []
+    for option in options:
         path = f"{group}/{option}"
         source = source_of(loader.repository, path)
         # Those that have no file would import their class.
         if source is not None and source.scheme() != "fusionkit":
-            found = loader.repository.load_config(path)
-            for one in raw(found.config) if found is not None else ():
+            found: Any = loader.repository.load_config(path)
+            for one in raw(found.config):
                 having.setdefault(str(one), []).append(f"{group}={option}")
     if name in having:
         return f"There is no key {key!r} here.  It belongs to {', '.join(having[name])}."
@@ -186,13 +187,11 @@ def _elsewhere(key: str, loader: CheckingLoader) -> str:
 
 def _missing_config(error: Any, loader: CheckingLoader) -> str:
     path = error.missing_cfg_file
-    if not path:
-        return f"{one_line(str(error)).rstrip('.')}."
-    group, _, name = str(path).removesuffix(".yaml").rpartition("/")
+    group, _, name = path.removesuffix(".yaml").rpartition("/")
     if not group:
         return f"There should be a primary config {path!r} in the config folders; found none."
     kind, _, below = group.partition("/")
-    if kind in ("fusion", "fabrication") and below and not _has_files(loader, group):
+    if kind in ("fusion", "fabrication") and below and not _options(loader, group):
         return _no_operator(kind, f"{below}/{name}", [])  # A qualified name contains a slash itself.
     options = list(error.options or _options(loader, group))
     if not options:
@@ -206,7 +205,7 @@ def _missing_config(error: Any, loader: CheckingLoader) -> str:
 
 
 def _no_operator(kind: Any, name: str, options: list[str]) -> str:
-    """Let the registry say what is wrong with a name, and suggest among its names and the presets."""
+    """Return the registry's message for a wrong name, with suggestions among its names and the presets."""
     try:
         registry.resolve(kind, name)
     except RegistryError as error:
@@ -216,12 +215,6 @@ def _no_operator(kind: Any, name: str, options: list[str]) -> str:
         aliases = (alias for record in records for alias in record.aliases)
         return reason + nearest(name, dict.fromkeys((*known, *aliases)))
     return f"There should be a config for the {kind} {name!r}; found none."
-
-
-def _has_files(loader: CheckingLoader, group: str) -> bool:
-    """Whether a group has configs of its own, beside the operators that are offered under their qualified names."""
-    sources = (one for one in loader.repository.get_sources() if one.scheme() != "fusionkit" and one.is_group(group))
-    return any(source.available() and source.list(group, ObjectType.CONFIG) for source in sources)
 
 
 def _options(loader: CheckingLoader, group: str) -> list[str]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-
 from fusionkit.config.options import RunConfig
 from fusionkit.config.safe import build
+from fusionkit.core.validation import check_device
 from fusionkit.errors import ConfigError, DimsError, FusionError
-from fusionkit.fusion import Fusion
 
 
 def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
@@ -20,10 +18,12 @@ def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
         fabrication_of_group: whether the fusion takes its fabrication from the group, by reference.
 
     Raises:
-        FusionError: there is no such device.
+        FusionError: the device does not exist, or computes nothing.
         ConfigError: a fabrication was chosen for a fusion that does not take one, or that fixes its own.
     """
-    _check_device(config.device)
+    check_device(config.device)
+    if config.device.startswith("meta"):
+        raise FusionError(f"device should be one that computes; found {config.device!r}.")
     chosen, fusion = config.fabrication.name, config.fusion
     if chosen == "dense":
         return
@@ -40,21 +40,8 @@ def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
         )
 
 
-def _check_device(name: str) -> None:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-        if device.type == "cpu" and device.index:  # Torch accepts it as the CPU.
-            raise RuntimeError(f"there is no {name}")
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise FusionError(f"device should be one of this machine: {', '.join(there)}; found {name!r}.") from error
-    if device.type == "meta":
-        raise FusionError("device should be one that computes; found 'meta'.")
-
-
 def check_widths(config: RunConfig) -> None:
-    """Check that the operator accepts the widths that it will see; it is built without parameters.
+    """Check that the operator accepts the widths of its views; it is built without parameters.
 
     Raises:
         DimsError: it does not.  Any other error of an operator is left to the run, which records it.
@@ -63,9 +50,7 @@ def check_widths(config: RunConfig) -> None:
     if dims is None:  # Known once the file is read.
         return
     try:
-        operator = build({**config.tree["fusion"], "dims": None, "device": None})
-        if isinstance(operator, Fusion):
-            operator.calculate_n(config.seen(dims))
+        build({**config.tree["fusion"], "dims": None, "device": None}).calculate_n(config.fusion_dims(dims))
     except DimsError as error:
         raise advised(error, config.model.encoder) from error
     except (Exception, SystemExit):  # The operator's code may raise anything; the run records it.

@@ -1,4 +1,4 @@
-"""Where configs are found: fusionkit's own folder, those of plugins, and nothing that has to be imported first."""
+"""Finds the folders of configs: fusionkit's own, and those of plugins, which are not imported for it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fusionkit.config.nodes import status
+from fusionkit.config.nodes import find_record
 from fusionkit.registry import Kind
 
 
@@ -28,7 +28,7 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     data = plain.get("data")
     if isinstance(data, Mapping) and (digest := file_digest(data.get("path"))) is not None:
         plain["data"] = {**_without(data, "path"), "digest": digest}
-    records = (status(kind, name) for kind, name in operators(plain))
+    records = (find_record(kind, name) for kind, name in operators(plain))
     versions = {f"{record.distribution}=={record.version}" for record in records if record is not None}
     content = {"config": plain, "versions": sorted(versions)}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)

@@ -101,10 +101,17 @@ def is_root(node: Any) -> bool:
 
 def raw(cfg: Any) -> Any:
     """Return a config as plain containers with its interpolations as text; nothing is resolved."""
-    if not OmegaConf.is_config(cfg):
-        return cfg
+    return _containers(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg
+
+
+def resolved(cfg: Any) -> Any:
+    """Return a config as plain containers with its interpolations resolved; they are not checked here."""
+    return _containers(cfg, resolve=True)
+
+
+def _containers(cfg: Any, *, resolve: bool) -> Any:
     return OmegaConf.to_container(
-        cfg, resolve=False, throw_on_missing=False, enum_to_str=True, structured_config_mode=SCMode.DICT
+        cfg, resolve=resolve, throw_on_missing=False, enum_to_str=True, structured_config_mode=SCMode.DICT
     )
 
 

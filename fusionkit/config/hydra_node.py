@@ -1,8 +1,8 @@
 """How the ``hydra`` node of a configuration may differ from the one that Hydra, its plugins and config.yaml make.
 
-Hydra calls what this node names: callbacks, launchers, sweepers and the factories of Python's logging.  It writes
-where its paths point, and sets environment variables.  A config may set what ``_TEXTS`` and ``_NUMBERS`` list, the
-command line everything but what names something to call.
+Through this node Hydra instantiates classes (callbacks, launchers, sweepers, logging handlers), writes to folders and
+sets environment variables.  A config file may therefore change only the keys that ``_TEXTS`` and ``_NUMBERS`` list; the
+command line may change all but the names of classes and functions.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ _NUMBERS = re.compile(
     r"mode|verbose|job\.(chdir|name)|(launcher|sweeper)\.[a-z]\w*|sweeper\.sampler\.[a-z]\w*"
     r"|launcher\.ray\.(init|remote)\.num_[cg]pus|(?s:sweeper\.(params|search_space)\..*)"
 )
-#: What a cluster charges for, and what controls Hydra's ``instantiate``.
+#: Keys for which a cluster charges, and keys that control Hydra's ``instantiate``.
 _NOT_IN_FILES = re.compile(r"launcher\.(timeout_min|partition|account)|(?s:(.*\.)?_\w+_([.\[].*)?)")
-#: What neither a config nor the command line may set.
+#: Keys that neither a config nor the command line may set.
 _NEVER = re.compile(r"(?s)(runtime|overrides|aliases|job\.env_(set|copy)|sweeper\.custom_search_space)([.\[].*)?")
 
 _ABSENT = object()
@@ -88,7 +88,7 @@ def check_files(found: Any, reference: Mapping[str, Any]) -> None:
 
 
 def check_command_line(overrides: Iterable[Override]) -> None:
-    """Refuse what would make Hydra call what the command line names.
+    """Refuse overrides that would make Hydra call a function or class that the command line names.
 
     Raises:
         ConfigError: with the full dotted key and what was found.
@@ -176,7 +176,7 @@ def _wanted_of_file(key: str, value: Any, expected: Mapping[str, Any]) -> str | 
         if isinstance(value, int | float | None) and (plugin or _NUMBERS.fullmatch(key)):
             return None
     default = repr(expected[key]) if key in expected else "absent, as in Hydra's own configs,"
-    return f"{default} or stand on the command line"
+    return f"{default} or be set on the command line"
 
 
 def _wanted_of_command_line(key: str, value: Any) -> str | None:
@@ -205,7 +205,7 @@ def _wanted_of_logging(key: str, value: Any) -> str | None:
     return None
 
 
-# -- what Hydra calls --------------------------------------------------------------------------------------------------
+# -- classes and functions that Hydra calls ----------------------------------------------------------------------------
 
 
 def _discovered(kind: Any) -> list[str]:
@@ -221,7 +221,7 @@ def _samplers() -> list[str]:
     return [f"optuna.samplers.{name}" for name, cls in classes.items() if issubclass(cls, samplers.BaseSampler)]
 
 
-#: What may be named as the ``_target_`` at a key; all others are refused.
+#: By pattern of the key: what its ``_target_`` may be, in words, and the names allowed.  Other targets are refused.
 _TARGETS: dict[str, tuple[str, Callable[[], list[str]]]] = {
     r"launcher\._target_": ("one of {}", lambda: _discovered(Launcher)),
     r"sweeper\._target_": ("one of {}", lambda: _discovered(Sweeper)),

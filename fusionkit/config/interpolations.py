@@ -7,13 +7,13 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from omegaconf import OmegaConf, SCMode
+from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError, InterpolationToMissingValueError, OmegaConfBaseException
 from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 from omegaconf.grammar_parser import parse
 
-from fusionkit.config.hydra_bridge import is_root, raw, whole
-from fusionkit.config.keys import CONTROL_KEYS, join, refuse, walk
+from fusionkit.config.hydra_bridge import is_root, raw, resolved, whole
+from fusionkit.config.keys import CONTROL_KEYS, MAX_DEPTH, join, refuse, walk
 from fusionkit.errors import ConfigError
 
 #: The classes of the nodes that ``parse`` returns; they have no types.
@@ -95,15 +95,17 @@ def resolve(cfg: Any, key: str = "") -> Any:
         # The references of a part of a config may lead anywhere in the whole.
         check(raw(whole(cfg)))
         return to_plain(cfg, key)
-    check(cfg, key)
-    plain = _plain(cfg)
-    if not any(isinstance(value, str) and "${" in value for _, _, value in walk(plain)):
-        return plain
+    try:
+        plain = _plain(cfg)
+    except RecursionError:
+        raise ConfigError(f"{key or 'It'} should be nested at most {MAX_DEPTH} levels deep; found more.") from None
     check(plain, key)
-    return to_plain(OmegaConf.create(plain), key)
+    interpolated = any(isinstance(value, str) and "${" in value for _, _, value in walk(plain))
+    return to_plain(OmegaConf.create(plain), key) if interpolated else plain
 
 
 def _plain(value: Any) -> Any:
+    """Return plain containers in which nothing is resolved, also where configs are nested in mappings and lists."""
     if isinstance(value, Mapping) and not OmegaConf.is_config(value):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -122,9 +124,7 @@ def to_plain(value: Any, key: str) -> Any:
     # The keys in OmegaConf's messages start at the root, which a node on its own is.
     above = key if is_root(value) else ""
     try:
-        return OmegaConf.to_container(
-            value, resolve=True, throw_on_missing=False, enum_to_str=True, structured_config_mode=SCMode.DICT
-        )
+        return resolved(value)
     except OmegaConfBaseException as error:
         where = join(above, error.full_key) if error.full_key else key or "The config"
         if isinstance(error, InterpolationToMissingValueError):

@@ -13,8 +13,8 @@ CONTROL_KEYS = frozenset({"_target_", "_recursive_", "_convert_", "_partial_"})
 #: Deeper configs are refused: they could exhaust the stack.
 MAX_DEPTH = 64
 
-#: An error lists at most this many mistakes.
-_NAMED = 8
+#: The number of mistakes that one error lists.
+_MAX_LISTED = 8
 
 
 def join(key: str, name: object) -> str:
@@ -39,24 +39,23 @@ def walk(tree: object, key: str = "", name: Any = "", depth: int = 0) -> Iterato
             yield from walk(value, f"{key}[{index}]", "", depth + 1)
 
 
-def unknown_key(key: str, known: Iterable[str]) -> str:
+def unknown_key(key: str, parent: str, names: Iterable[str]) -> str:
     """Return the sentence for a key that does not exist.
 
     Args:
         key: the dotted key.
-        known: the dotted keys beside it, or beside the first part of it that does not exist.
+        parent: the longest part of it that exists, without the dot that follows; empty if no part does.
+        names: the keys below ``parent``.
     """
-    known = list(known)
-    parent = known[0].rpartition(".")[0] if known else ""
-    rest = key[len(parent) + 1 :] if parent else key
-    wrong, dot, below = rest.partition(".")
-    names = [name.rpartition(".")[2] for name in known]
+    names = list(names)
+    wrong, dot, below = key.removeprefix(f"{parent}.").partition(".")
     if below and wrong in names:
         return f"There is no key {key!r}, because {key.removesuffix(dot + below)} is a single value."
-    guesses = [f"{parent}.{guess}{dot}{below}" if parent else f"{guess}{dot}{below}" for guess in close(wrong, names)]
+    guesses = [join(parent, f"{guess}{dot}{below}") for guess in close(wrong, names)]
     if guesses:
         return f"There is no key {key!r}. Did you mean {' or '.join(map(repr, guesses))}?"
-    return f"There is no key {key!r}.  Known are {', '.join(known)}." if known else f"There is no key {key!r}."
+    known = f"  Known are {', '.join(join(parent, name) for name in names)}." if names else ""
+    return f"There is no key {key!r}.{known}"
 
 
 def refuse(mistakes: Iterable[str]) -> None:
@@ -67,5 +66,5 @@ def refuse(mistakes: Iterable[str]) -> None:
     """
     found = list(dict.fromkeys(mistakes))
     if found:
-        more = f"  There are {len(found) - _NAMED} more mistakes." if len(found) > _NAMED else ""
-        raise ConfigError(" ".join(found[:_NAMED]) + more)
+        more = f"  There are {len(found) - _MAX_LISTED} more mistakes." if len(found) > _MAX_LISTED else ""
+        raise ConfigError(" ".join(found[:_MAX_LISTED]) + more)

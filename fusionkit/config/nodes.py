@@ -18,7 +18,7 @@ from fusionkit.registry import Kind, Record
 COMMON = ("n", "dims", "name", "require_parameters", "device", "dtype", "preprocess", "postprocess")
 
 
-def split(config_path: str) -> tuple[Kind, str] | None:
+def kind_and_name(config_path: str) -> tuple[Kind, str] | None:
     """Return kind and name of a config such as ``fusion/summation``; None for a config of another group."""
     group, _, name = config_path.strip("/").removesuffix(".yaml").partition("/")
     if group not in get_args(Kind) or not name:
@@ -27,7 +27,7 @@ def split(config_path: str) -> tuple[Kind, str] | None:
     return kind, name
 
 
-def status(kind: Kind, name: str) -> Record | None:
+def find_record(kind: Kind, name: str) -> Record | None:
     """Return the record of a name, an alias or a qualified name; None when the registry does not give it."""
     try:
         return registry.resolve(kind, name)
@@ -49,7 +49,7 @@ def node_text(kind: Kind, name: str) -> str | None:
 
     The class is imported only when there is no file.  None when there is neither.
     """
-    record = status(kind, name)
+    record = find_record(kind, name)
     file = yaml_file(kind, name if record is None or record.status == "ambiguous" else record.name)
     if file is not None and (record is None or record.key == record.name):
         return file.read_text(encoding="utf-8")
@@ -66,18 +66,9 @@ def _generated(kind: Kind, record: Record) -> str:
     else:
         lines.append(f"name: {_yaml(record.key)}")
     described = descriptions(cls)
-    for parameter in options_of(cls):
+    for parameter in own_options(cls):
         lines += _option(parameter, described.get(parameter.name, ""))
     return "\n".join(lines) + "\n"
-
-
-#: Options that every fusion has, with their comments.
-_SHARED = {
-    "dims": ("${dims}", "Widths of the views; they follow from the data."),
-    "device": ("${device}", "Where the parameters live."),
-    "preprocess": ("null", "Applied to each view before the fusion; see the group fusion/preprocess."),
-    "postprocess": ("null", "Applied to the result."),
-}
 
 
 def _shared(cls: type) -> list[str]:
@@ -85,8 +76,13 @@ def _shared(cls: type) -> list[str]:
     parameters = inspect.signature(cls).parameters
     catch_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     free = getattr(getattr(cls, "traits", None), "free_n", False)
-    n = ("${n}", "Output width.") if free else ("null", "Output width.  null: it follows from the widths.")
-    shared = {"n": n, **_SHARED}
+    shared = {
+        "n": ("${n}", "Output width.") if free else ("null", "Output width.  null: it follows from the widths."),
+        "dims": ("${dims}", "Widths of the views; they follow from the data."),
+        "device": ("${device}", "Where the parameters live."),
+        "preprocess": ("null", "Applied to each view before the fusion; see the group fusion/preprocess."),
+        "postprocess": ("null", "Applied to the result."),
+    }
     return [
         line
         for name, (value, comment) in shared.items()
@@ -95,8 +91,8 @@ def _shared(cls: type) -> list[str]:
     ]
 
 
-def options_of(cls: type) -> Iterator[inspect.Parameter]:
-    """Yield the options of an operator beyond those that every node sets."""
+def own_options(cls: type) -> Iterator[inspect.Parameter]:
+    """Yield the options that an operator has beyond those of every fusion, ``COMMON``."""
     for parameter in inspect.signature(cls).parameters.values():
         if parameter.name not in COMMON and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             yield parameter

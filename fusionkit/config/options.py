@@ -1,7 +1,7 @@
-"""Every option of a configuration, described once: type, range, default, meaning.
+"""The options of a run: the type, range, default and meaning of each.
 
-``RunConfig`` is what one job gets.  Options of operators are described by their constructors; only to check those are
-classes, and with them torch, imported.
+``RunConfig`` is the configuration of one job.  The options of an operator are described by its constructor; only the
+check of these imports torch.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
 
 from fusionkit import registry
-from fusionkit.config.keys import CONTROL_KEYS, join, refuse
+from fusionkit.config.keys import CONTROL_KEYS, refuse, walk
 from fusionkit.config.nodes import yaml_file
 from fusionkit.config.sentences import expected, mistakes
 from fusionkit.config.types import Text, options_of
-from fusionkit.errors import RegistryError, nearest
+from fusionkit.errors import ConfigError, RegistryError
 from fusionkit.registry import Kind
 
 Size = Annotated[int, Field(ge=1)]
-Part = Annotated[float, Field(ge=0, lt=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+PositiveFraction = Annotated[float, Field(gt=0, lt=1)]
 Widths = Annotated[
     Annotated[tuple[Size, ...], Field(strict=False, min_length=1)] | None,
     Field(json_schema_extra={"expected": "a list of integers of at least 1, or null"}),
@@ -55,7 +55,7 @@ class DataOptions(Options):
     dims: Widths = _option(
         None, "Widths of the views; null takes them from the file, other widths than the file's are an error."
     )
-    test_size: Share = _option(
+    test_size: PositiveFraction = _option(
         0.2, "Part of the rows that is held out for the accuracy, stratified by class; above 0, below 1."
     )
     fold: Annotated[int, Field(ge=0)] | None = _option(
@@ -86,7 +86,7 @@ class ModelOptions(Options):
 
 
 class TrainOptions(Options):
-    """The group ``train``.  The default values are in ``conf/train/default.yaml``."""
+    """The group ``train``.  Options without a default here get theirs from ``conf/train/default.yaml``."""
 
     epochs: Size = _option(..., "Passes over the training part.")
     batch_size: Size = _option(..., "Rows per step.")
@@ -96,8 +96,8 @@ class TrainOptions(Options):
         0.0, "Decay of the weights per step, relative to the learning rate."
     )
     scheduler: Literal["onecycle", "constant"] = _option("onecycle", "onecycle or constant.")
-    label_smoothing: Part = _option(0.0, "Part of the probability that is spread over the other classes.")
-    input_dropout: Part = _option(0.0, "Part of the standardized inputs that is zeroed while training.")
+    label_smoothing: Fraction = _option(0.0, "Part of the probability that is spread over the other classes.")
+    input_dropout: Fraction = _option(0.0, "Part of the standardized inputs that is zeroed while training.")
     devices: Size = _option(1, "Devices (processes) to train on.")
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"] = _option(
         "32-true", "32-true, bf16-mixed, 16-mixed, bf16-true, 16-true or 64-true."
@@ -105,7 +105,7 @@ class TrainOptions(Options):
 
 
 class FusionNode(Options):
-    """The node ``fusion``: what every operator has; the rest is checked against its constructor."""
+    """The node ``fusion``: the options of every operator; further ones are checked against its constructor."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -150,11 +150,11 @@ class RunConfig(Options):
 
     @property
     def tree(self) -> dict[str, Any]:
-        """The configuration as it was composed, for records and ``config_hash`` (an integer is not made a float)."""
+        """The configuration as it was composed, for records and ``config_hash``: integers stay integers."""
         return self._tree
 
-    def seen(self, dims: Sequence[int]) -> list[int]:
-        """Return the widths that the fusion sees of views of widths ``dims``: those behind the encoders."""
+    def fusion_dims(self, dims: Sequence[int]) -> list[int]:
+        """Return the widths of the fusion's inputs for views of widths ``dims``: the encoders may change them."""
         if self.model.encoder == "none":
             return list(dims)
         return [self.model.encoder_width or self.n] * len(dims)
@@ -182,19 +182,19 @@ def check(cfg: Mapping[str, Any], *, deep: bool = True, complete: bool = True) -
 
     Args:
         cfg: the whole, without the ``hydra`` node.
-        deep: check operators against their classes, which imports them.  Otherwise only an operator is imported that
-            has keys its file does not have.
-        complete: whether a missing value (``???``) is a mistake.
+        deep: check the options of every operator against its constructor.  Otherwise only those of an operator whose
+            YAML file lacks one of them; no other operator is imported.
+        complete: whether a missing value (``???``) is an error.
 
     Raises:
         ConfigError: as ``validate``.
     """
-    missing: list[str] = []
-    known = _without_missing(cfg, "", missing)
+    missing = [key for key, _, value in walk(cfg) if value == "???"]
+    known = _without_missing(cfg)
     found = mistakes(_RUN, known, given=missing)
     if complete:
         found.update({key: f"{key} should be given, as in {key}=...; found nothing." for key in missing})
-    for key, sentence in _operators(known, missing, deep) if isinstance(known.get("fusion"), Mapping) else ():
+    for key, sentence in _operators(known, missing, deep):
         found.setdefault(key, sentence)
     refuse(found.values())
 
@@ -210,16 +210,6 @@ def validate_group(group: type[G], values: Mapping[str, Any], prefix: str) -> G:
     return adapter.validate_python(values)
 
 
-def present(cfg: Mapping[str, Any]) -> None:
-    """Check that every top-level key is there, before references lead to one that is not.
-
-    Raises:
-        ConfigError: names those that are not.
-    """
-    absent = [name for name in RunConfig.model_fields if name not in cfg]
-    refuse(f"{name} should be in the configuration; found nothing." for name in absent)
-
-
 def described(group: str) -> dict[str, str]:
     """Return what each option of ``data``, ``model`` or ``train`` may be, in words."""
     groups: dict[str, type[Options]] = {"data": NpzOptions, "model": ModelOptions, "train": TrainOptions}
@@ -227,18 +217,13 @@ def described(group: str) -> dict[str, str]:
     return {name: expected(schema, whole) for name, schema in whole["properties"].items()}
 
 
-def _without_missing(node: Any, key: str, found: list[str]) -> Any:
-    """Return ``node`` without the values that are missing (``???``), whose dotted keys are added to ``found``."""
-    items: list[tuple[Any, str, Any]]
+def _without_missing(node: Any) -> Any:
+    """Return ``node`` without the values that are missing (``???``)."""
     if isinstance(node, Mapping):
-        items = [(name, join(key, name), value) for name, value in node.items()]
-    elif isinstance(node, list | tuple):
-        items = [(index, f"{key}[{index}]", value) for index, value in enumerate(node)]
-    else:
-        return node
-    found += [where for _, where, value in items if value == "???"]
-    kept = {name: _without_missing(value, where, found) for name, where, value in items if value != "???"}
-    return kept if isinstance(node, Mapping) else list(kept.values())
+        return {name: _without_missing(value) for name, value in node.items() if value != "???"}
+    if isinstance(node, list | tuple):
+        return [_without_missing(value) for value in node if value != "???"]
+    return node
 
 
 # -- operators ---------------------------------------------------------------------------------------------------------
@@ -246,26 +231,29 @@ def _without_missing(node: Any, key: str, found: list[str]) -> Any:
 
 def _operators(cfg: Mapping[str, Any], missing: list[str], deep: bool) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with the options of the operators, by key; those in ``missing`` may be absent."""
-    fusion, group = cfg["fusion"], cfg.get("fabrication")
+    fusion, group = cfg.get("fusion"), cfg.get("fabrication")
     yield from _operator("fusion", fusion, "fusion", missing, deep)
-    if isinstance(group, Mapping):
-        yield from _operator("fabrication", group, "fabrication", missing, deep)
+    yield from _operator("fabrication", group, "fabrication", missing, deep)
+    if not isinstance(fusion, Mapping):
+        return
     nested, key = fusion.get("parameter_fabrication"), "fusion.parameter_fabrication"
     if isinstance(nested, str | Mapping) and nested != group:
         node = {"name": nested} if isinstance(nested, str) else nested
         yield from mistakes(_FABRICATION, node, key, missing).items()
         yield from _operator("fabrication", node, key, missing, deep)
-    for role in ("preprocess", "postprocess") if deep else ():
-        yield from _processing(fusion.get(role), f"fusion.{role}")
+    if deep:
+        for role in ("preprocess", "postprocess"):
+            yield from _processing(fusion.get(role), f"fusion.{role}")
 
 
-def _operator(
-    kind: Kind, node: Mapping[str, Any], key: str, missing: list[str], deep: bool
-) -> Iterator[tuple[str, str]]:
-    """Check an operator's options: cheaply against its file, or against its constructor."""
-    name, options = node.get("name"), _options(node)
-    if not isinstance(name, str):
+def _operator(kind: Kind, node: Any, key: str, missing: list[str], deep: bool) -> Iterator[tuple[str, str]]:
+    """Check the options of an operator against the keys of its file, or against its constructor.
+
+    A node that is no mapping, or has no name, is reported elsewhere.
+    """
+    if not isinstance(node, Mapping) or not isinstance(name := node.get("name"), str):
         return
+    options = _options(node)
     try:
         registry.resolve(kind, name)
         if deep or not set(options) <= _file_keys(kind, name):
@@ -287,8 +275,7 @@ def _file_keys(kind: Kind, name: str) -> frozenset[str]:
 
 def _processing(spec: Any, key: str) -> Iterator[tuple[str, str]]:
     """Check names and options of what is applied before or after an operator."""
-    from fusionkit.core.allowed import resolve_target
-    from fusionkit.core.processing import NAMES
+    from fusionkit.core.processing import pop_class  # It imports torch.
 
     if isinstance(spec, list | tuple):
         for index, one in enumerate(spec):
@@ -298,15 +285,11 @@ def _processing(spec: Any, key: str) -> Iterator[tuple[str, str]]:
         if spec is not None:
             yield key, f"{key} should be a name, a mapping with a name, a list of them, or null; found {spec!r}."
         return
-    node = {"name": spec} if isinstance(spec, str) else spec
-    name = node.get("name")
-    if "_target_" in node:
-        cls = resolve_target(node["_target_"], f"{key}._target_")
-    elif isinstance(name, str) and name in NAMES:
-        cls = NAMES[name][0]
-    else:
-        guess = nearest(str(name), NAMES)
-        yield f"{key}.name", f"{key}.name should be one of {', '.join(NAMES)}; found {name!r}.{guess}"
+    node = {"name": spec} if isinstance(spec, str) else dict(spec)
+    try:
+        cls, _ = pop_class(key, node)
+    except ConfigError as error:
+        yield f"{key}.name", str(error)
         return
     if isinstance(cls, type):  # Else an operator of fusionkit: its factory checks it.
         # The width of the view is filled in later, in place of "{view}" or of a missing option.

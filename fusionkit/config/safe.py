@@ -1,8 +1,7 @@
-"""What a config may build.
+"""Builds objects from configs, safely.
 
 Hydra calls whatever ``_target_`` names.  Here a target is looked up in a fixed table: fusionkit's own factories, and
-classes of ``torch.nn`` and ``torch.optim`` that do nothing but compute.  Nothing is imported because a config names
-it.
+classes of ``torch.nn`` and ``torch.optim`` that only compute.  A name in a config never causes an import.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def _wanted(name: object, value: object) -> str | None:
     if not isinstance(name, str):
         return "have a string as its name"
     if isinstance(value, str) and "${" in value:
-        # Text that was escaped once would be an interpolation to whatever makes a config of it again.
+        # It was escaped, and would be an interpolation if the text became part of a config again.
         return "contain no '${' once it is resolved"
     if not isinstance(value, bool | int | float | str | Mapping | list | tuple | None):
         return "be text, a number, a list or a mapping"

@@ -1,6 +1,6 @@
-"""Mistakes that pydantic finds, as fusionkit's sentences: what should be, what was found, the nearest name.
+"""Words the errors of pydantic as fusionkit's sentences: what should be, what was found, the nearest name.
 
-What should be is worded from the JSON schema of the value, so that the model is the only description.
+What should be follows from the JSON schema of the value, so that a range is written once, in the model.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _sentence(kind: str, place: tuple[int | str, ...], whole: Schema, values: An
             schema = _resolved({"$ref": tag}, whole)
         elif "properties" in schema:
             if part not in schema["properties"] and kind == "extra_forbidden":
-                return join(key, part), unknown_key(join(key, part), [join(key, one) for one in schema["properties"]])
+                return join(key, part), unknown_key(join(key, part), key, schema["properties"])
             schema = _resolved(schema["properties"].get(part, {}), whole)
             key, values = join(key, part), values.get(part) if isinstance(values, Mapping) else None
         else:  # An item, or a member of a union: the whole value is named.

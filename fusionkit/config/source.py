@@ -10,7 +10,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from omegaconf import OmegaConf
 
 from fusionkit import registry
-from fusionkit.config.nodes import node_text, split, status
+from fusionkit.config.nodes import find_record, kind_and_name, node_text
 
 
 class RegistryConfigSource(ConfigSource):
@@ -31,12 +31,12 @@ class RegistryConfigSource(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         """Whether the registry has the operator; aliases and qualified names count."""
-        place = split(config_path)
-        return place is not None and status(*place) is not None
+        place = kind_and_name(config_path)
+        return place is not None and find_record(*place) is not None
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Return the node of one operator."""
-        place = split(config_path)
+        place = kind_and_name(config_path)
         text = node_text(*place) if place is not None else None
         if place is None or text is None:
             raise ConfigLoadError(f"Config not found : {config_path}")

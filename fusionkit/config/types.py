@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, InstanceOf, TypeAdapter, WithJsonSchema,
 
 #: Pydantic's own ``str`` refuses what the name of a file may hold beside Unicode (half of a surrogate pair).
 Text = InstanceOf[str]
-_SCALARS = {kind: kind for kind in (bool, int, float, type(None), Any)} | {str: Text}
+_SCALARS = {kind: kind for kind in (bool, int, float, type(None), Any)} | {None: type(None), str: Text}
 
 
 @lru_cache(maxsize=256)
@@ -43,8 +43,6 @@ def options_of(cls: type) -> TypeAdapter[Any]:
 def plain(annotation: Any) -> Any:
     """Return what a config writes for ``annotation``: for a class a name or a mapping, for a sequence a list."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation is None:
-        return type(None)
     if origin is typing.Literal:
         return annotation
     with contextlib.suppress(KeyError, TypeError):  # Not every annotation can be hashed.

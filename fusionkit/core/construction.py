@@ -47,15 +47,15 @@ class ConstructMeta(type):
 
     def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
         """Construct an object whose registry key is not known."""
-        return _construct(cls, None, args, kwargs)
+        return construct(cls, None, kwargs, args)
 
 
-def construct(cls: type[T], key: str, options: Mapping[str, Any]) -> T:
-    """Return ``cls(**options)`` as the operator that the registry knows as ``key``."""
-    return _construct(cls, key, (), dict(options))
+def construct(cls: type[T], key: str | None, kwargs: Mapping[str, Any], args: Sequence[Any] = ()) -> T:
+    """Return ``cls(*args, **kwargs)`` as the operator that the registry knows as ``key``.
 
-
-def _construct(cls: type[T], key: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    Raises:
+        OptionError: the constructor has no such option.
+    """
     signature = _signature(cast("type", cls))
     parameters = signature.parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -85,18 +85,12 @@ def inherit_options(init: Callable[..., None], base: Callable[..., None]) -> Cal
     parameters = {p.name: p for p in own.parameters.values() if "FusionOptions" not in str(p.annotation)}
     if len(parameters) == len(own.parameters):
         return init
-    positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     parameters = parameters | {n: p for n, p in inspect.signature(base).parameters.items() if n not in parameters}
     signature = own.replace(parameters=sorted(parameters.values(), key=lambda p: p.kind))
-    names = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    first, last = len(positional), len(names)
 
     @wraps(init)
     def __init__(*args: Any, **kwargs: Any) -> None:
-        if len(args) > first:
-            kwargs = dict(zip(names[first:], args[first:], strict=False)) | kwargs
-            args = args[:first] + args[last:]
-        init(*args, **kwargs)
+        init(**signature.bind(*args, **kwargs).arguments)
 
     __init__.__signature__ = signature  # type: ignore[attr-defined]
     return __init__

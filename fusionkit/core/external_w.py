@@ -34,19 +34,28 @@ def with_parameters(fusion: Fusion, w: Tensor, view: Tensor) -> Fusion:
     size = size_of_w(fusion)
     if not isinstance(w, Tensor):
         raise FusionError(f"w should be a tensor of shape ({size},) or (1, {size}); found {type(w).__name__}.")
-    if tuple(w.shape) not in ((size,), (1, size)):
-        raise FusionError(f"w should have shape ({size},) or (1, {size}); found {tuple(w.shape)}.")
+    blocks = cut(w, fusion._layout)
     if w.device != view.device:
         raise FusionError(f"w should be on {view.device}, as the views are; found {w.device}.")
     # With size 0 any dtype is fine: .to(dtype) leaves no trace in a module without parameters.
     if size and w.dtype != view.dtype and not autocasting(view.device):
         raise FusionError(f"w should be of dtype {view.dtype}, as the views are; found {w.dtype}.")
     _check_replaceable(fusion)
-    if not size:
-        return fusion
-    pieces = w.reshape(-1).split([prod(shape) for shape in fusion._layout.values()])
-    layout = zip(fusion._layout.items(), pieces, strict=True)
-    return _copy_with(fusion, {name: piece.view(shape) for (name, shape), piece in layout})
+    return _copy_with(fusion, blocks) if size else fusion
+
+
+def cut(w: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Cut ``w`` (l,) or (1, l) into blocks, views of these shapes.
+
+    Raises:
+        FusionError: a wrong length.
+    """
+    sizes = [prod(shape) for shape in shapes.values()]
+    l = sum(sizes)
+    if tuple(w.shape) not in ((l,), (1, l)):
+        raise FusionError(f"w should have shape ({l},) or (1, {l}); found {tuple(w.shape)}.")
+    pieces = w.reshape(-1).split(sizes) if sizes else ()
+    return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 
 
 def _check_replaceable(fusion: Fusion) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import BoolTensor, Tensor, nn
 
 from fusionkit.core.construction import ConstructMeta, registered_key, writable
+from fusionkit.core.external_w import cut
 from fusionkit.core.traits import Traits
 from fusionkit.core.validation import check_dims, check_size
 from fusionkit.errors import FusionError
@@ -182,13 +183,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         Raises:
             FusionError: a wrong length.
         """
-        shapes = self.checked_shapes(n, D)
-        sizes = [prod(shape) for shape in shapes.values()]
-        l = sum(sizes)
-        if tuple(w.shape) not in ((l,), (1, l)):
-            raise FusionError(f"w should have shape ({l},) or (1, {l}); found {tuple(w.shape)}.")
-        pieces = w.reshape(-1).split(sizes) if sizes else ()
-        return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+        return cut(w, self.checked_shapes(n, D))
 
     def multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
         """Return concat(x) @ W.T for the prepared size, with or without building W, x: views (..., n_i) -> (..., n)."""

@@ -30,7 +30,7 @@ def create(name: str, *, check: bool = False, **options: Any) -> Fusion:
         OptionError: the constructor has no such option.
         FusionError: the constructor refuses a value.
     """
-    record, cls = lookup.use("fusion", name)
+    record, cls = lookup.record_and_class("fusion", name)
     operator: Fusion = construct(cls, record.key, options)
     if check or lookup.flag(CHECK):
         first_call.attach(operator)
@@ -45,7 +45,7 @@ def create_fabrication(name: str, **options: Any) -> Fabrication:
         OptionError: the constructor has no such option.
         FusionError: the constructor refuses a value.
     """
-    record, cls = lookup.use("fabrication", name)
+    record, cls = lookup.record_and_class("fabrication", name)
     fabrication: Fabrication = construct(cls, record.key, options)
     return fabrication
 

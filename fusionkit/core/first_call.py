@@ -12,11 +12,10 @@ from fusionkit.errors import FusionError
 from fusionkit.kernels.modes import autocasting
 
 
-def attach(op: Fusion) -> Fusion:
-    """Verify n, l, shape, dtype and device of ``op`` at its first forward, and return ``op`` itself."""
+def attach(op: Fusion) -> None:
+    """Let ``op`` verify n, l, shape, dtype and device at its first forward."""
     # Its handle is not needed: the hook removes itself when it passes, also from a copy of the operator.
     op.register_forward_hook(PassiveCheck(), with_kwargs=True)
-    return op
 
 
 class PassiveCheck:
@@ -33,7 +32,9 @@ class PassiveCheck:
         x = kwargs["x"] if "x" in kwargs else args[0]
         device = kwargs.get("device", args[2] if len(args) > 2 else None)
         self._verify(op, x[0], device, out)
-        self._detach(op)
+        for identity in [identity for identity, hook in list(op._forward_hooks.items()) if hook is self]:
+            op._forward_hooks.pop(identity, None)
+            op._forward_hooks_with_kwargs.pop(identity, None)
 
     def _verify(self, op: Fusion, view: Tensor, device: Any, out: Any) -> None:
         if not isinstance(out, Tensor):
@@ -51,11 +52,6 @@ class PassiveCheck:
         l = op.calculate_l()
         if op.require_parameters and l != own:
             raise _broken(op, f"have calculate_l() = {own}, the elements of its own parameters", str(l))
-
-    def _detach(self, op: Fusion) -> None:
-        for identity in [identity for identity, hook in list(op._forward_hooks.items()) if hook is self]:
-            op._forward_hooks.pop(identity, None)
-            op._forward_hooks_with_kwargs.pop(identity, None)
 
 
 def _broken(op: Fusion, should: str, found: str) -> FusionError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, TypedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,31 @@ class FusionOptions(TypedDict, total=False):
     postprocess: Any
     device: Any
     dtype: Any
+
+
+Reset = TypeVar("Reset", bound=Callable[..., None])
+
+
+def _with_processing(reset: Reset) -> Reset:
+    """Wrap a ``reset_parameters`` of own parameters, so that pre- and postprocess are reset too.
+
+    An operator with ``require_parameters=False`` has no own parameters, only frozen parts, which are reset instead.
+    """
+
+    @functools.wraps(reset)
+    def reset_parameters(self: Fusion, *args: Any, **kwargs: Any) -> None:
+        if self.require_parameters:
+            reset(self, *args, **kwargs)
+        else:
+            for module in self.modules():
+                refill = getattr(module, "reset_frozen", None)
+                if callable(refill):
+                    refill()
+        for processing in (self.preprocess, self.postprocess):
+            if processing is not None:
+                processing.reset_parameters(args[0] if args else kwargs.get("generator"))
+
+    return reset_parameters  # type: ignore[return-value]
 
 
 class Fusion(nn.Module, metaclass=ConstructMeta):
@@ -105,6 +130,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         """Combine validated views, x: k tensors (..., n_i) -> (..., n)."""
         raise NotImplementedError(f"{type(self).__name__} should define _fuse.")
 
+    @_with_processing
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Initialize the parameters again, also those of pre- and postprocess that were built from configs.
 
@@ -114,12 +140,6 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
             reset = getattr(child, "reset_parameters", None)
             if name not in ("preprocess", "postprocess") and callable(reset):
                 reset()
-        self._reset_processing(generator)
-
-    def _reset_processing(self, generator: torch.Generator | None) -> None:
-        for processing in (self.preprocess, self.postprocess):
-            if processing is not None:
-                processing.reset_parameters(generator)
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
@@ -196,7 +216,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
                 # The first parameter is enough: modules are moved and cast as a whole.
                 view, parameter = views[0], self._parameters.get(next(iter(self._layout)))
                 if parameter is None or parameter.dtype is not view.dtype or parameter.device != view.device:
-                    self._check_owned(view, parameter)
+                    self._check_owned(view)
             out = self._fuse(views)
         if self.postprocess is not None:
             out = self.postprocess([out])[0]
@@ -225,11 +245,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     @property
     def name(self) -> str:
         """The given label, else the registry key, else the name of the class."""
-        if self._name is not None:
-            return self._name
-        if self._key is not None:
-            return self._key
-        return lookup.key_of(type(self)) or type(self).__name__
+        return self._name or self._key or lookup.key_of(type(self)) or type(self).__name__
 
     @name.setter
     def name(self, value: str) -> None:
@@ -247,7 +263,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         if "__init__" in cls.__dict__:
             cls.__init__ = inherit_options(cls.__init__, super(cls, cls).__init__)  # type: ignore[method-assign]
         if "reset_parameters" in cls.__dict__:
-            cls.reset_parameters = _unless_external(cls.reset_parameters)  # type: ignore[method-assign]
+            cls.reset_parameters = _with_processing(cls.reset_parameters)  # type: ignore[method-assign]
 
     def _constructed(self, key: str | None, arguments: dict[str, Any]) -> None:
         """Finish the construction: check n, build pre- and postprocess, remove parameters that come from outside."""
@@ -295,13 +311,12 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         dims = self.dims
         # A tuple of types: a union would be created at each call.
         if isinstance(x, (list, tuple)) and x and dims is not None and len(x) == len(dims):
-            i, last = 0, dims[0]
             try:
                 shape, dtype, device = x[0].shape, x[0].dtype, x[0].device
-                if shape and shape[-1] == last and dtype.is_floating_point:
-                    for view in x:
+                if shape and dtype.is_floating_point:
+                    last = shape[-1]
+                    for i, view in enumerate(x):
                         width = dims[i]
-                        i += 1
                         if width != last:
                             shape, last = torch.Size((*shape[:-1], width)), width
                         if view.shape != shape or view.dtype is not dtype or view.device != device:
@@ -339,16 +354,16 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
                 raise FusionError(f"View {i} should be on {first.device}, as view 0 is; found {view.device}.")
         return _common_dtype(x)
 
-    def _check_owned(self, view: Tensor, parameter: Tensor | None) -> None:
+    def _check_owned(self, view: Tensor) -> None:
+        """Raise an error if the operator should own parameters and does not, or if they do not fit the views."""
         if not self.require_parameters:
             raise FusionError(
                 f"{self.name} has require_parameters=False and should get w with {size_of_w(self)} elements; "
                 "found None."
             )
+        parameter = next((owned for _, owned in self._own_parameters()), None)
         if parameter is None:
-            parameter = next((owned for _, owned in self._own_parameters()), None)
-            if parameter is None:
-                return
+            return
         reason = f"as the parameters of {self.name} are"
         if parameter.device != view.device:
             raise FusionError(f"The views should be on {parameter.device}, {reason}; found {view.device}.")
@@ -369,26 +384,6 @@ class ElementwiseFusion(Fusion):
     def calculate_l(self) -> int:
         """Return 0."""
         return 0
-
-
-def _unless_external(reset: Any) -> Any:
-    """Wrap ``reset_parameters`` of a subclass: it also resets pre- and postprocess.
-
-    With ``require_parameters=False`` it resets, besides these, only the frozen parts of fabrications.
-    """
-
-    @functools.wraps(reset)
-    def reset_parameters(self: Fusion, *args: Any, **kwargs: Any) -> None:
-        if self.require_parameters:
-            reset(self, *args, **kwargs)
-        else:
-            for module in self.modules():
-                refill = getattr(module, "reset_frozen", None)
-                if callable(refill):
-                    refill()
-        self._reset_processing(args[0] if args else kwargs.get("generator"))
-
-    return reset_parameters
 
 
 def _moved(x: Any, w: Any, device: torch.device | None) -> tuple[Any, Any]:

@@ -45,11 +45,9 @@ class Processing(nn.Module):
         super().__init__()
         self.role = role
         # Each module is registered once, and chains refer to it by index, so that copies and .to() stay consistent.
-        unique: dict[int, nn.Module] = {}
-        for chain in chains:
-            unique.update((id(step), step) for step in chain if isinstance(step, nn.Module))
-        self.steps = nn.ModuleList(unique.values())
-        index = {identity: i for i, identity in enumerate(unique)}
+        modules = {id(step): step for chain in chains for step in chain if isinstance(step, nn.Module)}
+        self.steps = nn.ModuleList(modules.values())
+        index = {identity: i for i, identity in enumerate(modules)}
         self._chains = tuple(tuple(index.get(id(step), step) for step in chain) for chain in chains)
         self._made = tuple(index[id(step)] for step in made)
 
@@ -76,8 +74,7 @@ class Processing(nn.Module):
         for i, one in enumerate(specs):
             where = f"{role}[{i}]" if len(specs) > 1 else role
             if isinstance(one, str | Mapping):
-                options = {"name": one} if isinstance(one, str) else dict(one)
-                modules = [_make(where, options, width, factory) for width in widths]
+                modules = [_make(where, one, width, factory) for width in widths]
                 per_step.append([*modules])
                 made += modules
             elif isinstance(one, type) or not callable(one):
@@ -127,20 +124,28 @@ class Processing(nn.Module):
         return f"In {self.role}, step {j} of {len(self._chains[i])}, {name}, for {of_view}; steps are applied in turn."
 
 
-def _make(where: str, options: dict[str, Any], width: int, factory: Mapping[str, Any]) -> nn.Module:
-    """Build one module from ``{name: ..., option: ...}`` or ``{_target_: torch.nn..., option: ...}``.
+def pop_class(where: str, options: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
+    """Remove from the options of a step what names its class; return the class, and its positional arguments.
+
+    Raises:
+        ConfigError: a ``_target_`` that is not allowed, or a name that is not in ``NAMES``.
+    """
+    if "_target_" in options:
+        return resolve_target(str(options.pop("_target_")), f"{where}._target_"), ()
+    name = options.pop("name", None)
+    if isinstance(name, str) and name in NAMES:
+        return NAMES[name]
+    hint = nearest(str(name), NAMES)
+    raise ConfigError(f"{where}.name should be one of {', '.join(NAMES)}; found {name!r}.{hint}")
+
+
+def _make(where: str, spec: str | Mapping[str, Any], width: int, factory: Mapping[str, Any]) -> nn.Module:
+    """Build one module from a name, ``{name: ..., option: ...}`` or ``{_target_: torch.nn..., option: ...}``.
 
     ``where`` is the name of the step in messages.
     """
-    options, args = dict(options), ()
-    if "_target_" in options:
-        cls: Any = resolve_target(str(options.pop("_target_")), f"{where}._target_")
-    else:
-        name = options.pop("name", None)
-        if name not in NAMES:
-            hint = nearest(str(name), NAMES)
-            raise ConfigError(f"{where}.name should be one of {', '.join(NAMES)}; found {name!r}.{hint}")
-        cls, args = NAMES[name]
+    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    cls, args = pop_class(where, options)
     known = inspect.signature(cls).parameters
     for option in options:
         if option not in known:

@@ -136,5 +136,5 @@ def draw_blocks(
         if gain != 1:
             flat.mul_(gain ** (1 / fabrication.degree))
         if len(blocks) > 1:
-            for block, piece in zip(blocks, flat.split([prod(b.shape) for b in blocks]), strict=True):
-                block.copy_(piece.view(block.shape))
+            for block, piece in zip(blocks, fabrication.split(flat, n, D).values(), strict=True):
+                block.copy_(piece)

@@ -55,20 +55,17 @@ def check_dtype(dtype: Any) -> torch.dtype | None:
 
 
 def check_device(device: Any) -> torch.device | None:
-    """Return a ``torch.device`` that exists on this machine, or raise a ``FusionError``."""
+    """Return a ``torch.device`` that exists on this machine, or raise a ``FusionError``; None is returned as it is."""
     if device is None:
         return None
     try:
         found = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise FusionError(f"device should be a device such as 'cpu' or 'cuda:0'; found {device!r}.") from None
-    if found.type == "meta" or (found.type == "cpu" and not found.index):
-        return found
-    try:
+        if found.type == "meta" or (found.type == "cpu" and not found.index):
+            return found
         module = torch.get_device_module(found.type)
-        count = module.device_count() if module.is_available() else 0
-    except (RuntimeError, AttributeError):
-        count = 0
-    if (found.index or 0) >= count:
-        raise FusionError(f"device should be one of this machine's; found {device!r}, of which it has {count}.")
-    return found
+        if module.is_available() and (found.index or 0) < module.device_count():
+            return found
+    except (RuntimeError, TypeError, AttributeError):
+        pass
+    existing = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    raise FusionError(f"device should be one of this machine: {', '.join(existing)}; found {device!r}.")

@@ -129,7 +129,7 @@ def build_model(config: RunConfig, data: Dataset) -> FusionModel:
         ConfigError, DimsError, RegistryError: the config does not describe a model.
     """
     node = config.tree["fusion"]
-    dims, given = config.seen(data.dims), config.fusion.dims
+    dims, given = config.fusion_dims(data.dims), config.fusion.dims
     if given is not None and list(given) not in (data.dims, dims):
         raise DimsError(f"fusion.dims should be {dims}, the widths that the fusion sees; found {list(given)}.")
     # Messages should name the key that the user set.

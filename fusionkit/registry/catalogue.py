@@ -1,4 +1,4 @@
-"""Computes what every name means from the offers of all plugins.  Imports no operator."""
+"""Computes which operator each name means, from what all plugins register.  Imports no operator."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ class Snapshot:
         plugins = list(_without_clashes(self.given))
         offers = [(kind, plugin, name, spec) for plugin in plugins for kind, name, spec in _offers(plugin)]
         for kind, plugin, name, spec in offers:
-            for short in _shorts(name, spec):
+            for short in _short_names(name, spec):
                 if spec.removed is None:
                     self._claims.setdefault((kind, short), []).append(plugin)
                 else:
                     self._removed.setdefault((kind, short), spec.removed)
-                    self._removed[kind, _normal(f"{plugin.distribution}/{short}")] = spec.removed
+                    self._removed[kind, _normalized(f"{plugin.distribution}/{short}")] = spec.removed
         warnings: dict[Plugin, list[str]] = {plugin: [] for plugin in plugins}
         records = []
         for kind, plugin, name, spec in offers:
@@ -92,7 +92,7 @@ class Snapshot:
         self.quarantined = tuple(plugin for plugin in self.plugins if plugin.status in ("failed", "incompatible"))
 
     def _owners(self, kind: Kind, short: str) -> list[Plugin]:
-        """Return the plugins that a short name may mean: only the core if it has the name, else all that have it."""
+        """Return the plugins that a short name may refer to: the core if it has the name, else all that have it."""
         claims = self._claims[kind, short]
         return [plugin for plugin in claims if plugin.core] or claims
 
@@ -120,9 +120,9 @@ class Snapshot:
 
     def _enter(self, record: Record, plugin: Plugin) -> Iterator[str]:
         """Enter the names of a record, and yield a warning for each whose short form does not mean this record."""
-        for short in _shorts(record.name, record.spec):
+        for short in _short_names(record.name, record.spec):
             owners, qualified = self._owners(record.kind, short), f"{record.distribution}/{short}"
-            self._meanings[record.kind, _normal(qualified)] = [record]
+            self._meanings[record.kind, _normalized(qualified)] = [record]
             if plugin in owners:
                 self._meanings.setdefault((record.kind, short), []).append(record)
             others = " and ".join(owner.title for owner in owners if owner is not plugin)
@@ -138,7 +138,7 @@ class Snapshot:
         """
         if not isinstance(name, str):
             raise RegistryError(f"the name of a {' or '.join(kinds)} should be a string; found {name!r}.")
-        found = [record for kind in kinds for record in self._meanings.get((kind, _normal(name)), [])]
+        found = [record for kind in kinds for record in self._meanings.get((kind, _normalized(name)), [])]
         if len(found) == 1:
             return found[0]
         if len({record.kind for record in found}) > 1:
@@ -147,21 +147,21 @@ class Snapshot:
             kind, choices = found[0].kind, " or ".join(repr(f"{record.distribution}/{name}") for record in found)
             raise RegistryError(f"the {kind} {name!r} should come from one plugin; found {len(found)}: use {choices}.")
         for kind in kinds:
-            if replacement := self._removed.get((kind, _normal(name))):
+            if replacement := self._removed.get((kind, _normalized(name))):
                 raise RegistryError(f"the {kind} {name!r} was removed: {instead(replacement)}.")
         raise RegistryError(self._unknown(kinds, name))
 
     def _unknown(self, kinds: Sequence[Kind], name: str) -> str:
         """Return the message for an unknown name: similar names, and plugins not loaded that may have it."""
         alike = [key for key in self._meanings if ("/" in key[1]) == ("/" in name)]
-        wanted = _normal(name) if "/" in name else name.lower().replace("-", "_")
+        wanted = _normalized(name) if "/" in name else name.lower().replace("-", "_")
         parts = [
             f"the name of a {' or '.join(kinds)} should be one that 'fusionkit list' shows; found {name!r}."
             f"{nearest(wanted, [other for kind, other in alike if kind in kinds])}"
         ]
         parts += [f"There is a {kind} of this name." for kind in KINDS if kind not in kinds and (kind, name) in alike]
         missing = [plugin for plugin in self.plugins if plugin.status != "loaded"]
-        likely = [plugin for plugin in missing if _would_have(plugin, kinds, name)]
+        likely = [plugin for plugin in missing if _may_register(plugin, kinds, name)]
         for plugin in likely:
             what = "failed" if plugin.status == "failed" else f"is {plugin.status}"
             parts.append(f"It would come from {plugin.title}, which {what} because {plugin.error}.")
@@ -170,21 +170,21 @@ class Snapshot:
         return " ".join(parts)
 
 
-def _would_have(plugin: Plugin, kinds: Sequence[Kind], name: str) -> bool:
-    """Whether a plugin that is not loaded would have ``name``, judging by its distribution or its collected offers."""
+def _may_register(plugin: Plugin, kinds: Sequence[Kind], name: str) -> bool:
+    """Whether a plugin that is not loaded may register ``name``, by its distribution or the operators it returned."""
     distribution, slash, short = name.rpartition("/")
     if slash:
         return canonical(distribution) == canonical(plugin.distribution)
-    return any(short in _shorts(own, spec) for kind in kinds for own, spec in plugin.specs.get(kind, {}).items())
+    return any(short in _short_names(own, spec) for kind in kinds for own, spec in plugin.specs.get(kind, {}).items())
 
 
-def _normal(name: str) -> str:
+def _normalized(name: str) -> str:
     """Return ``name`` with its distribution, if it is qualified, in canonical form."""
     distribution, slash, short = name.rpartition("/")
     return f"{canonical(distribution)}{slash}{short}"
 
 
-def _shorts(name: str, spec: Spec) -> list[str]:
+def _short_names(name: str, spec: Spec) -> list[str]:
     return list(dict.fromkeys((name, *spec.aliases)))
 
 
@@ -206,9 +206,9 @@ def _without_clashes(plugins: Iterable[Plugin]) -> Iterator[Plugin]:
     taken: dict[tuple[Kind, str], Plugin] = {}
     for plugin in plugins:
         names = [
-            (kind, _normal(f"{plugin.distribution}/{short}"))
+            (kind, _normalized(f"{plugin.distribution}/{short}"))
             for kind, name, spec in _offers(plugin)
-            for short in _shorts(name, spec)
+            for short in _short_names(name, spec)
         ]
         clash = next((name for name in names if name in taken), None)
         if clash is None:

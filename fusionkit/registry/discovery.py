@@ -53,7 +53,7 @@ def canonical(distribution: str) -> str:
 
 
 def installed() -> list[Candidate]:
-    """Return the plugins of all installed distributions except the core's own, sorted by distribution and name."""
+    """Return the plugins of all installed distributions without the core's own, sorted by distribution and name."""
     found = (candidate for candidate in _candidates() if candidate.target != CORE_TARGET)
     return sorted(found, key=lambda candidate: (canonical(candidate.distribution), candidate.name))
 

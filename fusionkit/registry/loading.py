@@ -111,24 +111,23 @@ class Plugin:
         return {"plugin": self.name, **fields, **offers, **details, "traceback": self.traceback}
 
 
-def load(candidate: Candidate, running: str, *, core: bool = False) -> Plugin:
+def load(candidate: Candidate, running: str) -> Plugin:
     """Import a plugin, unless the environment disables it or it requires another version of fusionkit.
 
-    An error of the plugin is returned, not raised, except KeyboardInterrupt.
+    An error of the plugin becomes its status; only KeyboardInterrupt is raised.  The core's own is always imported.
 
     Args:
         candidate: the plugin.
         running: the running version of fusionkit.
-        core: whether this is the plugin of the core, which is always imported.
     """
     plugin = Plugin(candidate.name, candidate.target, candidate.distribution, candidate.version)
-    if not core and (reason := disabled(candidate)):
+    if not plugin.core and (reason := disabled(candidate)):
         return replace(plugin, status="disabled", error=reason)
-    if not core and (reason := incompatible(candidate, running)):
+    if not plugin.core and (reason := incompatible(candidate, running)):
         return replace(plugin, status="incompatible", error=reason)
     start = perf_counter()
     try:
-        if not core and canonical(candidate.distribution) == PROJECT:
+        if not plugin.core and canonical(candidate.distribution) == PROJECT:
             raise PluginProblem(f"its distribution should have a name of its own; found {PROJECT}")
         with foreign_code("it cannot be imported: "):
             module = candidate.load()
@@ -150,7 +149,7 @@ def collect_offers(plugin: Plugin) -> Plugin:
             for kind, found in specs.items():
                 for result in call_hook(plugin, f"fusionkit_{kind}s"):
                     _add_specs(f"fusionkit_{kind}s", result, found)
-            conf = [path for result in call_hook(plugin, "fusionkit_conf") for path in _conf(result)]
+            conf = _listed(plugin, "fusionkit_conf", "'pkg://package.folder'", _is_package_path)
     except PluginProblem as problem:
         return plugin.failed(problem)
     return replace(plugin, conf=tuple(conf))
@@ -162,14 +161,7 @@ def checks_of(plugin: Plugin) -> list[Callable[..., Any]]:
     Raises:
         PluginProblem: its hook raises, or does not return a list of functions called ``check_<name>``.
     """
-    checks: list[Callable[..., Any]] = []
-    for result in call_hook(plugin, "fusionkit_checks"):
-        for one in result if isinstance(result, list | tuple) else [result]:
-            if one is result or not inspect.isroutine(one) or not one.__name__.startswith("check_"):
-                should = "return a list of functions called check_<name>"
-                raise PluginProblem(f"fusionkit_checks should {should}; found {short_repr(one)}")
-        checks += result
-    return checks
+    return _listed(plugin, "fusionkit_checks", "functions called check_<name>", _is_check)
 
 
 def call_hook(plugin: Plugin, hook: str, **arguments: Any) -> list[Any]:
@@ -248,9 +240,20 @@ def _flaws(where: str, spec: Spec) -> Iterator[str]:
             yield f"{part!r} of {where} should say what to use instead; found {short_repr(value)}"
 
 
-def _conf(result: object) -> list[str]:
-    for path in result if isinstance(result, list | tuple) else [result]:
-        if not isinstance(path, str) or not path.startswith("pkg://") or path is result:
-            should = "return a list of 'pkg://package.folder'"
-            raise PluginProblem(f"fusionkit_conf should {should}; found {short_repr(path)}")
-    return list(result)  # type: ignore[call-overload, no-any-return]
+def _listed(plugin: Plugin, hook: str, what: str, valid: Callable[[object], bool]) -> list[Any]:
+    """Return the items of the lists that a hook returned, or raise a ``PluginProblem`` that names an invalid one."""
+    items: list[Any] = []
+    for result in call_hook(plugin, hook):
+        wrong = [item for item in result if not valid(item)] if isinstance(result, list | tuple) else [result]
+        if wrong:
+            raise PluginProblem(f"{hook} should return a list of {what}; found {short_repr(wrong[0])}")
+        items += result
+    return items
+
+
+def _is_check(item: object) -> bool:
+    return inspect.isroutine(item) and item.__name__.startswith("check_")
+
+
+def _is_package_path(item: object) -> bool:
+    return isinstance(item, str) and item.startswith("pkg://")

@@ -44,9 +44,8 @@ class DeprecatedNameWarning(DeprecationWarning):
 
 def records(kind: Kind | None = None) -> list[Record]:
     """Return all records of the registry, or those of one kind, sorted by kind (fusions first) and name."""
-    if kind is not None:
-        _check_kind(kind)
-    return [record for record in _current().records if kind in (None, record.kind)]
+    kinds = _kinds(kind)
+    return [record for record in _checked_snapshot().records if record.kind in kinds]
 
 
 def names(kind: Kind) -> list[str]:
@@ -70,7 +69,7 @@ def resolve(kind: Kind, name: str) -> Record:
     Raises:
         RegistryError: no plugin or more than one has the name, it was removed, or its plugin is not loaded.
     """
-    return _current().resolve((_check_kind(kind),), name)
+    return _checked_snapshot().resolve(_kinds(kind), name)
 
 
 def find(name: str, kind: Kind | None = None) -> Record:
@@ -79,7 +78,7 @@ def find(name: str, kind: Kind | None = None) -> Record:
     Raises:
         RegistryError: as for ``resolve``; or both kinds have the name.
     """
-    return _current().resolve(KINDS if kind is None else (_check_kind(kind),), name)
+    return _checked_snapshot().resolve(_kinds(kind), name)
 
 
 def load(kind: Kind, name: str) -> type:
@@ -88,12 +87,12 @@ def load(kind: Kind, name: str) -> type:
     Raises:
         RegistryError: as for ``resolve``; or the class cannot be imported, or is not a Fusion (a Fabrication).
     """
-    return use(kind, name)[1]
+    return record_and_class(kind, name)[1]
 
 
 def key_of(cls: type) -> str | None:
     """Return the name under which a class is registered, the shortest that works; None if it is not registered."""
-    snapshot = _current()
+    snapshot = _checked_snapshot()
     used = [record for record, known in list(snapshot.classes.values()) if known is cls]
     found = [*used, *(record for record in snapshot.records if _imported(record) is cls)]
     rank = {"ok": 0, "deprecated": 1, "shadowed": 2, "ambiguous": 2}
@@ -103,13 +102,13 @@ def key_of(cls: type) -> str | None:
 
 def conf_paths() -> list[tuple[str, str]]:
     """Return the Hydra config folders of the plugins as pairs (distribution, ``pkg://package.folder``)."""
-    return [(plugin.distribution, path) for plugin in _current().loaded for path in plugin.conf]
+    return [(plugin.distribution, path) for plugin in _checked_snapshot().loaded for path in plugin.conf]
 
 
 def checks() -> list[Callable[..., Any]]:
     """Return the contract checks of all plugins.  A plugin whose hook fails is quarantined and contributes none."""
     found = _load_checks()
-    _current()  # Raises under FUSIONKIT_STRICT=1 if one was quarantined.
+    _checked_snapshot()  # Raises under FUSIONKIT_STRICT=1 if one was quarantined.
     return found
 
 
@@ -121,7 +120,7 @@ def run_finished(result: Mapping[str, Any], run_dir: Path | None = None) -> None
     Raises:
         RegistryError: a plugin raised, and FUSIONKIT_STRICT=1 is set.
     """
-    for plugin in _current().loaded:
+    for plugin in _checked_snapshot().loaded:
         try:
             loading.call_hook(plugin, "fusionkit_run_finished", result=copy.deepcopy(dict(result)), run_dir=run_dir)
         except PluginProblem as problem:
@@ -166,7 +165,7 @@ def refresh() -> None:
     follow_path_files()
     importlib.invalidate_caches()
     _load_plugins(anew=True)
-    _current()
+    _checked_snapshot()
 
 
 def register(module: object) -> None:
@@ -191,7 +190,7 @@ def register(module: object) -> None:
         plugin = after.plugins[-1]  # Failed, if its names clash with those of another plugin.
         if plugin.status != "loaded":
             raise RegistryError(f"the plugin {plugin.title} cannot be registered: {plugin.error}.")
-        publish(after)
+        _publish(after)
 
 
 @contextmanager
@@ -206,12 +205,12 @@ def isolated(*modules: object) -> Iterator[None]:
     """
     before = current_snapshot()
     try:
-        publish(Snapshot([plugin for plugin in before.given if plugin.core], sealed=True))
+        _publish(Snapshot([plugin for plugin in before.given if plugin.core], sealed=True))
         for module in modules:
             register(module)
         yield
     finally:
-        publish(before)
+        _publish(before)
 
 
 def _load_checks() -> list[Callable[..., Any]]:
@@ -227,12 +226,12 @@ def _load_checks() -> list[Callable[..., Any]]:
 # -- importing classes -------------------------------------------------------------------------------------------------
 
 
-def use(kind: Kind, name: str) -> tuple[Record, type]:
+def record_and_class(kind: Kind, name: str) -> tuple[Record, type]:
     """Return record and class of a name; the first use of a deprecated name warns."""
-    snapshot = _current()
+    snapshot = _checked_snapshot()
     found = snapshot.classes.get((kind, name)) if isinstance(name, str) else None
     if found is None:
-        record = snapshot.resolve((_check_kind(kind),), name)
+        record = snapshot.resolve(_kinds(kind), name)
         found = snapshot.classes[kind, name] = (record, _import(record))
     if found[0].spec.deprecated is not None:
         _warn_once(found[0])
@@ -300,7 +299,7 @@ _published: Snapshot | None = None
 _loading = False
 
 
-def _current() -> Snapshot:
+def _checked_snapshot() -> Snapshot:
     """Return the snapshot; under FUSIONKIT_STRICT=1 raise a RegistryError if a plugin is quarantined."""
     snapshot = current_snapshot()
     if snapshot.quarantined and strict():
@@ -329,12 +328,12 @@ def _load_plugins(*, anew: bool = False) -> Snapshot:
             core = Candidate("builtin", CORE_TARGET, PROJECT, running, lambda: importlib.import_module(CORE_TARGET))
             found = [loading.load(candidate, running) for candidate in installed()]
             local = [plugin for plugin in before.given if plugin.local] if before else []
-            return publish(Snapshot([loading.load(core, running, core=True), *found, *local]))
+            return _publish(Snapshot([loading.load(core, running), *found, *local]))
         finally:
             _loading = False
 
 
-def publish(snapshot: Snapshot) -> Snapshot:
+def _publish(snapshot: Snapshot) -> Snapshot:
     """Make ``snapshot`` the state of the registry."""
     global _published
     _published = snapshot
@@ -346,13 +345,14 @@ def _quarantine(plugin: Plugin, problem: PluginProblem) -> None:
     with _lock:
         before = current_snapshot()
         given = [other.failed(problem) if other.module is plugin.module else other for other in before.given]
-        publish(Snapshot(given, sealed=before.sealed))
+        _publish(Snapshot(given, sealed=before.sealed))
 
 
-def _check_kind(kind: Kind) -> Kind:
-    if kind not in KINDS:
+def _kinds(kind: Kind | None) -> tuple[Kind, ...]:
+    """Return the kinds among which a name is looked up: the given one, or all."""
+    if kind is not None and kind not in KINDS:
         raise RegistryError(f"the kind should be {' or '.join(map(repr, KINDS))}; found {kind!r}.")
-    return kind
+    return KINDS if kind is None else (kind,)
 
 
 def strict() -> bool:

@@ -123,7 +123,7 @@ def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["r=3"], 2, "options should follow the name of an operator; found r alone."),
         (["dense", "--json", "nowhere/b.json"], 2, "nowhere/b.json should be a file in a folder that exists"),
         (["dense", "--json", "."], 2, ". should be a file to write to; found a folder."),
-        (["dense", "--device", "cpux"], 2, "device should be a device such as 'cpu' or 'cuda:0'; found 'cpux'."),
+        (["dense", "--device", "cpux"], 2, "device should be one of this machine: cpu"),
         (["dense", "--device", "meta"], 2, "--device should be one that computes, such as cpu or cuda; found 'meta'."),
         (["dense", "--seconds", "x"], 2, "Invalid value for '--seconds': 'x' is not a valid float range."),
         (["dense", "--processor-time"], 2, "--processor-time should be used with --threads 1 on the cpu; found"),

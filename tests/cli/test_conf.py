@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from fusionkit import registry
 from fusionkit.config import build, compose, conf_dir
-from fusionkit.config.nodes import node_text, options_of
+from fusionkit.config.nodes import node_text, own_options
 
 BUILTIN = [record for record in registry.records() if record.distribution == "fusionkit"]
 FILES = sorted(file.relative_to(conf_dir()).as_posix() for file in conf_dir().rglob("*.yaml"))
@@ -23,7 +23,7 @@ STEERING = {"_target_", "_recursive_", "_convert_", "name"}
 def test_the_config_of_every_built_in_has_all_its_options(record: registry.Record) -> None:
     """The config may be a file or generated."""
     found = yaml.safe_load(node_text(record.kind, record.name) or "")
-    options = {parameter.name for parameter in options_of(registry.load(record.kind, record.name))}
+    options = {parameter.name for parameter in own_options(registry.load(record.kind, record.name))}
     shared = {"n", "dims", "device", "preprocess", "postprocess"} if record.kind == "fusion" else set()
     assert set(found) - STEERING == options | shared
     assert found["name"] == record.name

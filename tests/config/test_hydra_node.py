@@ -295,10 +295,10 @@ def test_a_launcher_takes_numbers_and_some_texts(folder: Callable[[dict[str, str
 
 def test_what_is_allowed_here_is_not_allowed_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allowed, "_extra", {})
-    composition._check_reach({}, "hydra_plugins.x.XLauncher", sweep=False)
+    composition._check_workers({}, "hydra_plugins.x.XLauncher", sweep=False)
     config.allow("tests.tripwire.Fire")
-    composition._check_reach({}, BASIC_LAUNCHER, sweep=False)
+    composition._check_workers({}, BASIC_LAUNCHER, sweep=False)
     with pytest.raises(
         ConfigError, match=r"should be the basic launcher, because what fusionkit\.config\.allow permits"
     ):
-        composition._check_reach({}, "hydra_plugins.x.XLauncher", sweep=False)
+        composition._check_workers({}, "hydra_plugins.x.XLauncher", sweep=False)

@@ -101,14 +101,14 @@ def test_what_only_this_process_knows_is_refused(
 def test_a_job_with_a_local_operator_does_not_compose_for_another_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from fusionkit.config.composition import _check_reach
+    from fusionkit.config.composition import _check_workers
     from fusionkit.errors import ConfigError
 
     cfg = fusionkit.config.compose(["fusion=average"])
-    _check_reach(cfg, "hydra_plugins.x.X", sweep=True)
+    _check_workers(cfg, "hydra_plugins.x.X", sweep=True)
     resolve = registry.resolve
     monkeypatch.setattr(registry, "resolve", lambda kind, name: replace(resolve(kind, name), local=True))
     with pytest.raises(ConfigError, match=r"found the fusion 'average', which was registered in this process\."):
-        _check_reach(cfg, "hydra_plugins.x.X", sweep=True)
-    _check_reach(cfg, "hydra_plugins.x.X", sweep=False)
-    _check_reach(cfg, BASIC_LAUNCHER, sweep=True)
+        _check_workers(cfg, "hydra_plugins.x.X", sweep=True)
+    _check_workers(cfg, "hydra_plugins.x.X", sweep=False)
+    _check_workers(cfg, BASIC_LAUNCHER, sweep=True)

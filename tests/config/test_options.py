@@ -196,11 +196,11 @@ def test_a_file_of_ones_own_needs_only_what_has_no_default(base: dict[str, Any])
     assert (made.train.optimizer, made.train.weight_decay, made.train.devices) == ("adamw", 0.0, 1)
 
 
-def test_what_the_fusion_sees(base: dict[str, Any]) -> None:
-    assert schema.validate(base).seen((4, 3)) == [4, 3]
-    assert schema.validate(changed(base, "model.encoder", "mlp")).seen((4, 3)) == [64, 64]
+def test_widths_of_the_inputs_of_the_fusion(base: dict[str, Any]) -> None:
+    assert schema.validate(base).fusion_dims((4, 3)) == [4, 3]
+    assert schema.validate(changed(base, "model.encoder", "mlp")).fusion_dims((4, 3)) == [64, 64]
     cfg = changed(changed(base, "model.encoder", "linear"), "model.encoder_width", 6)
-    assert schema.validate(cfg).seen((4, 3)) == [6, 6]
+    assert schema.validate(cfg).fusion_dims((4, 3)) == [6, 6]
 
 
 @pytest.mark.parametrize(

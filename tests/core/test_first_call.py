@@ -85,14 +85,16 @@ class Pair(Mix):
     ],
 )
 def test_wrong_operator_is_refused_at_each_call(cls: type[Mix], dtype: torch.dtype, message: str) -> None:
-    op = attach(cls(dims=[4, 4, 4], dtype=dtype))
+    op = cls(dims=[4, 4, 4], dtype=dtype)
+    attach(op)
     for _ in range(2):
         with pytest.raises(fusionkit.FusionError, match=message):
             op(views(op, dtype))
 
 
 def test_an_error_of_the_operator_passes_through() -> None:
-    op = attach(NothingIsZero(dims=[4, 4, 4]))
+    op = NothingIsZero(dims=[4, 4, 4])
+    attach(op)
     with pytest.raises(fusionkit.DimsError):
         op(views(op)[:2])
     assert op._forward_hooks

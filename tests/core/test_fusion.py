@@ -451,10 +451,10 @@ def test_bad_dtype(dtype: Any) -> None:
 def test_bad_device() -> None:
     with pytest.raises(FusionError, match=r"^device should .*found 'gpu'\.$"):
         check_device("gpu")
-    with pytest.raises(FusionError, match="found 'cpu:1', of which it has 1"):
+    with pytest.raises(FusionError, match=r"one of this machine: cpu.*; found 'cpu:1'"):
         check_device("cpu:1")
     assert check_device("cpu:0") == torch.device("cpu:0")
-    with pytest.raises(FusionError, match=r"^device should .*found 'cuda:99', of which it has \d+\.$"):
+    with pytest.raises(FusionError, match=r"^device should .*found 'cuda:99'\.$"):
         Average(dims=[2], device="cuda:99")
     assert check_device(None) is None
 

@@ -145,7 +145,7 @@ class TestLoad:
             RUNNING,
             lambda: plugin_of(fusionkit_fusions=lambda: {"gram": "a:B"}).module,
         )
-        assert load(core, RUNNING, core=True).status == "loaded"
+        assert load(core, RUNNING).status == "loaded"
 
 
 class TestCollectOffers:

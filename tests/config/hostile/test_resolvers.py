@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from fusionkit.config.interpolations import resolve
+from fusionkit.errors import ConfigError
 from tests.config.hostile.attacks import fired, refused
 
 RESOLVERS = {
@@ -51,3 +53,11 @@ def test_resolvers_on_the_command_line_are_refused() -> None:
     refused(["n=${oc.env:SECRET}"], "n", "the resolver 'oc.env'")
     refused(["+fusion.extra={a: '${tripwire:1}'}"], "fusion.extra.a", "the resolver 'tripwire'")
     refused(["fusion='${tripwire:1}'"], "fusion", "the resolver 'tripwire'")
+
+
+@pytest.mark.usefixtures("_tripwire_resolver")
+@pytest.mark.parametrize("nest", [lambda cfg: {"a": cfg}, lambda cfg: {"a": [cfg]}], ids=["mapping", "list"])
+def test_resolvers_of_a_config_inside_plain_containers_are_refused(nest: Callable[[object], object]) -> None:
+    with pytest.raises(ConfigError, match="found the resolver 'tripwire'"):
+        resolve(nest(OmegaConf.create({"x": "${tripwire:1}"})))
+    assert not fired()
