@@ -210,7 +210,7 @@ def test_bench(name: str) -> None:
     row = measure(Case(name, Size(64, (16, 16), 16), backward=True), seconds=0.01, device="cuda")
     assert row is not None
     assert row.milliseconds > 0
-    assert row.limit is not None
+    assert row.ratios["limit"] is not None
     assert row.extra_bytes > 0
 
 

@@ -198,7 +198,7 @@ def _enter(study: Study, data: str) -> None:
         try:
             config = compose([*shared, *overrides])
             # On the meta device, so that impossible sizes are refused.
-            build({**config["fusion"], "dims": validate(config).seen(config["dims"]), "device": "meta"}, "fusion")
+            build({**config["fusion"], "dims": validate(config).fusion_dims(config["dims"]), "device": "meta"}, "fusion")
         except FusionError as error:
             if overrides in extra:
                 raise ConfigError(str(error)) from error
