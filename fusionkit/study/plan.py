@@ -197,8 +197,9 @@ def _enter(study: Study, data: str) -> None:
     for overrides in [*contestants(sum(base["dims"]), int(base["n"]), quick=settings["quick"]), *extra]:
         try:
             config = compose([*shared, *overrides])
+            dims = validate(config).fusion_dims(config["dims"])
             # On the meta device, so that impossible sizes are refused.
-            build({**config["fusion"], "dims": validate(config).fusion_dims(config["dims"]), "device": "meta"}, "fusion")
+            build({**config["fusion"], "dims": dims, "device": "meta"}, "fusion")
         except FusionError as error:
             if overrides in extra:
                 raise ConfigError(str(error)) from error
