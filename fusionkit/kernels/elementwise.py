@@ -87,8 +87,8 @@ def select(combine: Callable[[Sequence[Tensor]], Tensor], x: Sequence[Tensor]) -
         still = [view.detach() for view in x]
         out = combine(still)
         chosen, ties = _chosen(out, still)
-    # Zeros with the derivative of the views; an infinite view gives NaN, made 0.
-    moves = [(view - fixed).nan_to_num() for view, fixed in zip(x, still, strict=True)]
+    # Zeros with the derivative of the views; an infinite view itself, which changes an equal result as little.
+    moves = [torch.where(fixed.isinf(), view, view - fixed) for view, fixed in zip(x, still, strict=True)]
     for mask, move in zip(chosen, moves, strict=True):
         out = out + torch.where(mask, move, 0.0) / ties
     return out
@@ -104,7 +104,9 @@ def _chosen(out: Tensor, x: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
 
 
 def _shares(grad: Tensor, out: Tensor, x: Sequence[Tensor]) -> list[Tensor]:
-    if torch.is_grad_enabled() or not supports_out_kernels((grad, out, *x)):
+    fast = grad.device.type == "cpu" and not torch.is_grad_enabled() and supports_out_kernels((grad, out, *x))
+    # Where the gradient is infinite or NaN, its product with a mask of 0 would be NaN.
+    if not (fast and bool(grad.isfinite().all())):
         chosen, ties = _chosen(out, x)
         share = grad / ties
         return [torch.where(mask, share, 0.0) for mask in chosen]

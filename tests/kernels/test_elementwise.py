@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -89,6 +90,47 @@ def test_infinite_and_nan_entries(name: str, path: str) -> None:
     torch._dynamo.reset()
     found = functions[path]()
     torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+@pytest.mark.parametrize("upstream", [1.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("path", ["eager", "vjp", "compiled"])
+def test_the_gradient_goes_to_the_chosen_view_alone(name: str, upstream: float, path: str) -> None:
+    inf = float("inf")
+    x = [
+        torch.tensor([[3.0, inf, -inf, 1.0]]),
+        torch.tensor([[2.0, 1.0, 1.0, 1.0]]),
+        torch.tensor([[1.0, 1.0, -1.0, 1.0]]),
+    ]
+    op: Any = fusionkit.create(name, dims=[4] * 3)
+    out = op(x)
+    ties = sum((view == out).float() for view in x)
+    expected = [torch.where(view == out, upstream / ties, 0.0) for view in x]
+    call = op
+    if path == "compiled":
+        torch._dynamo.reset()
+        call = torch.compile(op, fullgraph=True, backend="aot_eager")
+    if path == "vjp":
+        found = torch.func.vjp(lambda *views: op(list(views)), *x)[1](torch.full_like(out, upstream))
+    else:
+        leaves = [view.clone().requires_grad_() for view in x]
+        found = torch.autograd.grad(call(leaves), leaves, torch.full_like(out, upstream))
+    for one, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, right, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["l1_norm", "l2_norm", "product", "average", "summation", "metric"])
+@pytest.mark.parametrize("upstream", [1.0, float("inf"), float("nan")])
+def test_fast_and_slow_gradients_agree_outside_the_finite_numbers(name: str, upstream: float) -> None:
+    values = [float("inf"), -float("inf"), float("nan"), 0.0, 1.0, -2.0, 3e38]
+    x = list(torch.tensor(list(itertools.product(values, repeat=3))).T.unsqueeze(2))
+    op: Any = fusionkit.create(name, dims=[1] * 3)
+    leaves = [view.clone().requires_grad_() for view in x]
+    out = op(leaves)
+    fast = torch.autograd.grad(out, leaves, torch.full_like(out, upstream))
+    slow = torch.func.vjp(lambda *views: op(list(views)), *x)[1](torch.full_like(out, upstream))
+    for one, other in zip(fast, slow, strict=True):
+        torch.testing.assert_close(one, other, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", [*SELECTIONS, "l1_norm", "l2_norm", "product"])
