@@ -13,7 +13,7 @@ from fusionkit.core.construction import ConstructMeta, inherit_options, register
 from fusionkit.core.external_w import size_of_w, with_parameters
 from fusionkit.core.processing import Processing
 from fusionkit.core.traits import Traits
-from fusionkit.core.validation import check_device, check_dims, check_dtype, check_size
+from fusionkit.core.validation import DTYPE_NAMES, DTYPES, check_device, check_dims, check_dtype, check_size
 from fusionkit.errors import DimsError, FusionError
 from fusionkit.kernels.modes import autocasting
 from fusionkit.registry import lookup
@@ -313,7 +313,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         if isinstance(x, (list, tuple)) and x and dims is not None and len(x) == len(dims):
             try:
                 shape, dtype, device = x[0].shape, x[0].dtype, x[0].device
-                if shape and dtype.is_floating_point:
+                if shape and dtype in DTYPES:
                     last = shape[-1]
                     for i, view in enumerate(x):
                         width = dims[i]
@@ -396,8 +396,8 @@ def _moved(x: Any, w: Any, device: torch.device | None) -> tuple[Any, Any]:
 def _common_dtype(x: Sequence[Tensor]) -> list[Tensor]:
     """Return the views in one floating dtype; different dtypes are promoted under autocast, else an error."""
     for i, view in enumerate(x):
-        if not view.dtype.is_floating_point:
-            raise FusionError(f"View {i} should be floating point; found {view.dtype}.")
+        if view.dtype not in DTYPES:
+            raise FusionError(f"View {i} should have one of the dtypes {', '.join(DTYPE_NAMES)}; found {view.dtype}.")
     if autocasting(x[0].device):
         dtype = functools.reduce(torch.promote_types, (view.dtype for view in x))
         return [view.to(dtype) for view in x]

@@ -14,6 +14,10 @@ from torch import Tensor
 
 from fusionkit.errors import DimsError, FusionError, nearest
 
+#: The dtypes of views and parameters; torch has others, such as float8, for which it lacks most operations.
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+DTYPE_NAMES = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
+
 
 def check_size(what: str, value: Any, *, minimum: int = 1) -> int:
     """Return ``value`` as an int, or raise a ``DimsError`` that names ``what``."""
@@ -45,13 +49,12 @@ def check_dims(dims: Any) -> tuple[int, ...]:
 
 
 def check_dtype(dtype: Any) -> torch.dtype | None:
-    """Return a floating ``torch.dtype`` (also from its name, "float32"), or raise a ``FusionError``."""
+    """Return one of ``DTYPES`` (also from its name, "float32"), or raise a ``FusionError``."""
     found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if (found is None and dtype is None) or (isinstance(found, torch.dtype) and found.is_floating_point):
+    if dtype is None or found in DTYPES:
         return found
-    names = ("float32", "float64", "bfloat16", "float16")
-    hint = nearest(dtype, names) if isinstance(dtype, str) else ""
-    raise FusionError(f"dtype should be a floating-point type such as {', '.join(names)}; found {dtype!r}.{hint}")
+    hint = nearest(dtype, DTYPE_NAMES) if isinstance(dtype, str) else ""
+    raise FusionError(f"dtype should be one of {', '.join(DTYPE_NAMES)}; found {dtype!r}.{hint}")
 
 
 def check_device(device: Any) -> torch.device | None:

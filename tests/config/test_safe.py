@@ -56,7 +56,7 @@ def test_build_resolves_references_within_the_node() -> None:
     [
         ({"name": "concatenation", "n": 3}, "fusion.n, the width of the output, should be 8 for concatenation"),
         ({"name": "weighted_summation", "weights": [1.0]}, "fusion.weights should hold one number per view, 2; found"),
-        ({"name": "average", "dtype": "flot64"}, "fusion.dtype should be a floating-point type such as float32"),
+        ({"name": "average", "dtype": "flot64"}, "fusion.dtype should be one of float32"),
         ({"name": "average", "preprocess": ["gelu", "gleu"]}, "fusion.preprocess[1].name should be one of identity"),
         (
             {"name": "parameterized_concatenation", "n": 3, "parameter_fabrication": {"name": "lowrank", "r": 0}},

@@ -125,6 +125,7 @@ def test_abstract_methods_say_what_is_missing() -> None:
 
 # ---------------------------------------------------------------------- views
 
+DTYPES = "float32, float64, bfloat16, float16"
 BAD_VIEWS: list[tuple[Callable[[list[Tensor]], Any], type[Exception], str]] = [
     (lambda x: [], FusionError, "x should contain at least one view; found none."),
     (lambda x: x[0], FusionError, "x should be a list or tuple of tensors, one per view; found Tensor."),
@@ -136,7 +137,16 @@ BAD_VIEWS: list[tuple[Callable[[list[Tensor]], Any], type[Exception], str]] = [
     (lambda x: [x[0], torch.tensor(1.0)], DimsError, "View 1 should have width 4; found no dimension (shape ())."),
     (lambda x: [x[0], None], FusionError, "View 1 should be a tensor; found NoneType."),
     (lambda x: [x[0], x[1].numpy()], FusionError, "View 1 should be a tensor; found ndarray."),
-    (lambda x: [v.long() for v in x], FusionError, "View 0 should be floating point; found torch.int64."),
+    (
+        lambda x: [v.long() for v in x],
+        FusionError,
+        f"View 0 should have one of the dtypes {DTYPES}; found torch.int64.",
+    ),
+    (
+        lambda x: [v.to(torch.float8_e4m3fn) for v in x],
+        FusionError,
+        f"View 0 should have one of the dtypes {DTYPES}; found torch.float8_e4m3fn.",
+    ),
     (
         lambda x: [x[0], x[1].double()],
         FusionError,
@@ -442,7 +452,7 @@ def test_check_dtype(dtype: Any, expected: Any) -> None:
     assert check_dtype(dtype) is expected
 
 
-@pytest.mark.parametrize("dtype", ["float33", "int64", torch.int32, 7, "Tensor"])
+@pytest.mark.parametrize("dtype", ["float33", "int64", torch.int32, 7, "Tensor", "float8_e4m3fn", torch.float8_e5m2])
 def test_bad_dtype(dtype: Any) -> None:
     with pytest.raises(FusionError, match=r"^dtype should .*found "):
         Average(dims=[2], dtype=dtype)
