@@ -92,7 +92,7 @@ def fusionkit() -> None:
 
 
 def imported(target: str) -> Any:
-    """Import ``module:function`` below ``fusionkit.cli``: late where it needs torch, which the help does not."""
+    """Import ``module:function`` below ``fusionkit.cli``, when it is called, so that the help does not import torch."""
     module, _, function = target.partition(":")
     return getattr(importlib.import_module(f"fusionkit.cli.{module}"), function)
 
@@ -124,7 +124,7 @@ def print_json(value: object) -> None:
 
 @contextmanager
 def wrong_usage() -> Iterator[None]:
-    """Turn a ``FusionError``, which an option of the user caused, into a ``ConfigError``, for exit status 2."""
+    """Turn a ``FusionError`` that an option caused into a ``ConfigError``, for exit status 2."""
     try:
         yield
     except FusionError as error:

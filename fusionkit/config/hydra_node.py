@@ -67,7 +67,7 @@ _ABSENT = object()
 
 
 def check_files(found: Any, reference: Mapping[str, Any]) -> None:
-    """Refuse a ``hydra`` node that differs from Hydra's own where it may not.
+    """Refuse a ``hydra`` node that differs from Hydra's own in a key that a config file may not set.
 
     Args:
         found: what config files make, in plain containers, unresolved.
@@ -129,6 +129,7 @@ def check_search_path(primary: Any) -> None:
 
 def _leaves(node: Any) -> dict[str, Any]:
     """Return every scalar and every empty container by its dotted key below ``hydra``."""
+    # For an empty node, ``walk`` yields the node itself with an empty key.
     empty_or_scalar = {key: value for key, _, value in walk(node) if not (isinstance(value, Mapping | list) and value)}
     return {} if node == {} else empty_or_scalar
 
@@ -165,7 +166,7 @@ def _target_of(node: Any) -> Any:
 
 def _wanted_of_file(key: str, value: Any, expected: Mapping[str, Any]) -> str | None:
     """Return what a value that differs from Hydra's own should be, or None if a config may set it."""
-    if key.endswith("_target_") or key.startswith("callbacks"):
+    if key.rpartition(".")[2] == "_target_" or key.split(".")[0] == "callbacks":
         return _wanted_of_call(key, value)
     if _NEVER.fullmatch(key):
         return "left to Hydra"

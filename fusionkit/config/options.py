@@ -1,7 +1,7 @@
 """The options of a run: the type, range, default and meaning of each.
 
 ``RunConfig`` is the configuration of one job.  The options of an operator are described by its constructor; only the
-check of these imports torch.
+check of operator options imports torch.
 """
 
 from __future__ import annotations
@@ -49,12 +49,10 @@ class Options(BaseModel):
 
 
 class DataOptions(Options):
-    """The group ``data``: a data set that needs no file."""
+    """The group ``data``: a built-in data set."""
 
     name: Literal["mfeat", "digits", "breast_cancer"]
-    dims: Widths = _option(
-        None, "Widths of the views; null takes them from the file, other widths than the file's are an error."
-    )
+    dims: Widths = _option(None, "Widths of the views; null takes them from the data, other widths are an error.")
     test_size: PositiveFraction = _option(
         0.2, "Part of the rows that is held out for the accuracy, stratified by class; above 0, below 1."
     )
@@ -90,7 +88,7 @@ class TrainOptions(Options):
 
     epochs: Size = _option(..., "Passes over the training part.")
     batch_size: Size = _option(..., "Rows per step.")
-    lr: Annotated[float, Field(gt=0)] = _option(..., "Greatest learning rate.")
+    lr: Annotated[float, Field(gt=0)] = _option(..., "Peak learning rate.")
     optimizer: Literal["adamw", "adam", "sgd"] = _option("adamw", "adamw, adam or sgd.")
     weight_decay: Annotated[float, Field(ge=0)] = _option(
         0.0, "Decay of the weights per step, relative to the learning rate."
@@ -182,8 +180,8 @@ def check(cfg: Mapping[str, Any], *, deep: bool = True, complete: bool = True) -
 
     Args:
         cfg: the whole, without the ``hydra`` node.
-        deep: check the options of every operator against its constructor.  Otherwise only those of an operator whose
-            YAML file lacks one of them; no other operator is imported.
+        deep: check the options of every operator against its constructor.  Otherwise only where the
+            config has an option that the operator's YAML file does not list; no other operator is imported.
         complete: whether a missing value (``???``) is an error.
 
     Raises:

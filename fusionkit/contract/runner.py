@@ -30,7 +30,7 @@ from fusionkit.registry import lookup
 DEFAULT_TIER = 2
 #: Seconds that a check may take on a case.
 DEFAULT_LIMIT = 60.0
-#: Seconds beyond the time limit before a check that cannot be interrupted is killed: a compiler may need them to start.
+#: Extra seconds before a worker whose check ignores the limit is killed; starting a compiler may need them.
 GRACE = 60.0
 #: Checks of a subject that may exceed the time limit; the checks after them are not run, as each could take as long.
 MAX_TIMEOUTS = 3
@@ -278,7 +278,7 @@ def _cases_for(rule: Rule, cases: list[Case]) -> Sequence[Case | None]:
     if rule.scope == "examples":
         return [case for case in cases if case.origin in ("example", "instance")] or cases[:1]
     if rule.tier > 1:
-        # Tier 2 checks the operator with one fabrication, and each fabrication alone.
+        # Above tier 1, without the cases that cross an operator with further fabrications.
         return [case for case in cases if case.origin != "crossed"] or cases[:1]
     return cases
 
@@ -386,8 +386,10 @@ def stream_in_workers(
     tasks = deque(_Task(number) for number in range(len(subjects)))
     current = [Started(None, "")] * len(subjects)
     results: list[list[Result]] = [[] for _ in subjects]
+    timeouts = [0] * len(subjects)
     finished: set[int] = set()
     stopping = False
+    jobs = 1 if plan.stop else jobs  # Else results of later subjects would come too.
     method: workers.Method = "fork" if workers.can_fork() else "spawn"
     function = partial(_work, tuple(subjects), plan)
     for task, event in workers.run(function, tasks, jobs=jobs, timeout=plan.time_limit + GRACE, method=method):
@@ -396,6 +398,7 @@ def stream_in_workers(
         number, subject = task.subject, subjects[task.subject]
         if isinstance(event, Result):
             results[number].append(event)
+            timeouts[number] += event.timed_out
         elif isinstance(event, Started):
             current[number] = event
             started(subject, *event)
@@ -403,7 +406,8 @@ def stream_in_workers(
             lost, rest = _after_loss(subject, task, current[number], event, plan)
             current[number] = Started(None, "")
             results[number] += lost
-            tasks.appendleft(rest)
+            timeouts[number] += event.timed_out
+            tasks.appendleft(rest._replace(timeouts=timeouts[number]))
         else:
             finished.add(number)
         for result in _in_order(results, finished):
@@ -434,8 +438,7 @@ def _after_loss(
         return [], task._replace(problem=(f"{should} while the cases are built", found))
     result = _broken(_new_result(subject, current.rule, current.case), should, found, "error", timed_out=lost.timed_out)
     first = [rule_of(check).name for check in plan.checks].index(current.rule.name) + 1
-    rest = task._replace(first=first, timeouts=task.timeouts + lost.timed_out)
-    return _with_expected_failure([result], current.rule, plan), rest
+    return _with_expected_failure([result], current.rule, plan), task._replace(first=first)
 
 
 def _in_order(results: list[list[Result]], finished: set[int]) -> Iterator[Result]:

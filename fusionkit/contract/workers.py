@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import torch
 
-from fusionkit.contract import probes  # noqa: F401  A fresh interpreter imports this module, and so all of fusionkit.
+from fusionkit.contract import probes  # noqa: F401  Loads all of fusionkit in a fresh interpreter.
 from fusionkit.contract.rules import describe, outcome
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 
@@ -35,7 +35,7 @@ Method = Literal["fork", "spawn"]
 #: A function of a task that yields messages.
 Function = Callable[[Any], Iterator[Any]]
 
-#: Seconds between checks that a process is alive: after its end, a child of it may keep the pipe open.
+#: Seconds between checks that a process is alive; a closed pipe is not enough, because a child may keep it open.
 POLL_INTERVAL = 0.5
 #: Seconds to wait for the end of a process that closed its pipe.
 EXIT_TIMEOUT = 1.0
@@ -133,7 +133,7 @@ class _Worker:
         inherited = (self.connection, list(warnings.filters)) if method == "fork" else None
         context: Any = multiprocessing.get_context(method)
         self._process = context.Process(target=_serve, args=(theirs, inherited, function))
-        # Python warns of a fork with threads; this one uses none of theirs.
+        # Python warns about forking a process with threads; the child uses none of the parent's threads.
         with warnings.catch_warnings(action="ignore") if method == "fork" else _without_main():
             self._process.start()
         theirs.close()
@@ -264,10 +264,10 @@ def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
                 messages += interpreter.receive(math.inf)
         finally:
             # The next call must not get the answer to one that was interrupted.
-            if interpreter.busy or not hasattr(os, "fork"):
+            if interpreter.busy or not can_fork():
                 interpreter.end()
     if isinstance(messages[0], Lost):
-        raise RemoteError("the interpreter ended without an answer")
+        raise RemoteError(f"its process ended with {messages[0].how}")
     return messages[0]
 
 
@@ -280,7 +280,7 @@ def close() -> None:
 
 def _call_in_fork(call: Any) -> Iterator[Any]:
     """Answer one call of ``fresh`` in a fork; without forks, in the interpreter itself, which then serves one call."""
-    messages = (message for _, message in run(_call, deque([call]))) if hasattr(os, "fork") else _call(call)
+    messages = (message for _, message in run(_call, deque([call]))) if can_fork() else _call(call)
     yield from (message for message in messages if not isinstance(message, Finished))
 
 

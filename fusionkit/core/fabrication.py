@@ -48,7 +48,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
     never_builds_W: ClassVar[bool] = False
     #: Whether the one block is W itself, called ``weight``.
     is_dense: ClassVar[bool] = False
-    #: dtypes of frozen parts that are not floating point.
+    #: Name -> dtype of each frozen part that is not floating point.
     frozen_dtypes: ClassVar[dict[str, torch.dtype]] = {}
 
     def __init__(self) -> None:
@@ -178,7 +178,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         return self.shapes(check_size("n, the height of W,", n), check_size("D, the width of W,", D))
 
     def split(self, w: Tensor, n: int, D: int) -> dict[str, Tensor]:
-        """Cut ``w`` (l,) or (1, l) into the blocks, views in their natural shape.
+        """Cut ``w`` (l,) or (1, l) into the blocks, which share its memory, in their natural shapes.
 
         Raises:
             FusionError: a wrong length.
@@ -222,7 +222,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
                 buffers = {name: torch.empty_like(b, device="meta") for name, b in self.named_buffers()}
             vars(counted)["_buffers"] = buffers
             own = Launched.by(lambda: counted._project(x, blocks, n))
-            # Joined here, since without a device the product goes view by view.
+            # Concatenated by hand: on the meta device, ``linear`` would take the view-by-view path of a CPU.
             built = Launched.by(lambda: counted.multiply_built([torch.cat(x, -1)], blocks, n))
             self._quicker[key] = own.seconds(size) < built.seconds(size)
         return self._quicker[key]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fusionkit.core.construction import ConstructMeta, inherit_options, registered_key, writable
 from fusionkit.core.external_w import size_of_w, with_parameters
-from fusionkit.core.processing import Processing
+from fusionkit.core.processing import Processing, reset_all
 from fusionkit.core.traits import Traits
 from fusionkit.core.validation import DTYPE_NAMES, DTYPES, check_device, check_dims, check_dtype, check_size
 from fusionkit.errors import DimsError, FusionError
@@ -43,7 +43,7 @@ Reset = TypeVar("Reset", bound=Callable[..., None])
 
 
 def _with_processing(reset: Reset) -> Reset:
-    """Wrap a ``reset_parameters`` of own parameters, so that pre- and postprocess are reset too.
+    """Wrap the ``reset_parameters`` of a subclass, so that it also resets pre- and postprocess.
 
     An operator with ``require_parameters=False`` has no own parameters, only frozen parts, which are reset instead.
     """
@@ -136,10 +136,9 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
 
         With ``require_parameters=False`` only those of pre- and postprocess exist.
         """
-        for name, child in self.named_children():
-            reset = getattr(child, "reset_parameters", None)
-            if name not in ("preprocess", "postprocess") and callable(reset):
-                reset()
+        own = [child for name, child in self.named_children() if name not in ("preprocess", "postprocess")]
+        resets = [reset for child in own if callable(reset := getattr(child, "reset_parameters", None))]
+        reset_all(resets, self, generator)
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
@@ -305,7 +304,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     def _views(self, x: Sequence[Tensor]) -> list[Tensor]:
         """Return the checked views.
 
-        Valid views need one pass without function calls, which is measurable with one row or many views; all others
+        Valid views take one loop without function calls, whose cost would show with one row or many views; all others
         go to ``_checked_views``.
         """
         dims = self.dims
@@ -328,7 +327,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         return self._checked_views(x)
 
     def _checked_views(self, x: Sequence[Tensor]) -> list[Tensor]:
-        """Return views of several dtypes in one dtype, under autocast, or raise the error of views that do not fit.
+        """Validate the views one by one; under autocast, promote different dtypes.
 
         Raises:
             FusionError: names the view and what is wrong with it.

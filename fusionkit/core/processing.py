@@ -86,15 +86,7 @@ class Processing(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Reset the modules built from configs; modules that the user passed may be trained and are not reset."""
         resets = [reset for i in self._made if callable(reset := getattr(self.steps[i], "reset_parameters", None))]
-        if not resets:
-            return
-        # The modules of torch draw from the global generators only: seed those for the time being.
-        devices = {tensor.device for tensor in self.parameters() if tensor.is_cuda}
-        with torch.random.fork_rng(devices, enabled=generator is not None):
-            if generator is not None:
-                torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
-            for reset in resets:
-                reset()
+        reset_all(resets, self, generator)
 
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Apply the chain of each tensor, (..., n_i) -> (..., n_i)."""
@@ -137,6 +129,18 @@ def pop_class(where: str, options: dict[str, Any]) -> tuple[Any, tuple[Any, ...]
         return NAMES[name]
     hint = nearest(str(name), NAMES)
     raise ConfigError(f"{where}.name should be one of {', '.join(NAMES)}; found {name!r}.{hint}")
+
+
+def reset_all(resets: Sequence[Callable[[], object]], owner: nn.Module, generator: torch.Generator | None) -> None:
+    """Call the resets; the modules of torch draw from the global generators, which ``generator`` seeds meanwhile."""
+    if not resets:
+        return
+    devices = {tensor.device for tensor in owner.parameters() if tensor.is_cuda}
+    with torch.random.fork_rng(devices, enabled=generator is not None):
+        if generator is not None:
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+        for reset in resets:
+            reset()
 
 
 def _make(where: str, spec: str | Mapping[str, Any], width: int, factory: Mapping[str, Any]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""One job of a sweep: checks its config, runs it, and records how it ended; it never raises.
+"""One job of a sweep: checks its config, runs it, and records how it ended, whatever the error.
 
 A job may run in any process of any launcher.  It writes its state to a file, which the process that started
 the sweep reads, and locks its run directory, so that no other run uses it.
@@ -39,7 +39,7 @@ from fusionkit.experiment.results import MODEL, RESULT, notify_plugins, read_res
 #: Seconds between two reports of the progress of a job, at least.
 _INTERVAL = 0.5
 
-#: The errors with which a run may end: those with a message for users, and those of the file system.
+#: Errors that are no bugs: those with a message for users, and those of the file system.
 EXPECTED = (FusionError, ConfigError, RegistryError, OSError)
 
 
@@ -102,7 +102,9 @@ class Job:
     suspects: frozenset[str] = frozenset()
 
     def __call__(self, task: DictConfig) -> float | None:
-        """Run one job and return its accuracy, None if it failed.  Only an interruption is raised."""
+        """Run one job and return its accuracy, None if it failed; raise only an interruption, or if the state cannot be
+        written.
+        """
         hydra = HydraConfig.get()
         run_dir = Path(hydra.runtime.output_dir).absolute()
         state = Outcome(str(run_dir), int(hydra.job.num), "started", overrides=tuple(hydra.overrides.task))
@@ -115,36 +117,36 @@ class Job:
             before = Outcome.read(folder / f"{state.number}.json")
         if before is not None and before.ended:  # The launcher was started again, after a process died.
             return before.accuracy
-        alone = before is not None or str(run_dir) in self.suspects
+        own_process = before is not None or str(run_dir) in self.suspects
         begun = time.perf_counter()
         done: Mapping[str, Any] | None = None
         state.write(folder)
-        cfg: dict[str, Any] = {}
+        cfg: dict[str, Any] = {}  # Filled below, so that a failure to resolve it is recorded too.
         try:
             with recorded(cfg, run_dir):
                 cfg.update(plain_config(task))
                 done = _completed(cfg, run_dir)
-                result = done or _run(cfg, run_dir, alone, _Reporter(state, self.folder))
+                result = done or _run(cfg, run_dir, own_process, _Reporter(state, self.folder))
         except EXPECTED as error:
             result = {"status": "failed", "error": sentence(error)}
         _freeze_imports()
-        ended = replace(state, status=result["status"], error=result.get("error"), accuracy=_accuracy(result))
+        final = replace(state, status=result["status"], error=result.get("error"), accuracy=_accuracy(result))
         seconds = time.perf_counter() - begun
-        replace(ended, seconds=seconds, fraction=1.0, earlier=done is not None).write(folder)
-        return ended.accuracy
+        replace(final, seconds=seconds, fraction=1.0, earlier=done is not None).write(folder)
+        return final.accuracy
 
 
-def _run(cfg: dict[str, Any], run_dir: Path, alone: bool, report: _Reporter) -> Mapping[str, Any]:
+def _run(cfg: dict[str, Any], run_dir: Path, own_process: bool, report: _Reporter) -> Mapping[str, Any]:
     config = validate(cfg)
     preflight(config, run.takes_group(config))
-    return _run_alone(cfg, run_dir) if alone else run.run_job(config, run_dir, quiet=True, report=report)
+    return _run_alone(cfg, run_dir) if own_process else run.run_job(config, run_dir, quiet=True, report=report)
 
 
 @cache
 def _freeze_imports() -> None:
     """Exclude the modules that the first job of this process imported from garbage collection, once.
 
-    A worker of joblib collects after every job; a tenth of its time went into modules that stay.
+    A worker of joblib collects after every job; a tenth of its time went into scanning modules that are never freed.
     """
     gc.collect()
     gc.freeze()
@@ -191,7 +193,7 @@ def directory_lock(directory: Path, *, wait: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
-    """Record how a run failed, and raise its error.
+    """Return a context for a run: if the body raises, record the failure and raise an expected error.
 
     Raises:
         FusionError, ConfigError, RegistryError, OSError: why it failed; ``JobFailed`` for any other error.

@@ -136,7 +136,7 @@ def build_model(config: RunConfig, data: Dataset) -> FusionModel:
     keys = {"fusion.parameter_fabrication": "fabrication"} if takes_group(config) else None
     fusion: Fusion = build({**node, "dims": dims, "device": None}, "fusion", keys)
     if not fusion.require_parameters and fusion.calculate_l():
-        raise ConfigError("fusion.require_parameters should be true to be trained; found false.")
+        raise ConfigError("fusion.require_parameters should be true for training; found false.")
     network = Network(fusion, data.dims, len(data.classes), config.model, config.train.input_dropout)
     return FusionModel(Scaler(list(data.views), data.dims), network, data.classes)
 
@@ -155,7 +155,7 @@ def _standardized(model: FusionModel, data: Dataset, rows: Rows) -> Part:
 def _measure(
     model: FusionModel, data: Dataset, test_rows: Rows, epochs: int
 ) -> tuple[dict[str, float], list[list[int]]]:
-    """Return metrics and confusion matrix (rows: true classes) of the test part, by the whole model on the CPU."""
+    """Return metrics and confusion matrix (rows: true classes) on the test rows, by the whole model on the CPU."""
     model.eval()
     logits = model([view[test_rows] for view in data.views.values()]).double()
     if not logits.isfinite().all():

@@ -1,8 +1,8 @@
 """A sweep: runs its jobs with any launcher, shows all of them, and goes on when a process dies.
 
 The jobs write their states to a folder of the sweep's directory (``job.Outcome``), which the process that started the
-sweep locks.  A folder without a lock belongs to a sweep that was killed, maybe by one of the jobs that had started and
-not ended: when the sweep is resumed, each of these jobs gets its own process.
+sweep locks.  A folder without a lock belongs to a sweep that was killed, possibly by a job that was running then: when
+the sweep is resumed, each of these jobs gets its own process.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     try:
         with _folder(sweep.directory) as (folder, suspects), Watch(folder, sweep.total, sweep.swept) as watch:
             stopped = sweep.run(Job(str(folder), suspects), watch)
-            ended = watch.read()
-        if stopped is not None and not ended:
+            outcomes = watch.read()
+        if stopped is not None and not outcomes:
             tidy()
     except (ConfigError, HydraException):
         tidy()
         raise
     except OSError as error:
         raise FusionError(f"The directory of a sweep should be writable; found {sweep.directory}: {error}.") from error
-    return _conclude(watch, ended, sweep.directory, stopped)
+    return _conclude(watch, outcomes, sweep.directory, stopped)
 
 
 @dataclass(frozen=True)
@@ -97,22 +97,26 @@ class _Sweep:
             try:
                 self.start(task_function=job)
                 return None
-            except EXPECTED:
-                raise
             except KeyboardInterrupt as error:
                 where = f" with hydra.sweep.dir={shlex.quote(shown(self.directory))}" if self.timed else ""
                 counts = _counts([outcome for outcome in watch.read() if outcome.ended], watch.total)
                 error.add_note(f"{counts}; the same command{where} runs the rest")
                 raise
             except Exception as error:
-                # The sweeper or the launcher refused the sweep before its first job.
-                if isinstance(error, HydraException) and not watch.read():
+                # The sweeper or the launcher refused the sweep before its first job, or a file cannot be written.
+                refused = isinstance(error, HydraException) and not watch.read()
+                if refused or (isinstance(error, EXPECTED) and not _foreign(error)):
                     raise
                 # A worker was killed, a cluster is absent, a study has no value at all.
                 stopped = error
                 if not self.basic:
                     break
         return stopped
+
+
+def _foreign(error: Exception) -> bool:
+    """Whether an error of the operating system concerns no file, as that of a launcher that finds no cluster."""
+    return isinstance(error, OSError) and error.filename is None
 
 
 def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
@@ -196,11 +200,10 @@ def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stoppe
     """Print how the jobs ended and return the exit status."""
     # The sweep is over: a job that has not ended was killed.
     failed = [outcome for outcome in outcomes if outcome.status != "completed"]
-    jobs = count_of(len(outcomes), "job")
-    board = f"fusionkit leaderboard {shlex.quote(shown(sweep_dir))}"
-    print(
-        f"{jobs} in {duration(watch.clock() - watch.begun)}: {_counts(outcomes, watch.total)}; compare them by: {board}"
-    )
+    if outcomes or stopped is None:
+        jobs, took = count_of(len(outcomes), "job"), duration(watch.clock() - watch.begun)
+        board = f"fusionkit leaderboard {shlex.quote(shown(sweep_dir))}"
+        print(f"{jobs} in {took}: {_counts(outcomes, watch.total)}; compare them by: {board}")
     if failed:
         print(f"error: {len(failed)} of {len(outcomes)} jobs failed:", file=sys.stderr)
     for outcome in failed:

@@ -4,7 +4,7 @@ Few elements are concatenated and multiplied by W at once.  With more, the produ
 are accumulated in place, narrow neighbours joined first.  While compiling, the path depends on the widths alone: a
 choice by batch size would break an export with a dynamic batch.
 
-The gains are those of one thread, of a CPU with AVX-512 and of its AVX2 instructions alone.
+The gains below were measured with one thread on a CPU with AVX-512, with these instructions and with AVX2 alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fusionkit.kernels.modes import autocasting, in_place_ok, recording
 Path = Literal["joined", "views"]
 
 #: Up to this many elements the views are concatenated: 0.4 of the time of products per view at (64; 8 x 64; 4), 0.7 to
-#: 0.8 at (256; 8 x 64; 8); beyond, the copies leave the cache: 1.5 times at (256; 4 x 512; 8), 2 at (4096; 4 x 512; 8).
+#: 0.8 at (256; 8 x 64; 8).  Larger copies do not fit in the cache: 1.5 times as long at (256; 4 x 512; 8).
 CONCATENATE_ELEMENTS = 2**17
 #: Neighbouring narrow views are joined up to this many columns: 0.3 of the time of products per view with gradients at
 #: (1024; 1000 x 4; 64), and 0.75 of that of the concatenation forward at (1024; 1000 x 8; 64).
@@ -33,7 +33,7 @@ HALF_PARTIAL_SUMS = 16
 #: On a GPU (H100) the views are concatenated up to this many elements per launch that it saves: copying them takes as
 #: long as a launch.
 ELEMENTS_PER_LAUNCH = 2**21
-#: Products that are launched for a view forward and backward, where forward is one.
+#: Launches per view forward and backward (forward alone: 1).
 LAUNCHES_WITH_GRADIENTS = 3
 
 
@@ -53,7 +53,7 @@ def linear(x: Sequence[Tensor], W: Tensor, path: Path | None = None) -> Tensor:
     rows = _join_narrow(x, max(JOIN_COLUMNS, -(-2 * D // HALF_PARTIAL_SUMS)) if half else JOIN_COLUMNS)
     pieces = W.t().split([part.shape[1] for part in rows])
     out = torch.mm(rows[0], pieces[0])
-    # In place saves 7 to 68 % forward; autocast does not know it.
+    # In place saves 7 to 68 % forward; autocast does not cover in-place products.
     in_place = not casting and in_place_ok((W, *rows))
     for part, piece in zip(rows[1:], pieces[1:], strict=True):
         out = out.addmm_(part, piece) if in_place else torch.addmm(out, part, piece)
@@ -62,13 +62,13 @@ def linear(x: Sequence[Tensor], W: Tensor, path: Path | None = None) -> Tensor:
 
 def _quicker_path(x: Sequence[Tensor], W: Tensor) -> Path:
     rows, (n, D) = x[0].numel() // x[0].shape[-1], W.shape
-    # Other compilers than Dynamo show a batch that may vary as a symbol.
+    # Tracers other than Dynamo represent a dynamic batch size by a symbol.
     if type(rows) is not int or is_dynamo_compiling():
         return "views"
     if W.is_cuda:
         launches = (len(x) - 1) * (LAUNCHES_WITH_GRADIENTS if recording((W, *x)) else 1)
         return "joined" if rows * D <= ELEMENTS_PER_LAUNCH * launches else "views"
-    # View by view the gradient of W (n, D) is put together from those of its columns: with fewer rows than that it is
+    # View by view, the gradient of W (n, D) is put together from those of its columns: with at most n rows it is
     # quicker to copy the views; 0.8 of the time at (64; 4 x 1024; 1024), 0.7 to 0.85 for a masked W.
     return "joined" if rows * D <= CONCATENATE_ELEMENTS or (rows <= n and recording([W])) else "views"
 

@@ -1,4 +1,4 @@
-"""The one place where a fabrication's product without W is weighed against building W, by multiply-adds and bytes.
+"""Estimates the cost of a product without W and with it, by multiply-adds and bytes; ``Fabrication`` chooses by them.
 
 In units of a multiply-add of a dense product, m rows cost
 
@@ -7,7 +7,7 @@ In units of a multiply-add of a dense product, m rows cost
 
 where ``macs``, ``copies`` and ``setup`` are what the fabrication states (``Effort``), and the constants are of the
 order of what was measured for the core's fabrications on two cores with AVX-512, forward (docs/bench.md).  The forward
-product decides, since with gradients on it may be all that is wanted.
+product decides, because even with gradients enabled the caller may never call backward.
 
 A GPU mostly waits for launches: there each way takes the time in which its operations are launched, or that of its
 multiply-adds and bytes if it is longer, both counted on the meta device (``Launched``).
@@ -29,16 +29,17 @@ THIN = 1.5
 COPY = 50.0
 #: How often every entry of W is copied until W is built.
 BUILD = 2.0
-#: Never build W with >= LARGE_W entries for >= MANY_ROWS rows: it costs memory, and the structured products that are
-#: slower there are so by little.  Where the choice must not depend on the batch, it is that for MANY_ROWS.
+#: Never build W with >= LARGE_W entries for >= MANY_ROWS rows: it costs memory, and at these sizes a structured product
+#: is at worst slightly slower.  Where the number of rows is unknown (compiling, vmap), decide as for MANY_ROWS.
 LARGE_W, MANY_ROWS = 10**6, 2000
-#: On the CPU a product without W takes as many rows at a time as copy this many numbers, which stay in the cache, but
-#: at least this many rows.  At (4096; 4 x 512; 512), of all rows at once: toeplitz 0.42, tensor_train 0.57, kronecker
+#: On the CPU a product without W takes the rows in blocks that copy about CACHED numbers, to stay in the cache, but of
+#: at least LEAST_BLOCK rows.  At (4096; 4 x 512; 512), of all rows at once: toeplitz 0.42, tensor_train 0.57, kronecker
 #: 0.64, monarch 0.80, block_circulant 0.93 (AVX2); block_circulant 0.72 (AVX-512).
 CACHED, LEAST_BLOCK = 2**20, 512
-#: On a GPU (H100): a W of this many entries is never built; seconds to launch an operation; multiply-adds, by the bytes
-#: of a number, and bytes in a second.
+#: On a GPU a W of at least this many entries is never built.
 HUGE_W = 2**26
+#: Of a GPU (H100): seconds to launch an operation; multiply-adds per second, by the bytes of a number; and bytes per
+#: second.
 LAUNCH, MACS, BYTES = 1.8e-5, {2: 4e14, 4: 2.5e13, 8: 2.5e13}, 2e12
 
 
@@ -47,9 +48,9 @@ class Effort(NamedTuple):
 
     Attributes:
         macs: multiply-adds per row.
-        copies: numbers copied per row, outside of products: to pad, join or permute; a number that an FFT passes counts
-            half its binary logarithm.
-        setup: numbers made per call, whatever the rows.
+        copies: numbers copied per row, outside of products: to pad, join or permute; an FFT of length N counts about
+            log2(N) / 2 per number.
+        setup: numbers made per call, independent of the rows.
         slabs: whether ``multiply_built`` makes a large W in slabs of rows, so that it is never there as a whole.
     """
 
@@ -67,7 +68,7 @@ class BreakEven(NamedTuple):
         once: what building W costs more than the setup of the product without it.
         block: about how many rows the product without W takes at a time.
         large: whether W is large, and would be there as a whole.
-        huge: whether that is so even for a GPU.
+        huge: whether W has at least ``HUGE_W`` entries, and would be there as a whole.
     """
 
     per_row: float
@@ -78,7 +79,7 @@ class BreakEven(NamedTuple):
 
     @classmethod
     def of(cls, effort: Effort, n: int, D: int) -> BreakEven:
-        """Return that for W of shape (n, D)."""
+        """Return the break-even of a fabrication with this effort for W (n, D)."""
         entries = n * D
         whole = 0 if effort.slabs else entries
         return cls(
@@ -90,18 +91,18 @@ class BreakEven(NamedTuple):
         )
 
     def skips_materialization(self, view: Tensor) -> bool:
-        """Whether the product without W is the way for views like this one (..., n_i)."""
+        """Whether the product without W should be used for views like this one (..., n_i)."""
         rows = view.numel() // view.shape[-1]
         fixed = type(rows) is int and not torch.compiler.is_compiling() and not in_transform()
         return self.holds_for(rows if fixed else MANY_ROWS)
 
     def holds_for(self, rows: int) -> bool:
-        """Whether the product without W is the way for this many rows."""
+        """Whether the product without W should be used for this many rows."""
         return (self.large and rows >= MANY_ROWS) or rows * self.per_row <= self.once
 
 
 class Launched(NamedTuple):
-    """What a way does on a GPU.
+    """The work of one way to compute a product on a GPU.
 
     Attributes:
         launches: of operations.

@@ -1,7 +1,7 @@
 """The functions of the registry: which fusions and fabrications exist, where they come from, what a name means.
 
-An operator is imported when it is used, not before.  The state is one immutable snapshot; ``refresh``, ``register`` and
-a plugin that fails late replace it by a new snapshot, so readers need no lock.
+An operator is imported when it is used, not before.  The state is one snapshot, immutable but for a cache of classes;
+``refresh``, ``register`` and a plugin that fails late replace it by a new snapshot, so readers need no lock.
 
 Names: ``<distribution>/<name>`` always works.  A short name works unless it belongs to the core (then it means the
 core's operator) or two plugins have it (then it is an error).

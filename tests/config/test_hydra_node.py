@@ -253,6 +253,11 @@ SWEEPER = "_target_: hydra._internal.core_plugins.basic_sweeper.BasicSweeper\nma
         ("launcher", LAUNCHER + 'comment: "x\\ntouch y"\n', "comment"),
         ("launcher", LAUNCHER + 'additional_parameters: {"x\\ntouch y": 1}\n', "additional_parameters.x"),
         ("launcher", LAUNCHER + "additional_parameters: {wrap: 1}\n", "additional_parameters.wrap"),
+        (
+            "launcher",
+            LAUNCHER + 'additional_parameters: {x_target_: "a\\ntouch y"}\n',
+            "additional_parameters.x_target_",
+        ),
         ("launcher", LAUNCHER + "srun_args: [--bcast]\n", "srun_args[0]"),
         ("launcher", LAUNCHER + "env_setup: {pip_packages: {evil: 1}}\n", "env_setup.pip_packages.evil"),
         ("launcher", LAUNCHER + "pre_dispatch: __import__('os')\n", "pre_dispatch"),

@@ -85,7 +85,7 @@ def test_target_that_needs_another_module(site: Site) -> None:
 @shows("entry_point_resolves")
 def test_target_that_ends_the_interpreter(site: Site) -> None:
     install(site, "import os, sys\nif 'pytest' not in sys.modules: os._exit(3)\n" + RIGHT)
-    assert "ended without an answer" in caught(check(), "entry_point_resolves")
+    assert "process ended with exit status 3" in caught(check(), "entry_point_resolves")
 
 
 @shows("import_side_effects")

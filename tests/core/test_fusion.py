@@ -445,6 +445,29 @@ def test_repr_shows_the_arguments() -> None:
     assert "dims=(3, 4), n=2, parameter_fabrication='lowrank'" in text
 
 
+def test_the_default_reset_is_seeded_by_the_generator() -> None:
+    class Inner(Fusion):
+        def __init__(self, n: int | None = None, dims: Sequence[int] | None = None) -> None:
+            super().__init__(n, dims)
+            self.inner = nn.Linear(2, 2)
+
+        def calculate_n(self, dims: Sequence[int] | None = None) -> int:
+            return 2
+
+        def calculate_l(self) -> int:
+            return 6
+
+        def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+            return self.inner(x[0])  # type: ignore[no-any-return]
+
+    op = Inner(dims=[2])
+    weights = []
+    for _ in range(2):
+        op.reset_parameters(torch.Generator().manual_seed(3))
+        weights.append(op.inner.weight.detach().clone())
+    assert torch.equal(weights[0], weights[1])
+
+
 @pytest.mark.parametrize(
     ("dtype", "expected"), [("float32", torch.float32), (torch.float16, torch.float16), (None, None)]
 )

@@ -75,7 +75,7 @@ def check_n_explicit_and_inferred(subject: Subject) -> None:
 
 
 def _n_of(subject: Subject, **overrides: Any) -> int | DimsError:
-    """Return n of an operator built so, or the ``DimsError`` with which it is refused."""
+    """Return n of the operator built with the overrides, or the ``DimsError`` that refuses it."""
     with no_error(f"{overrides} should be accepted, or refused with a DimsError"):
         try:
             return subject.construct(**overrides).calculate_n()
