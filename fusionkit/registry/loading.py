@@ -155,6 +155,24 @@ def collect_offers(plugin: Plugin) -> Plugin:
     return replace(plugin, conf=tuple(conf))
 
 
+def without_redefined(plugin: Plugin, later: Plugin) -> Plugin:
+    """Return a plugin of this process without the names for which ``later`` has the same class, defined anew."""
+    if not plugin.local or plugin.distribution != later.distribution:
+        return plugin
+    specs = {
+        kind: {name: spec for name, spec in found.items() if not _redefined(spec, later.specs[kind].get(name))}
+        for kind, found in plugin.specs.items()
+    }
+    return replace(plugin, specs=specs)
+
+
+def _redefined(spec: Spec, later: Spec | None) -> bool:
+    """Whether the class of ``later`` is that of ``spec``, defined anew."""
+    if later is None or not isinstance(spec.target, type) or not isinstance(later.target, type):
+        return False
+    return (spec.target.__module__, spec.target.__qualname__) == (later.target.__module__, later.target.__qualname__)
+
+
 def checks_of(plugin: Plugin) -> list[Callable[..., Any]]:
     """Return the contract checks that a loaded plugin offers.
 

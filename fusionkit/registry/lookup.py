@@ -18,6 +18,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,9 @@ def refresh() -> None:
 def register(module: object) -> None:
     """Add a plugin to this process: a module (or any object) with hook implementations.
 
-    The top-level package of the module serves as its distribution, so qualified names are ``<package>/<name>``.
+    A module that is known already is read again, for instance after ``importlib.reload``; and a class replaces an
+    earlier one of the same name and module, as when a notebook cell runs again.  The top-level package of the module
+    serves as its distribution, so qualified names are ``<package>/<name>``.
     Other processes, such as the workers of a parallel sweep, do not have the plugin.
 
     Raises:
@@ -179,18 +182,27 @@ def register(module: object) -> None:
     """
     with _lock:
         before = current_snapshot()
-        if any(plugin.module is module for plugin in before.loaded):
+        known = next((plugin for plugin in before.given if plugin.module is module), None)
+        if known is not None:
+            again = loading.collect_offers(replace(known, status="loaded", error=None, traceback=None))
+            given = [again if plugin is known else plugin for plugin in before.given]
+            _publish_registered(Snapshot(given, sealed=before.sealed), given.index(again))
             return
         name = str(getattr(module, "__name__", type(module).__module__))
         package = name.partition(".")[0]
         version = getattr(sys.modules.get(package), "__version__", None)
         version = version if isinstance(version, str) else None
         plugin = loading.collect_offers(Plugin(name, name, package, version, module=module, local=True))
-        after = Snapshot([*before.given, plugin], sealed=before.sealed)
-        plugin = after.plugins[-1]  # Failed, if its names clash with those of another plugin.
-        if plugin.status != "loaded":
-            raise RegistryError(f"the plugin {plugin.title} cannot be registered: {plugin.error}.")
-        _publish(after)
+        given = [*(loading.without_redefined(old, plugin) for old in before.given), plugin]
+        _publish_registered(Snapshot(given, sealed=before.sealed), -1)
+
+
+def _publish_registered(after: Snapshot, index: int) -> None:
+    """Publish the snapshot, unless the plugin at ``index`` failed: its names may clash with those of another plugin."""
+    plugin = after.plugins[index]
+    if plugin.status != "loaded":
+        raise RegistryError(f"the plugin {plugin.title} cannot be registered: {plugin.error}.")
+    _publish(after)
 
 
 @contextmanager

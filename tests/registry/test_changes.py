@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 import warnings
@@ -164,6 +165,41 @@ class TestChanges:
         registry.register(module)
         registry.register(module)
         assert registry.resolve("fusion", "mine").status == "ok"
+
+    def test_register_again_after_a_change(self, site: Site) -> None:
+        offers: dict[str, Any] = {"mine": Summation}
+        module = hooks(**offers)
+        module.fusionkit_fusions = fusionkit.hookimpl(lambda: dict(offers), specname="fusionkit_fusions")
+        registry.register(module)
+        offers["other"] = "a:B"
+        registry.register(module)
+        assert {"mine", "other"} <= set(registry.fusions())
+        del offers["mine"]
+        registry.register(module)
+        assert "mine" not in registry.fusions()
+
+    def test_register_again_after_a_reload(self, gram: Site) -> None:
+        assert "second" not in registry.fusions()
+        file = gram.folder / "fk_gram.py"
+        file.write_text(file.read_text().replace('"gram"', '"second": "a:B", "gram"'))
+        registry.register(importlib.reload(sys.modules["fk_gram"]))
+        assert {"gram", "second"} <= set(registry.fusions())
+        assert not registry.resolve("fusion", "second").local
+
+    def test_a_notebook_cell_that_registers_a_class_runs_twice(self, site: Site) -> None:
+        cell = (
+            "import fusionkit\nfrom fusionkit.fusions.summation import Summation\n"
+            "class Mine(Summation): pass\n"
+            "class Plugin:\n"
+            "    @fusionkit.hookimpl\n"
+            "    def fusionkit_fusions(self): return {'mine': Mine}\n"
+            "fusionkit.registry.register(Plugin())\n"
+        )
+        for _ in range(2):
+            namespace: dict[str, Any] = {"__name__": "notebook"}
+            exec(cell, namespace)
+            assert type(fusionkit.create("mine", dims=[3])) is namespace["Mine"]
+            assert registry.key_of(namespace["Mine"]) == "mine"
 
     def test_register_what_is_installed_already(self, gram: Site) -> None:
         registry.fusions()
