@@ -181,7 +181,7 @@ class TestChanges:
     def test_register_again_after_a_reload(self, gram: Site) -> None:
         assert "second" not in registry.fusions()
         file = gram.folder / "fk_gram.py"
-        file.write_text(file.read_text().replace('"gram"', '"second": "a:B", "gram"'))
+        file.write_text(file.read_text().replace("{'gram'", "{'second': 'a:B', 'gram'"))
         registry.register(importlib.reload(sys.modules["fk_gram"]))
         assert {"gram", "second"} <= set(registry.fusions())
         assert not registry.resolve("fusion", "second").local
