@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
 __all__ = ["log"]
@@ -42,11 +43,15 @@ def log(result: Mapping[str, Any], run_dir: Path | None = None) -> str:
     with lock:
         client = MlflowClient(uri)
         run = client.create_run(_experiment(client), start_time=begun, run_name=_title(result)).info.run_id
-        for start in range(0, max(len(metrics), len(params), len(tags)), _BATCH):
-            batch = slice(start, start + _BATCH)
-            client.log_batch(run, metrics[batch], params[batch], tags[batch])
-        _log_files(client, run, result, run_dir)
-        client.set_terminated(run, "FINISHED" if result.get("status") == "completed" else "FAILED", end_time=ended)
+        status = "FAILED"  # Also if something here fails: otherwise MLflow would show the run as running for ever.
+        try:
+            for start in range(0, max(len(metrics), len(params), len(tags)), _BATCH):
+                batch = slice(start, start + _BATCH)
+                client.log_batch(run, metrics[batch], params[batch], tags[batch])
+            _log_files(client, run, result, run_dir)
+            status = "FINISHED" if result.get("status") == "completed" else "FAILED"
+        finally:
+            client.set_terminated(run, status, end_time=ended)
     return str(run)
 
 
@@ -138,8 +143,16 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _name(key: str) -> str:
-    """Return the key with an underscore for each character that MLflow does not allow in a name."""
-    return re.sub(r"[^\w./ :-]", "_", key, flags=re.ASCII)[:_NAME]
+    """Return the key with an underscore for each character that MLflow does not allow in a name.
+
+    MLflow takes names for paths in normal form: nothing like ``a//b``, ``a/../b``, ``/a`` or ``a/``.
+    """
+    name = re.sub(r"[^\w./ :-]", "_", key, flags=re.ASCII)[:_NAME]
+    return (
+        name
+        if normpath(name) == name and not name.startswith(("/", "..")) and name != "."
+        else re.sub(r"/|^\.+", "_", name)
+    )
 
 
 def _is_number(value: Any) -> bool:

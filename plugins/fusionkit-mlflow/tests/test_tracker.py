@@ -147,3 +147,25 @@ def test_listing_does_not_import_mlflow() -> None:
     program = "import sys, fusionkit_mlflow.plugin; print('mlflow' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    "view", ["left//hand", "/left", "left/", "a/../b", "..", ".", "...", "a/./b", "x" * 300, "é/ü"]
+)
+def test_any_name_of_a_view(view: str) -> None:
+    run = client().get_run(
+        log({**RECORD, "robustness": {"missing": {view: 0.5}}, "config": {view: {view: 1}, "seed": 3}})
+    )
+    assert run.info.status == "FINISHED"
+    assert 0.5 in run.data.metrics.values()
+    assert {"1", "3"} == set(run.data.params.values())
+
+
+def test_a_run_that_cannot_be_logged_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", broken)
+    with pytest.raises(OSError, match="no space"):
+        log(RECORD)
+    assert [run.info.status for run in runs()] == ["FAILED"]
