@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fusionkit.fusion import ElementwiseFusion, Traits
-from fusionkit.kernels.elementwise import large_blocks, with_backward
+from fusionkit.kernels.elementwise import all_finite, large_blocks, with_backward
 from fusionkit.kernels.modes import supports_out_kernels
 
 HALF = (torch.float16, torch.bfloat16)
@@ -85,14 +85,14 @@ def _norm(x: Sequence[Tensor]) -> Tensor:
 
 
 def _derivative(grad: Tensor, out: Tensor, x: Sequence[Tensor]) -> list[Tensor]:
-    if out.is_cpu and bool(out.isinf().any()):
-        # The norm of finite views may overflow; scaled by this, it does not.
-        huge, scale = out.isinf(), 2.0 ** -len(x).bit_length()
-        x = [torch.where(huge, view * scale, view) for view in x]
-        out = torch.where(huge, _scaled_norm(x), out)
-    zero = out == 0
-    norm, grad = torch.where(zero, 1.0, out), torch.where(zero, 0.0, grad)
     # Divide the view by the norm first: that is at most 1, while the gradient over the norm could overflow.
+    norm = torch.where(out == 0, 1.0, out)
     if torch.is_grad_enabled() or not supports_out_kernels((grad, out, *x)):
-        return [view / norm * grad for view in x]
-    return [(view / norm).mul_(grad) for view in x]
+        return [view / norm * torch.where(out == 0, 0.0, grad) for view in x]
+    if all_finite(grad) and all_finite(out):
+        return [(view / norm).mul_(grad) for view in x]
+    # The norm of finite views may overflow; scaled by this, it does not.
+    huge, scale = out.isinf(), 2.0 ** -len(x).bit_length()
+    x = [torch.where(huge, view * scale, view) for view in x]
+    norm = torch.where(huge, _scaled_norm(x), norm)
+    return [(view / norm).mul_(torch.where(out == 0, 0.0, grad)) for view in x]

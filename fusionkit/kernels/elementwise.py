@@ -103,10 +103,14 @@ def _chosen(out: Tensor, x: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
     return chosen, ties.clamp(min=1)
 
 
+def all_finite(x: Tensor) -> bool:
+    """Whether all entries of a tensor on the CPU are finite; may be False for huge ones.  False on other devices."""
+    return x.is_cpu and bool(x.sum(dtype=torch.promote_types(x.dtype, torch.float32)).isfinite())
+
+
 def _shares(grad: Tensor, out: Tensor, x: Sequence[Tensor]) -> list[Tensor]:
-    fast = grad.device.type == "cpu" and not torch.is_grad_enabled() and supports_out_kernels((grad, out, *x))
     # Where the gradient is infinite or NaN, its product with a mask of 0 would be NaN.
-    if not (fast and bool(grad.isfinite().all())):
+    if torch.is_grad_enabled() or not supports_out_kernels((grad, out, *x)) or not all_finite(grad):
         chosen, ties = _chosen(out, x)
         share = grad / ties
         return [torch.where(mask, share, 0.0) for mask in chosen]
