@@ -19,10 +19,10 @@ from fusionkit.registry.discovery import canonical
 from fusionkit.registry.loading import NAME
 
 DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-#: Names of the other modules and folders of the package, which the operator's module cannot have.
+#: Names of the other module of the package, and of its folder for configs if there is one.
 TAKEN = ("plugin", "conf")
 #: Names that the operator's module imports, which its class cannot have.
-IMPORTED = ("Any", "Iterable", "Mapping", "Sequence", "Tensor")
+IMPORTED = ("Any", "FusionOptions", "Iterable", "Mapping", "Sequence", "Tensor", "Unpack")
 #: Hydra reads these as values: `fusion=null` selects nothing.
 VALUES = ("null", "true", "false", "inf", "nan")
 
@@ -39,6 +39,7 @@ class Answers:
         module: name of the module in it that contains the class.
         class_name: name of the class, ``name`` in camel case.
         requires: requirement on fusionkit that the running version meets.
+        parameters: whether the fusion has parameters and an option.
     """
 
     kind: Kind
@@ -48,9 +49,10 @@ class Answers:
     module: str
     class_name: str
     requires: str
+    parameters: bool = False
 
     @classmethod
-    def of(cls, directory: Path, kind: Kind, name: str) -> Answers:
+    def of(cls, directory: Path, kind: Kind, name: str, *, parameters: bool = False) -> Answers:
         """Return the answers for a package in ``directory`` with the operator ``name``.
 
         Raises:
@@ -67,6 +69,7 @@ class Answers:
             module=f"{name}_{kind}" if name in TAKEN or iskeyword(name) else name,
             class_name=f"{camel}{kind.capitalize()}" if iskeyword(camel) or camel in IMPORTED else camel,
             requires=requirement(fusionkit.__version__),
+            parameters=parameters,
         )
 
 

@@ -86,6 +86,10 @@ def test_without_copier(work: Path, capsys: pytest.CaptureFixture[str], monkeypa
     [
         ([], "Error: Missing argument 'DIR'."),
         (["x1", "--fusion"], "Error: Option '--fusion' requires an argument."),
+        (
+            ["x1", "--fabrication", "a", "--parameters"],
+            "--parameters should be given with --fusion; found --fabrication.",
+        ),
         (["x1", "--fus", "a"], "Error: No such option '--fus'. Did you mean '--fusion'?"),
     ],
 )

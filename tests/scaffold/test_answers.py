@@ -23,6 +23,7 @@ def test_names_follow() -> None:
         "package": "fusionkit_low_band",
         "module": "low_band_2",
         "class_name": "LowBand2",
+        "parameters": False,
     }
 
 

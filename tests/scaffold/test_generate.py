@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 import fusionkit
 from fusionkit import ConfigError, registry
+from fusionkit.config import build, compose
 from fusionkit.registry.loading import Kind
 from fusionkit.scaffold import generate, versions
 from fusionkit.scaffold.answers import Answers
@@ -30,9 +32,9 @@ ROOT = Path(__file__).parents[2]
 def package(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes a package."""
 
-    def write(directory: str = "fusionkit-gram", kind: Kind = "fusion", name: str = "gram") -> Path:
+    def write(directory: str = "fusionkit-gram", kind: Kind = "fusion", name: str = "gram", **options: bool) -> Path:
         target = tmp_path / "work" / directory
-        generate.new(target, Answers.of(target, kind, name))
+        generate.new(target, Answers.of(target, kind, name, **options))
         return target
 
     return write
@@ -72,7 +74,6 @@ def test_files(package: Callable[..., Path], kind: Kind) -> None:
         "fusionkit_gram/py.typed",
         "fusionkit_gram/plugin.py",
         "fusionkit_gram/gram.py",
-        f"fusionkit_gram/conf/{kind}/gram.yaml",
         "tests/test_contract.py",
         "tests/test_values.py",
     }
@@ -99,6 +100,20 @@ def test_odd_names_work(package: Callable[..., Path], imports: Callable[[Path], 
             name, kind=kind, select=["config_*", "documented", "signature", "n_matches_output", "l_matches_parameters"]
         )
     assert {result.check for result in report.results} >= {"config_composes", "n_matches_output"}
+    assert report.ok, [result for result in report.results if result.bad]
+
+
+def test_an_operator_with_parameters(package: Callable[..., Path], imports: Callable[[Path], object]) -> None:
+    target = package("fusionkit-wsum", name="wsum", parameters=True)
+    module = imports(target)
+    with isolated_registry(module):
+        node = compose(["fusion=wsum", "fusion.shared=true", "dims=[3,3]"])["fusion"]
+        assert build(node, "fusion").calculate_l() == 2
+        report = fusionkit.check("wsum", tier=1, skip=["config_*"])
+        values: dict[str, Any] = {}
+        exec((target / "tests/test_values.py").read_text(), values)
+        values["test_values"]()
+        values["test_shared_weights"]()
     assert report.ok, [result for result in report.results if result.bad]
 
 
