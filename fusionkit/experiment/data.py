@@ -210,6 +210,7 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
                 raise FusionError(f"{path} should be a .npz file, as numpy.savez writes it; found another format.")
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
+                _check_names(path, archive.files)
                 return {key: _array(path, key, archive) for key in archive.files}, digest
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise FusionError(f"The data file should be a .npz file; found {path}: {error.strerror}.") from None
@@ -217,6 +218,14 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError, NotImplementedError) as error:
         raise FusionError(f"{path} should be a complete .npz file; found it damaged ({error}).") from error
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """Refuse arrays of which numpy would read one in place of another: it takes ``a.npy`` for the array ``a``."""
+    for name in names:
+        if names.count(name) > 1 or f"{name}.npy" in names:
+            found = f"{name!r} twice" if names.count(name) > 1 else f"{name!r} and '{name}.npy'"
+            raise FusionError(f"{path} should contain arrays whose names differ, without '.npy'; found {found}.")
 
 
 def _array(path: Path, key: str, archive: Mapping[str, Any]) -> npt.NDArray[Any]:
@@ -227,12 +236,21 @@ def _array(path: Path, key: str, archive: Mapping[str, Any]) -> npt.NDArray[Any]
             raise
         what, hint = "numbers", ""
         if key == "label":
-            what, hint = _LABELS, "  label.astype(str) converts them to strings."
+            what, hint = _LABELS, "  numpy.unique(label, return_inverse=True)[1] numbers the classes."
         found = "Python objects, which are not read because that could run code"
         raise FusionError(f"The array {key!r} of {path} should contain {what}; found {found}.{hint}") from None
     if not isinstance(array, np.ndarray):
         raise FusionError(f"{path} should contain arrays only; found {key!r}, which is none.")
     return array
+
+
+def native(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the array as PyTorch takes it; a copy where it has a long double, another byte order, or negative strides,
+    or is read-only.
+    """
+    long = array.dtype.kind == "f" and array.dtype.itemsize > 8
+    array = np.require(array, np.float64 if long else array.dtype.newbyteorder("="), ["ALIGNED", "WRITEABLE"])
+    return array.copy() if min(array.strides, default=0) < 0 else array
 
 
 def _check_view(path: Path, key: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -241,11 +259,12 @@ def _check_view(path: Path, key: str, array: npt.NDArray[Any]) -> npt.NDArray[An
         raise FusionError(f"{view} should contain real numbers; found dtype {array.dtype}.")
     if array.ndim != 2 or not array.size:
         raise FusionError(f"{view} should have the shape (rows, width), neither of them 0; found {array.shape}.")
+    with np.errstate(over="ignore"):  # A long double may become infinite, which is refused below.
+        array = native(array)
     counts = {"NaN": int(np.isnan(array).sum()), "infinite": int(np.isinf(array).sum())}
     if found := " and ".join(f"{count} {what}" for what, count in counts.items() if count):
         raise FusionError(f"{view} should be finite; found {found} among {array.size} values.")
-    # PyTorch takes native byte order only, and no long doubles.
-    return array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="), copy=False)
+    return array
 
 
 def _check_label(path: Path, label: npt.NDArray[Any], rows: int) -> tuple[Rows, list[int | float | bool | str]]:
@@ -258,11 +277,17 @@ def _check_label(path: Path, label: npt.NDArray[Any], rows: int) -> tuple[Rows, 
             f"{what} should have the shape ({rows},), as the views have {rows} rows; found {label.shape}."
         )
     if label.dtype.kind == "S":
-        label = np.char.decode(label, "utf-8", "replace")
+        try:
+            label = np.char.decode(label, "utf-8")
+        except UnicodeDecodeError as error:  # To replace what is no UTF-8 could make different labels equal.
+            hint = "numpy.char.decode(label, 'latin-1') decodes another encoding."
+            raise FusionError(f"{what} should contain text in UTF-8; found {error.object!r}.  {hint}") from None
     if label.dtype.kind == "f":
-        label = label.astype(np.float64)
+        exact, label = label, label.astype(np.float64)
         if infinite := int((~np.isfinite(label)).sum()):
             raise FusionError(f"{what} should be finite; found {infinite} NaN or infinite.")
+        if (exact != label).any():
+            raise FusionError(f"{what} should contain numbers that float64 can hold; found dtype {exact.dtype}.")
     values, target = np.unique(label, return_inverse=True)
     classes: list[int | float | bool | str] = values.tolist()
     broken = [value for value in classes if isinstance(value, float) and not value.is_integer()]
