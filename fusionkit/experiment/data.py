@@ -244,6 +244,16 @@ def _array(path: Path, key: str, archive: Mapping[str, Any]) -> npt.NDArray[Any]
     return array
 
 
+def check_unmasked(what: str, values: Any) -> None:
+    """Refuse the masked entries of an array, whose data are no values.
+
+    Raises:
+        FusionError: there are masked entries.
+    """
+    if isinstance(values, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(values).sum())):
+        raise FusionError(f"{what} should have no masked entries; found {masked}.")
+
+
 def native(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the array as PyTorch takes it; a copy where it has a long double, another byte order, or negative strides,
     or is read-only.

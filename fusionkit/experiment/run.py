@@ -26,10 +26,12 @@ from fusionkit.experiment.load import save
 from fusionkit.experiment.metrics import confusion_matrix, metrics
 from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.robustness import robustness
+from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.training import Part, Task, seeded, threads, train
 from fusionkit.fusion import Fusion, check_device
 
 
+@exclusive()
 def run_job(
     config: RunConfig,
     run_dir: Path,

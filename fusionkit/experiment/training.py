@@ -25,6 +25,7 @@ from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.optimizer import Optimizer, one_cycle
+from fusionkit.experiment.state import exclusive
 from fusionkit.fusion import check_device
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Task:
     report: Callable[[float], None] | None = None
 
 
+@exclusive()
 def train(network: nn.Module, task: Task, device: Any) -> History:
     """Train ``network`` in place; it ends on the CPU, in evaluation mode.
 
