@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from fusionkit import registry
+from fusionkit._util.trees import to_python
 from fusionkit.config.options import G, ModelOptions, TrainOptions, validate_group
 from fusionkit.core import factory
 from fusionkit.errors import ConfigError, DimsError, FusionError
@@ -233,6 +234,7 @@ def _check_classes(classes: npt.NDArray[Any], rows: int) -> None:
 
 def _named(value: Any, key: str) -> dict[str, Any]:
     """Return the name and the options of an operator, from its name alone or from a dict of both."""
+    value = to_python(value)
     if isinstance(value, str):
         return {"name": value}
     if isinstance(value, Mapping) and isinstance(value.get("name"), str):

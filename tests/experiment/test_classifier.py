@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import pickle
 import threading
@@ -256,6 +257,23 @@ def test_the_layout_of_arrays_does_not_matter(change: Any, as_list: bool) -> Non
     np.testing.assert_array_equal(classifier.predict_proba(changed), wanted)
     parts = [change(X[:, :4]), change(X[:, 4:])]
     np.testing.assert_array_equal(classifier.model_.evaluate(parts).softmax(-1), wanted)
+
+
+def numpy_scalar(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: numpy_scalar(one) for key, one in value.items()}
+    return value if value is None else np.asarray(value)[()]
+
+
+def test_options_may_be_scalars_of_numpy() -> None:
+    X, y = data()
+    fabrication = {"name": "masked", "density": 0.5, "seed": 1}
+    wanted = small(encoder="linear", encoder_width=3, fabrication=fabrication, epochs=2)
+    options = {key: numpy_scalar(value) for key, value in wanted.get_params().items()}
+    found = FusionClassifier(**options).fit(X, y)
+    np.testing.assert_array_equal(found.predict_proba(X), wanted.fit(X, y).predict_proba(X))
+    assert found.model_.describe() == wanted.model_.describe()
+    json.dumps(found.model_.describe())
 
 
 def test_masked_entries_are_refused() -> None:
