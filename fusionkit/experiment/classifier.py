@@ -39,7 +39,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     Args:
         views: widths of the views in one array, in the order of its columns; or the number of views, for nearly equal
-            widths; None is one view.  For a list of views: None, or their widths.
+            widths; None is one view.  For a list of views: None, their widths, or their number.
         fusion: name of the operator, as ``fusionkit list`` shows it, or a dict with its name and options.
         fabrication: the same for the operators that take one.
         n: width of the output, for the operators with a free choice of it.
@@ -195,7 +195,10 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         """Return the views of a list and y, as ``_checked`` does."""
         fitting, widths = y is not None, [view.shape[1] for view in X]
         wanted = self.views if fitting else self.views_
-        if wanted is not None and not isinstance(wanted, Integral) and list(wanted) != widths:
+        if isinstance(wanted, Integral):
+            if wanted != len(widths):
+                raise DimsError(f"X should contain {wanted} views; found {len(widths)}.")
+        elif wanted is not None and list(wanted) != widths:
             raise DimsError(f"X should contain views of the widths {list(wanted)}; found {widths}.")
         views, names = check_views(X, None if fitting else self._names)
         if fitting:

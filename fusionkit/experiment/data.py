@@ -286,6 +286,22 @@ def _check_label(path: Path, label: npt.NDArray[Any], rows: int) -> tuple[Rows, 
         raise FusionError(
             f"{what} should have the shape ({rows},), as the views have {rows} rows; found {label.shape}."
         )
+    label = _plain_label(what, label)
+    values, target = np.unique(label, return_inverse=True)
+    classes: list[int | float | bool | str] = values.tolist()
+    broken = [value for value in classes if isinstance(value, float) and not value.is_integer()]
+    if broken and np.bincount(target).min() < 2:  # A target of a regression.
+        raise FusionError(
+            f"{what} should contain classes, as whole numbers or strings, because the task is classification only; "
+            f"found {len(broken)} different numbers that are not whole, such as {broken[0]:g}."
+        )
+    if len(classes) < 2:
+        raise FusionError(f"{what} should contain at least two classes; found only {classes[0]!r}.")
+    return target.astype(np.int64), classes
+
+
+def _plain_label(what: str, label: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the labels in a type that JSON has; those that differ still do."""
     if label.dtype.kind == "S":
         try:
             label = np.char.decode(label, "utf-8")
@@ -298,14 +314,12 @@ def _check_label(path: Path, label: npt.NDArray[Any], rows: int) -> tuple[Rows, 
             raise FusionError(f"{what} should be finite; found {infinite} NaN or infinite.")
         if (exact != label).any():
             raise FusionError(f"{what} should contain numbers that float64 can hold; found dtype {exact.dtype}.")
-    values, target = np.unique(label, return_inverse=True)
-    classes: list[int | float | bool | str] = values.tolist()
-    broken = [value for value in classes if isinstance(value, float) and not value.is_integer()]
-    if broken and np.bincount(target).min() < 2:  # A target of a regression.
-        raise FusionError(
-            f"{what} should contain classes, as whole numbers or strings, because the task is classification only; "
-            f"found {len(broken)} different numbers that are not whole, such as {broken[0]:g}."
-        )
-    if len(classes) < 2:
-        raise FusionError(f"{what} should contain at least two classes; found only {classes[0]!r}.")
-    return target.astype(np.int64), classes
+    if label.dtype.kind == "U":
+        try:
+            "".join(set(label.tolist())).encode()
+        except UnicodeEncodeError as error:  # No record could hold it.
+            found = error.object[error.start]
+            raise FusionError(
+                f"{what} should contain Unicode text; found {found!r}, half of a surrogate pair."
+            ) from None
+    return label

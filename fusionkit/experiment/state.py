@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from fusionkit.kernels.modes import AUTOCASTING
+
 _lock = threading.RLock()
 
 
@@ -33,8 +35,8 @@ def exclusive() -> Iterator[None]:
         stack.enter_context(_lock)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        if torch.is_autocast_enabled("cpu"):
-            stack.enter_context(torch.autocast("cpu", enabled=False))
+        for kind in filter(torch.is_autocast_enabled, AUTOCASTING):
+            stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":  # The context costs time in each call of torch.
             stack.enter_context(torch.device("cpu"))
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())

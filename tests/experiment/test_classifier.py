@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import multiprocessing
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from fusionkit.experiment import FusionClassifier
 from fusionkit.experiment import classifier as classifier_module
 from fusionkit.experiment.state import exclusive
 from tests.exhaustive import exhaustive
+from tests.experiment.torch_states import STATES
 from tests.messages import like
 
 
@@ -191,26 +190,11 @@ def test_a_forked_process_does_not_wait_for_the_threads_of_its_parent() -> None:
 def test_the_state_of_torch_does_not_matter() -> None:
     X, y = data()
     wanted = small(epochs=2).fit(X, y).predict_proba(X)
-    states: list[tuple[Any, Any]] = [
-        (torch.set_default_dtype, torch.float64),
-        (torch.set_default_device, "meta"),
-        (torch.inference_mode, True),
-        (torch.set_grad_enabled, False),
-        (partial(torch.autocast, "cpu"), torch.bfloat16),
-    ]
-    for change, value in states:
-        try:
-            with contextlib.ExitStack() as stack:
-                stack.callback(torch.set_grad_enabled, True)
-                context = change(value)
-                if context is not None:
-                    stack.enter_context(context)
-                classifier = small(epochs=2).fit(X, y)
-                found = classifier.predict_proba(X)
-        finally:
-            torch.set_default_dtype(torch.float32)
-            torch.set_default_device(None)
-        np.testing.assert_array_equal(found, wanted, err_msg=str(value))
+    for name, state in STATES.items():
+        with state():
+            classifier = small(epochs=2).fit(X, y)
+            found = classifier.predict_proba(X)
+        np.testing.assert_array_equal(found, wanted, err_msg=name)
         assert not any(parameter.is_inference() for parameter in classifier.model_.parameters())
 
 
@@ -413,6 +397,8 @@ def test_views_that_do_not_fit() -> None:
     X, y = data()
     with pytest.raises(DimsError, match=r"^X should .*found \[3, 4\]\.$"):
         small().fit([X[:, :3], X[:, 3:]], y)
+    with pytest.raises(DimsError, match=like("X … found 2.")):
+        small(views=3).fit([X[:, :4], X[:, 4:]], y)
     with pytest.raises(FusionError, match=r"^The views should .*found \[90, 89\]\.$"):
         small(views=None).fit([X[:, :4], X[1:, 4:]], y)
     with pytest.raises(FusionError, match=r"^y should .*found one class, 'a'\.$"):

@@ -215,6 +215,10 @@ def test_labels_that_are_not_text_are_not_made_equal(npz: Write) -> None:
     )
 
 
+def test_labels_that_no_record_can_hold(npz: Write) -> None:
+    refused(npz(label=np.array(["a\ud800", "b"] * 30)), r"The array 'label' of {path} … found '\ud800', half")
+
+
 def test_long_double_labels_are_not_made_equal(npz: Write) -> None:
     label = np.tile(np.array([1, 2**64, 2**64 + 1], dtype=np.longdouble) - [0, 1, 1], 20)
     refused(npz(label=label), "The array 'label' of {path} … found dtype")
