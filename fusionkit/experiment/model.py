@@ -147,6 +147,12 @@ class Network(nn.Module):
         self.activation = ACTIVATIONS[options.activation]()
         self.head = nn.Linear(fusion.n, classes)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters and the inputs; a quantized head, whose weight is a method, takes float32."""
+        weight = self.head.weight
+        return weight.dtype if isinstance(weight, Tensor) else torch.float32
+
     def forward(self, x: Sequence[Tensor], rows: slice | None = None) -> Tensor:
         """Return logits (..., classes) for standardized views (..., n_i), or for some of their rows.
 
@@ -186,7 +192,7 @@ class FusionModel(nn.Module):
             DimsError: a wrong number of views or a wrong width.
             FusionError: views that do not fit in another way.
         """
-        logits: Tensor = self.network(self.scaler(x, self.network.head.weight.dtype))
+        logits: Tensor = self.network(self.scaler(x, self.network.dtype))
         return logits
 
     @exclusive()
@@ -197,7 +203,7 @@ class FusionModel(nn.Module):
         Raises:
             DimsError, FusionError: as ``forward``; also views or logits that are not finite.
         """
-        views = self.scaler(x, self.network.head.weight.dtype)
+        views = self.scaler(x, self.network.dtype)
         for i, view in enumerate(views):
             if not view.isfinite().all():
                 raise FusionError(f"View {i} ({self.scaler.names[i]}) should be finite; found NaN or infinite values.")
@@ -228,7 +234,7 @@ class FusionModel(nn.Module):
             "encoder": self.network.options.encoder,
             "input_dropout": self.network.dropout.p,
             "activation": self.network.options.activation,
-            "dtype": str(self.network.head.weight.dtype).removeprefix("torch."),
+            "dtype": str(self.network.dtype).removeprefix("torch."),
             "fusion": self.fusion.to_config(),
         }
 

@@ -189,6 +189,17 @@ def test_an_averaged_model_keeps_the_scaler() -> None:
     assert torch.equal(averaged.get_buffer("module.scaler.mean_0"), model.scaler.get_buffer("mean_0"))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_quantized_model_predicts() -> None:
+    from torch.ao.quantization import quantize_dynamic
+
+    model, x = small().eval(), [1e4 + np.random.randn(50, 4), np.random.randn(50, 3)]
+    model.scaler.fit(x)
+    quantized = quantize_dynamic(model, {nn.Linear}, dtype=torch.float16)
+    assert not isinstance(quantized.network.head, nn.Linear)
+    torch.testing.assert_close(quantized(x), model(x), rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_predict_refuses_what_is_not_finite(value: float) -> None:
     with pytest.raises(FusionError, match=like("View 1 (b) … found NaN or infinite values.")):
