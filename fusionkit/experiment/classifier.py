@@ -36,6 +36,8 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     """Standardize k views, fuse them, classify linearly: what ``fusionkit run`` trains, as an estimator.
 
     ``X`` is either one array of shape (m, D), whose columns ``views`` splits, or a list of k views of shape (m, n_i).
+    Row by row they are of the same samples.  Data frames have to keep the names and the order of their columns.
+    Fits in several threads of a process wait for each other, because PyTorch's random generator is the process's.
 
     Args:
         views: widths of the views in one array, in the order of its columns; or the number of views, for nearly equal

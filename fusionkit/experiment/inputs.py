@@ -17,6 +17,9 @@ from fusionkit.experiment.data import check_unmasked
 #: The types of views.  PyTorch computes in them as they are.
 REAL = [np.float64, np.float32]
 
+#: What scikit-learn converts to numbers, although it is none.
+_OTHERS = {str: "texts", bytes: "texts", np.datetime64: "dates", np.timedelta64: "durations"}
+
 Names = npt.NDArray[np.object_] | None
 
 
@@ -28,11 +31,10 @@ def check_values(what: str, X: Any) -> None:
     """
     check_unmasked(what, X)
     values = np.asarray(X)
-    kind = {"M": "dates", "m": "durations", "U": "texts", "S": "texts"}.get(values.dtype.kind)
-    if values.dtype.kind == "O" and any(isinstance(value, str | bytes) for value in values.flat):
-        kind = "texts"
-    if kind:
-        raise FusionError(f"{what} should contain numbers; found {kind}.")
+    kinds = {values.dtype.type} if values.dtype.kind != "O" else set(map(type, values.flat))
+    for base, found in _OTHERS.items():
+        if any(issubclass(kind, base) for kind in kinds):
+            raise FusionError(f"{what} should contain numbers; found {found}.")
 
 
 def check_views(views: Sequence[Any], fitted: Sequence[Names] | None) -> tuple[list[npt.NDArray[Any]], list[Names]]:
