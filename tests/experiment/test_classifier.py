@@ -179,9 +179,9 @@ def test_a_forked_process_does_not_wait_for_the_threads_of_its_parent() -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait(60)
-    child = multiprocessing.get_context("fork").Process(target=exclusive().__enter__)
+    child = multiprocessing.get_context("fork").Process(target=exclusive().__enter__, daemon=True)
     child.start()
-    child.join(30)
+    child.join(20)
     release.set()
     thread.join()
     assert child.exitcode == 0
