@@ -229,7 +229,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
 
 def _check_classes(classes: npt.NDArray[Any], rows: int) -> None:
-    """Refuse a single class; warn of so many different numbers that they are a quantity."""
+    """Refuse a single class; warn where the numbers are rather measurements than classes."""
     if len(classes) < 2:
         raise FusionError(f"y should contain at least two classes; found one class, {classes.tolist()[0]!r}.")
     if classes.dtype.kind in "fiu" and len(classes) > 20 and 3 * len(classes) > rows:

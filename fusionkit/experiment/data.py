@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,9 +223,10 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
 
 def _check_names(path: Path, names: list[str]) -> None:
     """Refuse arrays of which numpy would read one in place of another: it takes ``a.npy`` for the array ``a``."""
-    for name in names:
-        if names.count(name) > 1 or f"{name}.npy" in names:
-            found = f"{name!r} twice" if names.count(name) > 1 else f"{name!r} and '{name}.npy'"
+    counts = Counter(names)
+    for name, count in counts.items():
+        if count > 1 or f"{name}.npy" in counts:
+            found = f"{name!r} twice" if count > 1 else f"{name!r} and '{name}.npy'"
             raise FusionError(f"{path} should contain arrays whose names differ, without '.npy'; found {found}.")
 
 

@@ -76,4 +76,4 @@ def _check_rows(views: Sequence[Any]) -> None:
         first, wanted = framed[0]
         if not index.equals(wanted) and Counter(index) == Counter(wanted):
             what = f"Views {first} and {i} of X should have their rows in the same order"
-            raise FusionError(f"{what}; found indexes that differ only in order.  View.loc[index] orders one.")
+            raise FusionError(f"{what}; found indexes that differ only in order.  view.loc[other.index] reorders one.")

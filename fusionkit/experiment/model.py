@@ -45,8 +45,8 @@ class Scaler(nn.Module):
         """
         found: dict[str, Tensor] = {}
         for i, view in enumerate(views):
-            mean, scale = _moments(view.astype(np.float64))  # Sums of float16 and of integers would overflow.
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):  # Refused below.
+                mean, scale = _moments(view.astype(np.float64))  # Sums of float16 and of integers would overflow.
                 largest = np.maximum(view.max(0) - mean, mean - view.min(0))
             if not np.isfinite([mean, scale, largest]).all():
                 what = f"View {i} ({self.names[i]}) should have columns of finite mean and variance"
@@ -109,7 +109,8 @@ def _moments(view: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], np
     rest = centred.sum(0)  # Not zero, because the mean is rounded: the variance is corrected by it.
     variance = ((centred**2).sum(0) - rest**2 / m) / m
     constant = variance <= m * eps * variance + (m * mean * eps) ** 2  # Up to rounding errors.
-    return np.ldexp(mean, exponent), np.where(constant, 1.0, np.ldexp(np.sqrt(variance), exponent))
+    scale = np.ldexp(np.sqrt(variance), exponent)
+    return np.ldexp(mean, exponent), np.where(constant | (scale == 0), 1.0, scale)
 
 
 def encoder(kind: str, width_in: int, width_out: int) -> nn.Module:

@@ -111,11 +111,19 @@ def test_the_unit_of_a_column_does_not_matter(arrays: dict[str, Any], factor: fl
     torch.testing.assert_close(found, wanted, rtol=1e-2, atol=1e-2)
 
 
+def test_a_scale_that_float64_cannot_hold_is_that_of_a_constant() -> None:
+    scaler = Scaler(["a"], [1])
+    scaler.fit([np.array([[0.0], [5e-324]])])
+    assert scaler.get_buffer("scale_0").tolist() == [1.0]
+
+
 def test_scaler_refuses_values_whose_differences_overflow_and_stays_as_it_was() -> None:
     scaler = Scaler(["a", "b"], [1, 1])
     sentence = "View 1 (b) … found values up to 1.7e+308."
     with pytest.raises(FusionError, match=like(sentence)):
         scaler.fit([np.array([[1.0], [5.0], [5.0]]), np.array([[1.7e308], [-1.7e308], [-1.7e308]])])
+    with pytest.raises(FusionError, match=like("View 0 (a) … found")):
+        scaler.fit([np.array([[1.0], [np.inf]]), np.zeros((2, 1))])
     assert scaler.get_buffer("mean_0").tolist() == [0.0]
 
 
