@@ -36,6 +36,16 @@ def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, tree
 
 
+def to_python(tree: Any) -> Any:
+    """Return ``tree`` with the scalars of numpy, such as a search over parameters gives, as Python's own."""
+    if isinstance(tree, Mapping):
+        return {name: to_python(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(map(to_python, tree)) if type(tree) in (list, tuple) else tree
+    # By what it has, because numpy's import takes time.
+    return tree.item() if hasattr(tree, "dtype") and getattr(tree, "shape", None) == () else tree
+
+
 def to_json(value: Any) -> Any:
     """Return ``value`` in JSON types: NaN and infinities become None, objects of other types their ``str``."""
     if isinstance(value, Mapping):

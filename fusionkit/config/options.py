@@ -14,6 +14,7 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
 
 from fusionkit import registry
+from fusionkit._util.trees import to_python
 from fusionkit.config.keys import CONTROL_KEYS, refuse, walk
 from fusionkit.config.nodes import yaml_file
 from fusionkit.config.sentences import expected, mistakes
@@ -169,6 +170,7 @@ def validate(cfg: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: a sentence for every mistake, with the dotted key, what should be, what was found, the nearest key.
     """
+    cfg = to_python(cfg)
     check(cfg)
     made = _RUN.validate_python(cfg)
     made._tree = dict(cfg)
@@ -203,7 +205,7 @@ def validate_group(group: type[G], values: Mapping[str, Any], prefix: str) -> G:
     Raises:
         ConfigError: as ``validate``.
     """
-    adapter = TypeAdapter(group)
+    adapter, values = TypeAdapter(group), to_python(values)
     refuse(mistakes(adapter, values, prefix).values())
     return adapter.validate_python(values)
 

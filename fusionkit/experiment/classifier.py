@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
 from typing import Any, Self
@@ -12,16 +13,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_array, check_random_state, check_X_y
+from sklearn.utils import check_random_state, check_X_y
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from fusionkit import registry
+from fusionkit._util.trees import to_python
 from fusionkit.config.options import G, ModelOptions, TrainOptions, validate_group
 from fusionkit.core import factory
 from fusionkit.errors import ConfigError, DimsError, FusionError
+from fusionkit.experiment.data import check_unmasked
+from fusionkit.experiment.inputs import REAL, Names, check_values, check_views
 from fusionkit.experiment.model import FusionModel, Network, Scaler
+from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.training import Part, Task, seeded, threads, train
 from fusionkit.fusion import Fusion, check_dims
 
@@ -31,10 +36,12 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     """Standardize k views, fuse them, classify linearly: what ``fusionkit run`` trains, as an estimator.
 
     ``X`` is either one array of shape (m, D), whose columns ``views`` splits, or a list of k views of shape (m, n_i).
+    Row by row they are of the same samples.  Data frames have to keep the names and the order of their columns.
+    Fits in several threads of a process wait for each other, because PyTorch's random generator is the process's.
 
     Args:
         views: widths of the views in one array, in the order of its columns; or the number of views, for nearly equal
-            widths; None is one view.  For a list of views: None, or their widths.
+            widths; None is one view.  For a list of views: None, their widths, or their number.
         fusion: name of the operator, as ``fusionkit list`` shows it, or a dict with its name and options.
         fabrication: the same for the operators that take one.
         n: width of the output, for the operators with a free choice of it.
@@ -43,7 +50,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         activation: none, gelu, relu or tanh, in front of the classifier.
         epochs: passes over the data.
         batch_size: rows per step.
-        lr: greatest learning rate.
+        lr: peak learning rate.
         optimizer: adamw, adam or sgd.
         weight_decay: of the matrices, relative to the learning rate.
         scheduler: onecycle or constant.
@@ -92,6 +99,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     random_state: int | np.random.RandomState | None = None
     verbose: bool = False
 
+    @exclusive()
     def fit(self, X: Any, y: Any) -> Self:
         """Train on ``X`` and the classes ``y`` (m,).
 
@@ -99,17 +107,25 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             FusionError, ConfigError, RegistryError: options that do not fit, or a loss that is not finite.
             ValueError: data that cannot be used.
         """
+        before: dict[str, Any] = self.__dict__
+        try:
+            self.__dict__ = {name: value for name, value in before.items() if not name.endswith("_")}
+            self._fit(X, y)
+        except BaseException:  # Also an interruption.
+            self.__dict__ = before
+            raise
+        return self
+
+    def _fit(self, X: Any, y: Any) -> None:
         if y is None:
             raise FusionError("fit requires y to be passed, but the target y is None.")
         views, y = self._checked(X, y)
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise FusionError(f"y should contain at least two classes; found one class, {self.classes_.tolist()[0]!r}.")
+        _check_classes(self.classes_, len(y))
         settings = self._settings = self._group(TrainOptions, "train")
         model = self._group(ModelOptions, "model")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self.views_ = [view.shape[1] for view in views]
         with seeded(seed, torch.device("cpu")):
             network = Network(self._fusion(), self.views_, len(self.classes_), model, settings.input_dropout)
         scaler = Scaler([str(i) for i in range(len(views))], self.views_)
@@ -120,26 +136,22 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         # Predictions in double precision do not depend on which rows are predicted together.
         self.model_ = FusionModel(scaler, network, self.classes_.tolist()).double().eval()
         self.n_iter_ = settings.epochs
-        return self
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
         """Return the probabilities of the classes, (m, c)."""
-        return np.asarray(self._logits(X).softmax(-1))
+        return np.asarray(self._logits(X).softmax(-1, dtype=torch.float64))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return the class of every row, (m,)."""
         logits = self._logits(X)
         return np.asarray(self.classes_[logits.argmax(-1).numpy()])
 
-    @torch.no_grad()
+    @exclusive()
     def _logits(self, X: Any) -> Tensor:
         check_is_fitted(self)
         views, _ = self._checked(X)
         with threads(self.model_.network, self._settings, torch.device("cpu")):
-            logits: Tensor = self.model_(views)
-        if not logits.isfinite().all():
-            raise FusionError("The trained model should give finite logits; found others.")
-        return logits
+            return self.model_.evaluate(views)
 
     def _group(self, group: type[G], prefix: str) -> G:
         """Return the options of a group of the config, checked."""
@@ -165,26 +177,39 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     def _checked(self, X: Any, y: Any = None) -> tuple[list[npt.NDArray[Any]], Any]:
         """Return the views and y, checked by scikit-learn; y is given when fitting, and X then sets the widths."""
-        fitting, kinds = y is not None, [np.float64, np.float32]
+        fitting = y is not None
+        check_unmasked("y", y)
         if isinstance(X, list | tuple) and X and all(getattr(view, "ndim", None) == 2 for view in X):
-            views = [check_array(view, dtype=kinds, input_name=f"view {i}") for i, view in enumerate(X)]
-            widths = [view.shape[1] for view in views]
-            wanted = self.views if fitting else self.views_
-            if wanted is not None and not isinstance(wanted, Integral) and list(wanted) != widths:
-                raise DimsError(f"X should contain views of the widths {list(wanted)}; found {widths}.")
-            if len({*map(len, views)}) > 1:
-                raise FusionError(f"The views should have the same number of rows; found {[*map(len, views)]}.")
-            if fitting:
-                _, y = check_X_y(views[0], y)
-                self.n_features_in_ = sum(widths)
-            return views, y
+            return self._checked_list(X, y)
+        check_values("X", X)
         if fitting:
-            X, y = validate_data(self, X, y, dtype=kinds)
+            X, y = validate_data(self, X, y, dtype=REAL)
+            self.views_ = self._widths(X.shape[1])
+            names = getattr(self, "feature_names_in_", None)
+            ends = np.cumsum(self.views_)[:-1]
+            self._names: list[Names] = [None] * len(self.views_) if names is None else np.split(names, ends)
         else:
-            X = validate_data(self, X, reset=False, dtype=kinds)
-        widths = self._widths(X.shape[1]) if fitting else self.views_
-        # Copies, because PyTorch warns about arrays that it may not write to.
-        return [view.copy() for view in np.split(X, np.cumsum(widths)[:-1], axis=1)], y
+            X = validate_data(self, X, reset=False, dtype=REAL)
+        # In one layout, because the order of sums depends on it.
+        return [np.ascontiguousarray(view) for view in np.split(X, np.cumsum(self.views_)[:-1], axis=1)], y
+
+    def _checked_list(self, X: Sequence[Any], y: Any) -> tuple[list[npt.NDArray[Any]], Any]:
+        """Return the views of a list and y, as ``_checked`` does."""
+        fitting, widths = y is not None, [view.shape[1] for view in X]
+        wanted = self.views if fitting else self.views_
+        if isinstance(wanted, Integral):
+            if wanted != len(widths):
+                raise DimsError(f"X should contain {wanted} views; found {len(widths)}.")
+        elif wanted is not None and list(wanted) != widths:
+            raise DimsError(f"X should contain views of the widths {list(wanted)}; found {widths}.")
+        views, names = check_views(X, None if fitting else self._names)
+        if fitting:
+            _, y = check_X_y(views[0], y)
+            self.views_, self._names, self.n_features_in_ = widths, names, sum(widths)
+            known = [one for one in names if one is not None]
+            if len(known) == len(names):
+                self.feature_names_in_: npt.NDArray[np.object_] = np.concatenate(known)
+        return views, y
 
     def _widths(self, columns: int) -> list[int]:
         """Return the widths into which ``views`` splits ``columns`` columns."""
@@ -203,8 +228,18 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         return widths
 
 
+def _check_classes(classes: npt.NDArray[Any], rows: int) -> None:
+    """Refuse a single class; warn where the numbers are rather measurements than classes."""
+    if len(classes) < 2:
+        raise FusionError(f"y should contain at least two classes; found one class, {classes.tolist()[0]!r}.")
+    if classes.dtype.kind in "fiu" and len(classes) > 20 and 3 * len(classes) > rows:
+        found = f"found {len(classes)} different numbers in {rows} rows, which may be the target of a regression"
+        warnings.warn(f"y should contain classes; {found}.", UserWarning, stacklevel=5)
+
+
 def _named(value: Any, key: str) -> dict[str, Any]:
     """Return the name and the options of an operator, from its name alone or from a dict of both."""
+    value = to_python(value)
     if isinstance(value, str):
         return {"name": value}
     if isinstance(value, Mapping) and isinstance(value.get("name"), str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,6 +211,7 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
                 raise FusionError(f"{path} should be a .npz file, as numpy.savez writes it; found another format.")
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
+                _check_names(path, archive.files)
                 return {key: _array(path, key, archive) for key in archive.files}, digest
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise FusionError(f"The data file should be a .npz file; found {path}: {error.strerror}.") from None
@@ -217,6 +219,15 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError, NotImplementedError) as error:
         raise FusionError(f"{path} should be a complete .npz file; found it damaged ({error}).") from error
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """Refuse arrays of which numpy would read one in place of another: it takes ``a.npy`` for the array ``a``."""
+    counts = Counter(names)
+    for name, count in counts.items():
+        if count > 1 or f"{name}.npy" in counts:
+            found = f"{name!r} twice" if count > 1 else f"{name!r} and '{name}.npy'"
+            raise FusionError(f"{path} should contain arrays whose names differ, without '.npy'; found {found}.")
 
 
 def _array(path: Path, key: str, archive: Mapping[str, Any]) -> npt.NDArray[Any]:
@@ -227,12 +238,31 @@ def _array(path: Path, key: str, archive: Mapping[str, Any]) -> npt.NDArray[Any]
             raise
         what, hint = "numbers", ""
         if key == "label":
-            what, hint = _LABELS, "  label.astype(str) converts them to strings."
+            what, hint = _LABELS, "  numpy.unique(label, return_inverse=True)[1] numbers the classes."
         found = "Python objects, which are not read because that could run code"
         raise FusionError(f"The array {key!r} of {path} should contain {what}; found {found}.{hint}") from None
     if not isinstance(array, np.ndarray):
         raise FusionError(f"{path} should contain arrays only; found {key!r}, which is none.")
     return array
+
+
+def check_unmasked(what: str, values: Any) -> None:
+    """Refuse the masked entries of an array, whose data are no values.
+
+    Raises:
+        FusionError: there are masked entries.
+    """
+    if isinstance(values, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(values).sum())):
+        raise FusionError(f"{what} should have no masked entries; found {masked}.")
+
+
+def native(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the array as PyTorch takes it; a copy where it has a long double, another byte order, or negative strides,
+    or is read-only.
+    """
+    long = array.dtype.kind == "f" and array.dtype.itemsize > 8
+    array = np.require(array, np.float64 if long else array.dtype.newbyteorder("="), ["ALIGNED", "WRITEABLE"])
+    return array.copy() if min(array.strides, default=0) < 0 else array
 
 
 def _check_view(path: Path, key: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -241,11 +271,12 @@ def _check_view(path: Path, key: str, array: npt.NDArray[Any]) -> npt.NDArray[An
         raise FusionError(f"{view} should contain real numbers; found dtype {array.dtype}.")
     if array.ndim != 2 or not array.size:
         raise FusionError(f"{view} should have the shape (rows, width), neither of them 0; found {array.shape}.")
+    with np.errstate(over="ignore"):  # A long double may become infinite, which is refused below.
+        array = native(array)
     counts = {"NaN": int(np.isnan(array).sum()), "infinite": int(np.isinf(array).sum())}
     if found := " and ".join(f"{count} {what}" for what, count in counts.items() if count):
         raise FusionError(f"{view} should be finite; found {found} among {array.size} values.")
-    # PyTorch takes native byte order only, and no long doubles.
-    return array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="), copy=False)
+    return array
 
 
 def _check_label(path: Path, label: npt.NDArray[Any], rows: int) -> tuple[Rows, list[int | float | bool | str]]:
@@ -257,12 +288,7 @@ def _check_label(path: Path, label: npt.NDArray[Any], rows: int) -> tuple[Rows, 
         raise FusionError(
             f"{what} should have the shape ({rows},), as the views have {rows} rows; found {label.shape}."
         )
-    if label.dtype.kind == "S":
-        label = np.char.decode(label, "utf-8", "replace")
-    if label.dtype.kind == "f":
-        label = label.astype(np.float64)
-        if infinite := int((~np.isfinite(label)).sum()):
-            raise FusionError(f"{what} should be finite; found {infinite} NaN or infinite.")
+    label = _plain_label(what, label)
     values, target = np.unique(label, return_inverse=True)
     classes: list[int | float | bool | str] = values.tolist()
     broken = [value for value in classes if isinstance(value, float) and not value.is_integer()]
@@ -274,3 +300,28 @@ def _check_label(path: Path, label: npt.NDArray[Any], rows: int) -> tuple[Rows, 
     if len(classes) < 2:
         raise FusionError(f"{what} should contain at least two classes; found only {classes[0]!r}.")
     return target.astype(np.int64), classes
+
+
+def _plain_label(what: str, label: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the labels in a type that JSON has; those that differ still do."""
+    if label.dtype.kind == "S":
+        try:
+            label = np.char.decode(label, "utf-8")
+        except UnicodeDecodeError as error:  # To replace what is no UTF-8 could make different labels equal.
+            hint = "numpy.char.decode(label, 'latin-1') decodes another encoding."
+            raise FusionError(f"{what} should contain text in UTF-8; found {error.object!r}.  {hint}") from None
+    if label.dtype.kind == "f":
+        exact, label = label, label.astype(np.float64)
+        if infinite := int((~np.isfinite(label)).sum()):
+            raise FusionError(f"{what} should be finite; found {infinite} NaN or infinite.")
+        if (exact != label).any():
+            raise FusionError(f"{what} should contain numbers that float64 can hold; found dtype {exact.dtype}.")
+    if label.dtype.kind == "U":
+        try:
+            "".join(set(label.tolist())).encode()
+        except UnicodeEncodeError as error:  # No record could hold it.
+            found = error.object[error.start]
+            raise FusionError(
+                f"{what} should contain Unicode text; found {found!r}, half of a surrogate pair."
+            ) from None
+    return label

@@ -16,6 +16,7 @@ from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 from fusionkit.experiment import results
 from fusionkit.experiment.model import FusionModel
+from fusionkit.experiment.state import exclusive
 from fusionkit.fusion import check_device
 
 #: The one key of the safetensors metadata: with several their order in the file would vary from run to run.
@@ -35,6 +36,7 @@ def save(model: FusionModel, path: Path) -> None:
     write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
+@exclusive()
 def load(run_dir: str | Path, device: Any = None) -> FusionModel:
     """Rebuild the trained model of a run.
 
@@ -71,7 +73,8 @@ def load(run_dir: str | Path, device: Any = None) -> FusionModel:
     except RuntimeError as error:
         raise FusionError(f"{path} should contain the tensors of its model; found: {error_message(error)}") from error
     if target is not None and target.type == "mps":  # It has no float64.
-        model.scaler.float()
+        for name, buffer in model.scaler.named_buffers():
+            setattr(model.scaler, name, buffer.float())
     return model.to(target)
 
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from fusionkit.config.options import ModelOptions
 from fusionkit.core import factory
 from fusionkit.errors import DimsError, FusionError
+from fusionkit.experiment.data import check_unmasked, native
+from fusionkit.experiment.state import evaluating, exclusive
 from fusionkit.fusion import Fusion, check_dims, check_dtype
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
@@ -35,24 +37,32 @@ class Scaler(nn.Module):
             self.register_buffer(f"mean_{i}", torch.zeros(width, dtype=torch.float64))
             self.register_buffer(f"scale_{i}", torch.ones(width, dtype=torch.float64))
 
-    @torch.no_grad()
     def fit(self, views: Sequence[np.ndarray[Any, Any]]) -> None:
         """Take mean and scale from arrays (m, n_i); a constant column keeps scale 1.
 
         Raises:
-            FusionError: values so large that their variance overflows.
+            FusionError: values so large that their differences overflow; mean and scale are then as before.
         """
+        found: dict[str, Tensor] = {}
         for i, view in enumerate(views):
-            # Sums of float16 and of integers would overflow; what overflows in float64 too is refused below.
-            with np.errstate(over="ignore", invalid="ignore"):
-                mean, variance = _moments(view.astype(np.float64))
-            if not np.isfinite([mean, variance]).all():
+            with np.errstate(over="ignore", invalid="ignore"):  # Refused below.
+                mean, scale = _moments(view.astype(np.float64))  # Sums of float16 and of integers would overflow.
+                largest = np.maximum(view.max(0) - mean, mean - view.min(0))
+            if not np.isfinite([mean, scale, largest]).all():
                 what = f"View {i} ({self.names[i]}) should have columns of finite mean and variance"
                 raise FusionError(f"{what}; found values up to {np.abs(view).max():.3g}.")
-            m, eps = len(view), np.finfo(np.float64).eps
-            constant = variance <= m * eps * variance + (m * mean * eps) ** 2  # Up to rounding errors.
-            self.get_buffer(f"mean_{i}").copy_(torch.from_numpy(mean))
-            self.get_buffer(f"scale_{i}").copy_(torch.from_numpy(np.where(constant, 1.0, np.sqrt(variance))))
+            found[f"mean_{i}"], found[f"scale_{i}"] = torch.from_numpy(mean), torch.from_numpy(scale)
+        self.load_state_dict(found)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Scaler:
+        """Move the buffers with the model, but keep their precision where it is cast, as by ``model.bfloat16()``."""
+        before = dict(self.named_buffers())
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, exact in before.items():
+            moved = self.get_buffer(name)
+            if moved.dtype != exact.dtype:
+                setattr(self, name, exact.to(moved.device))
+        return self
 
     def forward(self, x: Sequence[Any], dtype: torch.dtype = torch.float32) -> list[Tensor]:
         """Return the standardized views.
@@ -73,8 +83,9 @@ class Scaler(nn.Module):
         out = []
         for i, (value, width) in enumerate(zip(x, self.dims, strict=True)):
             mean, what = self.get_buffer(f"mean_{i}"), f"View {i} ({self.names[i]})"
+            check_unmasked(what, value)
             try:
-                view = torch.as_tensor(value)
+                view = torch.as_tensor(native(value) if isinstance(value, np.ndarray) else value)
             except (TypeError, ValueError, RuntimeError):
                 found = type(value).__name__
                 raise FusionError(f"{what} should be a tensor or an array of numbers; found {found}.") from None
@@ -89,11 +100,17 @@ class Scaler(nn.Module):
 
 
 def _moments(view: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return mean and variance of the columns of (m, n_i): the numbers of scikit-learn's ``StandardScaler``."""
-    mean = view.sum(0) / len(view)
+    """Return mean and scale of the columns of (m, n_i): the numbers of scikit-learn's ``StandardScaler``."""
+    m, eps = len(view), np.finfo(np.float64).eps
+    exponent = np.frexp(np.abs(view).max(0))[1]
+    view = np.ldexp(view, -exponent)  # Exact; squares of values up to 1 neither overflow nor underflow.
+    mean = view.sum(0) / m
     centred = view - mean
     rest = centred.sum(0)  # Not zero, because the mean is rounded: the variance is corrected by it.
-    return mean, ((centred**2).sum(0) - rest**2 / len(view)) / len(view)
+    variance = ((centred**2).sum(0) - rest**2 / m) / m
+    constant = variance <= m * eps * variance + (m * mean * eps) ** 2  # Up to rounding errors.
+    scale = np.ldexp(np.sqrt(variance), exponent)
+    return np.ldexp(mean, exponent), np.where(constant | (scale == 0), 1.0, scale)
 
 
 def encoder(kind: str, width_in: int, width_out: int) -> nn.Module:
@@ -130,6 +147,12 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(input_dropout)
         self.activation = ACTIVATIONS[options.activation]()
         self.head = nn.Linear(fusion.n, classes)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters and the inputs; a quantized head, whose weight is a method, takes float32."""
+        weight = self.head.weight
+        return weight.dtype if isinstance(weight, Tensor) else torch.float32
 
     def forward(self, x: Sequence[Tensor], rows: slice | None = None) -> Tensor:
         """Return logits (..., classes) for standardized views (..., n_i), or for some of their rows.
@@ -170,13 +193,34 @@ class FusionModel(nn.Module):
             DimsError: a wrong number of views or a wrong width.
             FusionError: views that do not fit in another way.
         """
-        logits: Tensor = self.network(self.scaler(x, self.network.head.weight.dtype))
+        logits: Tensor = self.network(self.scaler(x, self.network.dtype))
         return logits
 
+    @exclusive()
     @torch.no_grad()
+    def evaluate(self, x: Sequence[Any]) -> Tensor:
+        """Return logits (m, classes) as ``forward`` does, but always in evaluation mode, and finite.
+
+        Raises:
+            DimsError, FusionError: as ``forward``; also views or logits that are not finite.
+        """
+        views = self.scaler(x, self.network.dtype)
+        for i, view in enumerate(views):
+            if not view.isfinite().all():
+                raise FusionError(f"View {i} ({self.scaler.names[i]}) should be finite; found NaN or infinite values.")
+        with evaluating(self):
+            logits: Tensor = self.network(views)
+        if not logits.isfinite().all():
+            raise FusionError("The trained model should give finite logits; found others.")
+        return logits
+
     def predict(self, x: Sequence[Any]) -> list[Any]:
-        """Return the label value of every row, for raw views (m, n_i)."""
-        return [self.classes[i] for i in self(x).argmax(-1).tolist()]
+        """Return the label value of every row, for raw views (m, n_i).
+
+        Raises:
+            DimsError, FusionError: as ``evaluate``.
+        """
+        return [self.classes[i] for i in self.evaluate(x).argmax(-1).tolist()]
 
     def describe(self) -> dict[str, Any]:
         """Return JSON types from which ``from_description`` builds the same model, without its trained tensors.
@@ -191,7 +235,7 @@ class FusionModel(nn.Module):
             "encoder": self.network.options.encoder,
             "input_dropout": self.network.dropout.p,
             "activation": self.network.options.activation,
-            "dtype": str(self.network.head.weight.dtype).removeprefix("torch."),
+            "dtype": str(self.network.dtype).removeprefix("torch."),
             "fusion": self.fusion.to_config(),
         }
 

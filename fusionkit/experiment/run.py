@@ -26,10 +26,12 @@ from fusionkit.experiment.load import save
 from fusionkit.experiment.metrics import confusion_matrix, metrics
 from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.robustness import robustness
+from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.training import Part, Task, seeded, threads, train
 from fusionkit.fusion import Fusion, check_device
 
 
+@exclusive()
 def run_job(
     config: RunConfig,
     run_dir: Path,
@@ -173,7 +175,7 @@ def _robustness(model: FusionModel, data: Dataset, test_rows: Rows, seed: int) -
     views = {name: view.numpy() for name, view in zip(data.views, part.views, strict=True)}
 
     def predict(chosen: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-        dtype = model.network.head.weight.dtype
+        dtype = model.network.dtype
         logits = model.network([torch.from_numpy(view).to(dtype) for view in chosen])
         return np.asarray(logits.argmax(-1).numpy())
 

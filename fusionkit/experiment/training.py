@@ -25,6 +25,7 @@ from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.optimizer import Optimizer, one_cycle
+from fusionkit.experiment.state import exclusive
 from fusionkit.fusion import check_device
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Task:
     report: Callable[[float], None] | None = None
 
 
+@exclusive()
 def train(network: nn.Module, task: Task, device: Any) -> History:
     """Train ``network`` in place; it ends on the CPU, in evaluation mode.
 
@@ -191,7 +193,8 @@ class _Steps:
         self.loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing, reduction="sum")
         # The order is drawn on the CPU: the same on every device and in every process.
         self.generator = torch.Generator().manual_seed(task.seed)
-        self.done, self.total = 0, settings.epochs * math.ceil(len(self.training.target) / settings.batch_size)
+        self.sizes = batch_sizes(len(self.training.target), settings.batch_size)
+        self.done, self.total = 0, settings.epochs * len(self.sizes)
         self.schedule()
 
     def schedule(self) -> None:
@@ -205,7 +208,7 @@ class _Steps:
         self.model.train()
         total = torch.zeros((), device=process.device)
         order = torch.randperm(m, generator=self.generator).to(process.device)
-        for index in order.split(self.settings.batch_size):
+        for index in order.split(self.sizes):
             logits, target = self.share(index)
             # The mean of this loss over the processes is the mean over the whole batch, and so are the gradients.
             loss = self.loss(logits, target) * (process.world_size / len(index))
@@ -225,6 +228,17 @@ class _Steps:
             return self.model(part.views), part.target
         part = self.training.rows(index)
         return self.model(part.views, rows), part.target[rows]
+
+
+def batch_sizes(rows: int, batch_size: int) -> list[int]:
+    """Return the number of rows of each batch; a last single row, which a BatchNorm refuses, joins the batch before."""
+    whole, rest = divmod(rows, batch_size)
+    sizes = [batch_size] * whole
+    if rest == 1 and whole:
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
+    return sizes
 
 
 @torch.no_grad()

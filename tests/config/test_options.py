@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import pickle
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from fusionkit.config import compose, conf_dir
+from fusionkit.config import compose, conf_dir, config_hash
 from fusionkit.config import options as schema
 from fusionkit.errors import ConfigError
 from tests.fake_distributions import Site
@@ -189,6 +191,18 @@ def test_the_config_of_a_job_is_frozen_typed_and_keeps_what_was_composed(base: d
     with pytest.raises(ValidationError):
         made.n = 3
     assert pickle.loads(pickle.dumps(made)).tree == made.tree
+
+
+def test_scalars_of_numpy_are_those_of_python(base: dict[str, Any]) -> None:
+    def scalar(tree: Any) -> Any:
+        if isinstance(tree, dict | list):
+            return {key: scalar(one) for key, one in tree.items()} if isinstance(tree, dict) else [*map(scalar, tree)]
+        return tree if tree is None else np.asarray(tree)[()]
+
+    made = schema.validate(scalar(base))
+    assert made == schema.validate(base)
+    assert config_hash(made.tree) == config_hash(base)
+    assert json.dumps(made.tree) == json.dumps(base)
 
 
 def test_a_file_of_ones_own_needs_only_what_has_no_default(base: dict[str, Any]) -> None:

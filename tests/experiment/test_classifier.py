@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,7 +21,10 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
 from fusionkit.experiment import FusionClassifier
+from fusionkit.experiment import classifier as classifier_module
+from fusionkit.experiment.state import exclusive
 from tests.exhaustive import exhaustive
+from tests.experiment.torch_states import STATES
 from tests.messages import like
 
 
@@ -116,6 +123,248 @@ def test_cross_validation() -> None:
     assert cross_val_score(small(), X, y, cv=3).mean() > 0.9
 
 
+# -- state -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_fit_leaves_no_model_and_a_failed_refit_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = data()
+    failing = {"lr": 1e38, "optimizer": "sgd", "scheduler": "constant"}
+    classifier = small(epochs=2, **failing)
+    with pytest.raises(FusionError):
+        classifier.fit(X, y)
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+    classifier = small(epochs=2).fit(X, y)
+    before, wanted = dict(vars(classifier)), classifier.predict_proba(X)
+    with pytest.raises(FusionError):
+        classifier.set_params(**failing, views=[2, 2]).fit(X[:, :4], np.where(y == "a", "p", "q"))
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    classifier.set_params(**small(epochs=2).get_params())
+    monkeypatch.setattr(classifier_module, "train", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        classifier.fit(X[:, :7], np.where(y == "a", "p", "q"))
+    assert vars(classifier) == before
+    assert (classifier.predict_proba(X) == wanted).all()
+
+
+def test_a_refit_forgets_the_first() -> None:
+    X, y = data()
+    classifier = small(views=None, epochs=1).fit([X[:, :4], X[:, 4:]], y)
+    assert classifier.set_params(views=2).fit(X[:, :6], y).views_ == [3, 3]
+
+
+def test_fits_in_threads_are_those_in_series() -> None:
+    X, y = data()
+
+    def fit(seed: int) -> Any:
+        return small(random_state=seed, epochs=4).fit(X, y).predict_proba(X)
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(fit, [0, 1, 0, 1]))
+    for seed, found in zip([0, 1, 0, 1], together, strict=True):
+        np.testing.assert_array_equal(found, fit(seed))
+
+
+def test_a_forked_process_does_not_wait_for_the_threads_of_its_parent() -> None:
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with exclusive():
+            held.set()
+            release.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(60)
+    child = multiprocessing.get_context("fork").Process(target=exclusive().__enter__, daemon=True)
+    child.start()
+    child.join(20)
+    release.set()
+    thread.join()
+    assert child.exitcode == 0
+
+
+def test_the_state_of_torch_does_not_matter() -> None:
+    X, y = data()
+    wanted = small(epochs=2).fit(X, y).predict_proba(X)
+    for name, state in STATES.items():
+        with state():
+            classifier = small(epochs=2).fit(X, y)
+            found = classifier.predict_proba(X)
+        np.testing.assert_array_equal(found, wanted, err_msg=name)
+        assert not any(parameter.is_inference() for parameter in classifier.model_.parameters())
+
+
+def test_predictions_are_those_of_the_evaluation_mode() -> None:
+    X, y = data()
+    classifier = small(epochs=2).fit(X, y)
+    wanted = classifier.predict_proba(X)
+    classifier.model_.network.train()
+    assert (classifier.predict_proba(X) == wanted).all()
+    assert not classifier.model_.training
+    assert classifier.model_.network.dropout.training
+
+
+def test_a_model_in_another_precision_still_predicts() -> None:
+    X, y = data()
+    X[:, 0] += 1e4
+    classifier = small().fit(X, y)
+    classifier.model_.to(torch.bfloat16)
+    assert classifier.score(X, y) == 1.0
+    assert classifier.predict_proba(X).dtype == np.float64
+
+
+# -- kinds of values ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda X: X[::-1][::-1],
+        lambda X: X[::-1].copy()[::-1],
+        lambda X: X.astype(">f8"),
+        lambda X: X.astype(np.longdouble),
+        lambda X: np.asfortranarray(X),
+        lambda X: np.lib.stride_tricks.as_strided(X, writeable=False),
+    ],
+    ids=["view", "reversed", "big-endian", "longdouble", "fortran", "read-only"],
+)
+def test_the_layout_of_arrays_does_not_matter(change: Any, as_list: bool) -> None:
+    X, y = data()
+    wanted = small(epochs=2).fit(X, y).predict_proba(X)
+    changed = [change(X[:, :4]), change(X[:, 4:])] if as_list else change(X)
+    classifier = small(epochs=2).fit(changed, y)
+    np.testing.assert_array_equal(classifier.predict_proba(changed), wanted)
+    parts = [change(X[:, :4]), change(X[:, 4:])]
+    np.testing.assert_array_equal(classifier.model_.evaluate(parts).softmax(-1), wanted)
+
+
+def numpy_scalar(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: numpy_scalar(one) for key, one in value.items()}
+    return value if value is None else np.asarray(value)[()]
+
+
+def test_options_may_be_scalars_of_numpy() -> None:
+    X, y = data()
+    fabrication = {"name": "masked", "density": 0.5, "seed": 1}
+    wanted = small(encoder="linear", encoder_width=3, fabrication=fabrication, epochs=2)
+    options = {key: numpy_scalar(value) for key, value in wanted.get_params().items()}
+    found = FusionClassifier(**options).fit(X, y)
+    np.testing.assert_array_equal(found.predict_proba(X), wanted.fit(X, y).predict_proba(X))
+    assert found.model_.describe() == wanted.model_.describe()
+    json.dumps(found.model_.describe())
+
+
+def test_masked_entries_are_refused() -> None:
+    X, y = data()
+    classifier, masked = small(epochs=1).fit(X, y), np.ma.masked_array(X, X > 1)
+    hidden = int((X[:, :4] > 1).sum())
+    with pytest.raises(FusionError, match=like(f"X … found {(X > 1).sum()}.")):
+        small().fit(masked, y)
+    with pytest.raises(FusionError, match=like(f"View 0 of X … found {hidden}.")):
+        small().fit([masked[:, :4], X[:, 4:]], y)
+    with pytest.raises(FusionError, match=like("y … found 30.")):
+        small().fit(X, np.ma.masked_array(y, y == "a"))
+    with pytest.raises(FusionError, match=like("X … found")):
+        classifier.predict(masked)
+    with pytest.raises(FusionError, match=like(f"View 0 (0) … found {hidden}.")):
+        classifier.model_([masked[:, :4], X[:, 4:]])
+    assert small(epochs=1).fit(np.ma.masked_array(X, False), y).views_ == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"), [("datetime64[s]", "dates"), ("timedelta64[s]", "durations"), ("U9", "texts"), ("S9", "texts")]
+)
+@pytest.mark.parametrize("objects", [False, True])
+def test_dates_and_texts_are_refused(kind: str, found: str, objects: bool) -> None:
+    X, y = data()
+    values: Any = X.astype(int).astype(kind)
+    values = np.array([[*row] for row in values], dtype=object) if objects else values
+    with pytest.raises(FusionError, match=like(f"X … found {found}.")):
+        small().fit(values, y)
+    with pytest.raises(FusionError, match=like(f"View 1 of X … found {found}.")):
+        small(views=None).fit([X[:, :4], values[:, 4:]], y)
+    with pytest.raises(FusionError, match=like(f"View 1 of X … found {found}.")):
+        small(epochs=1).fit(X, y).predict([X[:, :4], values[:, 4:]])
+
+
+def test_a_target_of_another_task_is_a_warning() -> None:
+    X, _ = data()
+    with pytest.warns(UserWarning, match=like("y … found 45 different numbers in 90 rows")):
+        small(epochs=1).fit(X, np.arange(90) // 2 / 4.0 * 4)
+    small(epochs=1).fit(X, np.arange(90) // 2 % 20)
+    small(epochs=1).fit(X, (np.arange(90) // 2).astype(str))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused_by_both_ways_to_predict(value: float) -> None:
+    X, y = data()
+    classifier = small(epochs=1).fit(X, y)
+    X[3, 5] = value
+    for predict in (classifier.predict, lambda X: classifier.model_.predict([X[:, :4], X[:, 4:]])):
+        with pytest.raises(ValueError, match=r"NaN|infinity"):
+            predict(X)
+
+
+# -- data frames -------------------------------------------------------------------------------------------------------
+
+
+def frames() -> tuple[Any, Any]:
+    pandas = pytest.importorskip("pandas")
+    X, y = data()
+    return [pandas.DataFrame(X[:, :4], columns=[*"abcd"]), pandas.DataFrame(X[:, 4:], columns=[*"efg"])], y
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda first, second: [first[[*"bacd"]], second],
+        lambda first, second: [first.rename(columns={"a": "z"}), second],
+        lambda first, second: [first, second[[*"fge"]]],
+    ],
+    ids=["order", "name", "second"],
+)
+def test_columns_of_other_names_or_order_are_refused(change: Any) -> None:
+    views, y = frames()
+    classifier = small(views=None, epochs=1).fit(views, y)
+    assert classifier.feature_names_in_.tolist() == [*"abcdefg"]
+    classifier.predict(views)
+    with pytest.raises(FusionError, match=r"^View \d of X: The feature names should match"):
+        classifier.predict(change(*views))
+    whole = views[0].join(views[1])
+    with pytest.raises(FusionError, match=r"^View \d of X: The feature names should match"):
+        small(epochs=1).fit(whole, y).predict(change(*views))
+    classifier.predict(whole)
+    with pytest.raises(ValueError, match="The feature names should match"):
+        classifier.predict(whole[[*"bacdefg"]])
+
+
+def test_exchanged_views_are_refused_and_one_without_names_hides_no_other() -> None:
+    views, y = frames()
+    square = [views[0][[*"abc"]], views[1]]
+    with pytest.raises(FusionError, match=r"^View 0 of X: The feature names should match"):
+        small(views=None, epochs=1).fit(square, y).predict(square[::-1])
+    mixed = [views[0].to_numpy(), views[1]]
+    with pytest.raises(FusionError, match=r"^View 1 of X: The feature names should match"):
+        small(views=None, epochs=1).fit(mixed, y).predict([mixed[0], mixed[1][[*"gfe"]]])
+
+
+def test_rows_in_another_order_are_refused() -> None:
+    views, y = frames()
+    shuffled = [views[0], views[1].sample(frac=1, random_state=0)]
+    with pytest.raises(FusionError, match=like("Views 0 and 1 of X … found indexes that differ only in order.")):
+        small(views=None).fit(shuffled, y)
+    classifier = small(views=None, epochs=1).fit(views, y)
+    with pytest.raises(FusionError, match=like("Views 0 and 1 of X")):
+        classifier.predict(shuffled)
+    classifier.predict([views[0], views[1].set_index(views[1].index + 1000)])
+
+
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 
@@ -143,6 +392,8 @@ def test_views_that_do_not_fit() -> None:
     X, y = data()
     with pytest.raises(DimsError, match=r"^X should .*found \[3, 4\]\.$"):
         small().fit([X[:, :3], X[:, 3:]], y)
+    with pytest.raises(DimsError, match=like("X … found 2.")):
+        small(views=3).fit([X[:, :4], X[:, 4:]], y)
     with pytest.raises(FusionError, match=r"^The views should .*found \[90, 89\]\.$"):
         small(views=None).fit([X[:, :4], X[1:, 4:]], y)
     with pytest.raises(FusionError, match=r"^y should .*found one class, 'a'\.$"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,6 @@ def test_truncated_file(npz: Write) -> None:
 
 
 def test_archive_of_something_else(tmp_path: Path) -> None:
-    import zipfile
-
     path = tmp_path / "x.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("label.txt", "1")
@@ -163,7 +162,7 @@ def test_objects_are_not_unpickled(npz: Write, key: str, tmp_path: Path) -> None
 
     objects = np.empty((60, 1) if key == "a" else 60, dtype=object)
     objects[:] = Hostile()
-    hint = "  label.astype(str) converts them to strings." if key == "label" else ""
+    hint = "  numpy.unique(label, return_inverse=True)[1] numbers the classes." if key == "label" else ""
     refused(
         npz(**{key: objects}),
         f"The array {key!r} of {{path}} … found Python objects, which are not read because that could run code.{hint}",
@@ -207,6 +206,36 @@ def test_label_of_a_regression(npz: Write) -> None:
 
 def test_one_class(npz: Write) -> None:
     refused(npz(label=np.full(60, 7)), "The array 'label' of {path} … found only 7.")
+
+
+def test_labels_that_are_not_text_are_not_made_equal(npz: Write) -> None:
+    label = np.array([b"Caf\xe9", b"Caf\xe8", b"Tee"] * 20)
+    refused(
+        npz(label=label), r"The array 'label' of {path} should contain text in UTF-8; found b'Caf\xe9'.  numpy.char"
+    )
+
+
+def test_labels_that_no_record_can_hold(npz: Write) -> None:
+    refused(npz(label=np.array(["a\ud800", "b"] * 30)), r"The array 'label' of {path} … found '\ud800', half")
+
+
+def test_long_double_labels_are_not_made_equal(npz: Write) -> None:
+    label = np.tile(np.array([1, 2**64, 2**64 + 1], dtype=np.longdouble) - [0, 1, 1], 20)
+    refused(npz(label=label), "The array 'label' of {path} … found dtype")
+
+
+def test_a_long_double_that_float64_cannot_hold(npz: Write, arrays: dict[str, Any]) -> None:
+    view = arrays["a"].astype(np.longdouble)
+    view[0, 0] = np.longdouble("1e400")
+    refused(npz(a=view), "View 'a' of {path} … found 1 infinite among 240 values.")
+
+
+def test_names_that_numpy_makes_equal(npz: Write, arrays: dict[str, Any]) -> None:
+    refused(npz(**{"a.npy": arrays["a"]}), "{path} … found 'a' and 'a.npy'.")
+    path = npz()
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("a.npy", archive.read("b.npy"))
+    refused(path, "{path} … found 'a' twice.")
 
 
 # -- split -------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import fusionkit
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
 from fusionkit.experiment import results
 from tests.exhaustive import exhaustive
+from tests.experiment.torch_states import STATES
 from tests.messages import like
 from tests.run_records import run_job
 
@@ -81,6 +82,15 @@ def test_the_yaml_is_not_read(run_dir: Path) -> None:
     (run_dir / ".hydra" / "config.yaml").write_text("!!python/object/apply:os.abort []")
     (run_dir / results.CURVE).unlink()
     fusionkit.load(run_dir)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_state_of_torch_does_not_matter(run_dir: Path, state: str) -> None:
+    with STATES[state]():
+        model = fusionkit.load(run_dir)
+    assert model.scaler.get_buffer("mean_0").abs().sum() > 0
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
+    assert not any(tensor.is_inference() for tensor in model.state_dict().values())
 
 
 def test_device(run_dir: Path) -> None:

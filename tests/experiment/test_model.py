@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -68,6 +69,8 @@ def test_scaler_takes_arrays_integers_and_leading_dimensions() -> None:
     scaler = Scaler(["a"], [2])
     views = [np.array([[1, 2]]), torch.tensor([[1, 2]], dtype=torch.uint8), torch.tensor([[1.0, 2.0]]).half()]
     assert all(torch.equal(scaler([view])[0], torch.tensor([[1.0, 2.0]])) for view in views)
+    array = np.array([[2.0, 1.0]])
+    assert all(scaler([a])[0].tolist() == [[1.0, 2.0]] for a in (array[:, ::-1], array[:, ::-1].astype(np.longdouble)))
     assert scaler([torch.zeros(3, 5, 2)], torch.float64)[0].shape == (3, 5, 2)
     assert scaler([torch.zeros(2)])[0].shape == (2,)
 
@@ -79,6 +82,11 @@ def test_scaler_takes_arrays_integers_and_leading_dimensions() -> None:
         ([torch.zeros(2, 4)], DimsError, "x … found 1."),
         ([torch.zeros(2, 4), torch.zeros(2, 4)], DimsError, "View 1 (b) … found shape (2, 4)."),
         ([torch.zeros(2, 4), torch.zeros(())], DimsError, "View 1 (b) … found shape ()."),
+        (
+            [np.ma.masked_array(np.zeros((2, 4)), np.eye(2, 4, dtype=bool)), torch.zeros(2, 3)],
+            FusionError,
+            "View 0 (a) … found 2.",
+        ),
         ([None, torch.zeros(2, 3)], FusionError, "View 0 (a) … found NoneType."),
         ([["p"], torch.zeros(2, 3)], FusionError, "View 0 (a) … found list."),
         (
@@ -94,10 +102,29 @@ def test_scaler_refuses(x: Any, kind: type[Exception], sentence: str) -> None:
         Scaler(["a", "b"], [4, 3])(x)
 
 
-def test_scaler_refuses_values_whose_variance_overflows() -> None:
-    sentence = "View 0 (a) … found values up to 1e+300."
+@pytest.mark.parametrize("factor", [1e-320, 1e-180, 1e170, 1e300])
+def test_the_unit_of_a_column_does_not_matter(arrays: dict[str, Any], factor: float) -> None:
+    scaler, plain = Scaler(["a"], [4]), Scaler(["a"], [4])
+    scaler.fit([arrays["a"] * factor])
+    plain.fit([arrays["a"]])
+    found, wanted = scaler([arrays["a"] * factor])[0], plain([arrays["a"]])[0]
+    torch.testing.assert_close(found, wanted, rtol=1e-2, atol=1e-2)
+
+
+def test_a_scale_that_float64_cannot_hold_is_that_of_a_constant() -> None:
+    scaler = Scaler(["a"], [1])
+    scaler.fit([np.array([[0.0], [5e-324]])])
+    assert scaler.get_buffer("scale_0").tolist() == [1.0]
+
+
+def test_scaler_refuses_values_whose_differences_overflow_and_stays_as_it_was() -> None:
+    scaler = Scaler(["a", "b"], [1, 1])
+    sentence = "View 1 (b) … found values up to 1.7e+308."
     with pytest.raises(FusionError, match=like(sentence)):
-        Scaler(["a"], [1]).fit([np.array([[1e300], [-1e300]])])
+        scaler.fit([np.array([[1.0], [5.0], [5.0]]), np.array([[1.7e308], [-1.7e308], [-1.7e308]])])
+    with pytest.raises(FusionError, match=like("View 0 (a) … found")):
+        scaler.fit([np.array([[1.0], [np.inf]]), np.zeros((2, 1))])
+    assert scaler.get_buffer("mean_0").tolist() == [0.0]
 
 
 # -- encoders ----------------------------------------------------------------------------------------------------------
@@ -146,6 +173,58 @@ def test_predict_returns_label_values() -> None:
         model.network.head.weight.zero_()
         model.network.head.bias.copy_(torch.tensor([0.0, 2.0, 1.0]))
     assert model.predict([torch.zeros(2, 4), torch.zeros(2, 3)]) == ["y", "y"]
+
+
+@pytest.mark.parametrize("cast", ["bfloat16", "half", "float"])
+def test_a_cast_keeps_the_precision_of_the_scaler(cast: str) -> None:
+    model, raw = small().eval(), [1e4 + np.random.randn(50, 4), np.random.randn(50, 3)]
+    model.scaler.fit(raw)
+    wanted = copy.deepcopy(model)
+    getattr(wanted.network, cast)()
+    getattr(nn.ModuleList([model]), cast)()
+    assert torch.equal(model(raw), wanted(raw))
+    assert model.scaler.get_buffer("mean_0").dtype == torch.float64
+    assert model.to("meta").scaler.get_buffer("mean_0").device.type == "meta"
+    assert model.to_empty(device="cpu").scaler.get_buffer("mean_0").device.type == "cpu"
+
+
+def test_an_averaged_model_keeps_the_scaler() -> None:
+    model = small().eval()
+    model.scaler.fit([1e4 + np.random.randn(50, 4), np.random.randn(50, 3)])
+    averaged = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
+    for _ in range(3):
+        averaged.update_parameters(model)
+    assert torch.equal(averaged.get_buffer("module.scaler.mean_0"), model.scaler.get_buffer("mean_0"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_quantized_model_predicts() -> None:
+    from torch.ao.quantization import quantize_dynamic
+
+    model, x = small().eval(), [1e4 + np.random.randn(50, 4), np.random.randn(50, 3)]
+    model.scaler.fit(x)
+    quantized = quantize_dynamic(model, {nn.Linear}, dtype=torch.float16)
+    assert not isinstance(quantized.network.head, nn.Linear)
+    torch.testing.assert_close(quantized(x), model(x), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_predict_refuses_what_is_not_finite(value: float) -> None:
+    with pytest.raises(FusionError, match=like("View 1 (b) … found NaN or infinite values.")):
+        small().predict([torch.zeros(2, 4), torch.full((2, 3), value)])
+    model = small()
+    with torch.no_grad():
+        model.network.head.bias.fill_(value)
+    with pytest.raises(FusionError, match=like("The trained model … found others.")):
+        model.predict([torch.zeros(2, 4), torch.zeros(2, 3)])
+
+
+def test_predict_leaves_each_module_in_its_mode() -> None:
+    model = small().eval()
+    model.network.dropout.train()
+    x = [torch.randn(50, 4), torch.randn(50, 3)]
+    assert len({tuple(model.predict(x)) for _ in range(5)}) == 1
+    assert [name for name, module in model.named_modules() if module.training] == ["network.dropout"]
 
 
 def test_model_needs_a_sized_fusion() -> None:

@@ -23,6 +23,7 @@ from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results, run
 from fusionkit.fusion import Fusion
+from tests.experiment.torch_states import STATES
 from tests.messages import like
 from tests.run_records import run_job
 
@@ -39,6 +40,15 @@ def test_the_default_run_imports_neither_the_compiler_nor_scikit_learn(tmp_path:
     command = [sys.executable, "-c", program, "run", "train.epochs=1", f"hydra.run.dir={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ""
+
+
+def test_the_state_of_torch_does_not_matter(tmp_path: Path, config: Config) -> None:
+    wanted = run_job(config(train__epochs=1), tmp_path, quiet=True, record_only=True)
+    for name, state in STATES.items():
+        with state():
+            found = run_job(config(train__epochs=1), tmp_path, quiet=True, record_only=True)
+        same = "metrics", "history", "robustness"
+        assert [found[key] for key in same] == [wanted[key] for key in same], name
 
 
 def test_a_run_writes_its_files_and_returns_its_record(tmp_path: Path, config: Config) -> None:

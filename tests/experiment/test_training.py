@@ -16,7 +16,7 @@ import fusionkit
 from fusionkit.config.options import ModelOptions, TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
-from fusionkit.experiment.training import Part, Task, _Display, train
+from fusionkit.experiment.training import Part, Task, _Display, batch_sizes, train
 from tests.messages import like
 
 
@@ -76,6 +76,27 @@ def test_every_optimizer_and_scheduler(optimizer: str, scheduler: str) -> None:
 def test_odd_sizes(epochs: int, batch_size: int) -> None:
     _, history = fit(epochs=epochs, batch_size=batch_size)
     assert len(history.loss) == epochs
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "sizes"),
+    [(9, 4, [4, 5]), (10, 4, [4, 4, 2]), (8, 4, [4, 4]), (3, 1, [1, 1, 1]), (1, 4, [1]), (3, 4, [3]), (5, 4, [5])],
+)
+def test_no_batch_but_the_only_one_has_a_single_row(rows: int, batch_size: int, sizes: list[int]) -> None:
+    assert batch_sizes(rows, batch_size) == sizes
+
+
+def test_batch_norm_takes_a_number_of_rows_that_leaves_one_over() -> None:
+    class Normed(Linear):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(7)
+
+        def forward(self, x: list[torch.Tensor]) -> torch.Tensor:
+            out: torch.Tensor = self.layer(self.norm(torch.cat(x, -1)))
+            return out
+
+    assert fit(network=Normed(), batch_size=59)[1] == fit(network=Normed(), batch_size=60)[1]
 
 
 def test_loss_is_the_mean_over_rows_for_any_batch_size() -> None:
