@@ -197,7 +197,7 @@ def test_report_counts() -> None:
             0,
             ["r: null  # int | None, default None", "# Rank, at most min(n, D); null takes min(8, n, D)."],
         ),
-        ("train=default", 0, ["# Greatest learning rate.", "lr: 1.0e-2  # a number above 0"]),
+        ("train=default", 0, ["# Peak learning rate.", "lr: 1.0e-2  # a number above 0"]),
         ("fusion/preprocess=layer_norm", 0, ["name: layer_norm"]),
         ("fusion=sumation", 2, ["Did you mean 'summation'"]),
         ("train=defalt", 2, ["train should be one of default; found 'defalt'. Did you mean 'default'?"]),
