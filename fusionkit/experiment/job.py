@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fusionkit._util.files import write_json
 from fusionkit._util.text import error_line, error_message
@@ -34,7 +34,16 @@ from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError, Terminated
 from fusionkit.experiment import run
-from fusionkit.experiment.results import MODEL, RESULT, notify_plugins, read_result, start, write_failed
+from fusionkit.experiment.results import (
+    MODEL,
+    RESULT,
+    check_own,
+    notify_plugins,
+    read_result,
+    save_configs,
+    start,
+    write_failed,
+)
 
 #: Seconds between two reports of the progress of a job, at least.
 _INTERVAL = 0.5
@@ -96,10 +105,12 @@ class Job:
     Attributes:
         folder: to which the jobs write their outcomes.
         suspects: run directories of jobs whose process died earlier; each of these jobs gets its own process.
+        subdir: the folder in a run directory for the composed configs, None for none.
     """
 
     folder: str
     suspects: frozenset[str] = frozenset()
+    subdir: str | None = None
 
     def __call__(self, task: DictConfig) -> float | None:
         """Run one job and return its accuracy, None if it failed; raise only an interruption, or if the state cannot be
@@ -108,6 +119,11 @@ class Job:
         hydra = HydraConfig.get()
         run_dir = Path(hydra.runtime.output_dir).absolute()
         state = Outcome(str(run_dir), int(hydra.job.num), "started", overrides=tuple(hydra.overrides.task))
+        try:
+            check_own(run_dir, Path(os.path.abspath(Path(self.folder).parents[1])))
+        except FusionError as error:  # It cannot be recorded there either.
+            replace(state, status="failed", error=sentence(error), fraction=1.0).write(Path(self.folder))
+            return None
         with directory_lock(run_dir):
             return self._locked(task, run_dir, state, Path(self.folder))
 
@@ -126,6 +142,8 @@ class Job:
             with recorded(cfg, run_dir):
                 cfg.update(plain_config(task))
                 done = _completed(cfg, run_dir)
+                if done is None:
+                    save_composed(task, run_dir, self.subdir)
                 result = done or _run(cfg, run_dir, own_process, _Reporter(state, self.folder))
         except EXPECTED as error:
             result = {"status": "failed", "error": sentence(error)}
@@ -189,6 +207,18 @@ def directory_lock(directory: Path, *, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def save_composed(task: DictConfig, run_dir: Path, subdir: str | None) -> None:
+    """Write what Hydra composed to ``subdir`` of the run directory, which the caller has locked; None: write nothing.
+
+    Hydra, told that there is no ``hydra.output_subdir``, would write it before the lock, and through links.
+    """
+    if subdir is not None:
+        hydra: Any = HydraConfig.get()
+        node = OmegaConf.create({"hydra": {**hydra, "output_subdir": subdir}})
+        configs = {"config": task, "hydra": node, "overrides": node.hydra.overrides.task}
+        save_configs(run_dir / subdir, run_dir, configs)
 
 
 @contextlib.contextmanager

@@ -9,16 +9,17 @@ import subprocess
 import traceback
 import warnings
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 import fusionkit
 from fusionkit import registry
-from fusionkit._util.files import TEMPORARY, write_json
+from fusionkit._util.files import TEMPORARY, write_atomic, write_json
 from fusionkit._util.machine import cpu_count
 from fusionkit._util.text import error_message
 from fusionkit.config.hashing import config_hash
@@ -105,6 +106,34 @@ def record(cfg: Mapping[str, Any], *, status: Literal["completed", "failed"], **
     result.update(copied, status=status)
     result.update(dict.fromkeys(mistakes(_RESULT, result)))
     return {**result, **found}
+
+
+def check_own(path: Path, directory: Path) -> None:
+    """Refuse a path below ``directory`` on which there is a link, which would lead elsewhere, or a pipe or a device.
+
+    Raises:
+        FusionError: names it.
+    """
+    parts = path.relative_to(directory).parts if path.is_relative_to(directory) else ()
+    for count in range(1, len(parts) + 1):
+        part = directory.joinpath(*parts[:count])
+        if part.is_symlink() or (part.exists() and not part.is_dir() and not part.is_file()):
+            found = f"a link to {part.readlink()}" if part.is_symlink() else "a pipe or a device"
+            raise FusionError(f"{part} should be a plain file or folder, because runs write there; found {found}.")
+
+
+def save_configs(folder: Path, run_dir: Path, configs: Mapping[str, Any]) -> None:
+    """Write configs as YAML to ``folder`` in the directory of a run, as Hydra does, but not through links.
+
+    Args:
+        folder: made if it does not exist.
+        run_dir: the directory, locked by the caller.
+        configs: name of the file, without its suffix -> config of OmegaConf.
+    """
+    check_own(folder, run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, config in configs.items():
+        write_atomic(folder / f"{name}.yaml", partial(OmegaConf.save, config))
 
 
 def start(run_dir: Path) -> None:

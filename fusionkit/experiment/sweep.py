@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import shlex
-import shutil
 import sys
 import time
 import uuid
@@ -26,12 +25,13 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
+from fusionkit._util.files import TEMPORARY
 from fusionkit._util.progress import ProgressBar
 from fusionkit._util.text import count_of, duration
 from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs, raw
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.job import EXPECTED, Job, Outcome, directory_lock, sentence
-from fusionkit.experiment.results import shown
+from fusionkit.experiment.results import check_own, shown
 
 #: The folder inside the sweep's directory for the states of the jobs.
 OUTCOMES = ".outcomes"
@@ -53,10 +53,12 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
         FusionError: the directory cannot be written to, or the sweep stopped before its end.
     """
     sweep = _composed(hydra, name, overrides)
+    for name in (OUTCOMES, "multirun.yaml"):
+        check_own(sweep.directory / name, sweep.directory)
     tidy = _tidying(sweep.directory)
     try:
         with _folder(sweep.directory) as (folder, suspects), Watch(folder, sweep.total, sweep.swept) as watch:
-            stopped = sweep.run(Job(str(folder), suspects), watch)
+            stopped = sweep.run(Job(str(folder), suspects, sweep.subdir), watch)
             outcomes = watch.read()
         if stopped is not None and not outcomes:
             tidy()
@@ -79,6 +81,7 @@ class _Sweep:
         basic: whether Hydra's own sweeper runs it, which can be started again.
         total: number of jobs, None if only the sweeper knows.
         swept: the keys in which the jobs differ.
+        subdir: the folder in a job's directory for the composed configs, None for none.
     """
 
     start: Callable[..., Any]
@@ -87,6 +90,7 @@ class _Sweep:
     basic: bool
     total: int | None
     swept: Set[str]
+    subdir: str | None
 
     def run(self, job: Job, watch: Watch) -> Exception | None:
         """Run the jobs, and again those whose process died; return the error that stopped the sweep before its end."""
@@ -132,6 +136,7 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
         lines.append(f"hydra.sweep.dir={QuotedString(str(master.hydra.sweep.dir), Quote.double).with_quotes()}")
     sweeper = node["sweeper"]
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    lines.append("hydra.output_subdir=null")  # ``save_composed`` writes it.
     parser = OverridesParser.create(config_loader=hydra.config_loader)
     parsed = parser.parse_overrides([*params, *node["overrides"]["task"]])
     basic, trials = sweeper.get("_target_") == BASIC_SWEEPER, sweeper.get("n_trials")
@@ -142,6 +147,7 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
         basic=basic,
         total=number_of_jobs(parsed) if basic else trials if isinstance(trials, int) else None,
         swept={override.get_key_element() for override in parsed if override.is_sweep_override()},
+        subdir=master.hydra.output_subdir,
     )
 
 
@@ -158,24 +164,32 @@ def _folder(sweep_dir: Path) -> Iterator[tuple[Path, frozenset[str]]]:
             yield folder, suspects
         finally:
             with directory_lock(root):
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
                 with contextlib.suppress(OSError):  # Another sweep uses it.
                     root.rmdir()
 
 
 def _killed(root: Path) -> Iterator[str]:
     """Yield the run directories of jobs that were killed, and remove the outcomes of their sweeps."""
-    for folder in filter(Path.is_dir, root.iterdir()):
+    for folder in (entry for entry in root.iterdir() if entry.is_dir() and not entry.is_symlink()):
         try:
             with directory_lock(folder, wait=False):
                 yield from (outcome.directory for outcome in _read(folder) if not outcome.ended)
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
         except FusionError:  # The sweep is running.
             continue
 
 
+def _remove(folder: Path) -> None:
+    """Remove the outcomes in a folder, and the folder if it contains nothing else."""
+    with contextlib.suppress(OSError):
+        for file in (*folder.glob("[0-9]*.json"), *folder.glob(f"{TEMPORARY}*")):
+            file.unlink(missing_ok=True)
+        folder.rmdir()
+
+
 def _read(folder: Path) -> Iterator[Outcome]:
-    for file in folder.glob("[0-9]*.json"):
+    for file in filter(Path.is_file, folder.glob("[0-9]*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # From another release, or damaged.
             yield Outcome.read(file)
 
