@@ -87,9 +87,9 @@ def refuse_large(file: Path, name: str) -> None:
     Raises:
         ConfigError: it would.
     """
+    if (length := file.stat().st_size) > MAX_BYTES:
+        raise ConfigError(f"{name} should be at most {MAX_BYTES} bytes long; found {length}.")
     text = file.read_bytes()
-    if len(text) > MAX_BYTES:
-        raise ConfigError(f"{name} should be at most {MAX_BYTES} bytes long; found {len(text)}.")
     if b"*" not in text or b"&" not in text:
         return
     sizes: dict[int, int] = {}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
+import zipfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from fusionkit._util.files import MAX_RATIO, MAX_UNPACKED, size_on_disk
 from fusionkit.config.nodes import find_record
 from fusionkit.registry import Kind
 
@@ -40,13 +43,18 @@ def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def file_digest(path: object) -> str | None:
-    """Return the SHA-256 of a file's content; None if there is no such file."""
+    """Return the SHA-256 of a file's content; None if there is no such file, a pipe, or more than 1 GiB of nothing."""
     if not isinstance(path, str):
         return None
     try:
-        stat = Path(path).stat()
-        return _digest(str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns)
-    except OSError:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        sparse = status.st_size > MAX_RATIO * size_on_disk(status)
+        if status.st_size > MAX_UNPACKED and (sparse or not zipfile.is_zipfile(path)):
+            return None
+        return _digest(str(Path(path).resolve()), status.st_size, status.st_mtime_ns)
+    except (OSError, ValueError):  # A path with a NUL character.
         return None
 
 
