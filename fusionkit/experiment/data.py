@@ -236,7 +236,7 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
         RuntimeError,
         OverflowError,
         TypeError,
-    ) as error:  # An encrypted member, an unknown compression, odd shapes.
+    ) as error:  # An encrypted member, odd shapes.
         raise FusionError(f"{path} should be a complete .npz file; found it damaged ({error}).") from error
 
 

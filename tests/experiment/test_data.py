@@ -288,7 +288,7 @@ def test_a_sparse_file_is_not_hashed(tmp_path: Path) -> None:
 def archive(path: Path, size: int, shape: tuple[int, ...], compression: int = zipfile.ZIP_DEFLATED) -> Path:
     """Write an array of ``size`` zeros whose header says ``shape``."""
     with zipfile.ZipFile(path, "w", compression) as file, file.open("a.npy", "w", force_zip64=True) as member:
-        np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": shape})  # type: ignore[arg-type]
+        np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for _ in range(size // 2**20):
             member.write(bytes(2**20))
     return path
