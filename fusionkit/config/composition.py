@@ -31,7 +31,7 @@ from fusionkit.config.explain import explain
 from fusionkit.config.folders import conf_dir, plugin_folders
 from fusionkit.config.hashing import config_hash, operators
 from fusionkit.config.hydra_bridge import raw
-from fusionkit.config.keys import refuse
+from fusionkit.config.keys import refuse, walk
 from fusionkit.config.nodes import find_record
 from fusionkit.config.options import RunConfig, check, validate
 from fusionkit.config.safe import check_tree
@@ -40,6 +40,8 @@ from fusionkit.errors import ConfigError
 
 #: The greatest size of a file, and the number of its values with aliases expanded: a limit on memory.
 MAX_BYTES, MAX_VALUES = 1_000_000, 100_000
+#: Hydra loads each config of a defaults list three times, and an empty one takes as long as hundreds of values.
+_LOADS, _LEAST_VALUES = 4, 400
 #: The default name of a job's directory, and the one where the jobs differ in their device.
 RUN_NAME = "${fusionkit.run_name:}"
 RUN_NAME_AND_DEVICE = "${fusionkit.run_name:device}"
@@ -126,6 +128,7 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
         super().__init__(config_search_path, CheckingRepository(config_search_path), own)
         self.level = level
         self._sweeping = False
+        self._loaded, self._sizes = 0, dict[str, int]()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # The worker process of a launcher has not called prepare yet.
@@ -163,8 +166,17 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
             value = (override.input_line or "").partition("=")[2] if swept else override.value()
             for text in (value, str(override.package or "")):
                 interpolations.check(text, override.key_or_group)
+        self._loaded = 0
         hydra_node.check_command_line(overrides)
         hydra_node.check_search_path(primary)
+
+    def inspect_loaded(self, config_path: str, config: Any) -> None:
+        """Refuse defaults lists that choose too many configs, or the same ones too often."""
+        if config_path not in self._sizes:
+            self._sizes[config_path] = max(_LEAST_VALUES, sum(1 for _ in walk(raw(config))))
+        self._loaded += self._sizes[config_path]
+        if self._loaded > _LOADS * MAX_VALUES:
+            raise ConfigError(f"The defaults lists should choose at most {MAX_VALUES} values; found more.")
 
     def inspect_hydra_node(self, found: Any, reference: Any) -> None:
         """Refuse a ``hydra`` node that differs from Hydra's own where it may not."""
@@ -174,6 +186,7 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
         """Check that the composed configuration is safe and, as far as ``level`` says, that its options are right."""
         tree = raw(cfg)
         interpolations.check(tree)
+        prepare()  # An operator that was imported meanwhile may have replaced a resolver.
         hydra = tree.pop("hydra")
         if self.level != "safety":
             # Said here, because references would lead to what is absent.

@@ -232,11 +232,7 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError) as error:
         raise FusionError(f"{path} should be a complete .npz file; found it damaged ({error}).") from error
-    except (
-        RuntimeError,
-        OverflowError,
-        TypeError,
-    ) as error:  # An encrypted member, odd shapes.
+    except (RuntimeError, OverflowError, TypeError) as error:  # An encrypted member, odd shapes.
         raise FusionError(f"{path} should be a complete .npz file; found it damaged ({error}).") from error
 
 

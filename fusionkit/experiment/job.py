@@ -22,7 +22,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -44,6 +43,7 @@ from fusionkit.experiment.results import (
     start,
     write_failed,
 )
+from fusionkit.registry.loading import process_state
 
 #: Seconds between two reports of the progress of a job, at least.
 _INTERVAL = 0.5
@@ -229,9 +229,9 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
         FusionError, ConfigError, RegistryError, OSError: why it failed; ``JobFailed`` for any other error.
         KeyboardInterrupt: the run was interrupted.
     """
-    folder, dtype = os.getcwd(), torch.get_default_dtype()
     try:
-        yield
+        with process_state():  # An operator may have changed it; the next job should start with the old one.
+            yield
     except BaseException as error:
         raised = _ended(error, cfg)
         try:
@@ -244,9 +244,6 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
         if not isinstance(raised, EXPECTED):
             raised = JobFailed(sentence(raised))
         raise raised from (None if raised is error else error)
-    finally:  # An operator may have changed them; the next job should start with the old ones.
-        os.chdir(folder)
-        torch.set_default_dtype(dtype)
 
 
 def run_recorded(cfg: Mapping[str, Any], run_dir: Path, **options: Any) -> Mapping[str, Any]:

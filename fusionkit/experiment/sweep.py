@@ -35,6 +35,8 @@ from fusionkit.experiment.results import check_own, shown
 
 #: The folder inside the sweep's directory for the states of the jobs.
 OUTCOMES = ".outcomes"
+#: The greatest number of jobs of a sweep, which Hydra lists and composes before the first.
+MAX_JOBS = 10_000
 
 
 def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
@@ -140,12 +142,15 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
     parser = OverridesParser.create(config_loader=hydra.config_loader)
     parsed = parser.parse_overrides([*params, *node["overrides"]["task"]])
     basic, trials = sweeper.get("_target_") == BASIC_SWEEPER, sweeper.get("n_trials")
+    total = number_of_jobs(parsed) if basic else trials if isinstance(trials, int) else None
+    if total is not None and total > MAX_JOBS:
+        raise ConfigError(f"A sweep should have at most {MAX_JOBS} jobs; found {total}.")
     return _Sweep(
         partial(hydra.multirun, config_name=name, overrides=lines),
         directory=Path(str(master.hydra.sweep.dir)).absolute(),
         timed=timed,
         basic=basic,
-        total=number_of_jobs(parsed) if basic else trials if isinstance(trials, int) else None,
+        total=total,
         swept={override.get_key_element() for override in parsed if override.is_sweep_override()},
         subdir=master.hydra.output_subdir,
     )

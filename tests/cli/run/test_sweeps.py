@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from fusionkit.config import config_hash
+from tests.fake_distributions import Site
 
 
 def test_a_sweep_names_directories_by_hash_and_skips_what_is_completed(
@@ -115,3 +117,21 @@ def test_an_experiment_may_be_a_sweep(
     (folder / "seeds.yaml").write_text(text)
     assert run("--config-dir", "mine", "+experiment=seeds")[0] == 0
     assert [cfg["seed"] for cfg in trained] == [0, 1, 2]
+
+
+def test_an_operator_that_replaces_the_resolver_of_names_does_not_merge_the_jobs(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]], site: Site
+) -> None:
+    source = """
+        from omegaconf import OmegaConf
+        from fusionkit.fusions.concatenation import Concatenation
+        name = "fusionkit.run_name"
+        replace = getattr(OmegaConf, "register_new_resolver", None) or OmegaConf.register_resolver
+        replace(name, lambda *_, **__: "same", replace=True)
+        class Odd(Concatenation):
+            pass
+    """
+    (site.folder / "odd_operator.py").write_text(textwrap.dedent(source))
+    site.fusions("odd-operators", {"odd": "odd_operator:Odd"})
+    assert run("-m", "fusion=odd", "seed=0,1")[0] == 0
+    assert len({folder.name for folder in Path("multirun").iterdir() if folder.is_dir()}) == 2
