@@ -129,6 +129,10 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
         self.level = level
         self._sweeping = False
         self._loaded, self._sizes = 0, dict[str, int]()
+        self._jobs: dict[str, tuple[Any, str]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_jobs": {}}  # It grows with every job.
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # The worker process of a launcher has not called prepare yet.
@@ -157,7 +161,22 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
             self._sweeping = False
         if raw(cfg)["hydra"]["sweep"]["subdir"] == RUN_NAME and _sweeps_device(master_config):
             cfg.hydra.sweep.subdir = RUN_NAME_AND_DEVICE
+        self._check_directory(cfg, " ".join(sweep_overrides))
         return cfg
+
+    def _check_directory(self, cfg: DictConfig, job: str) -> None:
+        """Refuse a job in the directory of another job with another config, whose files it would replace."""
+        try:
+            with hydra_bridge.current_config(cfg):
+                directory = str(cfg.hydra.sweep.subdir)
+        except OmegaConfBaseException:  # It contains the number of the job, which the launcher will fill in.
+            return
+        identity = config_hash(self.config.tree), self.config.device
+        other, title = self._jobs.setdefault(directory, (identity, job))
+        if other != identity:
+            raise CompositionError(
+                f"hydra.sweep.subdir should be another for each job; found {directory!r} for {title} and for {job}."
+            )
 
     def inspect_overrides(self, overrides: list[Override], primary: Any) -> None:
         """Check the command line, and the folders of configs that the primary config names."""

@@ -135,3 +135,47 @@ def test_an_operator_that_replaces_the_resolver_of_names_does_not_merge_the_jobs
     site.fusions("odd-operators", {"odd": "odd_operator:Odd"})
     assert run("-m", "fusion=odd", "seed=0,1")[0] == 0
     assert len({folder.name for folder in Path("multirun").iterdir() if folder.is_dir()}) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "directory"),
+    [
+        (["seed=0,1", "hydra.sweep.subdir=same"], "same"),
+        (["fusion=average,concatenation", "seed=0,1", "hydra.sweep.subdir='s${seed}'"], "s0"),
+        (["device=cpu,cuda", "hydra.sweep.subdir='x${fusionkit.run_name:}'"], "x"),
+    ],
+)
+def test_jobs_that_share_a_directory_are_refused_before_the_first(
+    line: list[str], directory: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    status, _, err = run("-m", *line)
+    assert status == 2
+    assert f"hydra.sweep.subdir should be another for each job; found '{directory}" in err
+    assert trained == []
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_jobs_may_be_numbered_or_named_by_their_keys(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    assert run("-m", "seed=0,1", "hydra.sweep.subdir='${hydra.job.num}'")[0] == 0
+    assert run("-m", "seed=0,1,0", "hydra.sweep.subdir='s${seed}'", "hydra.sweep.dir=b")[0] == 0
+    assert [cfg["seed"] for cfg in trained] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("edited", ["edited_operator", "edited_base"])
+def test_a_job_is_run_again_after_the_source_of_its_operator_changed(
+    edited: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]], site: Site
+) -> None:
+    base = "from fusionkit.fusions.concatenation import Concatenation\nclass Base(Concatenation):\n    pass\n"
+    (site.folder / "edited_base.py").write_text(base)
+    operator = "import edited_base\nclass Edited(edited_base.Base):\n    pass\n"
+    (site.folder / "edited_operator.py").write_text(operator)
+    site.fusions("edited-operators", {"edited": "edited_operator:Edited"})
+    line = ("-m", "fusion=edited,concatenation", "seed=0,1")
+    run(*line)
+    assert "4 of them earlier" in run(*line)[1]
+    with (site.folder / f"{edited}.py").open("a") as file:
+        file.write("# another\n")
+    assert "2 of them earlier" in run(*line)[1]
+    assert len(trained) == 6
