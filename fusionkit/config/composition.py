@@ -7,6 +7,7 @@ the master config of a sweep, each of its jobs (also in the workers of a launche
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.plugins.config_source import ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
+from hydra.utils import to_absolute_path
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
@@ -87,11 +89,18 @@ def refuse_large(file: Path, name: str) -> None:
     """Refuse a file of more than 100 000 values once its aliases are expanded, as OmegaConf does by copying.
 
     Raises:
-        ConfigError: it would.
+        ConfigError: it is larger, or not in UTF-8.
     """
     if (length := file.stat().st_size) > MAX_BYTES:
         raise ConfigError(f"{name} should be at most {MAX_BYTES} bytes long; found {length}.")
     text = file.read_bytes()
+    if text.startswith(codecs.BOM_UTF8):  # Hydra would not see the package in the line that it begins.
+        raise ConfigError(f"{name} should be in UTF-8 without a byte order mark; found one.")
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{name} should be in UTF-8; found the byte {text[error.start]:#x} in line {line}.") from None
     if b"*" not in text or b"&" not in text:
         return
     sizes: dict[int, int] = {}
@@ -211,6 +220,13 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
             # Said here, because references would lead to what is absent.
             absent = [name for name in RunConfig.model_fields if name not in tree]
             refuse(f"{name} should be in the configuration; found nothing." for name in absent)
+            chosen = {str(group): option for group, option in hydra["runtime"]["choices"].items()}
+            refuse(
+                f"The config {group}/{option} should begin with the line '# @package _global_', because "
+                f"{group.partition('/')[0]!r} is no key of a run; found its values below it."
+                for group, option in chosen.items()
+                if group.partition("/")[0] in tree.keys() - RunConfig.model_fields.keys()
+            )
         with hydra_bridge.current_config(cfg):
             plain = plain_config(cfg)
         multirun = hydra.get("mode") == "MULTIRUN"
@@ -261,6 +277,10 @@ def plain_config(cfg: DictConfig) -> dict[str, Any]:
     keys = sorted(tree, key=lambda key: isinstance(tree[key], dict | list))
     plain = {key: tree[key] if tree[key] in (None, "???") else _resolved(cfg, key) for key in keys}
     check_tree(plain)
+    data = plain.get("data")
+    if isinstance(data, dict) and isinstance(path := data.get("path"), str) and path not in ("", "???"):
+        # A job may run in another folder, and a record be repeated from one.
+        plain["data"] = {**data, "path": to_absolute_path(os.path.expanduser(path))}
     return {str(key): plain[key] for key in tree}
 
 
@@ -288,6 +308,7 @@ def search_path(config_path: str | None = None, config_dir: str | None = None) -
     Raises:
         ConfigError: a folder does not exist.
     """
+    config_path, config_dir = (folder and os.path.expanduser(folder) for folder in (config_path, config_dir))
     for option, folder in (("--config-path", config_path), ("--config-dir", config_dir)):
         if folder is not None and "://" not in folder and not Path(folder).is_dir():
             raise ConfigError(f"{option} should be an existing folder; found {folder!r}.")

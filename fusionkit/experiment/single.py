@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
             return None
 
     hydra.compose_config = lambda **options: cfg  # Hydra would compose it once more.
+    cfg.hydra.run.dir = os.path.expanduser(cfg.hydra.run.dir)
     subdir, cfg.hydra.output_subdir = cfg.hydra.output_subdir, None  # ``save_composed`` writes it.
     try:
         hydra.run(config_name=name, task_function=job, overrides=list(overrides))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shlex
 import sys
 import time
@@ -132,10 +133,10 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
         # Optuna would stop at the first trial without a value; here a failed job does not stop the others.
         lines.append("hydra.sweeper.max_failure_rate=1.0")
     node = raw(master)["hydra"]
-    timed = "${" in node["sweep"]["dir"]
-    if timed:
+    timed, directory = "${" in node["sweep"]["dir"], os.path.expanduser(str(master.hydra.sweep.dir))
+    if timed or directory != str(master.hydra.sweep.dir):
         # Compositions at different times should give the same name.
-        lines.append(f"hydra.sweep.dir={QuotedString(str(master.hydra.sweep.dir), Quote.double).with_quotes()}")
+        lines.append(f"hydra.sweep.dir={QuotedString(directory, Quote.double).with_quotes()}")
     sweeper = node["sweeper"]
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     lines.append("hydra.output_subdir=null")  # ``save_composed`` writes it.
@@ -147,7 +148,7 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
         raise ConfigError(f"A sweep should have at most {MAX_JOBS} jobs; found {total}.")
     return _Sweep(
         partial(hydra.multirun, config_name=name, overrides=lines),
-        directory=Path(str(master.hydra.sweep.dir)).absolute(),
+        directory=Path(directory).absolute(),
         timed=timed,
         basic=basic,
         total=total,
