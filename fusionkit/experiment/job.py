@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from fusionkit._util.files import write_json
 from fusionkit._util.text import error_line, error_message
 from fusionkit.config.composition import plain_config
-from fusionkit.config.fits import advised, preflight
+from fusionkit.config.fits import NotApplicable, advised, preflight
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError, Terminated
@@ -48,6 +48,9 @@ from fusionkit.registry.loading import process_state
 #: Seconds between two reports of the progress of a job, at least.
 _INTERVAL = 0.5
 
+#: The state of a job whose fusion does not take its fabrication.
+NOT_APPLICABLE = "not applicable"
+
 #: Errors that are no bugs: those with a message for users, and those of the file system.
 EXPECTED = (FusionError, ConfigError, RegistryError, OSError)
 
@@ -63,8 +66,8 @@ class Outcome:
     Attributes:
         directory: of the run.
         number: of the job.
-        status: started, completed or failed.
-        error: why it failed.
+        status: started, completed, failed or "not applicable": a combination that cannot be, and has no record.
+        error: why it failed, or is not applicable.
         overrides: the overrides of this job.
         seconds: its duration, once it has ended.
         accuracy: of a completed job.
@@ -84,7 +87,7 @@ class Outcome:
 
     @property
     def ended(self) -> bool:
-        """Whether the job has completed or failed."""
+        """Whether the job has completed or failed, or is not applicable."""
         return self.status != "started"
 
     def write(self, folder: Path) -> None:
@@ -142,11 +145,15 @@ class Job:
             with recorded(cfg, run_dir):
                 cfg.update(plain_config(task))
                 done = _completed(cfg, run_dir)
-                if done is None:
+                unfit = None if done is not None else _not_applicable(cfg)
+                if done is None and unfit is None:
                     save_composed(task, run_dir, self.subdir)
-                result = done or _run(cfg, run_dir, own_process, _Reporter(state, self.folder))
+                result = done or unfit or _run(cfg, run_dir, own_process, _Reporter(state, self.folder))
         except EXPECTED as error:
             result = {"status": "failed", "error": sentence(error)}
+        if result["status"] == NOT_APPLICABLE:
+            with contextlib.suppress(OSError):  # It contains a record of another release.
+                run_dir.rmdir()
         _freeze_imports()
         final = replace(state, status=result["status"], error=result.get("error"), accuracy=_accuracy(result))
         seconds = time.perf_counter() - begun
@@ -154,10 +161,20 @@ class Job:
         return final.accuracy
 
 
-def _run(cfg: dict[str, Any], run_dir: Path, own_process: bool, report: _Reporter) -> Mapping[str, Any]:
+def _not_applicable(cfg: dict[str, Any]) -> Mapping[str, Any] | None:
+    """Return what a job has instead of a record if its fusion does not take its fabrication."""
     config = validate(cfg)
-    preflight(config, run.takes_group(config))
-    return _run_alone(cfg, run_dir) if own_process else run.run_job(config, run_dir, quiet=True, report=report)
+    try:
+        preflight(config, run.takes_group(config))
+    except NotApplicable as error:
+        return {"status": NOT_APPLICABLE, "error": sentence(error)}
+    return None
+
+
+def _run(cfg: dict[str, Any], run_dir: Path, own_process: bool, report: _Reporter) -> Mapping[str, Any]:
+    if own_process:
+        return _run_alone(cfg, run_dir)
+    return run.run_job(validate(cfg), run_dir, quiet=True, report=report)
 
 
 @cache

@@ -19,7 +19,7 @@ from fusionkit.errors import ConfigError, FusionError, RegistryError
 #: The keys that differ between the runs of a group; they are set at the end, without composing again.
 _LOOSE = (("seed",), ("data", "fold"), ("device",))
 _ABSENT = object()
-#: A longer command helps nobody, and takes long to compose.
+#: A longer command is of no use, and takes long to compose.
 _MAX_OVERRIDES = 100
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _WORDS = frozenset({"null", "true", "false", "nan", "inf", "on", "off", "yes", "no"})

@@ -31,7 +31,7 @@ from fusionkit._util.progress import ProgressBar
 from fusionkit._util.text import count_of, duration
 from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs, raw
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment.job import EXPECTED, Job, Outcome, directory_lock, sentence
+from fusionkit.experiment.job import EXPECTED, NOT_APPLICABLE, Job, Outcome, directory_lock, sentence
 from fusionkit.experiment.results import check_own, shown
 
 #: The folder inside the sweep's directory for the states of the jobs.
@@ -219,11 +219,14 @@ def _tidying(directory: Path) -> Callable[[], None]:
 def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stopped: Exception | None) -> int:
     """Print how the jobs ended and return the exit status."""
     # The sweep is over: a job that has not ended was killed.
-    failed = [outcome for outcome in outcomes if outcome.status != "completed"]
+    unfit = [outcome for outcome in outcomes if outcome.status == NOT_APPLICABLE]
+    failed = [outcome for outcome in outcomes if outcome.status not in ("completed", NOT_APPLICABLE)]
     if outcomes or stopped is None:
         jobs, took = count_of(len(outcomes), "job"), duration(watch.clock() - watch.begun)
         board = f"fusionkit leaderboard {shlex.quote(shown(sweep_dir))}"
         print(f"{jobs} in {took}: {_counts(outcomes, watch.total)}; compare them by: {board}")
+    for outcome in unfit:
+        print(f"not applicable: {watch.title(outcome)}: {outcome.error}", file=sys.stderr)
     if failed:
         print(f"error: {len(failed)} of {len(outcomes)} jobs failed:", file=sys.stderr)
     for outcome in failed:
@@ -234,10 +237,15 @@ def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stoppe
 
 
 def _counts(outcomes: Sequence[Outcome], total: int | None) -> str:
-    """Return how many jobs completed, failed, and did not run."""
+    """Return how many jobs completed, failed, are not applicable, and did not run."""
     completed = sum(outcome.status == "completed" for outcome in outcomes)
     earlier = sum(outcome.earlier for outcome in outcomes)
-    others = {"failed": len(outcomes) - completed, "not run": max(0, (total or 0) - len(outcomes))}
+    unfit = sum(outcome.status == NOT_APPLICABLE for outcome in outcomes)
+    others = {
+        "failed": len(outcomes) - completed - unfit,
+        NOT_APPLICABLE: unfit,
+        "not run": max(0, (total or 0) - len(outcomes)),
+    }
     text = f"{completed} completed" + (f" ({earlier} of them earlier)" if earlier else "")
     return ", ".join([text, *(f"{count} {what}" for what, count in others.items() if count)])
 
@@ -317,10 +325,11 @@ class Watch:
         parts = [f"{ended}/{self.total or '?'}", "earlier" if outcome.earlier else outcome.status]
         if outcome.accuracy is not None:
             parts.append(f"accuracy {outcome.accuracy:.4f}")
-        if outcome.seconds is not None and not outcome.earlier:
+        if outcome.seconds is not None and not outcome.earlier and outcome.status != NOT_APPLICABLE:
             parts.append(f"{outcome.seconds:.1f} s")
         # The errors follow at the end.
-        parts += dict.fromkeys((self.title(outcome), _directory(outcome)))
+        places = [] if outcome.status == NOT_APPLICABLE else [_directory(outcome)]
+        parts += dict.fromkeys((self.title(outcome), *places))
         left = self.left()
         if self._bar.lines and left:
             parts.append(f"({duration(left)} left)")

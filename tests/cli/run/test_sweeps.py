@@ -179,3 +179,19 @@ def test_a_job_is_run_again_after_the_source_of_its_operator_changed(
         file.write("# another\n")
     assert "2 of them earlier" in run(*line)[1]
     assert len(trained) == 6
+
+
+@pytest.mark.parametrize("fusion", ["concatenation", "lowrank_parameterized_concatenation"])
+def test_a_combination_that_cannot_be_is_listed_and_not_run(
+    fusion: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    line = (f"fusion={fusion},parameterized_concatenation", "fabrication=dense,monarch")
+    status, out, err = run("-m", *line)
+    assert status == 0
+    assert "4 jobs in " in out
+    assert "3 completed, 1 not applicable;" in out
+    assert f"2/4  not applicable  fusion={fusion} fabrication=monarch" in err
+    assert f"not applicable: fusion={fusion} fabrication=monarch: fabrication should be " in err
+    assert "error" not in err
+    assert len(trained) == len([path for path in Path("multirun").iterdir() if path.is_dir()]) == 3
+    assert run(f"fusion={fusion}", "fabrication=monarch")[0] == 2
