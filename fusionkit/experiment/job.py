@@ -33,6 +33,7 @@ from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError, Terminated
 from fusionkit.experiment import run
+from fusionkit.experiment.load import is_complete
 from fusionkit.experiment.results import (
     MODEL,
     RESULT,
@@ -313,7 +314,7 @@ def _completed(cfg: Mapping[str, Any], run_dir: Path) -> Mapping[str, Any] | Non
     except FusionError:
         return None
     same = found.get("config_hash") == config_hash(cfg)
-    return found if same and found["status"] == "completed" and (run_dir / MODEL).is_file() else None
+    return found if same and found["status"] == "completed" and is_complete(run_dir / MODEL) else None
 
 
 def _ended(error: BaseException, cfg: Mapping[str, Any]) -> BaseException:

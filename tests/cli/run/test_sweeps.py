@@ -47,8 +47,9 @@ def test_a_job_that_did_not_complete_is_run_again(
     names = {cfg["seed"]: Path("multirun") / config_hash(cfg) for cfg in trained}
     (names[0] / "result.json").unlink()
     (names[1] / "result.json").write_text('{"status": "compl')
+    (names[2] / "model.safetensors").write_bytes(b"")
     assert run("-m", "seed=0,1,2")[0] == 0
-    assert [cfg["seed"] for cfg in trained] == [0, 1, 2, 0, 1]
+    assert [cfg["seed"] for cfg in trained] == [0, 1, 2, 0, 1, 2]
 
 
 def test_a_failing_job_does_not_stop_the_others(
