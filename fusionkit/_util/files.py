@@ -14,6 +14,14 @@ from fusionkit._util.trees import to_json
 #: Prefix of the name of a file that is still being written.
 TEMPORARY = ".partial-"
 
+#: A file is not read if it stands for more bytes than both this number and this multiple of what it takes on disk.
+MAX_UNPACKED, MAX_RATIO = 2**30, 100
+
+
+def size_on_disk(status: os.stat_result) -> int:
+    """Return the bytes that a file occupies, which are few in a sparse file; its size where that is unknown."""
+    return min(status.st_size, status.st_blocks * 512 or status.st_size)
+
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     """Let ``write`` fill a temporary file beside ``path`` (same suffix), then rename it to ``path``."""

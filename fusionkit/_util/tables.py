@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from fusionkit._util.text import one_line
+
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: Sequence[str] = ()) -> None:
     """Print ``rows`` under the headings ``columns``; None is an empty cell.
@@ -14,7 +16,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, who
         rows: each with one cell per column.
         whole: headings of columns that are never folded on a terminal, such as names that users copy.
     """
-    cells = [["" if cell is None else " ".join(str(cell).split()) for cell in row] for row in rows]
+    cells = [["" if cell is None else one_line(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _draw(columns, cells, whole)
     else:

@@ -21,6 +21,7 @@ from typing import Any
 import click
 
 from fusionkit import __version__
+from fusionkit._util.text import one_line
 from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
 
 #: name of a command -> its function, as ``module:function`` below ``fusionkit.cli``, and its line in the help.
@@ -206,7 +207,7 @@ def _note_quarantined(arguments: Sequence[str]) -> None:
     if lookup is None or lookup.strict() or arguments[:1] == ["plugins"]:  # The error or the output names them.
         return
     for plugin in lookup.quarantined():
-        print(f"note: the plugin {plugin.title} is not loaded: {plugin.error}", file=sys.stderr)
+        print(f"note: the plugin {plugin.title} is not loaded: {one_line(str(plugin.error))}", file=sys.stderr)
 
 
 def _sentence(error: BaseException) -> str | None:
@@ -219,4 +220,4 @@ def _sentence(error: BaseException) -> str | None:
         if extra := EXTRAS.get(missing):
             return f"{missing!r} should be installed: pip install 'fusionkit[{extra}]'; found no such module"
         return None
-    return " ".join(str(error).split())
+    return one_line(str(error))

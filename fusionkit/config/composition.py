@@ -7,6 +7,7 @@ the master config of a sweep, each of its jobs (also in the workers of a launche
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.plugins.config_source import ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
+from hydra.utils import to_absolute_path
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
@@ -31,7 +33,7 @@ from fusionkit.config.explain import explain
 from fusionkit.config.folders import conf_dir, plugin_folders
 from fusionkit.config.hashing import config_hash, operators
 from fusionkit.config.hydra_bridge import raw
-from fusionkit.config.keys import refuse
+from fusionkit.config.keys import refuse, walk
 from fusionkit.config.nodes import find_record
 from fusionkit.config.options import RunConfig, check, validate
 from fusionkit.config.safe import check_tree
@@ -40,6 +42,8 @@ from fusionkit.errors import ConfigError
 
 #: The greatest size of a file, and the number of its values with aliases expanded: a limit on memory.
 MAX_BYTES, MAX_VALUES = 1_000_000, 100_000
+#: Hydra loads each config of a defaults list three times, and an empty one takes as long as hundreds of values.
+_LOADS, _LEAST_VALUES = 4, 400
 #: The default name of a job's directory, and the one where the jobs differ in their device.
 RUN_NAME = "${fusionkit.run_name:}"
 RUN_NAME_AND_DEVICE = "${fusionkit.run_name:device}"
@@ -85,11 +89,18 @@ def refuse_large(file: Path, name: str) -> None:
     """Refuse a file of more than 100 000 values once its aliases are expanded, as OmegaConf does by copying.
 
     Raises:
-        ConfigError: it would.
+        ConfigError: it is larger, or not in UTF-8.
     """
+    if (length := file.stat().st_size) > MAX_BYTES:
+        raise ConfigError(f"{name} should be at most {MAX_BYTES} bytes long; found {length}.")
     text = file.read_bytes()
-    if len(text) > MAX_BYTES:
-        raise ConfigError(f"{name} should be at most {MAX_BYTES} bytes long; found {len(text)}.")
+    if text.startswith(codecs.BOM_UTF8):  # Hydra would not see the package in the line that it begins.
+        raise ConfigError(f"{name} should be in UTF-8 without a byte order mark; found one.")
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{name} should be in UTF-8; found the byte {text[error.start]:#x} in line {line}.") from None
     if b"*" not in text or b"&" not in text:
         return
     sizes: dict[int, int] = {}
@@ -126,6 +137,11 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
         super().__init__(config_search_path, CheckingRepository(config_search_path), own)
         self.level = level
         self._sweeping = False
+        self._loaded, self._sizes = 0, dict[str, int]()
+        self._jobs: dict[str, tuple[Any, str]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_jobs": {}}  # It grows with every job.
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # The worker process of a launcher has not called prepare yet.
@@ -154,7 +170,22 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
             self._sweeping = False
         if raw(cfg)["hydra"]["sweep"]["subdir"] == RUN_NAME and _sweeps_device(master_config):
             cfg.hydra.sweep.subdir = RUN_NAME_AND_DEVICE
+        self._check_directory(cfg, " ".join(sweep_overrides))
         return cfg
+
+    def _check_directory(self, cfg: DictConfig, job: str) -> None:
+        """Refuse a job in the directory of another job with another config, whose files it would replace."""
+        try:
+            with hydra_bridge.current_config(cfg):
+                directory = str(cfg.hydra.sweep.subdir)
+        except OmegaConfBaseException:  # It contains the number of the job, which the launcher will fill in.
+            return
+        identity = config_hash(self.config.tree), self.config.device
+        other, title = self._jobs.setdefault(directory, (identity, job))
+        if other != identity:
+            raise CompositionError(
+                f"hydra.sweep.subdir should be another for each job; found {directory!r} for {title} and for {job}."
+            )
 
     def inspect_overrides(self, overrides: list[Override], primary: Any) -> None:
         """Check the command line, and the folders of configs that the primary config names."""
@@ -163,8 +194,17 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
             value = (override.input_line or "").partition("=")[2] if swept else override.value()
             for text in (value, str(override.package or "")):
                 interpolations.check(text, override.key_or_group)
+        self._loaded = 0
         hydra_node.check_command_line(overrides)
         hydra_node.check_search_path(primary)
+
+    def inspect_loaded(self, config_path: str, config: Any) -> None:
+        """Refuse defaults lists that choose too many configs, or the same ones too often."""
+        if config_path not in self._sizes:
+            self._sizes[config_path] = max(_LEAST_VALUES, sum(1 for _ in walk(raw(config))))
+        self._loaded += self._sizes[config_path]
+        if self._loaded > _LOADS * MAX_VALUES:
+            raise ConfigError(f"The defaults lists should choose at most {MAX_VALUES} values; found more.")
 
     def inspect_hydra_node(self, found: Any, reference: Any) -> None:
         """Refuse a ``hydra`` node that differs from Hydra's own where it may not."""
@@ -174,11 +214,19 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
         """Check that the composed configuration is safe and, as far as ``level`` says, that its options are right."""
         tree = raw(cfg)
         interpolations.check(tree)
+        prepare()  # An operator that was imported meanwhile may have replaced a resolver.
         hydra = tree.pop("hydra")
         if self.level != "safety":
             # Said here, because references would lead to what is absent.
             absent = [name for name in RunConfig.model_fields if name not in tree]
             refuse(f"{name} should be in the configuration; found nothing." for name in absent)
+            chosen = {str(group): option for group, option in hydra["runtime"]["choices"].items()}
+            refuse(
+                f"The config {group}/{option} should begin with the line '# @package _global_', because "
+                f"{group.partition('/')[0]!r} is no key of a run; found its values below it."
+                for group, option in chosen.items()
+                if group.partition("/")[0] in tree.keys() - RunConfig.model_fields.keys()
+            )
         with hydra_bridge.current_config(cfg):
             plain = plain_config(cfg)
         multirun = hydra.get("mode") == "MULTIRUN"
@@ -229,6 +277,10 @@ def plain_config(cfg: DictConfig) -> dict[str, Any]:
     keys = sorted(tree, key=lambda key: isinstance(tree[key], dict | list))
     plain = {key: tree[key] if tree[key] in (None, "???") else _resolved(cfg, key) for key in keys}
     check_tree(plain)
+    data = plain.get("data")
+    if isinstance(data, dict) and isinstance(path := data.get("path"), str) and path not in ("", "???"):
+        # A job may run in another folder, and a record be repeated from one.
+        plain["data"] = {**data, "path": to_absolute_path(os.path.expanduser(path))}
     return {str(key): plain[key] for key in tree}
 
 
@@ -256,6 +308,7 @@ def search_path(config_path: str | None = None, config_dir: str | None = None) -
     Raises:
         ConfigError: a folder does not exist.
     """
+    config_path, config_dir = (folder and os.path.expanduser(folder) for folder in (config_path, config_dir))
     for option, folder in (("--config-path", config_path), ("--config-dir", config_dir)):
         if folder is not None and "://" not in folder and not Path(folder).is_dir():
             raise ConfigError(f"{option} should be an existing folder; found {folder!r}.")

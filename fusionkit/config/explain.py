@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -88,6 +90,10 @@ def _malformed_override(error: Any, loader: CheckingLoader) -> str:
     text = f"An override should have the form key=value; found {error.override!r}"
     if "=" not in error.override:
         return f"{text}.{_meant(error.override, loader)}"
+    key, _, value = error.override.partition("=")
+    if re.fullmatch(r"[+~]*[\w./@-]+", key) and re.search(r"[^\w=\[\]{}'\"]", value) and value[0] not in "=[{'\"":
+        quoted = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
+        return f"The value of {key} should be in quotes, because of its special characters; write {quoted}."
     reason = error.message.strip().splitlines()[0].rstrip(".")
     return f"{text}." if error.override in reason else f"{text} ({reason})."
 

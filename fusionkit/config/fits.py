@@ -10,6 +10,10 @@ from fusionkit.core.validation import check_device
 from fusionkit.errors import ConfigError, DimsError, FusionError
 
 
+class NotApplicable(ConfigError):
+    """A fabrication was chosen for a fusion that does not take one, or that fixes its own."""
+
+
 def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
     """Check the device and that fusion and fabrication go together.
 
@@ -19,7 +23,7 @@ def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
 
     Raises:
         FusionError: the device does not exist, or computes nothing.
-        ConfigError: a fabrication was chosen for a fusion that does not take one, or that fixes its own.
+        NotApplicable: the fusion does not take the fabrication that was chosen.
     """
     check_device(config.device)
     if config.device.startswith("meta"):
@@ -28,13 +32,13 @@ def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
     if chosen == "dense":
         return
     if "parameter_fabrication" not in fusion.model_fields_set:
-        raise ConfigError(
+        raise NotApplicable(
             f"fabrication should be dense, because the fusion {fusion.name!r} takes none; found {chosen!r}."
         )
     if not fabrication_of_group:
         own = fusion.parameter_fabrication
         name = own.get("name") if isinstance(own, Mapping) else own
-        raise ConfigError(
+        raise NotApplicable(
             f"fabrication should be left at dense, because this fusion fixes its own, {name!r}; "
             f"found {chosen!r}.  fusion=parameterized_concatenation takes any."
         )

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import stat
+import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from fusionkit import registry
+from fusionkit._util.files import MAX_RATIO, MAX_UNPACKED, size_on_disk
+from fusionkit.config.keys import walk
 from fusionkit.config.nodes import find_record
-from fusionkit.registry import Kind
+from fusionkit.errors import RegistryError
+from fusionkit.hookspecs import PROJECT
+from fusionkit.registry import Kind, Record
 
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that name the experiment ``cfg`` describes.
 
     The order of keys, the device and the ``hydra`` node do not matter.  A data file counts by its content; the versions
-    of the operators' distributions count.
+    of the operators' distributions count, and of an operator that does not belong to fusionkit also its source.
     """
     from fusionkit.config.interpolations import resolve
 
@@ -29,10 +38,22 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     if isinstance(data, Mapping) and (digest := file_digest(data.get("path"))) is not None:
         plain["data"] = {**_without(data, "path"), "digest": digest}
     records = (find_record(kind, name) for kind, name in operators(plain))
-    versions = {f"{record.distribution}=={record.version}" for record in records if record is not None}
+    versions = {text for record in records if record is not None for text in _causes(record)}
     content = {"config": plain, "versions": sorted(versions)}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _causes(record: Record) -> Iterator[str]:
+    """Yield the version of an operator; of a plugin's also the digests of the files of its class and their bases."""
+    yield f"{record.distribution}=={record.version}"
+    if record.distribution == PROJECT:
+        return
+    with contextlib.suppress(RegistryError):
+        for cls in registry.load(record.kind, record.key).__mro__:
+            file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+            if file is not None and cls.__module__.partition(".")[0] not in (PROJECT, "torch"):
+                yield f"{cls.__module__} {file_digest(file)}"
 
 
 def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -40,13 +61,18 @@ def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def file_digest(path: object) -> str | None:
-    """Return the SHA-256 of a file's content; None if there is no such file."""
+    """Return the SHA-256 of a file's content; None if there is no such file, a pipe, or more than 1 GiB of nothing."""
     if not isinstance(path, str):
         return None
     try:
-        stat = Path(path).stat()
-        return _digest(str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns)
-    except OSError:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        sparse = status.st_size > MAX_RATIO * size_on_disk(status)
+        if status.st_size > MAX_UNPACKED and (sparse or not zipfile.is_zipfile(path)):
+            return None
+        return _digest(str(Path(path).resolve()), status.st_size, status.st_mtime_ns)
+    except (OSError, ValueError):  # A path with a NUL character.
         return None
 
 
@@ -58,9 +84,8 @@ def _digest(path: str, size: int, modified: int) -> str:
 
 def operators(cfg: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
     """Yield kind and name of every operator that a configuration names."""
-    fusion, group = cfg.get("fusion"), cfg.get("fabrication")
-    nested = fusion.get("parameter_fabrication") if isinstance(fusion, Mapping) else None
-    nodes: tuple[tuple[Kind, Any], ...] = (("fusion", fusion), ("fabrication", nested), ("fabrication", group))
-    for kind, node in nodes:
-        if isinstance(node, Mapping) and isinstance(node.get("name"), str):
-            yield kind, node["name"]
+    for group in ("fusion", "fabrication"):
+        for key, _, node in walk(cfg.get(group)):
+            if isinstance(node, Mapping) and isinstance(node.get("name"), str):
+                fusion = (group == "fusion" and not key) or node.get("_target_") == "fusionkit.create"
+                yield ("fusion" if fusion else "fabrication"), node["name"]

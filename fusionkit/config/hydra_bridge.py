@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -21,7 +22,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.utils import setup_globals
 from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
@@ -70,8 +71,16 @@ def execution_whitelist(names: Iterable[str]) -> AbstractContextManager[Any]:
 
 
 def number_of_jobs(overrides: list[Override]) -> int:
-    """Return how many jobs Hydra's own sweeper makes of parsed overrides."""
-    return sum(map(len, BasicSweeper.split_arguments(overrides, None)))
+    """Return how many jobs Hydra's own sweeper makes of parsed overrides; none of them is made."""
+    counts = {override.get_key_element(): _number_of_values(override) for override in overrides}
+    return math.prod(counts.values())
+
+
+def _number_of_values(override: Override) -> int:
+    value = override.value()
+    if isinstance(value, RangeSweep) and value.start is not None and value.stop is not None:
+        return max(0, math.ceil((value.stop - value.start) / value.step))
+    return sum(map(len, BasicSweeper.split_arguments([override], None)))
 
 
 @contextmanager
@@ -171,6 +180,9 @@ class InspectingLoader(ConfigLoaderImpl):
     def inspect_whole(self, cfg: DictConfig, run_mode: RunMode) -> None:
         """Look at the composed configuration; raise to refuse it."""
 
+    def inspect_loaded(self, config_path: str, config: Any) -> None:
+        """Look at a config each time that Hydra loads it, three times for each time that a defaults list has it."""
+
     @contextmanager
     def explaining_errors(self, overrides: Sequence[str]) -> Iterator[None]:
         """Return a context in which a configuration is composed; it may replace the errors."""
@@ -193,6 +205,14 @@ class InspectingLoader(ConfigLoaderImpl):
         primary = repo.load_config(config_path=config_name) if config_name is not None else None
         self.inspect_overrides(parsed_overrides, None if primary is None else raw(primary.config))
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
+        load = repo.load_config
+
+        def load_config(config_path: str) -> Any:
+            if (found := load(config_path)) is not None:
+                self.inspect_loaded(config_path, found.config)
+            return found
+
+        repo.load_config = load_config
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
         cfg: DictConfig = super()._compose_config_from_defaults_list(defaults, repo)

@@ -20,6 +20,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
+from fusionkit._util.machine import cpu_count
 from fusionkit.config.folders import conf_dir
 from fusionkit.config.hydra_bridge import raw
 from fusionkit.config.keys import refuse, walk
@@ -174,10 +175,17 @@ def _wanted_of_file(key: str, value: Any, expected: Mapping[str, Any]) -> str | 
         if isinstance(value, str) and any(re.fullmatch(k, key) and re.fullmatch(v, value) for k, v in _TEXTS.items()):
             return None
         plugin = key.startswith(("launcher.", "sweeper.")) and isinstance(expected.get(key), int | float)
-        if isinstance(value, int | float | None) and (plugin or _NUMBERS.fullmatch(key)):
+        if isinstance(value, int | float | None) and (plugin or _NUMBERS.fullmatch(key)) and not _too_many(key, value):
             return None
+    if _too_many(key, value):
+        return f"at most {cpu_count()}, the number of processors, or be set on the command line"
     default = repr(expected[key]) if key in expected else "absent, as in Hydra's own configs,"
     return f"{default} or be set on the command line"
+
+
+def _too_many(key: str, value: Any) -> bool:
+    """Whether a value asks for more worker processes than there are processors."""
+    return key == "launcher.n_jobs" and isinstance(value, int | float) and value > cpu_count()
 
 
 def _wanted_of_command_line(key: str, value: Any) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,9 @@ Grammar: Any = OmegaConfGrammarParser
 #: The resolvers that a config may use; fusionkit registers the last.
 RESOLVERS = frozenset({"oc.select", "now", "hydra", "fusionkit.run_name"})
 
+#: The greatest size of a config with its references expanded.
+MAX_NODES, MAX_CHARACTERS = 100_000, 10_000_000
+
 #: Hydra 1.4 itself puts these, literally, into its own node.
 _HYDRAS_OWN = frozenset({"${hydra_override_dirname:}", "${hydra_deprecated_override_dirname:}"})
 
@@ -32,8 +36,94 @@ def check(tree: object, key: str = "") -> None:
     Raises:
         ConfigError: names each full dotted key, the text and what is wrong with it.
     """
-    texts = ((here, value) for here, _, value in walk(tree, key) if isinstance(value, str) and "${" in value)
+    texts = [(here, value) for here, _, value in walk(tree, key) if isinstance(value, str) and "${" in value]
     refuse(f"{here} should {mistake}." for here, text in texts if (mistake := _mistake(here, text)))
+    if texts:
+        _check_size(tree, key)
+
+
+def _check_size(tree: object, key: str) -> None:
+    """Refuse a tree that is too large once its references are expanded, by counting, before any of them is.
+
+    A reference that leads nowhere, or out of ``tree``, counts as one value; so does one to what contains it, which is
+    refused when it is resolved.
+    """
+    sizes: dict[tuple[str, ...], tuple[int, int]] = {}
+
+    def size(place: tuple[str, ...], value: object) -> tuple[int, int]:
+        """Return how many values and characters the value at a place stands for."""
+        if place in sizes:
+            return sizes[place]
+        sizes[place] = (1, 0)
+        parts = [(1, len(value) if isinstance(value, str) else 0)]
+        if isinstance(value, Mapping):
+            parts += [size((*place, str(name)), item) for name, item in value.items()]
+        elif isinstance(value, list):
+            parts += [size((*place, str(index)), item) for index, item in enumerate(value)]
+        elif isinstance(value, str) and "${" in value:
+            targets = (_target(tree, place, reference) for reference in _references(value))
+            parts += [size(*target) for target in targets if target is not None]
+        values, characters = (sum(counts) for counts in zip(*parts, strict=True))
+        if values > MAX_NODES or characters > MAX_CHARACTERS:
+            where = join(key, ".".join(place)).rstrip(".") or "The config"
+            what = f"at most {MAX_NODES} values and {MAX_CHARACTERS} characters"
+            raise ConfigError(f"{where[:80]} should stand for {what}; found references that expand to more.")
+        sizes[place] = (values, characters)
+        return values, characters
+
+    try:
+        size((), tree)
+    except RecursionError:
+        raise ConfigError(f"{key or 'The config'} should have short chains of references; found a long one.") from None
+
+
+def _target(tree: Any, place: tuple[str, ...], reference: tuple[int, tuple[str, ...]]) -> tuple[Any, ...] | None:
+    """Return the place and the value to which a reference at ``place`` leads, None if nowhere."""
+    dots, names = reference
+    found: tuple[str, ...] = ()
+    value, rest = tree, [*(place[: len(place) - dots] if dots else ()), *names]
+    for _ in range(len(rest) + MAX_DEPTH):
+        if not rest:
+            return found, value
+        if isinstance(value, str) and "${" in value:  # The way leads through another reference.
+            (dots, names), *_ = _references(value) or ((0, ()),)
+            rest = [*(found[: len(found) - dots] if dots else ()), *names, *rest]
+            found, value = (), tree
+            continue
+        name = rest.pop(0)
+        try:
+            value = value[int(name)] if isinstance(value, list) else value[name]
+        except (KeyError, IndexError, ValueError, TypeError):
+            return None
+        found = (*found, name)
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _references(text: str) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """Return the references in a text that was checked: how many dots they begin with, and the names that follow."""
+    found = []
+    for node in _nodes(parse(text)):
+        inner = None
+        if isinstance(node, Grammar.InterpolationNodeContext):
+            inner = _text(node)[2:-1]
+        elif isinstance(node, Grammar.InterpolationResolverContext):
+            resolver, _, arguments = _text(node)[2:-1].partition(":")
+            if resolver.strip() == "fusionkit.run_name":
+                inner = ""  # The whole configuration.
+            elif resolver.strip() in ("hydra", "oc.select"):
+                inner = ("hydra." if resolver.strip() == "hydra" else "") + arguments.partition(",")[0]
+        if inner is not None:
+            inner = inner.strip()
+            dots = len(inner) - len(inner.lstrip("."))
+            found.append((dots, tuple(part for name in re.split(r"[.\[\]]", inner) if (part := name.strip()))))
+    return tuple(found)
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    yield node
+    for child in getattr(node, "children", None) or []:
+        yield from _nodes(child)
 
 
 def _mistake(key: str, text: str) -> str | None:

@@ -87,6 +87,8 @@ def expected(schema: Schema, whole: Schema) -> str:
     if schema.get("type") == "array":
         items = schema.get("items") or next(iter(schema.get("prefixItems", ())), None)
         return f"a list of which every item is {expected(items, whole)}" if items else "a list"
+    if "maxLength" in schema:
+        return f"a text of at most {schema['maxLength']} characters"
     return {"string": "a text", "boolean": "true or false", "null": "null"}.get(schema.get("type", ""), "a mapping")
 
 

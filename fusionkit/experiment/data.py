@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
+import math
+import stat
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fusionkit._util.files import MAX_RATIO, MAX_UNPACKED, size_on_disk
 from fusionkit._util.text import printable
 from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
 
 Rows = npt.NDArray[np.int64]
 
+#: The readers of the headers of arrays of numbers, by magic string.
+_HEADERS = {
+    np.lib.format.magic(1, 0): np.lib.format.read_array_header_1_0,
+    np.lib.format.magic(2, 0): np.lib.format.read_array_header_2_0,
+}
 _LABELS = "whole numbers or strings, a class per row"
 
 #: The data sets that ship with the package: name -> file.
@@ -205,10 +215,15 @@ def _shares(counts: Rows, total: int, random: np.random.RandomState) -> Rows:
 def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
     """Return the arrays of the file in its order, and the file's SHA-256."""
     try:
+        if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):  # Opening a pipe would wait for a writer.
+            raise FusionError(f"The data file should be a .npz file; found {path}: a pipe or a device.")
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
             if not zipfile.is_zipfile(file):
                 raise FusionError(f"{path} should be a .npz file, as numpy.savez writes it; found another format.")
+            with zipfile.ZipFile(file) as members:
+                _check_sizes(path, members)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 _check_names(path, archive.files)
@@ -217,8 +232,30 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
         raise FusionError(f"The data file should be a .npz file; found {path}: {error.strerror}.") from None
     except FusionError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError, NotImplementedError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError) as error:
         raise FusionError(f"{path} should be a complete .npz file; found it damaged ({error}).") from error
+    except (RuntimeError, OverflowError, TypeError) as error:  # An encrypted member, odd shapes.
+        raise FusionError(f"{path} should be a complete .npz file; found it damaged ({error}).") from error
+
+
+def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse an archive that unpacks to far more than is there, before its arrays are read."""
+    unpacked, packed = sum(member.file_size for member in archive.infolist()), size_on_disk(path.stat())
+    if unpacked > max(MAX_UNPACKED, MAX_RATIO * packed):
+        raise FusionError(
+            f"{path} should unpack to at most {MAX_UNPACKED} bytes, or {MAX_RATIO} times its size; "
+            f"found {unpacked} bytes in {packed}."
+        )
+    for member in archive.infolist():
+        with archive.open(member) as file:
+            read = _HEADERS.get(file.read(8))
+            if read is None:
+                continue
+            shape, _, dtype = read(file)
+        claimed = math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and claimed > member.file_size:
+            found = f"an array of shape {shape}, in {member.file_size}"
+            raise FusionError(f"{member.filename!r} of {path} should contain its {claimed} bytes; found {found}.")
 
 
 def _check_names(path: Path, names: list[str]) -> None:

@@ -22,22 +22,35 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fusionkit._util.files import write_json
 from fusionkit._util.text import error_line, error_message
 from fusionkit.config.composition import plain_config
-from fusionkit.config.fits import advised, preflight
+from fusionkit.config.fits import NotApplicable, advised, preflight
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError, Terminated
 from fusionkit.experiment import run
-from fusionkit.experiment.results import MODEL, RESULT, notify_plugins, read_result, start, write_failed
+from fusionkit.experiment.load import is_complete
+from fusionkit.experiment.results import (
+    MODEL,
+    RESULT,
+    check_own,
+    notify_plugins,
+    read_result,
+    save_configs,
+    start,
+    write_failed,
+)
+from fusionkit.registry.loading import process_state
 
 #: Seconds between two reports of the progress of a job, at least.
 _INTERVAL = 0.5
+
+#: The state of a job whose fusion does not take its fabrication.
+NOT_APPLICABLE = "not applicable"
 
 #: Errors that are no bugs: those with a message for users, and those of the file system.
 EXPECTED = (FusionError, ConfigError, RegistryError, OSError)
@@ -54,8 +67,8 @@ class Outcome:
     Attributes:
         directory: of the run.
         number: of the job.
-        status: started, completed or failed.
-        error: why it failed.
+        status: started, completed, failed or "not applicable": a combination that cannot be, and has no record.
+        error: why it failed, or is not applicable.
         overrides: the overrides of this job.
         seconds: its duration, once it has ended.
         accuracy: of a completed job.
@@ -75,7 +88,7 @@ class Outcome:
 
     @property
     def ended(self) -> bool:
-        """Whether the job has completed or failed."""
+        """Whether the job has completed or failed, or is not applicable."""
         return self.status != "started"
 
     def write(self, folder: Path) -> None:
@@ -96,10 +109,12 @@ class Job:
     Attributes:
         folder: to which the jobs write their outcomes.
         suspects: run directories of jobs whose process died earlier; each of these jobs gets its own process.
+        subdir: the folder in a run directory for the composed configs, None for none.
     """
 
     folder: str
     suspects: frozenset[str] = frozenset()
+    subdir: str | None = None
 
     def __call__(self, task: DictConfig) -> float | None:
         """Run one job and return its accuracy, None if it failed; raise only an interruption, or if the state cannot be
@@ -108,6 +123,11 @@ class Job:
         hydra = HydraConfig.get()
         run_dir = Path(hydra.runtime.output_dir).absolute()
         state = Outcome(str(run_dir), int(hydra.job.num), "started", overrides=tuple(hydra.overrides.task))
+        try:
+            check_own(run_dir, Path(os.path.abspath(Path(self.folder).parents[1])))
+        except FusionError as error:  # It cannot be recorded there either.
+            replace(state, status="failed", error=sentence(error), fraction=1.0).write(Path(self.folder))
+            return None
         with directory_lock(run_dir):
             return self._locked(task, run_dir, state, Path(self.folder))
 
@@ -126,9 +146,15 @@ class Job:
             with recorded(cfg, run_dir):
                 cfg.update(plain_config(task))
                 done = _completed(cfg, run_dir)
-                result = done or _run(cfg, run_dir, own_process, _Reporter(state, self.folder))
+                unfit = None if done is not None else _not_applicable(cfg)
+                if done is None and unfit is None:
+                    save_composed(task, run_dir, self.subdir)
+                result = done or unfit or _run(cfg, run_dir, own_process, _Reporter(state, self.folder))
         except EXPECTED as error:
             result = {"status": "failed", "error": sentence(error)}
+        if result["status"] == NOT_APPLICABLE:
+            with contextlib.suppress(OSError):  # It contains a record of another release.
+                run_dir.rmdir()
         _freeze_imports()
         final = replace(state, status=result["status"], error=result.get("error"), accuracy=_accuracy(result))
         seconds = time.perf_counter() - begun
@@ -136,10 +162,20 @@ class Job:
         return final.accuracy
 
 
-def _run(cfg: dict[str, Any], run_dir: Path, own_process: bool, report: _Reporter) -> Mapping[str, Any]:
+def _not_applicable(cfg: dict[str, Any]) -> Mapping[str, Any] | None:
+    """Return what a job has instead of a record if its fusion does not take its fabrication."""
     config = validate(cfg)
-    preflight(config, run.takes_group(config))
-    return _run_alone(cfg, run_dir) if own_process else run.run_job(config, run_dir, quiet=True, report=report)
+    try:
+        preflight(config, run.takes_group(config))
+    except NotApplicable as error:
+        return {"status": NOT_APPLICABLE, "error": sentence(error)}
+    return None
+
+
+def _run(cfg: dict[str, Any], run_dir: Path, own_process: bool, report: _Reporter) -> Mapping[str, Any]:
+    if own_process:
+        return _run_alone(cfg, run_dir)
+    return run.run_job(validate(cfg), run_dir, quiet=True, report=report)
 
 
 @cache
@@ -191,6 +227,18 @@ def directory_lock(directory: Path, *, wait: bool = True) -> Iterator[None]:
         os.close(descriptor)
 
 
+def save_composed(task: DictConfig, run_dir: Path, subdir: str | None) -> None:
+    """Write what Hydra composed to ``subdir`` of the run directory, which the caller has locked; None: write nothing.
+
+    Hydra, told that there is no ``hydra.output_subdir``, would write it before the lock, and through links.
+    """
+    if subdir is not None:
+        hydra: Any = HydraConfig.get()
+        node = OmegaConf.create({"hydra": {**hydra, "output_subdir": subdir}})
+        configs = {"config": task, "hydra": node, "overrides": node.hydra.overrides.task}
+        save_configs(run_dir / subdir, run_dir, configs)
+
+
 @contextlib.contextmanager
 def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
     """Return a context for a run: if the body raises, record the failure and raise an expected error.
@@ -199,9 +247,9 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
         FusionError, ConfigError, RegistryError, OSError: why it failed; ``JobFailed`` for any other error.
         KeyboardInterrupt: the run was interrupted.
     """
-    folder, dtype = os.getcwd(), torch.get_default_dtype()
     try:
-        yield
+        with process_state():  # An operator may have changed it; the next job should start with the old one.
+            yield
     except BaseException as error:
         raised = _ended(error, cfg)
         try:
@@ -214,9 +262,6 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
         if not isinstance(raised, EXPECTED):
             raised = JobFailed(sentence(raised))
         raise raised from (None if raised is error else error)
-    finally:  # An operator may have changed them; the next job should start with the old ones.
-        os.chdir(folder)
-        torch.set_default_dtype(dtype)
 
 
 def run_recorded(cfg: Mapping[str, Any], run_dir: Path, **options: Any) -> Mapping[str, Any]:
@@ -269,7 +314,7 @@ def _completed(cfg: Mapping[str, Any], run_dir: Path) -> Mapping[str, Any] | Non
     except FusionError:
         return None
     same = found.get("config_hash") == config_hash(cfg)
-    return found if same and found["status"] == "completed" and (run_dir / MODEL).is_file() else None
+    return found if same and found["status"] == "completed" and is_complete(run_dir / MODEL) else None
 
 
 def _ended(error: BaseException, cfg: Mapping[str, Any]) -> BaseException:

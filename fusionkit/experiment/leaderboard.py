@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import statistics
 from collections import Counter
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fusionkit._util.text import count_of
+from fusionkit._util.text import count_of, one_line, printable
 from fusionkit._util.trees import flatten
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.results import RESULT, read_result
@@ -69,7 +68,7 @@ class Run:
             key.removeprefix(_FABRICATION): value for key, value in self.config.items() if key.startswith(_FABRICATION)
         }
         options = ", ".join(f"{key}={given[key]}" for key in sorted(given.keys() - {"name"}) if given[key] is not None)
-        return f"{self.result.get('fabrication') or '-'}{f' ({options})' if options else ''}"
+        return one_line(f"{self.result.get('fabrication') or '-'}{f' ({options})' if options else ''}", 400)
 
     def key(self) -> str:
         """Return the same text for runs of the same group."""
@@ -176,7 +175,7 @@ class Board:
     def left_out(self) -> Iterator[str]:
         """Yield a line for everything that is not in the table."""
         for run in self.failed:
-            yield f"failed: {run.path.parent}: {run.result.get('error')}"
+            yield f"failed: {run.path.parent}: {one_line(str(run.result.get('error')), 400)}"
         for path in self.unfinished:
             yield f"unfinished: {path}: it has no {RESULT}; the run was stopped or is still running"
         for problem in self.problems:
@@ -242,14 +241,24 @@ def _run_dirs(directory: Path) -> Iterator[Path]:
 def _checked(path: Path) -> dict[str, Any]:
     """Read a record; one of a completed run should contain an accuracy and l."""
     result = read_result(path)
+    result |= {key: _printable(value) for key, value in result.items() if key != "config"}
     if result["status"] != "completed":
         return result
     accuracy = result.get("metrics", {}).get("accuracy")
-    if accuracy is None or not math.isfinite(accuracy):
-        raise FusionError(f"{path} should have a number as metrics.accuracy; found {accuracy!r}.")
+    if accuracy is None or not 0 <= accuracy <= 1:
+        raise FusionError(f"{path} should have a number from 0 to 1 as metrics.accuracy; found {accuracy!r}.")
     if result.get("l") is None:
         raise FusionError(f"{path} should have a non-negative integer as l; found None.")
     return result
+
+
+def _printable(value: Any) -> Any:
+    """Return a value of JSON with its texts made harmless: no lone surrogates, no control characters."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return list(map(_printable, value))
+    return {printable(key): _printable(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _named(groups: list[Group]) -> list[Group]:
@@ -266,7 +275,7 @@ def _named(groups: list[Group]) -> list[Group]:
         keys = sorted({key for config in configs for key in config})
         differing = [key for key in keys if len({_canonical(config.get(key)) for config in configs}) > 1]
         for group, config in zip(bucket, configs, strict=True):
-            group.options = " ".join(f"{key}={config.get(key)}" for key in differing)
+            group.options = one_line(" ".join(f"{key}={config.get(key)}" for key in differing), 400)
     for name in {group.data for group in groups}:
         # Encoders have parameters too, which l does not count.
         own = [group for group in groups if group.data == name and group.encoder is None]

@@ -78,6 +78,15 @@ def load(run_dir: str | Path, device: Any = None) -> FusionModel:
     return model.to(target)
 
 
+def is_complete(path: Path) -> bool:
+    """Whether a file of tensors is as long as its header says."""
+    try:
+        with safe_open(path, framework="pt"):
+            return path.is_file()
+    except (SafetensorError, OSError):
+        return False
+
+
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fusionkit._util.text import one_line
+
 _BLUE, _ORANGE, _GREY = "#2b6cb0", "#c05621", "#718096"
 _CYCLE = ("#2b6cb0", "#c05621", "#2f855a", "#805ad5", "#b83280", "#b7791f", "#319795", "#4a5568")
 _MARKERS = "osD^vPX*<>"
@@ -62,12 +64,12 @@ def draw_leaderboard(groups: Sequence[Mapping[str, Any]], path: Path) -> None:
         for axes, data in zip(panels, sets, strict=True):
             rows = [group for group in groups if group["data"] == data]
             for i, row in enumerate(rows):
-                label = f"{row['label']}  {row['accuracy']:.4f}" if i < 24 else None
+                label = f"{one_line(row['label'], 100)}  {row['accuracy']:.4f}" if i < 24 else None
                 style: dict[str, Any] = dict(looks[row["label"]], linestyle="", markersize=7, capsize=3, elinewidth=1)
                 axes.errorbar(row["l"], row["accuracy"], yerr=row["std"] or None, label=label, **style)
             _l_axis(axes, [row["l"] for row in rows])
             axes.set_ylabel(f"test accuracy{spread}")
-            axes.set_title(data)
+            axes.set_title(one_line(data, 100))
             axes.legend(**_OUTSIDE)
 
 

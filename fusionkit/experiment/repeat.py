@@ -22,7 +22,7 @@ from fusionkit.config.options import RunConfig, validate
 from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.job import directory_lock, run_recorded
-from fusionkit.experiment.results import MODEL, RESULT, read_result, shown
+from fusionkit.experiment.results import MODEL, RESULT, read_result, save_configs, shown
 from fusionkit.experiment.run import takes_group
 
 #: The keys of a record that are results; the others describe the circumstances.
@@ -143,12 +143,11 @@ def _config(record: Mapping[str, Any], path: Path) -> RunConfig:
 def _run(config: RunConfig, run_dir: Path) -> Mapping[str, Any]:
     """Run the config and return its record, also of a failed run."""
     try:
-        (run_dir / ".hydra").mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(config.tree), run_dir / ".hydra" / "config.yaml")
+        with directory_lock(run_dir, wait=False):
+            save_configs(run_dir / ".hydra", run_dir, {"config": OmegaConf.create(config.tree)})
+            return run_recorded(config.tree, run_dir)
     except OSError as error:
         raise FusionError(f"The run directory should be writable; found {error}.") from error
-    with directory_lock(run_dir, wait=False):
-        return run_recorded(config.tree, run_dir)
 
 
 def _texts(first: Any, second: Any) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from fusionkit.errors import ConfigError, FusionError, RegistryError
 #: The keys that differ between the runs of a group; they are set at the end, without composing again.
 _LOOSE = (("seed",), ("data", "fold"), ("device",))
 _ABSENT = object()
+#: A longer command is of no use, and takes long to compose.
+_MAX_OVERRIDES = 100
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _WORDS = frozenset({"null", "true", "false", "nan", "inf", "on", "off", "yes", "no"})
 
@@ -53,7 +56,7 @@ def _overrides(config: Mapping[str, Any], wanted: Flat) -> list[str] | None:
     for group, usual in (("data", "mfeat"), ("fusion", "parameterized_concatenation"), ("fabrication", "dense")):
         node = config.get(group)
         name = node.get("name") if isinstance(node, Mapping) else None
-        if not isinstance(name, str):
+        if not isinstance(name, str) or not re.fullmatch(r"[\w./-]+", name):
             return None
         if name != usual:
             found.append(f"{group}={name}")
@@ -66,10 +69,10 @@ def _overrides(config: Mapping[str, Any], wanted: Flat) -> list[str] | None:
         except (ConfigError, FusionError, RegistryError):
             return None
         given.pop(("fusion", "device"), None)
-        changes = list(_changes(given, wanted))
+        changes = list(islice(_changes(given, wanted), _MAX_OVERRIDES))
         if not changes:
             return found
-        if inner is None:
+        if inner is None or len(changes) == _MAX_OVERRIDES or any("${" in text for _, text in changes):
             return None
         found += [text for key, text in changes if inner or key[0] != "fusion"]
     return None

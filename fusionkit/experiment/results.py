@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
+import math
 import platform
+import stat
 import subprocess
 import traceback
 import warnings
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 import fusionkit
 from fusionkit import registry
-from fusionkit._util.files import TEMPORARY, write_json
+from fusionkit._util.files import TEMPORARY, write_atomic, write_json
 from fusionkit._util.machine import cpu_count
-from fusionkit._util.text import error_message
+from fusionkit._util.text import error_message, one_line, short_repr
 from fusionkit.config.hashing import config_hash
+from fusionkit.config.keys import walk
 from fusionkit.config.sentences import mistakes
 from fusionkit.config.types import Text
-from fusionkit.errors import FusionError, RegistryError
+from fusionkit.errors import ConfigError, FusionError, RegistryError
 from fusionkit.registry.catalogue import KINDS
 
 SCHEMA_VERSION: Final = 1
@@ -36,7 +41,25 @@ _DISTRIBUTIONS = (
     *("hydra-core", "omegaconf", "pluggy", "matplotlib", "rich"),
 )
 
-Natural = Annotated[int, Field(ge=0)]
+#: A record that is larger is not read.
+_MAX_BYTES: Final = 64_000_000
+
+#: JSON promises no greater integers.
+Natural = Annotated[int, Field(ge=0, le=2**53)]
+Integer = Annotated[int, Field(ge=-(2**53), le=2**53)]
+Name = Annotated[Text, Field(max_length=255)]
+
+
+class Data(BaseModel):
+    """``data`` of a result: what is known of the data of a run."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    name: Name | None = Field(None, description="mfeat, npz, ...")
+    label: Name | None = Field(None, description="That name, or the name of the file.")
+    digest: Name | None = Field(None, description="SHA-256 of the file, or of the arrays.")
+    training_rows: Natural | None = Field(None, description="The rows of the training part.")
+    test_rows: Natural | None = Field(None, description="The rows of the test part.")
 
 
 class Result(BaseModel):
@@ -52,19 +75,21 @@ class Result(BaseModel):
     error: Text | None = Field(None, description="Why it failed.")
     error_type: Text | None = Field(None, description="The class of that error.")
     traceback: Text | None = Field(None, description="Where it was raised.")
-    fusion: Text | None = Field(None, description="Name of the operator.")
-    fabrication: Text | None = Field(None, description="Name of its fabrication; null where it takes none.")
-    dims: list[int] | None = Field(None, description="Widths of the views that the fusion sees.")
-    data_dims: list[int] | None = Field(None, description="Widths of the views of the data.")
-    n: int | None = Field(None, description="Width of the fusion's output.")
+    fusion: Name | None = Field(None, description="Name of the operator.")
+    fabrication: Name | None = Field(None, description="Name of its fabrication; null where it takes none.")
+    dims: list[Integer] | None = Field(None, description="Widths of the views that the fusion sees.")
+    data_dims: list[Integer] | None = Field(None, description="Widths of the views of the data.")
+    n: Integer | None = Field(None, description="Width of the fusion's output.")
     l: Natural | None = Field(None, description="Learnable parameters of the fusion.")
     parameters: Natural | None = Field(None, description="Trainable parameters of the whole model.")
-    seed: int | None = Field(None, description="Seed of the split, the initial values and the order of the batches.")
+    seed: Integer | None = Field(
+        None, description="Seed of the split, the initial values and the order of the batches."
+    )
     metrics: dict[str, float | None] = Field({}, description="On the test part: accuracy, f1_macro, log_loss, ...")
-    seconds: float | None = Field(None, description="Duration of the run.")
-    config_hash: Text | None = Field(None, description="Hash of the config, its data and the operators' versions.")
-    encoder: Text | None = Field(None, description="The encoder in front of the fusion, one per view.")
-    data: dict[str, Any] = Field({}, description="Name, digest, rows and views of the data.")
+    seconds: Annotated[float, Field(ge=0, le=1e10)] | None = Field(None, description="Duration of the run.")
+    config_hash: Name | None = Field(None, description="Hash of the config, its data and the operators' versions.")
+    encoder: Name | None = Field(None, description="The encoder in front of the fusion, one per view.")
+    data: Data = Field({}, description="Name, digest, rows and views of the data.")  # type: ignore[assignment]
     classes: list[Any] | None = Field(None, description="The label values, in the order of the logits.")
     confusion: list[list[int]] | None = Field(None, description="Rows of the test part by true and predicted class.")
     robustness: dict[str, dict[str, float | None]] | None = Field(
@@ -103,8 +128,37 @@ def record(cfg: Mapping[str, Any], *, status: Literal["completed", "failed"], **
     }
     result = {name: field.default for name, field in Result.model_fields.items() if name not in _OF_FAILURES}
     result.update(copied, status=status)
-    result.update(dict.fromkeys(mistakes(_RESULT, result)))
+    wrong = {key.partition(".")[0] for key in mistakes(_RESULT, result)}
+    result.update({key: Result.model_fields[key].default for key in wrong})
     return {**result, **found}
+
+
+def check_own(path: Path, directory: Path) -> None:
+    """Refuse a path below ``directory`` on which there is a link, which would lead elsewhere, or a pipe or a device.
+
+    Raises:
+        FusionError: names it.
+    """
+    parts = path.relative_to(directory).parts if path.is_relative_to(directory) else ()
+    for count in range(1, len(parts) + 1):
+        part = directory.joinpath(*parts[:count])
+        if part.is_symlink() or (part.exists() and not part.is_dir() and not part.is_file()):
+            found = f"a link to {part.readlink()}" if part.is_symlink() else "a pipe or a device"
+            raise FusionError(f"{part} should be a plain file or folder, because runs write there; found {found}.")
+
+
+def save_configs(folder: Path, run_dir: Path, configs: Mapping[str, Any]) -> None:
+    """Write configs as YAML to ``folder`` in the directory of a run, as Hydra does, but not through links.
+
+    Args:
+        folder: made if it does not exist.
+        run_dir: the directory, locked by the caller.
+        configs: name of the file, without its suffix -> config of OmegaConf.
+    """
+    check_own(folder, run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, config in configs.items():
+        write_atomic(folder / f"{name}.yaml", partial(OmegaConf.save, config))
 
 
 def start(run_dir: Path) -> None:
@@ -161,23 +215,39 @@ def read_result(path: Path) -> dict[str, Any]:
         FusionError: the file is missing, unreadable, truncated, of another schema version, or no result.
     """
     try:
-        found = json.loads(path.read_bytes())
+        if (status := path.stat()).st_size > _MAX_BYTES or not stat.S_ISREG(status.st_mode):
+            raise FusionError(f"A record should be a file of at most {_MAX_BYTES} bytes; found another.")
+        found = json.loads(path.read_bytes(), parse_float=_finite, parse_constant=_finite)
+        collections.deque(walk(found, "A record"), maxlen=0)  # Refuses deep nesting.
     except FileNotFoundError:
         raise FusionError(f"{path} should exist; found no such file.") from None
     except OSError as error:
         raise FusionError(f"{path} should be readable; found: {error.strerror}.") from None
+    except (FusionError, ConfigError) as error:
+        raise FusionError(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise FusionError(f"{path} should be complete JSON; found {error}.") from None
     if not isinstance(found, dict) or "schema_version" not in found:
         raise FusionError(f"{path} should be the record of a run, with a schema_version; found none.")
     if found["schema_version"] != SCHEMA_VERSION:
         raise FusionError(
-            f"{path} should have the schema version {SCHEMA_VERSION}; found {found['schema_version']!r}, "
+            f"{path} should have the schema version {SCHEMA_VERSION}; found {short_repr(found['schema_version'])}, "
             "written by another release of fusionkit."
         )
     if wrong := mistakes(_RESULT, found):
-        raise FusionError(f"{path} should be the record of a run: {' '.join(wrong.values())}")
+        raise FusionError(f"{path} should be the record of a run: {one_line(' '.join(wrong.values()), 400)}")
     return found
+
+
+def _finite(text: str) -> float:
+    """Return a number of JSON; Python's own parser makes infinity of 1e400, and takes NaN.
+
+    Raises:
+        ValueError: it is not finite.
+    """
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"the number {text[:20]}, which is not finite")
+    return number
 
 
 def notify_plugins(result: Mapping[str, Any], run_dir: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from fusionkit.config.fits import check_widths, preflight
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import run
-from fusionkit.experiment.job import EXPECTED, directory_lock, recorded
+from fusionkit.experiment.job import EXPECTED, directory_lock, recorded, save_composed
 from fusionkit.experiment.sweep import run_sweep
 
 
@@ -48,12 +49,15 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
         run_dir = Path(HydraConfig.get().runtime.output_dir).absolute()
         try:
             with directory_lock(run_dir, wait=False), recorded(config.tree, run_dir):
+                save_composed(task, run_dir, subdir)
                 return float(run.run_job(config, run_dir)["metrics"]["accuracy"])
         except EXPECTED as error:  # Hydra would print a traceback.
             failures.append(error)
             return None
 
     hydra.compose_config = lambda **options: cfg  # Hydra would compose it once more.
+    cfg.hydra.run.dir = os.path.expanduser(cfg.hydra.run.dir)
+    subdir, cfg.hydra.output_subdir = cfg.hydra.output_subdir, None  # ``save_composed`` writes it.
     try:
         hydra.run(config_name=name, task_function=job, overrides=list(overrides))
     except OSError as error:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shlex
-import shutil
 import sys
 import time
 import uuid
@@ -26,15 +26,18 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
+from fusionkit._util.files import TEMPORARY
 from fusionkit._util.progress import ProgressBar
 from fusionkit._util.text import count_of, duration
 from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs, raw
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment.job import EXPECTED, Job, Outcome, directory_lock, sentence
-from fusionkit.experiment.results import shown
+from fusionkit.experiment.job import EXPECTED, NOT_APPLICABLE, Job, Outcome, directory_lock, sentence
+from fusionkit.experiment.results import check_own, shown
 
 #: The folder inside the sweep's directory for the states of the jobs.
 OUTCOMES = ".outcomes"
+#: The greatest number of jobs of a sweep, which Hydra lists and composes before the first.
+MAX_JOBS = 10_000
 
 
 def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
@@ -53,10 +56,12 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
         FusionError: the directory cannot be written to, or the sweep stopped before its end.
     """
     sweep = _composed(hydra, name, overrides)
+    for name in (OUTCOMES, "multirun.yaml"):
+        check_own(sweep.directory / name, sweep.directory)
     tidy = _tidying(sweep.directory)
     try:
         with _folder(sweep.directory) as (folder, suspects), Watch(folder, sweep.total, sweep.swept) as watch:
-            stopped = sweep.run(Job(str(folder), suspects), watch)
+            stopped = sweep.run(Job(str(folder), suspects, sweep.subdir), watch)
             outcomes = watch.read()
         if stopped is not None and not outcomes:
             tidy()
@@ -79,6 +84,7 @@ class _Sweep:
         basic: whether Hydra's own sweeper runs it, which can be started again.
         total: number of jobs, None if only the sweeper knows.
         swept: the keys in which the jobs differ.
+        subdir: the folder in a job's directory for the composed configs, None for none.
     """
 
     start: Callable[..., Any]
@@ -87,6 +93,7 @@ class _Sweep:
     basic: bool
     total: int | None
     swept: Set[str]
+    subdir: str | None
 
     def run(self, job: Job, watch: Watch) -> Exception | None:
         """Run the jobs, and again those whose process died; return the error that stopped the sweep before its end."""
@@ -126,22 +133,27 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
         # Optuna would stop at the first trial without a value; here a failed job does not stop the others.
         lines.append("hydra.sweeper.max_failure_rate=1.0")
     node = raw(master)["hydra"]
-    timed = "${" in node["sweep"]["dir"]
-    if timed:
+    timed, directory = "${" in node["sweep"]["dir"], os.path.expanduser(str(master.hydra.sweep.dir))
+    if timed or directory != str(master.hydra.sweep.dir):
         # Compositions at different times should give the same name.
-        lines.append(f"hydra.sweep.dir={QuotedString(str(master.hydra.sweep.dir), Quote.double).with_quotes()}")
+        lines.append(f"hydra.sweep.dir={QuotedString(directory, Quote.double).with_quotes()}")
     sweeper = node["sweeper"]
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    lines.append("hydra.output_subdir=null")  # ``save_composed`` writes it.
     parser = OverridesParser.create(config_loader=hydra.config_loader)
     parsed = parser.parse_overrides([*params, *node["overrides"]["task"]])
     basic, trials = sweeper.get("_target_") == BASIC_SWEEPER, sweeper.get("n_trials")
+    total = number_of_jobs(parsed) if basic else trials if isinstance(trials, int) else None
+    if total is not None and total > MAX_JOBS:
+        raise ConfigError(f"A sweep should have at most {MAX_JOBS} jobs; found {total}.")
     return _Sweep(
         partial(hydra.multirun, config_name=name, overrides=lines),
-        directory=Path(str(master.hydra.sweep.dir)).absolute(),
+        directory=Path(directory).absolute(),
         timed=timed,
         basic=basic,
-        total=number_of_jobs(parsed) if basic else trials if isinstance(trials, int) else None,
+        total=total,
         swept={override.get_key_element() for override in parsed if override.is_sweep_override()},
+        subdir=master.hydra.output_subdir,
     )
 
 
@@ -158,24 +170,32 @@ def _folder(sweep_dir: Path) -> Iterator[tuple[Path, frozenset[str]]]:
             yield folder, suspects
         finally:
             with directory_lock(root):
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
                 with contextlib.suppress(OSError):  # Another sweep uses it.
                     root.rmdir()
 
 
 def _killed(root: Path) -> Iterator[str]:
     """Yield the run directories of jobs that were killed, and remove the outcomes of their sweeps."""
-    for folder in filter(Path.is_dir, root.iterdir()):
+    for folder in (entry for entry in root.iterdir() if entry.is_dir() and not entry.is_symlink()):
         try:
             with directory_lock(folder, wait=False):
                 yield from (outcome.directory for outcome in _read(folder) if not outcome.ended)
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
         except FusionError:  # The sweep is running.
             continue
 
 
+def _remove(folder: Path) -> None:
+    """Remove the outcomes in a folder, and the folder if it contains nothing else."""
+    with contextlib.suppress(OSError):
+        for file in (*folder.glob("[0-9]*.json"), *folder.glob(f"{TEMPORARY}*")):
+            file.unlink(missing_ok=True)
+        folder.rmdir()
+
+
 def _read(folder: Path) -> Iterator[Outcome]:
-    for file in folder.glob("[0-9]*.json"):
+    for file in filter(Path.is_file, folder.glob("[0-9]*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # From another release, or damaged.
             yield Outcome.read(file)
 
@@ -199,11 +219,14 @@ def _tidying(directory: Path) -> Callable[[], None]:
 def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stopped: Exception | None) -> int:
     """Print how the jobs ended and return the exit status."""
     # The sweep is over: a job that has not ended was killed.
-    failed = [outcome for outcome in outcomes if outcome.status != "completed"]
+    unfit = [outcome for outcome in outcomes if outcome.status == NOT_APPLICABLE]
+    failed = [outcome for outcome in outcomes if outcome.status not in ("completed", NOT_APPLICABLE)]
     if outcomes or stopped is None:
         jobs, took = count_of(len(outcomes), "job"), duration(watch.clock() - watch.begun)
         board = f"fusionkit leaderboard {shlex.quote(shown(sweep_dir))}"
         print(f"{jobs} in {took}: {_counts(outcomes, watch.total)}; compare them by: {board}")
+    for outcome in unfit:
+        print(f"not applicable: {watch.title(outcome)}: {outcome.error}", file=sys.stderr)
     if failed:
         print(f"error: {len(failed)} of {len(outcomes)} jobs failed:", file=sys.stderr)
     for outcome in failed:
@@ -214,10 +237,15 @@ def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stoppe
 
 
 def _counts(outcomes: Sequence[Outcome], total: int | None) -> str:
-    """Return how many jobs completed, failed, and did not run."""
+    """Return how many jobs completed, failed, are not applicable, and did not run."""
     completed = sum(outcome.status == "completed" for outcome in outcomes)
     earlier = sum(outcome.earlier for outcome in outcomes)
-    others = {"failed": len(outcomes) - completed, "not run": max(0, (total or 0) - len(outcomes))}
+    unfit = sum(outcome.status == NOT_APPLICABLE for outcome in outcomes)
+    others = {
+        "failed": len(outcomes) - completed - unfit,
+        NOT_APPLICABLE: unfit,
+        "not run": max(0, (total or 0) - len(outcomes)),
+    }
     text = f"{completed} completed" + (f" ({earlier} of them earlier)" if earlier else "")
     return ", ".join([text, *(f"{count} {what}" for what, count in others.items() if count)])
 
@@ -297,10 +325,11 @@ class Watch:
         parts = [f"{ended}/{self.total or '?'}", "earlier" if outcome.earlier else outcome.status]
         if outcome.accuracy is not None:
             parts.append(f"accuracy {outcome.accuracy:.4f}")
-        if outcome.seconds is not None and not outcome.earlier:
+        if outcome.seconds is not None and not outcome.earlier and outcome.status != NOT_APPLICABLE:
             parts.append(f"{outcome.seconds:.1f} s")
         # The errors follow at the end.
-        parts += dict.fromkeys((self.title(outcome), _directory(outcome)))
+        places = [] if outcome.status == NOT_APPLICABLE else [_directory(outcome)]
+        parts += dict.fromkeys((self.title(outcome), *places))
         left = self.left()
         if self._bar.lines and left:
             parts.append(f"({duration(left)} left)")

@@ -152,6 +152,8 @@ def _unmet(line: str, running: str) -> str | None:
         requirement = requirements.Requirement(line)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             return None
+    except RecursionError:
+        return f"its requirement on fusionkit should be short; found one of {len(line)} characters"
     except (requirements.InvalidRequirement, markers.UndefinedComparison, markers.UndefinedEnvironmentName) as error:
         return f"its requirement on fusionkit should follow PEP 508; found {line!r} ({error_message(error)})"
     accepted = (running, version.Version(running).base_version)

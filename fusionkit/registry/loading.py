@@ -6,10 +6,13 @@ Every plugin has its own pluggy manager, so that a misspelt or raising hook does
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Literal
@@ -35,11 +38,84 @@ class PluginProblem(Exception):
     """What is wrong with a plugin.  The message is a sentence without its full stop; the cause is what was raised."""
 
 
-@contextmanager
-def foreign_code(what: str = "") -> Iterator[None]:
-    """Turn any exception in this context, except Ctrl-C, into a ``PluginProblem`` that begins with ``what``."""
+def _folder() -> str | None:
+    """Return the current folder, None if it was removed."""
     try:
-        yield
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+def _torch_state() -> dict[str, Any]:
+    """Return torch's settings of the process by name; those of a new process if torch is not imported."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "get_default_device"):  # It is being imported.
+        return dict(zip(_TORCH, ("torch.float32", "cpu", True, False), strict=True))
+    dtype, device = str(torch.get_default_dtype()), str(torch.get_default_device())
+    found = (dtype, device, torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+    return dict(zip(_TORCH, found, strict=True))
+
+
+def _set_torch(name: str, value: Any) -> None:
+    torch = sys.modules["torch"]
+    if name == "default dtype":
+        torch.set_default_dtype(getattr(torch, value.removeprefix("torch.")))
+    elif name == "default device":
+        torch.set_default_device(None if value == "cpu" else value)
+    elif name == "grad mode":
+        torch.set_grad_enabled(value)
+    else:
+        mode = torch.inference_mode(value)
+        mode.__enter__()
+        _ENTERED.append(mode)
+
+
+_TORCH = ("default dtype", "default device", "grad mode", "inference mode")
+#: Modes that were entered to put back an earlier one; each would end with its object.
+_ENTERED: list[Any] = []
+
+
+@contextmanager
+def process_state() -> Iterator[list[str]]:
+    """Put back the folder, the recursion limit and torch's settings after the context; yield a list of what changed.
+
+    The list is empty until the context ends.
+    """
+    changed: list[str] = []
+    folder, limit, before = _folder(), sys.getrecursionlimit(), _torch_state()
+    try:
+        yield changed
+    finally:
+        if folder is not None and _folder() != folder:
+            changed.append("folder")
+            with suppress(OSError):
+                os.chdir(folder)
+        if sys.getrecursionlimit() != limit:
+            changed.append("recursion limit")
+            sys.setrecursionlimit(limit)
+        # Inference mode first: it disables gradients, and gives them back.
+        for name in reversed(_TORCH):
+            if _torch_state()[name] != before[name]:
+                changed.append(name)
+                _set_torch(name, before[name])
+
+
+@contextmanager
+def foreign_code(what: str = "", owner: str | None = None) -> Iterator[None]:
+    """Turn any exception in this context, except Ctrl-C, into a ``PluginProblem`` that begins with ``what``.
+
+    Where the ``owner`` of the code is given, what that changes of the process is put back, with a warning.
+    """
+    try:
+        if owner is None:
+            yield
+            return
+        with process_state() as changed:
+            yield
+        if changed:
+            what_changed = " and ".join(changed)
+            message = f"{owner} should leave the {what_changed} of the process as found; it was changed, and put back."
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
     except (PluginProblem, KeyboardInterrupt):
         raise
     except BaseException as error:  # Also SystemExit, and pytest.skip() at module level.
@@ -129,7 +205,7 @@ def load(candidate: Candidate, running: str) -> Plugin:
     try:
         if not plugin.core and canonical(candidate.distribution) == PROJECT:
             raise PluginProblem(f"its distribution should have a name of its own; found {PROJECT}")
-        with foreign_code("it cannot be imported: "):
+        with foreign_code("it cannot be imported: ", f"the plugin {plugin.title}"):
             module = candidate.load()
         if getattr(getattr(module, "__spec__", None), "_initializing", False):
             raise PluginProblem("it should not use the registry while it is imported; found that it does")
@@ -191,7 +267,7 @@ def call_hook(plugin: Plugin, hook: str, **arguments: Any) -> list[Any]:
     if plugin.manager is None:
         return []
     caller: pluggy.HookCaller = getattr(plugin.manager.hook, hook)
-    with foreign_code(f"{hook} should not raise; found "):
+    with foreign_code(f"{hook} should not raise; found ", f"the plugin {plugin.title}"):
         results: Any = caller(**arguments)
     if not isinstance(results, list):
         raise PluginProblem(f"a wrapper of {hook} should return the list of results; found {short_repr(results)}")

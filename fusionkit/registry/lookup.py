@@ -255,7 +255,7 @@ def _import(record: Record) -> type:
     owner = " ".join(part for part in (record.distribution, record.version) if part)
     what = f"the {record.kind} {record.key!r} of {owner}"
     try:
-        with loading.foreign_code():
+        with loading.foreign_code("", what):
             cls = record.spec.target if isinstance(record.spec.target, type) else pkgutil.resolve_name(record.target)
     except PluginProblem as problem:
         cause = problem.__cause__

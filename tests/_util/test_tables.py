@@ -45,3 +45,8 @@ def test_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "[red]not markup[/red]" in output
     assert output.count("word") == 20
     assert max(map(len, output.splitlines())) <= 40
+
+
+def test_control_characters_and_direction_marks_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["name"], [["a\x9b31m\u202e\x1b[0m"]])
+    assert capsys.readouterr().out.splitlines()[1] == r"a\x9b31m\u202e\x1b[0m"

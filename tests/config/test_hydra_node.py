@@ -307,3 +307,9 @@ def test_what_is_allowed_here_is_not_allowed_in_workers(monkeypatch: pytest.Monk
         ConfigError, match=r"should be the basic launcher, because what fusionkit\.config\.allow permits"
     ):
         composition._check_workers({}, "hydra_plugins.x.XLauncher", sweep=False)
+
+
+def test_a_file_may_ask_for_as_many_workers_as_there_are_processors(folder: Callable[[dict[str, str]], Path]) -> None:
+    compose(folder({"hydra/launcher/mine.yaml": f"{LAUNCHER}n_jobs: 1\n"}), "hydra/launcher=mine")
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.n_jobs should be at most .* processors.*found 100000"):
+        compose(folder({"hydra/launcher/mine.yaml": f"{LAUNCHER}n_jobs: 100000\n"}), "hydra/launcher=mine")

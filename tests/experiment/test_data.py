@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
+from fusionkit.config.hashing import file_digest
 from fusionkit.errors import DimsError, FusionError
 from fusionkit.experiment.data import EMBEDDED, Dataset, load_data, read_npz, split
 from tests.messages import like
@@ -290,3 +292,56 @@ def test_split_needs_a_row_per_class_in_both_parts(npz: Write, size: float, part
 def test_dataset_counts() -> None:
     data = Dataset("x", Path("x"), "", {"a": np.zeros((2, 3))}, np.array([0, 1]), [0, 1])
     assert (data.rows, data.dims) == (2, [3])
+
+
+# -- files that stand for more than is there ---------------------------------------------------------------------------
+
+
+def test_a_device_or_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "zero.npz").symlink_to("/dev/zero")
+    for name in ("pipe.npz", "zero.npz"):
+        refused(tmp_path / name, f"The data file should be a .npz file; found {tmp_path / name}: a pipe or a device.")
+        assert file_digest(str(tmp_path / name)) is None
+
+
+def test_a_sparse_file_is_not_hashed(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.npz"
+    with path.open("wb") as file:
+        file.truncate(40 * 2**30)
+    refused(path, "{path} should be a .npz file, as numpy.savez writes it; found another format.")
+    assert file_digest(str(path)) is None
+
+
+def archive(path: Path, size: int, shape: tuple[int, ...], compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    """Write an array of ``size`` zeros whose header says ``shape``."""
+    with zipfile.ZipFile(path, "w", compression) as file, file.open("a.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for _ in range(size // 2**20):
+            member.write(bytes(2**20))
+    return path
+
+
+def test_an_archive_that_unpacks_to_far_more_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = archive(tmp_path / "bomb.npz", 2**26, (2**13, 2**13))
+    refused(path, "{path} should contain an array 'label'")  # Small enough to be read.
+    monkeypatch.setattr("fusionkit.experiment.data.MAX_UNPACKED", 2**25)
+    refused(path, "{path} should unpack to at most 33554432 bytes, or 100 times its size; found 67108992 bytes in ")
+
+
+def test_a_header_that_claims_more_than_is_there_is_refused(tmp_path: Path) -> None:
+    path = archive(tmp_path / "claims.npz", 0, (2**40, 4), zipfile.ZIP_STORED)
+    refused(
+        path, "'a.npy' of {path} should contain its 4398046511104 bytes; found an array of shape (1099511627776, 4)"
+    )
+
+
+@pytest.mark.parametrize("where", [0x06, 0x08])
+def test_an_encrypted_or_oddly_packed_array_is_one_sentence(npz: Write, where: int) -> None:
+    path = npz()
+    content = bytearray(path.read_bytes())
+    for magic, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        start = content.index(magic)
+        content[start + where + shift] |= 1
+    path.write_bytes(content)
+    refused(path, "{path} should be a complete .npz file; found it damaged (")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -260,11 +261,11 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
         ("[]", "should be the record of a run, with a schema_version; found none."),
         (
             '{"schema_version": 1, "status": "completed", "metrics": {}, "l": 1}',
-            "should have a number as metrics.accuracy; found None.",
+            "should have a number from 0 to 1 as metrics.accuracy; found None.",
         ),
         (
             '{"schema_version": 1, "status": "completed", "metrics": {"accuracy": NaN}, "l": 1}',
-            "should have a number as metrics.accuracy; found nan.",
+            "should be complete JSON; found the number NaN, which is not finite.",
         ),
         (
             '{"schema_version": 1, "status": "completed", "metrics": {"accuracy": 1}, "l": null}',
@@ -307,3 +308,64 @@ def test_records_of_wrong_types_are_left_out(tmp_path: Path, wrong: dict[str, An
     (problem,) = read_board(tmp_path).problems
     assert f"should be the record of a run: {next(iter(wrong))} should be " in problem
     assert main([str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (
+            '"l": 9223372036854775808',
+            "l should be an integer from 0 to 9007199254740992 or null; found 9223372036854775808",
+        ),
+        ('"metrics": {"accuracy": 1e400}', "should be complete JSON; found the number 1e400, which is not finite."),
+        ('"metrics": {"accuracy": 1e300}', "should have a number from 0 to 1 as metrics.accuracy; found 1e+300."),
+        ('"n": NaN', "should be complete JSON; found the number NaN, which is not finite."),
+        ('"config": {"x": -Infinity}', "should be complete JSON; found the number -Infinity, which is not finite."),
+        (f'"fusion": "{"x" * 200_000}"', "fusion should be a text of at most 255 characters or null; found 'xxx"),
+        (f'"data": {{"label": "{"x" * 256}"}}', "data.label should be a text of at most 255 characters or null; found"),
+        (
+            '"data": {"test_rows": "3"}',
+            "data.test_rows should be an integer from 0 to 9007199254740992 or null; found '3'.",
+        ),
+        ('"seconds": 1e308', "seconds should be a number from 0 to 10000000000.0 or null; found 1e+308."),
+        (f'"config": {"[" * 500}{"]" * 500}', "should be nested at most 64 levels deep; found more."),
+    ],
+)
+def test_one_wrong_record_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, problem: str
+) -> None:
+    put(tmp_path, "good")
+    text = (put(tmp_path, "bad") / "result.json").read_text()
+    (tmp_path / "bad" / "result.json").write_text(f"{text.rstrip()[:-1]}, {content}}}")
+    assert main([str(tmp_path), "--json", "--html", str(tmp_path / "page.html")]) == 0
+    shown = capsys.readouterr()
+    assert problem in shown.err
+    assert len(shown.err) < 2000
+    assert [row["runs"] for row in json.loads(shown.out)["rows"]] == [1]
+
+
+def test_a_pipe_or_a_huge_file_is_no_record(tmp_path: Path) -> None:
+    for name in ("good", "pipe", "huge"):
+        put(tmp_path, name)
+    (tmp_path / "pipe" / "result.json").unlink()
+    os.mkfifo(tmp_path / "pipe" / "result.json")
+    with (tmp_path / "huge" / "result.json").open("r+b") as file:
+        file.truncate(40 * 2**30)
+    board = read_board(tmp_path)
+    assert len(board.groups) == 1
+    assert all("should be a file of at most 64000000 bytes; found another." in problem for problem in board.problems)
+    assert len(board.problems) == 2
+
+
+def test_texts_of_a_record_are_printed_harmless(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = "a\ud800\x9b31m\u202e"
+    put(tmp_path, "a", fusion=odd, data={"name": odd, "digest": odd}, config={"fusion": {"x": odd}})
+    put(tmp_path, "b", fusion=odd, data={"name": odd, "digest": odd}, config={"fusion": {"x": odd * 1000}})
+    put(tmp_path, "c", status="failed", error=odd)
+    for form in ([], ["--json"], ["--csv"]):
+        assert main([str(tmp_path), *form, "--html", str(tmp_path / "page.html")]) == 0
+        shown = capsys.readouterr()
+        text = shown.out + shown.err + (tmp_path / "page.html").read_text()
+        assert "a\\ud800\\x9b31m\\u202e" in text.replace("\\\\", "\\")
+        assert "\x9b" not in text
+        assert "\u202e" not in text

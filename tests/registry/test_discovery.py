@@ -186,3 +186,9 @@ class TestIncompatible:
 
 def test_canonical() -> None:
     assert canonical("FK.Gram__x") == "fk-gram-x"
+
+
+def test_a_requirement_that_is_nested_too_deep() -> None:
+    line = f"fusionkit; {'(' * 3000}python_version > '3'{')' * 3000}"
+    candidate = Candidate("a", "b", "c", "1", lambda: None, (line,))
+    assert "its requirement on fusionkit should " in str(incompatible(candidate, "0.1.0"))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from fusionkit import Spec, hookimpl
 from fusionkit.registry.discovery import Candidate, installed
@@ -354,3 +358,49 @@ def test_spec_refuses_a_string_of_aliases() -> None:
 
 def test_spec_takes_a_list_of_aliases() -> None:
     assert Spec("a:B", ["sum"]).aliases == ("sum",)  # type: ignore[arg-type]
+
+
+# -- what a plugin changes of the process ------------------------------------------------------------------------------
+
+CHANGES = {
+    "folder": "import os; os.chdir('/')",
+    "recursion limit": "import sys; sys.setrecursionlimit(2000)",
+    "default dtype": "import torch; torch.set_default_dtype(torch.float64)",
+    "default device": "import torch; torch.set_default_device('meta')",
+    "grad mode": "import torch; torch.set_grad_enabled(False)",
+    "inference mode": "import torch; globals()['mode'] = torch.inference_mode(); mode.__enter__()",
+}
+
+
+def state() -> tuple[Any, ...]:
+    modes = (torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled())
+    return (os.getcwd(), sys.getrecursionlimit(), *modes, torch.is_inference_mode_enabled())
+
+
+@pytest.mark.parametrize("place", ["import", "hook", "failing import"])
+@pytest.mark.parametrize("changed", CHANGES)
+def test_a_change_of_the_process_is_put_back_and_its_plugin_named(changed: str, place: str, site: Site) -> None:
+    source = OFFER
+    if place == "hook":
+        source += f"    {CHANGES[changed]}\n    return {{}}\n"
+    else:
+        source = f"{CHANGES[changed]}\n{'1 / 0' if place == 'failing import' else ''}\n{source}    return {{}}\n"
+    site.install("careless", source)
+    before = state()
+    try:
+        with contextlib.ExitStack() as stack:
+            if place != "failing import":
+                message = f"'plugin' of careless 1.0 should leave the {changed}"
+                stack.enter_context(pytest.warns(RuntimeWarning, match=message))
+            (plugin,) = (load(candidate, "0.1.0") for candidate in installed() if candidate.distribution == "careless")
+        assert plugin.status == ("failed" if place == "failing import" else "loaded")
+        assert state() == before
+    finally:
+        os.chdir(before[0])
+        sys.setrecursionlimit(before[1])
+        torch.set_default_dtype(before[2])
+        torch.set_default_device(None)
+        torch.set_grad_enabled(True)
+
+
+OFFER = "import fusionkit\n\n@fusionkit.hookimpl\ndef fusionkit_fusions():\n"

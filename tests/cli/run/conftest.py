@@ -46,6 +46,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Replace training by a record, and return the configurations it was given."""
+    from safetensors.torch import save_file
+
     import fusionkit.experiment.run
     from fusionkit._util.files import write_json
     from fusionkit.config import build
@@ -58,7 +60,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         build(cfg["fusion"], "fusion")
         seen.append(cfg)
         results.start(run_dir)
-        (run_dir / results.MODEL).write_bytes(b"")
+        save_file({}, run_dir / results.MODEL)
         found = results.record(cfg, status="completed", metrics={"accuracy": 0.5}, config_hash=config_hash(cfg))
         write_json(run_dir / results.RESULT, found)
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from fusionkit.config import config_hash
+from tests.fake_distributions import Site
 
 
 def test_a_sweep_names_directories_by_hash_and_skips_what_is_completed(
@@ -45,8 +47,9 @@ def test_a_job_that_did_not_complete_is_run_again(
     names = {cfg["seed"]: Path("multirun") / config_hash(cfg) for cfg in trained}
     (names[0] / "result.json").unlink()
     (names[1] / "result.json").write_text('{"status": "compl')
+    (names[2] / "model.safetensors").write_bytes(b"")
     assert run("-m", "seed=0,1,2")[0] == 0
-    assert [cfg["seed"] for cfg in trained] == [0, 1, 2, 0, 1]
+    assert [cfg["seed"] for cfg in trained] == [0, 1, 2, 0, 1, 2]
 
 
 def test_a_failing_job_does_not_stop_the_others(
@@ -115,3 +118,81 @@ def test_an_experiment_may_be_a_sweep(
     (folder / "seeds.yaml").write_text(text)
     assert run("--config-dir", "mine", "+experiment=seeds")[0] == 0
     assert [cfg["seed"] for cfg in trained] == [0, 1, 2]
+
+
+def test_an_operator_that_replaces_the_resolver_of_names_does_not_merge_the_jobs(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]], site: Site
+) -> None:
+    source = """
+        from omegaconf import OmegaConf
+        from fusionkit.fusions.concatenation import Concatenation
+        name = "fusionkit.run_name"
+        replace = getattr(OmegaConf, "register_new_resolver", None) or OmegaConf.register_resolver
+        replace(name, lambda *_, **__: "same", replace=True)
+        class Odd(Concatenation):
+            pass
+    """
+    (site.folder / "odd_operator.py").write_text(textwrap.dedent(source))
+    site.fusions("odd-operators", {"odd": "odd_operator:Odd"})
+    assert run("-m", "fusion=odd", "seed=0,1")[0] == 0
+    assert len({folder.name for folder in Path("multirun").iterdir() if folder.is_dir()}) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "directory"),
+    [
+        (["seed=0,1", "hydra.sweep.subdir=same"], "same"),
+        (["fusion=average,concatenation", "seed=0,1", "hydra.sweep.subdir='s${seed}'"], "s0"),
+        (["device=cpu,cuda", "hydra.sweep.subdir='x${fusionkit.run_name:}'"], "x"),
+    ],
+)
+def test_jobs_that_share_a_directory_are_refused_before_the_first(
+    line: list[str], directory: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    status, _, err = run("-m", *line)
+    assert status == 2
+    assert f"hydra.sweep.subdir should be another for each job; found '{directory}" in err
+    assert trained == []
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_jobs_may_be_numbered_or_named_by_their_keys(
+    run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    assert run("-m", "seed=0,1", "hydra.sweep.subdir='${hydra.job.num}'")[0] == 0
+    assert run("-m", "seed=0,1,0", "hydra.sweep.subdir='s${seed}'", "hydra.sweep.dir=b")[0] == 0
+    assert [cfg["seed"] for cfg in trained] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("edited", ["edited_operator", "edited_base"])
+def test_a_job_is_run_again_after_the_source_of_its_operator_changed(
+    edited: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]], site: Site
+) -> None:
+    base = "from fusionkit.fusions.concatenation import Concatenation\nclass Base(Concatenation):\n    pass\n"
+    (site.folder / "edited_base.py").write_text(base)
+    operator = "import edited_base\nclass Edited(edited_base.Base):\n    pass\n"
+    (site.folder / "edited_operator.py").write_text(operator)
+    site.fusions("edited-operators", {"edited": "edited_operator:Edited"})
+    line = ("-m", "fusion=edited,concatenation", "seed=0,1")
+    run(*line)
+    assert "4 of them earlier" in run(*line)[1]
+    with (site.folder / f"{edited}.py").open("a") as file:
+        file.write("# another\n")
+    assert "2 of them earlier" in run(*line)[1]
+    assert len(trained) == 6
+
+
+@pytest.mark.parametrize("fusion", ["concatenation", "lowrank_parameterized_concatenation"])
+def test_a_combination_that_cannot_be_is_listed_and_not_run(
+    fusion: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+) -> None:
+    line = (f"fusion={fusion},parameterized_concatenation", "fabrication=dense,monarch")
+    status, out, err = run("-m", *line)
+    assert status == 0
+    assert "4 jobs in " in out
+    assert "3 completed, 1 not applicable;" in out
+    assert f"2/4  not applicable  fusion={fusion} fabrication=monarch" in err
+    assert f"not applicable: fusion={fusion} fabrication=monarch: fabrication should be " in err
+    assert "error" not in err
+    assert len(trained) == len([path for path in Path("multirun").iterdir() if path.is_dir()]) == 3
+    assert run(f"fusion={fusion}", "fabrication=monarch")[0] == 2

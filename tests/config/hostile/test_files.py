@@ -74,3 +74,55 @@ def test_completion_resolves_nothing(
     finally:
         OmegaConf.clear_resolver("tripwire")
     assert not fired()
+
+
+# -- what expands without end ------------------------------------------------------------------------------------------
+
+
+#: How a value refers ten times to the one before it, BELOW.
+MULTIPLYING = {
+    "texts": "'{}'".format("${evil.BELOW}" * 10),
+    "relative": "'{}'".format("${.BELOW}" * 10),
+    "lists": "[{}]".format(", ".join(["'${evil.BELOW}'"] * 10)),
+    "mappings": "{{{}}}".format(", ".join(f"x{i}: '${{..BELOW}}'" for i in range(10))),
+    "selected": "'{}'".format("${oc.select:evil.BELOW,1}" * 10),
+    "by_default": "'{}'".format("${oc.select:nothing,${evil.BELOW}}" * 10),
+    "by_another_way": "'{}'".format("${evil.way.BELOW}" * 10),
+}
+
+
+@pytest.mark.parametrize("form", MULTIPLYING)
+def test_references_that_multiply_are_refused(form: str, folder: Callable[[dict[str, str]], Path]) -> None:
+    lines = ["# @package evil", "way: ${evil}", "a0: xxxxxxxxxx"]
+    lines += [f"a{i}: {MULTIPLYING[form].replace('BELOW', f'a{i - 1}')}" for i in range(1, 11)]
+    untrusted = folder({"experiment/evil.yaml": "\n".join(lines)})
+    refused(["--config-dir", str(untrusted), "+experiment=evil"], "a", "found references that expand to more")
+
+
+def test_defaults_lists_that_multiply_are_refused(folder: Callable[[dict[str, str]], Path]) -> None:
+    files = {f"evil/a{i}.yaml": f"defaults: [{', '.join(f'a{i + 1}@x{j}' for j in range(10))}]\n" for i in range(10)}
+    untrusted = folder({**files, "evil/a10.yaml": "x: 1\n"})
+    refused(["--config-dir", str(untrusted), "+evil=a0"], "The defaults lists", "found more")
+
+
+def test_references_that_are_many_and_small_are_permitted() -> None:
+    from fusionkit.config.interpolations import resolve
+
+    tree = {"a": {"x": "1" * 1000}, "b": [["${a}"] * 100] * 10}
+    assert resolve(tree)["b"][9][99] == {"x": "1" * 1000}
+
+
+@pytest.mark.parametrize(
+    ("argv", "jobs"),
+    [
+        (["seed=range(0,1000000000)"], 10**9),
+        (["seed=range(0,1e9,0.5)"], 2 * 10**9),
+        (["seed=range(0,101)", "n=range(1,101)"], 10100),
+        (["+experiment=evil"], 10**9),
+    ],
+)
+def test_a_sweep_of_too_many_jobs_is_refused(
+    argv: list[str], jobs: int, folder: Callable[[dict[str, str]], Path]
+) -> None:
+    untrusted = folder(experiment("hydra: {mode: MULTIRUN, sweeper: {params: {seed: 'range(0,1000000000)'}}}\n"))
+    refused(["-m", "--config-dir", str(untrusted), *argv], "A sweep should have at most 10000 jobs", f"found {jobs}.")
