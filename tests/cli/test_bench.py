@@ -133,7 +133,7 @@ def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["dense", "m=1,0"], 2, "m, the number of rows, should be an integer of at least 1; found 0."),
         (["dense", "m=[]"], 2, "m, the number of rows, should be an integer of at least 1; found []."),
         (["dense", "dims=3"], 2, "dims should be a sequence of widths, one per view; found 3."),
-        (["dense", "dtype=float3", *SMALL], 2, "dtype should be a floating-point type"),
+        (["dense", "dtype=float3", *SMALL], 2, "dtype should be one of float32"),
     ],
 )
 def test_bad_input(
