@@ -124,11 +124,12 @@ def test_an_operator_that_replaces_the_resolver_of_names_does_not_merge_the_jobs
     run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]], site: Site
 ) -> None:
     source = """
+        import warnings
         from omegaconf import OmegaConf
         from fusionkit.fusions.concatenation import Concatenation
-        name = "fusionkit.run_name"
-        replace = getattr(OmegaConf, "register_new_resolver", None) or OmegaConf.register_resolver
-        replace(name, lambda *_, **__: "same", replace=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # OmegaConf 2.4 calls it deprecated.
+            OmegaConf.register_new_resolver("fusionkit.run_name", lambda *_, **__: "same", replace=True)
         class Odd(Concatenation):
             pass
     """
