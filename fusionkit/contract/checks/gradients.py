@@ -18,6 +18,7 @@ from fusionkit.fusion import Fusion
 
 #: Up to this many entries of the Jacobian each is compared; above, a random projection of it.
 SLOW_ENTRIES = 600
+OR_DECLARED = "or once_differentiable_only should be declared"
 
 
 @rule()
@@ -80,15 +81,17 @@ def _gradcheck(what: str, function: Callable[..., Tensor], inputs: tuple[Tensor,
 def check_gradgradcheck(subject: Subject) -> None:
     """The second derivatives agree with finite differences, unless `once_differentiable_only` is declared and true.
 
-    Write an `autograd.Function` with differentiable operations in its backward, or do without one.
+    Declare it where a function of torch has no second derivative; let the backward of an `autograd.Function` consist
+    of differentiable operations, or do without one.
     """
     op = subject.deterministic_operator()
     if subject.promises(op).once_differentiable_only:
         cases = example_cases(subject)
         first = str(subject.case) == str(cases[0].case)
-        if first and all(outcome(partial(_agrees_twice, case))[1] is None for case in cases):
-            should = "with once_differentiable_only the second derivatives should be missing or wrong"
-            raise Violation(f"{should} on an example", "that they agree with finite differences")
+        found = (outcome(partial(agrees, case))[1] for case in cases for agrees in (_agrees_twice, _agrees_forward))
+        if first and all(error is None for error in found):
+            should = "with once_differentiable_only second derivatives or forward mode should be missing or wrong"
+            raise Violation(f"{should} on an example", "that both agree")
         skip("once_differentiable_only is declared")
     any_attempt(partial(_agrees_twice, subject))
 
@@ -97,7 +100,7 @@ def _agrees_twice(subject: Subject) -> None:
     op = subject.operator()
     function, inputs = with_parameters(op, subject.views(2, requires_grad=True))
     skip_if(not function(*inputs).requires_grad, "the output depends on nothing")
-    with no_error("the second derivatives should agree with finite differences"):
+    with no_error(f"the second derivatives should agree with finite differences, {OR_DECLARED}"):
         torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
@@ -105,12 +108,18 @@ def _agrees_twice(subject: Subject) -> None:
 def check_forward_ad(subject: Subject) -> None:
     """`jvp` agrees with `vjp`, and a vmapped `vjp` with a loop, unless `once_differentiable_only` is declared.
 
-    Avoid in-place operations and `.item()` under function transforms; see `fusionkit.fusion.in_place_ok`.
+    Declare it where a function of torch has no forward mode.  Avoid in-place operations and `.item()` under function
+    transforms; see `fusionkit.fusion.in_place_ok`.
     """
     op = subject.deterministic_operator()
     if subject.promises(op).once_differentiable_only:
         # Its autograd.Function has a backward only, because torch.compile refuses one with a jvp.
         skip("once_differentiable_only is declared")
+    _agrees_forward(subject)
+
+
+def _agrees_forward(subject: Subject) -> None:
+    op = subject.operator()
     x = tuple(subject.views(3))
     directions = tuple(torch.randn_like(view) for view in x)
 
@@ -127,7 +136,8 @@ def check_forward_ad(subject: Subject) -> None:
         inner = loop[0] @ torch.cat([d.reshape(-1) for d in directions])
         return (cotangents[0] * pushed).sum(), inner, flat, loop
 
-    forward, backward, vmapped, looped = works("jvp and vjp", transformed)
+    with no_error(f"jvp and vjp should work, {OR_DECLARED}"):
+        forward, backward, vmapped, looped = transformed()
     equal("<u, J v> by jvp", forward, backward)
     equal("a vmapped vjp", vmapped, looped)
 
