@@ -118,6 +118,11 @@ def gradients(out: Tensor, inputs: Sequence[Tensor], cotangent: Tensor | None = 
     return list(torch.autograd.grad(out, inputs, cotangent, allow_unused=True, materialize_grads=True))
 
 
+def shares_memory(out: Tensor, x: Sequence[Tensor]) -> bool:
+    """Whether the output lies in the memory of a view."""
+    return any(view.untyped_storage().data_ptr() == out.untyped_storage().data_ptr() for view in x)
+
+
 def random_w(fabrication: Fabrication, n: int, D: int) -> Tensor:
     """Return random parameters (l,) of a fabrication."""
     return torch.randn(fabrication.calculate_l(n, D), dtype=torch.float64)

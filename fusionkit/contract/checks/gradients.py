@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fusionkit.contract.checks._common import gradients, replaced, skip_if, tensors_of, trained, works
@@ -36,28 +36,62 @@ def check_gradcheck(subject: Subject) -> None:
     if w.numel():
         _gradcheck("views and an external w", lambda *args: op(list(args[:-1]), w=args[-1]), (*x, w))
     for lead in ((), (2, 3), (300,)):
-        any_attempt(partial(_along_a_line, subject, op, lead))
+        any_attempt(partial(along_a_line, subject, op, f"for leading dimensions {lead}", lead))
+    if subject.case.origin == "crossed":
+        return  # The fabrications have cases of their own.
+    for what, given in GIVEN.items():
+        any_attempt(partial(along_a_line, subject, op, f"of {what}", (3,), given))
+    if len(set(subject.dims)) == 1 and len(subject.dims) > 1:
+        along_a_line(subject, op, "along the diagonal of equal views", (3,), diagonal=True)
 
 
-def _along_a_line(subject: Subject, op: Fusion, lead: tuple[int, ...]) -> None:
-    """Expect the gradients for other numbers of rows to give the slope along a random line."""
+#: What views may be besides leaves -> how to make one of a leaf.
+GIVEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "views that are parameters": nn.Parameter,
+    "views behind an operation": lambda view: view * 1,
+}
+
+
+def along_a_line(
+    subject: Subject,
+    op: Fusion,
+    what: str,
+    lead: tuple[int, ...],
+    given: Callable[[Tensor], Tensor] = lambda view: view,
+    *,
+    diagonal: bool = False,
+) -> None:
+    """Expect the gradients to give the slope along a random line, or along the diagonal from equal views.
+
+    Where the slopes to both sides differ, the gradient is free.
+    """
     x = subject.views(*lead, requires_grad=True)
-    inputs = [*x, *trained(op)]
-    out = subject.forward(op, x)
+    if diagonal:
+        x = [x[0].detach().clone().requires_grad_() for _ in x]
+    views = [given(view) for view in x]
+    own = trained(op)
+    out = subject.forward(op, views)
     if not out.requires_grad:
         return
-    cotangent, steps = torch.randn_like(out), [1e-6 * torch.randn_like(tensor) for tensor in inputs]
-    shares = torch.stack([(g * s).sum() for g, s in zip(gradients(out, inputs, cotangent), steps, strict=True)])
-    kept = [tensor.detach().clone() for tensor in inputs]
+    cotangent = torch.randn_like(out)
+    steps = [1e-6 * torch.randn_like(tensor) for tensor in (*x, *own)]
+    if diagonal:
+        steps = [*([steps[0]] * len(x)), *(torch.zeros_like(tensor) for tensor in own)]
+    pairs = zip(gradients(out, [*views, *own], cotangent), steps, strict=True)
+    shares = torch.stack([(gradient * step).sum() for gradient, step in pairs])
     ends = []
     with torch.no_grad():
-        for sign in (1, -1, 0):  # At last the inputs are as before.
-            for tensor, value, step in zip(inputs, kept, steps, strict=True):
+        kept = [tensor.clone() for tensor in own]
+        for sign in (1, -1, 0):  # At last the parameters are as before.
+            for tensor, value, step in zip(own, kept, steps[len(x) :], strict=True):
                 tensor.copy_(value + sign * step)
-            ends.append((subject.forward(op, x) * cotangent).sum() / 2)
-    rise, slope = float(ends[0] - ends[1]), float(shares.sum())
-    should = f"the output for leading dimensions {lead} should rise along a random line by {slope:.6g}, as its gradient"
-    expect(abs(rise - slope) <= 1e-3 * max(float(shares.norm()), 1e-9), should, f"{rise:.6g}")
+            moved = [view + sign * step for view, step in zip(x, steps, strict=False)]
+            ends.append(float((subject.forward(op, moved) * cotangent).sum()))
+    up, down, slope, room = ends[0] - ends[2], ends[2] - ends[1], float(shares.sum()), max(float(shares.norm()), 1e-9)
+    if abs(up - down) > 1e-2 * room and diagonal:
+        return
+    should = f"the output {what} should rise by {slope:.6g} along a line, as its gradient says"
+    expect(abs((up + down) / 2 - slope) <= 1e-3 * room, should, f"{(up + down) / 2:.6g}")
 
 
 def with_parameters(op: Fusion, x: list[Tensor]) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
@@ -167,6 +201,10 @@ def check_partial_requires_grad(subject: Subject) -> None:
         found = gradients(subject.forward(op, constants), [parameter], cotangent)[0]
         equal("the gradient of one parameter alone", found, wanted)
         parameter.requires_grad_(False)
+    if op.calculate_l():
+        w = op.flat_w().detach().requires_grad_()
+        alone, wanted = (gradients(subject.forward(op, views, w=w), [w], cotangent)[0] for views in (constants, x))
+        equal("the gradient of an external w alone", alone, wanted)
 
 
 @rule(tier=3)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import warn_if_has_hooks
 
-from fusionkit.contract.checks._common import agrees, gradients, random_w, replaced, skip_if, trained
+from fusionkit.contract.checks._common import agrees, gradients, random_w, replaced, shares_memory, skip_if, trained
 from fusionkit.contract.rules import Violation, equal, expect, no_error, refuses, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import verify
@@ -188,6 +190,8 @@ def check_no_input_mutation(subject: Subject) -> None:
         _unchanged(subject, op, subject.views(3, requires_grad=requires_grad))
         _unchanged(subject, op, tuple(subject.views(3, requires_grad=requires_grad)))
         _unchanged(subject, op, subject.views(3), w=op.flat_w().detach().clone().requires_grad_(requires_grad))
+    # A view may be the result of other operations.
+    _unchanged(subject, op, [view.clone() for view in subject.views(3, requires_grad=True)])
     # Without a graph, and in float32, an operator may take a faster path.
     with torch.no_grad():
         _unchanged(subject, subject.operator(), subject.views(3))
@@ -211,8 +215,17 @@ def _unchanged(subject: Subject, op: Fusion, x: Sequence[Tensor], **arguments: T
             value, version = before[name]
             same = torch.equal(tensor.detach(), value)
             expect(same, f"{name} should keep its values during {during}", "other values")
+            left = "a hook" if _has_hook(tensor) else "retain_grad" if tensor.retains_grad else ""
+            expect(not left, f"{name} should be left without a hook", left)
             writes = tensor._version - version
             expect(not writes, f"{name} should not be written to", f"{writes} in-place writes")
+
+
+def _has_hook(tensor: Tensor) -> bool:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_if_has_hooks(tensor)
+    return bool(caught)
 
 
 @rule(tier=2, kinds=("fusion",), scope="none")
@@ -234,5 +247,4 @@ def check_output_aliasing(subject: Subject) -> None:
 def _aliases(subject: Subject) -> bool:
     op = subject.operator()
     x = subject.views(3)
-    storage = subject.forward(op, x).untyped_storage().data_ptr()
-    return any(view.untyped_storage().data_ptr() == storage for view in x)
+    return shares_memory(subject.forward(op, x), x)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 import statistics
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -189,6 +191,7 @@ def _ignores_generator(subject: Subject) -> bool | None:
     for seed in (1, 1, 2):
         # What is drawn from the global generator instead differs between the two with one seed.
         subject.randomize(op)
+        random.random(), numpy.random.rand()
         op.reset_parameters(torch.Generator().manual_seed(seed))
         drawn.append(op.flat_w().detach().clone())
     same = torch.equal(*drawn[:2])

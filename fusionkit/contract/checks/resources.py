@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import io
 import math
+import os
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,6 +26,8 @@ from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion
 from fusionkit.kernels.tracing import Recorder
 
+#: A folder with an entry for each open file of this process, on Linux.
+FILES = "/proc/self/fd"
 #: Bytes of views at which memory is measured.
 MEGABYTE = 2**20
 #: (n, dims) at which a fabrication with its own ``_project`` may not build W.
@@ -80,13 +84,22 @@ def _builds_no_matrix(subject: FabricationSubject) -> None:
     expect(not matrices, should, f"tensors of the shapes {matrices}")
 
 
-@rule(tier=3, scope="first")
+@rule(tier=2, scope="first")
 def check_no_leak(subject: Subject) -> None:
-    """Repeated forward and backward passes leave no memory behind.
+    """Repeated calls, in evaluation and in training mode, leave no memory and no open file behind.
 
-    Append to nothing in `_fuse`, and keep no outputs or graphs in attributes.
+    Append to nothing in `_fuse`, not even to a global list, and keep no outputs or graphs in attributes.
     """
     op = subject.operator(dtype=torch.float32)
+    gc.freeze()  # Otherwise each collection goes through all objects of torch.
+    try:
+        _leaves_nothing_open(subject, op)
+        _keeps_no_memory(subject, op.eval())
+    finally:
+        gc.unfreeze()
+
+
+def _keeps_no_memory(subject: Subject, op: Fusion) -> None:
     x = subject.views(64, dtype=torch.float32, requires_grad=True)
     alive = []
     with Allocations([*x, *tensors_of(op).values()]) as counter:
@@ -101,6 +114,25 @@ def check_no_leak(subject: Subject) -> None:
                 gc.collect()
                 alive.append(counter.alive())
     expect(alive[1] == alive[2], "the memory after 6 and after 9 passes should be the same", f"{alive[1:]} bytes")
+
+
+def _leaves_nothing_open(subject: Subject, op: Fusion) -> None:
+    """Expect as many blocks of Python's memory and open files after 200 calls as after 100."""
+    x = subject.views(4, dtype=torch.float32)
+    for training in (False, True):
+        op.train(training)
+        blocks, files = [], []
+        for _ in range(2):
+            for _ in range(100):
+                op(x)
+            gc.collect()
+            blocks.append(sys.getallocatedblocks())
+            files.append(len(os.listdir(FILES)) if os.path.isdir(FILES) else 0)
+        more, opened = blocks[1] - blocks[0], files[1] - files[0]
+        mode = "training" if training else "evaluation"
+        should = f"100 calls in {mode} mode should leave"
+        expect(more < 50, f"{should} no objects behind", f"{more} more blocks of memory")
+        expect(opened < 50, f"{should} no file open", f"{opened} more")
 
 
 @rule(tier=3, scope="first")
