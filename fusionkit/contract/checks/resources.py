@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fusionkit.contract import probes
-from fusionkit.contract.checks._common import random_w, skip_if, tensors_of
+from fusionkit.contract.checks._common import random_w, resized, skip_if, tensors_of
 from fusionkit.contract.rules import Violation, describe, equal, expect, no_error, outcome, rule
 from fusionkit.contract.subject import FabricationSubject, Subject
 from fusionkit.contract.tracking import Allocations
@@ -59,6 +59,14 @@ def check_memory(subject: Subject) -> str:
     expect(times <= factor, should, f"{times:.1f} times")
     if isinstance(subject, FabricationSubject):
         _builds_no_matrix(subject)
+    elif (wide := resized(subject, [2048] * len(subject.dims))) is not None:
+        x = wide.views(8, dtype=torch.float32)
+        wide_op = wide.operator(dtype=torch.float32)
+        with torch.no_grad(), Allocations([*x, *tensors_of(wide_op).values()]) as counter:
+            out = wide.forward(wide_op, x)
+        sizes = sum(tensor.nbytes for tensor in (*x, out, *wide_op.parameters()))
+        should = f"for eight rows of width 2048 the peak should be at most {factor:g} times the {sizes} bytes"
+        expect(counter.peak <= factor * sizes, should, f"{counter.peak / sizes:.1f} times")
     return f"{times:.1f} times"
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import torch
 
-from fusionkit.contract.checks._common import agrees, replaced
+from fusionkit.contract.checks._common import agrees, replaced, resized
 from fusionkit.contract.checks.gradients import along_a_line
-from fusionkit.contract.rules import any_attempt, equal, expect, has_shape, no_error, outcome, refuses, rule, skip
+from fusionkit.contract.rules import any_attempt, equal, expect, has_shape, no_error, refuses, rule, skip
 from fusionkit.contract.subject import Subject
-
-#: Parameters from which an operator is too large to be tried with another number of views.
-LARGE = 10**5
 
 
 @rule(basic=True)
@@ -86,9 +82,8 @@ def check_single_view(subject: Subject) -> None:
 
 def _number_of_views(subject: Subject, dims: list[int]) -> None:
     """Expect k views to be fused, if the operator accepts them and is not too large."""
-    other = subject.at(replace(subject.case, options={**subject.case.options, "dims": dims}))
-    bare, error = outcome(partial(other.construct, device="meta"))
-    if isinstance(error, ValueError) or (bare is not None and bare.calculate_l() > LARGE):
+    other = resized(subject, dims)
+    if other is None:
         return
     op, x, what = other.operator(), other.views(3), f"the output of {len(dims)} views"
     out = other.forward(op, x)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Callable
 
 import torch
 
-from fusionkit.contract.checks._common import agrees, expect_unchanged, shares_memory, tensors_of
+from fusionkit.contract.checks._common import agrees, expect_unchanged, expect_value, shares_memory, tensors_of
 from fusionkit.contract.guard import world
 from fusionkit.contract.rules import equal, expect, rule
 from fusionkit.contract.subject import Subject
@@ -78,6 +79,40 @@ def check_idempotent_calls(subject: Subject) -> None:
 def _process(*, generators: bool) -> dict[str, object]:
     """Return the states of the generators of random numbers, or the settings of the process."""
     return {name: value for name, value in world().items() if ("generator" in name) == generators}
+
+
+@rule(tier=2, scope="examples")
+def check_process_settings(subject: Subject) -> None:
+    """The output is the same under another default dtype, more threads, deterministic algorithms, anomaly detection.
+
+    Give every tensor that `_fuse` creates the dtype of the views, and ask for no setting of the process.
+    """
+    op = subject.deterministic_operator(dtype=torch.float32)
+    x = subject.views(4, dtype=torch.float32)
+    wanted = subject.forward(op, x).clone()
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    deterministic, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    settings: dict[str, Callable[[], object]] = {
+        "the default dtype float64": lambda: torch.set_default_dtype(torch.float64),
+        "three threads": lambda: torch.set_num_threads(3),
+        "deterministic algorithms": lambda: torch.use_deterministic_algorithms(True),
+        "anomaly detection": lambda: torch.autograd.set_detect_anomaly(True),
+    }
+    anomaly = torch.is_anomaly_enabled()
+    for what, apply in settings.items():
+        try:
+            apply()
+            found = subject.forward(op, x)
+            expect_value(f"the dtype of the output under {what}", found.dtype, wanted.dtype)
+            equal(f"the output under {what}", found, wanted)
+        finally:
+            torch.set_default_dtype(dtype)
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            torch.autograd.set_detect_anomaly(anomaly)
 
 
 @rule()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fusionkit.fusion import Traits
-from tests.contract.mutants.right import Mix, Total
+from tests.contract.mutants.right import Mix, Thin, Total
 from tests.contract.mutants.table import caught_by
 
 
@@ -311,3 +311,41 @@ class RoundsManyRows(Mix):
         out = super()._fuse(x)
         many = out.dim() > 1 and out.shape[0] >= 200
         return (out * 1000).round() / 1000 if many and not torch.is_grad_enabled() else out
+
+
+@caught_by("process_settings")
+class AsksForTheDefaultDtype(Mix):
+    """Scales the output where the default dtype is float64."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse(x) * (1.5 if torch.get_default_dtype() == torch.float64 else 1)
+
+
+@caught_by("gradcheck")
+class SingleFromSeventeen(Mix):
+    """Computes in float32 from a width of 17 on."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        if x[0].shape[-1] < 17:
+            return super()._fuse(x)
+        return super()._fuse([view.float().to(view.dtype) for view in x])
+
+
+@caught_by("memory")
+class SquaresTheWidth(Mix):
+    """Builds a square matrix for few rows."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        out = super()._fuse(x)
+        if out.dim() != 2 or out.shape[0] > 8:
+            return out
+        return out @ torch.eye(out.shape[-1], dtype=out.dtype, device=out.device)
+
+
+@caught_by("project_equals_materialize")
+class ForgetsTheEighthView(Thin):
+    """Leaves the eighth view out in project."""
+
+    def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
+        joined = torch.cat(tuple(x[:7]), -1)
+        return (joined @ blocks["v"][: joined.shape[-1]])[..., None] * blocks["u"]
