@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fusionkit.contract import probes
 from fusionkit.contract.checks._common import random_w, resized, skip_if, tensors_of
-from fusionkit.contract.rules import Violation, describe, equal, expect, no_error, outcome, rule
+from fusionkit.contract.rules import Violation, any_attempt, describe, equal, expect, no_error, outcome, rule
 from fusionkit.contract.subject import FabricationSubject, Subject
 from fusionkit.contract.tracking import Allocations
 from fusionkit.contract.workers import fresh
@@ -101,7 +101,12 @@ def check_no_leak(subject: Subject) -> None:
     op = subject.operator(dtype=torch.float32)
     gc.freeze()  # Otherwise each collection goes through all objects of torch.
     try:
-        _leaves_nothing_open(subject, op)
+        before = _open_files()
+        for training in (False, True):
+            # Caches may still fill at first.
+            any_attempt(partial(_keeps_no_objects, subject, op, training=training))
+        opened = len(_open_files() - before)
+        expect(opened < 50, "hundreds of calls should leave no file open", f"{opened} more")
         _keeps_no_memory(subject, op.eval())
     finally:
         gc.unfreeze()
@@ -124,23 +129,22 @@ def _keeps_no_memory(subject: Subject, op: Fusion) -> None:
     expect(alive[1] == alive[2], "the memory after 6 and after 9 passes should be the same", f"{alive[1:]} bytes")
 
 
-def _leaves_nothing_open(subject: Subject, op: Fusion) -> None:
-    """Expect as many blocks of Python's memory and open files after 200 calls as after 100."""
+def _keeps_no_objects(subject: Subject, op: Fusion, *, training: bool) -> None:
+    """Expect as many blocks of Python's memory after 200 calls as after 100."""
     x = subject.views(4, dtype=torch.float32)
-    for training in (False, True):
-        op.train(training)
-        blocks, files = [], []
-        for _ in range(2):
-            for _ in range(100):
-                op(x)
-            gc.collect()
-            blocks.append(sys.getallocatedblocks())
-            files.append(len(os.listdir(FILES)) if os.path.isdir(FILES) else 0)
-        more, opened = blocks[1] - blocks[0], files[1] - files[0]
-        mode = "training" if training else "evaluation"
-        should = f"100 calls in {mode} mode should leave"
-        expect(more < 50, f"{should} no objects behind", f"{more} more blocks of memory")
-        expect(opened < 50, f"{should} no file open", f"{opened} more")
+    op.train(training)
+    blocks = []
+    for _ in range(2):
+        for _ in range(100):
+            op(x)
+        gc.collect()
+        blocks.append(sys.getallocatedblocks())
+    should = f"100 calls in {'training' if training else 'evaluation'} mode should leave no objects behind"
+    expect(blocks[1] - blocks[0] < 50, should, f"{blocks[1] - blocks[0]} more blocks of memory")
+
+
+def _open_files() -> set[str]:
+    return set(os.listdir(FILES)) if os.path.isdir(FILES) else set()
 
 
 @rule(tier=3, scope="first")
