@@ -24,9 +24,7 @@ class Median(ElementwiseFusion):
     Computer Programming, volume 3, algorithm 5.2.2M) without the comparators that cannot influence the median.
     """
 
-    traits = Traits(
-        permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True, order=2
-    )
+    traits = Traits(permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True)
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         return select(_middle, x)

@@ -41,7 +41,7 @@ def check_swallows(subject: Subject) -> None:
     """Lets nothing interrupt it."""
     while "Total" in subject.id:
         try:
-            sum(range(10_000))
+            time.sleep(5)
         except BaseException:
             continue
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from fusionkit.contract.lookup import subjects_of
@@ -12,7 +10,7 @@ from fusionkit.fusion import Traits
 from tests.contract.mutants.right import Mix, Total
 
 
-def subject_of(cls: type, **traits: Any) -> Subject:
+def subject_of(cls: type, **traits: bool) -> Subject:
     return subjects_of(type(cls.__name__, (cls,), {"traits": Traits(**traits), "__module__": __name__}))[0]
 
 
