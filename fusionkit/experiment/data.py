@@ -28,6 +28,11 @@ _HEADERS = {
     np.lib.format.magic(1, 0): np.lib.format.read_array_header_1_0,
     np.lib.format.magic(2, 0): np.lib.format.read_array_header_2_0,
 }
+#: What reading a damaged file raises; the last three come from an encrypted member and from odd shapes.
+_DAMAGES = (
+    *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError),
+    *(RuntimeError, OverflowError, TypeError),
+)
 _LABELS = "whole numbers or strings, a class per row"
 
 #: The data sets that ship with the package: name -> file.
@@ -232,9 +237,7 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
         raise FusionError(f"The data file should be a .npz file; found {path}: {error.strerror}.") from None
     except FusionError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError) as error:
-        raise FusionError(f"{path} should be a complete .npz file; found it damaged ({error}).") from error
-    except (RuntimeError, OverflowError, TypeError) as error:  # An encrypted member, odd shapes.
+    except _DAMAGES as error:
         raise FusionError(f"{path} should be a complete .npz file; found it damaged ({error}).") from error
 
 

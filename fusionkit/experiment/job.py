@@ -146,10 +146,7 @@ class Job:
             with recorded(cfg, run_dir):
                 cfg.update(plain_config(task))
                 done = _completed(cfg, run_dir)
-                unfit = None if done is not None else _not_applicable(cfg)
-                if done is None and unfit is None:
-                    save_composed(task, run_dir, self.subdir)
-                result = done or unfit or _run(cfg, run_dir, own_process, _Reporter(state, self.folder))
+                result = done or self._run(cfg, task, run_dir, own_process, _Reporter(state, self.folder))
         except EXPECTED as error:
             result = {"status": "failed", "error": sentence(error)}
         if result["status"] == NOT_APPLICABLE:
@@ -161,21 +158,17 @@ class Job:
         replace(final, seconds=seconds, fraction=1.0, earlier=done is not None).write(folder)
         return final.accuracy
 
-
-def _not_applicable(cfg: dict[str, Any]) -> Mapping[str, Any] | None:
-    """Return what a job has instead of a record if its fusion does not take its fabrication."""
-    config = validate(cfg)
-    try:
-        preflight(config, run.takes_group(config))
-    except NotApplicable as error:
-        return {"status": NOT_APPLICABLE, "error": sentence(error)}
-    return None
-
-
-def _run(cfg: dict[str, Any], run_dir: Path, own_process: bool, report: _Reporter) -> Mapping[str, Any]:
-    if own_process:
-        return _run_alone(cfg, run_dir)
-    return run.run_job(validate(cfg), run_dir, quiet=True, report=report)
+    def _run(
+        self, cfg: dict[str, Any], task: DictConfig, run_dir: Path, own_process: bool, report: _Reporter
+    ) -> Mapping[str, Any]:
+        """Run the job, unless its fusion does not take its fabrication; return its record, or that status."""
+        config = validate(cfg)
+        try:
+            preflight(config, run.takes_group(config))
+        except NotApplicable as error:
+            return {"status": NOT_APPLICABLE, "error": sentence(error)}
+        save_composed(task, run_dir, self.subdir)
+        return _run_alone(cfg, run_dir) if own_process else run.run_job(config, run_dir, quiet=True, report=report)
 
 
 @cache

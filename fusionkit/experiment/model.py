@@ -127,7 +127,7 @@ class Network(nn.Module):
     """The trained part of a model: input dropout -> encoder per view -> fusion -> activation -> linear head.
 
     Args:
-        fusion: built for the widths behind the encoders, which ``RunConfig.seen`` returns for ``dims``.
+        fusion: built for the widths behind the encoders, which ``RunConfig.fusion_dims`` returns for ``dims``.
         dims: widths of the standardized views.
         classes: number of classes.
         options: which encoders and which activation.

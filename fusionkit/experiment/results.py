@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import json
 import math
@@ -218,7 +217,8 @@ def read_result(path: Path) -> dict[str, Any]:
         if (status := path.stat()).st_size > _MAX_BYTES or not stat.S_ISREG(status.st_mode):
             raise FusionError(f"A record should be a file of at most {_MAX_BYTES} bytes; found another.")
         found = json.loads(path.read_bytes(), parse_float=_finite, parse_constant=_finite)
-        collections.deque(walk(found, "A record"), maxlen=0)  # Refuses deep nesting.
+        for _ in walk(found, "A record"):  # It refuses deep nesting.
+            pass
     except FileNotFoundError:
         raise FusionError(f"{path} should exist; found no such file.") from None
     except OSError as error:

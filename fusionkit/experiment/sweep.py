@@ -56,8 +56,8 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
         FusionError: the directory cannot be written to, or the sweep stopped before its end.
     """
     sweep = _composed(hydra, name, overrides)
-    for name in (OUTCOMES, "multirun.yaml"):
-        check_own(sweep.directory / name, sweep.directory)
+    for own in (OUTCOMES, "multirun.yaml"):
+        check_own(sweep.directory / own, sweep.directory)
     tidy = _tidying(sweep.directory)
     try:
         with _folder(sweep.directory) as (folder, suspects), Watch(folder, sweep.total, sweep.swept) as watch:
