@@ -11,13 +11,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.report import Result
 from fusionkit.contract.rules import Check, Kind, Rule, rule_of
-from fusionkit.contract.runner import DEFAULT_LIMIT, Plan, results_of
+from fusionkit.contract.runner import DEFAULT_LIMIT, ExpectedFailures, Plan, results_of
 from fusionkit.contract.subject import Subject
 from fusionkit.registry import isolated
 
@@ -63,7 +63,7 @@ def _line(result: Result) -> str:
 def parametrize_with_checks(
     subjects: Any,
     *,
-    expected_failures: Mapping[str, str] | None = None,
+    expected_failures: ExpectedFailures | None = None,
     kind: Kind | None = None,
     tier: int | None = None,
     select: Iterable[str] = (),
@@ -74,23 +74,26 @@ def parametrize_with_checks(
 
     Args:
         subjects: names, ``"module:Class"``, classes or instances.
-        expected_failures: check name -> why it fails; the test fails if the check passes.
+        expected_failures: check name -> why it fails, or subject -> such a mapping, besides those on the class; the
+            test fails if the check passes.
         kind: ``"fusion"`` or ``"fabrication"``, for names that both have.
         tier: run the checks up to this tier; None means 2.
         select: names or patterns of checks; empty means all.
         seed: of the random views and parameters.
-        time_limit: seconds that one check may take on one case.
+        time_limit: seconds of processor time that one check may take on one case.
 
     Raises:
         RegistryError: a subject that is not registered, cannot be imported, or is of another type.
-        ConfigError: a check that does not exist, or an expected failure without a reason.
+        ConfigError: a check or a subject that does not exist, or an expected failure without a reason.
     """
     import pytest
 
     plan = Plan.of(tier=tier, select=select, expected_failures=expected_failures, seed=seed, time_limit=time_limit)
+    found = subjects_of([subjects] if isinstance(subjects, str) else subjects, kind)
+    plan.verify_subjects(found)
     checks = [
         ContractCheck(subject, check, plan)
-        for subject in subjects_of([subjects] if isinstance(subjects, str) else subjects, kind)
+        for subject in found
         for check in plan.checks
         if subject.kind in rule_of(check).kinds
     ]

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from time import monotonic, process_time
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -21,6 +22,9 @@ import torch
 from fusionkit.contract.rules import expect
 
 T = TypeVar("T")
+
+#: How many times the limit of processor time a check may last on the clock: other processes may keep it waiting.
+PATIENCE = 10
 
 
 class TimeLimit(BaseException):
@@ -155,10 +159,11 @@ def _user_interrupt() -> Iterator[threading.Event]:
 
 
 def time_limit(seconds: float) -> AbstractContextManager[None]:
-    """Raise ``TimeLimit`` in the body after ``seconds``.
+    """Raise ``TimeLimit`` in the body after ``seconds`` of processor time of this process.
 
-    In the main thread a signal also ends a sleep or a wait.  In other threads, and on systems without that signal, the
-    exception comes with the next Python instruction.
+    A body that waits uses none, and ends after ``PATIENCE`` times as many seconds on the clock.  In the main thread a
+    signal also ends a sleep or a wait.  In other threads, and on systems without that signal, the exception comes with
+    the next Python instruction.
     """
     return _by_signal(seconds) if _has_timer() else _by_thread(seconds)
 
@@ -169,11 +174,12 @@ def untimed() -> Iterator[None]:
     if not _has_timer():
         yield
         return
-    left, interval = signal.setitimer(signal.ITIMER_REAL, 0)
+    left = {timer: signal.setitimer(timer, 0) for timer in _timers()}
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, left, interval)
+        for timer, (seconds, interval) in left.items():
+            signal.setitimer(timer, seconds, interval)
 
 
 def _has_timer() -> bool:
@@ -181,33 +187,45 @@ def _has_timer() -> bool:
     return threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
 
 
+def _timers() -> dict[int, tuple[signal.Signals, float]]:
+    """Return timer -> its signal, and by how much it prolongs the limit: of the processor time, and of the clock."""
+    return {signal.ITIMER_PROF: (signal.SIGPROF, 1.0), signal.ITIMER_REAL: (signal.SIGALRM, PATIENCE)}
+
+
 @contextlib.contextmanager
 def _by_signal(seconds: float) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise TimeLimit(f"{seconds:g} s")
 
-    handler = signal.signal(signal.SIGALRM, stop)
-    # Repeated: an operator may swallow the first one in a bare except.
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    before = []
+    for timer, (number, times) in _timers().items():
+        handler = signal.signal(number, stop)
+        # Repeated: an operator may swallow the first one in a bare except.
+        before.append((timer, number, handler, signal.setitimer(timer, times * seconds, 1.0)))
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
-        if left:
-            signal.setitimer(signal.ITIMER_REAL, left, interval)
+        for timer, *_ in before:
+            signal.setitimer(timer, 0)
+        for timer, number, handler, (left, interval) in before:
+            signal.signal(number, handler)
+            if left:
+                signal.setitimer(timer, left, interval)
 
 
 @contextlib.contextmanager
 def _by_thread(seconds: float) -> Iterator[None]:
     caller = ctypes.c_ulong(threading.get_ident())
     lock, done = threading.Lock(), threading.Event()
+    used, begun = process_time(), monotonic()
 
     def stop() -> None:
-        if not done.wait(seconds):
-            with lock:
-                if not done.is_set():
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(caller, ctypes.py_object(TimeLimit))
+        while process_time() - used < seconds and monotonic() - begun < PATIENCE * seconds:
+            if done.wait(min(seconds, 0.1)):
+                return
+        with lock:
+            if not done.is_set():
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(caller, ctypes.py_object(TimeLimit))
 
     threading.Thread(target=stop, daemon=True).start()
     try:

@@ -8,7 +8,7 @@ import pickle
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ class Imported:
     Attributes:
         kind: fusion or fabrication; None if the target is neither.
         found: the repr of the target.
-        seconds: how long the import took.
+        seconds: of processor time that the import took.
         changed: the parts of ``world`` that the import changed, and the events of sockets.
     """
 
@@ -41,9 +41,9 @@ def imported(target: str) -> Imported:
     module, _, path = target.partition(":")
     sockets: set[str] = set()
     sys.addaudithook(lambda event, _: sockets.add(event) if event.startswith("socket.") else None)
-    before, start = world(), perf_counter()
+    before, start = world(), process_time()
     found: Any = importlib.import_module(module)
-    seconds, after = perf_counter() - start, world()
+    seconds, after = process_time() - start, world()
     for part in path.split("."):
         found = getattr(found, part)
     bases = found.__mro__ if isinstance(found, type) else ()

@@ -27,6 +27,7 @@ __all__ = [
     "equal",
     "expect",
     "has_shape",
+    "located",
     "no_error",
     "outcome",
     "refuses",
@@ -157,7 +158,7 @@ def no_error(should: str) -> Iterator[None]:
     except Violation:
         raise
     except Exception as error:
-        raise Violation(should, _located(error)) from error
+        raise Violation(should, located(error)) from error
 
 
 def refuses(
@@ -180,7 +181,7 @@ def describe(error: BaseException, limit: int = 300) -> str:
     return error_line(error, limit)
 
 
-def _located(error: BaseException) -> str:
+def located(error: BaseException) -> str:
     """Return the exception in one line, with the place in the operator's code where it arose."""
     places = [(frame.f_code.co_filename.replace("\\", "/"), line) for frame, line in walk_tb(error.__traceback__)]
     own = [(file, line) for file, line in places if "/torch/" not in file and "/fusionkit/contract/" not in file]

@@ -22,13 +22,16 @@ from fusionkit.contract.guard import Output, TimeLimit, attempt
 from fusionkit.contract.lookup import subjects_of
 from fusionkit.contract.needs import missing
 from fusionkit.contract.report import Report, Result, Status
-from fusionkit.contract.rules import Check, Kind, Rule, Skip, Violation, describe, rule_of, skip
+from fusionkit.contract.rules import Check, Kind, Rule, Skip, Violation, describe, outcome, rule_of, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.errors import ConfigError, nearest
 from fusionkit.registry import lookup
 
+#: Check name -> why it fails, or subject -> such a mapping.
+ExpectedFailures = Mapping[str, str | Mapping[str, str]]
+
 DEFAULT_TIER = 2
-#: Seconds that a check may take on a case.
+#: Seconds of processor time that a check may take on a case.
 DEFAULT_LIMIT = 60.0
 #: Extra seconds before a worker whose check ignores the limit is killed; starting a compiler may need them.
 GRACE = 60.0
@@ -47,7 +50,7 @@ def check(
     tier: int | None = None,
     select: Iterable[str] = (),
     skip: Iterable[str] = (),
-    expected_failures: Mapping[str, str] | None = None,
+    expected_failures: ExpectedFailures | None = None,
     seed: int = 0,
     time_limit: float = DEFAULT_LIMIT,
 ) -> Report:
@@ -59,9 +62,10 @@ def check(
         tier: run the checks up to this tier; None means 2, or any tier for the checks in ``select``.
         select: names of checks, also as patterns (``"config_*"``); empty means all.
         skip: names of checks to leave out.
-        expected_failures: check name -> why it fails; it becomes xfailed, or xpassed if it passes, which is a failure.
+        expected_failures: check name -> why it fails, or subject -> such a mapping, besides those on the class; the
+            check becomes xfailed, or xpassed if it passes, which is a failure.
         seed: of the random views and parameters.
-        time_limit: seconds that one check may take on one case.
+        time_limit: seconds of processor time that one check may take on one case; ten times as many on the clock.
 
     Raises:
         RegistryError: ``obj`` is not registered, cannot be imported, or is of another type.
@@ -70,7 +74,9 @@ def check(
     plan = Plan.of(
         tier=tier, select=select, skip=skip, expected_failures=expected_failures, seed=seed, time_limit=time_limit
     )
-    return run(subjects_of(obj, kind), plan)
+    subjects = subjects_of(obj, kind)
+    plan.verify_subjects(subjects)
+    return run(subjects, plan)
 
 
 # ---------------------------------------------------------------------- what to run
@@ -98,16 +104,16 @@ class Plan:
     Attributes:
         checks: in the order in which they run.
         tier: cases of a higher tier are left out.
-        expected_failures: check name -> why it fails.
+        expected_failures: check name -> why it fails, or subject -> such a mapping.
         seed: of the random views and parameters.
-        time_limit: seconds per check and case.
+        time_limit: seconds of processor time per check and case.
         case: run only on the case whose text this is.
         stop: end after the first check with a bad result.
     """
 
     checks: tuple[Check, ...]
     tier: int = DEFAULT_TIER
-    expected_failures: Mapping[str, str] = field(default_factory=dict)
+    expected_failures: ExpectedFailures = field(default_factory=dict)
     seed: int = 0
     time_limit: float = DEFAULT_LIMIT
     case: str | None = None
@@ -117,8 +123,7 @@ class Plan:
         if not isinstance(self.time_limit, int | float) or not self.time_limit > 0:
             raise ConfigError(f"the time limit should be a positive number of seconds; found {self.time_limit!r}.")
         for name, reason in self.expected_failures.items():
-            if not isinstance(reason, str) or not reason.strip():
-                raise ConfigError(f"expected_failures[{name!r}] should say why the check fails; found {reason!r}.")
+            _verify_reasons(reason if isinstance(reason, Mapping) else {name: reason}, "expected_failures")
 
     @classmethod
     def of(
@@ -127,7 +132,7 @@ class Plan:
         tier: int | None = None,
         select: Iterable[str] = (),
         skip: Iterable[str] = (),
-        expected_failures: Mapping[str, str] | None = None,
+        expected_failures: ExpectedFailures | None = None,
         **options: Any,
     ) -> Plan:
         """Return the plan for the selected checks; those in ``select`` may be of any tier, unless ``tier`` is given.
@@ -136,7 +141,7 @@ class Plan:
             tier: run the checks up to this tier.
             select: names or patterns of checks; empty means all.
             skip: names or patterns of checks to leave out.
-            expected_failures: check name -> why it fails.
+            expected_failures: check name -> why it fails, or subject -> such a mapping.
             **options: the other fields of the plan.
 
         Raises:
@@ -146,12 +151,46 @@ class Plan:
             raise ConfigError(f"tier should be 1, 2 or 3; found {tier!r}.")
         known = {rule_of(check).name: check for check in all_checks()}
         wanted, unwanted = _matching("select", select, known), _matching("skip", skip, known)
-        _matching("expected_failures", expected_failures or (), known)
+        for name, reason in (expected_failures or {}).items():
+            _matching("expected_failures", reason if isinstance(reason, Mapping) else [name], known)
         highest = tier or (3 if wanted else DEFAULT_TIER)
         chosen = [known[name] for name in known if name in (wanted or known) and name not in unwanted]
         chosen.sort(key=lambda check: not rule_of(check).basic)
         checks = tuple(check for check in chosen if rule_of(check).tier <= highest)
         return cls(checks, highest, expected_failures or {}, **options)
+
+    def verify_subjects(self, subjects: Sequence[Subject]) -> None:
+        """Raise a ``ConfigError`` if ``expected_failures`` is for a subject that is not among these."""
+        known = {name for subject in subjects for name in subject.names}
+        for name, reasons in self.expected_failures.items():
+            if isinstance(reasons, Mapping) and name not in known:
+                raise ConfigError(
+                    f"expected_failures should name subjects that are checked; found {name!r}.{nearest(name, known)}"
+                )
+
+    def expected(self, subject: Subject) -> dict[str, str]:
+        """Return check name -> why it fails, of a subject: from its class, for all subjects, and for this one.
+
+        Raises:
+            ConfigError: the class names a check that does not exist, or gives no reason.
+        """
+        cls, _ = outcome(lambda: subject.cls)  # A check reports a class that cannot be imported.
+        found = dict(getattr(cls, "expected_failures", None) or {})
+        if found:
+            where = f"{subject.id}.expected_failures"
+            _matching(where, found, {rule_of(check).name: check for check in all_checks()})
+            _verify_reasons(found, where)
+        found |= {name: reason for name, reason in self.expected_failures.items() if isinstance(reason, str)}
+        for name, reasons in self.expected_failures.items():
+            if isinstance(reasons, Mapping) and name in subject.names:
+                found |= reasons
+        return found
+
+
+def _verify_reasons(reasons: Mapping[str, Any], where: str) -> None:
+    for name, reason in reasons.items():
+        if not isinstance(reason, str) or not reason.strip():
+            raise ConfigError(f"{where}[{name!r}] should say why the check fails; found {reason!r}.")
 
 
 def _matching(option: str, names: Iterable[str], known: Mapping[str, Check]) -> set[str]:
@@ -219,6 +258,7 @@ def _events(subject: Subject, plan: Plan, first: int = 0, timeouts: int = 0) -> 
     if any("interpreter" in rule_of(check).needs for check in plan.checks):
         workers.start_fresh()  # It starts while the first checks run.
     yield Started(None, "")
+    expected = plan.expected(subject)
     cases = _cases(subject, plan)
     for check in plan.checks[first:]:
         rule = rule_of(check)
@@ -236,15 +276,14 @@ def _events(subject: Subject, plan: Plan, first: int = 0, timeouts: int = 0) -> 
                 if results[-1].timed_out:
                     timeouts += 1
                     break  # The other cases would probably take as long.
-        results = _with_expected_failure(results, rule, plan)
+        results = _with_expected_failure(results, expected.get(rule.name))
         yield from results
         if plan.stop and any(result.bad for result in results):
             return
 
 
-def _with_expected_failure(results: list[Result], rule: Rule, plan: Plan) -> list[Result]:
-    """Return the results of one check as xfailed or xpassed, if it was expected to fail."""
-    reason = plan.expected_failures.get(rule.name)
+def _with_expected_failure(results: list[Result], reason: str | None) -> list[Result]:
+    """Return the results of one check as xfailed or xpassed, if it was expected to fail for this reason."""
     if reason is None:
         return results
     if any(result.bad for result in results):
@@ -438,7 +477,7 @@ def _after_loss(
         return [], task._replace(problem=(f"{should} while the cases are built", found))
     result = _broken(_new_result(subject, current.rule, current.case), should, found, "error", timed_out=lost.timed_out)
     first = [rule_of(check).name for check in plan.checks].index(current.rule.name) + 1
-    return _with_expected_failure([result], current.rule, plan), task._replace(first=first)
+    return _with_expected_failure([result], plan.expected(subject).get(current.rule.name)), task._replace(first=first)
 
 
 def _in_order(results: list[list[Result]], finished: set[int]) -> Iterator[Result]:

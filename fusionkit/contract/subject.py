@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fusionkit import registry
 from fusionkit.contract.cases import Case, fabrication_cases, fusion_cases
-from fusionkit.contract.rules import Kind, Violation, expect, no_error, skip
+from fusionkit.contract.rules import Kind, Violation, expect, located, no_error, outcome, skip
 from fusionkit.core.construction import Unwritable, construct
 from fusionkit.errors import RegistryError
 from fusionkit.fabrication import Fabrication
@@ -81,6 +81,11 @@ class Subject:
     def id(self) -> str:
         """``<distribution>/<name>``, or ``module:Class``."""
         return self.source.id
+
+    @property
+    def names(self) -> set[str]:
+        """The names that mean it: ``id``, ``key``, and that of the class where it is not registered."""
+        return {self.id, self.key or self.id.rpartition(":")[2]}
 
     @property
     def key(self) -> str | None:
@@ -174,8 +179,28 @@ class Subject:
 
     def build(self, **overrides: Any) -> Fusion:
         """Build the operator of the case; a violation if that fails."""
-        with no_error(f"{UNBUILT} {self._case or self.case}"):
+        case = self._case or self.case
+        try:
             return self.construct(**overrides)
+        except Violation:
+            raise
+        except Exception as error:
+            raise Violation(f"{UNBUILT} {case}{self._advice(error, case)}", located(error)) from error
+
+    def _advice(self, error: Exception, case: Case) -> str:
+        """Return how to mend an error of the constructor, as the end of a sentence."""
+        if isinstance(error, TypeError) and " missing " in str(error):
+            return ", and examples() should yield the options that it needs"
+        if isinstance(error, AttributeError) and self._lacks_super():
+            return ", and begin with super().__init__()"
+        return ", or refuse it with a DimsError" if case.origin in ("generated", "crossed") else ""
+
+    def _lacks_super(self) -> bool:
+        """Whether the constructor leaves out that of ``nn.Module``."""
+        cls: Any = self.cls
+        made = cls.__new__(cls)
+        outcome(lambda: made.__init__(**self.options))
+        return "_modules" not in vars(made)
 
     def made(self) -> Fusion | Fabrication:
         """Return the object that is checked: the operator, or the fabrication itself."""
@@ -187,6 +212,7 @@ class Subject:
         An operator that is stochastic in training only, such as dropout, is not stochastic in evaluation mode.
         """
         inside = [module.traits for module in op.modules() if isinstance(module, Fabrication)]
+        gains = [traits.init_gain for traits in (op.traits, *inside)]
         inherited = {name: any(getattr(traits, name) for traits in (op.traits, *inside)) for name in INHERITED}
         if inherited["stochastic"] and not op.training:
             inherited["stochastic"] = self._outputs_differ(op)
@@ -195,6 +221,7 @@ class Subject:
             linear=op.traits.linear and not any(traits.stochastic for traits in inside),
             **inherited,
             memory_factor=max(traits.memory_factor for traits in (op.traits, *inside)),
+            init_gain=(min(low for low, _ in gains), max(high for _, high in gains)),
         )
 
     def _outputs_differ(self, op: Fusion) -> bool:

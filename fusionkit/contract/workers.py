@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import types
 import warnings
@@ -28,6 +29,7 @@ from typing import Any, Literal
 import torch
 
 from fusionkit.contract import probes  # noqa: F401  Loads all of fusionkit in a fresh interpreter.
+from fusionkit.contract.guard import PATIENCE
 from fusionkit.contract.rules import describe, outcome
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 
@@ -83,7 +85,8 @@ def run(
         function: yields messages for one task.  Tasks and messages are pickled, and with ``spawn`` the function too.
         tasks: taken from the left; the caller may add tasks during the iteration.
         jobs: the maximum number of worker processes.
-        timeout: seconds without a message after which a process is killed.
+        timeout: seconds of processor time without a message after which a process is killed.  One that waits is
+            killed after ``PATIENCE`` times as many seconds on the clock, as is any where that time is unknown.
         method: how the processes start.
 
     Yields:
@@ -129,19 +132,19 @@ class _Worker:
         self.connection, theirs = multiprocessing.Pipe()
         self.task: Any = None
         self.busy = False
-        self._last_message = monotonic()
         inherited = (self.connection, list(warnings.filters)) if method == "fork" else None
         context: Any = multiprocessing.get_context(method)
         self._process = context.Process(target=_serve, args=(theirs, inherited, function))
         # Python warns about forking a process with threads; the child uses none of the parent's threads.
         with warnings.catch_warnings(action="ignore") if method == "fork" else _without_main():
             self._process.start()
+        self._last_message = self._clocks()
         theirs.close()
         _alive.add(self)
 
     def begin(self, task: Any) -> None:
         """Send the task to the process; ``receive`` reports if that is lost."""
-        self.task, self.busy, self._last_message = task, True, monotonic()
+        self.task, self.busy, self._last_message = task, True, self._clocks()
         with contextlib.suppress(OSError):
             self.connection.send(task)
 
@@ -152,11 +155,12 @@ class _Worker:
             Exception: the function raised it; see ``_send_all``.
         """
         alive = self._process.is_alive()  # Before poll(), so that the last messages of a process are read.
-        timed_out = monotonic() - self._last_message > timeout
+        used, passed = (now - then for now, then in zip(self._clocks(), self._last_message, strict=True))
+        timed_out = used > timeout or passed > PATIENCE * timeout
         with contextlib.suppress(EOFError, OSError):
             if self.connection.poll():
                 message = self.connection.recv()
-                self.busy, self._last_message = not isinstance(message, Finished | Exception), monotonic()
+                self.busy, self._last_message = not isinstance(message, Finished | Exception), self._clocks()
                 if isinstance(message, Exception):
                     raise message
                 return [message]
@@ -166,6 +170,14 @@ class _Worker:
             self._process.join(EXIT_TIMEOUT)
         self.end()
         return [Lost(_ending(self._process.exitcode or 0), timed_out)]
+
+    def _clocks(self) -> tuple[float, float]:
+        """Return the seconds of processor time of the process, 0 where that is unknown, and those on the clock."""
+        used = 0.0
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # The process has ended.
+                used = time.clock_gettime(~(self._process.pid or 0) << 3 | 2)  # What clock_getcpuclockid returns.
+        return used, monotonic()
 
     def end(self) -> None:
         """Kill the process."""

@@ -20,10 +20,13 @@ class Traits:
         idempotent: fusing k copies of a tensor returns it.
         convex: every output entry lies between the least and the greatest of the views' entries.
         monotone: raising an entry of a view never lowers an entry of the output.
-        once_differentiable_only: there is no second derivative.
+        once_differentiable_only: there is no second derivative, or none in forward mode.
         free_n: ``n`` can be chosen, whatever ``dims`` are.
         constant: ignores its inputs (fabrications: ignores ``w``).
         memory_factor: peak extra memory is at most this many times (inputs + output + parameters).
+        order: the work grows at most with this power of the number of views; None: faster than every power.
+        init_gain: after initialization the mean square of the output is this many times the views', from least to most.
+        sparse: W may leave views without an entry where n is small (fabrications).
     """
 
     permutation_invariant: bool = False
@@ -40,7 +43,10 @@ class Traits:
     free_n: bool = False
     constant: bool = False
     memory_factor: float = 8.0
+    order: float | None = 1.0
+    init_gain: tuple[float, float] = (0.5, 2.0)
+    sparse: bool = False
 
-    def declared(self) -> dict[str, bool | float]:
+    def declared(self) -> dict[str, object]:
         """Return the traits that differ from their default."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}

@@ -24,7 +24,9 @@ class Median(ElementwiseFusion):
     Computer Programming, volume 3, algorithm 5.2.2M) without the comparators that cannot influence the median.
     """
 
-    traits = Traits(permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True)
+    traits = Traits(
+        permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True, order=2
+    )
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         return select(_middle, x)

@@ -44,7 +44,7 @@ class HangsInExamples(Mix):
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
         while True:
-            time.sleep(0.01)
+            pass
 
 
 class RaisesInL(Mix):
@@ -56,7 +56,7 @@ class Hangs(Mix):
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         while True:
             try:
-                time.sleep(10)
+                sum(range(10_000))
             except Exception:
                 continue
 

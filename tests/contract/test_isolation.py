@@ -41,7 +41,7 @@ def check_swallows(subject: Subject) -> None:
     """Lets nothing interrupt it."""
     while "Total" in subject.id:
         try:
-            time.sleep(5)
+            sum(range(10_000))
         except BaseException:
             continue
 

@@ -10,7 +10,7 @@ import threading
 import time
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -405,6 +405,38 @@ def test_unexpected_pass() -> None:
     assert not report.ok
     assert only(report) == "this check was expected to fail (cuts the graph); it passed"
     assert {result.status for result in report.results} == {"xpassed"}
+
+
+class Excused(Detached):
+    expected_failures: ClassVar[dict[str, str]] = {"gradcheck": "cuts the graph"}
+
+
+def test_expected_failures_of_a_class_and_of_one_subject() -> None:
+    assert {r.status for r in fusionkit.check(Excused, select=["gradcheck"]).results} == {"xfailed"}
+    report = fusionkit.check(
+        [Detached, Mix], select=["gradcheck"], expected_failures={"Detached": {"gradcheck": "cuts the graph"}}
+    )
+    assert {(r.subject.rpartition(":")[2], r.status) for r in report.results} == {
+        ("Detached", "xfailed"),
+        ("Mix", "passed"),
+    }
+    with pytest.raises(fusionkit.ConfigError, match=r"name subjects that are checked; found 'Detachd'. Did you mean"):
+        fusionkit.check(Detached, expected_failures={"Detachd": {"gradcheck": "cuts the graph"}})
+
+
+@pytest.mark.parametrize(
+    ("failures", "message"),
+    [
+        ({"gradchek": "cuts"}, "Excused.expected_failures should name checks; found"),
+        ({"gradcheck": ""}, "should say why"),
+    ],
+)
+def test_expected_failures_of_a_class_that_are_wrong(
+    failures: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Excused, "expected_failures", failures)
+    with pytest.raises(fusionkit.ConfigError, match=message):
+        fusionkit.check(Excused, select=["forward_shape"])
 
 
 def _plugin(name: str, **hooks: Any) -> types.ModuleType:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fusionkit.contract.lookup import subjects_of
@@ -10,7 +12,7 @@ from fusionkit.fusion import Traits
 from tests.contract.mutants.right import Mix, Total
 
 
-def subject_of(cls: type, **traits: bool) -> Subject:
+def subject_of(cls: type, **traits: Any) -> Subject:
     return subjects_of(type(cls.__name__, (cls,), {"traits": Traits(**traits), "__module__": __name__}))[0]
 
 

@@ -30,8 +30,10 @@ def misbehaves(task: str) -> Iterator[str]:
         os._exit(3)
     if task == "crashes":
         os.kill(os.getpid(), signal.SIGSEGV)
-    if task == "hangs":
+    if task == "waits":
         time.sleep(60)
+    while task == "computes":
+        sum(range(10_000))
     if task == "raises":
         raise fusionkit.ConfigError("wrong usage")
     if task == "fails":
@@ -55,10 +57,17 @@ def test_every_message_comes_with_its_task(method: workers.Method) -> None:
 def test_a_lost_process_costs_its_task() -> None:
     assert messages("exits") == ["begins exits", Lost("exit status 3")]
     assert messages("crashes") == ["begins crashes", Lost(f"signal SIGSEGV ({signal.strsignal(signal.SIGSEGV)})")]
+
+
+@forks
+@pytest.mark.parametrize(("task", "timeout", "at_least"), [("computes", 0.3, 0.3), ("waits", 0.1, 1.0)])
+def test_the_timeout_counts_processor_time_and_a_wait_ten_times_as_long(
+    task: str, timeout: float, at_least: float
+) -> None:
     start = time.perf_counter()
-    *_, lost = messages("hangs", timeout=0.3)
+    *_, lost = messages(task, timeout=timeout)
     assert lost == Lost(f"signal SIGKILL ({signal.strsignal(signal.SIGKILL)})", timed_out=True)
-    assert time.perf_counter() - start < 20
+    assert time.perf_counter() - start > at_least
 
 
 @forks

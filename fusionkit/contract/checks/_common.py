@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fusionkit import registry
-from fusionkit.contract.rules import Violation, equal, expect, no_error, skip
+from fusionkit.contract.rules import Violation, equal, expect, no_error, outcome, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.errors import RegistryError
 from fusionkit.fabrication import Fabrication
@@ -116,6 +118,24 @@ def gradients(out: Tensor, inputs: Sequence[Tensor], cotangent: Tensor | None = 
         return [torch.zeros_like(tensor) for tensor in inputs]
     cotangent = torch.ones_like(out) if cotangent is None else cotangent
     return list(torch.autograd.grad(out, inputs, cotangent, allow_unused=True, materialize_grads=True))
+
+
+#: Parameters from which an operator is too large to be tried at another size.
+LARGE = 10**5
+
+
+def resized(subject: Subject, dims: Sequence[int]) -> Subject | None:
+    """Return the subject with views of other widths; None if it refuses them, or is too large then."""
+    other = subject.at(replace(subject.case, options={**subject.case.options, "dims": list(dims)}))
+    bare, error = outcome(partial(other.construct, device="meta"))
+    if isinstance(error, ValueError) or (bare is not None and bare.calculate_l() > LARGE):
+        return None
+    return other
+
+
+def shares_memory(out: Tensor, x: Sequence[Tensor]) -> bool:
+    """Whether the output lies in the memory of a view."""
+    return any(view.untyped_storage().data_ptr() == out.untyped_storage().data_ptr() for view in x)
 
 
 def random_w(fabrication: Fabrication, n: int, D: int) -> Tensor:

@@ -14,6 +14,8 @@ from fusionkit.contract.rules import equal, expect, has_shape, no_error, rule
 from fusionkit.contract.subject import FabricationSubject
 from fusionkit.fabrication import Fabrication
 
+#: (n, dims) at which project is tried beyond the cases: of many factors, as options want.
+LARGE = (36, (64, 48, 80, 32, 72, 56, 64, 16))
 #: Seeds over which the variance of W is averaged, and the entries above which one draw will do.
 SEEDS = 200
 ENTRIES_OF_ONE_DRAW = 4096
@@ -27,6 +29,8 @@ def check_project_equals_materialize(subject: FabricationSubject) -> None:
     fails for a single transposed view alone, use `reshape` in place of `view`.
     """
     n, D = subject.size
+    if subject.case.origin == "example":
+        _at_a_large_size(subject)
     for prepared in (False, True):
         fabrication = _prepared(subject) if prepared else subject.made()
         w = random_w(fabrication, n, D).requires_grad_()
@@ -37,17 +41,33 @@ def check_project_equals_materialize(subject: FabricationSubject) -> None:
         for given, x in batches:
             with no_error(f"project and materialize should accept {given}"):
                 W = fabrication.materialize(w, n, D)
-                # project may build W where that is cheaper; the structured way has to agree as well.
-                products = {
-                    "project": fabrication.project(x, w, n),
-                    "_project": fabrication._project(x, fabrication.split(w, n, D), n),
-                }
+                products = _products(fabrication, x, w, n)
             has_shape("W", W, (n, D))
             _same_product(products, torch.cat(x, -1) @ W.T, x, w)
         w = w.detach()
         flat = fabrication.materialize(w[None], n, D)
         equal("materialize for w of shape (1, l)", flat, fabrication.materialize(w, n, D), exact=True)
         equal("calling the fabrication", fabrication(n=n, D=D, w=w, device="cpu"), flat, exact=True)
+
+
+def _products(fabrication: Fabrication, x: list[Tensor], w: Tensor, n: int) -> dict[str, Tensor]:
+    # project may build W where that is cheaper; the structured way has to agree as well.
+    own = fabrication._project(x, fabrication.split(w, n, sum(view.shape[-1] for view in x)), n)
+    return {"project": fabrication.project(x, w, n), "_project": own}
+
+
+def _at_a_large_size(subject: FabricationSubject) -> None:
+    """Expect the product to agree for eight views, more than 400 columns and more than 10^4 entries."""
+    n, dims = LARGE
+    D, fabrication = sum(dims), subject.made()
+    try:
+        fabrication.prepare(n, dims, dtype=torch.float64)
+        w = random_w(fabrication, n, D).requires_grad_()
+    except ValueError:
+        return  # The options do not fit this size.
+    x = subject.views(4, requires_grad=True, dims=dims)
+    W = fabrication.materialize(w, n, D)
+    _same_product(_products(fabrication, x, w, n), torch.cat(x, -1) @ W.T, x, w)
 
 
 @rule(kinds=("fabrication",))

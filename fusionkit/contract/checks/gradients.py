@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fusionkit.contract.checks._common import gradients, replaced, skip_if, tensors_of, trained, works
+from fusionkit.contract.checks._common import gradients, replaced, resized, skip_if, tensors_of, trained, works
 from fusionkit.contract.rules import Violation, any_attempt, equal, expect, no_error, outcome, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import example_cases
@@ -18,6 +19,7 @@ from fusionkit.fusion import Fusion
 
 #: Up to this many entries of the Jacobian each is compared; above, a random projection of it.
 SLOW_ENTRIES = 600
+OR_DECLARED = "or once_differentiable_only should be declared"
 
 
 @rule()
@@ -35,28 +37,81 @@ def check_gradcheck(subject: Subject) -> None:
     if w.numel():
         _gradcheck("views and an external w", lambda *args: op(list(args[:-1]), w=args[-1]), (*x, w))
     for lead in ((), (2, 3), (300,)):
-        any_attempt(partial(_along_a_line, subject, op, lead))
+        any_attempt(partial(along_a_line, subject, op, f"for leading dimensions {lead}", lead))
+    if subject.kind == "fusion" and str(subject.case) == str(subject.cases()[0]):
+        _at_other_sizes(subject)
+    if subject.case.origin == "crossed":
+        return  # The fabrications have cases of their own.
+    for what, given in GIVEN.items():
+        any_attempt(partial(along_a_line, subject, op, f"of {what}", (3,), given))
+    if len(set(subject.dims)) == 1 and len(subject.dims) > 1:
+        along_a_line(subject, op, "along the diagonal of equal views", (3,), diagonal=True)
 
 
-def _along_a_line(subject: Subject, op: Fusion, lead: tuple[int, ...]) -> None:
-    """Expect the gradients for other numbers of rows to give the slope along a random line."""
+#: Widths and numbers of rows that no example has.
+WIDTHS = (1, 2, 17, 65, 130)
+ROWS = (5, 64, 300, 3000)
+
+
+def _at_other_sizes(subject: Subject) -> None:
+    """Expect the gradients to give the slope at six sizes drawn from the seed, half of them of equal widths."""
+    draw = random.Random(subject.seed)
+    for i in range(6):
+        k = draw.randint(1, 4)
+        dims = draw.choices(WIDTHS, k=k) if i % 2 else [WIDTHS[2 + i // 2]] * k
+        lead = (draw.choice(ROWS),)
+        if (other := resized(subject, dims)) is not None:
+            op = other.operator()
+            any_attempt(partial(along_a_line, other, op, f"for dims {dims} and leading dimensions {lead}", lead))
+
+
+#: What views may be besides leaves -> how to make one of a leaf.
+GIVEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "views that are parameters": nn.Parameter,
+    "views behind an operation": lambda view: view * 1,
+}
+
+
+def along_a_line(
+    subject: Subject,
+    op: Fusion,
+    what: str,
+    lead: tuple[int, ...],
+    given: Callable[[Tensor], Tensor] = lambda view: view,
+    *,
+    diagonal: bool = False,
+) -> None:
+    """Expect the gradients to give the slope along a random line, or along the diagonal from equal views.
+
+    Where the slopes to both sides differ, the gradient is free.
+    """
     x = subject.views(*lead, requires_grad=True)
-    inputs = [*x, *trained(op)]
-    out = subject.forward(op, x)
+    if diagonal:
+        x = [x[0].detach().clone().requires_grad_() for _ in x]
+    views = [given(view) for view in x]
+    own = trained(op)
+    out = subject.forward(op, views)
     if not out.requires_grad:
         return
-    cotangent, steps = torch.randn_like(out), [1e-6 * torch.randn_like(tensor) for tensor in inputs]
-    shares = torch.stack([(g * s).sum() for g, s in zip(gradients(out, inputs, cotangent), steps, strict=True)])
-    kept = [tensor.detach().clone() for tensor in inputs]
+    cotangent = torch.randn_like(out)
+    steps = [1e-6 * torch.randn_like(tensor) for tensor in (*x, *own)]
+    if diagonal:
+        steps = [*([steps[0]] * len(x)), *(torch.zeros_like(tensor) for tensor in own)]
+    pairs = zip(gradients(out, [*views, *own], cotangent), steps, strict=True)
+    shares = torch.stack([(gradient * step).sum() for gradient, step in pairs])
     ends = []
     with torch.no_grad():
-        for sign in (1, -1, 0):  # At last the inputs are as before.
-            for tensor, value, step in zip(inputs, kept, steps, strict=True):
+        kept = [tensor.clone() for tensor in own]
+        for sign in (1, -1, 0):  # At last the parameters are as before.
+            for tensor, value, step in zip(own, kept, steps[len(x) :], strict=True):
                 tensor.copy_(value + sign * step)
-            ends.append((subject.forward(op, x) * cotangent).sum() / 2)
-    rise, slope = float(ends[0] - ends[1]), float(shares.sum())
-    should = f"the output for leading dimensions {lead} should rise along a random line by {slope:.6g}, as its gradient"
-    expect(abs(rise - slope) <= 1e-3 * max(float(shares.norm()), 1e-9), should, f"{rise:.6g}")
+            moved = [view + sign * step for view, step in zip(x, steps, strict=False)]
+            ends.append(float((subject.forward(op, moved) * cotangent).sum()))
+    up, down, slope, room = ends[0] - ends[2], ends[2] - ends[1], float(shares.sum()), max(float(shares.norm()), 1e-9)
+    if abs(up - down) > 1e-2 * room and diagonal:
+        return
+    should = f"the output {what} should rise by {slope:.6g} along a line, as its gradient says"
+    expect(abs((up + down) / 2 - slope) <= 1e-3 * room, should, f"{(up + down) / 2:.6g}")
 
 
 def with_parameters(op: Fusion, x: list[Tensor]) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
@@ -80,15 +135,17 @@ def _gradcheck(what: str, function: Callable[..., Tensor], inputs: tuple[Tensor,
 def check_gradgradcheck(subject: Subject) -> None:
     """The second derivatives agree with finite differences, unless `once_differentiable_only` is declared and true.
 
-    Write an `autograd.Function` with differentiable operations in its backward, or do without one.
+    Declare it where a function of torch has no second derivative; let the backward of an `autograd.Function` consist
+    of differentiable operations, or do without one.
     """
     op = subject.deterministic_operator()
     if subject.promises(op).once_differentiable_only:
         cases = example_cases(subject)
         first = str(subject.case) == str(cases[0].case)
-        if first and all(outcome(partial(_agrees_twice, case))[1] is None for case in cases):
-            should = "with once_differentiable_only the second derivatives should be missing or wrong"
-            raise Violation(f"{should} on an example", "that they agree with finite differences")
+        found = (outcome(partial(agrees, case))[1] for case in cases for agrees in (_agrees_twice, _agrees_forward))
+        if first and all(error is None for error in found):
+            should = "with once_differentiable_only second derivatives or forward mode should be missing or wrong"
+            raise Violation(f"{should} on an example", "that both agree")
         skip("once_differentiable_only is declared")
     any_attempt(partial(_agrees_twice, subject))
 
@@ -97,7 +154,7 @@ def _agrees_twice(subject: Subject) -> None:
     op = subject.operator()
     function, inputs = with_parameters(op, subject.views(2, requires_grad=True))
     skip_if(not function(*inputs).requires_grad, "the output depends on nothing")
-    with no_error("the second derivatives should agree with finite differences"):
+    with no_error(f"the second derivatives should agree with finite differences, {OR_DECLARED}"):
         torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
@@ -105,12 +162,18 @@ def _agrees_twice(subject: Subject) -> None:
 def check_forward_ad(subject: Subject) -> None:
     """`jvp` agrees with `vjp`, and a vmapped `vjp` with a loop, unless `once_differentiable_only` is declared.
 
-    Avoid in-place operations and `.item()` under function transforms; see `fusionkit.fusion.in_place_ok`.
+    Declare it where a function of torch has no forward mode.  Avoid in-place operations and `.item()` under function
+    transforms; see `fusionkit.fusion.in_place_ok`.
     """
     op = subject.deterministic_operator()
     if subject.promises(op).once_differentiable_only:
         # Its autograd.Function has a backward only, because torch.compile refuses one with a jvp.
         skip("once_differentiable_only is declared")
+    _agrees_forward(subject)
+
+
+def _agrees_forward(subject: Subject) -> None:
+    op = subject.operator()
     x = tuple(subject.views(3))
     directions = tuple(torch.randn_like(view) for view in x)
 
@@ -127,7 +190,8 @@ def check_forward_ad(subject: Subject) -> None:
         inner = loop[0] @ torch.cat([d.reshape(-1) for d in directions])
         return (cotangents[0] * pushed).sum(), inner, flat, loop
 
-    forward, backward, vmapped, looped = works("jvp and vjp", transformed)
+    with no_error(f"jvp and vjp should work, {OR_DECLARED}"):
+        forward, backward, vmapped, looped = transformed()
     equal("<u, J v> by jvp", forward, backward)
     equal("a vmapped vjp", vmapped, looped)
 
@@ -157,6 +221,10 @@ def check_partial_requires_grad(subject: Subject) -> None:
         found = gradients(subject.forward(op, constants), [parameter], cotangent)[0]
         equal("the gradient of one parameter alone", found, wanted)
         parameter.requires_grad_(False)
+    if op.calculate_l():
+        w = op.flat_w().detach().requires_grad_()
+        alone, wanted = (gradients(subject.forward(op, views, w=w), [w], cotangent)[0] for views in (constants, x))
+        equal("the gradient of an external w alone", alone, wanted)
 
 
 @rule(tier=3)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import warn_if_has_hooks
 
-from fusionkit.contract.checks._common import agrees, gradients, random_w, replaced, skip_if, trained
+from fusionkit.contract.checks._common import agrees, gradients, random_w, replaced, shares_memory, skip_if, trained
 from fusionkit.contract.rules import Violation, equal, expect, no_error, refuses, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import verify
@@ -21,7 +23,8 @@ from fusionkit.fusion import Fusion
 def check_all_inputs_matter(subject: Subject) -> None:
     """Every view influences the output, unless `constant` is declared and true.
 
-    Loop over all of `x`.  A fabrication whose W is fixed, and may be zero, declares `Traits(constant=True)`.
+    Loop over all of `x`.  A fabrication whose W is fixed, and may be zero, declares `Traits(constant=True)`; one whose
+    W has too few entries for every view where n is small, `Traits(sparse=True)`.
     """
     op = subject.operator()
     if op.traits.constant:
@@ -38,7 +41,7 @@ def check_all_inputs_matter(subject: Subject) -> None:
     skip_if(subject.leaves_nothing(op), "at this generated size the output is constant")
     x = subject.views(16)
     base = subject.forward(op, x)
-    idle = _idle_views(op)
+    idle = _idle_views(op, small=subject.case.origin == "generated")
     for i, view in enumerate(x):
         if i not in idle:
             others = [replaced(x, i, scale * torch.randn_like(view)) for scale in (1.0, 10.0, 0.01)]
@@ -46,11 +49,11 @@ def check_all_inputs_matter(subject: Subject) -> None:
             expect(moved, f"view {i} should influence the output", "an output that ignores it")
 
 
-def _idle_views(op: Fusion) -> set[int]:
-    """Return the views of which a fabrication with frozen positions keeps no entry."""
+def _idle_views(op: Fusion, *, small: bool) -> set[int]:
+    """Return the views of which a fabrication with frozen positions, or a sparse one of small size, keeps no entry."""
     idle: set[int] = set()
     for _, fabrication, n, widths in Subject.prepared(op):
-        if next(fabrication.buffers(), None) is not None:
+        if next(fabrication.buffers(), None) is not None or (small and fabrication.traits.sparse):
             D = sum(widths)
             columns = fabrication.materialize(random_w(fabrication, n, D), n, D).split(widths, dim=1)
             idle |= {i for i, part in enumerate(columns) if not part.any()}
@@ -187,6 +190,8 @@ def check_no_input_mutation(subject: Subject) -> None:
         _unchanged(subject, op, subject.views(3, requires_grad=requires_grad))
         _unchanged(subject, op, tuple(subject.views(3, requires_grad=requires_grad)))
         _unchanged(subject, op, subject.views(3), w=op.flat_w().detach().clone().requires_grad_(requires_grad))
+    # A view may be the result of other operations.
+    _unchanged(subject, op, [view.clone() for view in subject.views(3, requires_grad=True)])
     # Without a graph, and in float32, an operator may take a faster path.
     with torch.no_grad():
         _unchanged(subject, subject.operator(), subject.views(3))
@@ -210,8 +215,17 @@ def _unchanged(subject: Subject, op: Fusion, x: Sequence[Tensor], **arguments: T
             value, version = before[name]
             same = torch.equal(tensor.detach(), value)
             expect(same, f"{name} should keep its values during {during}", "other values")
+            left = "a hook" if _has_hook(tensor) else "retain_grad" if tensor.retains_grad else ""
+            expect(not left, f"{name} should be left without a hook", left)
             writes = tensor._version - version
             expect(not writes, f"{name} should not be written to", f"{writes} in-place writes")
+
+
+def _has_hook(tensor: Tensor) -> bool:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_if_has_hooks(tensor)
+    return bool(caught)
 
 
 @rule(tier=2, kinds=("fusion",), scope="none")
@@ -233,5 +247,4 @@ def check_output_aliasing(subject: Subject) -> None:
 def _aliases(subject: Subject) -> bool:
     op = subject.operator()
     x = subject.views(3)
-    storage = subject.forward(op, x).untyped_storage().data_ptr()
-    return any(view.untyped_storage().data_ptr() == storage for view in x)
+    return shares_memory(subject.forward(op, x), x)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import random
 import statistics
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -188,6 +191,7 @@ def _ignores_generator(subject: Subject) -> bool | None:
     for seed in (1, 1, 2):
         # What is drawn from the global generator instead differs between the two with one seed.
         subject.randomize(op)
+        random.random(), numpy.random.rand()
         op.reset_parameters(torch.Generator().manual_seed(seed))
         drawn.append(op.flat_w().detach().clone())
     same = torch.equal(*drawn[:2])
@@ -250,26 +254,34 @@ def _parts(value: Any, name: str) -> Iterator[tuple[int, str]]:
 
 @rule(tier=2)
 def check_init_statistics(subject: Subject) -> None:
-    """At initialization the variance of the output, over 20 seeds or more, is within a factor of 2 of the inputs'.
+    """At initialization the mean square of the output, over 20 seeds or more, is `init_gain` times that of the views.
 
-    Initialize by the fan-in of the matrix that multiplies the views, which is not that of a flat vector.
+    Initialize by the fan-in of the matrix that multiplies the views, which is not that of a flat vector.  An operator
+    that makes its views smaller or larger by its formula, as a gate or a mean does, declares
+    `Traits(init_gain=(low, high))`.
     """
     op = subject.build(dtype=torch.float64)
     l = op.calculate_l()
     skip_if(not l or not subject.own(op), "the operator has no parameters")
-    skip_if(subject.promises(op).constant, "a constant matrix cannot be initialized")
+    promises = subject.promises(op)
+    skip_if(promises.constant, "a constant matrix cannot be initialized")
     skip_if(subject.leaves_nothing(op), "at this generated size the output is constant")
+    low, high = promises.init_gain
+    expect(0 < low <= high < math.inf, "init_gain should be two finite numbers above 0, in order", f"{(low, high)}")
     x = subject.views(256)
-    inputs = statistics.fmean(float(view.var(correction=0)) for view in x)
-    variances = []
+    inputs = statistics.fmean(float(view.square().mean()) for view in x)
+    squares = []
     # Few parameters scatter widely: the mean is taken over at least 600 draws in all.
     for seed in range(max(20, -(-600 // l))):
         op.reset_parameters(torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            variances.append(float(subject.forward(op, x).square().mean()))
-    ratio = statistics.fmean(variances) / inputs
-    should = f"the mean output variance of {len(variances)} initializations should be 0.5 to 2 times that of the inputs"
-    expect(0.5 <= ratio <= 2, should, f"{ratio:.3g}")
+            squares.append(float(subject.forward(op, x).square().mean()))
+    ratio = statistics.fmean(squares) / inputs
+    should = (
+        f"the mean square of the output, over {len(squares)} initializations, should be {low:g} to {high:g} times that "
+        "of the views, or init_gain should be declared"
+    )
+    expect(low <= ratio <= high, should, f"{ratio:.3g} times")
 
 
 def _is_state(cls: type, name: str, value: object) -> bool:

@@ -17,7 +17,7 @@ from fusionkit.contract.workers import fresh
 from fusionkit.registry.discovery import Candidate, incompatible
 from fusionkit.registry.loading import NAME
 
-#: Seconds that importing an operator may take beyond torch and fusionkit themselves.
+#: Seconds of processor time that importing an operator may take beyond torch and fusionkit themselves.
 IMPORT_BUDGET = 2.0
 
 
@@ -46,12 +46,12 @@ def check_import_side_effects(subject: Subject) -> None:
 
 @rule(tier=2, scope="none", needs=("interpreter",))
 def check_import_budget(subject: Subject) -> str:
-    """Listing the registry does not import the target, and importing it takes at most 2 s beyond torch.
+    """Listing the registry does not import the target, and importing it takes at most 2 s of processor time.
 
     Register the target as a string, and import heavy packages in the functions that use them.
     """
     seconds, record = _import_of(subject).seconds, subject.record
-    should = f"importing the target should take at most {IMPORT_BUDGET:g} s"
+    should = f"importing the target should take at most {IMPORT_BUDGET:g} s of processor time"
     expect(seconds <= IMPORT_BUDGET, should, f"{seconds:.1f} s")
     should = "the target should be registered as 'package.module:Class'"
     expect(not isinstance(record.spec.target, type), should, "the class, which listing imports")

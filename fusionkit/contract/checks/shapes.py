@@ -6,8 +6,9 @@ from functools import partial
 
 import torch
 
-from fusionkit.contract.checks._common import agrees
-from fusionkit.contract.rules import expect, has_shape, no_error, refuses, rule, skip
+from fusionkit.contract.checks._common import agrees, replaced, resized
+from fusionkit.contract.checks.gradients import along_a_line
+from fusionkit.contract.rules import any_attempt, equal, expect, has_shape, no_error, refuses, rule, skip
 from fusionkit.contract.subject import Subject
 
 
@@ -25,12 +26,12 @@ def check_forward_shape(subject: Subject) -> None:
 
 @rule()
 def check_leading_dims(subject: Subject) -> None:
-    """Views with 0, 1, 2 or 3 leading dimensions give what the flattened views give.
+    """Views with 0 to 5 leading dimensions give what the flattened views give.
 
     Work on the last dimension only; never assume that the views are matrices.
     """
     op = subject.operator()
-    for lead in ((), (3,), (2, 3), (2, 1, 3)):
+    for lead in ((), (3,), (2, 3), (2, 1, 3), (2, 1, 3, 2), (1, 2, 1, 3, 2)):
         x = subject.views(*lead)
         out, what = subject.forward(op, x), f"the output for leading dimensions {lead}"
         has_shape(what, out, (*lead, op.calculate_n()))
@@ -61,10 +62,13 @@ def check_empty_batch(subject: Subject) -> None:
 
 @rule(kinds=("fusion",), scope="first")
 def check_single_view(subject: Subject) -> None:
-    """One view alone is fused too, unless the constructor refuses it with a `DimsError`.
+    """One view alone is fused too, and so are up to 12, unless the constructor refuses them with a `DimsError`.
 
-    Begin with `x[0]` and loop over `x[1:]`; do not index `x[1]`.
+    Begin with `x[0]` and loop over `x[1:]`; do not index `x[1]`.  For each number of views n, l and the gradients are
+    right, and each view matters.
     """
+    for k in range(2, 13):
+        _number_of_views(subject, [2 + k % 2] * k)
     width = subject.dims[0]
     with no_error("a single view should be accepted, or refused with a DimsError"):
         try:
@@ -74,6 +78,31 @@ def check_single_view(subject: Subject) -> None:
     subject.randomize(op)
     out = subject.forward(op.eval(), subject.views(3, dims=[width], requires_grad=True))
     has_shape("the output of a single view", out, (3, op.calculate_n()))
+
+
+def _number_of_views(subject: Subject, dims: list[int]) -> None:
+    """Expect k views to be fused, if the operator accepts them and is not too large."""
+    other = resized(subject, dims)
+    if other is None:
+        return
+    op, x, what = other.operator(), other.views(3), f"the output of {len(dims)} views"
+    out = other.forward(op, x)
+    has_shape(what, out, (3, op.calculate_n()))
+    own = sum(parameter.numel() for _, parameter in other.own(op))
+    expect(op.calculate_l() == own, f"l of {len(dims)} views should be {own}", str(op.calculate_l()))
+    if other.promises(op).stochastic or op.traits.constant:
+        return
+    any_attempt(partial(along_a_line, other, op, f"of {len(dims)} views", (3,)))
+    base = other.views(16)
+    before = other.forward(op, base)
+    for i, view in enumerate(base):
+        moved = any(
+            not torch.equal(other.forward(op, replaced(base, i, scale * torch.randn_like(view))), before)
+            for scale in (1.0, 10.0)
+        )
+        expect(moved, f"view {i} of {len(dims)} should influence the output", "an output that ignores it")
+    if op.traits.permutation_invariant:
+        equal(f"{what} in reversed order", other.forward(op, x[::-1]), out)
 
 
 @rule()

@@ -136,6 +136,11 @@ def check_l_pure(subject: Subject) -> None:
         expect_value("a second calculate_l()", op.calculate_l(), l)
         expect_unchanged("calculate_l should store nothing", before, attributes(op))
     expect_value("calculate_l() on meta, as on the cpu,", found["meta"], found["cpu"])
+    op = subject.build(dtype=torch.bfloat16).train()
+    with torch.no_grad():
+        expect_value("calculate_l() without gradients, in training mode and in bfloat16,", op.calculate_l(), l)
+    op.requires_grad_(False)
+    expect_value("calculate_l() when the parameters are frozen", op.eval().calculate_l(), l)
     if isinstance(subject, FabricationSubject):
         _pure_in_size(subject)
 

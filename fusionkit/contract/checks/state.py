@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import threading
+from collections.abc import Callable
 
 import torch
 
-from fusionkit.contract.checks._common import agrees, expect_unchanged, tensors_of
+from fusionkit.contract.checks._common import agrees, expect_unchanged, expect_value, shares_memory, tensors_of
 from fusionkit.contract.guard import world
 from fusionkit.contract.rules import equal, expect, rule
 from fusionkit.contract.subject import Subject
@@ -21,24 +23,34 @@ def check_deterministic(subject: Subject) -> None:
     """
     for dtype in (torch.float64, torch.float32):
         op = subject.deterministic_operator(dtype=dtype)
-        x = subject.views(4, dtype=dtype)
-        first = subject.forward(op, x).clone()
-        for _ in range(2):
-            equal(f"a second call in {dtype}", subject.forward(op, x), first, exact=True)
+        for rows in (4, 1, 9):
+            new = copy.deepcopy(op)  # The first call of an operator may differ from all others.
+            x = subject.views(rows, dtype=dtype)
+            first = subject.forward(new, x).clone()
+            for _ in range(2):
+                equal(f"a second call in {dtype}", subject.forward(new, x), first, exact=True)
+    x = subject.views(4, dtype=dtype)
+    subject.forward(op, x)
+    x[0].numpy()[:] = 1.5  # Unseen by torch: the version of the tensor stays.
+    again = [view.clone() for view in x]
+    equal("a call after a view changed in memory", subject.forward(op, x), subject.forward(op, again), exact=True)
 
 
 @rule(tier=2)
 def check_rng_isolation(subject: Subject) -> None:
-    """A call in evaluation mode draws nothing from the global generators of torch, NumPy and Python.
+    """A call draws nothing from the global generators of torch, NumPy and Python, unless `stochastic` in training mode.
 
     Draw constants in the constructor from a generator that you create, and keep them as buffers.
     """
     op = subject.deterministic_operator()
+    trains_at_random = subject.promises(copy.deepcopy(op).train()).stochastic
     for lead in ((4,), (), (2, 1, 3), (65,)):
         x = subject.views(*lead)
         before = _process(generators=True)
-        subject.forward(op, x)
-        expect_unchanged("a call should draw from no global generator", before, _process(generators=True))
+        # In training mode with several rows only: batch normalization refuses one.
+        for training in (False, True) if lead == (4,) and not trains_at_random else (False,):
+            subject.forward(op.train(training), x)
+            expect_unchanged("a call should draw from no global generator", before, _process(generators=True))
 
 
 @rule(basic=True)
@@ -69,17 +81,53 @@ def _process(*, generators: bool) -> dict[str, object]:
     return {name: value for name, value in world().items() if ("generator" in name) == generators}
 
 
+@rule(tier=2, scope="examples")
+def check_process_settings(subject: Subject) -> None:
+    """The output is the same under another default dtype, more threads, deterministic algorithms, anomaly detection.
+
+    Give every tensor that `_fuse` creates the dtype of the views, and ask for no setting of the process.
+    """
+    op = subject.deterministic_operator(dtype=torch.float32)
+    x = subject.views(4, dtype=torch.float32)
+    wanted = subject.forward(op, x).clone()
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    deterministic, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    settings: dict[str, Callable[[], object]] = {
+        "the default dtype float64": lambda: torch.set_default_dtype(torch.float64),
+        "three threads": lambda: torch.set_num_threads(3),
+        "deterministic algorithms": lambda: torch.use_deterministic_algorithms(True),
+        "anomaly detection": lambda: torch.autograd.set_detect_anomaly(True),
+    }
+    anomaly = torch.is_anomaly_enabled()
+    for what, apply in settings.items():
+        try:
+            apply()
+            found = subject.forward(op, x)
+            expect_value(f"the dtype of the output under {what}", found.dtype, wanted.dtype)
+            equal(f"the output under {what}", found, wanted)
+        finally:
+            torch.set_default_dtype(dtype)
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            torch.autograd.set_detect_anomaly(anomaly)
+
+
 @rule()
 def check_no_grad(subject: Subject) -> None:
-    """Under `no_grad` and `inference_mode` the output is the same, without a graph.
+    """Under `no_grad` and `inference_mode` the output is the same, for few rows and for many, without a graph.
 
     Never turn gradients on in `_fuse`.
     """
     op = subject.operator()
-    x = subject.views(3, requires_grad=True)
-    for what, mode in (("no_grad", torch.no_grad), ("inference_mode", torch.inference_mode)):
-        with mode():
-            out = subject.forward(op, x)
-            free = not out.requires_grad and out.grad_fn is None
-            expect(free, f"the output under {what} should have no graph", "one")
-        agrees(subject, f"the output under {what}", out, op, x)
+    for rows in (3, 300):
+        x = subject.views(rows, requires_grad=True)
+        for what, mode in (("no_grad", torch.no_grad), ("inference_mode", torch.inference_mode)):
+            with mode():
+                out = subject.forward(op, x)
+                # What shares the memory of a view may be the view itself, which requires a gradient.
+                free = out.grad_fn is None and (not out.requires_grad or shares_memory(out, x))
+                expect(free, f"the output under {what} should have no graph", "one")
+            agrees(subject, f"the output of {rows} rows under {what}", out, op, x)

@@ -92,13 +92,13 @@ def check_pickle_deepcopy(subject: Subject) -> None:
     ]
     # torch refuses to pickle what is parametrized.
     for what, duplicate in ways[any(is_parametrized(module) for module in op.modules()) :]:
-        with no_error(f"the operator should be {what}"):
+        with no_error(f"the operator should be {what}"), torch.set_grad_enabled(what == "pickled"):
             copied = duplicate(op)
         for name in ("dims", "n", "name", "require_parameters", "training", "traits"):
             expect_value(f"{name} of the {what} operator", getattr(copied, name, None), getattr(op, name))
         same_output(subject, f"the output of the {what} operator", copied, op, exact=True)
         mine = {tensor.data_ptr() for tensor in tensors_of(op).values() if tensor.numel()}
-        shared = [name for name, tensor in copied.named_parameters() if tensor.numel() and tensor.data_ptr() in mine]
+        shared = [name for name, tensor in tensors_of(copied).items() if tensor.numel() and tensor.data_ptr() in mine]
         expect(not shared, f"the {what} operator should have storage of its own", f"the shared {shared}")
 
 

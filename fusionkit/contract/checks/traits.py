@@ -5,11 +5,13 @@ from __future__ import annotations
 from itertools import combinations
 
 import torch
+from torch import Tensor
 
 from fusionkit.contract.checks._common import expect_nowhere, gradients, replaced, skip_if, trained
 from fusionkit.contract.rules import TOLERANCE, equal, expect, rule
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import verify
+from fusionkit.fusion import Fusion, Traits
 
 
 @rule()
@@ -50,12 +52,14 @@ def _invariant(subject: Subject) -> bool | None:
     op = subject.operator()
     if subject.promises(op).stochastic:
         return None
-    x = subject.views(6)
+    x = subject.views(8)
+    for view in x:
+        view[6:] = view[6:].round().clamp(-1, 1)  # Ties.
     pairs = [(i, j) for i, j in combinations(range(len(x)), 2) if subject.dims[i] == subject.dims[j]]
     if not pairs:
         return None
     base = subject.forward(op, x)
-    if not op.traits.permutation_invariant and torch.equal(base, subject.forward(op, subject.views(6))):
+    if not op.traits.permutation_invariant and torch.equal(base, subject.forward(op, subject.views(8))):
         return None  # An output that ignores all views, as with the fabrication zero, cannot show the trait.
     for i, j in pairs:
         swapped = replaced(replaced(x, i, x[j]), j, x[i])
@@ -111,11 +115,14 @@ def check_linear(subject: Subject) -> None:
     """
     op = subject.operator()
     skip_if(not subject.promises(op).linear, "linear is not declared")
-    for scale in (1.0, 1e3):
+    for scale in (1.0, 1e-6, 30.0, 1e4):
         x, y = ([scale * view for view in subject.views(4)] for _ in range(2))
         mixed = [2.5 * a - 1.5 * b for a, b in zip(x, y, strict=True)]
         wanted = 2.5 * subject.forward(op, x) - 1.5 * subject.forward(op, y)
-        equal("the output of 2.5 x - 1.5 y", subject.forward(op, mixed), wanted)
+        what = f"the output of 2.5 x - 1.5 y, for values around {scale:g} and divided by them,"
+        equal(what, subject.forward(op, mixed) / scale, wanted / scale)
+        what = f"the output of {scale:g} x, divided by it,"
+        equal(what, subject.forward(op, x) / scale, subject.forward(op, [view / scale for view in x]))
     zero = subject.forward(op, [torch.zeros_like(view) for view in x])
     expect(not zero.any(), "the output of zeros should be zero", f"values up to {float(zero.abs().max()):.3g}")
 
@@ -130,11 +137,21 @@ def check_algebraic(subject: Subject) -> None:
     traits = op.traits
     none = not (traits.idempotent or traits.convex or traits.monotone)
     skip_if(none, "neither idempotent, convex nor monotone is declared")
-    slack = TOLERANCE[torch.float64][1]
-    x = subject.views(16)
+    for x in (
+        *([scale * view for view in subject.views(16)] for scale in (1.0, 1e-6, 30.0, 1e4)),
+        [-view.abs() for view in subject.views(16)],
+        [view.round().clamp(-1, 1) for view in subject.views(16)],  # Ties.
+    ):
+        _algebraic(subject, op, traits, x)
+
+
+def _algebraic(subject: Subject, op: Fusion, traits: Traits, x: list[Tensor]) -> None:
+    scale = max(float(view.abs().max()) for view in x)
+    slack = TOLERANCE[torch.float64][1] * scale
     out = subject.forward(op, x)
     if traits.idempotent and len(set(subject.dims)) == 1:
-        equal("the output of k copies of one view", subject.forward(op, [x[0]] * len(x)), x[0])
+        copies = subject.forward(op, [x[0]] * len(x))
+        equal("the output of k copies of one view", copies / scale, x[0] / scale)
     if traits.convex:
         # Where entries do not correspond, those of the whole row are the bounds.
         entrywise = set(subject.dims) == {out.shape[-1]}
@@ -143,5 +160,5 @@ def check_algebraic(subject: Subject) -> None:
         expect_nowhere(outside, "every output should lie between the views' entries")
     if traits.monotone:
         for i in range(len(x)):
-            fell = subject.forward(op, replaced(x, i, x[i] + torch.rand_like(x[i]))) < out - slack
+            fell = subject.forward(op, replaced(x, i, x[i] + scale * torch.rand_like(x[i]))) < out - slack
             expect_nowhere(fell, f"all outputs should stay or rise when view {i} is raised")

@@ -36,7 +36,7 @@ class BlockTucker(MultiplicativeFusion):
         FusionError: more than ``max_bytes``, or more chunks than mm_dim.
     """
 
-    traits = Traits(batch_independent=True, free_n=True)
+    traits = Traits(batch_independent=True, free_n=True, order=None)
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ class Tucker(MultiplicativeFusion):
         FusionError: more than ``max_bytes``.
     """
 
-    traits = Traits(batch_independent=True, free_n=True)
+    traits = Traits(batch_independent=True, free_n=True, order=None)
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tests.contract.mutants import (  # noqa: F401  They enter themselves.
     corners,
+    deeper,
     derivatives,
     fabrications,
     inputs,

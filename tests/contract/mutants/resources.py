@@ -111,6 +111,14 @@ class PassesPerRow(Mix):
         return out
 
 
+@caught_by("scaling")
+class ComparesViews(Mix):
+    """Passes over all pairs of views."""
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse(x) + 0 * torch.stack([one * other for one in x for other in x]).sum(0)
+
+
 @caught_by("thread_safety")
 class RemembersTheViews(Mix):
     """Keeps the views in an attribute during the call."""

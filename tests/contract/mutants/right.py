@@ -191,6 +191,39 @@ class Spectral(Total):
         return out
 
 
+class Sorted(Total):
+    """``sort(A_1 + ... + A_k)``, which moves NaN to the last entries; l = 0."""
+
+    traits = Traits(permutation_invariant=True, batch_independent=True)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return super()._fuse(x).sort(-1).values
+
+
+class Passes(Total):
+    """``A_1 + ... + A_k``, the view itself where there is one; l = 0."""
+
+    traits = Traits(permutation_invariant=True, linear=True, batch_independent=True, monotone=True, aliases_input=True)
+
+    @classmethod
+    def examples(cls) -> Iterable[dict[str, Any]]:
+        yield {"dims": [4]}
+        yield {"dims": [4, 4]}
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return x[0] if len(x) == 1 else super()._fuse(x)
+
+
+class GatedUnit(Mix):
+    """``sum_i sigmoid(w_i A_i) tanh(w_i A_i)``, which is small whatever the parameters are; l = D."""
+
+    traits = Traits(batch_independent=True, init_gain=(0.01, 0.5))
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        inner = [view * weight for view, weight in zip(x, self.weight, strict=True)]
+        return torch.stack([torch.sigmoid(view) * torch.tanh(view) for view in inner]).sum(0)
+
+
 class Scales(Fusion):
     """``factor (A_1 + ... + A_k)``, with an integer option, and few options of the base; l = 0."""
 
@@ -366,5 +399,5 @@ RIGHT: tuple[type, ...] = (Total, Mix, Thin)
 #: Right too, in ways that checks may take for wrong.
 UNUSUAL: tuple[type, ...] = (
     *(Drops, Jitters, Sines, Gated, Pair, Spectral, Scales, Dot, Tied, Parametrized, BatchNormed, LayerNormed),
-    *(Shares, Frozen),
+    *(Shares, Frozen, Sorted, Passes, GatedUnit),
 )
