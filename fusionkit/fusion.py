@@ -1,6 +1,7 @@
 """What authors of fusions import: the base classes, the traits, and checks of option values."""
 
 from fusionkit.core.fusion import ElementwiseFusion, Fusion, FusionOptions
+from fusionkit.core.masking import present_count
 from fusionkit.core.traits import Traits
 from fusionkit.core.validation import check_device, check_dims, check_dtype, check_number, check_size
 from fusionkit.kernels.modes import autocasting, in_place_ok
@@ -17,4 +18,5 @@ __all__ = [
     "check_number",
     "check_size",
     "in_place_ok",
+    "present_count",
 ]

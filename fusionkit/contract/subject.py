@@ -213,7 +213,9 @@ class Subject:
         """
         inside = [module.traits for module in op.modules() if isinstance(module, Fabrication)]
         gains = [traits.init_gain for traits in (op.traits, *inside)]
-        inherited = {name: any(getattr(traits, name) for traits in (op.traits, *inside)) for name in INHERITED}
+        inherited: dict[str, Any] = {
+            name: any(getattr(traits, name) for traits in (op.traits, *inside)) for name in INHERITED
+        }
         if inherited["stochastic"] and not op.training:
             inherited["stochastic"] = self._outputs_differ(op)
         return replace(

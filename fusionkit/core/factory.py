@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from fusionkit.core import allowed, first_call
+from fusionkit.core import allowed, first_call, masking
 from fusionkit.core.construction import construct
 from fusionkit.core.fabrication import CallableFabrication, Fabrication
 from fusionkit.core.fusion import Fusion
@@ -16,13 +16,16 @@ from fusionkit.registry import lookup
 CHECK = "FUSIONKIT_CHECK"
 
 
-def create(name: str, *, check: bool = False, **options: Any) -> Fusion:
+def create(name: str, *, check: bool = False, missing: str | None = None, **options: Any) -> Fusion:
     """Build the fusion that the registry knows as ``name``.
 
     Args:
         name: a short name, an alias, or ``<distribution>/<name>``.
         check: verify n, l, shape, dtype and device on the first forward, as with the environment variable
             ``FUSIONKIT_CHECK=1``.
+        missing: what stands in for an absent view, for any operator: ``placeholder`` (a learned vector),
+            ``indicator`` (a learned vector added to the result) or ``rescale`` (linear operators: times
+            k / number of present views); None leaves it to the operator.
         **options: arguments of the constructor: ``dims``, ``n``, ...
 
     Raises:
@@ -32,6 +35,8 @@ def create(name: str, *, check: bool = False, **options: Any) -> Fusion:
     """
     record, cls = lookup.record_and_class("fusion", name)
     operator: Fusion = construct(cls, record.key, options)
+    if missing is not None:
+        masking.add_missing(operator, missing)
     if check or lookup.flag(CHECK):
         first_call.attach(operator)
     return operator

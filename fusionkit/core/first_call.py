@@ -31,7 +31,7 @@ class PassiveCheck:
             return  # A traced call has no values to verify; the hook stays for the next call.
         x = kwargs["x"] if "x" in kwargs else args[0]
         device = kwargs.get("device", args[2] if len(args) > 2 else None)
-        self._verify(op, x[0], device, out)
+        self._verify(op, next(view for view in x if view is not None), device, out)
         for identity in [identity for identity, hook in list(op._forward_hooks.items()) if hook is self]:
             op._forward_hooks.pop(identity, None)
             op._forward_hooks_with_kwargs.pop(identity, None)

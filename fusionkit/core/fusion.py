@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypedDict, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fusionkit.core import masking, restriction
 from fusionkit.core.construction import ConstructMeta, inherit_options, registered_key, writable
 from fusionkit.core.external_w import size_of_w, with_parameters
 from fusionkit.core.processing import Processing, reset_all
@@ -42,6 +43,18 @@ class FusionOptions(TypedDict, total=False):
 Reset = TypeVar("Reset", bound=Callable[..., None])
 
 
+def _with_missing(calculate: Callable[[Any], int]) -> Callable[[Any], int]:
+    """Wrap the ``calculate_l`` of a subclass, so that it counts the parameters of the option ``missing``."""
+
+    @functools.wraps(calculate)
+    def calculate_l(self: Fusion) -> int:
+        l = calculate(self)
+        # Counted once: not where a subclass calls it by super().
+        return l + masking.size_of_missing(self) if type(self).calculate_l is calculate_l else l
+
+    return calculate_l
+
+
 def _with_processing(reset: Reset) -> Reset:
     """Wrap the ``reset_parameters`` of a subclass, so that it also resets pre- and postprocess.
 
@@ -60,6 +73,8 @@ def _with_processing(reset: Reset) -> Reset:
         for processing in (self.preprocess, self.postprocess):
             if processing is not None:
                 processing.reset_parameters(args[0] if args else kwargs.get("generator"))
+        if self.missing is not None and self.require_parameters:
+            self.missing.reset_parameters()
 
     return reset_parameters  # type: ignore[return-value]
 
@@ -89,6 +104,10 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     """
 
     traits: ClassVar[Traits] = Traits()
+    #: What stands for an absent view behind the preprocess.
+    fill: float = 0.0
+    #: What has one entry per view, and ``restrict`` picks from: ModuleLists, tensors and lists, by name.
+    per_view: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -115,6 +134,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         self._specs = (preprocess, postprocess)
         self.preprocess: Processing | None = None
         self.postprocess: Processing | None = None
+        self.missing: masking.Missing | None = None
 
     # ------------------------------------------------------------------ what a subclass writes
 
@@ -130,13 +150,17 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         """Combine validated views, x: k tensors (..., n_i) -> (..., n)."""
         raise NotImplementedError(f"{type(self).__name__} should define _fuse.")
 
+    def _fuse_masked(self, x: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """Combine views filled with ``fill`` where the mask (..., k) is False, x: k tensors (..., n_i) -> (..., n)."""
+        return self._fuse(x)
+
     @_with_processing
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Initialize the parameters again, also those of pre- and postprocess that were built from configs.
 
         With ``require_parameters=False`` only those of pre- and postprocess exist.
         """
-        own = [child for name, child in self.named_children() if name not in ("preprocess", "postprocess")]
+        own = [child for name, child in self.named_children() if name not in ("preprocess", "postprocess", "missing")]
         resets = [reset for child in own if callable(reset := getattr(child, "reset_parameters", None))]
         reset_all(resets, self, generator)
 
@@ -188,38 +212,56 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
 
     # ------------------------------------------------------------------ what a user calls
 
-    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: torch.device | str | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Sequence[Tensor | None],
+        w: Tensor | None = None,
+        device: torch.device | str | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Fuse the views.
 
         Args:
-            x: list or tuple of k floating-point tensors (..., n_i) with the same leading dimensions, dtype and device.
+            x: list or tuple of k floating-point tensors (..., n_i) with the same leading dimensions, dtype and device;
+                None stands for a view that is absent in every row.
             w: external parameters (l,) or (1, l), in the order of ``flat_w``, used instead of the module's own.
-            device: where to move ``x`` and ``w``; None moves nothing.
+            device: where to move ``x``, ``w`` and ``mask``; None moves nothing.
+            mask: bool (..., k), True where a view of a row is present (the opposite of ``key_padding_mask``); what it
+                says is absent may hold anything.  None: every view that is not None is present.
 
         Returns:
             A tensor (..., n) of the views' dtype.
 
         Raises:
             DimsError: the number of views or a width is wrong.
-            FusionError: another input does not fit, or ``w`` is missing where one is needed.
+            FusionError: another input does not fit, ``w`` is missing where one is needed, or the operator refuses
+                masks.
         """
         if device is not None:
-            x, w = _moved(x, w, check_device(device))
-        views = self._views(x)
+            x, w, mask = _moved(x, w, mask, check_device(device))
+        views = self._views(x) if mask is None else None
+        if views is None:
+            return self._masked(x, w, mask)
         if self.preprocess is not None:
             views = self.preprocess(views)
-        if w is not None:
-            out = with_parameters(self, w, views[0])._fuse(views)
-        else:
-            if self._layout:
-                # The first parameter is enough: modules are moved and cast as a whole.
-                view, parameter = views[0], self._parameters.get(next(iter(self._layout)))
-                if parameter is None or parameter.dtype is not view.dtype or parameter.device != view.device:
-                    self._check_owned(view)
-            out = self._fuse(views)
+        out = self._with(w, views[0])._fuse(views)
         if self.postprocess is not None:
             out = self.postprocess([out])[0]
         return out
+
+    def restrict(self, views: Sequence[int]) -> Fusion:
+        """Return the operator on these views, in this order, with copies of what belongs to them.
+
+        The base class builds the operator with fewer ``dims`` and copies parameters and buffers by their names;
+        ``per_view`` names those with an entry per view.  Where more changes, the class writes its own.
+
+        Args:
+            views: different indices of views, at least one.
+
+        Raises:
+            FusionError: other indices, or a parameter whose shape depends on the views and is not in ``per_view``.
+        """
+        return restriction.restricted(self, views)
 
     def flat_w(self) -> Tensor:
         """Return the own parameters as one vector (l,), in the order of ``named_parameters()``; differentiable."""
@@ -261,6 +303,8 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
             cls.__init__ = inherit_options(cls.__init__, super(cls, cls).__init__)  # type: ignore[method-assign]
+        if "calculate_l" in cls.__dict__:
+            cls.calculate_l = _with_missing(cls.calculate_l)  # type: ignore[assignment, method-assign]
         if "reset_parameters" in cls.__dict__:
             cls.reset_parameters = _with_processing(cls.reset_parameters)  # type: ignore[method-assign]
 
@@ -299,10 +343,28 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
                 if parameter is not None:
                     yield prefix + name, parameter
 
-    # ------------------------------------------------------------------ validation
+    # ------------------------------------------------------------------ a call
 
-    def _views(self, x: Sequence[Tensor]) -> list[Tensor]:
-        """Return the checked views.
+    def _masked(self, x: Sequence[Tensor | None], w: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Fuse views of which some are absent."""
+        views, checked = masking.masked_views(self, x, mask)
+        own = self._with(w, next(view for view in views if view is not None))
+        out = masking.fuse_masked(own, views, checked, by_row=mask is not None)
+        return out if self.postprocess is None else self.postprocess([out])[0]
+
+    def _with(self, w: Tensor | None, view: Tensor) -> Fusion:
+        """Return the operator with its own parameters, or a copy with those cut from ``w``."""
+        if w is not None:
+            return with_parameters(self, w, view)
+        if self._layout:
+            # The first parameter is enough: modules are moved and cast as a whole.
+            parameter = self._parameters.get(next(iter(self._layout)))
+            if parameter is None or parameter.dtype is not view.dtype or parameter.device != view.device:
+                self._check_owned(view)
+        return self
+
+    def _views(self, x: Sequence[Tensor | None]) -> list[Tensor] | None:
+        """Return the checked views; None where one of them is.
 
         Valid views take one loop without function calls, whose cost would show with one row or many views; all others
         go to ``_checked_views``.
@@ -324,10 +386,12 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
                         return list(x)
             except AttributeError:
                 pass
-        return self._checked_views(x)
+        if isinstance(x, (list, tuple)) and any(view is None for view in x):
+            return None
+        return self._checked_views(x)  # type: ignore[return-value]
 
-    def _checked_views(self, x: Sequence[Tensor]) -> list[Tensor]:
-        """Validate the views one by one; under autocast, promote different dtypes.
+    def _checked_views(self, x: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Validate the views that are not None one by one; under autocast, promote different dtypes.
 
         Raises:
             FusionError: names the view and what is wrong with it.
@@ -339,18 +403,21 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         dims = self.resolve_dims()
         if len(x) != len(dims):
             raise DimsError(f"x should contain {len(dims)} views, of widths {list(dims)}; found {len(x)}.")
+        number, first = next((i, view) for i, view in enumerate(x) if view is not None)
         for i, (view, width) in enumerate(zip(x, dims, strict=True)):
+            if view is None:
+                continue
             if not isinstance(view, Tensor):
                 raise FusionError(f"View {i} should be a tensor; found {type(view).__name__}.")
-            shape, first = view.shape, x[0]
+            shape = view.shape
             if not shape or shape[-1] != width:
                 found = shape[-1] if shape else "no dimension"
                 raise DimsError(f"View {i} should have width {width}; found {found} (shape {tuple(shape)}).")
             if shape[:-1] != first.shape[:-1]:
-                leading = f"the leading dimensions of view 0, {tuple(first.shape[:-1])}"
+                leading = f"the leading dimensions of view {number}, {tuple(first.shape[:-1])}"
                 raise FusionError(f"View {i} should have {leading}; found {tuple(shape[:-1])}.")
             if view.device != first.device:
-                raise FusionError(f"View {i} should be on {first.device}, as view 0 is; found {view.device}.")
+                raise FusionError(f"View {i} should be on {first.device}, as view {number} is; found {view.device}.")
         return _common_dtype(x)
 
     def _check_owned(self, view: Tensor) -> None:
@@ -385,24 +452,28 @@ class ElementwiseFusion(Fusion):
         return 0
 
 
-def _moved(x: Any, w: Any, device: torch.device | None) -> tuple[Any, Any]:
-    """Return views and w on ``device``; what is not a tensor is left for the validation."""
-    if isinstance(x, list | tuple):
-        x = [view.to(device) if isinstance(view, Tensor) else view for view in x]
-    return x, w.to(device) if isinstance(w, Tensor) else w
+def _moved(x: Any, w: Any, mask: Any, device: torch.device | None) -> tuple[Any, Any, Any]:
+    """Return views, w and mask on ``device``; what is not a tensor is left for the validation."""
+
+    def move(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    return ([move(view) for view in x] if isinstance(x, list | tuple) else x), move(w), move(mask)
 
 
-def _common_dtype(x: Sequence[Tensor]) -> list[Tensor]:
+def _common_dtype(x: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Return the views in one floating dtype; different dtypes are promoted under autocast, else an error."""
-    for i, view in enumerate(x):
+    present = [(i, view) for i, view in enumerate(x) if view is not None]
+    for i, view in present:
         if view.dtype not in DTYPES:
             raise FusionError(f"View {i} should have one of the dtypes {', '.join(DTYPE_NAMES)}; found {view.dtype}.")
-    if autocasting(x[0].device):
-        dtype = functools.reduce(torch.promote_types, (view.dtype for view in x))
-        return [view.to(dtype) for view in x]
-    for i, view in enumerate(x):
-        if view.dtype != x[0].dtype:
-            raise FusionError(f"View {i} should be of dtype {x[0].dtype}, as view 0 is; found {view.dtype}.")
+    number, first = present[0]
+    if autocasting(first.device):
+        dtype = functools.reduce(torch.promote_types, (view.dtype for _, view in present))
+        return [None if view is None else view.to(dtype) for view in x]
+    for i, view in present:
+        if view.dtype != first.dtype:
+            raise FusionError(f"View {i} should be of dtype {first.dtype}, as view {number} is; found {view.dtype}.")
     return list(x)
 
 

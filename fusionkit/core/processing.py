@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -88,11 +89,20 @@ class Processing(nn.Module):
         resets = [reset for i in self._made if callable(reset := getattr(self.steps[i], "reset_parameters", None))]
         reset_all(resets, self, generator)
 
-    def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Apply the chain of each tensor, (..., n_i) -> (..., n_i)."""
+    def restrict(self, indices: Sequence[int]) -> Processing:
+        """Return a copy for some of the tensors."""
+        copied = copy.deepcopy(self)
+        chains = [[copied.steps[s] if isinstance(s, int) else s for s in copied._chains[i]] for i in indices]
+        kept = {id(step) for chain in chains for step in chain}
+        return Processing(self.role, chains, [step for i in copied._made if id(step := copied.steps[i]) in kept])
+
+    def forward(self, tensors: Sequence[Any]) -> list[Any]:
+        """Apply the chain of each tensor, (..., n_i) -> (..., n_i); what is None stays None."""
         out = []
         for i, (tensor, chain) in enumerate(zip(tensors, self._chains, strict=True)):
             value = tensor
+            if value is None:
+                chain = ()
             for j, step in enumerate(chain):
                 apply = self.steps[step] if isinstance(step, int) else step
                 try:

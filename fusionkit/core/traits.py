@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Traits:
         memory_factor: peak extra memory is at most this many times (inputs + output + parameters).
         order: the work grows at most with this power of the number of views; None: faster than every power.
         init_gain: after initialization the mean square of the output is this many times the views', from least to most.
+        missing: what an absent view does; ``skip``: the row is as ``restrict`` gives it for its other views;
+            ``neutral``: as if the view were filled with the operator's ``fill``; ``refuse``: an error.
         sparse: W may leave views without an entry where n is small (fabrications).
     """
 
@@ -45,6 +48,7 @@ class Traits:
     memory_factor: float = 8.0
     order: float | None = 1.0
     init_gain: tuple[float, float] = (0.5, 2.0)
+    missing: Literal["skip", "neutral", "refuse"] = "refuse"
     sparse: bool = False
 
     def declared(self) -> dict[str, object]:

@@ -14,7 +14,7 @@ from fusionkit.fusion import Fusion, Traits
 class Concatenation(Fusion):
     """``A_1 ⊔ A_2 ⊔ ... ⊔ A_k`` along the last dimension, (..., n_i) -> (..., D) with D = sum of n_i; l = 0."""
 
-    traits = Traits(linear=True, batch_independent=True, monotone=True)
+    traits = Traits(linear=True, batch_independent=True, monotone=True, missing="neutral")
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:

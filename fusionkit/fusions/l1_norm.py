@@ -18,7 +18,7 @@ class L1Norm(ElementwiseFusion):
     The derivative of ``|a|`` at 0 is taken as 0.  Half precision is added up in float32.
     """
 
-    traits = Traits(permutation_invariant=True, batch_independent=True)
+    traits = Traits(permutation_invariant=True, batch_independent=True, missing="skip")
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         dtype = x[0].dtype

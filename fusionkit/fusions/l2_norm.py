@@ -21,7 +21,7 @@ class L2Norm(ElementwiseFusion):
     greatest of the views, as in Blue, "A portable Fortran program to find the Euclidean norm of a vector", 1978.
     """
 
-    traits = Traits(permutation_invariant=True, batch_independent=True)
+    traits = Traits(permutation_invariant=True, batch_independent=True, missing="skip")
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         dtype = x[0].dtype

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -19,10 +20,17 @@ class Maximum(ElementwiseFusion):
     The gradient of an entry is shared evenly by the views that attain it.  NaN in any view gives NaN.
     """
 
-    traits = Traits(permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True)
+    traits = Traits(
+        permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True, missing="skip"
+    )
+    fill = -math.inf
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         return select(_greatest, x)
+
+    def _fuse_masked(self, x: Sequence[Tensor], mask: Tensor) -> Tensor:
+        # 0 in a row without any view.
+        return select(_greatest, x, mask)
 
     def reference(self, x: Sequence[Tensor]) -> Tensor:
         """Take the maximum of a stacked float64 copy."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from fusionkit.fusion import ElementwiseFusion, Traits
+from fusionkit.fusion import ElementwiseFusion, Traits, present_count
 from fusionkit.kernels.elementwise import BLOCK, blocks, select
 from fusionkit.kernels.modes import supports_out_kernels
 
@@ -25,15 +26,37 @@ class Median(ElementwiseFusion):
     """
 
     traits = Traits(
-        permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True, order=2
+        permutation_invariant=True,
+        batch_independent=True,
+        idempotent=True,
+        convex=True,
+        monotone=True,
+        order=2,
+        missing="skip",
     )
+    fill = math.inf
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         return select(_middle, x)
 
+    def _fuse_masked(self, x: Sequence[Tensor], mask: Tensor) -> Tensor:
+        # 0 in a row without any view.
+        count = present_count(mask)
+        return select(lambda views: lower_median(torch.stack(tuple(views), -1), count), x, mask)
+
     def reference(self, x: Sequence[Tensor]) -> Tensor:
         """Take the lower median of a stacked float64 copy."""
         return torch.stack([view.double() for view in x]).median(0).values
+
+
+def lower_median(stack: Tensor, count: Tensor) -> Tensor:
+    """Return the lower median of ``count`` (..., 1) values in the last dimension of a stack (..., n, k).
+
+    All others should be infinite.  NaN among the values gives NaN.
+    """
+    index = ((count.long() - 1) // 2).unsqueeze(-1).expand(*stack.shape[:-1], 1)
+    middle = stack.sort(-1).values.gather(-1, index).squeeze(-1)
+    return torch.where(stack.isnan().any(-1), torch.nan, middle)
 
 
 def _comparators(k: int) -> Iterator[tuple[int, int]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Unpack
 
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor
 
 from fusionkit.errors import FusionError, nearest
-from fusionkit.fusion import ElementwiseFusion, FusionOptions, Traits
+from fusionkit.fusion import ElementwiseFusion, FusionOptions, Traits, present_count
+from fusionkit.fusions.median import lower_median
 
 Metric = Callable[..., Any]
 
@@ -27,6 +30,9 @@ NAMES: dict[str, Metric] = {
     "logsumexp": torch.logsumexp,
 }
 
+#: What stands for an absent view in a named metric; 0 in the others.
+FILLS = {"max": -math.inf, "min": math.inf, "prod": 1.0, "median": math.inf, "logsumexp": -math.inf}
+
 
 class MetricFusion(ElementwiseFusion):
     """``metric(A_1, ..., A_k)``, entry by entry, of k views of equal width, (..., n) each -> (..., n); l = 0.
@@ -37,13 +43,14 @@ class MetricFusion(ElementwiseFusion):
         metric: a name (sum, mean, max, min, prod, median, var, logsumexp), or a callable that reduces the last
             dimension of a tensor (N, k), one row per entry of the result, to (N,).  It is called as
             ``metric(t, dim=-1)`` if it takes ``dim``, as the reductions of torch do, else as ``metric(t)``.  It should
-            treat all views alike and each row separately.  A module must not have parameters.
+            treat all views alike and each row separately.  A module must not have parameters.  With a mask, a named
+            metric reduces the present views and gives 0 (prod: 1) in a row without any; a callable refuses masks.
 
     Raises:
         FusionError: ``metric`` is none of these, or returns a wrong shape or an integer dtype.
     """
 
-    traits = Traits(permutation_invariant=True, batch_independent=True)
+    traits = Traits(permutation_invariant=True, batch_independent=True, missing="skip")
 
     def __init__(
         self,
@@ -62,6 +69,10 @@ class MetricFusion(ElementwiseFusion):
             raise FusionError(f"metric should have no parameters; found {metric!r}.")
         self.metric = found
         self._takes_dim = _takes_dim(found)
+        if isinstance(metric, str):
+            self.fill = FILLS.get(metric, 0.0)
+        else:
+            self.traits = dataclasses.replace(self.traits, missing="refuse")  # type: ignore[misc]
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
@@ -84,6 +95,24 @@ class MetricFusion(ElementwiseFusion):
         if not out.is_floating_point():
             raise FusionError(f"metric should return a floating-point tensor; found {out.dtype}.")
         return out[:rows].to(first.dtype).reshape(first.shape)
+
+    def _fuse_masked(self, x: Sequence[Tensor], mask: Tensor) -> Tensor:
+        stack, present = torch.stack(tuple(x), -1), mask.unsqueeze(-2)
+        # Without a view the gradient of the infinite values would be NaN.
+        some = present.any(-1)
+        stack = torch.where(some.unsqueeze(-1), stack, 0.0)
+        if self.metric is NAMES["median"]:
+            out = lower_median(stack, present_count(mask))
+        elif self.metric in (NAMES["mean"], NAMES["var"]):
+            count = present_count(mask, torch.promote_types(stack.dtype, torch.float32))
+            share = count.reciprocal().unsqueeze(-1)
+            out = (stack * share).sum(-1)
+            if self.metric is NAMES["var"]:
+                centered = torch.where(present, stack - out.unsqueeze(-1), 0.0)
+                out = (centered.square() * share).sum(-1)
+        else:
+            out = self.metric(stack, dim=-1)
+        return torch.where(some, out, 1.0 if self.metric is torch.prod else 0.0).to(x[0].dtype)
 
 
 def _takes_dim(metric: Metric) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from typing import Any, Unpack
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fusionkit.core.projection import create_blocks, draw_blocks
+from fusionkit.core.restriction import carry_over, check_views
 from fusionkit.fabrication import as_fabrication
 from fusionkit.fusion import Fusion, FusionOptions, Traits
 
@@ -31,7 +31,7 @@ class ParameterizedConcatenation(Fusion):
         FusionError: an option of the fabrication is out of range for (n, D).
     """
 
-    traits = Traits(linear=True, batch_independent=True, free_n=True)
+    traits = Traits(linear=True, batch_independent=True, free_n=True, missing="neutral")
 
     def __init__(
         self,
@@ -86,15 +86,29 @@ class ParameterizedConcatenation(Fusion):
         Raises:
             FusionError: the operator owns no parameters, or has no dims.
         """
-        n, dims = self.calculate_n(), self.resolve_dims()
+        return self.restrict(range(len(self.resolve_dims())))
+
+    def restrict(self, views: Sequence[int]) -> ParameterizedConcatenation:
+        """Return the operator on these views: its W is dense, a copy of their columns.
+
+        Raises:
+            FusionError: wrong indices, or an operator that owns no parameters or has no dims.
+        """
+        indices, dims = check_views(self, views), self.resolve_dims()
         with torch.no_grad():
-            W = self.fabrication.materialize(self.flat_w(), n, sum(dims))
-            folded = type(self)(n, dims, name=self._name, device=W.device, dtype=W.dtype)
-            folded.get_parameter("weight").copy_(W)
-        folded.preprocess, folded.postprocess = copy.deepcopy(self.preprocess), copy.deepcopy(self.postprocess)
-        return folded.train(self.training)
+            columns = self._matrix().split(dims, 1)
+            W = torch.cat([columns[i] for i in indices], 1)
+            made = type(self)(self.calculate_n(), [dims[i] for i in indices], device=W.device, dtype=W.dtype)
+            made.get_parameter("weight").copy_(W)
+        carry_over(self, made, indices)
+        return made
+
+    def _matrix(self) -> Tensor:
+        """Return W (n, D)."""
+        n, D = self.calculate_n(), sum(self.resolve_dims())
+        l = self.fabrication.calculate_l(n, D)
+        return self.fabrication.materialize(self.flat_w()[:l], n, D)
 
     def reference(self, x: Sequence[Tensor]) -> Tensor:
         """Multiply a float64 concatenation by the materialized W."""
-        W = self.fabrication.materialize(self.flat_w(), self.calculate_n(), sum(self.resolve_dims())).double()
-        return torch.cat([view.double() for view in x], -1) @ W.T
+        return torch.cat([view.double() for view in x], -1) @ self._matrix().double().T

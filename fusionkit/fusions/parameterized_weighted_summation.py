@@ -18,7 +18,8 @@ class ParameterizedWeightedSummation(ElementwiseFusion):
     The parameter ``weight`` (k,) starts at 1/sqrt(k), which keeps the variance of independent views.
     """
 
-    traits = Traits(linear=True, batch_independent=True, constant_init=True)
+    traits = Traits(linear=True, batch_independent=True, constant_init=True, missing="neutral")
+    per_view = ("weight",)
 
     def __init__(
         self, n: int | None = None, dims: Sequence[int] | None = None, **common: Unpack[FusionOptions]

@@ -21,7 +21,8 @@ class Product(ElementwiseFusion):
     The gradients are exact also where views are 0.  Half precision is multiplied in a wider dtype.
     """
 
-    traits = Traits(permutation_invariant=True, batch_independent=True)
+    traits = Traits(permutation_invariant=True, batch_independent=True, missing="skip")
+    fill = 1.0
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         if len(x) == 1:

@@ -13,7 +13,7 @@ from fusionkit.fusion import ElementwiseFusion, Traits, in_place_ok
 class Summation(ElementwiseFusion):
     """``A_1 + A_2 + ... + A_k`` of k views of equal width, (..., n) each -> (..., n); l = 0."""
 
-    traits = Traits(permutation_invariant=True, linear=True, batch_independent=True, monotone=True)
+    traits = Traits(missing="skip", permutation_invariant=True, linear=True, batch_independent=True, monotone=True)
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         if len(x) == 1:

@@ -24,7 +24,8 @@ class WeightedSummation(ElementwiseFusion):
         DimsError: the number of weights is not k.
     """
 
-    traits = Traits(linear=True, batch_independent=True)
+    traits = Traits(linear=True, batch_independent=True, missing="neutral")
+    per_view = ("weights",)
     weights: Tensor
 
     def __init__(

@@ -22,6 +22,9 @@ BLOCK = 2**17
 #: read a fifth faster than short ones.
 LARGE_BLOCK = 2**22
 
+#: The integers with as many bytes as the numbers of a view.
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 Derivative = Callable[[Tensor, Tensor, Sequence[Tensor]], Sequence[Tensor]]
 
 
@@ -70,36 +73,45 @@ def with_backward(combine: Callable[[Sequence[Tensor]], Tensor], derivative: Der
     return result
 
 
-def select(combine: Callable[[Sequence[Tensor]], Tensor], x: Sequence[Tensor]) -> Tensor:
+def select(combine: Callable[[Sequence[Tensor]], Tensor], x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
     """Return ``combine(x)`` where that picks one of the views, entry by entry, as do maximum, minimum and median.
 
     The gradient of an entry is shared evenly by the views that have its value, whatever their number (a chain of
-    ``torch.maximum`` would prefer the last one); it is 0 where the entry is NaN.
+    ``torch.maximum`` would prefer the last one); it is 0 where the entry is NaN.  With a mask (..., k) by those that
+    are present, and a row without any is 0.
     """
     if len(x) == 1:
-        return x[0].clone()
-    if supports_out_kernels(x):
-        return with_backward(combine, _shares, x)
+        return _or_zero(x[0].clone(), mask)
+    if supports_out_kernels(x) and (mask is None or not recording(x)):
+        return _or_zero(with_backward(combine, _shares, x), mask)
     # Inside torch.compile up to 2.11 is_exporting says yes.
     if torch.compiler.is_exporting() and not is_dynamo_compiling():
-        return combine(x)
+        return _or_zero(combine(x), mask)
     with torch.no_grad():
         still = [view.detach() for view in x]
         out = combine(still)
-        chosen, ties = _chosen(out, still)
+        chosen, ties = _chosen(out, still, mask)
+        out = _or_zero(out, mask)
     # Zeros with the derivative of the views; an infinite view itself, which changes an equal result as little.
     moves = [torch.where(fixed.isinf(), view, view - fixed) for view, fixed in zip(x, still, strict=True)]
-    for mask, move in zip(chosen, moves, strict=True):
-        out = out + torch.where(mask, move, 0.0) / ties
+    for picked, move in zip(chosen, moves, strict=True):
+        out = out + torch.where(picked, move, 0.0) / ties
     return out
 
 
-def _chosen(out: Tensor, x: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Return where each view has the value of ``out``, and the number of views that have it (at least 1)."""
+def _or_zero(out: Tensor, mask: Tensor | None) -> Tensor:
+    """Return ``out`` with zeros in the rows without a present view."""
+    return out if mask is None else torch.where(mask.any(-1, keepdim=True), out, 0.0)
+
+
+def _chosen(out: Tensor, x: Sequence[Tensor], mask: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+    """Return where each (present) view has the value of ``out``, and the number of views that have it (at least 1)."""
     chosen = [view == out for view in x]
+    if mask is not None:
+        chosen = [picked & column for picked, column in zip(chosen, mask.split(1, -1), strict=True)]
     ties = chosen[0].to(out.dtype)
-    for mask in chosen[1:]:
-        ties = ties + mask
+    for picked in chosen[1:]:
+        ties = ties + picked
     return chosen, ties.clamp(min=1)
 
 
@@ -128,3 +140,25 @@ def _shares(grad: Tensor, out: Tensor, x: Sequence[Tensor]) -> list[Tensor]:
         for mask in masks:
             mask.mul_(share)
     return shares
+
+
+def replaced(views: Sequence[Tensor | None], mask: Tensor, fills: Sequence[float | Tensor]) -> list[Tensor | None]:
+    """Return the views (..., n_i), each with its fill where its column of the mask (..., k) is False; None stays None.
+
+    Zeros are written by an AND with the bits of 0 or -1: a third of the time of torch.where with a broadcast mask.
+    """
+    tensors = [view for view in views if view is not None]
+    bits = None
+    zeros = all(type(fill) is float and fill == 0 for fill in fills)
+    if zeros and not recording(tensors) and supports_out_kernels((mask, *tensors)):
+        bits = mask.to(BITS[tensors[0].element_size()]).neg_()
+    columns = (mask if bits is None else bits).split(1, -1)
+    out: list[Tensor | None] = []
+    for view, column, fill in zip(views, columns, fills, strict=True):
+        if view is None:
+            out.append(None)
+        elif bits is None:
+            out.append(torch.where(column, view, fill))
+        else:
+            out.append((view.view(bits.dtype) & column).view(view.dtype))
+    return out

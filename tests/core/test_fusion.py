@@ -135,7 +135,7 @@ BAD_VIEWS: list[tuple[Callable[[list[Tensor]], Any], type[Exception], str]] = [
     (lambda x: [x[0], x[1][:1]], FusionError, "View 1 should have the leading dimensions of view 0, (5,); found (1,)."),
     (lambda x: [x[0], x[1][0]], FusionError, "View 1 should have the leading dimensions of view 0, (5,); found ()."),
     (lambda x: [x[0], torch.tensor(1.0)], DimsError, "View 1 should have width 4; found no dimension (shape ())."),
-    (lambda x: [x[0], None], FusionError, "View 1 should be a tensor; found NoneType."),
+    (lambda x: [x[0], [1.0]], FusionError, "View 1 should be a tensor; found list."),
     (lambda x: [x[0], x[1].numpy()], FusionError, "View 1 should be a tensor; found ndarray."),
     (
         lambda x: [v.long() for v in x],

@@ -17,15 +17,15 @@ from tests.contract.mutants.table import caught_by
 class IgnoresThirdView(Mix):
     """Silently drops views beyond the ones it knows."""
 
-    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: Any = None) -> Tensor:
-        return super().forward(x[: len(self.resolve_dims())], w, device)
+    def forward(self, x: Any, w: Any = None, device: Any = None, mask: Any = None) -> Tensor:
+        return super().forward(x[: len(self.resolve_dims())], w, device, mask)
 
 
 @caught_by("wrong_dims")
 class RawShapeError(Mix):
     """Lets torch complain about the widths."""
 
-    def _views(self, x: Sequence[Tensor]) -> list[Tensor]:
+    def _views(self, x: Any) -> Any:
         return list(x) if x and len(x) == len(self.resolve_dims()) else super()._views(x)
 
 
@@ -88,7 +88,7 @@ class SaysConstant(Thin):
 class Broadcasts(Mix):
     """Broadcasts the leading dimensions of the views."""
 
-    def _views(self, x: Sequence[Tensor]) -> list[Tensor]:
+    def _views(self, x: Any) -> Any:
         try:
             lead = torch.broadcast_shapes(*(view.shape[:-1] for view in x))
         except (RuntimeError, AttributeError):
@@ -100,8 +100,8 @@ class Broadcasts(Mix):
 class TakesGenerators(Mix):
     """Makes a list of whatever it gets."""
 
-    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: Any = None) -> Tensor:
-        return super().forward(list(x), w, device)
+    def forward(self, x: Any, w: Any = None, device: Any = None, mask: Any = None) -> Tensor:
+        return super().forward(list(x), w, device, mask)
 
 
 @caught_by("noncontiguous")

@@ -50,16 +50,16 @@ class DeadBlock(Thin):
 class IgnoresW(Mix):
     """Accepts w and computes with its own parameters."""
 
-    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: Any = None) -> Tensor:
-        return super().forward(x, None, device)
+    def forward(self, x: Any, w: Any = None, device: Any = None, mask: Any = None) -> Tensor:
+        return super().forward(x, None, device, mask)
 
 
 @caught_by("external_w")
 class KeepsW(Mix):
     """Stores the given w as its own parameters."""
 
-    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: Any = None) -> Tensor:
-        out = super().forward(x, w, device)
+    def forward(self, x: Any, w: Any = None, device: Any = None, mask: Any = None) -> Tensor:
+        out = super().forward(x, w, device, mask)
         if w is not None and isinstance(self.weight, nn.Parameter):
             with torch.no_grad():
                 self.weight.copy_(w.view(self.weight.shape))
@@ -70,18 +70,18 @@ class KeepsW(Mix):
 class CallsTwice(Mix):
     """Calls itself, so that hooks fire twice."""
 
-    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: Any = None) -> Tensor:
+    def forward(self, x: Any, w: Any = None, device: Any = None, mask: Any = None) -> Tensor:
         if w is not None and self._forward_hooks:
             self(x)
-        return super().forward(x, w, device)
+        return super().forward(x, w, device, mask)
 
 
 @caught_by("external_w")
 class IgnoresWInTraining(Mix):
     """Accepts w in training mode, and computes with its own parameters."""
 
-    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: Any = None) -> Tensor:
-        return super().forward(x, None if self.training and self.require_parameters else w, device)
+    def forward(self, x: Any, w: Any = None, device: Any = None, mask: Any = None) -> Tensor:
+        return super().forward(x, None if self.training and self.require_parameters else w, device, mask)
 
 
 @caught_by("processing")

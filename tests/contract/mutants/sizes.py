@@ -92,8 +92,8 @@ class NeedsRows(Mix):
 class NothingIsZero(Mix):
     """Returns zeros for no views."""
 
-    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: Any = None) -> Tensor:
-        return super().forward(x, w, device) if x else torch.zeros(1, self.calculate_n())
+    def forward(self, x: Any, w: Any = None, device: Any = None, mask: Any = None) -> Tensor:
+        return super().forward(x, w, device, mask) if x else torch.zeros(1, self.calculate_n())
 
 
 @caught_by("n_pure")

@@ -25,7 +25,7 @@ class HalfInFloat(Mix):
 class TakesIntegers(Total):
     """Accepts integer views."""
 
-    def _views(self, x: Sequence[Tensor]) -> list[Tensor]:
+    def _views(self, x: Any) -> Any:
         return super()._views([view if view.is_floating_point() else view.double() for view in x])
 
 
@@ -77,16 +77,16 @@ class TakesNoDevice(Mix):
 class IgnoresTheDevice(Total):
     """Takes the argument device, and moves nothing there."""
 
-    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: Any = None) -> Tensor:
-        return super().forward(x, w)
+    def forward(self, x: Any, w: Any = None, device: Any = None, mask: Any = None) -> Tensor:
+        return super().forward(x, w, mask=mask)
 
 
 @caught_by("device_preserved")
 class LeavesWBehind(Mix):
     """Moves the views to the device, and not w."""
 
-    def forward(self, x: Sequence[Tensor], w: Tensor | None = None, device: Any = None) -> Tensor:
-        return super().forward(x if device is None else [view.to(device) for view in x], w)
+    def forward(self, x: Any, w: Any = None, device: Any = None, mask: Any = None) -> Tensor:
+        return super().forward(x if device is None else [view.to(device) for view in x], w, mask=mask)
 
 
 @caught_by("reference")

@@ -1,0 +1,182 @@
+"""Views that are absent from some rows: the argument ``mask``, views that are None, and the option ``missing``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fusionkit.errors import FusionError, nearest
+from fusionkit.kernels.elementwise import replaced
+
+if TYPE_CHECKING:
+    from fusionkit.core.fusion import Fusion
+
+#: The values of the option ``missing``.
+KINDS = ("placeholder", "indicator", "rescale")
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+class Missing(nn.Module):
+    """What an operator does about absent views beyond its own rule; the option ``missing`` of ``create``.
+
+    - ``placeholder``: a learned vector (n_i,) stands for the absent view i; it starts at ``fill``, or at 0 where that
+      is infinite.  ``placeholder`` (D,) holds those of all views.
+    - ``indicator``: a learned vector (n,) is added to the result for every absent view; it starts at 0.  ``indicator``
+      (k, n) holds those of all views.
+    - ``rescale``: the result is multiplied by k / number of present views; only for linear operators.
+    """
+
+    def __init__(self, kind: str, dims: Sequence[int], n: int, fill: float, factory: dict[str, Any]) -> None:
+        super().__init__()
+        self.kind, self.dims, self.start = kind, tuple(dims), fill if kind == "placeholder" and abs(fill) < 1e300 else 0
+        if kind == "placeholder":
+            self.placeholder = nn.Parameter(torch.empty(sum(dims), **factory))
+        elif kind == "indicator":
+            self.indicator = nn.Parameter(torch.empty(len(dims), n, **factory))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set every entry to its first value."""
+        for parameter in self.parameters():
+            nn.init.constant_(parameter, self.start)
+
+    def extra_repr(self) -> str:
+        """Return the kind."""
+        return self.kind
+
+    def restrict(self, views: Sequence[int], factory: dict[str, Any]) -> Missing:
+        """Return a copy for these views."""
+        dims = [self.dims[i] for i in views]
+        made = Missing(self.kind, dims, self.indicator.shape[1] if self.kind == "indicator" else 1, self.start, factory)
+        for name, parameter in self.named_parameters():
+            pieces = parameter.detach().split(self.dims if name == "placeholder" else 1)
+            kept = nn.Parameter(torch.cat([pieces[i] for i in views]), parameter.requires_grad)
+            made.register_parameter(name, kept)
+        return made
+
+
+def size_of_missing(fusion: Fusion) -> int:
+    """Return the number of parameters that the option ``missing`` adds."""
+    kind = fusion._arguments.get("missing")
+    if kind == "placeholder":
+        return sum(fusion.resolve_dims())
+    return len(fusion.resolve_dims()) * fusion.calculate_n() if kind == "indicator" else 0
+
+
+def add_missing(fusion: Fusion, kind: Any) -> None:
+    """Give a new operator the option ``missing``; its parameters are the last ones of ``w``.
+
+    Raises:
+        FusionError: an unknown value, or ``rescale`` for an operator that is not linear.
+    """
+    if kind not in KINDS:
+        hint = nearest(kind, KINDS) if isinstance(kind, str) else ""
+        raise FusionError(f"missing should be None or one of {', '.join(KINDS)}; found {kind!r}.{hint}")
+    if kind == "rescale" and not fusion.traits.linear:
+        raise FusionError(f"missing should be placeholder or indicator for {fusion.name}, not linear; found 'rescale'.")
+    fusion._arguments["missing"] = kind
+    if fusion.dims is not None:
+        attach(fusion, Missing(kind, fusion.dims, fusion.calculate_n(), fusion.fill, fusion._factory))
+
+
+def attach(fusion: Fusion, part: Missing) -> None:
+    """Register the parameters of the option ``missing`` behind all others of the operator."""
+    fusion.missing = part
+    fusion._layout |= {f"missing.{name}": tuple(parameter.shape) for name, parameter in part.named_parameters()}
+    if not fusion.require_parameters:
+        for name in part._parameters:
+            part._parameters[name] = None
+
+
+# ------------------------------------------------------------------ the call
+
+
+def masked_views(fusion: Fusion, x: Any, mask: Any) -> tuple[list[Tensor | None], Tensor]:
+    """Return the checked and preprocessed views, None where absent as a whole, and the mask (..., k) of all.
+
+    The preprocess gets zeros for what is absent.
+
+    Raises:
+        FusionError: a view or the mask does not fit, or the operator refuses masks.
+    """
+    if isinstance(x, list | tuple) and x and all(view is None for view in x):
+        raise FusionError("x should contain at least one tensor; found None for every view.")
+    if fusion.traits.missing == "refuse" and fusion.missing is None:
+        should = "be present in every row, because it refuses masks"
+        advice = "missing='placeholder' or missing='indicator' when it is created lets it take them"
+        raise FusionError(f"The views of {fusion.name} should {should}; found {_found(x, mask)}; {advice}.")
+    views = fusion._checked_views(x)
+    first = next(view for view in views if view is not None)
+    checked = _checked_mask(mask, views, first)
+    if fusion.preprocess is None:
+        return views, checked
+    if mask is not None:
+        for step in fusion.preprocess.modules():
+            if isinstance(step, BATCH_NORMS) and (step.training or step.running_mean is None):
+                found = f"{type(step).__name__}, which would count the absent ones"
+                raise FusionError(f"preprocess should not have statistics of the batch with a mask; found {found}.")
+    return fusion.preprocess(replaced(views, checked, [0.0] * len(views))), checked
+
+
+def fuse_masked(fusion: Fusion, views: Sequence[Tensor | None], mask: Tensor, by_row: bool) -> Tensor:
+    """Return the result of an operator for views of which the mask (..., k) says which are present.
+
+    ``by_row`` is False where only whole views are absent, which are None.
+    """
+    part, k = fusion.missing, len(views)
+    kind = None if part is None else part.kind
+    fills: Sequence[float | Tensor] = [fusion.fill] * k
+    like = next(view for view in views if view is not None)
+    if part is not None and kind == "placeholder":
+        fills = part.placeholder.to(like.dtype).split(part.dims)
+    if by_row:
+        views = replaced(views, mask, fills)
+    filled = [
+        torch.as_tensor(fill, dtype=like.dtype, device=like.device).expand(*like.shape[:-1], width)
+        if view is None
+        else view
+        for view, width, fill in zip(views, fusion.resolve_dims(), fills, strict=True)
+    ]
+    if kind == "placeholder" or fusion.traits.missing == "refuse":
+        out = fusion._fuse(filled)
+    else:
+        out = fusion._fuse_masked(filled, mask)
+    if part is not None and kind == "indicator":
+        out = out + mask.logical_not().to(out.dtype) @ part.indicator.to(out.dtype)
+    elif kind == "rescale":
+        out = out * (k / present_count(mask)).to(out.dtype)
+    return out
+
+
+def present_count(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return the number of present views of each row, at least 1: mask (..., k) -> (..., 1)."""
+    return mask.sum(-1, keepdim=True, dtype=dtype).clamp(min=1)
+
+
+def _found(x: Any, mask: Any) -> str:
+    if mask is not None:
+        return "a mask"
+    absent = [str(i) for i, view in enumerate(x) if view is None]
+    return f"None for view {absent[0]}" if len(absent) == 1 else f"None for the views {', '.join(absent)}"
+
+
+def _checked_mask(mask: Any, views: Sequence[Tensor | None], first: Tensor) -> Tensor:
+    """Return the mask with the columns of views that are None set to False."""
+    shape = (*first.shape[:-1], len(views))
+    if mask is not None:
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            raise FusionError(f"mask should be a tensor of bool, True where a view is present; found {found}.")
+        if mask.shape != shape:
+            should = f"have shape {tuple(shape)}, the leading dimensions and the number of views"
+            raise FusionError(f"mask should {should}; found {tuple(mask.shape)}.")
+        if mask.device != first.device:
+            raise FusionError(f"mask should be on {first.device}, as the views are; found {mask.device}.")
+        if all(view is not None for view in views):
+            return mask
+    given = torch.tensor([view is not None for view in views], device=first.device).expand(shape)
+    return given if mask is None else mask & given
