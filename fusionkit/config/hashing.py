@@ -21,6 +21,9 @@ from fusionkit.errors import RegistryError
 from fusionkit.hookspecs import PROJECT
 from fusionkit.registry import Kind, Record
 
+#: Options that earlier versions did not have: at their default they do not count, so that sweeps of before go on.
+LATER: dict[str, dict[str, Any]] = {"fusion": {"missing": None}}
+
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that name the experiment ``cfg`` describes.
@@ -34,6 +37,9 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     plain = _without(plain, "hydra", "device")
     if isinstance(plain.get("fusion"), Mapping):
         plain["fusion"] = _without(plain["fusion"], "device")
+    for group, options in LATER.items():
+        if isinstance(node := plain.get(group), Mapping):
+            plain[group] = {key: value for key, value in node.items() if key not in options or value != options[key]}
     data = plain.get("data")
     if isinstance(data, Mapping) and (digest := file_digest(data.get("path"))) is not None:
         plain["data"] = {**_without(data, "path"), "digest": digest}

@@ -15,7 +15,9 @@ from fusionkit.errors import RegistryError
 from fusionkit.registry import Kind, Record
 
 #: The options of every fusion that a node sets from the top level, or that say nothing about the operator.
-COMMON = ("n", "dims", "name", "require_parameters", "device", "dtype", "preprocess", "postprocess")
+COMMON = ("n", "dims", "name", "require_parameters", "device", "dtype", "preprocess", "postprocess", "missing")
+
+_MISSING = "What stands in for an absent view: placeholder, indicator or rescale"
 
 
 def kind_and_name(config_path: str) -> tuple[Kind, str] | None:
@@ -82,11 +84,12 @@ def _shared(cls: type) -> list[str]:
         "device": ("${device}", "Where the parameters live."),
         "preprocess": ("null", "Applied to each view before the fusion; see the group fusion/preprocess."),
         "postprocess": ("null", "Applied to the result."),
+        "missing": ("null", f"{_MISSING}; null leaves it to the fusion."),
     }
     return [
         line
         for name, (value, comment) in shared.items()
-        if catch_all or name in parameters
+        if catch_all or name in parameters or name == "missing"  # Which create treats, for every fusion.
         for line in (f"# {comment}", f"{name}: {value}")
     ]
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, create_model
 
 from fusionkit import registry
 from fusionkit._util.trees import to_python
@@ -19,6 +19,7 @@ from fusionkit.config.keys import CONTROL_KEYS, refuse, walk
 from fusionkit.config.nodes import yaml_file
 from fusionkit.config.sentences import expected, mistakes
 from fusionkit.config.types import Text, options_of
+from fusionkit.core.traits import StandIn
 from fusionkit.errors import ConfigError, RegistryError
 from fusionkit.registry import Kind
 
@@ -161,6 +162,7 @@ class RunConfig(Options):
 
 _RUN: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)
 _FABRICATION: TypeAdapter[FabricationNode] = TypeAdapter(FabricationNode)
+_STAND_IN: TypeAdapter[Any] = TypeAdapter(create_model("StandIn", __base__=Options, missing=(StandIn | None, None)))
 G = TypeVar("G", bound=Options)
 
 
@@ -254,6 +256,8 @@ def _operator(kind: Kind, node: Any, key: str, missing: list[str], deep: bool) -
     if not isinstance(node, Mapping) or not isinstance(name := node.get("name"), str):
         return
     options = _options(node)
+    if kind == "fusion":
+        yield from mistakes(_STAND_IN, {"missing": options.pop("missing", None)}, key, missing).items()
     try:
         registry.resolve(kind, name)
         if deep or not set(options) <= _file_keys(kind, name):

@@ -10,13 +10,14 @@ from fusionkit.core import allowed, first_call, masking
 from fusionkit.core.construction import construct
 from fusionkit.core.fabrication import CallableFabrication, Fabrication
 from fusionkit.core.fusion import Fusion
+from fusionkit.core.traits import StandIn
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.registry import lookup
 
 CHECK = "FUSIONKIT_CHECK"
 
 
-def create(name: str, *, check: bool = False, missing: str | None = None, **options: Any) -> Fusion:
+def create(name: str, *, check: bool = False, missing: StandIn | None = None, **options: Any) -> Fusion:
     """Build the fusion that the registry knows as ``name``.
 
     Args:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from fusionkit.core.traits import StandIn
 from fusionkit.errors import FusionError, nearest
 from fusionkit.kernels.elementwise import replaced
 
 if TYPE_CHECKING:
     from fusionkit.core.fusion import Fusion
 
-#: The values of the option ``missing``.
-KINDS = ("placeholder", "indicator", "rescale")
+KINDS = get_args(StandIn)
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 

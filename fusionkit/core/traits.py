@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+#: The values of ``missing``, an option of ``create``: what stands in for an absent view.
+StandIn = Literal["placeholder", "indicator", "rescale"]
+
 
 @dataclass(frozen=True, slots=True)
 class Traits:

@@ -97,6 +97,7 @@ def test_the_generated_node_says_what_the_signature_says(plugin: Site) -> None:
         "device": "${device}",
         "preprocess": None,
         "postprocess": None,
+        "missing": None,
         "rank": 3,
         "scale": 1e-5,
         "word": "on",
