@@ -291,9 +291,11 @@ class Subject:
             for width in (self.dims if dims is None else dims)
         ]
 
-    def forward(self, op: Any, x: Sequence[Tensor], **arguments: Any) -> Tensor:
+    def forward(self, op: Any, x: Sequence[Tensor | None], **arguments: Any) -> Tensor:
         """Call the operator; a violation if it raises or does not return a dense tensor."""
-        shapes = ", ".join(f"{tuple(view.shape)} {str(view.dtype).removeprefix('torch.')}" for view in x)
+        shapes = ", ".join(
+            "None" if view is None else f"{tuple(view.shape)} {str(view.dtype).removeprefix('torch.')}" for view in x
+        )
         given = f" with {' and '.join(arguments)}" if arguments else ""
         with no_error(f"forward should accept views of shape {shapes}{given}"):
             out = op(x, **arguments)

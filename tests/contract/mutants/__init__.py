@@ -12,6 +12,7 @@ from tests.contract.mutants import (  # noqa: F401  They enter themselves.
     fabrications,
     inputs,
     interface,
+    masks,
     parameters,
     resources,
     sizes,

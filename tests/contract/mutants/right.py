@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from fusionkit.errors import DimsError
 from fusionkit.fabrication import Fabrication
-from fusionkit.fusion import Fusion, Traits
+from fusionkit.fusion import Fusion, Traits, present_count
 
 
 class Total(Fusion):
@@ -395,9 +395,59 @@ class Frozen(Fabrication):
         return blocks["u"][:, None] * self.frozen(n, D, blocks["u"])["R"]
 
 
+class Mean(Total):
+    """The mean of the present views; l = 0."""
+
+    traits = Traits(
+        permutation_invariant=True,
+        linear=True,
+        batch_independent=True,
+        idempotent=True,
+        convex=True,
+        monotone=True,
+        missing="skip",
+    )
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return torch.stack(tuple(x)).mean(0)
+
+    def _fuse_masked(self, x: Sequence[Tensor], mask: Tensor) -> Tensor:
+        return torch.stack(tuple(x)).sum(0) / present_count(mask).to(x[0].dtype)
+
+
+class WeightedSum(Mix):
+    """``sum_i weight_i * A_i`` over the present views; l = D."""
+
+    traits = Traits(linear=True, batch_independent=True, missing="neutral")
+    per_view = ("weight",)
+
+
+class Pool(Mix):
+    """``sum_i softmax_i(<weight_i, A_i>) A_i`` over the present views; l = D."""
+
+    traits = Traits(batch_independent=True, missing="skip", init_gain=(0.1, 10.0))
+    per_view = ("weight",)
+
+    def _scores(self, x: Sequence[Tensor]) -> Tensor:
+        return (torch.stack(tuple(x), -2) * self.weight).sum(-1)
+
+    def _weighted(self, x: Sequence[Tensor], weights: Tensor) -> Tensor:
+        return (weights.unsqueeze(-1) * torch.stack(tuple(x), -2)).sum(-2)
+
+    def _pooled(self, x: Sequence[Tensor], scores: Tensor, mask: Tensor) -> Tensor:
+        # In a row without any view all scores are 0, and so are the views.
+        return self._weighted(x, scores.masked_fill(~mask.any(-1, keepdim=True), 0.0).softmax(-1))
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return self._weighted(x, self._scores(x).softmax(-1))
+
+    def _fuse_masked(self, x: Sequence[Tensor], mask: Tensor) -> Tensor:
+        return self._pooled(x, self._scores(x).masked_fill(~mask, -torch.inf), mask)
+
+
 RIGHT: tuple[type, ...] = (Total, Mix, Thin)
 #: Right too, in ways that checks may take for wrong.
 UNUSUAL: tuple[type, ...] = (
     *(Drops, Jitters, Sines, Gated, Pair, Spectral, Scales, Dot, Tied, Parametrized, BatchNormed, LayerNormed),
-    *(Shares, Frozen, Sorted, Passes, GatedUnit),
+    *(Shares, Frozen, Sorted, Passes, GatedUnit, Mean, WeightedSum, Pool),
 )
