@@ -25,7 +25,7 @@ class Median(ElementwiseFusion):
     """
 
     traits = Traits(
-        permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True, order=2
+        permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True, order_in_k=2
     )
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
