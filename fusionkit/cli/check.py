@@ -33,7 +33,9 @@ def _names(ctx: click.Context, param: click.Parameter, given: Iterable[str]) -> 
 @click.option("--skip", multiple=True, callback=_names, metavar="CHECK", help="Leave out these checks.")
 @click.option("--case", help="Only this case, such as 'dims=[4, 4]'.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random views and parameters.")
-@click.option("--time-limit", type=float, default=60.0, show_default=True, help="Seconds per check and case.")
+@click.option(
+    "--time-limit", type=float, default=60.0, show_default=True, help="Seconds of processor time per check and case."
+)
 @click.option("-x", "--exitfirst", "stop", is_flag=True, help="Stop at the first failure.")
 @click.option("-j", "--jobs", type=click.IntRange(1), help="Worker processes (default: at most 2).")
 @click.option("--json", "json_file", callback=output_file, metavar="FILE", help="Write JSON; - is the standard output.")

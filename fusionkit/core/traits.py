@@ -28,11 +28,11 @@ class Traits:
         free_n: ``n`` can be chosen, whatever ``dims`` are.
         constant: ignores its inputs (fabrications: ignores ``w``).
         memory_factor: peak extra memory is at most this many times (inputs + output + parameters).
-        order: the work grows at most with this power of the number of views; None: faster than every power.
+        order_in_k: the work grows at most with this power of the number of views; None: faster than every power.
         init_gain: after initialization the mean square of the output is this many times the views', from least to most.
         missing: what an absent view does; ``skip``: the row is as ``restrict`` gives it for its other views;
             ``neutral``: as if the view were filled with the operator's ``fill``; ``refuse``: an error.
-        sparse: W may leave views without an entry where n is small (fabrications).
+        may_ignore_views: W may leave views without an entry where n is small (fabrications).
     """
 
     permutation_invariant: bool = False
@@ -49,10 +49,10 @@ class Traits:
     free_n: bool = False
     constant: bool = False
     memory_factor: float = 8.0
-    order: float | None = 1.0
+    order_in_k: float | None = 1.0
     init_gain: tuple[float, float] = (0.5, 2.0)
     missing: Literal["skip", "neutral", "refuse"] = "refuse"
-    sparse: bool = False
+    may_ignore_views: bool = False
 
     def declared(self) -> dict[str, object]:
         """Return the traits that differ from their default."""

@@ -31,7 +31,7 @@ class Median(ElementwiseFusion):
         idempotent=True,
         convex=True,
         monotone=True,
-        order=2,
+        order_in_k=2,
         missing="skip",
     )
     fill = math.inf

@@ -70,8 +70,8 @@ class Sparse(Thin):
         (Attends, "gradgradcheck", {"once_differentiable_only": True}),
         (Attends, "forward_ad", {"once_differentiable_only": True}),
         (Copies, "memory", {"memory_factor": 80.0}),
-        (Pairs, "scaling", {"order": 2}),
-        (Sparse, "all_inputs_matter", {"sparse": True}),
+        (Pairs, "scaling", {"order_in_k": 2}),
+        (Sparse, "all_inputs_matter", {"may_ignore_views": True}),
     ],
 )
 def test_what_a_trait_allows(cls: Any, check: str, trait: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ def check_all_inputs_matter(subject: Subject) -> None:
     """Every view influences the output, unless `constant` is declared and true.
 
     Loop over all of `x`.  A fabrication whose W is fixed, and may be zero, declares `Traits(constant=True)`; one whose
-    W has too few entries for every view where n is small, `Traits(sparse=True)`.
+    W has too few entries for every view where n is small, `Traits(may_ignore_views=True)`.
     """
     op = subject.operator()
     if op.traits.constant:
@@ -53,7 +53,7 @@ def _idle_views(op: Fusion, *, small: bool) -> set[int]:
     """Return the views of which a fabrication with frozen positions, or a sparse one of small size, keeps no entry."""
     idle: set[int] = set()
     for _, fabrication, n, widths in Subject.prepared(op):
-        if next(fabrication.buffers(), None) is not None or (small and fabrication.traits.sparse):
+        if next(fabrication.buffers(), None) is not None or (small and fabrication.traits.may_ignore_views):
             D = sum(widths)
             columns = fabrication.materialize(random_w(fabrication, n, D), n, D).split(widths, dim=1)
             idle |= {i for i, part in enumerate(columns) if not part.any()}

@@ -149,10 +149,10 @@ def _open_files() -> set[str]:
 
 @rule(tier=3, scope="first")
 def check_scaling(subject: Subject) -> None:
-    """Work and traffic grow at most linearly with rows and views (`order`), and quadratically with the widths.
+    """Work and traffic grow at most linearly with rows and views (`order_in_k`), and quadratically with the widths.
 
     Operations and bytes are counted, on the meta device.  Look for loops over rows, and for pairs of views; where the
-    formula has them, declare `Traits(order=2)`, and `order=None` where it has a tensor over all views.
+    formula has them, declare `Traits(order_in_k=2)`, and `order_in_k=None` where it has a tensor over all views.
     """
     traits = subject.promises(op := subject.build(device="meta").eval())
     dims, few = subject.dims, 2048
@@ -161,8 +161,8 @@ def check_scaling(subject: Subject) -> None:
     if isinstance(subject, FabricationSubject):
         return
     larger_by = {"widths": (16.0, tuple(4 * width for width in dims))}
-    if traits.order is not None:
-        larger_by["views"] = 4**traits.order, dims * 4
+    if traits.order_in_k is not None:
+        larger_by["views"] = 4**traits.order_in_k, dims * 4
     for what, (times, larger) in larger_by.items():
         try:
             wide = subject.construct(dims=list(larger), device="meta").eval()

@@ -94,8 +94,8 @@ class Block(MultiplicativeFusion):
         blocks = []
         for c in range(self.chunks):
             parts = zip(merges[c :: self.chunks], chunks, strict=True)
-            blocks.append(pooled([merge([view[c]]) for merge, view in parts], self.rank))
-        z = joined(blocks, self.pos_norm)
+            blocks.append(pooled([merge([view[c]]) for merge, view in parts], self.rank, x if self.pos_norm else None))
+        z = joined(blocks, self.pos_norm).to(x[0].dtype)
         z = self.drop(z, self.dropout_pre_lin)
         return self.drop(self.group("output")[0]([z]), self.dropout_output)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import torch
 from fusionkit import Traits
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, rows
 from fusionkit_bilinear.block import check_pos_norm, joined, normalized_gain
-from fusionkit_bilinear.functions import chunk_sizes, contract
+from fusionkit_bilinear.functions import chunk_sizes, contract, leveled
 
 
 class BlockTucker(MultiplicativeFusion):
@@ -36,7 +36,7 @@ class BlockTucker(MultiplicativeFusion):
         FusionError: more than ``max_bytes``, or more chunks than mm_dim.
     """
 
-    traits = Traits(batch_independent=True, free_n=True, order=None)
+    traits = Traits(batch_independent=True, free_n=True, order_in_k=None)
 
     def __init__(
         self,
@@ -92,12 +92,15 @@ class BlockTucker(MultiplicativeFusion):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         projected = (project([view]) for project, view in zip(self.group("inputs"), x, strict=True))
-        inner = [self.drop(view, self.dropout_input) for view in projected]
-        chunks = zip(*(view.split(self.sizes, -1) for view in rows(inner)), strict=True)
+        inner = rows([self.drop(view, self.dropout_input) for view in projected])
+        share: Tensor | float = 1.0
+        if self.pos_norm is not None:
+            inner, share = leveled(inner, rows(x))
+        chunks = zip(*(view.split(self.sizes, -1) for view in inner), strict=True)
         blocks = [
-            contract(core.matrix(x[0]), parts, core.bias)
+            contract(core.matrix(x[0]), parts, cast("Tensor", core.bias) * share)
             for core, parts in zip(self.group("cores"), chunks, strict=True)
         ]
-        z = joined(blocks, self.pos_norm).view(*x[0].shape[:-1], self.mm_dim)
+        z = joined(blocks, self.pos_norm).to(x[0].dtype).view(*x[0].shape[:-1], self.mm_dim)
         z = self.drop(z, self.dropout_pre_lin)
         return self.drop(self.group("output")[0]([z]), self.dropout_output)

@@ -17,6 +17,7 @@ __all__ = [
     "activation",
     "chunk_sizes",
     "contract",
+    "leveled",
     "moments",
     "pooled",
     "pooled_products",
@@ -73,10 +74,30 @@ def power_normalized(z: Tensor) -> Tensor:
     float32.
     """
     wide = z.to(torch.promote_types(z.dtype, torch.float32))
-    size = wide.abs()
-    # sign(z) sqrt(|z|) / sqrt(sum |z|)  =  z / sqrt(|z| * sum |z|)
-    square = size * size.sum(-1, keepdim=True)
-    return (wide * square.where(square != 0, torch.inf).rsqrt()).to(z.dtype)
+    total = wide.abs().sum(-1, keepdim=True)
+    # sign(z) sqrt(|z|) / sqrt(sum |z|)  =  p / sqrt(|p|), where p = z / sum |z| neither overflows nor underflows
+    part = wide / total.where(total != 0, 1.0)
+    size = part.abs()
+    return (part * size.where(size != 0, torch.inf).rsqrt()).to(z.dtype)
+
+
+def leveled(factors: Sequence[Tensor], bounds: Sequence[Tensor]) -> tuple[list[Tensor], Tensor | float]:
+    """Return the factors of a product that is normalized afterwards so that it does not overflow in half precision.
+
+    Each is in float32 then, and divided by the largest entry of its row of ``bounds``, if that is above 1; the
+    normalization undoes this.  Other dtypes stay as they are.
+
+    Args:
+        factors: k tensors (..., width).
+        bounds: the factors themselves, or the views of which they are affine functions, which parts of a factor share.
+
+    Returns:
+        The factors, and what a term of 1 beside their product becomes.
+    """
+    if all(tensor.dtype.itemsize > 2 for tensor in (*factors, *bounds)):
+        return list(factors), 1.0
+    shares = [1 / bound.detach().float().abs().amax(-1, keepdim=True).clamp_min(1) for bound in bounds]
+    return [factor.float() * share for factor, share in zip(factors, shares, strict=True)], product(shares)
 
 
 def product(factors: Sequence[Tensor], *, fresh: bool = False) -> Tensor:
@@ -91,8 +112,12 @@ def product(factors: Sequence[Tensor], *, fresh: bool = False) -> Tensor:
     return out
 
 
-def pooled(factors: Sequence[Tensor], rank: int) -> Tensor:
-    """Return ``sum_r prod_i f_i^r``, f_i^r the entries r*n to (r+1)*n of a fresh factor, (..., rank*n) -> (..., n)."""
+def pooled(factors: Sequence[Tensor], rank: int, views: Sequence[Tensor] | None = None) -> Tensor:
+    """Return ``sum_r prod_i f_i^r``, f_i^r the entries r*n to (r+1)*n of a fresh factor, (..., rank*n) -> (..., n).
+
+    With ``views`` the sum will be normalized, and the factors are ``leveled``.
+    """
+    factors = factors if views is None else leveled(factors, views)[0]
     terms = product(factors, fresh=True)
     return terms.view(*terms.shape[:-1], rank, terms.shape[-1] // rank).sum(-2)
 
@@ -101,18 +126,20 @@ def pooled(factors: Sequence[Tensor], rank: int) -> Tensor:
 Affine = tuple[Tensor, Tensor, Tensor]
 
 
-def pooled_products(parts: Sequence[Affine], rank: int) -> Tensor:
+def pooled_products(parts: Sequence[Affine], rank: int, views: Sequence[Tensor] | None = None) -> Tensor:
     """Return ``sum_r prod_i (W_i^r x_i + c_i^r)``, W_i^r and c_i^r the rows r*n to (r+1)*n, (..., d) -> (..., n).
 
-    Without gradients, large matrices are multiplied one r at a time, which avoids rank*n entries per row.
+    Without gradients, large matrices are multiplied one r at a time, which avoids rank*n entries per row.  With
+    ``views`` the sum will be normalized, and the factors are ``leveled``.
     """
     n = parts[0][0].shape[0] // rank
     if n < RANK_BY_RANK or torch.is_grad_enabled():
-        return pooled([F.linear(x, W, c) for W, c, x in parts], rank)
+        return pooled([F.linear(x, W, c) for W, c, x in parts], rank, views)
     out: Tensor | None = None
     cut = [(W.view(rank, n, -1).unbind(0), c.view(rank, n).unbind(0), x) for W, c, x in parts]
     for r in range(rank):
-        *factors, last = (F.linear(x, W[r], c[r]) for W, c, x in cut)
+        factors = [F.linear(x, W[r], c[r]) for W, c, x in cut]
+        *factors, last = factors if views is None else leveled(factors, views)[0]
         if out is None:
             out = product([*factors, last], fresh=True)
         else:
@@ -155,7 +182,7 @@ def contract(W: Tensor, x: Sequence[Tensor], bias: Tensor | None = None) -> Tens
     one by one.  This takes m * (d_{s+1} ... d_k  +  n d_1 ... d_s) intermediate numbers instead of m * d_1 ... d_k.
     Without gradients, if these are too many, it is done for blocks of the n rows of W.
     """
-    n, dims = W.shape[0], [view.shape[-1] for view in x]
+    n, dims, x = W.shape[0], [view.shape[-1] for view in x], [view.to(W.dtype) for view in x]
     s, step = split_point(n, dims), n
     # Not while compiling: a choice that depends on the batch size would break an export with a dynamic batch.
     if len(x) > 1 and not torch.is_grad_enabled() and not torch.compiler.is_compiling():

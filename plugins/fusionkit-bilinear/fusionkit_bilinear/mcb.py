@@ -12,7 +12,7 @@ from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor, nn
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag, output_gain
-from fusionkit_bilinear.functions import activation, power_normalized, product
+from fusionkit_bilinear.functions import activation, leveled, power_normalized, product
 
 #: Between the seeds of two sketches; generators take 32 bits.
 STRIDE = 0x9E3779B1
@@ -92,6 +92,8 @@ class MCB(MultiplicativeFusion):
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         wide = torch.promote_types(x[0].dtype, torch.float32)
         sketches = [sketch(view.to(wide)) for sketch, view in zip(self.sketches, x, strict=True)]
+        if self.normalize:
+            sketches, _ = leveled(sketches, x)
         if len(sketches) == 1 or (not torch.compiler.is_compiling() and not sketches[0].numel()):
             z = product(sketches)  # One view; or no rows, which MKL does not transform.
         else:

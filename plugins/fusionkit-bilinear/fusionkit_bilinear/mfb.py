@@ -11,7 +11,7 @@ from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag, output_gain
-from fusionkit_bilinear.functions import activation, power_normalized, product
+from fusionkit_bilinear.functions import activation, leveled, power_normalized, product
 
 
 class MFB(MultiplicativeFusion):
@@ -87,10 +87,12 @@ class MFB(MultiplicativeFusion):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         factors = [self.drop(factor, self.dropout_input) for factor in self.activated("inputs", x, self.activ_input)]
+        if self.normalize:
+            factors, _ = leveled(factors, factors)
         h = product(factors, fresh=True)
         h = self.drop(h, self.dropout_pre_norm)
         z = h.unflatten(-1, (self.factor, self.mm_dim)).sum(-2)
         if self.normalize:
-            z = power_normalized(z)
+            z = power_normalized(z).to(x[0].dtype)
         out = activation(self.activ_output)(self.group("output")[0]([z]))
         return self.drop(out, self.dropout_output)

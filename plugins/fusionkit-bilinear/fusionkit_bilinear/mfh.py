@@ -11,7 +11,7 @@ from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag, output_gain
-from fusionkit_bilinear.functions import activation, power_normalized, product
+from fusionkit_bilinear.functions import activation, leveled, power_normalized, product
 
 
 class MFH(MultiplicativeFusion):
@@ -92,11 +92,13 @@ class MFH(MultiplicativeFusion):
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         shape = (self.order, self.factor, self.mm_dim)
         factors = [self.drop(factor, self.dropout_input) for factor in self.activated("inputs", x, self.activ_input)]
+        if self.normalize:
+            factors, _ = leveled(factors, factors)
         skip: Tensor | None = None
         pooled = []
         for h in product(factors, fresh=True).unflatten(-1, shape).unbind(-3):
             skip = self.drop(h if skip is None else h * skip, self.dropout_pre_lin)
             z = skip.sum(-2)
-            pooled.append(power_normalized(z) if self.normalize else z)
+            pooled.append(power_normalized(z).to(x[0].dtype) if self.normalize else z)
         out = activation(self.activ_output)(self.group("output")[0]([torch.cat(pooled, -1)]))
         return self.drop(out, self.dropout_output)

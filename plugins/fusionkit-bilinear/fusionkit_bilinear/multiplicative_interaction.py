@@ -44,7 +44,7 @@ class MultiplicativeInteraction(MultiplicativeFusion):
 
     scales: Tensor
 
-    traits = Traits(batch_independent=True, free_n=True, order=2)
+    traits = Traits(batch_independent=True, free_n=True, order_in_k=2)
 
     def __init__(
         self,

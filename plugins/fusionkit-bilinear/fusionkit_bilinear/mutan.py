@@ -90,12 +90,13 @@ class Mutan(MultiplicativeFusion):
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         inputs, merges = self.group("inputs"), self.group("merges")
         pairs = list(zip(inputs, merges, x, strict=True))
+        views = x if self.normalize else None
         if all(merge.dense for merge in merges):
-            z = pooled_products([self._affine(*pair) for pair in pairs], self.rank)
+            z = pooled_products([self._affine(*pair) for pair in pairs], self.rank, views)
         else:
-            z = pooled([merge([self._inner(project, view)]) for project, merge, view in pairs], self.rank)
+            z = pooled([merge([self._inner(project, view)]) for project, merge, view in pairs], self.rank, views)
         if self.normalize:
-            z = power_normalized(z)
+            z = power_normalized(z).to(x[0].dtype)
         z = self.drop(z, self.dropout_pre_lin)
         return self.drop(self.group("output")[0]([z]), self.dropout_output)
 

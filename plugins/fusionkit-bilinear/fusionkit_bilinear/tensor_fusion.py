@@ -34,7 +34,7 @@ class TensorFusion(MultiplicativeFusion):
         FusionError: more than ``max_bytes``.
     """
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=10, order=None)
+    traits = Traits(batch_independent=True, free_n=True, memory_factor=10, order_in_k=None)
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import torch
 from fusionkit import Traits
@@ -11,7 +11,7 @@ from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor
 
 from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_flag, rows
-from fusionkit_bilinear.functions import contract, power_normalized
+from fusionkit_bilinear.functions import contract, leveled, power_normalized
 
 
 class Tucker(MultiplicativeFusion):
@@ -35,7 +35,7 @@ class Tucker(MultiplicativeFusion):
         FusionError: more than ``max_bytes``.
     """
 
-    traits = Traits(batch_independent=True, free_n=True, order=None)
+    traits = Traits(batch_independent=True, free_n=True, order_in_k=None)
 
     def __init__(
         self,
@@ -91,10 +91,14 @@ class Tucker(MultiplicativeFusion):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         projected = (project([view]) for project, view in zip(self.group("inputs"), x, strict=True))
-        inner = [self.drop(view, self.dropout_input) for view in projected]
+        inner = rows([self.drop(view, self.dropout_input) for view in projected])
         (core,) = self.group("core")
-        z = contract(core.matrix(x[0]), rows(inner), core.bias).view(*x[0].shape[:-1], self.mm_dim)
+        share: Tensor | float = 1.0
         if self.normalize:
-            z = power_normalized(z)
+            inner, share = leveled(inner, rows(x))
+        z = contract(core.matrix(x[0]), inner, cast("Tensor", core.bias) * share)
+        z = z.view(*x[0].shape[:-1], self.mm_dim)
+        if self.normalize:
+            z = power_normalized(z).to(x[0].dtype)
         z = self.drop(z, self.dropout_pre_lin)
         return self.drop(self.group("output")[0]([z]), self.dropout_output)

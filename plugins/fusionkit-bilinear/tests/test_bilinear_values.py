@@ -213,6 +213,49 @@ def test_power_normalized_in_half_precision() -> None:
     torch.testing.assert_close(power_normalized(z), torch.full((1, 64), 0.125, dtype=torch.float16))
 
 
+NORMALIZED = [
+    ("mlb", {"normalize": True}),
+    ("mlb", {"normalize": True, "activ_input": None}),
+    ("mfb", {}),
+    ("mfh", {}),
+    ("mutan", {"normalize": True}),
+    ("mutan", {"normalize": True, "mm_dim": RANK_BY_RANK}),
+    ("tucker", {"normalize": True}),
+    ("block_tucker", {}),
+    ("block_tucker", {"pos_norm": "after_cat"}),
+    ("block", {}),
+    ("block", {"pos_norm": "after_cat"}),
+    ("mcb", {}),
+]
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float16, 3e3), (torch.bfloat16, 1e30)])
+@pytest.mark.parametrize(("name", "options"), NORMALIZED, ids=str)
+def test_products_that_are_normalized_do_not_overflow_in_half_precision(
+    name: str, options: dict[str, Any], dtype: torch.dtype, scale: float
+) -> None:
+    torch.manual_seed(0)
+    op = fusionkit.create(name, dims=[4, 6, 5], n=7, **SMALL[name] | options).to(dtype).eval()
+    views = [(torch.randn(8, width, dtype=torch.float64) * scale).to(dtype) for width in op.dims]
+    with torch.no_grad():
+        found = op(views).double()
+        wanted = op.double()([view.double() for view in views])
+    assert (found - wanted).norm() < 0.02 * wanted.norm()
+
+
+def test_gradients_of_large_views_in_float32() -> None:
+    torch.manual_seed(0)
+    op = fusionkit.create("mfh", dims=[4, 6, 5], n=7, mm_dim=4)
+    x = [torch.randn(8, width) * 1e4 for width in op.dims]
+    found, wanted = (
+        torch.autograd.grad(op.to(dtype)(views).square().sum(), views)
+        for dtype in (torch.float32, torch.float64)
+        for views in [[view.to(dtype).requires_grad_() for view in x]]
+    )
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+
+
 @pytest.mark.parametrize("name", [None, "relu", "tanh", "gelu"])
 def test_moments(name: str | None) -> None:
     torch.manual_seed(0)
