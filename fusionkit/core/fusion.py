@@ -106,7 +106,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     traits: ClassVar[Traits] = Traits()
     #: What stands for an absent view behind the preprocess.
     fill: float = 0.0
-    #: What has one entry per view, and ``restrict`` picks from: ModuleLists, tensors and lists, by name.
+    #: What has entries of each view, and ``restrict`` picks from: ModuleLists, tensors, and lists among the options.
     per_view: ClassVar[tuple[str, ...]] = ()
 
     def __init__(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,28 +16,34 @@ from fusionkit.errors import FusionError
 if TYPE_CHECKING:
     from fusionkit.core.fusion import Fusion
 
+#: A parameter, a buffer or a module.
+Part = nn.Module | Tensor
+
 #: The options that ``carry_over`` treats, not the constructor.
 SURROUNDING = ("name", "preprocess", "postprocess", "missing")
 
 
-def restricted(fusion: Fusion, views: Sequence[int]) -> Fusion:
-    """Return ``fusion`` on these views: built with fewer dims; parameters and buffers are copied by name."""
+def restricted(
+    fusion: Fusion, views: Sequence[int], *, parts: Mapping[str, Part] | None = None, **options: Any
+) -> Fusion:
+    """Return ``fusion`` on these views: built with fewer dims, with copies of its parameters, buffers and modules.
+
+    Args:
+        fusion: the operator.
+        views: different indices of views.
+        parts: those that are not copies, by name, where the class makes them itself.
+        **options: of the constructor, where they are not those of ``fusion``.
+    """
     indices = check_views(fusion, views)
-    made = _built(fusion, indices)
-    sources = dict(fusion.named_parameters(remove_duplicate=False)) | dict(fusion.named_buffers(remove_duplicate=False))
-    for module, prefix in list(made._own_modules()):
-        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-        for entries in tables:
-            for name, target in entries.items():
-                if target is None:
-                    continue
-                source = _source(fusion, prefix + name, indices, sources)
-                if source.shape != target.shape:
-                    found = f"{prefix}{name} of shape {tuple(source.shape)} for {tuple(target.shape)}"
-                    should = "declare what has an entry per view in per_view, or write its own restrict"
-                    raise FusionError(f"{fusion.name} should {should}; found {found}.")
-                trained = isinstance(target, nn.Parameter)
-                entries[name] = nn.Parameter(source, sources[prefix + name].requires_grad) if trained else source
+    made, sources = _built(fusion, indices, options), {**_parts(fusion), **(parts or {})}
+    for name, target in _parts(made).items():
+        cut = name in fusion.per_view and name not in (parts or {})
+        copied = _picked(sources[name], indices, len(fusion.resolve_dims())) if cut else copy.deepcopy(sources[name])
+        if _shapes(copied) != _shapes(target):
+            should = "declare what has an entry per view in per_view, or write its own restrict"
+            found = f"{name} with the shapes {_shapes(copied)} for {_shapes(target)}"
+            raise FusionError(f"{fusion.name} should {should}; found {found}.")
+        setattr(made, name, copied)
     carry_over(fusion, made, indices)
     return made
 
@@ -62,29 +69,38 @@ def carry_over(fusion: Fusion, made: Fusion, views: Sequence[int]) -> None:
     made.train(fusion.training)
 
 
-def _built(fusion: Fusion, views: Sequence[int]) -> Fusion:
+def _built(fusion: Fusion, views: Sequence[int], options: Mapping[str, Any]) -> Fusion:
     """Return a new operator with the options of ``fusion`` and fewer dims, and its parameters as they start."""
     dims = fusion.resolve_dims()
-    options: dict[str, Any] = {"dims": [dims[i] for i in views]}
+    given: dict[str, Any] = {"dims": [dims[i] for i in views]}
     for key, value in fusion._arguments.items():
-        if key in SURROUNDING or key in ("n", "dims"):
-            continue
-        given = getattr(fusion, key, value) if isinstance(value, Unwritable) else value
-        if key in fusion.per_view and isinstance(given, list):
-            given = [given[i] for i in views]
-        options[key] = given
+        if key not in (*SURROUNDING, "n", "dims"):
+            kept = getattr(fusion, key, value) if isinstance(value, Unwritable) else value
+            given[key] = [kept[i] for i in views] if key in fusion.per_view and isinstance(kept, list) else kept
     if fusion.traits.free_n:
-        options["n"] = fusion.calculate_n()
+        given["n"] = fusion.calculate_n()
     with torch.random.fork_rng(devices=[]):
-        return construct(type(fusion), fusion._key, options)
+        return construct(type(fusion), fusion._key, {**given, **options})
 
 
-def _source(fusion: Fusion, name: str, views: Sequence[int], sources: dict[str, Tensor]) -> Tensor:
-    """Return a copy of the parameter or buffer of ``fusion`` that belongs to ``name`` of the operator on ``views``."""
-    head, _, rest = name.partition(".")
-    if head not in fusion.per_view:
-        return sources[name].detach().clone()
-    if not rest:
-        return sources[name].detach()[list(views)].clone()
-    index, dot, tail = rest.partition(".")
-    return sources[f"{head}.{views[int(index)]}{dot}{tail}"].detach().clone()
+def _parts(fusion: Fusion) -> dict[str, Part]:
+    """Return the parameters, buffers and modules of an operator that are not None, but for what surrounds it."""
+    tables: tuple[Mapping[str, Any], ...] = (fusion._parameters, fusion._buffers, fusion._modules)
+    found = {name: part for table in tables for name, part in table.items()}
+    return {name: part for name, part in found.items() if part is not None and name not in SURROUNDING}
+
+
+def _picked(source: Part, views: Sequence[int], k: int) -> Part:
+    """Return a copy of the entries of these views: of a ModuleList, or along the first dimension of a tensor."""
+    each = len(source) // k  # type: ignore[arg-type]
+    entries = [i * each + j for i in views for j in range(each)]
+    if isinstance(source, nn.ModuleList):
+        return nn.ModuleList(copy.deepcopy(source[entry]) for entry in entries)
+    assert isinstance(source, Tensor)
+    picked = source.detach()[entries].clone()
+    return nn.Parameter(picked, source.requires_grad) if isinstance(source, nn.Parameter) else picked
+
+
+def _shapes(part: Part) -> list[tuple[int, ...]]:
+    tensors = [part] if isinstance(part, Tensor) else [*part.parameters(), *part.buffers()]
+    return [tuple(tensor.shape) for tensor in tensors]
