@@ -148,7 +148,7 @@ def fuse_masked(fusion: Fusion, views: Sequence[Tensor | None], mask: Tensor, by
     if part is not None and kind == "indicator":
         out = out + mask.logical_not().to(out.dtype) @ part.indicator.to(out.dtype)
     elif kind == "rescale":
-        out = out * (k / present_count(mask)).to(out.dtype)
+        out = out * (k / present_count(mask, torch.float64)).to(out.dtype)
     return out
 
 
