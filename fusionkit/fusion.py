@@ -2,7 +2,6 @@
 
 from fusionkit.core.fusion import ElementwiseFusion, Fusion, FusionOptions
 from fusionkit.core.masking import present_count
-from fusionkit.core.restriction import check_views, restricted
 from fusionkit.core.traits import Traits
 from fusionkit.core.validation import check_device, check_dims, check_dtype, check_number, check_size
 from fusionkit.kernels.modes import autocasting, in_place_ok
@@ -18,8 +17,6 @@ __all__ = [
     "check_dtype",
     "check_number",
     "check_size",
-    "check_views",
     "in_place_ok",
     "present_count",
-    "restricted",
 ]

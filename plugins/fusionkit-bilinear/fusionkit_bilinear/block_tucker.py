@@ -7,7 +7,7 @@ from typing import Any, Unpack, cast
 
 import torch
 from fusionkit import Fusion, Traits
-from fusionkit.fusion import FusionOptions, check_size, check_views, restricted
+from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor, nn
 
 from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, dense_projection, rows
@@ -108,7 +108,7 @@ class BlockTucker(MultiplicativeFusion):
 
     def restrict(self, views: Sequence[int]) -> Fusion:
         """Return the operator on these views: every T_c is contracted with the b_i of the other views."""
-        kept = check_views(self, views)
+        kept = self.check_views(views)
         chunks = zip(
             *(cast("Tensor", project.bias).detach().split(self.sizes) for project in self.group("inputs")), strict=True
         )
@@ -116,4 +116,4 @@ class BlockTucker(MultiplicativeFusion):
         for core, biases in zip(self.group("cores"), chunks, strict=True):
             T, t = self.dense(core)
             cores.append(dense_projection(without_views(T, biases, kept), t))
-        return restricted(self, views, parts={"cores": cores})
+        return self.restricted(views, parts={"cores": cores})

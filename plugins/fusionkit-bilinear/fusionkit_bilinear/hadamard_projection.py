@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 import torch
 from fusionkit import Fusion, Traits
-from fusionkit.fusion import FusionOptions, check_views, restricted
+from fusionkit.fusion import FusionOptions
 from torch import Tensor, nn
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag
@@ -90,9 +90,9 @@ class HadamardProjection(MultiplicativeFusion):
     def restrict(self, views: Sequence[int]) -> Fusion:
         """Return the operator on these views, with copies of what belongs to them."""
         if not self.bias:
-            return restricted(self, views)
-        rows = [0, *(i + 1 for i in check_views(self, views))]
-        return restricted(self, views, parts={"biases": nn.Parameter(self.biases.detach()[rows].clone())})
+            return self.restricted(views)
+        rows = [0, *(i + 1 for i in self.check_views(views))]
+        return self.restricted(views, parts={"biases": nn.Parameter(self.biases.detach()[rows].clone())})
 
 
 def _share(k: int) -> float:

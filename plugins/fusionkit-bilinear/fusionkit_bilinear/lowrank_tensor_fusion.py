@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 import torch
 from fusionkit import Fusion, Traits
-from fusionkit.fusion import FusionOptions, check_size, check_views, restricted
+from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor, nn
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, dense_projection
@@ -77,10 +77,10 @@ class LowRankTensorFusion(MultiplicativeFusion):
 
     def restrict(self, views: Sequence[int]) -> Fusion:
         """Return the operator on these views: its factors are dense, and the first has the ones of the other views."""
-        kept, factors = check_views(self, views), self.group("factors")
+        kept, factors = self.check_views(views), self.group("factors")
         made = [self.dense(factors[i]) for i in kept]
         left = [self.dense(factor)[1] for i, factor in enumerate(factors) if i not in kept]
         for bias in left:
             made[0] = (made[0][0] * bias.unsqueeze(-1), made[0][1] * bias)  # type: ignore[union-attr, operator]
         parts = {"factors": nn.ModuleList(dense_projection(*one) for one in made)}
-        return restricted(self, views, parts=parts, parameter_fabrication=None)
+        return self.restricted(views, parts=parts, parameter_fabrication=None)

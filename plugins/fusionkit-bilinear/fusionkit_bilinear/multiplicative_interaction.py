@@ -11,7 +11,7 @@ from typing import Any, Unpack
 import torch
 from fusionkit import DimsError, Fusion, FusionError, Traits
 from fusionkit.errors import nearest
-from fusionkit.fusion import FusionOptions, check_views, restricted
+from fusionkit.fusion import FusionOptions
 from torch import Tensor, nn
 
 from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, dense_projection, rows
@@ -159,7 +159,7 @@ class MultiplicativeInteraction(MultiplicativeFusion):
         Raises:
             FusionError: wrong indices; in the forms "vector" and "scalar" also views in another order.
         """
-        kept, dims = check_views(self, views), self.resolve_dims()
+        kept, dims = self.check_views(views), self.resolve_dims()
         if self.form != "matrix" and kept != sorted(kept):
             raise FusionError(f"views should be in ascending order for the form {self.form!r}; found {kept}.")
         k, n = len(dims), self.calculate_n()
@@ -179,4 +179,4 @@ class MultiplicativeInteraction(MultiplicativeFusion):
             parts["scales"] = nn.Parameter(self.scales.detach()[kept[:-1]].clone())
         widths = [dims[i] for i in (kept if self.form == "matrix" else kept[-1:])]
         parts["sum"] = nn.ModuleList([dense_projection(U, b, widths)])
-        return restricted(self, views, parts=parts, parameter_fabrication=None)
+        return self.restricted(views, parts=parts, parameter_fabrication=None)

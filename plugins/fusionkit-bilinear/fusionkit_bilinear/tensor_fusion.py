@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import torch
 import torch.nn.functional as F
 from fusionkit import Fusion, Traits
-from fusionkit.fusion import FusionOptions, check_views, restricted
+from fusionkit.fusion import FusionOptions
 from torch import Tensor, nn
 
 from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_flag, dense_projection, rows
@@ -83,11 +83,11 @@ class TensorFusion(MultiplicativeFusion):
 
     def restrict(self, views: Sequence[int]) -> Fusion:
         """Return the operator on these views: its W is dense, the columns with the ones of the other views."""
-        kept, dims = check_views(self, views), self.resolve_dims()
+        kept, dims = self.check_views(views), self.resolve_dims()
         W, bias = self.dense(self.group("core")[0])
         W = W.view(-1, *(width + 1 for width in dims))
         for i in reversed(range(len(dims))):
             W = W if i in kept else W.select(i + 1, 0)
         W = W.permute(0, *(1 + sorted(kept).index(i) for i in kept)).flatten(1)
         core = nn.ModuleList([dense_projection(W, bias)])
-        return restricted(self, views, parts={"core": core}, parameter_fabrication=None)
+        return self.restricted(views, parts={"core": core}, parameter_fabrication=None)

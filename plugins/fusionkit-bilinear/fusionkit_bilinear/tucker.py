@@ -7,7 +7,7 @@ from typing import Any, Unpack, cast
 
 import torch
 from fusionkit import Fusion, Traits
-from fusionkit.fusion import FusionOptions, check_size, check_views, restricted
+from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor, nn
 
 from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_flag, dense_projection, rows
@@ -106,8 +106,8 @@ class Tucker(MultiplicativeFusion):
 
     def restrict(self, views: Sequence[int]) -> Fusion:
         """Return the operator on these views: its T is dense, contracted with the b_i of the other views."""
-        kept = check_views(self, views)
+        kept = self.check_views(views)
         T, c = self.dense(self.group("core")[0])
         biases = [cast("Tensor", project.bias).detach() for project in self.group("inputs")]
         core = nn.ModuleList([dense_projection(without_views(T, biases, kept), c)])
-        return restricted(self, views, parts={"core": core}, core_fabrication=None)
+        return self.restricted(views, parts={"core": core}, core_fabrication=None)
