@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from fusionkit import __version__
+from fusionkit._util.distribution import install_command, version
 from fusionkit._util.text import one_line
 from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
 
@@ -83,7 +83,7 @@ Examples:
   fusionkit show parameterized_concatenation dims=[76,216] n=64
   fusionkit plugins --strict""",
 )
-@click.version_option(__version__, "-V", "--version", message="fusionkit %(version)s", help="Show the version.")
+@click.version_option(version(), "-V", "--version", message="fusionkit %(version)s", help="Show the version.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error; may stand anywhere.")
 def fusionkit() -> None:
     """Find, build, check and compare tensor fusion operators."""
@@ -218,6 +218,6 @@ def _sentence(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         missing = (error.name or "").partition(".")[0]
         if extra := EXTRAS.get(missing):
-            return f"{missing!r} should be installed: pip install 'fusionkit[{extra}]'; found no such module"
+            return f"{missing!r} should be installed: {install_command(extra)}; found no such module"
         return None
     return one_line(str(error))

@@ -15,6 +15,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NoReturn
 
+from fusionkit._util.distribution import unprefixed
 from fusionkit._util.text import error_message
 from fusionkit.hookspecs import PROJECT
 
@@ -23,7 +24,7 @@ CORE_TARGET = "fusionkit.builtin"
 
 _SECTION = re.compile(rf"^\s*\[\s*{PROJECT}\s*\]", re.MULTILINE)
 #: A requirement on fusionkit itself, not on a distribution whose name only begins like that.
-_ON_FUSIONKIT = re.compile(rf"\W*{PROJECT}(?![\w.-]*\w)", re.IGNORECASE)
+_ON_FUSIONKIT = re.compile(rf"\W*(tensor[-_.]+)?{PROJECT}(?![\w.-]*\w)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Candidate:
 
 
 def canonical(distribution: str) -> str:
-    """Return the name of a distribution normalized as in PEP 503, so that two spellings become equal."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
+    """Return the name of a distribution without its prefix, normalized as in PEP 503: equal for any way to write it."""
+    return re.sub(r"[-_.]+", "-", unprefixed(distribution)).lower()
 
 
 def installed() -> list[Candidate]:

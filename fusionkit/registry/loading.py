@@ -204,7 +204,7 @@ def load(candidate: Candidate, running: str) -> Plugin:
     start = perf_counter()
     try:
         if not plugin.core and canonical(candidate.distribution) == PROJECT:
-            raise PluginProblem(f"its distribution should have a name of its own; found {PROJECT}")
+            raise PluginProblem(f"its distribution should have a name of its own; found {candidate.distribution}")
         with foreign_code("it cannot be imported: ", f"the plugin {plugin.title}"):
             module = candidate.load()
         if getattr(getattr(module, "__spec__", None), "_initializing", False):

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
+from fusionkit._util.distribution import install_command
 from fusionkit.errors import ConfigError
 from fusionkit.scaffold import versions
 from fusionkit.scaffold.answers import Answers
@@ -80,7 +81,7 @@ def _copier() -> ModuleType:
     try:
         import copier
     except ModuleNotFoundError as error:
-        should = "find copier: pip install 'fusionkit[new]'"
+        should = f"find copier: {install_command('new')}"
         raise ConfigError(f"fusionkit new should {should}; found no module {error.name!r}.") from error
     return copier
 

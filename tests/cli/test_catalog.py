@@ -51,8 +51,16 @@ class TestList:
         assert cli.main(["list"]) == 0
         output = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
         assert max(map(len, output.splitlines())) <= columns
-        words = set(re.findall(r"[\w/.]+", output))
-        assert words >= {"parameterized_concatenation", "mean", "shadowed", "entry", "fusionkit", "0.1.0", "gram"}
+        words = set(re.findall(r"[\w/.-]+", output))
+        assert words >= {
+            "parameterized_concatenation",
+            "mean",
+            "shadowed",
+            "entry",
+            "tensor-fusionkit",
+            "0.1.0",
+            "gram",
+        }
         assert ("aliases" in words) == (columns == 300)
 
     def test_json(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +113,7 @@ class TestPlugins:
         site.install("fk-old", "", requires=["fusionkit<0.0.1"])
         found = {record["distribution"]: record for record in json.loads(run(capsys, "plugins", "--json"))}
         assert all(set(record) >= PLUGIN_KEYS for record in found.values())
-        assert [found[name]["status"] for name in ("fusionkit", "fk-gram", "fk-broken", "fk-old")] == [
+        assert [found[name]["status"] for name in ("tensor-fusionkit", "fk-gram", "fk-broken", "fk-old")] == [
             "loaded",
             "loaded",
             "failed",

@@ -76,7 +76,7 @@ def test_plain_hydra_uses_the_fabrication_and_the_preprocessing() -> None:
 
 
 def every_fusion() -> list[str]:
-    return [record.key for record in registry.records("fusion") if record.distribution == "fusionkit"]
+    return [record.key for record in registry.records("fusion") if record.distribution == "tensor-fusionkit"]
 
 
 @pytest.mark.parametrize("name", every_fusion())
@@ -98,7 +98,9 @@ def test_every_operator_composes_builds_and_is_written_back(name: str) -> None:
     torch.testing.assert_close(again.eval()(views), operator.eval()(views))
 
 
-@pytest.mark.parametrize("name", [r.key for r in registry.records("fabrication") if r.distribution == "fusionkit"])
+@pytest.mark.parametrize(
+    "name", [r.key for r in registry.records("fabrication") if r.distribution == "tensor-fusionkit"]
+)
 def test_every_fabrication_composes_builds_and_is_written_back(name: str) -> None:
     cfg = config.compose([f"fabrication={name}", "dims=[12,12]", "n=8"])
     operator: Any = config.build(cfg["fusion"], "fusion")

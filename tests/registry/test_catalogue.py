@@ -13,7 +13,7 @@ from fusionkit.registry.loading import Kind, Plugin
 CORE = Plugin(
     "builtin",
     "fusionkit.builtin",
-    "fusionkit",
+    "tensor-fusionkit",
     "0.1.0",
     specs={
         "fusion": {"summation": Spec("core:Sum", ("sum",), "adds"), "gone": Spec("", removed="summation")},
@@ -42,7 +42,7 @@ def test_record() -> None:
         "kind": "fusion",
         "name": "summation",
         "qualified": "fusionkit/summation",
-        "distribution": "fusionkit",
+        "distribution": "tensor-fusionkit",
         "version": "0.1.0",
         "target": "core:Sum",
         "aliases": ["sum"],
@@ -82,7 +82,7 @@ class TestNames:
     def test_kinds_are_separate(self) -> None:
         snapshot = Snapshot([CORE, plugin("gram", dense="a:B")])
         assert resolve(snapshot, "dense").status == "ok"
-        assert resolve(snapshot, "dense", "fabrication").distribution == "fusionkit"
+        assert resolve(snapshot, "dense", "fabrication").distribution == "tensor-fusionkit"
 
     def test_both_kinds(self) -> None:
         snapshot = Snapshot([CORE, plugin("gram", dense="a:B")])
@@ -101,7 +101,7 @@ class TestReservedNames:
     @pytest.mark.parametrize("taken", ["summation", "sum"])
     def test_name_of_the_core(self, taken: str) -> None:
         snapshot = Snapshot([CORE, plugin("thief", **{taken: "evil:Sum"})])  # type: ignore[arg-type]
-        assert resolve(snapshot, taken).distribution == "fusionkit"
+        assert resolve(snapshot, taken).distribution == "tensor-fusionkit"
         record = resolve(snapshot, f"fk-thief/{taken}")
         assert (record.status, record.key, record.target) == ("shadowed", f"fk-thief/{taken}", "evil:Sum")
         assert snapshot.plugins[1].status == "loaded"
@@ -109,14 +109,14 @@ class TestReservedNames:
 
     def test_alias_of_the_core(self) -> None:
         snapshot = Snapshot([CORE, plugin("thief", gram=Spec("a:B", ("sum",)))])
-        assert resolve(snapshot, "sum").distribution == "fusionkit"
+        assert resolve(snapshot, "sum").distribution == "tensor-fusionkit"
         assert resolve(snapshot, "fk-thief/sum").name == "gram"
         assert resolve(snapshot, "gram").status == "ok"
         assert snapshot.plugins[1].warnings == ("the fusion 'sum' is the core's: this one is 'fk-thief/sum'",)
 
     def test_two_plugins_with_one_name_of_the_core(self) -> None:
         snapshot = Snapshot([CORE, plugin("a", sum="a:B"), plugin("b", sum="a:B")])
-        assert resolve(snapshot, "sum").distribution == "fusionkit"
+        assert resolve(snapshot, "sum").distribution == "tensor-fusionkit"
         assert [record.status for record in snapshot.records if record.name == "sum"] == ["shadowed", "shadowed"]
 
     def test_a_name_that_the_core_gave_up_is_free(self) -> None:

@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/plugins.md").read_text(encoding="utf-8").partition("## Ten minutes")[2]
-# What a new package needs besides fusionkit[run,new]; the build's own requirements, since nothing is downloaded.
+# What a new package needs besides tensor-fusionkit[run,new]; the build's own requirements, since nothing is downloaded.
 TOOLS = ("pip", "hatchling", "editables", "pytest>=8.3", "hypothesis>=6.112")
 
 # Not find_spec: setuptools answers it by switching off what torch's compiler needs.
@@ -42,7 +42,7 @@ def required(requirements: Iterable[str]) -> dict[str, Distribution]:
             distribution = Distribution.from_name(requirement.name)
         except PackageNotFoundError:  # pip will say so.
             continue
-        if requirement.name != "fusionkit":
+        if requirement.name != "tensor-fusionkit":
             found[requirement.name] = distribution
         for wanted in {"", *requirement.extras}:
             if (requirement.name, wanted) not in asked:
@@ -69,7 +69,7 @@ class Environment:
         self.work.mkdir()
         venv.create(folder / "env", symlinks=True)
         self.site = next((folder / "env/lib").glob("python*/site-packages"))
-        share(required(["fusionkit[run,new]", *TOOLS]).values(), folder / "shared")
+        share(required(["tensor-fusionkit[run,new]", *TOOLS]).values(), folder / "shared")
         (self.site / "shared.pth").write_text(f"{folder / 'shared'}\n")
         programs = folder / "env/bin"
         python = programs / "python"
@@ -115,7 +115,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Env
 def listed(env: Environment) -> dict[str, dict[str, str]]:
     """Return the records of the distributions that are not fusionkit, by name."""
     records = json.loads(env.run("fusionkit list --json"))
-    return {record["name"]: record for record in records if record["distribution"] != "fusionkit"}
+    return {record["name"]: record for record in records if record["distribution"] != "tensor-fusionkit"}
 
 
 def test_the_page_as_it_stands(environment: Callable[[str], Environment]) -> None:
@@ -123,7 +123,7 @@ def test_the_page_as_it_stands(environment: Callable[[str], Environment]) -> Non
     commands = re.search(r"```\n(.*?)```", PAGE, re.DOTALL)
     assert commands is not None
     # The page says how fusionkit comes there first; here it does from its wheel.
-    output = env.run(f"pip install 'fusionkit[run,new]'\n{commands[1]}")
+    output = env.run(f"pip install 'tensor-fusionkit[run,new]'\n{commands[1]}")
 
     assert env.where("fusionkit").is_relative_to(env.site)
     assert re.search(r"^=+ \d+ passed(, \d+ skipped)? in .* =+$", output, re.MULTILINE)
@@ -139,7 +139,7 @@ def test_the_page_as_it_stands(environment: Callable[[str], Environment]) -> Non
 
 def test_a_fabrication_from_its_wheel(environment: Callable[[str], Environment]) -> None:
     env = environment("band")
-    env.run("pip install 'fusionkit[run,new]'; fusionkit new fusionkit-band --fabrication band")
+    env.run("pip install 'tensor-fusionkit[run,new]'; fusionkit new fusionkit-band --fabrication band")
     env.run("cd fusionkit-band; python -m hatchling build -t wheel -d ../dist; pip install ../dist/*.whl")
     (env.work / "fusionkit-band/tests").rename(env.work / "tests")  # Away from the sources: the wheel is tested.
     assert env.where("fusionkit_band").is_relative_to(env.site)

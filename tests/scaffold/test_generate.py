@@ -240,7 +240,7 @@ class TestPlace:
         with pytest.raises(ConfigError) as error:
             package()
         assert str(error.value) == (
-            "fusionkit new should find copier: pip install 'fusionkit[new]'; found no module 'copier'."
+            "fusionkit new should find copier: pip install 'tensor-fusionkit[new]'; found no module 'copier'."
         )
         assert not (tmp_path / "work").exists()
 
