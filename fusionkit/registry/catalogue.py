@@ -81,7 +81,7 @@ class Snapshot:
                 else:
                     self._removed.setdefault((kind, short), spec.removed)
                     self._removed[kind, _normalized(_qualified(plugin.distribution, short))] = spec.removed
-        warnings: dict[Plugin, list[str]] = {plugin: [] for plugin in plugins}
+        warnings = {plugin: list(plugin.warnings) for plugin in plugins}
         records = []
         for kind, plugin, name, spec in offers:
             if spec.removed is None:

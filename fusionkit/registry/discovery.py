@@ -15,7 +15,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NoReturn
 
-from fusionkit._util.distribution import unprefixed
+from fusionkit._util.distribution import DISTRIBUTION, unprefixed
 from fusionkit._util.text import error_message
 from fusionkit.hookspecs import PROJECT
 
@@ -23,8 +23,8 @@ ALLOW = "FUSIONKIT_PLUGINS"
 CORE_TARGET = "fusionkit.builtin"
 
 _SECTION = re.compile(rf"^\s*\[\s*{PROJECT}\s*\]", re.MULTILINE)
-#: A requirement on fusionkit itself, not on a distribution whose name only begins like that.
-_ON_FUSIONKIT = re.compile(rf"\W*(tensor[-_.]+)?{PROJECT}(?![\w.-]*\w)", re.IGNORECASE)
+#: A requirement on fusionkit itself, by its name or the one before, not on a distribution whose name begins like that.
+_ON_FUSIONKIT = re.compile(rf"\W*(?P<prefix>tensor[-_.]+)?{PROJECT}(?![\w.-]*\w)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,26 @@ class Candidate:
     requires: tuple[str, ...] = ()
 
 
+def normalized(distribution: str) -> str:
+    """Return the name of a distribution normalized as in PEP 503, so that two spellings become equal."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
 def canonical(distribution: str) -> str:
-    """Return the name of a distribution without its prefix, normalized as in PEP 503: equal for any way to write it."""
-    return re.sub(r"[-_.]+", "-", unprefixed(distribution)).lower()
+    """Return the normalized name of a distribution without its prefix."""
+    return normalized(unprefixed(distribution))
 
 
 def installed() -> list[Candidate]:
-    """Return the plugins of all installed distributions without the core's own, sorted by distribution and name."""
-    found = (candidate for candidate in _candidates() if candidate.target != CORE_TARGET)
-    return sorted(found, key=lambda candidate: (canonical(candidate.distribution), candidate.name))
+    """Return the plugins of all installed distributions without the core's own, sorted by distribution and name.
+
+    Of a distribution that was left beside the one that has its new name, what both have is returned once.
+    """
+    found = [candidate for candidate in _candidates() if candidate.target != CORE_TARGET]
+    # The new name comes last, hence stays.
+    found.sort(key=lambda candidate: unprefixed(candidate.distribution) != candidate.distribution)
+    once = {(canonical(one.distribution), one.name, one.target): one for one in found}
+    return sorted(once.values(), key=lambda candidate: (canonical(candidate.distribution), candidate.name))
 
 
 def _candidates() -> Iterator[Candidate]:
@@ -73,9 +84,9 @@ def _candidates() -> Iterator[Candidate]:
         if not _SECTION.search(text):
             continue
         name, version, requires = _metadata(distribution)
-        if canonical(name) in names:  # Shadowed by one earlier on sys.path.
+        if normalized(name) in names:  # Shadowed by one earlier on sys.path.
             continue
-        names.add(canonical(name))
+        names.add(normalized(name))
         for line in _lines(text):
             left, _, right = map(str.strip, line.partition("="))
             entry = importlib.metadata.EntryPoint(left, right, PROJECT)
@@ -143,6 +154,15 @@ def incompatible(candidate: Candidate, running: str) -> str | None:
     """
     reasons = (_unmet(line, running) for line in candidate.requires if _ON_FUSIONKIT.match(line))
     return next((reason for reason in reasons if reason), None)
+
+
+def outdated(candidate: Candidate) -> Iterator[str]:
+    """Yield what to write in place of each requirement of a plugin on fusionkit by the name that it had before."""
+    for line in candidate.requires:
+        match = _ON_FUSIONKIT.match(line)
+        if match and not match["prefix"]:
+            new = f"{DISTRIBUTION}{line[match.end() :]}"
+            yield f"it requires {line!r}, which pip takes for another project: write {new!r} in its pyproject.toml"
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fusionkit import cli, registry
-from tests.fake_distributions import Site
+from tests.fake_distributions import PLUGIN, Site
 
 
 class Terminal(io.StringIO):
@@ -134,6 +134,13 @@ class TestPlugins:
         assert line.endswith("it cannot be imported: ValueError: boom")
         assert "warning: 'plugin' of fk-thief 1.0: the fusion 'sum' is the core's: this one is 'fk-thief/sum'" in output
         assert "Traceback" not in output
+
+    def test_a_requirement_to_be_renamed(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.install("fk-gram", PLUGIN.format(names={"sum": "a:B"}), requires=["fusionkit>=0.1"])
+        output = run(capsys, "plugins")
+        assert "'plugin' of fk-gram 1.0: it requires 'fusionkit>=0.1'" in output
+        assert "write 'tensor-fusionkit>=0.1'" in output
+        assert "the fusion 'sum' is the core's: this one is 'fk-gram/sum'" in output
 
     def test_traceback(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
         site.install("fk-broken", "raise ValueError('boom')", entry="broken")

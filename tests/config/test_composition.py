@@ -21,6 +21,12 @@ from fusionkit.errors import ConfigError, FusionError
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
 
 
+@pytest.mark.parametrize("name", ["fusionkit/average", "tensor-fusionkit/mean"])
+def test_a_qualified_name_with_and_without_the_prefix(name: str) -> None:
+    cfg = config.compose([f"fusion={name}", "model.encoder=linear", "fabrication=tensor-fusionkit/lowrank"])
+    assert (cfg["fusion"]["name"], cfg["fabrication"]["name"]) == ("average", "lowrank")
+
+
 def test_compose_gives_plain_containers() -> None:
     cfg = config.compose(["fabrication=lowrank", "n=3"])
     assert json.loads(json.dumps(cfg)) == cfg

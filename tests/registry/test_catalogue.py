@@ -97,6 +97,40 @@ class TestNames:
         assert snapshot.plugins[0].title == "'gram' of fk-gram"
 
 
+class TestPrefix:
+    """The distributions were named fusionkit, fusionkit-gram, ... before; configs and models of then keep working."""
+
+    SNAPSHOT = Snapshot([CORE, plugin("gram", gram="a:B", sum="a:C", distribution="tensor-fusionkit-gram")])
+
+    @pytest.mark.parametrize("name", ["fusionkit/summation", "tensor-fusionkit/summation", "Tensor_Fusionkit/sum"])
+    def test_of_the_core(self, name: str) -> None:
+        record = resolve(self.SNAPSHOT, name)
+        assert (record.qualified, record.distribution) == ("fusionkit/summation", "tensor-fusionkit")
+
+    @pytest.mark.parametrize("name", ["gram", "fusionkit-gram/gram", "tensor-fusionkit-gram/gram"])
+    def test_of_a_plugin(self, name: str) -> None:
+        record = resolve(self.SNAPSHOT, name)
+        assert (record.qualified, record.distribution) == ("fusionkit-gram/gram", "tensor-fusionkit-gram")
+
+    def test_a_shadowed_name_is_written_without(self) -> None:
+        assert resolve(self.SNAPSHOT, "tensor-fusionkit-gram/sum").key == "fusionkit-gram/sum"
+        assert self.SNAPSHOT.plugins[1].warnings == (
+            "the fusion 'sum' is the core's: this one is 'fusionkit-gram/sum'",
+        )
+
+    def test_a_plugin_of_before(self) -> None:
+        snapshot = Snapshot([CORE, plugin("gram", gram="a:B", distribution="fusionkit-gram")])
+        assert resolve(snapshot, "tensor-fusionkit-gram/gram").distribution == "fusionkit-gram"
+
+    def test_of_another_project(self) -> None:
+        snapshot = Snapshot([plugin("a", gram="a:B", distribution="tensor-gram")])
+        assert resolve(snapshot, "tensor-gram/gram").qualified == "tensor-gram/gram"
+        assert "'gram/gram'" in refusal(snapshot, "gram/gram")
+
+    def test_nearest_names(self) -> None:
+        assert "Did you mean 'fusionkit/summation'" in refusal(self.SNAPSHOT, "tensor-fusionkit/sumation")
+
+
 class TestReservedNames:
     @pytest.mark.parametrize("taken", ["summation", "sum"])
     def test_name_of_the_core(self, taken: str) -> None:
