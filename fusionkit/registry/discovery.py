@@ -156,13 +156,17 @@ def incompatible(candidate: Candidate, running: str) -> str | None:
     return next((reason for reason in reasons if reason), None)
 
 
-def outdated(candidate: Candidate) -> Iterator[str]:
-    """Yield what to write in place of each requirement of a plugin on fusionkit by the name that it had before."""
-    for line in candidate.requires:
-        match = _ON_FUSIONKIT.match(line)
-        if match and not match["prefix"]:
-            new = f"{DISTRIBUTION}{line[match.end() :]}"
-            yield f"it requires {line!r}, which pip takes for another project: write {new!r} in its pyproject.toml"
+def renamed(requirement: str) -> str | None:
+    """Return a requirement on fusionkit by the name that it had before with the new name; None for any other."""
+    match = _ON_FUSIONKIT.match(requirement)
+    return f"{DISTRIBUTION}{requirement[match.end() :]}" if match and not match["prefix"] else None
+
+
+def outdated(candidate: Candidate) -> list[str]:
+    """Return a sentence for each requirement of a plugin that should be renamed."""
+    pairs = [(line, renamed(line)) for line in candidate.requires]
+    should = "which pip takes for another project: write"
+    return [f"it requires {line!r}, {should} {new!r} in its pyproject.toml" for line, new in pairs if new]
 
 
 @cache

@@ -245,7 +245,7 @@ class TestOutdated:
         )
 
     def test_others_stay(self) -> None:
-        assert not list(outdated(candidate("tensor-fusionkit>=0.1", "fusionkit-bilinear", "torch", "fusionkits")))
+        assert not outdated(candidate("tensor-fusionkit>=0.1", "fusionkit-bilinear", "torch", "fusionkits"))
 
 
 def test_canonical() -> None:
