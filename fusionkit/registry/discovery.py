@@ -77,17 +77,14 @@ def _candidates() -> Iterator[Candidate]:
     """
     names = set()
     for distribution in importlib.metadata.distributions():
-        try:
-            text = distribution.read_text("entry_points.txt") or ""
-        except (OSError, ValueError) as error:
-            text = f"[{PROJECT}]\n{error_message(error)}"
-        if not _SECTION.search(text):
+        lines = entry_lines(distribution)
+        if not lines:
             continue
-        name, version, requires = _metadata(distribution)
+        name, version, requires = metadata_of(distribution)
         if normalized(name) in names:  # Shadowed by one earlier on sys.path.
             continue
         names.add(normalized(name))
-        for line in _lines(text):
+        for line in lines:
             left, _, right = map(str.strip, line.partition("="))
             entry = importlib.metadata.EntryPoint(left, right, PROJECT)
             if match := entry.pattern.match(right):
@@ -97,8 +94,16 @@ def _candidates() -> Iterator[Candidate]:
                 yield Candidate(left, "", name, version, partial(_malformed, line))
 
 
+def entry_lines(distribution: importlib.metadata.Distribution) -> list[str]:
+    """Return the lines of the section ``[fusionkit]`` of ``entry_points.txt``; of an unreadable file, the error."""
+    try:
+        text = distribution.read_text("entry_points.txt") or ""
+    except (OSError, ValueError) as error:
+        return [error_message(error)]
+    return list(_lines(text)) if _SECTION.search(text) else []
+
+
 def _lines(text: str) -> Iterator[str]:
-    """Yield the lines of the section ``[fusionkit]`` of an ``entry_points.txt``."""
     own = False
     for line in map(str.strip, text.splitlines()):
         if line.startswith("["):
@@ -107,7 +112,7 @@ def _lines(text: str) -> Iterator[str]:
             yield line
 
 
-def _metadata(distribution: importlib.metadata.Distribution) -> tuple[str, str | None, tuple[str, ...]]:
+def metadata_of(distribution: importlib.metadata.Distribution) -> tuple[str, str | None, tuple[str, ...]]:
     """Return name ("unknown" if the metadata are missing or unreadable), version and requirements."""
     try:
         text = distribution.read_text("METADATA")

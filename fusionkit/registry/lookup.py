@@ -29,6 +29,7 @@ from fusionkit.registry import loading
 from fusionkit.registry.catalogue import KINDS, Record, Snapshot, instead
 from fusionkit.registry.discovery import CORE_TARGET, Candidate, follow_path_files, installed
 from fusionkit.registry.loading import Kind, Plugin, PluginProblem
+from fusionkit.registry.ownership import clashes
 
 STRICT = "FUSIONKIT_STRICT"
 
@@ -147,12 +148,16 @@ def quarantined() -> list[Plugin]:
 def verify(*, import_targets: bool = False) -> list[Plugin]:
     """Return what ``plugins`` returns, after calling also the hooks that listing does not need.
 
+    The warnings of the core's plugin name the distributions that have what belongs to another one.
+
     Args:
         import_targets: also import every class; a plugin with a class that cannot be imported is returned as failed.
     """
     _load_checks()
     snapshot = current_snapshot()
-    return [_with_targets(snapshot, plugin) if import_targets else plugin for plugin in snapshot.plugins]
+    found = [_with_targets(snapshot, plugin) if import_targets else plugin for plugin in snapshot.plugins]
+    shared = tuple(map(str, clashes()))
+    return [replace(plugin, warnings=plugin.warnings + shared) if plugin.core else plugin for plugin in found]
 
 
 # -- changes -----------------------------------------------------------------------------------------------------------
