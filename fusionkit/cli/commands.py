@@ -36,6 +36,7 @@ COMMANDS = {
     "study": ("study:study", "Measure accuracy against the number of parameters"),
     "conf": ("conf:conf", "Check or show the configuration"),
     "new": ("new:new", "Write a new plugin package"),
+    "doctor": ("doctor:doctor", "Examine this installation, and say how to mend it"),
 }
 #: Former names of commands, kept for one release.
 RENAMED = {"benchmark": "study"}
@@ -204,7 +205,9 @@ def _invoke(arguments: list[str]) -> int:
 def _note_quarantined(arguments: Sequence[str]) -> None:
     """Print which plugins are not loaded, and why, if the command used the registry."""
     lookup = sys.modules.get("fusionkit.registry.lookup")
-    if lookup is None or lookup.strict() or arguments[:1] == ["plugins"]:  # The error or the output names them.
+    if (
+        lookup is None or lookup.strict() or arguments[:1] in (["plugins"], ["doctor"])
+    ):  # The error or the output names them.
         return
     for plugin in lookup.quarantined():
         print(f"note: the plugin {plugin.title} is not loaded: {one_line(str(plugin.error))}", file=sys.stderr)

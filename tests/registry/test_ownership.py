@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fusionkit.registry import verify
+from fusionkit.registry import ownership, verify
 from fusionkit.registry.ownership import Clash, clashes
 from tests.fake_distributions import Site
 
@@ -54,6 +55,24 @@ def test_doubled_and_editable(site: Site) -> None:
         "the name fusionkit should belong to tensor-fusionkit alone; found fusionkit 0.1.0 beside it, the same under "
         "its former name: pip uninstall -y fusionkit && pip install --force-reinstall --no-deps -e '/my clone'"
     )
+
+
+@pytest.mark.parametrize(
+    ("entry_points", "mend"),
+    [
+        (BUILTIN, "pip uninstall -y fusionkit && pip install -e /clone"),
+        (NONE, "pip uninstall -y fusionkit && pip install tensor-fusionkit"),
+    ],
+)
+def test_in_place_of_the_owner(entry_points: str, mend: str, site: Site) -> None:
+    """A clone that was installed before the change of name and then updated; or another project beside sources."""
+    install(
+        site, "fusionkit", entry_points=entry_points, direct={"url": "file:///clone", "dir_info": {"editable": True}}
+    )
+    clash = ownership._clash("fusionkit", {"fusionkit": distribution("fusionkit")})
+    assert clash is not None
+    assert "found fusionkit 0.1.0 in its place, " in str(clash)
+    assert clash.mend == mend
 
 
 def test_doubled_without_common_files(site: Site) -> None:
