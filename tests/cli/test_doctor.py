@@ -156,24 +156,33 @@ class TestPlugins:
 
 
 class TestDevices:
-    def test_of_an_accelerator(self, place: Path, examined: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
-        module = SimpleNamespace(
+    @pytest.fixture
+    def torch(self, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+        """Return a torch with one accelerator of two devices."""
+        cards = SimpleNamespace(
             device_count=lambda: 2,
             get_device_properties=lambda index: SimpleNamespace(name=f"Card {index}", total_memory=2**34),
         )
         accelerator = SimpleNamespace(current_accelerator=lambda check_available: SimpleNamespace(type="cuda"))
-        torch = SimpleNamespace(accelerator=accelerator, get_device_module=lambda accelerator: module)
-        monkeypatch.setattr(doctor.importlib, "import_module", lambda name: torch)
+        torch = SimpleNamespace(accelerator=accelerator, get_device_module=lambda accelerator: cards)
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        return torch
+
+    def test_of_an_accelerator(self, torch: SimpleNamespace) -> None:
         found, wrong = doctor._devices()
         assert found[1:] == [{"device": f"cuda:{index}", "name": f"Card {index}", "memory": 2**34} for index in (0, 1)]
         assert wrong == []
 
+    def test_without_properties(self, torch: SimpleNamespace) -> None:
+        torch.get_device_module = lambda accelerator: SimpleNamespace(device_count=lambda: 1)
+        assert doctor._devices()[0][1:] == [{"device": "cuda:0", "name": None, "memory": None}]
+
     @pytest.mark.parametrize("error", [ImportError("libcudart.so.12"), OSError("libgomp"), RuntimeError("driver")])
-    def test_a_torch_that_does_not_work(self, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(name: str) -> None:
+    def test_a_torch_that_does_not_work(self, error: Exception, torch: SimpleNamespace) -> None:
+        def fail(check_available: bool) -> None:
             raise error
 
-        monkeypatch.setattr(doctor.importlib, "import_module", fail)
+        torch.accelerator.current_accelerator = fail
         found, (problem,) = doctor._devices()
         assert [one["device"] for one in found] == ["cpu"]
         assert problem == f"torch should work; found {type(error).__name__}: {error}"
