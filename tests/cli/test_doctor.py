@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,7 +62,7 @@ def test_all_is_well(place: Path, examined: Examine) -> None:
     assert found["versions"] == {
         "python": ".".join(map(str, sys.version_info[:3])),
         "tensor-fusionkit": "0.1.0",
-        "torch": fusionkit_torch(),
+        "torch": version("torch"),
     }
     assert found["package"] == str(Path(fusionkit.__file__).parent)
     assert found["devices"][0]["device"] == "cpu"
@@ -72,12 +73,6 @@ def test_all_is_well(place: Path, examined: Examine) -> None:
     ]
     assert found["folders"] == [{"folder": str(place / name), "error": None} for name in ("outputs", "multirun")]
     assert list(place.iterdir()) == []
-
-
-def fusionkit_torch() -> str:
-    from importlib.metadata import version
-
-    return version("torch")
 
 
 def test_the_table(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,7 +99,7 @@ class TestRequirements:
         (metadata,) = site.folder.glob("tensor_fusionkit-*/METADATA")
         metadata.write_text(METADATA.replace("torch>=2", "torch>=99\nRequires-Dist: fk-none"))
         found = examined(1)
-        torch = fusionkit_torch()
+        torch = version("torch")
         assert found["problems"] == [
             f"torch>=99 should be installed; found {torch}: pip install 'torch>=99'",
             "fk-none should be installed; found none: pip install 'fk-none'",
@@ -113,7 +108,7 @@ class TestRequirements:
 
     def test_a_source_tree(self, place: Path, examined: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
         def needs() -> Any:
-            raise doctor.PackageNotFoundError
+            raise PackageNotFoundError
 
         monkeypatch.setattr(doctor, "needs", needs)
         source = Path(fusionkit.__file__).parents[1]
