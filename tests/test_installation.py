@@ -99,6 +99,7 @@ def test_a_doubled_one_is_explained_counts_once_and_is_mended(env: Environment, 
     assert env.run("fusionkit list") == before
     plugins = json.loads(env.run("fusionkit plugins --json"))
     assert [one["distribution"] for one in plugins] == ["tensor-fusionkit"]
+    env.run("pytest --markers")  # pytest's plugin is named twice, too.
     explained = "found fusionkit 0.1.0 beside it, the same under its former name: pip uninstall -y fusionkit && "
     assert explained in env.run("fusionkit plugins")
     assert explained in env.run("fusionkit doctor", status=1)
