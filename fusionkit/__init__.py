@@ -75,7 +75,7 @@ _SUBMODULES = ("config", "errors", "fabrications", "fusions", "registry", "testi
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        value: Any = _version()
+        value: Any = importlib.import_module("fusionkit._util.distribution").version()
     elif name in _HOME:
         value = getattr(importlib.import_module(_HOME[name]), name)
     elif name in _SUBMODULES:
@@ -88,18 +88,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    from importlib import metadata  # Its time would show in ``import fusionkit``.
-
-    try:
-        return metadata.version("fusionkit")
-    except metadata.PackageNotFoundError:  # A source tree that is not installed.
-        import tomllib
-
-        try:
-            with open(f"{__path__[0]}/../pyproject.toml", "rb") as file:
-                return str(tomllib.load(file)["project"]["version"])
-        except FileNotFoundError:
-            return "0.0.0"

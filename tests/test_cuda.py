@@ -28,8 +28,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype"),
 ]
 
-FUSIONS = sorted(r.name for r in registry.records("fusion") if r.distribution == "fusionkit")
-FABRICATIONS = sorted(r.name for r in registry.records("fabrication") if r.distribution == "fusionkit")
+FUSIONS = sorted(r.name for r in registry.records("fusion") if r.distribution == "tensor-fusionkit")
+FABRICATIONS = sorted(r.name for r in registry.records("fabrication") if r.distribution == "tensor-fusionkit")
 #: Few and many rows, a batch of none, leading dimensions, one view.
 LEADS = [(0,), (1,), (3, 5), (3000,)]
 DIMS = [[7], [8, 1, 7, 16]]

@@ -115,11 +115,12 @@ def test_the_help_of_a_command_needs_no_torch(command: str) -> None:
 
 class TestVersion:
     def test_is_that_of_the_distribution(self) -> None:
-        assert fusionkit.__version__ == importlib.metadata.version("fusionkit")
+        assert fusionkit.__version__ == importlib.metadata.version("tensor-fusionkit")
 
     def copied(self, folder: Path) -> None:
-        (folder / "fusionkit").mkdir()
-        shutil.copy(fusionkit.__file__, folder / "fusionkit" / "__init__.py")
+        (folder / "fusionkit" / "_util").mkdir(parents=True)
+        for file in ("__init__.py", "_util/__init__.py", "_util/distribution.py"):
+            shutil.copy(Path(fusionkit.__file__).parent / file, folder / "fusionkit" / file)
 
     def test_of_a_source_tree_without_metadata(self, tmp_path: Path) -> None:
         self.copied(tmp_path)

@@ -31,10 +31,11 @@ def test_wheel_contents(dist: Path) -> None:
     for name in ("py.typed", "conf/config.yaml", "conf/fusion/summation.yaml", "data/mfeat.npz", "data/README.md"):
         assert f"fusionkit/{name}" in names
     assert {Path(name).name for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
+    assert "\nName: tensor-fusionkit\n" in metadata
     assert "License-Expression: Apache-2.0" in metadata
     assert "fusionkit = fusionkit.cli:main" in entry_points
     assert "builtin = fusionkit.builtin" in entry_points
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"fusionkit"}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"fusionkit", "tensor_fusionkit"}
 
 
 def test_sdist_contents(dist: Path) -> None:

@@ -69,12 +69,6 @@ def test_commands_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(parsed) == len(lines)
 
 
-def test_nothing_is_installed_under_a_name_of_somebody_else() -> None:
-    pages = [README, *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))]
-    for page in pages:
-        assert not re.findall(r"pip install [^`&\n]*(?<![/\w-])'?fusionkit\b(?![-/])", page)
-
-
 @pytest.mark.exhaustive
 def test_the_operator_passes_its_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("my_fusions_gram")

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from fusionkit import registry
+from fusionkit._util.distribution import DISTRIBUTION
 from fusionkit.fusion import check_dims, check_dtype, check_size
 
 
@@ -113,7 +114,7 @@ def default_cases(*, quick: bool = False) -> Iterator[Case]:
     """Yield the cases of all operators and fabrications of the core, and a few more with options."""
     for record in (*registry.records("fabrication"), *registry.records("fusion")):
         # The parameterized concatenation is measured with each fabrication.
-        if record.distribution == "fusionkit" and record.key != "parameterized_concatenation":
+        if record.distribution == DISTRIBUTION and record.key != "parameterized_concatenation":
             yield from cases(record.key, {}, quick=quick)
             if record.key == "kronecker":
                 yield from cases("kronecker", KRONECKER, quick=quick)

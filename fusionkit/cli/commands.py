@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from fusionkit import __version__
+from fusionkit._util.distribution import install_command, version
 from fusionkit._util.text import one_line
 from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated, nearest
 
@@ -36,6 +36,7 @@ COMMANDS = {
     "study": ("study:study", "Measure accuracy against the number of parameters"),
     "conf": ("conf:conf", "Check or show the configuration"),
     "new": ("new:new", "Write a new plugin package"),
+    "doctor": ("doctor:doctor", "Examine this installation, and say how to mend it"),
 }
 #: Former names of commands, kept for one release.
 RENAMED = {"benchmark": "study"}
@@ -83,7 +84,7 @@ Examples:
   fusionkit show parameterized_concatenation dims=[76,216] n=64
   fusionkit plugins --strict""",
 )
-@click.version_option(__version__, "-V", "--version", message="fusionkit %(version)s", help="Show the version.")
+@click.version_option(version(), "-V", "--version", message="fusionkit %(version)s", help="Show the version.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error; may stand anywhere.")
 def fusionkit() -> None:
     """Find, build, check and compare tensor fusion operators."""
@@ -204,7 +205,9 @@ def _invoke(arguments: list[str]) -> int:
 def _note_quarantined(arguments: Sequence[str]) -> None:
     """Print which plugins are not loaded, and why, if the command used the registry."""
     lookup = sys.modules.get("fusionkit.registry.lookup")
-    if lookup is None or lookup.strict() or arguments[:1] == ["plugins"]:  # The error or the output names them.
+    if (
+        lookup is None or lookup.strict() or arguments[:1] in (["plugins"], ["doctor"])
+    ):  # The error or the output names them.
         return
     for plugin in lookup.quarantined():
         print(f"note: the plugin {plugin.title} is not loaded: {one_line(str(plugin.error))}", file=sys.stderr)
@@ -218,6 +221,6 @@ def _sentence(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         missing = (error.name or "").partition(".")[0]
         if extra := EXTRAS.get(missing):
-            return f"{missing!r} should be installed: pip install 'fusionkit[{extra}]'; found no such module"
+            return f"{missing!r} should be installed: {install_command(extra)}; found no such module"
         return None
     return one_line(str(error))

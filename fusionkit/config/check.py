@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fusionkit import registry
+from fusionkit._util.distribution import DISTRIBUTION
 from fusionkit._util.text import one_line
 from fusionkit.config.composition import CheckingLoader, plain_config, prepare, search_path
 from fusionkit.config.folders import conf_dir, folder_of
@@ -23,7 +24,6 @@ from fusionkit.config.options import check
 from fusionkit.errors import ConfigError, RegistryError, nearest
 
 SCHEMA_VERSION = 1
-CORE = "fusionkit"
 GENERATED = "generated"
 #: Group and option of the primary config in findings.
 PRIMARY = ("config", "config")
@@ -61,7 +61,7 @@ def check_all() -> Iterator[Finding]:
     files, findings = _files()
     yield from findings
     examiner = Examiner(CheckingLoader(search_path(), level="options"))
-    yield examiner.option(*PRIMARY, CORE, str(conf_dir() / "config.yaml"))
+    yield examiner.option(*PRIMARY, DISTRIBUTION, str(conf_dir() / "config.yaml"))
     for (group, option), (distribution, file) in sorted(files.items()):
         yield examiner.option(group, option, distribution, str(file))
     for record in registry.records():
@@ -83,7 +83,7 @@ def _files() -> tuple[dict[tuple[str, str], tuple[str, Path]], list[Finding]]:
     """Return the files that Hydra reads, by group and option, with findings on hidden files and missing folders."""
     offers: dict[tuple[str, str], list[tuple[str, Path]]] = defaultdict(list)
     findings = []
-    for distribution, path in [(CORE, str(conf_dir())), *registry.conf_paths()]:
+    for distribution, path in [(DISTRIBUTION, str(conf_dir())), *registry.conf_paths()]:
         folder = folder_of(path)
         found = [(file, file.relative_to(folder)) for file in sorted(folder.rglob("*.yaml"))] if folder else []
         if not found:

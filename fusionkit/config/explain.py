@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 
 from fusionkit import registry
+from fusionkit._util.distribution import install_command
 from fusionkit._util.text import one_line
 from fusionkit.config.hydra_bridge import raw, source_of
 from fusionkit.config.keys import unknown_key, walk
@@ -205,7 +206,7 @@ def _missing_config(error: Any, loader: CheckingLoader) -> str:
     if group in ("fusion", "fabrication"):
         return _no_operator(group, name, options)
     if group == "hydra/launcher" and name in LAUNCHERS:
-        return f"There is no {group} {name!r}.  pip install 'fusionkit[launchers]' installs it."
+        return f"There is no {group} {name!r}.  {install_command('launchers')} installs it."
     hint = nearest(name, options) or f"  Known are {', '.join(options)}."
     return f"There is no {group} {name!r}.{hint}"
 

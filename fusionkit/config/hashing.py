@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from fusionkit import registry
+from fusionkit._util.distribution import DISTRIBUTION, unprefixed
 from fusionkit._util.files import MAX_RATIO, MAX_UNPACKED, size_on_disk
 from fusionkit.config.keys import walk
 from fusionkit.config.nodes import find_record
 from fusionkit.errors import RegistryError
 from fusionkit.hookspecs import PROJECT
 from fusionkit.registry import Kind, Record
+from fusionkit.registry.catalogue import KINDS
 
 #: Options that earlier versions did not have: at their default they do not count, so that sweeps of before go on.
 LATER: dict[str, dict[str, Any]] = {"fusion": {"missing": None}}
@@ -28,13 +30,15 @@ LATER: dict[str, dict[str, Any]] = {"fusion": {"missing": None}}
 def config_hash(cfg: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that name the experiment ``cfg`` describes.
 
-    The order of keys, the device and the ``hydra`` node do not matter.  A data file counts by its content; the versions
-    of the operators' distributions count, and of an operator that does not belong to fusionkit also its source.
+    The order of keys, the device, the ``hydra`` node and a distribution's prefix ``tensor-`` do not matter.  A data
+    file counts by its content; the versions of the operators' distributions count, and of an operator that does not
+    belong to fusionkit also its source.
     """
     from fusionkit.config.interpolations import resolve
 
     plain = resolve({name: value for name, value in cfg.items() if name != "hydra"} if type(cfg) is dict else cfg)
     plain = _without(plain, "hydra", "device")
+    plain |= {kind: _with_unprefixed_names(plain[kind]) for kind in KINDS if kind in plain}
     if isinstance(plain.get("fusion"), Mapping):
         plain["fusion"] = _without(plain["fusion"], "device")
     for group, options in LATER.items():
@@ -52,14 +56,22 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
 
 def _causes(record: Record) -> Iterator[str]:
     """Yield the version of an operator; of a plugin's also the digests of the files of its class and their bases."""
-    yield f"{record.distribution}=={record.version}"
-    if record.distribution == PROJECT:
+    yield f"{unprefixed(record.distribution)}=={record.version}"
+    if record.distribution == DISTRIBUTION:
         return
     with contextlib.suppress(RegistryError):
         for cls in registry.load(record.kind, record.key).__mro__:
             file = getattr(sys.modules.get(cls.__module__), "__file__", None)
             if file is not None and cls.__module__.partition(".")[0] not in (PROJECT, "torch"):
                 yield f"{cls.__module__} {file_digest(file)}"
+
+
+def _with_unprefixed_names(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _with_unprefixed_names(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_with_unprefixed_names(value) for value in tree]
+    return unprefixed(tree) if isinstance(tree, str) else tree
 
 
 def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:

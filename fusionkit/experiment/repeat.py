@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from fusionkit._util.distribution import unprefixed
 from fusionkit._util.tables import print_table
 from fusionkit._util.text import one_line
 from fusionkit._util.trees import flatten
@@ -108,9 +109,12 @@ def _repeat_failed(first: Mapping[str, Any], source: Path, config: RunConfig, ru
 def differences(
     first: Mapping[str, Any], second: Mapping[str, Any], keys: Sequence[str] = _FOUND
 ) -> dict[str, tuple[Any, Any]]:
-    """Return the dotted keys that differ between two records, at and below ``keys``, with both values."""
+    """Return the dotted keys that differ between two records, at and below ``keys``, with both values.
+
+    The versions of distributions are keys, and one that got a prefix since the first record is not another.
+    """
     then, now = (
-        {".".join(path): value for path, value in flatten({key: record.get(key) for key in keys})}
+        {".".join(map(unprefixed, path)): value for path, value in flatten({key: record.get(key) for key in keys})}
         for record in (first, second)
     )
     return {key: (then.get(key), now.get(key)) for key in then | now if then.get(key) != now.get(key)}

@@ -19,8 +19,8 @@ from typing import Annotated, Any, Final, Literal
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-import fusionkit
 from fusionkit import registry
+from fusionkit._util.distribution import DISTRIBUTION, version
 from fusionkit._util.files import TEMPORARY, write_atomic, write_json
 from fusionkit._util.machine import cpu_count
 from fusionkit._util.text import error_message, one_line, short_repr
@@ -268,7 +268,7 @@ def shown(path: Path) -> str:
 
 def provenance(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Return the circumstances that a result may depend on: versions, interpreter, machine, git commit."""
-    versions = {"fusionkit": fusionkit.__version__}
+    versions = {DISTRIBUTION: version()}
     for name in _DISTRIBUTIONS:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from fusionkit._util.distribution import unprefixed
 from fusionkit.errors import RegistryError, nearest
 from fusionkit.hookspecs import Spec
 from fusionkit.registry.discovery import canonical
@@ -22,7 +23,7 @@ class Record:
     Attributes:
         kind: fusion or fabrication.
         name: the short name.
-        qualified: ``<distribution>/<name>``.
+        qualified: ``<distribution>/<name>``, the distribution without its prefix ``tensor-``.
         distribution: the distribution that registers it.
         version: version of the distribution, None if it has none.
         target: ``package.module:Class``.
@@ -79,8 +80,8 @@ class Snapshot:
                     self._claims.setdefault((kind, short), []).append(plugin)
                 else:
                     self._removed.setdefault((kind, short), spec.removed)
-                    self._removed[kind, _normalized(f"{plugin.distribution}/{short}")] = spec.removed
-        warnings: dict[Plugin, list[str]] = {plugin: [] for plugin in plugins}
+                    self._removed[kind, _normalized(_qualified(plugin.distribution, short))] = spec.removed
+        warnings = {plugin: list(plugin.warnings) for plugin in plugins}
         records = []
         for kind, plugin, name, spec in offers:
             if spec.removed is None:
@@ -106,7 +107,7 @@ class Snapshot:
         return Record(
             kind=kind,
             name=name,
-            qualified=f"{plugin.distribution}/{name}",
+            qualified=_qualified(plugin.distribution, name),
             distribution=plugin.distribution,
             version=plugin.version,
             target=f"{target.__module__}:{target.__qualname__}" if isinstance(target, type) else target,
@@ -121,7 +122,7 @@ class Snapshot:
     def _enter(self, record: Record, plugin: Plugin) -> Iterator[str]:
         """Enter the names of a record, and yield a warning for each whose short form does not mean this record."""
         for short in _short_names(record.name, record.spec):
-            owners, qualified = self._owners(record.kind, short), f"{record.distribution}/{short}"
+            owners, qualified = self._owners(record.kind, short), _qualified(plugin.distribution, short)
             self._meanings[record.kind, _normalized(qualified)] = [record]
             if plugin in owners:
                 self._meanings.setdefault((record.kind, short), []).append(record)
@@ -144,7 +145,7 @@ class Snapshot:
         if len({record.kind for record in found}) > 1:
             raise RegistryError(f"the name {name!r} should have one kind; found both: choose one with --kind.")
         if found:
-            kind, choices = found[0].kind, " or ".join(repr(f"{record.distribution}/{name}") for record in found)
+            kind, choices = found[0].kind, " or ".join(repr(_qualified(record.distribution, name)) for record in found)
             raise RegistryError(f"the {kind} {name!r} should come from one plugin; found {len(found)}: use {choices}.")
         for kind in kinds:
             if replacement := self._removed.get((kind, _normalized(name))):
@@ -178,6 +179,11 @@ def _may_register(plugin: Plugin, kinds: Sequence[Kind], name: str) -> bool:
     return any(short in _short_names(own, spec) for kind in kinds for own, spec in plugin.specs.get(kind, {}).items())
 
 
+def _qualified(distribution: str, name: str) -> str:
+    """Return the qualified name as it is written, without the prefix: that of before, by which records are compared."""
+    return f"{unprefixed(distribution)}/{name}"
+
+
 def _normalized(name: str) -> str:
     """Return ``name`` with its distribution, if it is qualified, in canonical form."""
     distribution, slash, short = name.rpartition("/")
@@ -206,7 +212,7 @@ def _without_clashes(plugins: Iterable[Plugin]) -> Iterator[Plugin]:
     taken: dict[tuple[Kind, str], Plugin] = {}
     for plugin in plugins:
         names = [
-            (kind, _normalized(f"{plugin.distribution}/{short}"))
+            (kind, _normalized(_qualified(plugin.distribution, short)))
             for kind, name, spec in _offers(plugin)
             for short in _short_names(name, spec)
         ]

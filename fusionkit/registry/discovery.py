@@ -15,6 +15,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NoReturn
 
+from fusionkit._util.distribution import DISTRIBUTION, unprefixed
 from fusionkit._util.text import error_message
 from fusionkit.hookspecs import PROJECT
 
@@ -22,8 +23,8 @@ ALLOW = "FUSIONKIT_PLUGINS"
 CORE_TARGET = "fusionkit.builtin"
 
 _SECTION = re.compile(rf"^\s*\[\s*{PROJECT}\s*\]", re.MULTILINE)
-#: A requirement on fusionkit itself, not on a distribution whose name only begins like that.
-_ON_FUSIONKIT = re.compile(rf"\W*{PROJECT}(?![\w.-]*\w)", re.IGNORECASE)
+#: A requirement on fusionkit itself, by its name or the one before, not on a distribution whose name begins like that.
+_ON_FUSIONKIT = re.compile(rf"\W*(?P<prefix>tensor[-_.]+)?{PROJECT}(?![\w.-]*\w)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,26 @@ class Candidate:
     requires: tuple[str, ...] = ()
 
 
-def canonical(distribution: str) -> str:
+def normalized(distribution: str) -> str:
     """Return the name of a distribution normalized as in PEP 503, so that two spellings become equal."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
+def canonical(distribution: str) -> str:
+    """Return the normalized name of a distribution without its prefix."""
+    return normalized(unprefixed(distribution))
+
+
 def installed() -> list[Candidate]:
-    """Return the plugins of all installed distributions without the core's own, sorted by distribution and name."""
-    found = (candidate for candidate in _candidates() if candidate.target != CORE_TARGET)
-    return sorted(found, key=lambda candidate: (canonical(candidate.distribution), candidate.name))
+    """Return the plugins of all installed distributions without the core's own, sorted by distribution and name.
+
+    Of a distribution that was left beside the one that has its new name, what both have is returned once.
+    """
+    found = [candidate for candidate in _candidates() if candidate.target != CORE_TARGET]
+    # The new name comes last, hence stays.
+    found.sort(key=lambda candidate: unprefixed(candidate.distribution) != candidate.distribution)
+    once = {(canonical(one.distribution), one.name, one.target): one for one in found}
+    return sorted(once.values(), key=lambda candidate: (canonical(candidate.distribution), candidate.name))
 
 
 def _candidates() -> Iterator[Candidate]:
@@ -65,17 +77,14 @@ def _candidates() -> Iterator[Candidate]:
     """
     names = set()
     for distribution in importlib.metadata.distributions():
-        try:
-            text = distribution.read_text("entry_points.txt") or ""
-        except (OSError, ValueError) as error:
-            text = f"[{PROJECT}]\n{error_message(error)}"
-        if not _SECTION.search(text):
+        lines = entry_lines(distribution)
+        if not lines:
             continue
-        name, version, requires = _metadata(distribution)
-        if canonical(name) in names:  # Shadowed by one earlier on sys.path.
+        name, version, requires = metadata_of(distribution)
+        if normalized(name) in names:  # Shadowed by one earlier on sys.path.
             continue
-        names.add(canonical(name))
-        for line in _lines(text):
+        names.add(normalized(name))
+        for line in lines:
             left, _, right = map(str.strip, line.partition("="))
             entry = importlib.metadata.EntryPoint(left, right, PROJECT)
             if match := entry.pattern.match(right):
@@ -85,8 +94,16 @@ def _candidates() -> Iterator[Candidate]:
                 yield Candidate(left, "", name, version, partial(_malformed, line))
 
 
+def entry_lines(distribution: importlib.metadata.Distribution) -> list[str]:
+    """Return the lines of the section ``[fusionkit]`` of ``entry_points.txt``; of an unreadable file, the error."""
+    try:
+        text = distribution.read_text("entry_points.txt") or ""
+    except (OSError, ValueError) as error:
+        return [error_message(error)]
+    return list(_lines(text)) if _SECTION.search(text) else []
+
+
 def _lines(text: str) -> Iterator[str]:
-    """Yield the lines of the section ``[fusionkit]`` of an ``entry_points.txt``."""
     own = False
     for line in map(str.strip, text.splitlines()):
         if line.startswith("["):
@@ -95,7 +112,7 @@ def _lines(text: str) -> Iterator[str]:
             yield line
 
 
-def _metadata(distribution: importlib.metadata.Distribution) -> tuple[str, str | None, tuple[str, ...]]:
+def metadata_of(distribution: importlib.metadata.Distribution) -> tuple[str, str | None, tuple[str, ...]]:
     """Return name ("unknown" if the metadata are missing or unreadable), version and requirements."""
     try:
         text = distribution.read_text("METADATA")
@@ -142,6 +159,19 @@ def incompatible(candidate: Candidate, running: str) -> str | None:
     """
     reasons = (_unmet(line, running) for line in candidate.requires if _ON_FUSIONKIT.match(line))
     return next((reason for reason in reasons if reason), None)
+
+
+def renamed(requirement: str) -> str | None:
+    """Return a requirement on fusionkit by the name that it had before with the new name; None for any other."""
+    match = _ON_FUSIONKIT.match(requirement)
+    return f"{DISTRIBUTION}{requirement[match.end() :]}" if match and not match["prefix"] else None
+
+
+def outdated(candidate: Candidate) -> list[str]:
+    """Return a sentence for each requirement of a plugin that should be renamed."""
+    pairs = [(line, renamed(line)) for line in candidate.requires]
+    should = "which pip takes for another project: write"
+    return [f"it requires {line!r}, {should} {new!r} in its pyproject.toml" for line, new in pairs if new]
 
 
 @cache

@@ -23,7 +23,7 @@ from fusionkit import hookspecs
 from fusionkit._util.text import error_line, one_line, printable, short_repr
 from fusionkit.errors import nearest
 from fusionkit.hookspecs import PROJECT, Spec
-from fusionkit.registry.discovery import CORE_TARGET, Candidate, canonical, disabled, incompatible
+from fusionkit.registry.discovery import CORE_TARGET, Candidate, canonical, disabled, incompatible, outdated
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -137,7 +137,7 @@ class Plugin:
         seconds: time of the import and of its hooks.
         specs: its operators, by kind and name; of a failed plugin, those collected before the failure.
         conf: its Hydra config folders, ``pkg://...``.
-        warnings: one per name or alias whose short form does not mean its operator.
+        warnings: one per name or alias whose short form does not mean its operator, and per requirement to be renamed.
         module: the object that the entry point names.
         manager: calls its hooks.
         local: registered at run time, hence in this process only.
@@ -196,7 +196,8 @@ def load(candidate: Candidate, running: str) -> Plugin:
         candidate: the plugin.
         running: the running version of fusionkit.
     """
-    plugin = Plugin(candidate.name, candidate.target, candidate.distribution, candidate.version)
+    warnings = tuple(outdated(candidate))
+    plugin = Plugin(candidate.name, candidate.target, candidate.distribution, candidate.version, warnings=warnings)
     if not plugin.core and (reason := disabled(candidate)):
         return replace(plugin, status="disabled", error=reason)
     if not plugin.core and (reason := incompatible(candidate, running)):
@@ -204,7 +205,7 @@ def load(candidate: Candidate, running: str) -> Plugin:
     start = perf_counter()
     try:
         if not plugin.core and canonical(candidate.distribution) == PROJECT:
-            raise PluginProblem(f"its distribution should have a name of its own; found {PROJECT}")
+            raise PluginProblem(f"its distribution should have a name of its own; found {candidate.distribution}")
         with foreign_code("it cannot be imported: ", f"the plugin {plugin.title}"):
             module = candidate.load()
         if getattr(getattr(module, "__spec__", None), "_initializing", False):

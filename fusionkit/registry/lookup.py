@@ -22,13 +22,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fusionkit._util.distribution import DISTRIBUTION, version
 from fusionkit._util.text import short_repr
 from fusionkit.errors import RegistryError
-from fusionkit.hookspecs import PROJECT
 from fusionkit.registry import loading
 from fusionkit.registry.catalogue import KINDS, Record, Snapshot, instead
 from fusionkit.registry.discovery import CORE_TARGET, Candidate, follow_path_files, installed
 from fusionkit.registry.loading import Kind, Plugin, PluginProblem
+from fusionkit.registry.ownership import clashes
 
 STRICT = "FUSIONKIT_STRICT"
 
@@ -97,7 +98,7 @@ def key_of(cls: type) -> str | None:
     used = [record for record, known in list(snapshot.classes.values()) if known is cls]
     found = [*used, *(record for record in snapshot.records if _imported(record) is cls)]
     rank = {"ok": 0, "deprecated": 1, "shadowed": 2, "ambiguous": 2}
-    best = min(found, key=lambda r: (rank[r.status], r.distribution != PROJECT, r.qualified), default=None)
+    best = min(found, key=lambda r: (rank[r.status], r.distribution != DISTRIBUTION, r.qualified), default=None)
     return best.key if best else None
 
 
@@ -147,12 +148,16 @@ def quarantined() -> list[Plugin]:
 def verify(*, import_targets: bool = False) -> list[Plugin]:
     """Return what ``plugins`` returns, after calling also the hooks that listing does not need.
 
+    The warnings of the core's plugin name the distributions that have what belongs to another one.
+
     Args:
         import_targets: also import every class; a plugin with a class that cannot be imported is returned as failed.
     """
     _load_checks()
     snapshot = current_snapshot()
-    return [_with_targets(snapshot, plugin) if import_targets else plugin for plugin in snapshot.plugins]
+    found = [_with_targets(snapshot, plugin) if import_targets else plugin for plugin in snapshot.plugins]
+    shared = tuple(map(str, clashes()))
+    return [replace(plugin, warnings=plugin.warnings + shared) if plugin.core else plugin for plugin in found]
 
 
 # -- changes -----------------------------------------------------------------------------------------------------------
@@ -190,9 +195,9 @@ def register(module: object) -> None:
             return
         name = str(getattr(module, "__name__", type(module).__module__))
         package = name.partition(".")[0]
-        version = getattr(sys.modules.get(package), "__version__", None)
-        version = version if isinstance(version, str) else None
-        plugin = loading.collect_offers(Plugin(name, name, package, version, module=module, local=True))
+        found = getattr(sys.modules.get(package), "__version__", None)
+        its_version = found if isinstance(found, str) else None
+        plugin = loading.collect_offers(Plugin(name, name, package, its_version, module=module, local=True))
         given = [*(loading.without_redefined(old, plugin) for old in before.given), plugin]
         _publish_registered(Snapshot(given, sealed=before.sealed), -1)
 
@@ -336,8 +341,10 @@ def _load_plugins(*, anew: bool = False) -> Snapshot:
             raise RegistryError("the registry should not be used by a plugin that is being imported; found that it is.")
         _loading = True
         try:
-            running: str = importlib.import_module(PROJECT).__version__
-            core = Candidate("builtin", CORE_TARGET, PROJECT, running, lambda: importlib.import_module(CORE_TARGET))
+            running = version()
+            core = Candidate(
+                "builtin", CORE_TARGET, DISTRIBUTION, running, lambda: importlib.import_module(CORE_TARGET)
+            )
             found = [loading.load(candidate, running) for candidate in installed()]
             local = [plugin for plugin in before.given if plugin.local] if before else []
             return _publish(Snapshot([loading.load(core, running), *found, *local]))

@@ -13,12 +13,14 @@ from packaging.version import Version
 
 import fusionkit
 from fusionkit import registry
+from fusionkit._util.distribution import DISTRIBUTION
 from fusionkit.errors import ConfigError
+from fusionkit.hookspecs import PROJECT
 from fusionkit.registry import Kind
 from fusionkit.registry.discovery import canonical
 from fusionkit.registry.loading import NAME
 
-DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+NAME_OF_DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 #: Names of the other module of the package, and of its folder for configs if there is one.
 TAKEN = ("plugin", "conf")
 #: Names that the operator's module imports, which its class cannot have.
@@ -77,21 +79,22 @@ def requirement(version: str) -> str:
     """Return a requirement that ``version`` of fusionkit and all later ones meet: its minor release or newer."""
     running = Version(version)
     minor = f"{running.major}.{running.minor}"
-    return f"fusionkit>={minor if running >= Version(minor) else running.public}"
+    return f"{DISTRIBUTION}>={minor if running >= Version(minor) else running.public}"
 
 
 def _package(distribution: str) -> str:
     """Return the name of the Python package for a distribution, or raise a ``ConfigError``."""
     package = re.sub(r"[-_.]+", "_", distribution).lower()
-    if not DISTRIBUTION.fullmatch(distribution) or not package.isidentifier() or iskeyword(package):
+    if not NAME_OF_DISTRIBUTION.fullmatch(distribution) or not package.isidentifier() or iskeyword(package):
         raise ConfigError(
             "the name of the directory, which is that of the distribution, should start with a letter, contain only "
             f"letters, digits, -, _ and ., and not be a keyword of Python; found {distribution!r}."
         )
-    if package in sys.stdlib_module_names or package in ("tests", "fusionkit") or _foreign(package):
+    taken = PROJECT if canonical(distribution) == PROJECT else package
+    if taken in sys.stdlib_module_names or taken in ("tests", PROJECT) or _foreign(taken):
         raise ConfigError(
             f"the name of the directory should make a new name for the package; found {distribution!r}, "
-            f"and a module {package} exists."
+            f"and a module {taken} exists."
         )
     return package
 

@@ -12,7 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
+from fusionkit._util.distribution import install_command
 from fusionkit.errors import ConfigError
+from fusionkit.registry.discovery import renamed
 from fusionkit.scaffold import versions
 from fusionkit.scaffold.answers import Answers
 
@@ -62,7 +64,7 @@ def update(target: Path) -> str:
     template = versions.keep()
     if template is None or template.tag is None:
         raise ConfigError("git should be installed, and the user's data folder writable, for an update; one is not.")
-    written = dict(re.findall(r"^(_src_path|_commit): *['\"]?(.*?)['\"]?$", text, re.MULTILINE))
+    written = dict(re.findall(r"^(_src_path|_commit|requires): *['\"]?(.*?)['\"]?$", text, re.MULTILINE))
     if written.get("_src_path") != template.source:
         should = f"be {template.source}, where the templates of this user are"
         raise ConfigError(f"_src_path in {ANSWERS} should {should}; found {written.get('_src_path')}.")
@@ -71,8 +73,9 @@ def update(target: Path) -> str:
             f"_commit in {ANSWERS} should be a template in {template.source}; found {written.get('_commit')}: "
             "run this once with that version of fusionkit installed."
         )
+    requires = renamed(written.get("requires", ""))
     with _copier_errors(target, copier):
-        copier.run_update(target, vcs_ref=template.tag, **OPTIONS)
+        copier.run_update(target, {"requires": requires} if requires else {}, vcs_ref=template.tag, **OPTIONS)
     return template.tag
 
 
@@ -80,7 +83,7 @@ def _copier() -> ModuleType:
     try:
         import copier
     except ModuleNotFoundError as error:
-        should = "find copier: pip install 'fusionkit[new]'"
+        should = f"find copier: {install_command('new')}"
         raise ConfigError(f"fusionkit new should {should}; found no module {error.name!r}.") from error
     return copier
 

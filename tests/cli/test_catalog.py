@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fusionkit import cli, registry
-from tests.fake_distributions import Site
+from tests.fake_distributions import PLUGIN, Site
 
 
 class Terminal(io.StringIO):
@@ -51,8 +51,16 @@ class TestList:
         assert cli.main(["list"]) == 0
         output = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
         assert max(map(len, output.splitlines())) <= columns
-        words = set(re.findall(r"[\w/.]+", output))
-        assert words >= {"parameterized_concatenation", "mean", "shadowed", "entry", "fusionkit", "0.1.0", "gram"}
+        words = set(re.findall(r"[\w/.-]+", output))
+        assert words >= {
+            "parameterized_concatenation",
+            "mean",
+            "shadowed",
+            "entry",
+            "tensor-fusionkit",
+            "0.1.0",
+            "gram",
+        }
         assert ("aliases" in words) == (columns == 300)
 
     def test_json(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +113,7 @@ class TestPlugins:
         site.install("fk-old", "", requires=["fusionkit<0.0.1"])
         found = {record["distribution"]: record for record in json.loads(run(capsys, "plugins", "--json"))}
         assert all(set(record) >= PLUGIN_KEYS for record in found.values())
-        assert [found[name]["status"] for name in ("fusionkit", "fk-gram", "fk-broken", "fk-old")] == [
+        assert [found[name]["status"] for name in ("tensor-fusionkit", "fk-gram", "fk-broken", "fk-old")] == [
             "loaded",
             "loaded",
             "failed",
@@ -126,6 +134,13 @@ class TestPlugins:
         assert line.endswith("it cannot be imported: ValueError: boom")
         assert "warning: 'plugin' of fk-thief 1.0: the fusion 'sum' is the core's: this one is 'fk-thief/sum'" in output
         assert "Traceback" not in output
+
+    def test_a_requirement_to_be_renamed(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.install("fk-gram", PLUGIN.format(names={"sum": "a:B"}), requires=["fusionkit>=0.1"])
+        output = run(capsys, "plugins")
+        assert "'plugin' of fk-gram 1.0: it requires 'fusionkit>=0.1'" in output
+        assert "write 'tensor-fusionkit>=0.1'" in output
+        assert "the fusion 'sum' is the core's: this one is 'fk-gram/sum'" in output
 
     def test_traceback(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
         site.install("fk-broken", "raise ValueError('boom')", entry="broken")

@@ -221,7 +221,7 @@ class TestErrors:
         assert cli.main(["list"]) == 1
         top = module.partition(".")[0]
         assert capsys.readouterr().err == (
-            f"error: {top!r} should be installed: pip install 'fusionkit[{extra}]'; found no such module\n"
+            f"error: {top!r} should be installed: pip install 'tensor-fusionkit[{extra}]'; found no such module\n"
         )
 
     def test_other_missing_modules_are_bugs(self, command: Callable[[Any], list[Sequence[str]]]) -> None:

@@ -14,7 +14,7 @@ from fusionkit import registry
 from fusionkit.config import build, compose, conf_dir
 from fusionkit.config.nodes import node_text, own_options
 
-BUILTIN = [record for record in registry.records() if record.distribution == "fusionkit"]
+BUILTIN = [record for record in registry.records() if record.distribution == "tensor-fusionkit"]
 FILES = sorted(file.relative_to(conf_dir()).as_posix() for file in conf_dir().rglob("*.yaml"))
 STEERING = {"_target_", "_recursive_", "_convert_", "name"}
 

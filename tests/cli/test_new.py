@@ -57,7 +57,10 @@ def test_without_git(work: Path, capsys: pytest.CaptureFixture[str], monkeypatch
             "the name of the new fusion should match [a-z][a-z0-9_]*, and be none of null, true, false, inf, nan; "
             "found 'A'.",
         ),
-        (["x1", "--fusion", "mean"], "the name of the new fusion should be free; found 'mean', a fusion of fusionkit."),
+        (
+            ["x1", "--fusion", "mean"],
+            "the name of the new fusion should be free; found 'mean', a fusion of tensor-fusionkit.",
+        ),
         (
             ["x1", "--update"],
             "DIR should hold a package that fusionkit new wrote; found no .copier-answers.yml in {x1}.",
@@ -76,7 +79,7 @@ def test_without_copier(work: Path, capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setitem(sys.modules, "copier", None)
     assert cli.main(["new", "fusionkit-gram", "--fusion", "gram"]) == 2
     assert capsys.readouterr().err == (
-        "error: fusionkit new should find copier: pip install 'fusionkit[new]'; found no module 'copier'.\n"
+        "error: fusionkit new should find copier: pip install 'tensor-fusionkit[new]'; found no module 'copier'.\n"
     )
     assert list(work.iterdir()) == []
 

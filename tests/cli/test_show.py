@@ -172,7 +172,7 @@ def test_page() -> None:
     text = page(described("parameterized_concatenation", dims=[76, 216], n=64))
     lines = dict(line.split(maxsplit=1) for line in text.partition("\n\n")[0].splitlines())
     assert lines["name"] == "parameterized_concatenation"
-    assert lines["distribution"].startswith("fusionkit ")
+    assert lines["distribution"].startswith("tensor-fusionkit ")
     assert (lines["n"], lines["l"]) == ("64", "18688")
     assert "free_n" in lines["traits"]
     assert "\nconfig\n  " in text

@@ -144,7 +144,7 @@ def test_a_file_behind_anothers_is_shadowed(site: Site) -> None:
     shadowed = [finding for finding in found if finding.status == "shadowed"]
     assert [(f.group, f.option) for f in shadowed] == [("fusion", "average"), ("train", "x")]
     assert shadowed[0].distribution == "gram-plugin"
-    assert shadowed[0].message.endswith("found that of gram-plugin hidden by fusionkit's.")
+    assert shadowed[0].message.endswith("found that of gram-plugin hidden by tensor-fusionkit's.")
 
 
 @pytest.mark.parametrize(

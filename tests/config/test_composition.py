@@ -21,6 +21,12 @@ from fusionkit.errors import ConfigError, FusionError
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
 
 
+@pytest.mark.parametrize("name", ["fusionkit/average", "tensor-fusionkit/mean"])
+def test_a_qualified_name_with_and_without_the_prefix(name: str) -> None:
+    cfg = config.compose([f"fusion={name}", "model.encoder=linear", "fabrication=tensor-fusionkit/lowrank"])
+    assert (cfg["fusion"]["name"], cfg["fabrication"]["name"]) == ("average", "lowrank")
+
+
 def test_compose_gives_plain_containers() -> None:
     cfg = config.compose(["fabrication=lowrank", "n=3"])
     assert json.loads(json.dumps(cfg)) == cfg
@@ -76,7 +82,7 @@ def test_plain_hydra_uses_the_fabrication_and_the_preprocessing() -> None:
 
 
 def every_fusion() -> list[str]:
-    return [record.key for record in registry.records("fusion") if record.distribution == "fusionkit"]
+    return [record.key for record in registry.records("fusion") if record.distribution == "tensor-fusionkit"]
 
 
 @pytest.mark.parametrize("name", every_fusion())
@@ -98,7 +104,9 @@ def test_every_operator_composes_builds_and_is_written_back(name: str) -> None:
     torch.testing.assert_close(again.eval()(views), operator.eval()(views))
 
 
-@pytest.mark.parametrize("name", [r.key for r in registry.records("fabrication") if r.distribution == "fusionkit"])
+@pytest.mark.parametrize(
+    "name", [r.key for r in registry.records("fabrication") if r.distribution == "tensor-fusionkit"]
+)
 def test_every_fabrication_composes_builds_and_is_written_back(name: str) -> None:
     cfg = config.compose([f"fabrication={name}", "dims=[12,12]", "n=8"])
     operator: Any = config.build(cfg["fusion"], "fusion")

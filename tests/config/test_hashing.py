@@ -73,6 +73,25 @@ def test_the_version_of_an_operators_distribution_matters(monkeypatch: pytest.Mo
     assert config_hash(cfg) != before
 
 
+def test_the_prefix_of_a_plugins_distribution_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    resolve, cfg = registry.resolve, compose(["fusion=average", "model.encoder=linear"])
+
+    def named(distribution: str, name: str) -> str:
+        monkeypatch.setattr(
+            registry, "resolve", lambda kind, _: replace(resolve(kind, "mean"), distribution=distribution)
+        )
+        preprocess = {"_target_": "fusionkit.create", "name": name}
+        return config_hash({**cfg, "fusion": {**cfg["fusion"], "name": name, "preprocess": [preprocess]}})
+
+    before = named("fusionkit-gram", "fusionkit-gram/gram")
+    assert named("tensor-fusionkit-gram", "tensor-fusionkit-gram/gram") == before
+    assert named("tensor-fusionkit-gram", "fusionkit-gram/gram") == before
+    assert named("other-gram", "fusionkit-gram/gram") != before
+    assert named("fusionkit-gram", "other-gram/gram") != before
+
+
 #: Hashes of the version before: a sweep begun with it goes on.  ``version`` of the operators: 1.0.
 PINNED = {
     "": "84e42b701fb39d2a",

@@ -16,7 +16,7 @@ from fusionkit.errors import FusionError
 
 
 def names(kind: registry.Kind) -> list[str]:
-    return [record.key for record in registry.records(kind) if record.distribution == "fusionkit"]
+    return [record.key for record in registry.records(kind) if record.distribution == "tensor-fusionkit"]
 
 
 def check_lossless(operator: fusionkit.Fusion) -> None:

@@ -19,7 +19,7 @@ build-backend = "hatchling.build"
 [project]
 name = "fusionkit-gram"
 version = "0.1"
-dependencies = ["fusionkit"]
+dependencies = ["tensor-fusionkit"]
 [project.entry-points.fusionkit]
 gram = "fusionkit_gram.plugin"
 [tool.hatch.build.targets.wheel]

@@ -44,6 +44,6 @@ def test_reference(name: str, options: dict[str, Any], w: list[float], wanted: l
 
 
 def test_every_core_fabrication_has_a_reference() -> None:
-    core = [record for record in registry.records("fabrication") if record.distribution == "fusionkit"]
+    core = [record for record in registry.records("fabrication") if record.distribution == "tensor-fusionkit"]
     assert core
     assert [record.name for record in core if not hasattr(registry.load("fabrication", record.name), "reference")] == []

@@ -45,7 +45,7 @@ def test_first_party_passes() -> None:
     assert report.ok, report
     assert {result.subject for result in report.results} == {f"fusionkit/{name}" for name in names}
     assert {(result.distribution, result.version) for result in report.results} == {
-        ("fusionkit", fusionkit.__version__)
+        ("tensor-fusionkit", fusionkit.__version__)
     }
 
 

@@ -169,6 +169,12 @@ def test_differences_go_into_mappings() -> None:
     assert differences(first, second) == {"metrics.f1": (1.0, 0.9), "history.loss": ([1.0], None)}
 
 
+def test_the_prefix_of_a_distribution_is_no_difference() -> None:
+    then = {"provenance": {"versions": {"fusionkit": "0.1.0", "fusionkit-gram": "0.1.0"}}}
+    now = {"provenance": {"versions": {"tensor-fusionkit": "0.1.0", "tensor-fusionkit-gram": "0.2.0"}}}
+    assert differences(then, now, ("provenance",)) == {"provenance.versions.fusionkit-gram": ("0.1.0", "0.2.0")}
+
+
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 

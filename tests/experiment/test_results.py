@@ -239,7 +239,7 @@ def test_provenance_names_every_distribution_involved() -> None:
 
     found = results.provenance(CFG)
     assert found["versions"]["torch"] == version("torch")
-    assert {"fusionkit", "numpy", "scikit-learn", "lightning-fabric", "safetensors", "hydra-core"} <= set(
+    assert {"tensor-fusionkit", "numpy", "scikit-learn", "lightning-fabric", "safetensors", "hydra-core"} <= set(
         found["versions"]
     )
     assert found["python"].startswith("3.")

@@ -16,7 +16,7 @@ from tests.fabrications.fabrication_properties import PROPERTIES, SLOW_PROPERTIE
 CASES = [
     case
     for record in registry.records("fabrication")
-    if record.distribution == "fusionkit"
+    if record.distribution == "tensor-fusionkit"
     for case in cases(record.name, *(dict(o) for o in registry.load("fabrication", record.name).examples() if o))  # type: ignore[attr-defined]
 ]
 #: Two sizes of each: views that do not divide, and n > D.

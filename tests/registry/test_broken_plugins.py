@@ -159,7 +159,7 @@ def test_plugins_names_each_with_its_cause(site: Site) -> None:
         assert record["status"] == broken.status
         assert broken.cause in record["error"]
         assert (record["fusions"], record["fabrications"]) == ([], [])
-    for name in ("fusionkit", "fk-good", "fk-loud", "fk-no-target", "fk-no-fusion"):
+    for name in ("tensor-fusionkit", "fk-good", "fk-loud", "fk-no-target", "fk-no-fusion"):
         assert (found[name]["status"], found[name]["error"]) == ("loaded", None)
 
 
@@ -179,7 +179,7 @@ def test_plugins_strict_imports_the_targets(site: Site) -> None:
         assert found[f"fk-{name}"]["status"] == "failed"
         assert cause in found[f"fk-{name}"]["error"]
     assert found["fk-good"]["status"] == "loaded"
-    assert found["fusionkit"]["status"] == "loaded"
+    assert found["tensor-fusionkit"]["status"] == "loaded"
 
 
 @pytest.mark.exhaustive
@@ -241,7 +241,7 @@ def test_allow_list(site: Site) -> None:
     assert done.stderr == ""
     assert "fk_gram" in {record["name"] for record in json.loads(done.stdout)}
     only_core = json.loads(site.command("list", "--json", FUSIONKIT_PLUGINS="").stdout)
-    assert {record["distribution"] for record in only_core} == {"fusionkit"}
+    assert {record["distribution"] for record in only_core} == {"tensor-fusionkit"}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from fusionkit.registry.loading import Kind, Plugin
 CORE = Plugin(
     "builtin",
     "fusionkit.builtin",
-    "fusionkit",
+    "tensor-fusionkit",
     "0.1.0",
     specs={
         "fusion": {"summation": Spec("core:Sum", ("sum",), "adds"), "gone": Spec("", removed="summation")},
@@ -42,7 +42,7 @@ def test_record() -> None:
         "kind": "fusion",
         "name": "summation",
         "qualified": "fusionkit/summation",
-        "distribution": "fusionkit",
+        "distribution": "tensor-fusionkit",
         "version": "0.1.0",
         "target": "core:Sum",
         "aliases": ["sum"],
@@ -82,7 +82,7 @@ class TestNames:
     def test_kinds_are_separate(self) -> None:
         snapshot = Snapshot([CORE, plugin("gram", dense="a:B")])
         assert resolve(snapshot, "dense").status == "ok"
-        assert resolve(snapshot, "dense", "fabrication").distribution == "fusionkit"
+        assert resolve(snapshot, "dense", "fabrication").distribution == "tensor-fusionkit"
 
     def test_both_kinds(self) -> None:
         snapshot = Snapshot([CORE, plugin("gram", dense="a:B")])
@@ -97,11 +97,45 @@ class TestNames:
         assert snapshot.plugins[0].title == "'gram' of fk-gram"
 
 
+class TestPrefix:
+    """The distributions were named fusionkit, fusionkit-gram, ... before; configs and models of then keep working."""
+
+    SNAPSHOT = Snapshot([CORE, plugin("gram", gram="a:B", sum="a:C", distribution="tensor-fusionkit-gram")])
+
+    @pytest.mark.parametrize("name", ["fusionkit/summation", "tensor-fusionkit/summation", "Tensor_Fusionkit/sum"])
+    def test_of_the_core(self, name: str) -> None:
+        record = resolve(self.SNAPSHOT, name)
+        assert (record.qualified, record.distribution) == ("fusionkit/summation", "tensor-fusionkit")
+
+    @pytest.mark.parametrize("name", ["gram", "fusionkit-gram/gram", "tensor-fusionkit-gram/gram"])
+    def test_of_a_plugin(self, name: str) -> None:
+        record = resolve(self.SNAPSHOT, name)
+        assert (record.qualified, record.distribution) == ("fusionkit-gram/gram", "tensor-fusionkit-gram")
+
+    def test_a_shadowed_name_is_written_without(self) -> None:
+        assert resolve(self.SNAPSHOT, "tensor-fusionkit-gram/sum").key == "fusionkit-gram/sum"
+        assert self.SNAPSHOT.plugins[1].warnings == (
+            "the fusion 'sum' is the core's: this one is 'fusionkit-gram/sum'",
+        )
+
+    def test_a_plugin_of_before(self) -> None:
+        snapshot = Snapshot([CORE, plugin("gram", gram="a:B", distribution="fusionkit-gram")])
+        assert resolve(snapshot, "tensor-fusionkit-gram/gram").distribution == "fusionkit-gram"
+
+    def test_of_another_project(self) -> None:
+        snapshot = Snapshot([plugin("a", gram="a:B", distribution="tensor-gram")])
+        assert resolve(snapshot, "tensor-gram/gram").qualified == "tensor-gram/gram"
+        assert "'gram/gram'" in refusal(snapshot, "gram/gram")
+
+    def test_nearest_names(self) -> None:
+        assert "Did you mean 'fusionkit/summation'" in refusal(self.SNAPSHOT, "tensor-fusionkit/sumation")
+
+
 class TestReservedNames:
     @pytest.mark.parametrize("taken", ["summation", "sum"])
     def test_name_of_the_core(self, taken: str) -> None:
         snapshot = Snapshot([CORE, plugin("thief", **{taken: "evil:Sum"})])  # type: ignore[arg-type]
-        assert resolve(snapshot, taken).distribution == "fusionkit"
+        assert resolve(snapshot, taken).distribution == "tensor-fusionkit"
         record = resolve(snapshot, f"fk-thief/{taken}")
         assert (record.status, record.key, record.target) == ("shadowed", f"fk-thief/{taken}", "evil:Sum")
         assert snapshot.plugins[1].status == "loaded"
@@ -109,14 +143,14 @@ class TestReservedNames:
 
     def test_alias_of_the_core(self) -> None:
         snapshot = Snapshot([CORE, plugin("thief", gram=Spec("a:B", ("sum",)))])
-        assert resolve(snapshot, "sum").distribution == "fusionkit"
+        assert resolve(snapshot, "sum").distribution == "tensor-fusionkit"
         assert resolve(snapshot, "fk-thief/sum").name == "gram"
         assert resolve(snapshot, "gram").status == "ok"
         assert snapshot.plugins[1].warnings == ("the fusion 'sum' is the core's: this one is 'fk-thief/sum'",)
 
     def test_two_plugins_with_one_name_of_the_core(self) -> None:
         snapshot = Snapshot([CORE, plugin("a", sum="a:B"), plugin("b", sum="a:B")])
-        assert resolve(snapshot, "sum").distribution == "fusionkit"
+        assert resolve(snapshot, "sum").distribution == "tensor-fusionkit"
         assert [record.status for record in snapshot.records if record.name == "sum"] == ["shadowed", "shadowed"]
 
     def test_a_name_that_the_core_gave_up_is_free(self) -> None:

@@ -25,7 +25,7 @@ class TestVerify:
         assert found["fk-broken"].status == "loaded"
         found = {plugin.distribution: plugin for plugin in registry.verify(import_targets=True)}
         assert found["fk-gram"].status == "loaded"
-        assert found["fusionkit"].error is None
+        assert found["tensor-fusionkit"].error is None
         assert found["fk-broken"].status == "failed"
         error = found["fk-broken"].error or ""
         assert "the fusion 'one' of fk-broken 1.0 cannot be imported" in error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
 
-from fusionkit.registry.discovery import Candidate, canonical, disabled, incompatible, installed
+from fusionkit.registry.discovery import Candidate, canonical, disabled, incompatible, installed, outdated
 from tests.fake_distributions import Site
 
 
@@ -107,6 +108,29 @@ class TestMalformedEntryPoints:
         assert [one.version for one in installed() if one.distribution == "fk-good"] == ["1.0"]
 
 
+class TestDoubled:
+    """The distribution of before, left beside the one that has its new name: both name the same module."""
+
+    def test_counts_once(self, site: Site) -> None:
+        for name in ("tensor-fusionkit-fk", "fusionkit-fk"):
+            site.install(name, entry_points="[fusionkit]\na = fk_package.plugin\n")
+        mine = [one.distribution for one in installed() if one.target == "fk_package.plugin"]
+        assert mine == ["tensor-fusionkit-fk"]
+
+    def test_another_module_is_another_plugin(self, site: Site) -> None:
+        for name in ("tensor-fusionkit-fk", "fusionkit-fk"):
+            site.install(name, entry="fk")
+        mine = [one.distribution for one in installed() if one.name == "fk"]
+        assert mine == ["fusionkit-fk", "tensor-fusionkit-fk"]
+
+    def test_the_core_counts_once(self, site: Site) -> None:
+        for name in ("tensor-fusionkit", "fusionkit"):
+            site.install(name, entry_points="[fusionkit]\nbuiltin = fusionkit.builtin\n", version="9")
+        done = site.command("plugins", "--json", FUSIONKIT_PLUGINS="")
+        (core,) = [record for record in json.loads(done.stdout) if record["target"] == "fusionkit.builtin"]
+        assert (core["distribution"], core["version"], core["status"]) == ("tensor-fusionkit", "9", "loaded")
+
+
 class TestDisabled:
     @pytest.mark.parametrize("allowed", ["fk-gram", "other, FK_Gram", "fk.gram,other"])
     def test_named(self, allowed: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +141,15 @@ class TestDisabled:
         monkeypatch.delenv("FUSIONKIT_PLUGINS", raising=False)
         assert disabled(candidate()) is None
 
-    @pytest.mark.parametrize("allowed", ["", " ", "fk", "fk-gram-2"])
+    @pytest.mark.parametrize("allowed", ["fusionkit-gram", "tensor-fusionkit-gram"])
+    @pytest.mark.parametrize("distribution", ["fusionkit-gram", "tensor-fusionkit-gram"])
+    def test_named_with_or_without_the_prefix(
+        self, allowed: str, distribution: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FUSIONKIT_PLUGINS", allowed)
+        assert disabled(candidate(distribution=distribution)) is None
+
+    @pytest.mark.parametrize("allowed", ["", " ", "fk", "fk-gram-2", "tensor-fk-gram"])
     def test_not_named(self, allowed: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FUSIONKIT_PLUGINS", allowed)
         assert disabled(candidate()) == f"FUSIONKIT_PLUGINS should name fk-gram; found {allowed!r}"
@@ -132,6 +164,8 @@ class TestIncompatible:
             ("fusionkit[run]>=0.1,<0.2", "0.1.5"),
             ("FusionKit (>=0.1)", "0.1.0"),
             ("fusionkit @ file:///tmp/fusionkit.whl", "0.1.0"),
+            ("tensor-fusionkit>=0.1", "0.1.0"),
+            ("Tensor_FusionKit[run]>=0.1,<0.2", "0.1.5"),
             # A prerelease serves those who want the release, and those who want a prerelease.
             ("fusionkit>=0.2", "0.2.0rc1"),
             ("fusionkit>=0.2.0rc1", "0.2.0rc2"),
@@ -151,6 +185,8 @@ class TestIncompatible:
             ("fusionkit>=99", "0.1.0"),
             ("fusionkit<0.1", "0.1.0"),
             ("fusionkit==0.2.*", "0.1.0"),
+            ("tensor-fusionkit>=99", "0.1.0"),
+            ("tensor.fusionkit[run]==0.2.*", "0.1.0"),
             ("fusionkit>=0.2", "0.1.9rc1"),
             ("fusionkit<0.2", "0.2.0rc1"),
             ("FUSIONKIT~=1.0", "0.1.0"),
@@ -170,7 +206,8 @@ class TestIncompatible:
         assert reason == "it requires 'fusionkit<0.1'; found fusionkit 0.1.0"
 
     @pytest.mark.parametrize(
-        "requirement", ["fusionkit >>> 1", "fusionkit>=one", "!fusionkit", "fusionkit; color == 'red'"]
+        "requirement",
+        ["fusionkit >>> 1", "fusionkit>=one", "!fusionkit", "fusionkit; color == 'red'", "tensor-fusionkit >>> 1"],
     )
     def test_malformed(self, requirement: str) -> None:
         reason = incompatible(candidate(requirement), "0.1.0") or ""
@@ -181,11 +218,39 @@ class TestIncompatible:
         assert incompatible(candidate(requirement), "0.1.0") is None
 
     def test_similar_names_are_others(self) -> None:
-        assert incompatible(candidate("fusionkit-bilinear>=99", "my-fusionkit>=99"), "0.1.0") is None
+        assert (
+            incompatible(
+                candidate("fusionkit-bilinear>=99", "my-fusionkit>=99", "tensor-fusionkit-bilinear>=99"), "0.1.0"
+            )
+            is None
+        )
+
+
+class TestOutdated:
+    """Requirements by the name that another project has on PyPI."""
+
+    @pytest.mark.parametrize(
+        ("requirement", "new"),
+        [
+            ("fusionkit", "tensor-fusionkit"),
+            ("fusionkit>=0.1", "tensor-fusionkit>=0.1"),
+            ("FusionKit (<0.2)", "tensor-fusionkit (<0.2)"),
+            ("fusionkit[run]; extra == 'test'", "tensor-fusionkit[run]; extra == 'test'"),
+        ],
+    )
+    def test_how_to_rename(self, requirement: str, new: str) -> None:
+        (found,) = outdated(candidate("torch", requirement))
+        assert found == (
+            f"it requires {requirement!r}, which pip takes for another project: write {new!r} in its pyproject.toml"
+        )
+
+    def test_others_stay(self) -> None:
+        assert not outdated(candidate("tensor-fusionkit>=0.1", "fusionkit-bilinear", "torch", "fusionkits"))
 
 
 def test_canonical() -> None:
     assert canonical("FK.Gram__x") == "fk-gram-x"
+    assert canonical("Tensor_Fusionkit.Gram") == "fusionkit-gram"
 
 
 def test_a_requirement_that_is_nested_too_deep() -> None:

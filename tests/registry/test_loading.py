@@ -102,13 +102,14 @@ class TestLoad:
         plugin = load_installed(site, source, entry_points="[fusionkit]\ngram = fk_gram [run, test]\n")
         assert (plugin.target, plugin.names("fusion")) == ("fk_gram", ["gram"])
 
-    def test_a_distribution_that_calls_itself_fusionkit(self, site: Site) -> None:
-        site.install("fk-gram", "raise ValueError", metadata="Metadata-Version: 2.1\nName: FusionKit\nVersion: 66\n")
+    @pytest.mark.parametrize("name", ["FusionKit", "tensor_fusionkit"])
+    def test_a_distribution_that_calls_itself_fusionkit(self, name: str, site: Site) -> None:
+        site.install("fk-gram", "raise ValueError", metadata=f"Metadata-Version: 2.1\nName: {name}\nVersion: 66\n")
         (candidate,) = [one for one in installed() if one.target == "fk_gram"]
         plugin = load(candidate, RUNNING)
         assert (plugin.status, plugin.error) == (
             "failed",
-            "its distribution should have a name of its own; found fusionkit",
+            f"its distribution should have a name of its own; found {name}",
         )
 
     def test_entry_point_may_name_an_object(self, site: Site) -> None:
@@ -145,7 +146,7 @@ class TestLoad:
         core = Candidate(
             "builtin",
             "fusionkit.builtin",
-            "fusionkit",
+            "tensor-fusionkit",
             RUNNING,
             lambda: plugin_of(fusionkit_fusions=lambda: {"gram": "a:B"}).module,
         )

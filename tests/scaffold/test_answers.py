@@ -46,11 +46,11 @@ def test_names_that_would_collide(kind: Kind, name: str, module: str, class_name
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
-        ("0.1.0", "fusionkit>=0.1"),
-        ("1.4.2", "fusionkit>=1.4"),
-        ("0.2.1rc1", "fusionkit>=0.2"),
-        ("0.2.0rc1", "fusionkit>=0.2.0rc1"),
-        ("0.2.0.dev3+g12ab", "fusionkit>=0.2.0.dev3"),
+        ("0.1.0", "tensor-fusionkit>=0.1"),
+        ("1.4.2", "tensor-fusionkit>=1.4"),
+        ("0.2.1rc1", "tensor-fusionkit>=0.2"),
+        ("0.2.0rc1", "tensor-fusionkit>=0.2.0rc1"),
+        ("0.2.0.dev3+g12ab", "tensor-fusionkit>=0.2.0.dev3"),
     ],
 )
 def test_requirement(version: str, expected: str) -> None:
@@ -81,7 +81,14 @@ def test_invalid_directory(directory: str) -> None:
 
 @pytest.mark.parametrize(
     ("directory", "module"),
-    [("json", "json"), ("torch", "torch"), ("fusionkit", "fusionkit"), ("Fusionkit", "fusionkit"), ("tests", "tests")],
+    [
+        ("json", "json"),
+        ("torch", "torch"),
+        ("fusionkit", "fusionkit"),
+        ("Fusionkit", "fusionkit"),
+        ("tensor-fusionkit", "fusionkit"),
+        ("tests", "tests"),
+    ],
 )
 def test_directory_whose_package_exists(directory: str, module: str) -> None:
     with pytest.raises(ConfigError) as error:
@@ -96,10 +103,10 @@ class TestTakenNames:
     @pytest.mark.parametrize(
         ("kind", "name", "owner"),
         [
-            ("fusion", "summation", "a fusion of fusionkit"),
-            ("fusion", "sum", "a fusion of fusionkit"),  # An alias.
-            ("fusion", "dense", "a fabrication of fusionkit"),
-            ("fabrication", "dense", "a fabrication of fusionkit"),
+            ("fusion", "summation", "a fusion of tensor-fusionkit"),
+            ("fusion", "sum", "a fusion of tensor-fusionkit"),  # An alias.
+            ("fusion", "dense", "a fabrication of tensor-fusionkit"),
+            ("fabrication", "dense", "a fabrication of tensor-fusionkit"),
         ],
     )
     def test_by_the_core(self, kind: Kind, name: str, owner: str) -> None:

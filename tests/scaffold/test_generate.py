@@ -20,7 +20,7 @@ import fusionkit
 from fusionkit import ConfigError, registry
 from fusionkit.config import build, compose
 from fusionkit.registry.loading import Kind
-from fusionkit.scaffold import generate, versions
+from fusionkit.scaffold import answers, generate, versions
 from fusionkit.scaffold.answers import Answers
 from fusionkit.testing import isolated_registry
 from tests.exhaustive import exhaustive
@@ -240,7 +240,7 @@ class TestPlace:
         with pytest.raises(ConfigError) as error:
             package()
         assert str(error.value) == (
-            "fusionkit new should find copier: pip install 'fusionkit[new]'; found no module 'copier'."
+            "fusionkit new should find copier: pip install 'tensor-fusionkit[new]'; found no module 'copier'."
         )
         assert not (tmp_path / "work").exists()
 
@@ -307,6 +307,17 @@ class TestUpdate:
         assert generate.update(authored) == fusionkit.__version__
         status = subprocess.run(["git", "status", "--short"], cwd=authored, check=True, capture_output=True)
         assert status.stdout == b""
+
+    def test_the_requirement_of_before_is_renamed(
+        self, package: Callable[..., Path], later: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(answers, "requirement", lambda version: "fusionkit>=0.1")
+        target = package()
+        self.commit(target)
+        assert 'dependencies = ["fusionkit>=0.1", "torch"]' in (target / "pyproject.toml").read_text()
+        later()
+        generate.update(target)
+        assert 'dependencies = ["tensor-fusionkit>=0.1", "torch"]' in (target / "pyproject.toml").read_text()
 
     def test_not_committed(self, authored: Path) -> None:
         (authored / "README.md").write_text("mine")

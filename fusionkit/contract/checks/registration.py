@@ -8,7 +8,7 @@ import re
 from functools import partial
 from typing import Any
 
-import fusionkit
+from fusionkit._util.distribution import version
 from fusionkit.contract import probes
 from fusionkit.contract.checks._common import expect_resolves, skip_if
 from fusionkit.contract.rules import expect, outcome, rule, skip
@@ -103,8 +103,8 @@ def check_api_version(subject: Subject) -> None:
     except importlib.metadata.PackageNotFoundError:
         skip(f"needs an installed distribution, and {record.distribution} is none")
     candidate = Candidate(record.plugin, "", record.distribution, record.version, lambda: None, requires)
-    reason = incompatible(candidate, fusionkit.__version__)
-    expect(reason is None, f"{record.distribution} should admit fusionkit {fusionkit.__version__}", str(reason))
+    reason = incompatible(candidate, version())
+    expect(reason is None, f"{record.distribution} should admit fusionkit {version()}", str(reason))
 
 
 @rule(tier=2, scope="examples")

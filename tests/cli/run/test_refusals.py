@@ -85,7 +85,7 @@ REFUSED = {
 if find_spec("submitit") is None:
     REFUSED["missing_launcher"] = (
         ["-m", "seed=0,1", "hydra/launcher=submitit_slurm"],
-        "There is no hydra/launcher 'submitit_slurm'. pip install 'fusionkit[launchers]' installs it.",
+        "There is no hydra/launcher 'submitit_slurm'. pip install 'tensor-fusionkit[launchers]' installs it.",
     )
 if hydra.__version__.startswith("1.3"):
     # The other line writes the reference out and changes the copy.
