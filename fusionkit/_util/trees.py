@@ -42,8 +42,11 @@ def to_python(tree: Any) -> Any:
         return {name: to_python(value) for name, value in tree.items()}
     if isinstance(tree, list | tuple):
         return type(tree)(map(to_python, tree)) if type(tree) in (list, tuple) else tree
-    # By what it has, because numpy's import takes time.
-    return tree.item() if hasattr(tree, "dtype") and getattr(tree, "shape", None) == () else tree
+    # By what it is called and has, because numpy's import takes time.
+    if type(tree).__module__ != "numpy" or getattr(tree, "shape", None) != ():
+        return tree
+    value = tree.item()
+    return float(value) if type(value) is type(tree) else value  # Python has no long double.
 
 
 def to_json(value: Any) -> Any:
