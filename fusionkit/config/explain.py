@@ -205,7 +205,7 @@ def _missing_config(error: Any, loader: CheckingLoader) -> str:
     if group in ("fusion", "fabrication"):
         return _no_operator(group, name, options)
     if group == "hydra/launcher" and name in LAUNCHERS:
-        return f"There is no {group} {name!r}.  pip install 'fusionkit[launchers]' installs it."
+        return f"There is no {group} {name!r}.  pip install -c constraints.txt 'fusionkit[launchers]' installs it."
     hint = nearest(name, options) or f"  Known are {', '.join(options)}."
     return f"There is no {group} {name!r}.{hint}"
 

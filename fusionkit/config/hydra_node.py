@@ -102,10 +102,15 @@ def check_command_line(overrides: Iterable[Override]) -> None:
             if override.package is None:
                 OmegaConf.update(given, override.key_or_group, override.value(), merge=True, force_add=True)
     refuse(
-        f"{_shown(key)} should be {wanted}; found {value!r}."
+        f"{_shown(key)} should be {wanted}; found {value!r}.{_group_meant(key, value)}"
         for key, value in _leaves(raw(given).get("hydra", {})).items()
         if (wanted := _wanted_of_command_line(key, value))
     )
+
+
+def _group_meant(key: str, value: Any) -> str:
+    """Return a hint for an option of a group that is given as the value of a key."""
+    return f" Did you mean hydra/{key}={value}?" if key in ("launcher", "sweeper") and isinstance(value, str) else ""
 
 
 def check_search_path(primary: Any) -> None:

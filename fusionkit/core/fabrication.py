@@ -14,14 +14,11 @@ from fusionkit.core.construction import ConstructMeta, registered_key, writable
 from fusionkit.core.external_w import cut
 from fusionkit.core.traits import Traits
 from fusionkit.core.validation import check_dims, check_size
-from fusionkit.errors import DimsError, FusionError
+from fusionkit.errors import FusionError
 from fusionkit.kernels.matmul import joined_rows, linear
 from fusionkit.kernels.modes import in_place_ok, outside_transforms
 from fusionkit.kernels.planning import BreakEven, Effort, Launched
 from fusionkit.registry import lookup
-
-#: The greatest W: what is counted from its size still fits into int64, and is exact in float64 and in JSON.
-MOST_ENTRIES = 2**53
 
 
 class Sized(NamedTuple):
@@ -178,10 +175,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         """Return ``shapes(n, D)`` for validated n and D; for the prepared size they are computed only once."""
         if self._sized is not None and self._sized.shapes and self._sized.fits(n, D):
             return self._sized.shapes
-        n, D = check_size("n, the height of W,", n), check_size("D, the width of W,", D)
-        if n * D > MOST_ENTRIES:
-            raise DimsError(f"W should have at most 2**53 entries; found n = {n} and D = {D}.")
-        return self.shapes(n, D)
+        return self.shapes(check_size("n, the height of W,", n), check_size("D, the width of W,", D))
 
     def split(self, w: Tensor, n: int, D: int) -> dict[str, Tensor]:
         """Cut ``w`` (l,) or (1, l) into the blocks, which share its memory, in their natural shapes.

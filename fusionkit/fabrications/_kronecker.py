@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fusionkit.errors import FusionError
+from fusionkit.errors import DimsError, FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fusion import check_size
 
@@ -133,6 +133,8 @@ class BlockProduct(Fabrication):
         Raises:
             FusionError: p, q or the rank are out of range for this n and D.
         """
+        if n * D > 2**53:  # What is counted would not fit into int64.
+            raise DimsError(f"W of {self.label()} should have at most 2**53 entries; found n = {n} and D = {D}.")
         if self.p is not None:
             check_count(f"p, the number of block rows of {self.label()},", self.p, n=n)
         if self.q is not None:

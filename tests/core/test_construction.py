@@ -112,7 +112,7 @@ def test_scalars_of_numpy_in_every_option_of_every_operator(kind: registry.Kind)
 
 
 def test_python_has_no_long_double() -> None:
-    op: Any = Scaled(dims=[2], factor=np.longdouble(0.5))
+    op = scaled(dims=[2], factor=np.longdouble(0.5))
     assert type(op.factor) is float
 
 
