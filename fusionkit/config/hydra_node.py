@@ -113,6 +113,13 @@ def _group_meant(key: str, value: Any) -> str:
     return f" Did you mean hydra/{key}={value}?" if key in ("launcher", "sweeper") and isinstance(value, str) else ""
 
 
+def delay_log_files(cfg: Any) -> None:
+    """Let log files be opened with the first message, so that a job can look first whether the file is its own."""
+    for key, _, value in walk(raw(cfg.hydra.job_logging)):
+        if isinstance(value, dict) and "filename" in value:
+            OmegaConf.update(cfg.hydra.job_logging, f"{key}.delay", True, force_add=True)
+
+
 def check_search_path(primary: Any) -> None:
     """Refuse a primary config whose ``hydra.searchpath`` holds anything but folders, written out.
 

@@ -16,7 +16,7 @@ from fusionkit.config.fits import check_widths, preflight
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import run
 from fusionkit.experiment.data import known_widths
-from fusionkit.experiment.job import EXPECTED, directory_lock, recorded, save_composed
+from fusionkit.experiment.job import EXPECTED, check_logs, directory_lock, recorded, save_composed
 from fusionkit.experiment.sweep import run_sweep
 
 
@@ -51,6 +51,7 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
         run_dir = Path(HydraConfig.get().runtime.output_dir).absolute()
         try:
             with directory_lock(run_dir, wait=False), recorded(config.tree, run_dir):
+                check_logs(run_dir)
                 save_composed(task, run_dir, subdir)
                 return float(run.run_job(config, run_dir)["metrics"]["accuracy"])
         except EXPECTED as error:  # Hydra would print a traceback.
