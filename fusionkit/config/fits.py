@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fusionkit.config.options import RunConfig
 from fusionkit.config.safe import build
@@ -44,21 +44,31 @@ def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
         )
 
 
-def check_widths(config: RunConfig) -> None:
-    """Check that the operator accepts the widths of its views; it is built without parameters.
+def check_widths(config: RunConfig, dims: Sequence[int] | None = None, *, n_given: bool = False) -> None:
+    """Check that the operator accepts the widths of its views, on the meta device, and uses n.
+
+    Args:
+        config: of the job.
+        dims: the widths of the data; None for those that the config knows.
+        n_given: whether n was chosen for this run.
 
     Raises:
         DimsError: it does not.  Any other error of an operator is left to the run, which records it.
     """
-    dims = config.dims or config.data.dims
-    if dims is None:  # Known once the file is read.
+    dims = config.dims or config.data.dims or dims
+    if dims is None:  # Known once the data is read.
         return
+    model, widths = config.model, config.fusion_dims(dims)
     try:
-        build({**config.tree["fusion"], "dims": None, "device": None}).calculate_n(config.fusion_dims(dims))
+        operator = build({**config.tree["fusion"], "dims": widths, "device": "meta"})
     except DimsError as error:
-        raise advised(error, config.model.encoder) from error
+        raise advised(error, model.encoder) from error
     except (Exception, SystemExit):  # The operator's code may raise anything; the run records it.
         return
+    unused = config.fusion.n is None and (model.encoder == "none" or model.encoder_width is not None)
+    if n_given and unused and operator.n != config.n:
+        should = f"left out, because the output of the fusion {config.fusion.name!r} has the width {operator.n}"
+        raise DimsError(f"n should be {should}, which follows from its views; found {config.n}.")
 
 
 def advised(error: DimsError, encoder: str) -> DimsError:

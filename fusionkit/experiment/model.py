@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fusionkit.config.keys import walk
 from fusionkit.config.options import ModelOptions
 from fusionkit.core import factory
 from fusionkit.errors import DimsError, FusionError
@@ -240,8 +243,12 @@ class FusionModel(nn.Module):
         }
 
     @classmethod
-    def from_description(cls, description: Mapping[str, Any]) -> FusionModel:
+    def from_description(cls, description: Mapping[str, Any], device: str | None = None) -> FusionModel:
         """Build the model that ``describe`` describes, in evaluation mode.  Operators come from the registry only.
+
+        Args:
+            description: in JSON types.
+            device: of every tensor, whatever the description says; None leaves it as described.
 
         Raises:
             RegistryError: the operator is not installed.
@@ -252,8 +259,17 @@ class FusionModel(nn.Module):
             raise ValueError(f"the classes {classes!r}, the views {views!r}, the dims {dims!r}")
         # Models of releases without this option have no activation.
         options = ModelOptions(encoder=description["encoder"], activation=description.get("activation", "none"))
-        config, dropout = dict(description["fusion"]), float(description["input_dropout"])
+        config, dropout = copy.deepcopy(dict(description["fusion"])), float(description["input_dropout"])
+        if device is not None:
+            config["device"] = device
+            for _, _, node in walk(config):  # The steps of preprocess have devices too.
+                if isinstance(node, dict) and "device" in node:
+                    node["device"] = device
         fusion = factory.create(config.pop("name"), **config)
-        network = Network(fusion, dims, len(classes), options, dropout)
+        if not fusion.require_parameters and fusion.calculate_l():  # Its parameters would be in no file.
+            raise ValueError("a fusion with require_parameters=False")
+        with nullcontext() if device is None else torch.device(device):
+            network = Network(fusion, dims, len(classes), options, dropout)
+            scaler = Scaler(views, dims)
         network.to(check_dtype(str(description["dtype"])))
-        return cls(Scaler(views, dims), network, classes).eval()
+        return cls(scaler, network, classes).eval()
