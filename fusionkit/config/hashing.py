@@ -22,7 +22,11 @@ from fusionkit.hookspecs import PROJECT
 from fusionkit.registry import Kind, Record
 
 #: Options that earlier versions did not have: at their default they do not count, so that sweeps of before go on.
-LATER: dict[str, dict[str, Any]] = {"fusion": {"missing": None}}
+LATER: dict[str, dict[str, Any]] = {
+    "fusion": {"missing": None},
+    "data": {"missing": "nan", "impute": None},
+    "train": {"view_dropout": 0.0},
+}
 
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
