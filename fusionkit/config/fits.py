@@ -68,7 +68,7 @@ def check_operator(config: RunConfig) -> None:
 
 def check_view_dropout(fusion: Fusion, config: RunConfig) -> None:
     """Check that an operator takes the masks of view dropout, if there is any; raise as ``check_takes_masks``."""
-    if config.train.view_dropout:
+    if config.train.view_dropout and config.tree["fusion"].get("missing") is None:
         check_takes_masks(fusion, f"train.view_dropout is {config.train.view_dropout:g}")
 
 
@@ -78,7 +78,7 @@ def check_takes_masks(fusion: Fusion, reason: str) -> None:
     Raises:
         FusionError: names the operator, the reason and the option that helps.
     """
-    if fusion.traits.missing == "refuse" and fusion.to_config().get("missing") is None:
+    if fusion.traits.missing == "refuse" and fusion.missing is None:
         raise FusionError(
             f"The fusion {fusion.name!r} should take masks, because {reason}; found one that refuses them.  "
             "fusion.missing=placeholder lets a learned vector stand for an absent view."
