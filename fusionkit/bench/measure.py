@@ -44,7 +44,10 @@ STACKED: dict[str, Callable[[Tensor], Tensor] | None] = {
 BOUNDS = {"forward": (1.15, 1.35, 4), "forward and backward": (1.2, 1.4, 6)}
 MANY_VIEWS, PER_VIEW = 100, 1e-6
 #: The references, which ``fusionkit bench --help`` describes.
-REFERENCES = ("limit", "cat_linear", "addmm", "built", "product", "library", "compiled")
+REFERENCES = ("limit", "cat_linear", "addmm", "built", "product", "library", "compiled", "zeros")
+#: The bound of a call with a mask: the first number times the operator on views that hold the zeros, plus the second
+#: times a copy of the views.
+MASK_BOUND = (1.15, 1.5)
 #: The error is computed from this many rows.
 ERROR_ROWS = 256
 
@@ -55,8 +58,8 @@ class Row:
 
     Attributes:
         milliseconds: median time of a call.
-        ratios: of the lower quartile of the times to that of each of ``REFERENCES``, and ``of_bound``, to the bound of
-            the dense product (``BOUNDS``); None where there is no such reference.
+        ratios: of the lower quartile of the times to that of each of ``REFERENCES``, and ``of_bound``, to the bound
+            of the dense product (``BOUNDS``) or of a call with a mask (``MASK_BOUND``); None where there is none.
         skips_materialization: of a fabrication, whether W was not built (``fusionkit.kernels.planning``).
         extra_bytes: peak memory of the tensors made during the call, results included.
         error: rms error of the result relative to its rms, against float64.
@@ -93,9 +96,12 @@ def measure(
     seconds: float,
     device: torch.device | str = "cpu",
     compiled: bool = False,
+    mask: float | None = None,
     clock: Callable[[], float] = perf_counter,
 ) -> Row | None:
-    """Time one case for about ``seconds``; return None where the operator does not accept its widths.
+    """Time one case for about ``seconds``; return None where the operator does not accept its widths, or masks.
+
+    With ``mask``, the share of absent views, the references are ``zeros`` and the copy of ``MASK_BOUND``.
 
     Raises:
         RegistryError: an unknown name.
@@ -109,8 +115,10 @@ def measure(
         if kind == "fabrication" or case.options:
             raise
         return None
+    if mask is not None and op.traits.missing == "refuse":
+        return None
     x = _views(case, op, device)
-    timed = _contestants(record.key, case, op, x, compiled)
+    timed = _contestants(record.key, case, op, x, compiled) if mask is None else _masked(case, op, x, mask)
     wait = None if torch.device(device).type == "cpu" else torch.get_device_module(device).synchronize
     samples = interleaved(timed, seconds=seconds, synchronize=wait, clock=clock)
     with Recorder() as recorder:
@@ -126,7 +134,7 @@ def measure(
         **size,
         mode=mode,
         milliseconds=round(1e3 * median(samples["own"]), 4),
-        ratios={**ratios, "of_bound": _of_bound(samples, mode, len(x))},
+        ratios={**ratios, "of_bound": _of_bound(samples, mode, len(x), mask is not None)},
         skips_materialization=fabrication.skips_materialization(x) if isinstance(fabrication, Fabrication) else None,
         extra_bytes=recorder.peak,
         error=None if case.backward else _error(op, x),
@@ -146,6 +154,20 @@ def _contestants(
     return {name: _timed(*pair, case.backward) for name, pair in contestants.items()}
 
 
+def _masked(case: Case, op: Fusion, x: Sequence[Tensor], share: float) -> dict[str, Callable[[], object]]:
+    """Return the functions to time for a mask with this share of absent views: the operator, and its references."""
+    mask = torch.rand(len(x[0]), len(x), device=x[0].device) >= share
+    zeros = [
+        torch.where(mask[:, i : i + 1], view.detach(), 0.0).requires_grad_(case.backward) for i, view in enumerate(x)
+    ]
+    parameters = list(op.parameters())
+    return {
+        "own": _timed(lambda: op(x, mask=mask), [*x, *parameters], case.backward),
+        "zeros": _timed(lambda: op(zeros), [*zeros, *parameters], case.backward),
+        "copy": lambda: [view.detach().clone() for view in x],
+    }
+
+
 def _views(case: Case, op: Fusion, device: torch.device | str) -> list[Tensor]:
     """Return random views; for a positive case make them and the parameters positive."""
     size = case.size
@@ -158,8 +180,11 @@ def _views(case: Case, op: Fusion, device: torch.device | str) -> list[Tensor]:
     return [draw(size.m, width, device=device, dtype=dtype).requires_grad_(case.backward) for width in size.dims]
 
 
-def _of_bound(samples: Mapping[str, Sequence[float]], mode: str, views: int) -> float | None:
-    """Return the time of the dense product divided by its bound (``BOUNDS``)."""
+def _of_bound(samples: Mapping[str, Sequence[float]], mode: str, views: int, masked: bool = False) -> float | None:
+    """Return the time of the dense product divided by its bound (``BOUNDS``), or of a call with a mask."""
+    if masked:
+        own, zeros, copy = (lower_quartile(samples[name]) for name in ("own", "zeros", "copy"))
+        return round(own / (MASK_BOUND[0] * zeros + MASK_BOUND[1] * copy), 3)
     if "call" not in samples:
         return None
     few, many, calls = BOUNDS[mode]

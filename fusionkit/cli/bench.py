@@ -35,6 +35,7 @@ Examples:
 @click.argument("names", nargs=-1, metavar="[NAME | KEY=VALUE]...")
 @click.option("--quick", is_flag=True, help="Fewer sizes and less time for each: about a minute.")
 @click.option("--compile", "compiled", is_flag=True, help="Also time the operator compiled by torch.compile.")
+@click.option("--mask", type=click.FloatRange(0, 1), help="Call with a mask, with this share of absent views.")
 @click.option("--device", "device_name", default="cpu", show_default=True, help="Where to measure, such as cuda.")
 @click.option("--json", "json_file", callback=output_file, metavar="FILE", help="Write the rows as JSON.")
 @click.option("--plot", "plot_file", callback=output_file, metavar="FILE", help="Draw time against m to a PNG file.")

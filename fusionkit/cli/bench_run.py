@@ -40,6 +40,7 @@ RATIOS = {
     "product": "x product",
     "library": "x tinybig",
     "compiled": "x compiled",
+    "zeros": "x zeros",
 }
 
 
@@ -54,6 +55,7 @@ def run_benchmarks(
     processor_time: bool,
     seconds: float | None,
     compiled: bool,
+    mask: float | None,
 ) -> None:
     """Measure operators and print a table.  The arguments are the options of the command."""
     with wrong_usage():
@@ -69,14 +71,14 @@ def run_benchmarks(
         raise ConfigError(f"{plot_file} should show an operator at several numbers of rows; found {found}.")
     seconds = seconds if seconds is not None else 0.2 if quick else 0.6
     clock = process_time if processor_time else perf_counter
-    machine = _machine(device) | {"threads": threads, "clock": "processor" if processor_time else "wall"}
+    machine = _machine(device) | {"threads": threads, "clock": "processor" if processor_time else "wall", "mask": mask}
     rows: list[Row] = []
     try:
         with wrong_usage(), ExitStack() as stack:
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(threads)
             for case in _progress(chosen):
-                row = measure.measure(case, seconds=seconds, device=device, compiled=compiled, clock=clock)
+                row = measure.measure(case, seconds=seconds, device=device, compiled=compiled, mask=mask, clock=clock)
                 rows += [row] if row is not None else []
     finally:  # Also of an interruption.
         _report(rows, json_file, plot_file, machine)

@@ -106,6 +106,7 @@ def describe(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
         "doc": " ".join(head.split()),
         "details": details,
         "traits": cls.traits.declared(),
+        "absent_view": cls.absent_view() if record.kind == "fusion" else None,
         **_sizes(record, options),
         "config": config.node(record.kind, record.key),
     }
@@ -124,6 +125,7 @@ def page(found: Mapping[str, Any]) -> str:
         "file": f"{found['file']}:{found['line']}" if found["file"] else "",
         **{key: found[key] for key in ("summary", "formula", "doc")},
         "traits": ", ".join(traits),
+        "absent view": found["absent_view"],
         **{key: found.get(key) for key in ("n", "l", "dense_l", *FIGURES, "cost_error", "signature")},
     }
     lines = {label: value for label, value in lines.items() if value not in (None, "")}

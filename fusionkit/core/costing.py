@@ -9,7 +9,7 @@ import torch
 
 from fusionkit.core.factory import create, create_fabrication
 from fusionkit.core.fusion import Fusion
-from fusionkit.core.validation import check_dims, check_dtype, check_size
+from fusionkit.core.validation import check_dims, check_dtype, check_number, check_size
 from fusionkit.errors import FusionError
 from fusionkit.kernels.tracing import Recorder, apart
 from fusionkit.registry import lookup
@@ -21,6 +21,7 @@ def cost(
     n: int | None = None,
     m: int = 1,
     *,
+    mask: float | None = None,
     kind: Literal["fusion", "fabrication"] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -33,6 +34,8 @@ def cost(
         dims: widths of the views.
         n: width of the output; None where it follows from ``dims``.
         m: number of rows.
+        mask: how many of the views are absent, from 0 to 1: counts a call with a mask, whose work does not depend on
+            their number; None: a call without one.
         kind: "fusion" or "fabrication"; needed for a name that both kinds have.
         options: options of the operator or of the fabrication; the views have the same ``dtype``.
 
@@ -49,12 +52,14 @@ def cost(
     """
     widths = check_dims(dims)
     rows = check_size("m, the number of rows,", m)
+    if mask is not None and not 0 <= check_number("mask, the share of absent views,", mask) <= 1:
+        raise FusionError(f"mask, the share of absent views, should be from 0 to 1; found {mask!r}.")
     options.pop("device", None)
     dtype = check_dtype(options.get("dtype")) or torch.get_default_dtype()
     found = lookup.find(name, kind).kind
 
     def run() -> dict[str, Any]:
-        return _measure(_build(name, found, n, widths, options).eval(), widths, rows, dtype)
+        return _measure(_build(name, found, n, widths, options).eval(), widths, rows, dtype, mask is not None)
 
     return {"name": name, "kind": found, "dims": list(widths), "dtype": str(dtype).removeprefix("torch."), **apart(run)}
 
@@ -69,13 +74,14 @@ def _build(name: str, kind: str, n: int | None, widths: tuple[int, ...], options
     return create(concatenation, n=n, dims=widths, parameter_fabrication=made, device="meta", **factory)
 
 
-def _measure(op: Fusion, widths: tuple[int, ...], rows: int, dtype: torch.dtype) -> dict[str, int]:
+def _measure(op: Fusion, widths: tuple[int, ...], rows: int, dtype: torch.dtype, masked: bool) -> dict[str, int]:
     x = [torch.empty(rows, width, dtype=dtype) for width in widths]
+    mask = torch.empty(rows, len(widths), dtype=torch.bool) if masked else None
     w = None if op.require_parameters else torch.empty(op.calculate_l(), dtype=dtype)
     # Not recorded: the first call may itself count operations on the meta device, to choose a path.
-    _forward(op, x, w)
+    _forward(op, x, w, mask)
     with Recorder() as recorder:
-        out = _forward(op, x, w)
+        out = _forward(op, x, w, mask)
     operations = recorder.operations
     return {
         "n": op.calculate_n(),
@@ -90,9 +96,9 @@ def _measure(op: Fusion, widths: tuple[int, ...], rows: int, dtype: torch.dtype)
     }
 
 
-def _forward(op: Fusion, x: Sequence[torch.Tensor], w: torch.Tensor | None) -> torch.Tensor:
+def _forward(op: Fusion, x: Sequence[torch.Tensor], w: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor:
     try:
-        return op(x, w)  # type: ignore[no-any-return]
+        return op(x, w, mask=mask)  # type: ignore[no-any-return]
     except FusionError:
         raise
     except Exception as error:

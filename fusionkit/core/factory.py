@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from fusionkit.core import allowed, first_call, masking
+from fusionkit.core import allowed, first_call
 from fusionkit.core.construction import construct
 from fusionkit.core.fabrication import CallableFabrication, Fabrication
 from fusionkit.core.fusion import Fusion
@@ -37,7 +37,7 @@ def create(name: str, *, check: bool = False, missing: StandIn | None = None, **
     record, cls = lookup.record_and_class("fusion", name)
     operator: Fusion = construct(cls, record.key, options)
     if missing is not None:
-        masking.add_missing(operator, missing)
+        operator.add_missing(missing)
     if check or lookup.flag(CHECK):
         first_call.attach(operator)
     return operator

@@ -50,7 +50,7 @@ def _with_missing(calculate: Callable[[Any], int]) -> Callable[[Any], int]:
     def calculate_l(self: Fusion) -> int:
         l = calculate(self)
         # Counted once: not where a subclass calls it by super().
-        return l + masking.size_of_missing(self) if type(self).calculate_l is calculate_l else l
+        return l + self._size_of_missing() if type(self).calculate_l is calculate_l else l
 
     return calculate_l
 
@@ -106,7 +106,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     traits: ClassVar[Traits] = Traits()
     #: What stands for an absent view behind the preprocess.
     fill: float = 0.0
-    #: What has one entry per view, and ``restrict`` picks from: ModuleLists, tensors and lists, by name.
+    #: What has entries of each view, and ``restrict`` picks from: ModuleLists, tensors, and lists among the options.
     per_view: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -261,7 +261,19 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         Raises:
             FusionError: other indices, or a parameter whose shape depends on the views and is not in ``per_view``.
         """
-        return restriction.restricted(self, views)
+        return self.restricted(views)
+
+    @classmethod
+    def absent_view(cls) -> str:
+        """Return in words what an absent view means, and what a row without any view gives at the first example."""
+        if cls.traits.missing == "refuse":
+            return "refused; missing=placeholder and missing=indicator admit it"
+        op = cls(**next(iter(cls.examples()))).eval()
+        x = [torch.zeros(1, width) for width in op.resolve_dims()]
+        values = op(x, mask=torch.zeros(1, len(x), dtype=torch.bool)).unique().tolist()
+        empty = f"{values[0]:g}" if len(values) == 1 else "a value that depends on the parameters"
+        means = "left out (skip)" if cls.traits.missing == "skip" else f"as if filled with {op.fill:g} (neutral)"
+        return f"{means}; a row without any view gives {empty}"
 
     def flat_w(self) -> Tensor:
         """Return the own parameters as one vector (l,), in the order of ``named_parameters()``; differentiable."""
@@ -347,10 +359,15 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
 
     def _masked(self, x: Sequence[Tensor | None], w: Tensor | None, mask: Tensor | None) -> Tensor:
         """Fuse views of which some are absent."""
-        views, checked = masking.masked_views(self, x, mask)
+        views, checked = self._masked_views(x, mask)
         own = self._with(w, next(view for view in views if view is not None))
-        out = masking.fuse_masked(own, views, checked, by_row=mask is not None)
+        out = own.fuse_present(views, checked, by_row=mask is not None)
         return out if self.postprocess is None else self.postprocess([out])[0]
+
+    _masked_views, fuse_present = masking.masked_views, masking.fuse_present
+    add_missing, attach, _size_of_missing = masking.add_missing, masking.attach, masking.size_of_missing
+    restricted, check_views, surround = restriction.restricted, restriction.check_views, restriction.surround
+    adopt, _with_views = restriction.adopt, restriction.with_views
 
     def _with(self, w: Tensor | None, view: Tensor) -> Fusion:
         """Return the operator with its own parameters, or a copy with those cut from ``w``."""

@@ -1,8 +1,12 @@
-"""Views that are absent from some rows: the argument ``mask``, views that are None, and the option ``missing``."""
+"""Views that are absent from some rows: the argument ``mask``, views that are None, and the option ``missing``.
+
+The functions with an argument ``self`` are methods of ``Fusion``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
@@ -32,7 +36,8 @@ class Missing(nn.Module):
 
     def __init__(self, kind: str, dims: Sequence[int], n: int, fill: float, factory: dict[str, Any]) -> None:
         super().__init__()
-        self.kind, self.dims, self.start = kind, tuple(dims), fill if kind == "placeholder" and abs(fill) < 1e300 else 0
+        self.kind, self.dims, self.n = kind, tuple(dims), n
+        self.start = fill if kind == "placeholder" and isfinite(fill) else 0.0
         if kind == "placeholder":
             self.placeholder = nn.Parameter(torch.empty(sum(dims), **factory))
         elif kind == "indicator":
@@ -44,14 +49,18 @@ class Missing(nn.Module):
         for parameter in self.parameters():
             nn.init.constant_(parameter, self.start)
 
+    def remove_parameters(self) -> None:
+        """Leave the names of the parameters without values: every call gets them from outside."""
+        self._parameters = dict.fromkeys(self._parameters)
+
     def extra_repr(self) -> str:
         """Return the kind."""
         return self.kind
 
-    def restrict(self, views: Sequence[int], factory: dict[str, Any]) -> Missing:
+    def restrict(self, views: Sequence[int]) -> Missing:
         """Return a copy for these views."""
         dims = [self.dims[i] for i in views]
-        made = Missing(self.kind, dims, self.indicator.shape[1] if self.kind == "indicator" else 1, self.start, factory)
+        made = Missing(self.kind, dims, self.n, self.start, {"device": "meta"})
         for name, parameter in self.named_parameters():
             pieces = parameter.detach().split(self.dims if name == "placeholder" else 1)
             kept = nn.Parameter(torch.cat([pieces[i] for i in views]), parameter.requires_grad)
@@ -59,15 +68,15 @@ class Missing(nn.Module):
         return made
 
 
-def size_of_missing(fusion: Fusion) -> int:
+def size_of_missing(self: Fusion) -> int:
     """Return the number of parameters that the option ``missing`` adds."""
-    kind = fusion._arguments.get("missing")
+    kind = self._arguments.get("missing")
     if kind == "placeholder":
-        return sum(fusion.resolve_dims())
-    return len(fusion.resolve_dims()) * fusion.calculate_n() if kind == "indicator" else 0
+        return sum(self.resolve_dims())
+    return len(self.resolve_dims()) * self.calculate_n() if kind == "indicator" else 0
 
 
-def add_missing(fusion: Fusion, kind: Any) -> None:
+def add_missing(self: Fusion, kind: Any) -> None:
     """Give a new operator the option ``missing``; its parameters are the last ones of ``w``.
 
     Raises:
@@ -76,26 +85,25 @@ def add_missing(fusion: Fusion, kind: Any) -> None:
     if kind not in KINDS:
         hint = nearest(kind, KINDS) if isinstance(kind, str) else ""
         raise FusionError(f"missing should be None or one of {', '.join(KINDS)}; found {kind!r}.{hint}")
-    if kind == "rescale" and not fusion.traits.linear:
-        raise FusionError(f"missing should be placeholder or indicator for {fusion.name}, not linear; found 'rescale'.")
-    fusion._arguments["missing"] = kind
-    if fusion.dims is not None:
-        attach(fusion, Missing(kind, fusion.dims, fusion.calculate_n(), fusion.fill, fusion._factory))
+    if kind == "rescale" and not self.traits.linear:
+        raise FusionError(f"missing should be placeholder or indicator for {self.name}, not linear; found 'rescale'.")
+    self._arguments["missing"] = kind
+    if self.dims is not None:
+        self.attach(Missing(kind, self.dims, self.calculate_n(), self.fill, self._factory))
 
 
-def attach(fusion: Fusion, part: Missing) -> None:
+def attach(self: Fusion, part: Missing) -> None:
     """Register the parameters of the option ``missing`` behind all others of the operator."""
-    fusion.missing = part
-    fusion._layout |= {f"missing.{name}": tuple(parameter.shape) for name, parameter in part.named_parameters()}
-    if not fusion.require_parameters:
-        for name in part._parameters:
-            part._parameters[name] = None
+    self.missing = part
+    self._layout |= {f"missing.{name}": tuple(parameter.shape) for name, parameter in part.named_parameters()}
+    if not self.require_parameters:
+        part.remove_parameters()
 
 
 # ------------------------------------------------------------------ the call
 
 
-def masked_views(fusion: Fusion, x: Any, mask: Any) -> tuple[list[Tensor | None], Tensor]:
+def masked_views(self: Fusion, x: Any, mask: Any) -> tuple[list[Tensor | None], Tensor]:
     """Return the checked and preprocessed views, None where absent as a whole, and the mask (..., k) of all.
 
     The preprocess gets zeros for what is absent.
@@ -105,31 +113,31 @@ def masked_views(fusion: Fusion, x: Any, mask: Any) -> tuple[list[Tensor | None]
     """
     if isinstance(x, list | tuple) and x and all(view is None for view in x):
         raise FusionError("x should contain at least one tensor; found None for every view.")
-    if fusion.traits.missing == "refuse" and fusion.missing is None:
+    if self.traits.missing == "refuse" and self.missing is None:
         should = "be present in every row, because it refuses masks"
         advice = "missing='placeholder' or missing='indicator' when it is created lets it take them"
-        raise FusionError(f"The views of {fusion.name} should {should}; found {_found(x, mask)}; {advice}.")
-    views = fusion._checked_views(x)
+        raise FusionError(f"The views of {self.name} should {should}; found {_found(x, mask)}; {advice}.")
+    views = self._checked_views(x)
     first = next(view for view in views if view is not None)
     checked = _checked_mask(mask, views, first)
-    if fusion.preprocess is None:
+    if self.preprocess is None:
         return views, checked
     if mask is not None:
-        for step in fusion.preprocess.modules():
+        for step in self.preprocess.modules():
             if isinstance(step, BATCH_NORMS) and (step.training or step.running_mean is None):
                 found = f"{type(step).__name__}, which would count the absent ones"
                 raise FusionError(f"preprocess should not have statistics of the batch with a mask; found {found}.")
-    return fusion.preprocess(replaced(views, checked, [0.0] * len(views))), checked
+    return self.preprocess(replaced(views, checked, [0.0] * len(views))), checked
 
 
-def fuse_masked(fusion: Fusion, views: Sequence[Tensor | None], mask: Tensor, by_row: bool) -> Tensor:
+def fuse_present(self: Fusion, views: Sequence[Tensor | None], mask: Tensor, by_row: bool) -> Tensor:
     """Return the result of an operator for views of which the mask (..., k) says which are present.
 
     ``by_row`` is False where only whole views are absent, which are None.
     """
-    part, k = fusion.missing, len(views)
+    part, k = self.missing, len(views)
     kind = None if part is None else part.kind
-    fills: Sequence[float | Tensor] = [fusion.fill] * k
+    fills: Sequence[float | Tensor] = [self.fill] * k
     like = next(view for view in views if view is not None)
     if part is not None and kind == "placeholder":
         fills = part.placeholder.to(like.dtype).split(part.dims)
@@ -139,16 +147,16 @@ def fuse_masked(fusion: Fusion, views: Sequence[Tensor | None], mask: Tensor, by
         torch.as_tensor(fill, dtype=like.dtype, device=like.device).expand(*like.shape[:-1], width)
         if view is None
         else view
-        for view, width, fill in zip(views, fusion.resolve_dims(), fills, strict=True)
+        for view, width, fill in zip(views, self.resolve_dims(), fills, strict=True)
     ]
-    if kind == "placeholder" or fusion.traits.missing == "refuse":
-        out = fusion._fuse(filled)
+    if kind == "placeholder" or self.traits.missing == "refuse":
+        out = self._fuse(filled)
     else:
-        out = fusion._fuse_masked(filled, mask)
+        out = self._fuse_masked(filled, mask)
     if part is not None and kind == "indicator":
         out = out + mask.logical_not().to(out.dtype) @ part.indicator.to(out.dtype)
     elif kind == "rescale":
-        out = out * (k / present_count(mask)).to(out.dtype)
+        out = out * (k / present_count(mask, torch.float64)).to(out.dtype)
     return out
 
 

@@ -91,10 +91,10 @@ class Processing(nn.Module):
 
     def restrict(self, indices: Sequence[int]) -> Processing:
         """Return a copy for some of the tensors."""
-        copied = copy.deepcopy(self)
-        chains = [[copied.steps[s] if isinstance(s, int) else s for s in copied._chains[i]] for i in indices]
+        steps, callables = copy.deepcopy((self.steps, self._chains))
+        chains = [[steps[step] if isinstance(step, int) else step for step in callables[i]] for i in indices]
         kept = {id(step) for chain in chains for step in chain}
-        return Processing(self.role, chains, [step for i in copied._made if id(step := copied.steps[i]) in kept])
+        return Processing(self.role, chains, [step for i in self._made if id(step := steps[i]) in kept])
 
     def forward(self, tensors: Sequence[Any]) -> list[Any]:
         """Apply the chain of each tensor, (..., n_i) -> (..., n_i); what is None stays None."""

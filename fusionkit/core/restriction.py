@@ -1,90 +1,116 @@
-"""An operator on some of its views, with copies of what belongs to them."""
+"""An operator on some of its views, with copies of what belongs to them.
+
+The functions with an argument ``self`` are methods of ``Fusion``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from fusionkit.core.construction import Unwritable, construct
-from fusionkit.core.masking import attach
 from fusionkit.errors import FusionError
 
 if TYPE_CHECKING:
     from fusionkit.core.fusion import Fusion
 
-#: The options that ``carry_over`` treats, not the constructor.
+#: A parameter, a buffer or a module.
+Part = nn.Module | Tensor
+
+#: The options that ``_surround`` treats, not the constructor.
 SURROUNDING = ("name", "preprocess", "postprocess", "missing")
 
 
-def restricted(fusion: Fusion, views: Sequence[int]) -> Fusion:
-    """Return ``fusion`` on these views: built with fewer dims; parameters and buffers are copied by name."""
-    indices = check_views(fusion, views)
-    made = _built(fusion, indices)
-    sources = dict(fusion.named_parameters(remove_duplicate=False)) | dict(fusion.named_buffers(remove_duplicate=False))
-    for module, prefix in list(made._own_modules()):
-        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-        for entries in tables:
-            for name, target in entries.items():
-                if target is None:
-                    continue
-                source = _source(fusion, prefix + name, indices, sources)
-                if source.shape != target.shape:
-                    found = f"{prefix}{name} of shape {tuple(source.shape)} for {tuple(target.shape)}"
-                    should = "declare what has an entry per view in per_view, or write its own restrict"
-                    raise FusionError(f"{fusion.name} should {should}; found {found}.")
-                trained = isinstance(target, nn.Parameter)
-                entries[name] = nn.Parameter(source, sources[prefix + name].requires_grad) if trained else source
-    carry_over(fusion, made, indices)
-    return made
+def restricted(
+    self: Fusion, views: Sequence[int], *, parts: Mapping[str, Part] | None = None, **options: Any
+) -> Fusion:
+    """Return the operator on these views: built with fewer dims, with copies of its parameters, buffers and modules.
+
+    Args:
+        self: the operator.
+        views: different indices of views.
+        parts: those that are not copies, by name, where the class makes them itself.
+        **options: of the constructor, where they are not those of this operator.
+    """
+    indices, k = self.check_views(views), len(self.resolve_dims())
+    made, sources = self._with_views(indices, options), {**_parts(self), **(parts or {})}
+    for name, target in _parts(made).items():
+        cut = name in self.per_view and name not in (parts or {})
+        copied = _picked(sources[name], indices, k) if cut else copy.deepcopy(sources[name])
+        if _shapes(copied) != _shapes(target):
+            should = "declare what has an entry per view in per_view, or write its own restrict"
+            found = f"{name} with the shapes {_shapes(copied)} for {_shapes(target)}"
+            raise FusionError(f"{self.name} should {should}; found {found}.")
+        setattr(made, name, copied)
+    return self.surround(made, indices)
 
 
-def check_views(fusion: Fusion, views: Any) -> list[int]:
-    """Return indices of views of ``fusion`` as a list; raise a ``FusionError`` for others, for none, or one twice."""
-    k = len(fusion.resolve_dims())
+def check_views(self: Fusion, views: Any) -> list[int]:
+    """Return indices of views as a list.
+
+    Raises:
+        FusionError: no indices, one twice, or others.
+    """
+    k = len(self.resolve_dims())
     found = list(views) if isinstance(views, Sequence) else [views]
     if not found or len(set(found)) < len(found) or any(type(i) is not int or not 0 <= i < k for i in found):
         raise FusionError(f"views should be different indices from 0 to {k - 1}, at least one; found {views!r}.")
     return found
 
 
-def carry_over(fusion: Fusion, made: Fusion, views: Sequence[int]) -> None:
-    """Give an operator on some of the views of ``fusion`` what surrounds it: processing, ``missing``, label, mode."""
-    for role, kept in (("preprocess", views), ("postprocess", [0])):
-        processing = getattr(fusion, role)
-        setattr(made, role, None if processing is None else processing.restrict(kept))
-    made._arguments |= {key: value for key, value in fusion._arguments.items() if key in SURROUNDING}
-    made._key, made._name = fusion._key, fusion._name
-    if fusion.missing is not None:
-        attach(made, fusion.missing.restrict(views, fusion._factory))
-    made.train(fusion.training)
+def surround(self: Fusion, made: Fusion, views: Sequence[int]) -> Fusion:
+    """Return ``made``, an operator on these views, with what surrounds this one: processing, label, mode, ..."""
+    options = {key: value for key, value in self._arguments.items() if key in SURROUNDING}
+    made.adopt(self._key, self._name, options)
+    made.preprocess = None if self.preprocess is None else self.preprocess.restrict(views)
+    made.postprocess = copy.deepcopy(self.postprocess)
+    if self.missing is not None:
+        made.attach(self.missing.restrict(views))
+    return made.train(self.training)
 
 
-def _built(fusion: Fusion, views: Sequence[int]) -> Fusion:
-    """Return a new operator with the options of ``fusion`` and fewer dims, and its parameters as they start."""
-    dims = fusion.resolve_dims()
-    options: dict[str, Any] = {"dims": [dims[i] for i in views]}
-    for key, value in fusion._arguments.items():
-        if key in SURROUNDING or key in ("n", "dims"):
-            continue
-        given = getattr(fusion, key, value) if isinstance(value, Unwritable) else value
-        if key in fusion.per_view and isinstance(given, list):
-            given = [given[i] for i in views]
-        options[key] = given
-    if fusion.traits.free_n:
-        options["n"] = fusion.calculate_n()
+def adopt(self: Fusion, key: str | None, label: str | None, options: Mapping[str, Any]) -> None:
+    """Take over the registry key, the label and some of the given options of another operator."""
+    self._key, self._name = key, label
+    self._arguments = {**self._arguments, **options}
+
+
+def with_views(self: Fusion, views: Sequence[int], options: Mapping[str, Any]) -> Fusion:
+    """Return a new operator with the options of this one and fewer dims, and its parameters as they start."""
+    dims = self.resolve_dims()
+    given: dict[str, Any] = {"dims": [dims[i] for i in views]}
+    for key, value in self._arguments.items():
+        if key not in (*SURROUNDING, "n", "dims"):
+            kept = getattr(self, key, value) if isinstance(value, Unwritable) else value
+            given[key] = [kept[i] for i in views] if key in self.per_view and isinstance(kept, list) else kept
+    if self.traits.free_n:
+        given["n"] = self.calculate_n()
     with torch.random.fork_rng(devices=[]):
-        return construct(type(fusion), fusion._key, options)
+        return construct(type(self), self._key, {**given, **options})
 
 
-def _source(fusion: Fusion, name: str, views: Sequence[int], sources: dict[str, Tensor]) -> Tensor:
-    """Return a copy of the parameter or buffer of ``fusion`` that belongs to ``name`` of the operator on ``views``."""
-    head, _, rest = name.partition(".")
-    if head not in fusion.per_view:
-        return sources[name].detach().clone()
-    if not rest:
-        return sources[name].detach()[list(views)].clone()
-    index, dot, tail = rest.partition(".")
-    return sources[f"{head}.{views[int(index)]}{dot}{tail}"].detach().clone()
+def _parts(op: nn.Module) -> dict[str, Part]:
+    """Return the parameters, buffers and modules of an operator, but for what surrounds it."""
+    own: list[tuple[str, Part]] = [*op.named_parameters(recurse=False), *op.named_buffers(recurse=False)]
+    own += op.named_children()
+    return {name: part for name, part in own if name not in SURROUNDING}
+
+
+def _picked(source: Part, views: Sequence[int], k: int) -> Part:
+    """Return a copy of the entries of these views: of a ModuleList, or along the first dimension of a tensor."""
+    each = len(source) // k  # type: ignore[arg-type]
+    entries = [i * each + j for i in views for j in range(each)]
+    if isinstance(source, nn.ModuleList):
+        return nn.ModuleList(copy.deepcopy(source[entry]) for entry in entries)
+    assert isinstance(source, Tensor)
+    picked = source.detach()[entries].clone()
+    return nn.Parameter(picked, source.requires_grad) if isinstance(source, nn.Parameter) else picked
+
+
+def _shapes(part: Part) -> list[tuple[int, ...]]:
+    tensors = [part] if isinstance(part, Tensor) else [*part.parameters(), *part.buffers()]
+    return [tuple(tensor.shape) for tensor in tensors]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fusionkit.core.projection import create_blocks, draw_blocks
-from fusionkit.core.restriction import carry_over, check_views
 from fusionkit.fabrication import as_fabrication
 from fusionkit.fusion import Fusion, FusionOptions, Traits
 
@@ -94,13 +93,13 @@ class ParameterizedConcatenation(Fusion):
         Raises:
             FusionError: wrong indices, or an operator that owns no parameters or has no dims.
         """
-        indices, dims = check_views(self, views), self.resolve_dims()
+        indices, dims = self.check_views(views), self.resolve_dims()
         with torch.no_grad():
             columns = self._matrix().split(dims, 1)
             W = torch.cat([columns[i] for i in indices], 1)
             made = type(self)(self.calculate_n(), [dims[i] for i in indices], device=W.device, dtype=W.dtype)
             made.get_parameter("weight").copy_(W)
-        carry_over(self, made, indices)
+        self.surround(made, indices)
         return made
 
     def _matrix(self) -> Tensor:

@@ -23,8 +23,8 @@ from fusionkit.core import factory
 from fusionkit.errors import ConfigError
 from fusionkit.fusion import Fusion
 
-#: Keys of a node that are no options of the constructor.
-NO_OPTIONS = CONTROL_KEYS | {"name", "defaults"}
+#: Keys of a node that are no options of the constructor; ``missing`` is one of ``create``.
+NO_OPTIONS = CONTROL_KEYS | {"name", "defaults", "missing"}
 
 
 @rule(scope="none", basic=True)

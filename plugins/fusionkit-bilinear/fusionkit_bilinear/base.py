@@ -118,6 +118,12 @@ class MultiplicativeFusion(fusionkit.Fusion):
         """Return the projections of one list."""
         return list(getattr(self, name))
 
+    def dense(self, project: fusionkit.Projection) -> tuple[Tensor, Tensor | None]:
+        """Return copies of the matrix W (n, D) and the bias (n,) of a projection."""
+        like = project.bias if project.bias is not None else next(self.parameters())
+        bias = None if project.bias is None else project.bias.detach().clone()
+        return project.matrix(like).detach().clone(), bias
+
     def activated(self, name: str, x: Sequence[Tensor], function: str | None) -> list[Tensor]:
         """Apply the projections of one list and an activation to the views, (..., n_i) -> (..., height)."""
         f, in_place = activation(function), IN_PLACE.get(function)
@@ -217,6 +223,16 @@ class MultiplicativeFusion(fusionkit.Fusion):
                         factor.bias.fill_(offset)
         mean, square = moments(name, offset, spread)
         return (0.0 if name in ODD else mean), square
+
+
+def dense_projection(W: Tensor, bias: Tensor | None, dims: Sequence[int] | None = None) -> fusionkit.Projection:
+    """Return a projection with this dense W (n, D) and bias (n,); ``dims`` are the widths of several views."""
+    widths = [W.shape[1]] if dims is None else dims
+    made = fusionkit.Projection(W.shape[0], widths, bias=bias is not None, device="meta")
+    made.weight = nn.Parameter(W.contiguous())
+    if bias is not None:
+        made.bias = nn.Parameter(bias)
+    return made
 
 
 def output_gain(name: str | None) -> float:

@@ -34,7 +34,8 @@ class Block(MultiplicativeFusion):
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=14)
+    per_view = ("inputs", "merges")
+    traits = Traits(batch_independent=True, free_n=True, missing="skip", memory_factor=14)
 
     def __init__(
         self,
@@ -87,17 +88,21 @@ class Block(MultiplicativeFusion):
         self.draw_factors(self.group("merges"), len(inputs), generator, None)
         self.group("output")[0].reset_parameters(generator, gain=normalized_gain(self, self.rank))
 
-    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+    def _fuse(self, x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
         projected = (project([view]) for project, view in zip(self.group("inputs"), x, strict=True))
         inner = [self.drop(view, self.dropout_input) for view in projected]
         merges, chunks = self.group("merges"), [view.split(self.sizes, -1) for view in inner]
         blocks = []
         for c in range(self.chunks):
             parts = zip(merges[c :: self.chunks], chunks, strict=True)
-            blocks.append(pooled([merge([view[c]]) for merge, view in parts], self.rank, x if self.pos_norm else None))
+            blocks.append(
+                pooled([merge([view[c]]) for merge, view in parts], self.rank, x if self.pos_norm else None, mask)
+            )
         z = joined(blocks, self.pos_norm).to(x[0].dtype)
         z = self.drop(z, self.dropout_pre_lin)
         return self.drop(self.group("output")[0]([z]), self.dropout_output)
+
+    _fuse_masked = _fuse
 
 
 def check_pos_norm(pos_norm: str | None) -> str | None:

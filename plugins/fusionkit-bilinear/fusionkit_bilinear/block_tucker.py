@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Unpack, cast
 
 import torch
-from fusionkit import Traits
+from fusionkit import Fusion, Traits
 from fusionkit.fusion import FusionOptions, check_size
-from torch import Tensor
+from torch import Tensor, nn
 
-from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, rows
+from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, dense_projection, rows
 from fusionkit_bilinear.block import check_pos_norm, joined, normalized_gain
-from fusionkit_bilinear.functions import chunk_sizes, contract, leveled
+from fusionkit_bilinear.functions import chunk_sizes, contract, leveled, without_views
 
 
 class BlockTucker(MultiplicativeFusion):
@@ -36,7 +36,8 @@ class BlockTucker(MultiplicativeFusion):
         FusionError: more than ``max_bytes``, or more chunks than mm_dim.
     """
 
-    traits = Traits(batch_independent=True, free_n=True, order_in_k=None)
+    per_view = ("inputs",)
+    traits = Traits(batch_independent=True, free_n=True, missing="neutral", order_in_k=None)
 
     def __init__(
         self,
@@ -104,3 +105,15 @@ class BlockTucker(MultiplicativeFusion):
         z = joined(blocks, self.pos_norm).to(x[0].dtype).view(*x[0].shape[:-1], self.mm_dim)
         z = self.drop(z, self.dropout_pre_lin)
         return self.drop(self.group("output")[0]([z]), self.dropout_output)
+
+    def restrict(self, views: Sequence[int]) -> Fusion:
+        """Return the operator on these views: every T_c is contracted with the b_i of the other views."""
+        kept = self.check_views(views)
+        chunks = zip(
+            *(cast("Tensor", project.bias).detach().split(self.sizes) for project in self.group("inputs")), strict=True
+        )
+        cores = nn.ModuleList()
+        for core, biases in zip(self.group("cores"), chunks, strict=True):
+            T, t = self.dense(core)
+            cores.append(dense_projection(without_views(T, biases, kept), t))
+        return self.restricted(views, parts={"cores": cores})

@@ -22,7 +22,9 @@ __all__ = [
     "pooled",
     "pooled_products",
     "power_normalized",
+    "present",
     "product",
+    "without_views",
 ]
 
 #: The activations for ``activ_input`` and ``activ_output``.
@@ -100,6 +102,13 @@ def leveled(factors: Sequence[Tensor], bounds: Sequence[Tensor]) -> tuple[list[T
     return [factor.float() * share for factor, share in zip(factors, shares, strict=True)], product(shares)
 
 
+def present(factors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
+    """Return the factors (..., width) of a product, with 1 where the mask (..., k) says that their view is absent."""
+    if mask is None:
+        return list(factors)
+    return [torch.where(column, factor, 1.0) for column, factor in zip(mask.split(1, -1), factors, strict=True)]
+
+
 def product(factors: Sequence[Tensor], *, fresh: bool = False) -> Tensor:
     """Return the elementwise product of one or more factors.
 
@@ -112,11 +121,14 @@ def product(factors: Sequence[Tensor], *, fresh: bool = False) -> Tensor:
     return out
 
 
-def pooled(factors: Sequence[Tensor], rank: int, views: Sequence[Tensor] | None = None) -> Tensor:
+def pooled(
+    factors: Sequence[Tensor], rank: int, views: Sequence[Tensor] | None = None, mask: Tensor | None = None
+) -> Tensor:
     """Return ``sum_r prod_i f_i^r``, f_i^r the entries r*n to (r+1)*n of a fresh factor, (..., rank*n) -> (..., n).
 
-    With ``views`` the sum will be normalized, and the factors are ``leveled``.
+    With ``views`` the sum will be normalized, and the factors are ``leveled``.  ``mask``: see ``present``.
     """
+    factors = present(factors, mask)
     factors = factors if views is None else leveled(factors, views)[0]
     terms = product(factors, fresh=True)
     return terms.view(*terms.shape[:-1], rank, terms.shape[-1] // rank).sum(-2)
@@ -126,19 +138,21 @@ def pooled(factors: Sequence[Tensor], rank: int, views: Sequence[Tensor] | None 
 Affine = tuple[Tensor, Tensor, Tensor]
 
 
-def pooled_products(parts: Sequence[Affine], rank: int, views: Sequence[Tensor] | None = None) -> Tensor:
+def pooled_products(
+    parts: Sequence[Affine], rank: int, views: Sequence[Tensor] | None = None, mask: Tensor | None = None
+) -> Tensor:
     """Return ``sum_r prod_i (W_i^r x_i + c_i^r)``, W_i^r and c_i^r the rows r*n to (r+1)*n, (..., d) -> (..., n).
 
     Without gradients, large matrices are multiplied one r at a time, which avoids rank*n entries per row.  With
-    ``views`` the sum will be normalized, and the factors are ``leveled``.
+    ``views`` the sum will be normalized, and the factors are ``leveled``.  ``mask``: see ``present``.
     """
     n = parts[0][0].shape[0] // rank
     if n < RANK_BY_RANK or torch.is_grad_enabled():
-        return pooled([F.linear(x, W, c) for W, c, x in parts], rank, views)
+        return pooled([F.linear(x, W, c) for W, c, x in parts], rank, views, mask)
     out: Tensor | None = None
     cut = [(W.view(rank, n, -1).unbind(0), c.view(rank, n).unbind(0), x) for W, c, x in parts]
     for r in range(rank):
-        factors = [F.linear(x, W[r], c[r]) for W, c, x in cut]
+        factors = present([F.linear(x, W[r], c[r]) for W, c, x in cut], mask)
         *factors, last = factors if views is None else leveled(factors, views)[0]
         if out is None:
             out = product([*factors, last], fresh=True)
@@ -199,6 +213,14 @@ def contract(W: Tensor, x: Sequence[Tensor], bias: Tensor | None = None) -> Tens
     else:
         out = _contracted(W, outer, x[:s])
     return out if bias is None else out + bias
+
+
+def without_views(T: Tensor, vectors: Sequence[Tensor], kept: Sequence[int]) -> Tensor:
+    """Return the core T (n, d_1 * ... * d_k) for some of its views, in this order; the others are fixed vectors."""
+    T = T.view(T.shape[0], *(len(vector) for vector in vectors))
+    for i in reversed(range(len(vectors))):
+        T = T if i in kept else torch.tensordot(T, vectors[i], ([i + 1], [0]))
+    return T.permute(0, *(1 + sorted(kept).index(i) for i in kept)).flatten(1)
 
 
 def _contracted(W: Tensor, outer: Tensor, x: Sequence[Tensor]) -> Tensor:

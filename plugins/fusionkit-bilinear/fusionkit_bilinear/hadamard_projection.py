@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Unpack
 
 import torch
-from fusionkit import Traits
+from fusionkit import Fusion, Traits
 from fusionkit.fusion import FusionOptions
-from torch import Tensor
+from torch import Tensor, nn
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag
-from fusionkit_bilinear.functions import product
+from fusionkit_bilinear.functions import present, product
 
 
 class HadamardProjection(MultiplicativeFusion):
@@ -30,7 +30,8 @@ class HadamardProjection(MultiplicativeFusion):
 
     biases: Tensor
 
-    traits = Traits(batch_independent=True, free_n=True)
+    per_view = ("inputs",)
+    traits = Traits(batch_independent=True, free_n=True, missing="skip")
 
     def __init__(
         self,
@@ -73,16 +74,25 @@ class HadamardProjection(MultiplicativeFusion):
                 self.biases.normal_(generator=generator).sign_().mul_(offset)
                 self.biases[0] = 0
 
-    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+    def _fuse(self, x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
         parts = [project([view]).chunk(2, -1) for project, view in zip(self.group("inputs"), x, strict=True)]
         factors = [factor for factor, _ in parts]
         if self.bias:
             first, *others = self.biases.unbind(0)
             factors = [factor + bias for factor, bias in zip(factors, others, strict=True)]
-        out = product(factors)
+        out = product(present(factors, mask))
         for _, term in parts:
             out = out + term
         return out + first if self.bias else out
+
+    _fuse_masked = _fuse
+
+    def restrict(self, views: Sequence[int]) -> Fusion:
+        """Return the operator on these views, with copies of what belongs to them."""
+        if not self.bias:
+            return self.restricted(views)
+        rows = [0, *(i + 1 for i in self.check_views(views))]
+        return self.restricted(views, parts={"biases": nn.Parameter(self.biases.detach()[rows].clone())})
 
 
 def _share(k: int) -> float:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Unpack
 
 import torch
-from fusionkit import Traits
+from fusionkit import Fusion, Traits
 from fusionkit.fusion import FusionOptions, check_size
-from torch import Tensor
+from torch import Tensor, nn
 
-from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion
+from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, dense_projection
 from fusionkit_bilinear.functions import product
 
 
@@ -31,7 +31,7 @@ class LowRankTensorFusion(MultiplicativeFusion):
     weights: Tensor
     bias: Tensor
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=10)
+    traits = Traits(batch_independent=True, free_n=True, missing="neutral", memory_factor=10)
 
     def __init__(
         self,
@@ -74,3 +74,13 @@ class LowRankTensorFusion(MultiplicativeFusion):
         terms = product(factors, fresh=True).unflatten(-1, (self.rank, -1))
         out: Tensor = (terms * self.weights.unsqueeze(-1)).sum(-2) + self.bias
         return out
+
+    def restrict(self, views: Sequence[int]) -> Fusion:
+        """Return the operator on these views: its factors are dense, and the first has the ones of the other views."""
+        kept, factors = self.check_views(views), self.group("factors")
+        made = [self.dense(factors[i]) for i in kept]
+        left = [self.dense(factor)[1] for i, factor in enumerate(factors) if i not in kept]
+        for bias in left:
+            made[0] = (made[0][0] * bias.unsqueeze(-1), made[0][1] * bias)  # type: ignore[union-attr, operator]
+        parts = {"factors": nn.ModuleList(dense_projection(*one) for one in made)}
+        return self.restricted(views, parts=parts, parameter_fabrication=None)

@@ -7,6 +7,7 @@ from math import prod
 from typing import Any, Unpack
 
 import torch
+import torch.nn.functional as F
 from fusionkit import Traits
 from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor, nn
@@ -39,7 +40,8 @@ class MCB(MultiplicativeFusion):
 
     sketches: nn.ModuleList
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=10)
+    per_view = ("sketches",)
+    traits = Traits(batch_independent=True, free_n=True, missing="skip", memory_factor=10)
 
     def __init__(
         self,
@@ -89,20 +91,37 @@ class MCB(MultiplicativeFusion):
         gain = output_gain(self.activ_output) * (self.mm_dim / power) ** 0.5
         self.group("output")[0].reset_parameters(generator, gain=gain)
 
-    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+    def _fuse(self, x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
         wide = torch.promote_types(x[0].dtype, torch.float32)
         sketches = [sketch(view.to(wide)) for sketch, view in zip(self.sketches, x, strict=True)]
         if self.normalize:
             sketches, _ = leveled(sketches, x)
+        if mask is not None:
+            one = F.pad(torch.ones_like(sketches[0][..., :1]), (0, self.mm_dim - 1))
+            sketches = [
+                torch.where(column, sketch, one) for column, sketch in zip(mask.split(1, -1), sketches, strict=True)
+            ]
         if len(sketches) == 1 or (not torch.compiler.is_compiling() and not sketches[0].numel()):
             z = product(sketches)  # One view; or no rows, which MKL does not transform.
         else:
             spectrum = product([torch.fft.rfft(sketch) for sketch in sketches])
             z = torch.fft.irfft(spectrum, self.mm_dim)
+            if mask is not None:
+                # A view alone is not transformed: the square root of the normalization would show the rounding.
+                z = torch.where(mask.sum(-1, keepdim=True) > 1, z, self._alone(sketches, mask))
         if self.normalize:
             z = power_normalized(z)
         out = activation(self.activ_output)(self.group("output")[0]([z.to(x[0].dtype)]))
         return self.drop(out, self.dropout_output)
+
+    _fuse_masked = _fuse
+
+    def _alone(self, sketches: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """Return the sketch of the present view of each row that has one; of others the sketch of 1, or anything."""
+        out = sketches[0]
+        for column, sketch in zip(mask.split(1, -1)[1:], sketches[1:], strict=True):
+            out = torch.where(column, sketch, out)
+        return out
 
 
 class CountSketch(nn.Module):

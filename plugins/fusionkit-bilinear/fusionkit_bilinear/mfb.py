@@ -11,7 +11,7 @@ from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag, output_gain
-from fusionkit_bilinear.functions import activation, leveled, power_normalized, product
+from fusionkit_bilinear.functions import activation, leveled, power_normalized, present, product
 
 
 class MFB(MultiplicativeFusion):
@@ -32,7 +32,8 @@ class MFB(MultiplicativeFusion):
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """
 
-    traits = Traits(batch_independent=True, free_n=True)
+    per_view = ("inputs",)
+    traits = Traits(batch_independent=True, free_n=True, missing="skip")
 
     def __init__(
         self,
@@ -85,8 +86,9 @@ class MFB(MultiplicativeFusion):
         power = 1 / self.mm_dim if self.normalize else terms * square**k + terms * (terms - 1) * mean ** (2 * k)
         self.group("output")[0].reset_parameters(generator, gain=output_gain(self.activ_output) * power**-0.5)
 
-    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+    def _fuse(self, x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
         factors = [self.drop(factor, self.dropout_input) for factor in self.activated("inputs", x, self.activ_input)]
+        factors = present(factors, mask)
         if self.normalize:
             factors, _ = leveled(factors, factors)
         h = product(factors, fresh=True)
@@ -96,3 +98,5 @@ class MFB(MultiplicativeFusion):
             z = power_normalized(z).to(x[0].dtype)
         out = activation(self.activ_output)(self.group("output")[0]([z]))
         return self.drop(out, self.dropout_output)
+
+    _fuse_masked = _fuse

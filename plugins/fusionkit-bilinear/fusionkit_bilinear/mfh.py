@@ -11,7 +11,7 @@ from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag, output_gain
-from fusionkit_bilinear.functions import activation, leveled, power_normalized, product
+from fusionkit_bilinear.functions import activation, leveled, power_normalized, present, product
 
 
 class MFH(MultiplicativeFusion):
@@ -33,7 +33,8 @@ class MFH(MultiplicativeFusion):
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=18)
+    per_view = ("inputs",)
+    traits = Traits(batch_independent=True, free_n=True, missing="skip", memory_factor=18)
 
     def __init__(
         self,
@@ -89,9 +90,10 @@ class MFH(MultiplicativeFusion):
         power = 1 / self.mm_dim if self.normalize else sum(powers) / p
         self.group("output")[0].reset_parameters(generator, gain=output_gain(self.activ_output) * power**-0.5)
 
-    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+    def _fuse(self, x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
         shape = (self.order, self.factor, self.mm_dim)
         factors = [self.drop(factor, self.dropout_input) for factor in self.activated("inputs", x, self.activ_input)]
+        factors = present(factors, mask)
         if self.normalize:
             factors, _ = leveled(factors, factors)
         skip: Tensor | None = None
@@ -102,3 +104,5 @@ class MFH(MultiplicativeFusion):
             pooled.append(power_normalized(z).to(x[0].dtype) if self.normalize else z)
         out = activation(self.activ_output)(self.group("output")[0]([torch.cat(pooled, -1)]))
         return self.drop(out, self.dropout_output)
+
+    _fuse_masked = _fuse

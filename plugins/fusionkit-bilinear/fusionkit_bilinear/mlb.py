@@ -11,7 +11,7 @@ from fusionkit.fusion import FusionOptions, check_size
 from torch import Tensor
 
 from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, check_flag, output_gain
-from fusionkit_bilinear.functions import activation, leveled, power_normalized, product
+from fusionkit_bilinear.functions import activation, leveled, power_normalized, present, product
 
 
 class MLB(MultiplicativeFusion):
@@ -30,7 +30,8 @@ class MLB(MultiplicativeFusion):
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """
 
-    traits = Traits(batch_independent=True, free_n=True)
+    per_view = ("inputs",)
+    traits = Traits(batch_independent=True, free_n=True, missing="skip")
 
     def __init__(
         self,
@@ -79,8 +80,9 @@ class MLB(MultiplicativeFusion):
         power = 1 / self.mm_dim if self.normalize else square ** len(inputs)
         self.group("output")[0].reset_parameters(generator, gain=output_gain(self.activ_output) * power**-0.5)
 
-    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+    def _fuse(self, x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
         factors = [self.drop(factor, self.dropout_input) for factor in self.activated("inputs", x, self.activ_input)]
+        factors = present(factors, mask)
         if self.normalize:
             factors, _ = leveled(factors, factors)
         z = product(factors, fresh=True)
@@ -89,3 +91,5 @@ class MLB(MultiplicativeFusion):
         z = self.drop(z, self.dropout_pre_lin)
         out = activation(self.activ_output)(self.group("output")[0]([z]))
         return self.drop(out, self.dropout_output)
+
+    _fuse_masked = _fuse

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import combinations
 from math import prod
 from typing import Any, Unpack
 
 import torch
-from fusionkit import DimsError, FusionError, Traits
+from fusionkit import DimsError, Fusion, FusionError, Traits
 from fusionkit.errors import nearest
 from fusionkit.fusion import FusionOptions
-from torch import Tensor
+from torch import Tensor, nn
 
-from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, rows
+from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, dense_projection, rows
 from fusionkit_bilinear.functions import contract
 
 #: The values of the option ``form``.
@@ -44,7 +45,7 @@ class MultiplicativeInteraction(MultiplicativeFusion):
 
     scales: Tensor
 
-    traits = Traits(batch_independent=True, free_n=True, order_in_k=2)
+    traits = Traits(batch_independent=True, free_n=True, missing="neutral", order_in_k=2)
 
     def __init__(
         self,
@@ -151,3 +152,31 @@ class MultiplicativeInteraction(MultiplicativeFusion):
                     scale = scale + next(of_pairs)([views[j]])
                 out = out + scale * x[i]
         return out
+
+    def restrict(self, views: Sequence[int]) -> Fusion:
+        """Return the operator on these views, whose matrices are dense.
+
+        Raises:
+            FusionError: wrong indices; in the forms "vector" and "scalar" also views in another order.
+        """
+        kept, dims = self.check_views(views), self.resolve_dims()
+        if self.form != "matrix" and kept != sorted(kept):
+            raise FusionError(f"views should be in ascending order for the form {self.form!r}; found {kept}.")
+        k, n = len(dims), self.calculate_n()
+        place = {pair: at for at, pair in enumerate(combinations(range(k), 2))}
+        pairs = nn.ModuleList()
+        for i, j in combinations(kept, 2):
+            W, _ = self.dense(self.group("pairs")[place[min(i, j), max(i, j)]])
+            pairs.append(dense_projection(W if i < j else W.view(n, dims[j], dims[i]).mT.flatten(1), None))
+        U, b = self.dense(self.group("sum")[0])
+        parts: dict[str, Any] = {"pairs": pairs}
+        if self.form == "matrix":
+            columns = U.split(dims, 1)
+            U = torch.cat([columns[i] for i in kept], 1)
+        elif kept[-1] < k - 1:
+            U = torch.diag(self.scales.detach()[kept[-1]].expand(n))
+        if self.form != "matrix" and len(kept) > 1:
+            parts["scales"] = nn.Parameter(self.scales.detach()[kept[:-1]].clone())
+        widths = [dims[i] for i in (kept if self.form == "matrix" else kept[-1:])]
+        parts["sum"] = nn.ModuleList([dense_projection(U, b, widths)])
+        return self.restricted(views, parts=parts, parameter_fabrication=None)

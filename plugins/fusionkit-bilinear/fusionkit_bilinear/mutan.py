@@ -34,7 +34,8 @@ class Mutan(MultiplicativeFusion):
         n, dims, name, require_parameters, preprocess, postprocess, device, dtype: as for every fusion.
     """
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=10)
+    per_view = ("inputs", "merges")
+    traits = Traits(batch_independent=True, free_n=True, missing="skip", memory_factor=10)
 
     def __init__(
         self,
@@ -87,18 +88,20 @@ class Mutan(MultiplicativeFusion):
         power = 1 / self.mm_dim if self.normalize else self.rank
         self.group("output")[0].reset_parameters(generator, gain=power**-0.5)
 
-    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+    def _fuse(self, x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
         inputs, merges = self.group("inputs"), self.group("merges")
         pairs = list(zip(inputs, merges, x, strict=True))
         views = x if self.normalize else None
         if all(merge.dense for merge in merges):
-            z = pooled_products([self._affine(*pair) for pair in pairs], self.rank, views)
+            z = pooled_products([self._affine(*pair) for pair in pairs], self.rank, views, mask)
         else:
-            z = pooled([merge([self._inner(project, view)]) for project, merge, view in pairs], self.rank, views)
+            z = pooled([merge([self._inner(project, view)]) for project, merge, view in pairs], self.rank, views, mask)
         if self.normalize:
             z = power_normalized(z).to(x[0].dtype)
         z = self.drop(z, self.dropout_pre_lin)
         return self.drop(self.group("output")[0]([z]), self.dropout_output)
+
+    _fuse_masked = _fuse
 
     def _inner(self, project: Projection, view: Tensor) -> Tensor:
         return self.drop(project([view]), self.dropout_input)

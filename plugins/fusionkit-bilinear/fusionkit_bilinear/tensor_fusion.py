@@ -8,11 +8,11 @@ from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
-from fusionkit import Traits
+from fusionkit import Fusion, Traits
 from fusionkit.fusion import FusionOptions
-from torch import Tensor
+from torch import Tensor, nn
 
-from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_flag, rows
+from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_flag, dense_projection, rows
 from fusionkit_bilinear.functions import contract
 
 
@@ -34,7 +34,7 @@ class TensorFusion(MultiplicativeFusion):
         FusionError: more than ``max_bytes``.
     """
 
-    traits = Traits(batch_independent=True, free_n=True, memory_factor=10, order_in_k=None)
+    traits = Traits(batch_independent=True, free_n=True, missing="neutral", memory_factor=10, order_in_k=None)
 
     def __init__(
         self,
@@ -80,3 +80,14 @@ class TensorFusion(MultiplicativeFusion):
         (core,) = self.group("core")
         out = contract(core.matrix(x[0]), [F.pad(view, (1, 0), value=1.0) for view in rows(x)], core.bias)
         return out.view(*x[0].shape[:-1], out.shape[-1])
+
+    def restrict(self, views: Sequence[int]) -> Fusion:
+        """Return the operator on these views: its W is dense, the columns with the ones of the other views."""
+        kept, dims = self.check_views(views), self.resolve_dims()
+        W, bias = self.dense(self.group("core")[0])
+        W = W.view(-1, *(width + 1 for width in dims))
+        for i in reversed(range(len(dims))):
+            W = W if i in kept else W.select(i + 1, 0)
+        W = W.permute(0, *(1 + sorted(kept).index(i) for i in kept)).flatten(1)
+        core = nn.ModuleList([dense_projection(W, bias)])
+        return self.restricted(views, parts={"core": core}, parameter_fabrication=None)

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Unpack, cast
 
 import torch
-from fusionkit import Traits
+from fusionkit import Fusion, Traits
 from fusionkit.fusion import FusionOptions, check_size
-from torch import Tensor
+from torch import Tensor, nn
 
-from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_flag, rows
-from fusionkit_bilinear.functions import contract, leveled, power_normalized
+from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_flag, dense_projection, rows
+from fusionkit_bilinear.functions import contract, leveled, power_normalized, without_views
 
 
 class Tucker(MultiplicativeFusion):
@@ -35,7 +35,8 @@ class Tucker(MultiplicativeFusion):
         FusionError: more than ``max_bytes``.
     """
 
-    traits = Traits(batch_independent=True, free_n=True, order_in_k=None)
+    per_view = ("inputs",)
+    traits = Traits(batch_independent=True, free_n=True, missing="neutral", order_in_k=None)
 
     def __init__(
         self,
@@ -102,3 +103,11 @@ class Tucker(MultiplicativeFusion):
             z = power_normalized(z).to(x[0].dtype)
         z = self.drop(z, self.dropout_pre_lin)
         return self.drop(self.group("output")[0]([z]), self.dropout_output)
+
+    def restrict(self, views: Sequence[int]) -> Fusion:
+        """Return the operator on these views: its T is dense, contracted with the b_i of the other views."""
+        kept = self.check_views(views)
+        T, c = self.dense(self.group("core")[0])
+        biases = [cast("Tensor", project.bias).detach() for project in self.group("inputs")]
+        core = nn.ModuleList([dense_projection(without_views(T, biases, kept), c)])
+        return self.restricted(views, parts={"core": core}, core_fabrication=None)

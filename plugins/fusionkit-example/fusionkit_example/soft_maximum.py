@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import log
+from math import inf, log
 from typing import Any, Unpack
 
 import fusionkit
 import torch
-from fusionkit.fusion import ElementwiseFusion, FusionOptions
+from fusionkit.fusion import ElementwiseFusion, FusionOptions, present_count
 from torch import Tensor
 
 
@@ -23,8 +23,9 @@ class SoftMaximum(ElementwiseFusion):
     """
 
     traits = fusionkit.Traits(
-        permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True
+        permutation_invariant=True, batch_independent=True, idempotent=True, convex=True, monotone=True, missing="skip"
     )
+    fill = -inf  # exp(-inf) = 0: an absent view adds nothing to the sum.
 
     def __init__(
         self,
@@ -47,3 +48,11 @@ class SoftMaximum(ElementwiseFusion):
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         t = self.temperature
         return t * (torch.stack(tuple(x)).div(t).logsumexp(0) - log(len(x)))
+
+    def _fuse_masked(self, x: Sequence[Tensor], mask: Tensor) -> Tensor:
+        # The mean over the present views; 0 in a row without any, whose sum is made finite first.
+        t, some = self.temperature, mask.any(-1, keepdim=True)
+        stack = torch.where(some, torch.stack(tuple(x)), 0.0)
+        return torch.where(
+            some, t * (stack.div(t).logsumexp(0) - present_count(mask, torch.float64).log().to(stack.dtype)), 0.0
+        )
