@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fusionkit.config.options import RunConfig
 from fusionkit.config.safe import build
+from fusionkit.core.fusion import Fusion
 from fusionkit.core.validation import check_device
 from fusionkit.errors import ConfigError, DimsError, FusionError
 
@@ -44,8 +45,8 @@ def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
         )
 
 
-def check_widths(config: RunConfig, dims: Sequence[int] | None = None, *, n_given: bool = False) -> None:
-    """Check that the operator accepts the widths of its views, on the meta device, and uses n.
+def check_operator(config: RunConfig, dims: Sequence[int] | None = None, *, n_given: bool = False) -> None:
+    """Check that the operator accepts the widths of its views, uses n, and takes masks for view dropout.
 
     Args:
         config: of the job.
@@ -53,22 +54,44 @@ def check_widths(config: RunConfig, dims: Sequence[int] | None = None, *, n_give
         n_given: whether n was chosen for this run.
 
     Raises:
-        DimsError: it does not.  Any other error of an operator is left to the run, which records it.
+        DimsError: it does not accept the widths.
+        FusionError: it refuses masks.  Any other error of an operator is left to the run, which records it.
     """
     dims = config.dims or config.data.dims or dims
-    if dims is None:  # Known once the data is read.
+    if dims is None and not config.train.view_dropout:  # The widths are known once the data is read.
         return
-    model, widths = config.model, config.fusion_dims(dims)
     try:
-        operator = build({**config.tree["fusion"], "dims": widths, "device": "meta"})
+        widths = None if dims is None else config.fusion_dims(dims)
+        operator: Fusion = build({**config.tree["fusion"], "dims": widths, "device": "meta"})
     except DimsError as error:
-        raise advised(error, model.encoder) from error
+        raise advised(error, config.model.encoder) from error
     except (Exception, SystemExit):  # The operator's code may raise anything; the run records it.
         return
+    check_view_dropout(operator, config)
+    model = config.model
     unused = config.fusion.n is None and (model.encoder == "none" or model.encoder_width is not None)
-    if n_given and unused and operator.n != config.n:
+    if dims is not None and n_given and unused and operator.n != config.n:
         should = f"left out, because the output of the fusion {config.fusion.name!r} has the width {operator.n}"
         raise DimsError(f"n should be {should}, which follows from its views; found {config.n}.")
+
+
+def check_view_dropout(fusion: Fusion, config: RunConfig) -> None:
+    """Check that an operator takes the masks of view dropout, if there is any; raise as ``check_takes_masks``."""
+    if config.train.view_dropout and config.tree["fusion"].get("missing") is None:
+        check_takes_masks(fusion, f"train.view_dropout is {config.train.view_dropout:g}")
+
+
+def check_takes_masks(fusion: Fusion, reason: str) -> None:
+    """Refuse an operator that refuses masks where they are needed.
+
+    Raises:
+        FusionError: names the operator, the reason and the option that helps.
+    """
+    if fusion.traits.missing == "refuse" and fusion.missing is None:
+        raise FusionError(
+            f"The fusion {fusion.name!r} should take masks, because {reason}; found one that refuses them.  "
+            "fusion.missing=placeholder lets a learned vector stand for an absent view."
+        )
 
 
 def advised(error: DimsError, encoder: str) -> DimsError:

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fusionkit.config.fits import check_widths, preflight
+from fusionkit.config.fits import check_operator, preflight
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import run
 from fusionkit.experiment.data import known_widths
@@ -42,7 +42,7 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     try:
         preflight(config, run.takes_group(config))
         n_given = any(override.lstrip("+").startswith("n=") for override in overrides)
-        check_widths(config, known_widths(config.tree["data"]), n_given=n_given)
+        check_operator(config, known_widths(config.tree["data"]), n_given=n_given)
     except FusionError as error:
         raise ConfigError(str(error)) from error
     failures: list[Exception] = []

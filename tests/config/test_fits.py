@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fusionkit.config import compose
-from fusionkit.config.fits import check_widths, preflight
+from fusionkit.config.fits import check_operator, preflight
 from fusionkit.config.options import RunConfig, validate
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from tests.fake_distributions import Site
@@ -18,7 +18,7 @@ def config(*overrides: str, **changes: Any) -> RunConfig:
 
 def test_the_default_may_run() -> None:
     preflight(config())
-    check_widths(config())
+    check_operator(config())
 
 
 @pytest.mark.parametrize("device", ["nothing", "cuda:99", "cpu:1", "meta"])
@@ -50,26 +50,27 @@ def test_a_preset_keeps_its_own() -> None:
 @pytest.mark.parametrize("fusion", ["average", "median", "summation"])
 def test_unequal_widths_are_found_before_a_run(fusion: str) -> None:
     with pytest.raises(DimsError, match=r"216.*model\.encoder=linear makes the views equally wide\.$"):
-        check_widths(config(f"fusion={fusion}"))
-    check_widths(config(f"fusion={fusion}", "model.encoder=linear"))
-    check_widths(config(f"fusion={fusion}", "data=npz", "data.path=views.npz"))
+        check_operator(config(f"fusion={fusion}"))
+    check_operator(config(f"fusion={fusion}", "model.encoder=linear"))
+    check_operator(config(f"fusion={fusion}", "data=npz", "data.path=views.npz"))
 
 
 def test_widths_of_the_data_may_be_given() -> None:
     cfg = config("fusion=average", "data=npz", "data.path=views.npz")
-    check_widths(cfg, [3, 3])
+    check_operator(cfg, [3, 3])
     with pytest.raises(DimsError, match=r"found dims \[3, 4\]"):
-        check_widths(cfg, [3, 4])
+        check_operator(cfg, [3, 4])
 
 
 def test_the_encoders_use_n() -> None:
-    check_widths(config("fusion=average", "model.encoder=linear", "n=32"), n_given=True)
+    check_operator(config("fusion=average", "model.encoder=linear", "n=32"), n_given=True)
     with pytest.raises(DimsError, match=r"^n should be left out.* has the width 8, .*found 32\.$"):
-        check_widths(config("fusion=average", "model.encoder=mlp", "model.encoder_width=8", "n=32"), n_given=True)
+        check_operator(config("fusion=average", "model.encoder=mlp", "model.encoder_width=8", "n=32"), n_given=True)
 
 
 OPERATORS = """
 import fusionkit
+from fusionkit.fusion import ElementwiseFusion
 
 class Needs(fusionkit.Fusion):
     def __init__(self, n=None, dims=None, name=None):
@@ -79,13 +80,17 @@ class Needs(fusionkit.Fusion):
 class Leaves(fusionkit.Fusion):
     def calculate_n(self, dims=None):
         raise SystemExit(3)
+
+class Complete(ElementwiseFusion):
+    def _fuse(self, x):
+        return x[0]
 """
 PLUGIN = """
 import fusionkit
 
 @fusionkit.hookimpl
 def fusionkit_fusions():
-    return {"needs": "odd:Needs", "leaves": "odd:Leaves"}
+    return {"needs": "odd:Needs", "leaves": "odd:Leaves", "complete": "odd:Complete"}
 """
 
 
@@ -93,4 +98,19 @@ def fusionkit_fusions():
 def test_what_else_an_operator_does_is_left_to_the_run(fusion: str, site: Site) -> None:
     site.install("odd-plugin", PLUGIN)
     (site.folder / "odd.py").write_text(OPERATORS)
-    check_widths(config(f"fusion={fusion}"))
+    check_operator(config(f"fusion={fusion}"))
+
+
+def test_an_operator_that_refuses_masks_is_found_before_a_run_with_view_dropout(site: Site) -> None:
+    site.install("odd-plugin", PLUGIN)
+    (site.folder / "odd.py").write_text(OPERATORS)
+    refused = ("fusion=complete", "model.encoder=linear", "train.view_dropout=0.25")
+    check_operator(config(*refused[:2]))
+    check_operator(config(*refused, "fusion.missing=placeholder"))
+    check_operator(config("train.view_dropout=0.25"))
+    for data in ([], ["data=npz", "data.path=views.npz"]):
+        with pytest.raises(FusionError) as error:
+            check_operator(config(*refused, *data))
+        assert "'complete'" in str(error.value)
+        assert "train.view_dropout is 0.25" in str(error.value)
+        assert "fusion.missing=placeholder" in str(error.value)
