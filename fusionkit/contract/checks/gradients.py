@@ -91,12 +91,8 @@ def along_a_line(
                 tensor.copy_(value + sign * step)
             moved = [view + sign * step for view, step in zip(x, steps, strict=False)]
             ends.append(float((subject.forward(op, moved) * cotangent).sum()))
-    up, down, slope, room = (
-        ends[0] - ends[2],
-        ends[2] - ends[1],
-        float(shares.sum()),
-        max(float(shares.norm()), 1e-3 * STEP),
-    )
+    up, down = ends[0] - ends[2], ends[2] - ends[1]
+    slope, room = float(shares.sum()), max(float(shares.norm()), 1e-3 * STEP)
     if abs(up - down) > 1e-2 * room and diagonal:
         return
     should = f"the output {what} should rise by {slope:.6g} along a line, as its gradient says"
