@@ -146,6 +146,7 @@ def _tensor(mask: Any) -> Tensor | None:
     """Return a mask, given as a tensor or as whatever becomes an array, as a tensor."""
     if mask is None or isinstance(mask, Tensor):
         return mask
+    check_unmasked("mask", mask)
     array = np.asarray(mask)
     check_mask("mask", array, array.shape)
     return torch.from_numpy(native(array))
