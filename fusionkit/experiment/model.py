@@ -53,8 +53,8 @@ class Scaler(nn.Module):
         """
         found: dict[str, Tensor] = {}
         for i, view in enumerate(views):
-            view = self._known(i, view if mask is None else view[mask[:, i]])
             with np.errstate(over="ignore", invalid="ignore"):  # Refused below.
+                view = self._known(i, view if mask is None else view[mask[:, i]])
                 mean, scale = _moments(view.astype(np.float64))  # Sums of float16 and of integers would overflow.
                 largest = np.maximum(view.max(0) - mean, mean - view.min(0))
             if not np.isfinite([mean, scale, largest]).all():
@@ -328,10 +328,13 @@ class FusionModel(nn.Module):
         views, classes, dims = description["views"], description["classes"], check_dims(description["dims"])
         if not isinstance(classes, list) or not classes or len(views) != len(dims):
             raise ValueError(f"the classes {classes!r}, the views {views!r}, the dims {dims!r}")
+        impute = description.get("impute")
+        if impute not in (None, "mean"):
+            raise ValueError(f"impute {impute!r}")
         # Models of releases without this option have no activation.
         options = ModelOptions(encoder=description["encoder"], activation=description.get("activation", "none"))
         config, dropout = dict(description["fusion"]), float(description["input_dropout"])
         fusion = factory.create(config.pop("name"), **config)
         network = Network(fusion, dims, len(classes), options, dropout)
         network.to(check_dtype(str(description["dtype"])))
-        return cls(Scaler(views, dims, description.get("impute")), network, classes).eval()
+        return cls(Scaler(views, dims, impute), network, classes).eval()
