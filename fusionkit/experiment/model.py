@@ -56,8 +56,8 @@ class Scaler(nn.Module):
         """
         found: dict[str, Tensor] = {}
         for i, view in enumerate(views):
-            view = self._known(i, view if mask is None else view[mask[:, i]])
             with np.errstate(over="ignore", invalid="ignore"):  # Refused below.
+                view = self._known(i, view if mask is None else view[mask[:, i]])
                 mean, scale = _moments(view.astype(np.float64))  # Sums of float16 and of integers would overflow.
                 largest = np.maximum(view.max(0) - mean, mean - view.min(0))
             if not np.isfinite([mean, scale, largest]).all():
@@ -149,6 +149,7 @@ def _tensor(mask: Any) -> Tensor | None:
     """Return a mask, given as a tensor or as whatever becomes an array, as a tensor."""
     if mask is None or isinstance(mask, Tensor):
         return mask
+    check_unmasked("mask", mask)
     array = np.asarray(mask)
     check_mask("mask", array, array.shape)
     return torch.from_numpy(native(array))
@@ -334,6 +335,9 @@ class FusionModel(nn.Module):
         views, classes, dims = description["views"], description["classes"], check_dims(description["dims"])
         if not isinstance(classes, list) or not classes or len(views) != len(dims):
             raise ValueError(f"the classes {classes!r}, the views {views!r}, the dims {dims!r}")
+        impute = description.get("impute")
+        if impute not in (None, "mean"):
+            raise ValueError(f"impute {impute!r}")
         # Models of releases without this option have no activation.
         options = ModelOptions(encoder=description["encoder"], activation=description.get("activation", "none"))
         config, dropout = copy.deepcopy(dict(description["fusion"])), float(description["input_dropout"])
@@ -347,6 +351,6 @@ class FusionModel(nn.Module):
             raise ValueError("a fusion with require_parameters=False")
         with nullcontext() if device is None else torch.device(device):
             network = Network(fusion, dims, len(classes), options, dropout)
-            scaler = Scaler(views, dims, description.get("impute"))
+            scaler = Scaler(views, dims, impute)
         network.to(check_dtype(str(description["dtype"])))
         return cls(scaler, network, classes).eval()
