@@ -134,7 +134,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         task = Task(training, None, settings, seed, progress="" if self.verbose else None)
         self.history_ = train(network, task, self.device)
         # Predictions in double precision do not depend on which rows are predicted together.
-        self.model_ = FusionModel(scaler, network, self.classes_.tolist()).double().eval()
+        self.model_ = FusionModel(scaler, network, to_python(self.classes_.tolist())).double().eval()
         self.n_iter_ = settings.epochs
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
@@ -179,6 +179,8 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         """Return the views and y, checked by scikit-learn; y is given when fitting, and X then sets the widths."""
         fitting = y is not None
         check_unmasked("y", y)
+        if isinstance(y, list | tuple) and len({isinstance(label, str) for label in y}) > 1:
+            raise FusionError("y should contain either texts or numbers; found both, which NumPy makes texts.")
         if isinstance(X, list | tuple) and X and all(getattr(view, "ndim", None) == 2 for view in X):
             return self._checked_list(X, y)
         check_values("X", X)

@@ -400,3 +400,15 @@ def test_views_that_do_not_fit() -> None:
         small().fit(X, ["a"] * 90)
     with pytest.raises(NotFittedError):
         small().predict(X)
+
+
+@pytest.mark.parametrize("labels", [["1", 1, 2], (1, "1", "2"), [True, "True", "x"]])
+def test_labels_that_numpy_would_make_equal(labels: list[Any]) -> None:
+    X = np.random.default_rng(0).normal(size=(30, 4))
+    with pytest.raises(FusionError, match=r"^y should contain either texts or numbers; found both"):
+        FusionClassifier(epochs=1).fit(X, labels * 10)
+
+
+def test_classes_of_the_model_are_those_of_python() -> None:
+    X, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30, dtype=np.longdouble) % 3
+    assert [type(label) for label in FusionClassifier(epochs=1).fit(X, y).model_.classes] == [float] * 3
