@@ -44,31 +44,34 @@ def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
         )
 
 
-def check_widths(config: RunConfig, dims: Sequence[int] | None = None, *, n_given: bool = False) -> None:
-    """Check that the operator accepts the widths of its views, on the meta device, and uses n.
+def check_widths(config: RunConfig, dims: Sequence[int] | None = None) -> int | None:
+    """Check on the meta device that the operator accepts the widths of its views.
 
     Args:
         config: of the job.
         dims: the widths of the data; None for those that the config knows.
-        n_given: whether n was chosen for this run.
+
+    Returns:
+        The width of the output; None where it is known once the data is read, or left to the run.
 
     Raises:
         DimsError: it does not.  Any other error of an operator is left to the run, which records it.
     """
     dims = config.dims or config.data.dims or dims
-    if dims is None:  # Known once the data is read.
-        return
-    model, widths = config.model, config.fusion_dims(dims)
+    if dims is None:
+        return None
     try:
-        operator = build({**config.tree["fusion"], "dims": widths, "device": "meta"})
+        operator = build({**config.tree["fusion"], "dims": config.fusion_dims(dims), "device": "meta"})
     except DimsError as error:
-        raise advised(error, model.encoder) from error
+        raise advised(error, config.model.encoder) from error
     except (Exception, SystemExit):  # The operator's code may raise anything; the run records it.
-        return
-    unused = config.fusion.n is None and (model.encoder == "none" or model.encoder_width is not None)
-    if n_given and unused and operator.n != config.n:
-        should = f"left out, because the output of the fusion {config.fusion.name!r} has the width {operator.n}"
-        raise DimsError(f"n should be {should}, which follows from its views; found {config.n}.")
+        return None
+    return int(operator.n)
+
+
+def uses_n(config: RunConfig) -> bool:
+    """Whether the fusion or an encoder takes its width from n."""
+    return config.fusion.n is not None or (config.model.encoder != "none" and config.model.encoder_width is None)
 
 
 def advised(error: DimsError, encoder: str) -> DimsError:
