@@ -111,7 +111,7 @@ def test_files_it_names_exist() -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", ["Gated", "Pairs", "SharedRows"])
+@pytest.mark.parametrize("name", ["Gated", "Pairs", "Spread", "SharedRows"])
 def test_the_operators_keep_the_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = blocks("python", f"class {name}(")
     module = ModuleType(f"page_{name.lower()}")

@@ -193,7 +193,7 @@ class SetsTheEnvironmentInTraining(Mix):
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         if self.training:
-            os.environ["FUSIONKIT_TEST_TRACE"] = "1"
+            os.environ["FUSIONKIT_TEST_TRACE"] = str(int(os.environ.get("FUSIONKIT_TEST_TRACE", "0")) + 1)
         return super()._fuse(x)
 
 
