@@ -15,12 +15,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import fusionkit
 from fusionkit import registry
 from fusionkit.cli import main
+from fusionkit.config.fits import check_takes_masks
+from fusionkit.experiment import FusionClassifier, ViewDropout
 
 FILE = Path(__file__).with_name("messages.json")
 
@@ -35,6 +38,14 @@ def average(x: Any, **options: Any) -> Any:
 
 def dense(**options: Any) -> Any:
     return fusionkit.create("parameterized_concatenation", **{"dims": [3, 2], "n": 4, **options})
+
+
+def classified(first: float = 1.0, second: float = 1.0, mask: Any = None, predict: Any = None, **options: Any) -> Any:
+    """Fit a classifier on two views of widths 2 and 1; two numbers of the first row are given."""
+    X = np.arange(24.0).reshape(8, 3) % 5
+    X[0, 0], X[:, 2] = first, second * X[:, 2]
+    fitted = FusionClassifier([2, 1], epochs=1, n=2, **options).fit(X, np.arange(8) % 2, mask)
+    return fitted.predict(X * predict)
 
 
 #: key -> what raises an error
@@ -62,6 +73,16 @@ CALLS: dict[str, Callable[[], Any]] = {
     "kind: unknown": lambda: registry.resolve("fussion", "average"),  # type: ignore[arg-type]
     "target: forbidden": lambda: fusionkit.config.build({"_target_": "os.system", "command": "true"}, "fusion"),
     "config: a bare callable": lambda: fusionkit.create("average", dims=[3, 3], preprocess=abs).to_config(),
+    "mask: no bool": lambda: classified(mask=np.ones((8, 2))),
+    "mask: another shape": lambda: classified(mask=np.ones((8, 3), dtype=bool)),
+    "missing: some NaN in a row": lambda: classified(first=np.nan),
+    "missing: NaN in what a mask calls present": lambda: classified(first=np.nan, mask=np.ones((8, 2), dtype=bool)),
+    "missing: absent in the training part": lambda: classified(second=np.nan),
+    "missing: no row to predict": lambda: classified(predict=np.nan),
+    "missing: a fusion that refuses": lambda: check_takes_masks(
+        fusionkit.create("metric", dims=[3, 3], metric=torch.sum), "train.view_dropout is 0.5"
+    ),
+    "view dropout: no probability": lambda: ViewDropout(1.5),
     "load: no run": lambda: fusionkit.load("nowhere"),
     "check: unknown check": lambda: fusionkit.check("average", select=["gradchek"]),
     "check: no operator": lambda: fusionkit.check(3),

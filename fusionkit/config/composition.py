@@ -8,6 +8,7 @@ the master config of a sweep, each of its jobs (also in the workers of a launche
 from __future__ import annotations
 
 import codecs
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -278,9 +279,12 @@ def plain_config(cfg: DictConfig) -> dict[str, Any]:
     plain = {key: tree[key] if tree[key] in (None, "???") else _resolved(cfg, key) for key in keys}
     check_tree(plain)
     data = plain.get("data")
-    if isinstance(data, dict) and isinstance(path := data.get("path"), str) and path not in ("", "???"):
-        # A job may run in another folder, and a record be repeated from one.
-        plain["data"] = {**data, "path": to_absolute_path(os.path.expanduser(path))}
+    if isinstance(data, dict):
+        if isinstance(path := data.get("path"), str) and path not in ("", "???"):
+            # A job may run in another folder, and a record be repeated from one.
+            data["path"] = to_absolute_path(os.path.expanduser(path))
+        if isinstance(missing := data.get("missing"), float) and math.isnan(missing):
+            data["missing"] = "nan"  # In Hydra's grammar of overrides this word is a number.
     return {str(key): plain[key] for key in tree}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from fusionkit.config.options import RunConfig
 from fusionkit.config.safe import build
+from fusionkit.core.fusion import Fusion
 from fusionkit.core.validation import check_device
 from fusionkit.errors import ConfigError, DimsError, FusionError
 
@@ -44,21 +45,44 @@ def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
         )
 
 
-def check_widths(config: RunConfig) -> None:
-    """Check that the operator accepts the widths of its views; it is built without parameters.
+def check_operator(config: RunConfig) -> None:
+    """Check that the operator accepts the widths of its views, and masks for view dropout; it has no parameters yet.
 
     Raises:
-        DimsError: it does not.  Any other error of an operator is left to the run, which records it.
+        DimsError: it does not accept the widths.
+        FusionError: it refuses masks.  Any other error of an operator is left to the run, which records it.
     """
     dims = config.dims or config.data.dims
-    if dims is None:  # Known once the file is read.
+    if dims is None and not config.train.view_dropout:  # The widths are known once the file is read.
         return
     try:
-        build({**config.tree["fusion"], "dims": None, "device": None}).calculate_n(config.fusion_dims(dims))
+        fusion: Fusion = build({**config.tree["fusion"], "dims": None, "device": None})
+        if dims is not None:
+            fusion.calculate_n(config.fusion_dims(dims))
     except DimsError as error:
         raise advised(error, config.model.encoder) from error
     except (Exception, SystemExit):  # The operator's code may raise anything; the run records it.
         return
+    check_view_dropout(fusion, config)
+
+
+def check_view_dropout(fusion: Fusion, config: RunConfig) -> None:
+    """Check that an operator takes the masks of view dropout, if there is any; raise as ``check_takes_masks``."""
+    if config.train.view_dropout and config.tree["fusion"].get("missing") is None:
+        check_takes_masks(fusion, f"train.view_dropout is {config.train.view_dropout:g}")
+
+
+def check_takes_masks(fusion: Fusion, reason: str) -> None:
+    """Refuse an operator that refuses masks where they are needed.
+
+    Raises:
+        FusionError: names the operator, the reason and the option that helps.
+    """
+    if fusion.traits.missing == "refuse" and fusion.missing is None:
+        raise FusionError(
+            f"The fusion {fusion.name!r} should take masks, because {reason}; found one that refuses them.  "
+            "fusion.missing=placeholder lets a learned vector stand for an absent view."
+        )
 
 
 def advised(error: DimsError, encoder: str) -> DimsError:

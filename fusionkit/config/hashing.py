@@ -24,7 +24,11 @@ from fusionkit.registry import Kind, Record
 from fusionkit.registry.catalogue import KINDS
 
 #: Options that earlier versions did not have: at their default they do not count, so that sweeps of before go on.
-LATER: dict[str, dict[str, Any]] = {"fusion": {"missing": None}}
+LATER: dict[str, dict[str, Any]] = {
+    "fusion": {"missing": None},
+    "data": {"missing": "nan", "impute": None},
+    "train": {"view_dropout": 0.0},
+}
 
 
 def config_hash(cfg: Mapping[str, Any]) -> str:

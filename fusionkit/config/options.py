@@ -70,6 +70,12 @@ class NpzOptions(DataOptions):
     path: Annotated[Text, Field(min_length=1)] = _option(
         ..., "The file; absolute, or relative to the directory in which the command is started."
     )
+    missing: Literal["nan", "mask"] = _option(
+        "nan", "What says that a row lacks a view: nan, numbers that are all NaN; mask, the array `mask` of the file."
+    )
+    impute: Literal["mean"] | None = _option(
+        None, "What stands for some NaN in a row: mean, of the training part; null refuses such rows."
+    )
 
 
 class ModelOptions(Options):
@@ -98,6 +104,9 @@ class TrainOptions(Options):
     scheduler: Literal["onecycle", "constant"] = _option("onecycle", "onecycle or constant.")
     label_smoothing: Fraction = _option(0.0, "Part of the probability that is spread over the other classes.")
     input_dropout: Fraction = _option(0.0, "Part of the standardized inputs that is zeroed while training.")
+    view_dropout: Fraction = _option(
+        0.0, "Part of the views that is dropped while training, row by row; one that is present stays."
+    )
     devices: Size = _option(1, "Devices (processes) to train on.")
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"] = _option(
         "32-true", "32-true, bf16-mixed, 16-mixed, bf16-true, 16-true or 64-true."

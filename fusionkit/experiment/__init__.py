@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-__all__ = ["FusionClassifier"]
+__all__ = ["FusionClassifier", "ViewDropout"]
+
+
+#: Where what is exported is.  Commands that need neither torch nor scikit-learn import other submodules alone.
+_MODULES = {"FusionClassifier": "classifier", "ViewDropout": "view_dropout"}
 
 
 def __getattr__(name: str) -> Any:
-    # The submodules are imported by commands that need neither torch nor scikit-learn.
-    if name == "FusionClassifier":
-        from fusionkit.experiment.classifier import FusionClassifier
-
-        return FusionClassifier
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils import check_random_state, check_X_y
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -24,7 +25,8 @@ from fusionkit.config.options import G, ModelOptions, TrainOptions, validate_gro
 from fusionkit.core import factory
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment.data import check_unmasked
-from fusionkit.experiment.inputs import REAL, Names, check_values, check_views
+from fusionkit.experiment.inputs import REAL, Names, check_order, check_values, check_views
+from fusionkit.experiment.missing import presence
 from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.training import Part, Task, seeded, threads, train
@@ -37,6 +39,8 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     ``X`` is either one array of shape (m, D), whose columns ``views`` splits, or a list of k views of shape (m, n_i).
     Row by row they are of the same samples.  Data frames have to keep the names and the order of their columns.
+    A view is absent from a row whose numbers are all NaN, or where ``mask`` (m, k) is False, whatever the numbers are.
+    scikit-learn passes a mask on where its metadata routing is on and the method requests it (``set_fit_request``).
     Fits in several threads of a process wait for each other, because PyTorch's random generator is the process's.
 
     Args:
@@ -56,6 +60,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         scheduler: onecycle or constant.
         label_smoothing: part of the probability that is spread over the other classes.
         input_dropout: part of the standardized inputs that is zeroed while training.
+        view_dropout: part of the views that is dropped while training, row by row; one that is present stays.
         precision: as train.precision of ``fusionkit run``.
         device: where to train; predictions are made on the CPU.
         devices: number of processes.
@@ -93,6 +98,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     scheduler: str = "onecycle"
     label_smoothing: float = 0.1
     input_dropout: float = 0.2
+    view_dropout: float = 0.0
     precision: str = "32-true"
     device: str = "cpu"
     devices: int = 1
@@ -100,8 +106,13 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     verbose: bool = False
 
     @exclusive()
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, mask: Any = None) -> Self:
         """Train on ``X`` and the classes ``y`` (m,).
+
+        Args:
+            X: the views.
+            y: the classes.
+            mask: bool (m, k), True where a view of a row is present; None: where it is not all NaN.
 
         Raises:
             FusionError, ConfigError, RegistryError: options that do not fit, or a loss that is not finite.
@@ -110,16 +121,17 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         before: dict[str, Any] = self.__dict__
         try:
             self.__dict__ = {name: value for name, value in before.items() if not name.endswith("_")}
-            self._fit(X, y)
+            self._fit(X, y, mask)
         except BaseException:  # Also an interruption.
             self.__dict__ = before
             raise
         return self
 
-    def _fit(self, X: Any, y: Any) -> None:
+    def _fit(self, X: Any, y: Any, mask: Any) -> None:
         if y is None:
             raise FusionError("fit requires y to be passed, but the target y is None.")
-        views, y = self._checked(X, y)
+        views, y, mask = self._checked(X, y, mask)
+        present = presence([f"View {i} of X" for i in range(len(views))], views, mask)
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)
         _check_classes(self.classes_, len(y))
@@ -129,29 +141,35 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         with seeded(seed, torch.device("cpu")):
             network = Network(self._fusion(), self.views_, len(self.classes_), model, settings.input_dropout)
         scaler = Scaler([str(i) for i in range(len(views))], self.views_)
-        scaler.fit(views)
-        training = Part(scaler(views), torch.from_numpy(index.astype(np.int64)))
+        scaler.fit(views, present)
+        standardized = [view for view in scaler(views) if view is not None]
+        shown = None if present is None else torch.from_numpy(present)
+        training = Part(standardized, torch.from_numpy(index.astype(np.int64)), shown)
         task = Task(training, None, settings, seed, progress="" if self.verbose else None)
         self.history_ = train(network, task, self.device)
         # Predictions in double precision do not depend on which rows are predicted together.
         self.model_ = FusionModel(scaler, network, self.classes_.tolist()).double().eval()
         self.n_iter_ = settings.epochs
 
-    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """Return the probabilities of the classes, (m, c)."""
-        return np.asarray(self._logits(X).softmax(-1, dtype=torch.float64))
+    def predict_proba(self, X: Any, mask: Any = None) -> npt.NDArray[np.float64]:
+        """Return the probabilities of the classes, (m, c); ``mask`` as in ``fit``."""
+        return np.asarray(self._logits(X, mask).softmax(-1, dtype=torch.float64))
 
-    def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Return the class of every row, (m,)."""
-        logits = self._logits(X)
+    def predict(self, X: Any, mask: Any = None) -> npt.NDArray[Any]:
+        """Return the class of every row, (m,); ``mask`` as in ``fit``."""
+        logits = self._logits(X, mask)
         return np.asarray(self.classes_[logits.argmax(-1).numpy()])
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None, mask: Any = None) -> float:
+        """Return the accuracy; ``mask`` as in ``fit``."""
+        return float(accuracy_score(y, self.predict(X, mask), sample_weight=sample_weight))
+
     @exclusive()
-    def _logits(self, X: Any) -> Tensor:
+    def _logits(self, X: Any, mask: Any) -> Tensor:
         check_is_fitted(self)
-        views, _ = self._checked(X)
+        views, _, mask = self._checked(X, mask=mask)
         with threads(self.model_.network, self._settings, torch.device("cpu")):
-            return self.model_.evaluate(views)
+            return self.model_.evaluate(views, mask)
 
     def _group(self, group: type[G], prefix: str) -> G:
         """Return the options of a group of the config, checked."""
@@ -175,26 +193,31 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             dims = [self.encoder_width or self.n] * len(dims)
         return factory.create(name, dims=dims, **options)
 
-    def _checked(self, X: Any, y: Any = None) -> tuple[list[npt.NDArray[Any]], Any]:
-        """Return the views and y, checked by scikit-learn; y is given when fitting, and X then sets the widths."""
-        fitting = y is not None
+    def _checked(self, X: Any, y: Any = None, mask: Any = None) -> tuple[list[npt.NDArray[Any]], Any, Any]:
+        """Return the views, y and the mask, checked; y is given when fitting, and X then sets the widths."""
         check_unmasked("y", y)
-        if isinstance(X, list | tuple) and X and all(getattr(view, "ndim", None) == 2 for view in X):
-            return self._checked_list(X, y)
+        parts = isinstance(X, list | tuple) and X and all(getattr(view, "ndim", None) == 2 for view in X)
+        for view in X if parts else [X]:
+            check_order("X and mask", view, mask)
+        views, y = self._checked_list(X, y) if parts else self._checked_matrix(X, y)
+        return views, y, None if mask is None else np.asarray(mask)
+
+    def _checked_matrix(self, X: Any, y: Any) -> tuple[list[npt.NDArray[Any]], Any]:
+        """Return the views of one matrix and y, checked by scikit-learn, but for NaN and infinite values."""
         check_values("X", X)
-        if fitting:
-            X, y = validate_data(self, X, y, dtype=REAL)
+        if y is not None:
+            X, y = validate_data(self, X, y, dtype=REAL, ensure_all_finite=False)
             self.views_ = self._widths(X.shape[1])
             names = getattr(self, "feature_names_in_", None)
             ends = np.cumsum(self.views_)[:-1]
             self._names: list[Names] = [None] * len(self.views_) if names is None else np.split(names, ends)
         else:
-            X = validate_data(self, X, reset=False, dtype=REAL)
+            X = validate_data(self, X, reset=False, dtype=REAL, ensure_all_finite=False)
         # In one layout, because the order of sums depends on it.
         return [np.ascontiguousarray(view) for view in np.split(X, np.cumsum(self.views_)[:-1], axis=1)], y
 
     def _checked_list(self, X: Sequence[Any], y: Any) -> tuple[list[npt.NDArray[Any]], Any]:
-        """Return the views of a list and y, as ``_checked`` does."""
+        """Return the views of a list and y, as ``_checked_matrix`` does."""
         fitting, widths = y is not None, [view.shape[1] for view in X]
         wanted = self.views if fitting else self.views_
         if isinstance(wanted, Integral):
@@ -204,7 +227,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             raise DimsError(f"X should contain views of the widths {list(wanted)}; found {widths}.")
         views, names = check_views(X, None if fitting else self._names)
         if fitting:
-            _, y = check_X_y(views[0], y)
+            _, y = check_X_y(views[0], y, ensure_all_finite=False)
             self.views_, self._names, self.n_features_in_ = widths, names, sum(widths)
             known = [one for one in names if one is not None]
             if len(known) == len(names):

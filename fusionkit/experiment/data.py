@@ -20,6 +20,7 @@ import numpy.typing as npt
 from fusionkit._util.files import MAX_RATIO, MAX_UNPACKED, size_on_disk
 from fusionkit._util.text import printable
 from fusionkit.errors import ConfigError, DimsError, FusionError, nearest
+from fusionkit.experiment.missing import presence
 
 Rows = npt.NDArray[np.int64]
 
@@ -50,6 +51,8 @@ class Dataset:
         views: name -> array (m, n_i), in the order of the file.
         target: (m,) indices into ``classes``.
         classes: the label values, sorted; Python ints, floats, bools or strings.
+        mask: (m, k), True where a view of a row is present; None: all are.
+        impute: ``mean``: present rows may have some NaN, for which the means of the training part stand.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Dataset:
     views: dict[str, npt.NDArray[Any]]
     target: Rows
     classes: list[int | float | bool | str]
+    mask: npt.NDArray[np.bool_] | None = None
+    impute: str | None = None
 
     @property
     def dims(self) -> list[int]:
@@ -76,7 +81,7 @@ class Dataset:
 
     def describe(self) -> dict[str, Any]:
         """Return what ``result.json`` records about its data, in JSON types."""
-        return {
+        described = {
             "name": self.name,
             "label": self.label,
             "digest": self.digest,
@@ -84,6 +89,10 @@ class Dataset:
             "views": list(self.views),
             "classes": self.classes,
         }
+        if self.mask is not None:
+            absent = dict(zip(self.views, (~self.mask).sum(0).tolist(), strict=True))
+            described |= {"missing": absent, "rows_without_views": int((~self.mask.any(1)).sum())}
+        return described
 
 
 def load_data(node: Mapping[str, Any], dims: Any = None) -> Dataset:
@@ -99,7 +108,8 @@ def load_data(node: Mapping[str, Any], dims: Any = None) -> Dataset:
     """
     name = node["name"]
     if name == "npz" or name in EMBEDDED:
-        data = read_npz(EMBEDDED.get(name) or Path(node["path"]), name)
+        options = {key: node[key] for key in ("missing", "impute") if key in node}
+        data = read_npz(EMBEDDED.get(name) or Path(node["path"]), name, **options)
     else:
         from fusionkit.experiment.datasets import DATASETS
 
@@ -112,17 +122,35 @@ def load_data(node: Mapping[str, Any], dims: Any = None) -> Dataset:
     return data
 
 
-def read_npz(path: Path, name: str = "npz") -> Dataset:
+def read_npz(path: Path, name: str = "npz", missing: str = "nan", impute: str | None = None) -> Dataset:
     """Read and check a ``.npz`` file: every array but ``label`` is a view (m, n_i); nothing is unpickled.
+
+    Args:
+        path: of the file.
+        name: of the data set.
+        missing: what says that a view is absent from a row: ``nan``, its numbers, or ``mask``, the array of this name.
+        impute: as an attribute of the data set.
 
     Raises:
         FusionError: a file that cannot be used; the message says which array and why.
     """
     arrays, digest = _read(path)
-    return _dataset(name, path, digest, arrays)
+    if missing == "mask" and "mask" not in arrays:
+        found = ", ".join(map(repr, arrays)) or "none"
+        should = "contain an array 'mask' (rows, views), which data.missing=mask asks for"
+        raise FusionError(f"{path} should {should}; found the arrays {found}.")
+    mask = arrays.pop("mask") if missing == "mask" else None
+    return _dataset(name, path, digest, arrays, mask, impute)
 
 
-def _dataset(name: str, path: Path, digest: str, arrays: dict[str, npt.NDArray[Any]]) -> Dataset:
+def _dataset(
+    name: str,
+    path: Path,
+    digest: str,
+    arrays: dict[str, npt.NDArray[Any]],
+    mask: npt.NDArray[Any] | None = None,
+    impute: str | None = None,
+) -> Dataset:
     if "label" not in arrays:
         found = (", ".join(map(repr, arrays)) or "none") + "." + nearest("label", arrays)
         raise FusionError(f"{path} should contain an array 'label' with a class per row; found the arrays {found}")
@@ -134,7 +162,9 @@ def _dataset(name: str, path: Path, digest: str, arrays: dict[str, npt.NDArray[A
     for key, view in views.items():
         if len(view) != rows:
             raise FusionError(f"View {key!r} of {path} should have {rows} rows, as the first view; found {len(view)}.")
-    return Dataset(name, path, digest, views, *_check_label(path, label, rows))
+    names = [f"View {key!r} of {path}" for key in views]
+    present = presence(names, list(views.values()), mask, impute, f"The array 'mask' of {path}")
+    return Dataset(name, path, digest, views, *_check_label(path, label, rows), present, impute)
 
 
 def _arrays_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
@@ -311,12 +341,8 @@ def _check_view(path: Path, key: str, array: npt.NDArray[Any]) -> npt.NDArray[An
         raise FusionError(f"{view} should contain real numbers; found dtype {array.dtype}.")
     if array.ndim != 2 or not array.size:
         raise FusionError(f"{view} should have the shape (rows, width), neither of them 0; found {array.shape}.")
-    with np.errstate(over="ignore"):  # A long double may become infinite, which is refused below.
-        array = native(array)
-    counts = {"NaN": int(np.isnan(array).sum()), "infinite": int(np.isinf(array).sum())}
-    if found := " and ".join(f"{count} {what}" for what, count in counts.items() if count):
-        raise FusionError(f"{view} should be finite; found {found} among {array.size} values.")
-    return array
+    with np.errstate(over="ignore"):  # A long double may become infinite, which is refused later.
+        return native(array)
 
 
 def _check_label(path: Path, label: npt.NDArray[Any], rows: int) -> tuple[Rows, list[int | float | bool | str]]:

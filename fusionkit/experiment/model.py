@@ -14,8 +14,10 @@ from fusionkit.config.options import ModelOptions
 from fusionkit.core import factory
 from fusionkit.errors import DimsError, FusionError
 from fusionkit.experiment.data import check_unmasked, native
+from fusionkit.experiment.missing import check_mask, present_rows
 from fusionkit.experiment.state import evaluating, exclusive
 from fusionkit.fusion import Fusion, check_dims, check_dtype
+from fusionkit.kernels.elementwise import replaced
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -28,23 +30,30 @@ class Scaler(nn.Module):
     Args:
         names: of the views, for messages.
         dims: widths of the views.
+        impute: ``mean``: where a row has some NaN, the means stand for them; None leaves them.
     """
 
-    def __init__(self, names: Sequence[str], dims: Sequence[int]) -> None:
+    def __init__(self, names: Sequence[str], dims: Sequence[int], impute: str | None = None) -> None:
         super().__init__()
-        self.names, self.dims = tuple(names), tuple(dims)
+        self.names, self.dims, self.impute = tuple(names), tuple(dims), impute
         for i, width in enumerate(dims):
             self.register_buffer(f"mean_{i}", torch.zeros(width, dtype=torch.float64))
             self.register_buffer(f"scale_{i}", torch.ones(width, dtype=torch.float64))
 
-    def fit(self, views: Sequence[np.ndarray[Any, Any]]) -> None:
-        """Take mean and scale from arrays (m, n_i); a constant column keeps scale 1.
+    def fit(self, views: Sequence[np.ndarray[Any, Any]], mask: npt.NDArray[np.bool_] | None = None) -> None:
+        """Take mean and scale from the present rows of arrays (m, n_i); a constant column keeps scale 1.
+
+        Args:
+            views: the training part.
+            mask: (m, k), True where a view of a row is present; None: all are.
 
         Raises:
-            FusionError: values so large that their differences overflow; mean and scale are then as before.
+            FusionError: a view without a row, or a column without a value; values so large that their differences
+                overflow.  Mean and scale are then as before.
         """
         found: dict[str, Tensor] = {}
         for i, view in enumerate(views):
+            view = self._known(i, view if mask is None else view[mask[:, i]])
             with np.errstate(over="ignore", invalid="ignore"):  # Refused below.
                 mean, scale = _moments(view.astype(np.float64))  # Sums of float16 and of integers would overflow.
                 largest = np.maximum(view.max(0) - mean, mean - view.min(0))
@@ -53,6 +62,19 @@ class Scaler(nn.Module):
                 raise FusionError(f"{what}; found values up to {np.abs(view).max():.3g}.")
             found[f"mean_{i}"], found[f"scale_{i}"] = torch.from_numpy(mean), torch.from_numpy(scale)
         self.load_state_dict(found)
+
+    def _known(self, i: int, view: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the present rows of view i, with the means in place of NaN if they are to be imputed."""
+        what = f"View {i} ({self.names[i]})"
+        if not len(view):
+            raise FusionError(f"{what} should be present in one row of the training part at least; found it in none.")
+        nan = np.isnan(view)
+        if self.impute is None or not nan.any():
+            return view
+        if nan.all(0).any():
+            should = "have a value in every column of the training part"
+            raise FusionError(f"{what} should {should}; found column {int(nan.all(0).argmax())} without any.")
+        return np.where(nan, np.nanmean(view, axis=0, dtype=np.float64), view)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Scaler:
         """Move the buffers with the model, but keep their precision where it is cast, as by ``model.bfloat16()``."""
@@ -64,11 +86,11 @@ class Scaler(nn.Module):
                 setattr(self, name, exact.to(moved.device))
         return self
 
-    def forward(self, x: Sequence[Any], dtype: torch.dtype = torch.float32) -> list[Tensor]:
-        """Return the standardized views.
+    def forward(self, x: Sequence[Any], dtype: torch.dtype = torch.float32) -> list[Tensor | None]:
+        """Return the standardized views.  Rows of NaN stay what they are; some NaN in a row too, unless ``impute``.
 
         Args:
-            x: list or tuple of k raw views, tensors or arrays (..., n_i) of any real dtype.
+            x: list or tuple of k raw views, tensors or arrays (..., n_i) of any real dtype; None stays None.
             dtype: of the result.
 
         Raises:
@@ -80,8 +102,11 @@ class Scaler(nn.Module):
         if len(x) != len(self.dims):
             views = f"{len(self.dims)} views ({', '.join(self.names)}), of widths {list(self.dims)}"
             raise DimsError(f"x should contain {views}; found {len(x)}.")
-        out = []
+        out: list[Tensor | None] = []
         for i, (value, width) in enumerate(zip(x, self.dims, strict=True)):
+            if value is None:
+                out.append(None)
+                continue
             mean, what = self.get_buffer(f"mean_{i}"), f"View {i} ({self.names[i]})"
             check_unmasked(what, value)
             try:
@@ -95,7 +120,11 @@ class Scaler(nn.Module):
                 raise FusionError(f"{what} should be real; found {view.dtype}.")
             if view.device != mean.device:
                 raise FusionError(f"{what} should be on {mean.device}; found {view.device}.")
-            out.append(((view.to(mean.dtype) - mean) / self.get_buffer(f"scale_{i}")).to(dtype))
+            standard = ((view.to(mean.dtype) - mean) / self.get_buffer(f"scale_{i}")).to(dtype)
+            if self.impute is not None:
+                nan = standard.isnan()
+                standard = torch.where(nan & ~nan.all(-1, keepdim=True), 0.0, standard)
+            out.append(standard)
         return out
 
 
@@ -111,6 +140,15 @@ def _moments(view: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], np
     constant = variance <= m * eps * variance + (m * mean * eps) ** 2  # Up to rounding errors.
     scale = np.ldexp(np.sqrt(variance), exponent)
     return np.ldexp(mean, exponent), np.where(constant | (scale == 0), 1.0, scale)
+
+
+def _tensor(mask: Any) -> Tensor | None:
+    """Return a mask, given as a tensor or as whatever becomes an array, as a tensor."""
+    if mask is None or isinstance(mask, Tensor):
+        return mask
+    array = np.asarray(mask)
+    check_mask("mask", array, array.shape)
+    return torch.from_numpy(native(array))
 
 
 def encoder(kind: str, width_in: int, width_out: int) -> nn.Module:
@@ -154,16 +192,24 @@ class Network(nn.Module):
         weight = self.head.weight
         return weight.dtype if isinstance(weight, Tensor) else torch.float32
 
-    def forward(self, x: Sequence[Tensor], rows: slice | None = None) -> Tensor:
+    def forward(self, x: Sequence[Tensor | None], rows: slice | None = None, mask: Tensor | None = None) -> Tensor:
         """Return logits (..., classes) for standardized views (..., n_i), or for some of their rows.
 
         Dropout is drawn for all rows, so that several processes which share a batch drop the inputs that one would.
+
+        Args:
+            x: the views; for None no encoder runs.
+            rows: which rows; None is all.
+            mask: bool (..., k) for all rows, True where a view is present; encoders get zeros for the others.
         """
-        views = [self.dropout(view) for view in x]
+        views = [None if view is None else self.dropout(view) for view in x]
         if rows is not None:
-            views = [view[rows] for view in views]
-        encoded = [encode(view) for encode, view in zip(self.encoders, views, strict=True)]
-        logits: Tensor = self.head(self.activation(self.fusion(encoded)))
+            views = [None if view is None else view[rows] for view in views]
+            mask = None if mask is None else mask[rows]
+        if mask is not None and self.options.encoder != "none":  # The fusion replaces what is absent by itself.
+            views = replaced(views, mask, [0.0] * len(views))
+        encoded = [None if view is None else encode(view) for encode, view in zip(self.encoders, views, strict=True)]
+        logits: Tensor = self.head(self.activation(self.fusion(encoded, mask=mask)))
         return logits
 
 
@@ -183,44 +229,74 @@ class FusionModel(nn.Module):
         """The operator."""
         return self.network.fusion
 
-    def forward(self, x: Sequence[Any]) -> Tensor:
-        """Return logits (..., classes).
+    def forward(self, x: Sequence[Any], mask: Any = None) -> Tensor:
+        """Return logits (..., classes).  NaN is a number like any other here; ``predict`` takes it as absent.
 
         Args:
-            x: list or tuple of k raw views (..., n_i), in the units of the data.
+            x: list or tuple of k raw views (..., n_i), in the units of the data; None is a view that is absent.
+            mask: bool (..., k), True where a view of a row is present; what it calls absent may hold anything.
 
         Raises:
             DimsError: a wrong number of views or a wrong width.
-            FusionError: views that do not fit in another way.
+            FusionError: views or a mask that do not fit in another way, or a fusion that refuses masks.
         """
-        logits: Tensor = self.network(self.scaler(x, self.network.dtype))
+        logits: Tensor = self.network(self.scaler(x, self.network.dtype), mask=_tensor(mask))
         return logits
 
     @exclusive()
     @torch.no_grad()
-    def evaluate(self, x: Sequence[Any]) -> Tensor:
+    def evaluate(self, x: Sequence[Any], mask: Any = None) -> Tensor:
         """Return logits (m, classes) as ``forward`` does, but always in evaluation mode, and finite.
 
+        Args:
+            x: as for ``forward``; without a mask, rows of a view that are all NaN are absent.
+            mask: as for ``forward``.
+
         Raises:
-            DimsError, FusionError: as ``forward``; also views or logits that are not finite.
+            DimsError, FusionError: as ``forward``; also views or logits that are not finite, or no row with a view.
         """
         views = self.scaler(x, self.network.dtype)
-        for i, view in enumerate(views):
-            if not view.isfinite().all():
-                raise FusionError(f"View {i} ({self.scaler.names[i]}) should be finite; found NaN or infinite values.")
+        present = self._presence(views, mask)
         with evaluating(self):
-            logits: Tensor = self.network(views)
+            logits: Tensor = self.network(views, mask=present)
         if not logits.isfinite().all():
             raise FusionError("The trained model should give finite logits; found others.")
         return logits
 
-    def predict(self, x: Sequence[Any]) -> list[Any]:
+    def _presence(self, views: Sequence[Tensor | None], mask: Any) -> Tensor | None:
+        """Return which standardized views are present, (..., k); None if all are."""
+        given = [view for view in views if view is not None]
+        if not given:
+            raise FusionError("x should contain at least one tensor; found None for every view.")
+        leading = given[0].shape[:-1]
+        if any(view.shape[:-1] != leading for view in given):  # Which the fusion refuses.
+            return None
+        if mask is not None:
+            mask = _tensor(mask)
+            check_mask("mask", mask, (*leading, len(views)))
+        columns = []
+        for i, (view, name) in enumerate(zip(views, self.scaler.names, strict=True)):
+            if view is None:
+                columns.append(torch.zeros(leading, dtype=torch.bool, device=given[0].device))
+                continue
+            column = None if mask is None else mask[..., i]
+            columns.append(present_rows(f"View {i} ({name})", view, column, impute=self.scaler.impute))
+        present = torch.stack(columns, -1)
+        if present.numel() and not present.any():
+            raise FusionError(f"At least one row should have a view; found none in {leading.numel()} rows.")
+        return None if present.all() and len(given) == len(views) else present
+
+    def predict(self, x: Sequence[Any], mask: Any = None) -> list[Any]:
         """Return the label value of every row, for raw views (m, n_i).
+
+        Args:
+            x: as for ``forward``; without a mask, rows of a view that are all NaN are absent.
+            mask: as for ``forward``.
 
         Raises:
             DimsError, FusionError: as ``evaluate``.
         """
-        return [self.classes[i] for i in self.evaluate(x).argmax(-1).tolist()]
+        return [self.classes[i] for i in self.evaluate(x, mask).argmax(-1).tolist()]
 
     def describe(self) -> dict[str, Any]:
         """Return JSON types from which ``from_description`` builds the same model, without its trained tensors.
@@ -228,7 +304,7 @@ class FusionModel(nn.Module):
         Raises:
             ConfigError: the operator cannot be written to a config.
         """
-        return {
+        described = {
             "views": list(self.scaler.names),
             "dims": list(self.scaler.dims),
             "classes": self.classes,
@@ -238,6 +314,7 @@ class FusionModel(nn.Module):
             "dtype": str(self.network.dtype).removeprefix("torch."),
             "fusion": self.fusion.to_config(),
         }
+        return described if self.scaler.impute is None else {**described, "impute": self.scaler.impute}
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> FusionModel:
@@ -256,4 +333,4 @@ class FusionModel(nn.Module):
         fusion = factory.create(config.pop("name"), **config)
         network = Network(fusion, dims, len(classes), options, dropout)
         network.to(check_dtype(str(description["dtype"])))
-        return cls(Scaler(views, dims), network, classes).eval()
+        return cls(Scaler(views, dims, description.get("impute")), network, classes).eval()

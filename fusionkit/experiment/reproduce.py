@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from fusionkit._util.trees import flatten
 from fusionkit.config import compose
+from fusionkit.config.hashing import LATER
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 
 #: The keys that differ between the runs of a group; they are set at the end, without composing again.
@@ -82,7 +83,8 @@ def _changes(given: Flat, wanted: Flat) -> Iterator[tuple[tuple[str, ...], str]]
     for key in sorted(given.keys() | wanted.keys()):
         dotted = ".".join(key)
         if key not in wanted:
-            if not any(other[: len(key)] == key for other in wanted):
+            default = LATER.get(key[0], {}).get(key[-1], _ABSENT)  # Of an option that the record's version lacked.
+            if given[key] != default and not any(other[: len(key)] == key for other in wanted):
                 yield key, f"~{dotted}"
         elif key not in given:
             shorter = any(key[:i] in given for i in range(1, len(key)))

@@ -59,6 +59,8 @@ class Data(BaseModel):
     digest: Name | None = Field(None, description="SHA-256 of the file, or of the arrays.")
     training_rows: Natural | None = Field(None, description="The rows of the training part.")
     test_rows: Natural | None = Field(None, description="The rows of the test part.")
+    missing: dict[str, Natural] | None = Field(None, description="Where views are absent: by view, from how many rows.")
+    rows_without_views: Natural | None = Field(None, description="Likewise: the rows without any view.")
 
 
 class Result(BaseModel):

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fusionkit import registry
 from fusionkit._util.files import write_atomic, write_json
 from fusionkit._util.tables import print_table
+from fusionkit.config.fits import check_takes_masks, check_view_dropout
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import RunConfig
 from fusionkit.config.safe import build
@@ -84,7 +86,11 @@ def _untrained(config: RunConfig, data: Dataset, training_rows: Rows) -> FusionM
         model = build_model(config, data)
     # Verify the contract of the operator, which may come from a plugin, at its first call.
     first_call.attach(model.fusion)
-    model.scaler.fit([view[training_rows] for view in data.views.values()])
+    check_view_dropout(model.fusion, config)
+    if data.mask is not None:
+        check_takes_masks(model.fusion, f"rows of {data.label} lack a view")
+    known = None if data.mask is None else data.mask[training_rows]
+    model.scaler.fit([view[training_rows] for view in data.views.values()], known)
     return model
 
 
@@ -140,7 +146,7 @@ def build_model(config: RunConfig, data: Dataset) -> FusionModel:
     if not fusion.require_parameters and fusion.calculate_l():
         raise ConfigError("fusion.require_parameters should be true for training; found false.")
     network = Network(fusion, data.dims, len(data.classes), config.model, config.train.input_dropout)
-    return FusionModel(Scaler(list(data.views), data.dims), network, data.classes)
+    return FusionModel(Scaler(list(data.views), data.dims, data.impute), network, data.classes)
 
 
 def takes_group(config: RunConfig) -> bool:
@@ -150,7 +156,12 @@ def takes_group(config: RunConfig) -> bool:
 
 def _standardized(model: FusionModel, data: Dataset, rows: Rows) -> Part:
     views = model.scaler([np.ascontiguousarray(view[rows]) for view in data.views.values()])
-    return Part(views, torch.from_numpy(data.target[rows]))
+    return Part([view for view in views if view is not None], torch.from_numpy(data.target[rows]), _mask(data, rows))
+
+
+def _mask(data: Dataset, rows: Rows) -> Tensor | None:
+    """Return which views of the rows are present, (m, k); None if all views of all data are."""
+    return None if data.mask is None else torch.from_numpy(data.mask[rows])
 
 
 @torch.no_grad()
@@ -159,7 +170,7 @@ def _measure(
 ) -> tuple[dict[str, float], list[list[int]]]:
     """Return metrics and confusion matrix (rows: true classes) on the test rows, by the whole model on the CPU."""
     model.eval()
-    logits = model([view[test_rows] for view in data.views.values()]).double()
+    logits = model([view[test_rows] for view in data.views.values()], _mask(data, test_rows)).double()
     if not logits.isfinite().all():
         raise FusionError(f"The trained model should give finite logits; found others after epoch {epochs}, the last.")
     target, predicted = data.target[test_rows], logits.argmax(-1).numpy()
@@ -176,7 +187,7 @@ def _robustness(model: FusionModel, data: Dataset, test_rows: Rows, seed: int) -
 
     def predict(chosen: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
         dtype = model.network.dtype
-        logits = model.network([torch.from_numpy(view).to(dtype) for view in chosen])
+        logits = model.network([torch.from_numpy(view).to(dtype) for view in chosen], mask=part.mask)
         return np.asarray(logits.argmax(-1).numpy())
 
     return robustness(predict, views, data.target[test_rows], seed=seed)
@@ -195,11 +206,22 @@ def _title(fusion: str, fabrication: str | None, data: str, seed: int) -> str:
     return f"{fusion} ({fabrication}) on {data}, seed {seed}" if fabrication else f"{fusion} on {data}, seed {seed}"
 
 
+def _missing(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the line of the summary about absent views; none where all are present."""
+    if "missing" not in data:
+        return []
+    rows, absent = data["rows"], sum(data["missing"].values())
+    parts = ", ".join(f"{name} in {count}" for name, count in data["missing"].items() if count)
+    without = f"{data['rows_without_views']} rows without any view"
+    return [("missing", f"{absent} of {rows * len(data['views'])} views ({parts} of {rows} rows); {without}")]
+
+
 def _summary(result: Mapping[str, Any], run_dir: Path) -> None:
     print_table(
         ("run", _title(result["fusion"], result["fabrication"], result["data"]["label"], result["seed"])),
         [
             ("accuracy", f"{result['metrics']['accuracy']:.4f} on {result['data']['test_rows']} test rows"),
+            *_missing(result["data"]),
             ("l", f"{result['l']} learnable parameters of the fusion, n = {result['n']}"),
             ("parameters", f"{result['parameters']} of the whole model"),
             ("contract", "n, l, shape, dtype and device verified at the first call; more by fusionkit check"),

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fusionkit.config.fits import check_widths, preflight
+from fusionkit.config.fits import check_operator, preflight
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import run
 from fusionkit.experiment.job import EXPECTED, directory_lock, recorded, save_composed
@@ -40,7 +40,7 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     config = hydra.config_loader.config
     try:
         preflight(config, run.takes_group(config))
-        check_widths(config)
+        check_operator(config)
     except FusionError as error:
         raise ConfigError(str(error)) from error
     failures: list[Exception] = []

@@ -26,6 +26,7 @@ from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.optimizer import Optimizer, one_cycle
 from fusionkit.experiment.state import exclusive
+from fusionkit.experiment.view_dropout import ViewDropout
 from fusionkit.fusion import check_device
 
 if TYPE_CHECKING:
@@ -41,18 +42,23 @@ _SILENCE = 30.0
 
 @dataclass
 class Part:
-    """Standardized views (m, n_i) and classes (m,) of some rows."""
+    """Standardized views (m, n_i) and classes (m,) of some rows; which views are present, (m, k), None if all are."""
 
     views: list[Tensor]
     target: Tensor
+    mask: Tensor | None = None
 
     def to(self, device: torch.device) -> Part:
         """Return the part on ``device``."""
-        return Part([view.to(device) for view in self.views], self.target.to(device))
+        return self._each(lambda tensor: tensor.to(device))
 
     def rows(self, index: Tensor) -> Part:
         """Return the rows at ``index`` (b,)."""
-        return Part([view.index_select(0, index) for view in self.views], self.target.index_select(0, index))
+        return self._each(lambda tensor: tensor.index_select(0, index))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Part:
+        mask = None if self.mask is None else change(self.mask)
+        return Part([change(view) for view in self.views], change(self.target), mask)
 
 
 @dataclass
@@ -191,8 +197,10 @@ class _Steps:
         self.optimizer = Optimizer(trainable, settings.optimizer, settings.lr, settings.weight_decay)
         self.model, self.wrapped = process.setup(network, self.optimizer)
         self.loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing, reduction="sum")
-        # The order is drawn on the CPU: the same on every device and in every process.
+        # The order is drawn on the CPU: the same on every device and in every process.  So are the views to drop, for
+        # whole batches, by a generator of a seed that no order has.
         self.generator = torch.Generator().manual_seed(task.seed)
+        self.drop, self.drops = ViewDropout(settings.view_dropout), torch.Generator().manual_seed(task.seed + 2**32)
         self.sizes = batch_sizes(len(self.training.target), settings.batch_size)
         self.done, self.total = 0, settings.epochs * len(self.sizes)
         self.schedule()
@@ -223,11 +231,23 @@ class _Steps:
     def share(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and classes of this process's share of the batch ``index`` (b,)."""
         rows = slice(self.process.global_rank, None, self.process.world_size)
+        mask = self.present(index)
         if self.process.world_size == 1 or not isinstance(self.network, Network):
             part = self.training.rows(index[rows])
-            return self.model(part.views), part.target
+            return self.model(part.views, **_masked(None if mask is None else mask[rows])), part.target
         part = self.training.rows(index)
-        return self.model(part.views, rows), part.target[rows]
+        return self.model(part.views, rows, **_masked(mask)), part.target[rows]
+
+    def present(self, index: Tensor) -> Tensor | None:
+        """Return which views of the batch ``index`` (b,) are present and not dropped, (b, k); None: all of them."""
+        training = self.training
+        if training.mask is None and not self.settings.view_dropout:
+            return None
+        if training.mask is None:
+            mask = torch.ones((len(index), len(training.views)), dtype=torch.bool, device=index.device)
+        else:
+            mask = training.mask.index_select(0, index)
+        return self.drop(mask, self.drops)  # type: ignore[no-any-return]
 
 
 def batch_sizes(rows: int, batch_size: int) -> list[int]:
@@ -244,7 +264,12 @@ def batch_sizes(rows: int, batch_size: int) -> list[int]:
 @torch.no_grad()
 def _accuracy(model: nn.Module, part: Part) -> float:
     model.eval()
-    return float((model(part.views).argmax(-1) == part.target).double().mean())
+    return float((model(part.views, **_masked(part.mask)).argmax(-1) == part.target).double().mean())
+
+
+def _masked(mask: Tensor | None) -> dict[str, Tensor]:
+    """Return the arguments of a call with this mask; a network for complete views need not take any."""
+    return {} if mask is None else {"mask": mask}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fusionkit.config import compose
-from fusionkit.config.fits import check_widths, preflight
+from fusionkit.config.fits import check_operator, preflight
 from fusionkit.config.options import RunConfig, validate
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from tests.fake_distributions import Site
@@ -18,7 +18,7 @@ def config(*overrides: str, **changes: Any) -> RunConfig:
 
 def test_the_default_may_run() -> None:
     preflight(config())
-    check_widths(config())
+    check_operator(config())
 
 
 @pytest.mark.parametrize("device", ["nothing", "cuda:99", "cpu:1", "meta"])
@@ -50,13 +50,14 @@ def test_a_preset_keeps_its_own() -> None:
 @pytest.mark.parametrize("fusion", ["average", "median", "summation"])
 def test_unequal_widths_are_found_before_a_run(fusion: str) -> None:
     with pytest.raises(DimsError, match=r"216.*model\.encoder=linear makes the views equally wide\.$"):
-        check_widths(config(f"fusion={fusion}"))
-    check_widths(config(f"fusion={fusion}", "model.encoder=linear"))
-    check_widths(config(f"fusion={fusion}", "data=npz", "data.path=views.npz"))
+        check_operator(config(f"fusion={fusion}"))
+    check_operator(config(f"fusion={fusion}", "model.encoder=linear"))
+    check_operator(config(f"fusion={fusion}", "data=npz", "data.path=views.npz"))
 
 
 OPERATORS = """
 import fusionkit
+from fusionkit.fusion import ElementwiseFusion
 
 class Needs(fusionkit.Fusion):
     def __init__(self, n=None, dims=None, name=None):
@@ -66,13 +67,17 @@ class Needs(fusionkit.Fusion):
 class Leaves(fusionkit.Fusion):
     def calculate_n(self, dims=None):
         raise SystemExit(3)
+
+class Complete(ElementwiseFusion):
+    def _fuse(self, x):
+        return x[0]
 """
 PLUGIN = """
 import fusionkit
 
 @fusionkit.hookimpl
 def fusionkit_fusions():
-    return {"needs": "odd:Needs", "leaves": "odd:Leaves"}
+    return {"needs": "odd:Needs", "leaves": "odd:Leaves", "complete": "odd:Complete"}
 """
 
 
@@ -80,4 +85,19 @@ def fusionkit_fusions():
 def test_what_else_an_operator_does_is_left_to_the_run(fusion: str, site: Site) -> None:
     site.install("odd-plugin", PLUGIN)
     (site.folder / "odd.py").write_text(OPERATORS)
-    check_widths(config(f"fusion={fusion}"))
+    check_operator(config(f"fusion={fusion}"))
+
+
+def test_an_operator_that_refuses_masks_is_found_before_a_run_with_view_dropout(site: Site) -> None:
+    site.install("odd-plugin", PLUGIN)
+    (site.folder / "odd.py").write_text(OPERATORS)
+    refused = ("fusion=complete", "model.encoder=linear", "train.view_dropout=0.25")
+    check_operator(config(*refused[:2]))
+    check_operator(config(*refused, "fusion.missing=placeholder"))
+    check_operator(config("train.view_dropout=0.25"))
+    for data in ([], ["data=npz", "data.path=views.npz"]):
+        with pytest.raises(FusionError) as error:
+            check_operator(config(*refused, *data))
+        assert "'complete'" in str(error.value)
+        assert "train.view_dropout is 0.25" in str(error.value)
+        assert "fusion.missing=placeholder" in str(error.value)

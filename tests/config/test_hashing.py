@@ -36,7 +36,10 @@ def test_the_order_of_keys_the_device_and_the_hydra_node_do_not_matter() -> None
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=1", "n=65", "train.lr=0.02", "fabrication=lowrank", "fusion/preprocess=gelu", "model.encoder=mlp"],
+    [
+        *("seed=1", "n=65", "train.lr=0.02", "fabrication=lowrank", "fusion/preprocess=gelu", "model.encoder=mlp"),
+        *("train.view_dropout=0.5", "fusion.missing=placeholder"),
+    ],
 )
 def test_whatever_decides_the_result_matters(override: str) -> None:
     assert config_hash(compose([override])) != config_hash(compose([]))
@@ -54,6 +57,14 @@ def test_a_data_file_counts_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"3")
     assert named("a") != before
     assert named("missing") != named("other")
+
+
+def test_what_says_that_views_are_missing_matters_but_for_the_default() -> None:
+    line = ["data=npz", "data.path=views.npz"]
+    names = [config_hash(compose([*line, *more])) for more in ([], ["data.missing=nan"], ["data.impute=null"])]
+    assert len(set(names)) == 1
+    others = [config_hash(compose([*line, more])) for more in ("data.missing=mask", "data.impute=mean")]
+    assert len({*names, *others}) == 3
 
 
 def test_widths_matter_even_if_the_file_decides_them(tmp_path: Path) -> None:

@@ -7,22 +7,27 @@ import multiprocessing
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import check_estimator
 
+import fusionkit
+from fusionkit import registry
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
 from fusionkit.experiment import FusionClassifier
 from fusionkit.experiment import classifier as classifier_module
 from fusionkit.experiment.state import exclusive
+from fusionkit.fusion import ElementwiseFusion
 from tests.exhaustive import exhaustive
 from tests.experiment.torch_states import STATES
 from tests.messages import like
@@ -307,7 +312,7 @@ def test_what_is_not_finite_is_refused_by_both_ways_to_predict(value: float) -> 
     classifier = small(epochs=1).fit(X, y)
     X[3, 5] = value
     for predict in (classifier.predict, lambda X: classifier.model_.predict([X[:, :4], X[:, 4:]])):
-        with pytest.raises(ValueError, match=r"NaN|infinity"):
+        with pytest.raises(ValueError, match=r"View 1 \(1\) .*found 1 (with NaN|infinite)"):
             predict(X)
 
 
@@ -400,3 +405,118 @@ def test_views_that_do_not_fit() -> None:
         small().fit(X, ["a"] * 90)
     with pytest.raises(NotFittedError):
         small().predict(X)
+
+
+# -- missing views -----------------------------------------------------------------------------------------------------
+
+
+def missing(rows: int = 90) -> tuple[Any, Any, Any, Any]:
+    """Return X with NaN where a view is absent, X with junk there, y and the mask; rows 0 and 1 lack both views."""
+    X, y = data(rows)
+    mask = np.random.default_rng(1).random((rows, 2)) < 0.7
+    mask[:2] = False
+    columns = np.repeat(mask, [4, 3], axis=1)
+    return np.where(columns, X, np.nan), np.where(columns, X, 1e30), y, mask
+
+
+def test_nan_rows_and_a_mask_are_the_same() -> None:
+    X, junk, y, mask = missing()
+    first, second = small().fit(X, y), small().fit(junk, y, mask=mask)
+    assert (first.predict_proba(X) == second.predict_proba(junk, mask=mask)).all()
+    assert (first.predict(X) == first.predict(junk, mask)).all()
+    assert first.score(X, y) == first.score(junk, y, mask=mask) > 0.9
+    assert first.score(X, y, np.arange(90)) != first.score(X, y)
+    parts = small(views=None).fit([junk[:, :4], junk[:, 4:]], y, mask.tolist())
+    assert (parts.predict_proba([X[:, :4], X[:, 4:]]) == first.predict_proba(X)).all()
+    assert first.model_.predict([X[:, :4], X[:, 4:]]) == first.predict(X).tolist()
+
+
+def test_rows_of_a_complete_fit_may_lack_views() -> None:
+    X, y = data()
+    classifier = small(view_dropout=0.5).fit(X, y)
+    assert classifier.predict(np.where(np.arange(7) < 4, X, np.nan)).tolist() == y.tolist()
+    found = classifier.predict_proba(np.vstack([X[:1], np.full((2, 7), np.nan)]))
+    assert (found[1] == found[2]).all()
+    np.testing.assert_allclose(found[:1], classifier.predict_proba(X[:1]), rtol=1e-9)
+
+
+def test_view_dropout_changes_the_model_and_is_an_option_like_the_others() -> None:
+    X, y = data()
+    assert (small(view_dropout=0.5).fit(X, y).predict_proba(X) != small().fit(X, y).predict_proba(X)).any()
+    with pytest.raises(ConfigError, match=like("train.view_dropout … found 1.0.")):
+        small(view_dropout=1.0).fit(X, y)
+
+
+def test_encoders_see_zeros() -> None:
+    X, junk, y, mask = missing()
+    first = small(encoder="mlp", fusion="average").fit(X, y)
+    second = small(encoder="mlp", fusion="average").fit(junk, y, mask)
+    assert (first.predict_proba(X) == second.predict_proba(junk, mask)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda X, mask: (X, np.ones_like(mask)), "View 0 of X … the mask calls present; found"),
+        (lambda X, mask: (X, mask[:, :1]), "mask … (90, 2), a column per view; found (90, 1)."),
+        (lambda X, mask: (X, mask[1:]), "mask … (90, 2), a column per view; found (89, 2)."),
+        (lambda X, mask: (X, mask.astype(int)), "mask … found int64."),
+        (lambda X, mask: (np.where(np.arange(7) == 2, np.nan, X), None), "Every row of View 0 of X … found"),
+        (lambda X, mask: (np.where(np.arange(7) < 4, np.nan, X), None), "View 0 (0) … found it in none."),
+        (lambda X, mask: (X * np.nan, None), "View 0 (0) … found it in none."),
+    ],
+    ids=["NaN", "columns", "rows", "dtype", "some", "absent", "all"],
+)
+def test_what_fit_refuses(change: Any, sentence: str) -> None:
+    X, _, y, mask = missing()
+    X, mask = change(X, mask)
+    with pytest.raises(FusionError, match=like(sentence)):
+        small(epochs=1).fit(X, y, mask)
+
+
+def test_rows_to_predict_need_one_with_a_view() -> None:
+    X, y = data()
+    classifier = small(epochs=1).fit(X, y)
+    for predict in (classifier.predict, lambda X: classifier.model_.predict([X[:, :4], X[:, 4:]])):
+        with pytest.raises(ValueError, match=like("At least one row … found none in 90 rows.")):
+            predict(X * np.nan)
+
+
+def test_a_fusion_that_refuses_masks_is_named_with_what_helps() -> None:
+    class First(ElementwiseFusion):
+        """``A_1``."""
+
+        def _fuse(self, x: Any) -> Any:
+            return x[0].clone()
+
+    plugin = SimpleNamespace(__name__="plugin")
+    plugin.fusionkit_fusions = fusionkit.hookimpl(lambda: {"first": First})
+    plugin.fusionkit_fusions.__name__ = "fusionkit_fusions"
+    X, _, y, _ = missing()
+    with registry.isolated(plugin):
+        with pytest.raises(FusionError, match=r"first .*missing='placeholder'"):
+            small(fusion="first", encoder="linear").fit(X, y)
+        with pytest.raises(FusionError, match=r"first .*missing='placeholder'"):
+            small(fusion="first", encoder="linear", view_dropout=0.5).fit(*data())
+        small(fusion={"name": "first", "missing": "placeholder"}, encoder="linear").fit(X, y)
+
+
+def test_a_data_frame_of_a_mask_keeps_the_order_of_the_rows() -> None:
+    pandas = pytest.importorskip("pandas")
+    _, junk, y, mask = missing()
+    X, frame = pandas.DataFrame(junk, columns=[*"abcdefg"]), pandas.DataFrame(mask)
+    assert small(epochs=1).fit(X, y, frame).predict(X, frame).shape == (90,)
+    with pytest.raises(FusionError, match=like("X and mask should have their rows in the same order")):
+        small(epochs=1).fit(X, y, frame[::-1])
+
+
+def test_metadata_routing_passes_masks_on() -> None:
+    X, junk, y, mask = missing()
+    with config_context(enable_metadata_routing=True):
+        classifier = small().set_fit_request(mask=True).set_score_request(mask=True)
+        pipeline = make_pipeline(MinMaxScaler(), classifier)
+        routed = cross_validate(classifier, junk, y, cv=3, params={"mask": mask})["test_score"]
+        assert cross_validate(pipeline, junk, y, cv=3, params={"mask": mask})["test_score"].shape == (3,)
+        fitted = classifier.set_predict_request(mask=True).fit(junk, y, mask=mask)
+        assert (make_pipeline(fitted).predict(junk, mask=mask) == fitted.predict(X)).all()
+    assert (routed == cross_validate(small(), X, y, cv=3)["test_score"]).all()

@@ -144,9 +144,89 @@ def test_label_of_another_length(npz: Write, arrays: dict[str, Any]) -> None:
 
 def test_nan_and_infinity(npz: Write, arrays: dict[str, Any]) -> None:
     view = arrays["a"].copy()
-    view[3, 1] = view[7, 2] = np.nan
     view[9, 0] = -np.inf
-    refused(npz(a=view), "View 'a' of {path} … found 2 NaN and 1 infinite among 240 values.")
+    refused(npz(a=view), "View 'a' of {path} … found 1 infinite among 240 values.")
+    view[3, 1] = view[7, 2] = np.nan
+    refused(npz(a=view), "Every row of View 'a' of {path} … found 2 with NaN, the first is row 3.  data.impute=mean …")
+
+
+# -- missing views -----------------------------------------------------------------------------------------------------
+
+
+def absent(arrays: dict[str, Any], filler: float = np.nan) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
+    """Return the views with ``filler`` in absent rows, and the mask: row 0 lacks both, 1 and 2 view a, 3 view b."""
+    mask = np.ones((60, 2), dtype=bool)
+    mask[0], mask[1:3, 0], mask[3, 1] = False, False, False
+    views = {"a": arrays["a"].copy(), "b": arrays["b"].astype(np.float64)}
+    for i, view in enumerate(views.values()):
+        view[~mask[:, i]] = filler
+    return views, mask
+
+
+def test_rows_that_are_all_nan_are_absent(npz: Write, arrays: dict[str, Any]) -> None:
+    assert read_npz(npz()).mask is None
+    views, mask = absent(arrays)
+    data = read_npz(npz(**views))
+    assert data.mask is not None
+    np.testing.assert_array_equal(data.mask, mask)
+    described = data.describe()
+    assert (described["missing"], described["rows_without_views"]) == ({"a": 3, "b": 2}, 1)
+    assert not {"missing", "rows_without_views"} & read_npz(npz()).describe().keys()
+
+
+@pytest.mark.parametrize("filler", [np.nan, np.inf, 1e300, -7.0])
+def test_what_a_mask_calls_absent_may_hold_anything(npz: Write, arrays: dict[str, Any], filler: float) -> None:
+    views, mask = absent(arrays, filler)
+    data = load_data({"name": "npz", "path": str(npz(**views, mask=mask)), "missing": "mask", "impute": None})
+    assert data.dims == [4, 3]
+    assert data.mask is not None
+    np.testing.assert_array_equal(data.mask, mask)
+    assert read_npz(npz(mask=np.ones((60, 2), dtype=bool)), missing="mask").mask is None
+
+
+def test_without_the_key_mask_is_a_view(npz: Write) -> None:
+    data = read_npz(npz(mask=np.ones((60, 2), dtype=bool)))
+    assert list(data.views) == ["a", "b", "mask"]
+
+
+@pytest.mark.parametrize(
+    ("mask", "sentence"),
+    [
+        (None, "{path} … 'mask' (rows, views), which data.missing=mask asks for; found the arrays 'a', 'b', 'label'."),
+        (np.ones((60, 2)), "The array 'mask' of {path} … found float64."),
+        (np.ones((60, 2), dtype=np.uint8), "The array 'mask' of {path} … found uint8."),
+        (np.ones((60, 3), dtype=bool), "The array 'mask' of {path} … (60, 2), a column per view; found (60, 3)."),
+        (np.ones(60, dtype=bool), "The array 'mask' of {path} … found (60,)."),
+    ],
+)
+def test_the_mask_of_a_file(npz: Write, mask: Any, sentence: str) -> None:
+    path = npz(mask=mask)
+    with pytest.raises(FusionError, match=like(sentence.replace("{path}", str(path)))):
+        read_npz(path, missing="mask")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_mask_that_calls_present_what_is_not_finite(npz: Write, arrays: dict[str, Any], value: float) -> None:
+    views, mask = absent(arrays, value)
+    mask[1, 0] = mask[2, 0] = True
+    path = npz(**views, mask=mask)
+    found = "2 with NaN, the first is row 1." if np.isnan(value) else "8 infinite among 240 values."
+    with pytest.raises(FusionError, match=like(f"View 'a' of {path} … found {found}")):
+        read_npz(path, missing="mask")
+    if np.isnan(value):
+        with pytest.raises(FusionError, match=like(f"View 'a' of {path} … found {found}")):
+            read_npz(path, missing="mask", impute="mean")
+
+
+def test_some_nan_in_a_row_is_refused_unless_it_is_imputed(npz: Write, arrays: dict[str, Any]) -> None:
+    views, mask = absent(arrays)
+    views["a"][10:12, 2] = np.nan
+    path = npz(**views)
+    refused(path, "Every row of View 'a' of {path} … found 2 with NaN, the first is row 10.  data.impute=mean …")
+    data = read_npz(path, impute="mean")
+    assert data.impute == "mean"
+    assert data.mask is not None
+    np.testing.assert_array_equal(data.mask, mask)
 
 
 def test_nan_label(npz: Write) -> None:

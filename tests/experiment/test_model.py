@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,6 @@ def test_scaler_takes_arrays_integers_and_leading_dimensions() -> None:
             FusionError,
             "View 0 (a) … found 2.",
         ),
-        ([None, torch.zeros(2, 3)], FusionError, "View 0 (a) … found NoneType."),
         ([["p"], torch.zeros(2, 3)], FusionError, "View 0 (a) … found list."),
         (
             [torch.zeros(2, 4, dtype=torch.complex64), torch.zeros(2, 3)],
@@ -208,10 +208,18 @@ def test_a_quantized_model_predicts() -> None:
     torch.testing.assert_close(quantized(x), model(x), rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_predict_refuses_what_is_not_finite(value: float) -> None:
-    with pytest.raises(FusionError, match=like("View 1 (b) … found NaN or infinite values.")):
-        small().predict([torch.zeros(2, 4), torch.full((2, 3), value)])
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (math.nan, "Every row of View 1 (b) … found 1 with NaN, the first is row 1."),
+        (math.inf, "View 1 (b) … found 1 in"),
+    ],
+)
+def test_predict_refuses_what_is_not_finite(value: float, sentence: str) -> None:
+    view = torch.zeros(2, 3)
+    view[1, 2] = value
+    with pytest.raises(FusionError, match=like(sentence)):
+        small().predict([torch.zeros(2, 4), view])
     model = small()
     with torch.no_grad():
         model.network.head.bias.fill_(value)
@@ -259,3 +267,141 @@ def test_description_of_an_operator_that_is_not_installed() -> None:
     description["fusion"]["name"] = "gone"
     with pytest.raises(RegistryError, match="gone"):
         FusionModel.from_description(description)
+
+
+# -- missing views -----------------------------------------------------------------------------------------------------
+
+
+def trained(kind: str = "none", impute: str | None = None, **options: Any) -> FusionModel:
+    """Return a model whose scaler has means and scales, in evaluation mode."""
+    model = small(kind, **options).eval()
+    model.scaler.impute = impute
+    random = np.random.default_rng(0)
+    model.scaler.fit([random.normal(3, 2, (20, 4)), random.normal(-1, 5, (20, 3))])
+    return model
+
+
+def views(rows: int = 5) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(rows, width, generator=generator) for width in (4, 3)]
+
+
+def test_the_scaler_is_fitted_on_the_rows_that_are_present(arrays: dict[str, Any]) -> None:
+    mask = np.ones((60, 2), dtype=bool)
+    mask[:20, 0] = mask[30:, 1] = False
+    given = [arrays["a"].copy(), arrays["b"].astype(np.float64)]
+    given[0][:20], given[1][30:] = np.nan, 1e300
+    scaler, wanted = Scaler(["a", "b"], [4, 3]), Scaler(["a", "b"], [4, 3])
+    scaler.fit(given, mask)
+    wanted.fit([arrays["a"][20:], arrays["b"][:30]])
+    for name, buffer in wanted.named_buffers():
+        assert torch.equal(scaler.get_buffer(name), buffer)
+
+
+def test_a_view_without_a_row_to_fit_is_named() -> None:
+    scaler = Scaler(["a", "b"], [1, 1])
+    with pytest.raises(FusionError, match=like("View 1 (b) … the training part at least; found it in none.")):
+        scaler.fit([np.ones((3, 1))] * 2, np.array([[True, False]] * 3))
+
+
+def test_means_stand_for_nan() -> None:
+    view = np.array([[1.0, 4.0], [np.nan, 8.0], [3.0, np.nan], [np.nan, np.nan]])
+    scaler = Scaler(["a"], [2], impute="mean")
+    scaler.fit([view], np.array([[True], [True], [True], [False]]))
+    wanted = StandardScaler().fit([[1.0, 4.0], [2.0, 8.0], [3.0, 6.0]])
+    np.testing.assert_allclose(scaler.get_buffer("mean_0"), wanted.mean_)
+    np.testing.assert_allclose(scaler.get_buffer("scale_0"), wanted.scale_)
+    (found,) = scaler([view])
+    assert found is not None
+    assert found.isnan().tolist() == [[False, False]] * 3 + [[True, True]]
+    assert (found[1, 0], found[2, 1]) == (0.0, 0.0)
+    with pytest.raises(FusionError, match=like("View 0 (a) … found column 1 without any.")):
+        scaler.fit([np.array([[1.0, np.nan], [2.0, np.nan]])])
+
+
+@pytest.mark.parametrize("kind", ["none", "mlp"])
+@pytest.mark.parametrize("junk", [math.nan, math.inf, 1e300])
+def test_what_is_absent_counts_neither_for_logits_nor_for_gradients(kind: str, junk: float) -> None:
+    model, mask = trained(kind).train(), torch.tensor([[True, True], [True, False], [False, True], [False, False]])
+    found = []
+    for filler in (0.0, junk):
+        given = [view.double() for view in views(4)]
+        given = [torch.where(mask[:, i : i + 1], view, filler).requires_grad_() for i, view in enumerate(given)]
+        model.network.zero_grad()
+        torch.manual_seed(0)
+        logits = model(given, mask)
+        logits.sum().backward()
+        gradients = [view.grad for view in given] + [parameter.grad for parameter in model.parameters()]
+        found.append([logits.detach(), *(gradient for gradient in gradients if gradient is not None)])
+    assert len(found[0]) == len(found[1])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert all(value.isfinite().all() for value in found[1])
+
+
+def test_logits_are_those_of_the_operator_with_a_mask() -> None:
+    model, x = trained(), views()
+    mask = torch.tensor([[True, True], [True, False], [False, True], [False, False], [True, True]])
+    standard = model.scaler(x)
+    wanted = model.network.head(model.fusion(standard, mask=mask))
+    for given in (mask, mask.numpy(), mask.tolist()):
+        torch.testing.assert_close(model(x, given), wanted, rtol=0, atol=0)
+    assert torch.equal(model(x, torch.ones(5, 2, dtype=torch.bool)), model(x))
+
+
+def test_none_is_an_absent_view_whose_encoder_does_not_run() -> None:
+    model, x = trained("linear"), views()
+    wanted = model(x, torch.tensor([[True, False]]).expand(5, 2))
+    model.network.encoders[1].register_forward_hook(lambda *_: pytest.fail("the encoder ran"))
+    for found in (model([x[0], None]), model.evaluate([x[0], None]), model([x[0], None], torch.ones(5, 2).bool())):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_predict_takes_rows_of_nan_as_absent_and_forward_does_not() -> None:
+    model, x = trained(), views()
+    mask = torch.tensor([[True, True], [True, False], [False, True], [False, False], [True, True]])
+    with_nan = [torch.where(mask[:, i : i + 1], view, math.nan) for i, view in enumerate(x)]
+    torch.testing.assert_close(model.evaluate(with_nan), model(x, mask), rtol=0, atol=0)
+    assert model.predict(with_nan) == model.predict(x, mask) == model.predict(with_nan, mask.numpy())
+    assert model(with_nan)[1:4].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "mask", "sentence"),
+    [
+        (math.nan, None, "At least one row … found none in 5 rows."),
+        (1.0, torch.zeros(5, 2, dtype=torch.bool), "At least one row … found none in 5 rows."),
+        (
+            math.nan,
+            torch.ones(5, 2, dtype=torch.bool),
+            "View 0 (a) … the mask calls present; found 5 with NaN, the first",
+        ),
+        (1.0, torch.ones(5, 2), "mask … found float32."),
+        (1.0, np.ones((5, 2), dtype=object), "mask … found object."),
+        (1.0, torch.ones(5, 3, dtype=torch.bool), "mask … (5, 2), a column per view; found (5, 3)."),
+    ],
+)
+def test_predict_refuses_masks_that_do_not_fit(change: float, mask: Any, sentence: str) -> None:
+    with pytest.raises(FusionError, match=like(sentence)):
+        trained().predict([view * change for view in views()], mask)
+    with pytest.raises(FusionError, match=like("x … found None for every view.")):
+        trained().predict([None, None])
+
+
+def test_rows_of_different_views_differ_in_number() -> None:
+    with pytest.raises(FusionError, match=like("View 1 … found (4,).")):
+        trained().predict([views(5)[0], views(4)[1]])
+
+
+def test_some_nan_in_a_row_to_predict_needs_a_model_that_imputes() -> None:
+    x = views()
+    x[0][2, 1] = math.nan
+    with pytest.raises(FusionError, match=like("Every row of View 0 (a) … found 1 with NaN, the first is row 2.")):
+        trained().predict(x)
+    model = trained(impute="mean")
+    again = FusionModel.from_description(json.loads(json.dumps(model.describe())))
+    again.load_state_dict(model.state_dict())
+    mended = [view.clone() for view in x]
+    mended[0][2, 1] = model.scaler.get_buffer("mean_0")[1]
+    for one in (model, again):
+        torch.testing.assert_close(one.evaluate(x), model(mended), rtol=1e-6, atol=1e-6)
+    assert "impute" not in trained().describe()

@@ -22,7 +22,8 @@ from fusionkit import registry
 from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results, run
-from fusionkit.fusion import Fusion
+from fusionkit.experiment.data import load_data, split
+from fusionkit.fusion import ElementwiseFusion, Fusion
 from tests.experiment.torch_states import STATES
 from tests.messages import like
 from tests.run_records import run_job
@@ -237,6 +238,108 @@ def test_a_run_that_cannot_be_leaves_nothing(
     with pytest.raises(kind, match=like(sentence)):
         run_job(config(**changes), tmp_path / "run", quiet=True)
     assert list((tmp_path / "run").iterdir()) == []
+
+
+# -- missing views -----------------------------------------------------------------------------------------------------
+
+
+def absent(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Return the views with rows of NaN: two rows without any view, 20 without view a, 10 without b."""
+    views = {"a": arrays["a"].copy(), "b": arrays["b"].astype(float)}
+    views["a"][:22] = np.nan
+    views["b"][20:32] = np.nan
+    return views
+
+
+@pytest.mark.parametrize("encoder", ["none", "mlp"])
+def test_a_run_on_views_that_are_absent_from_rows(
+    tmp_path: Path, config: Config, npz: Any, arrays: Any, encoder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    views = absent(arrays)
+    npz(**views)
+    found = run_job(config(train__epochs=20, train__view_dropout=0.3, model__encoder=encoder), tmp_path / "run")
+    assert found["data"]["missing"] == {"a": 22, "b": 12}
+    assert found["data"]["rows_without_views"] == 2
+    assert found["metrics"]["accuracy"] > 0.8
+    assert found["metrics"]["accuracy"] == found["history"]["accuracy"][-1]
+    line = "missing     34 of 120 views (a in 22, b in 12 of 60 rows); 2 rows without any view"
+    assert line in capsys.readouterr().out.splitlines()
+    model = fusionkit.load(tmp_path / "run")
+    mask = np.stack([~np.isnan(view).any(1) for view in views.values()], axis=1)
+    junk = [np.where(np.isnan(view), 1e30, view) for view in views.values()]
+    labels = model.predict([*views.values()])
+    assert labels == model.predict(junk, mask)
+    assert np.mean(np.array(labels) == arrays["label"]) > 0.8
+    npz(**dict(zip(views, junk, strict=True)), mask=mask)
+    again = run_job(
+        config(train__epochs=20, train__view_dropout=0.3, model__encoder=encoder, data__missing="mask"),
+        tmp_path / "again",
+        quiet=True,
+    )
+    same = "metrics", "history", "confusion"
+    assert [again[key] for key in same] == [found[key] for key in same]
+
+
+def test_complete_data_are_recorded_as_before(tmp_path: Path, config: Config) -> None:
+    found = run_job(config(train__epochs=1), tmp_path, quiet=True)
+    later = run_job(
+        config(train__epochs=1, train__view_dropout=0.0, data__missing="nan", data__impute=None), tmp_path, quiet=True
+    )
+    assert not {"missing", "rows_without_views"} & found["data"].keys()
+    same = "metrics", "history", "robustness", "config_hash", "data"
+    assert [later[key] for key in same] == [found[key] for key in same]
+
+
+def test_some_nan_is_filled_with_the_means_of_the_training_part(
+    tmp_path: Path, config: Config, npz: Any, arrays: Any
+) -> None:
+    views = absent(arrays)
+    views["b"][40:45, 1] = np.nan
+    npz(**views)
+    cfg = config(train__epochs=8, data__impute="mean")
+    found = run_job(cfg, tmp_path / "run", quiet=True)
+    assert found["data"]["missing"] == {"a": 22, "b": 12}
+    model, data = fusionkit.load(tmp_path / "run"), load_data(cfg["data"])
+    training, _ = split(data, seed=0)
+    known = views["b"][training]
+    np.testing.assert_allclose(model.scaler.get_buffer("mean_1"), np.nanmean(known, axis=0))
+    filled = views["b"].copy()
+    filled[40:45, 1] = model.scaler.get_buffer("mean_1")[1]
+    np.testing.assert_allclose(model.evaluate([*views.values()]), model.evaluate([views["a"], filled]), atol=1e-5)
+
+
+def test_a_view_that_is_absent_in_the_training_part(tmp_path: Path, config: Config, npz: Any, arrays: Any) -> None:
+    view = arrays["a"].copy()
+    data = load_data(config()["data"])
+    view[split(data, seed=0)[0]] = np.nan
+    npz(a=view)
+    with pytest.raises(FusionError, match=like("View 0 (a) … the training part at least; found it in none.")):
+        run_job(config(), tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize("reason", ["train.view_dropout is 0.5", "rows of views.npz lack a view"])
+def test_an_operator_that_refuses_masks(tmp_path: Path, config: Config, npz: Any, arrays: Any, reason: str) -> None:
+    plugin = SimpleNamespace(__name__="broken")
+    plugin.fusionkit_fusions = fusionkit.hookimpl(lambda: {"first": First})
+    plugin.fusionkit_fusions.__name__ = "fusionkit_fusions"
+    changes = {"train__view_dropout": 0.5} if "dropout" in reason else {}
+    if not changes:
+        npz(**absent(arrays))
+    cfg = config(fusion__name="first", model__encoder="linear", **changes)
+    cfg["fusion"] = {key: cfg["fusion"][key] for key in ("_target_", "_recursive_", "_convert_", "name", "dims")}
+    with registry.isolated(plugin):
+        sentence = f"The fusion 'first' … because {reason}; found … fusion.missing=placeholder"
+        with pytest.raises(FusionError, match=like(sentence)):
+            run_job(cfg, tmp_path / "run", quiet=True)
+        cfg["fusion"]["missing"] = "placeholder"
+        assert run_job(cfg, tmp_path / "run", quiet=True)["l"] == 10
+
+
+class First(ElementwiseFusion):
+    """``A_1``."""
+
+    def _fuse(self, x: Sequence[torch.Tensor]) -> torch.Tensor:
+        return x[0].clone()
 
 
 class Broken(Fusion):

@@ -153,6 +153,73 @@ def test_the_number_of_threads_does_not_matter() -> None:
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
 
 
+# -- missing views -----------------------------------------------------------------------------------------------------
+
+
+class Recorder(Linear):
+    """Keeps the masks it gets while training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masks: list[torch.Tensor] = []
+
+    def forward(self, x: list[torch.Tensor], mask: torch.Tensor | None = None) -> torch.Tensor:
+        if mask is not None and self.training:
+            self.masks.append(mask)
+        return super().forward(x)
+
+
+def test_view_dropout_draws_by_itself() -> None:
+    network = Recorder()
+    _, curves = fit(network=network, view_dropout=0.25)
+    assert curves == fit()[1]  # A network that ignores the masks: order and inputs are as without them.
+    masks = torch.cat(network.masks)
+    assert masks.shape == (8 * 60, 2)
+    assert masks.any(-1).all()
+    assert 0.1 < float((~masks).double().mean()) < 0.3
+    assert not torch.equal(masks[:60], masks[60:120])
+    again = Recorder()
+    fit(network=again, view_dropout=0.25)
+    assert torch.equal(torch.cat(again.masks), masks)
+    assert not fit(network=(other := Recorder()))[0].training
+    assert other.masks == []
+
+
+def test_the_masks_of_the_data_follow_their_rows_and_view_dropout_restores_none() -> None:
+    training, test = parts()
+    mask = torch.ones(60, 2, dtype=torch.bool)
+    mask[training.target == 1, 1] = False
+    network = Recorder()
+    for view_dropout in (0.0, 0.5):
+        network.masks = []
+        task = Task(Part(training.views, training.target, mask), test, settings(view_dropout=view_dropout, epochs=1), 0)
+        train(network, task, "cpu")
+        counts = torch.cat(network.masks).sum(0).tolist()
+        assert counts == [60, 40] if not view_dropout else counts[1] < 35
+        order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+        assert not (torch.cat(network.masks) & ~mask[order]).any()
+
+
+def test_a_network_learns_to_do_without_a_view() -> None:
+    target = torch.arange(90) % 3
+    clear = nn.functional.one_hot(target, 4).float()
+    vague = clear + 0.3 * torch.randn(90, 4, generator=torch.Generator().manual_seed(2))
+
+    def accuracy(view_dropout: float) -> float:
+        torch.manual_seed(0)
+        fusion = fusionkit.create("parameterized_concatenation", dims=[4, 4], n=8)
+        network = Network(fusion, [4, 4], 3, ModelOptions())
+        train(
+            network,
+            Task(Part([10 * clear, vague], target), None, settings(lr=0.02, view_dropout=view_dropout), 0),
+            "cpu",
+        )
+        with torch.no_grad():
+            return float((network([None, vague]).argmax(-1) == target).double().mean())
+
+    assert accuracy(0.5) > 0.1 + accuracy(0.0)
+
+
 def test_the_callers_random_state_is_left_alone() -> None:
     network = Linear()
     state = torch.random.get_rng_state()
@@ -207,7 +274,8 @@ def test_precision(precision: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_two_processes_agree_with_one_and_drop_the_same_inputs(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("view_dropout", [0.0, 0.4])
+def test_two_processes_agree_with_one_and_drop_the_same(view_dropout: float, capfd: pytest.CaptureFixture[str]) -> None:
     network = Network(
         fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5),
         [4, 3],
@@ -216,8 +284,8 @@ def test_two_processes_agree_with_one_and_drop_the_same_inputs(capfd: pytest.Cap
         0.3,
     )
     twin = copy.deepcopy(network)
-    _, alone = fit(network=network, lr=0.02)
-    _, together = fit(network=twin, lr=0.02, devices=2)
+    _, alone = fit(network=network, lr=0.02, view_dropout=view_dropout)
+    _, together = fit(network=twin, lr=0.02, view_dropout=view_dropout, devices=2)
     assert capfd.readouterr() == ("", "")
     assert together.loss == pytest.approx(alone.loss, rel=1e-5)
     assert together.accuracy == alone.accuracy
