@@ -42,16 +42,26 @@ def to_python(tree: Any) -> Any:
         return {name: to_python(value) for name, value in tree.items()}
     if isinstance(tree, list | tuple):
         return type(tree)(map(to_python, tree)) if type(tree) in (list, tuple) else tree
-    # By what it has, because numpy's import takes time.
-    return tree.item() if hasattr(tree, "dtype") and getattr(tree, "shape", None) == () else tree
+    # By what it is called and has, because numpy's import takes time.
+    if type(tree).__module__ != "numpy" or getattr(tree, "shape", None) != ():
+        return tree
+    value = tree.item()
+    return float(value) if type(value) is type(tree) else value  # Python has no long double.
 
 
-def to_json(value: Any) -> Any:
-    """Return ``value`` in JSON types: NaN and infinities become None, objects of other types their ``str``."""
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+def mapped(tree: Any, leaf: Callable[[Any], Any], key: Callable[[Any], Any]) -> Any:
+    """Return nested mappings and lists with each leaf and each key changed by a function."""
+    if isinstance(tree, Mapping):
+        return {key(name): mapped(value, leaf, key) for name, value in tree.items()}
+    return [mapped(value, leaf, key) for value in tree] if isinstance(tree, list | tuple) else leaf(tree)
+
+
+def to_json(tree: Any) -> Any:
+    """Return ``tree`` in JSON types: NaN and infinities become None, objects of other types their ``str``."""
+
+    def leaf(value: Any) -> Any:
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+    return mapped(tree, leaf, str)

@@ -230,6 +230,7 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
             )
         with hydra_bridge.current_config(cfg):
             plain = plain_config(cfg)
+        hydra_node.delay_log_files(cfg)
         multirun = hydra.get("mode") == "MULTIRUN"
         if self.level != "safety" and run_mode == RunMode.RUN and (self._sweeping or not multirun):
             if self.level == "all":

@@ -102,10 +102,22 @@ def check_command_line(overrides: Iterable[Override]) -> None:
             if override.package is None:
                 OmegaConf.update(given, override.key_or_group, override.value(), merge=True, force_add=True)
     refuse(
-        f"{_shown(key)} should be {wanted}; found {value!r}."
+        f"{_shown(key)} should be {wanted}; found {value!r}.{_group_meant(key, value)}"
         for key, value in _leaves(raw(given).get("hydra", {})).items()
         if (wanted := _wanted_of_command_line(key, value))
     )
+
+
+def _group_meant(key: str, value: Any) -> str:
+    """Return a hint for an option of a group that is given as the value of a key."""
+    return f" Did you mean hydra/{key}={value}?" if key in ("launcher", "sweeper") and isinstance(value, str) else ""
+
+
+def delay_log_files(cfg: Any) -> None:
+    """Let log files be opened with the first message, so that a job can look first whether the file is its own."""
+    for key, _, value in walk(raw(cfg.hydra.job_logging)):
+        if isinstance(value, dict) and "filename" in value:
+            OmegaConf.update(cfg.hydra.job_logging, f"{key}.delay", True, force_add=True)
 
 
 def check_search_path(primary: Any) -> None:

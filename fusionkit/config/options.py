@@ -14,7 +14,7 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, create_model
 
 from fusionkit import registry
-from fusionkit._util.trees import to_python
+from fusionkit._util.trees import flatten, to_python
 from fusionkit.config.keys import CONTROL_KEYS, refuse, walk
 from fusionkit.config.nodes import yaml_file
 from fusionkit.config.sentences import expected, mistakes
@@ -169,6 +169,9 @@ class RunConfig(Options):
         return [self.model.encoder_width or self.n] * len(dims)
 
 
+#: Keys that refer to another, of which a mistake is told once.
+_SOURCES = {"fusion.n": "n", "fusion.dims": "dims", "fusion.device": "device", "dims": "data.dims"}
+
 _RUN: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)
 _FABRICATION: TypeAdapter[FabricationNode] = TypeAdapter(FabricationNode)
 _STAND_IN: TypeAdapter[Any] = TypeAdapter(create_model("StandIn", __base__=Options, missing=(StandIn | None, None)))
@@ -207,7 +210,9 @@ def check(cfg: Mapping[str, Any], *, deep: bool = True, complete: bool = True) -
         found.update({key: f"{key} should be given, as in {key}=...; found nothing." for key in missing})
     for key, sentence in _operators(known, missing, deep):
         found.setdefault(key, sentence)
-    refuse(found.values())
+    values = {".".join(path): value for path, value in flatten(known)}
+    repeated = [key for key, source in _SOURCES.items() if source in found and values.get(key) == values.get(source)]
+    refuse(sentence for key, sentence in found.items() if key not in repeated)
 
 
 def validate_group(group: type[G], values: Mapping[str, Any], prefix: str) -> G:

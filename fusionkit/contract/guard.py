@@ -83,14 +83,15 @@ def guarded(seed: int, seconds: float) -> Iterator[Output]:
 # ---------------------------------------------------------------------- the state of the process
 
 
-def _set_default_device(device: torch.device) -> None:
+def set_default_device(device: torch.device) -> None:
+    """Set the device that ``torch.get_default_device`` returned; that of the processor means none."""
     torch.set_default_device(None if device.type == "cpu" else device)
 
 
 #: Settings that are restored after a check: the function that reads each, and the one that sets it.
 SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
-    (torch.get_default_device, _set_default_device),
+    (torch.get_default_device, set_default_device),
     (torch.get_num_threads, torch.set_num_threads),
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (random.getstate, random.setstate),

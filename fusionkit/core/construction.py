@@ -15,7 +15,8 @@ from typing import Any, TypeVar, cast
 import numpy
 import torch
 
-from fusionkit.errors import ConfigError, OptionError, nearest
+from fusionkit._util.trees import to_python
+from fusionkit.errors import ConfigError, DimsError, OptionError, nearest
 from fusionkit.registry import lookup
 
 T = TypeVar("T")
@@ -64,14 +65,21 @@ def construct(cls: type[T], key: str | None, kwargs: Mapping[str, Any], args: Se
                 known = f"options among {', '.join(parameters)}" if parameters else "no options"
                 hint = nearest(option, parameters)
                 raise OptionError(f"{key or cls.__name__} should get {known}; found {option!r}.{hint}")
-    # Converted before __init__ runs, which may change lists of the caller.
+    args, kwargs = to_python(tuple(args)), to_python(kwargs)
+    # Converted before __init__ runs, which may change lists.
     given = signature.bind(*args, **kwargs).arguments if args else kwargs
     arguments = {
-        name: json_form(value)
+        str(name): json_form(value)
         for name, value in given.items()
         if name not in parameters or value is not parameters[name].default
     }
-    obj: T = type.__call__(cls, *args, **kwargs)
+    try:
+        obj: T = type.__call__(cls, *args, **kwargs)
+    except (RuntimeError, TypeError, OverflowError) as error:  # Of torch, which has no one class for it.
+        if "overflow" not in str(error).lower() and not isinstance(error, OverflowError):
+            raise
+        found = str(error).partition("\n")[0]
+        raise DimsError(f"{key or cls.__name__} should have sizes that a tensor can have; found: {found}") from error
     obj._constructed(key, arguments)  # type: ignore[attr-defined]
     return obj
 

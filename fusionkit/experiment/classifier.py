@@ -196,6 +196,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     def _checked(self, X: Any, y: Any = None, mask: Any = None) -> tuple[list[npt.NDArray[Any]], Any, Any]:
         """Return the views, y and the mask, checked; y is given when fitting, and X then sets the widths."""
         check_unmasked("y", y)
+        check_unmasked("mask", mask)
         parts = isinstance(X, list | tuple) and X and all(getattr(view, "ndim", None) == 2 for view in X)
         for view in X if parts else [X]:
             check_order("X and mask", view, mask)

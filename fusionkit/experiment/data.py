@@ -122,6 +122,26 @@ def load_data(node: Mapping[str, Any], dims: Any = None) -> Dataset:
     return data
 
 
+def known_widths(node: Mapping[str, Any]) -> list[int] | None:
+    """Return the widths of the views in the file of a node of ``conf/data``, from its headers alone.
+
+    None where they are not that easily known, also of a file that cannot be used: ``load_data`` says why.
+    """
+    path = EMBEDDED.get(node["name"]) or Path(node.get("path") or "")
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            headers = {member.filename.removesuffix(".npy"): _header(archive, member) for member in archive.infolist()}
+    except _DAMAGES:
+        return None
+    for other in ("label", "mask") if node.get("missing") == "mask" else ("label",):
+        headers.pop(other, None)
+    shapes = [header[0] for header in headers.values() if header is not None]
+    known = len(shapes) == len(headers) and all(len(shape) == 2 and min(shape) > 0 for shape in shapes)
+    return [width for _, width in shapes] if known else None
+
+
 def read_npz(path: Path, name: str = "npz", missing: str = "nan", impute: str | None = None) -> Dataset:
     """Read and check a ``.npz`` file: every array but ``label`` is a view (m, n_i); nothing is unpickled.
 
@@ -280,15 +300,24 @@ def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
             f"found {unpacked} bytes in {packed}."
         )
     for member in archive.infolist():
-        with archive.open(member) as file:
-            read = _HEADERS.get(file.read(8))
-            if read is None:
-                continue
-            shape, _, dtype = read(file)
+        header = _header(archive, member)
+        if header is None:
+            continue
+        shape, dtype = header
         claimed = math.prod(shape) * dtype.itemsize
         if not dtype.hasobject and claimed > member.file_size:
             found = f"an array of shape {shape}, in {member.file_size}"
             raise FusionError(f"{member.filename!r} of {path} should contain its {claimed} bytes; found {found}.")
+
+
+def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+    """Return shape and dtype of an array in an archive; None where its header cannot be read."""
+    with archive.open(member) as file:
+        read = _HEADERS.get(file.read(8))
+        if read is None:
+            return None
+        shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def _check_names(path: Path, names: list[str]) -> None:

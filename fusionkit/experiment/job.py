@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import gc
 import json
+import logging
 import os
 import re
 import signal
@@ -125,6 +126,7 @@ class Job:
         state = Outcome(str(run_dir), int(hydra.job.num), "started", overrides=tuple(hydra.overrides.task))
         try:
             check_own(run_dir, Path(os.path.abspath(Path(self.folder).parents[1])))
+            check_logs(run_dir)
         except FusionError as error:  # It cannot be recorded there either.
             replace(state, status="failed", error=sentence(error), fraction=1.0).write(Path(self.folder))
             return None
@@ -218,6 +220,21 @@ def directory_lock(directory: Path, *, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def check_logs(run_dir: Path) -> None:
+    """Refuse a log file in the directory of a run that is, or is behind, a link, before anything is logged to it.
+
+    Raises:
+        FusionError: as ``check_own``.
+    """
+    for handler in logging.root.handlers[:]:
+        if isinstance(handler, logging.FileHandler) and handler.stream is None:
+            try:
+                check_own(Path(handler.baseFilename), run_dir)
+            except FusionError:
+                logging.root.removeHandler(handler)
+                raise
 
 
 def save_composed(task: DictConfig, run_dir: Path, subdir: str | None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fusionkit._util.text import count_of, one_line, printable
-from fusionkit._util.trees import flatten
+from fusionkit._util.trees import flatten, mapped
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.results import RESULT, read_result
 from fusionkit.experiment.statistics import Summary, pareto, summarize
@@ -241,7 +241,8 @@ def _run_dirs(directory: Path) -> Iterator[Path]:
 def _checked(path: Path) -> dict[str, Any]:
     """Read a record; one of a completed run should contain an accuracy and l."""
     result = read_result(path)
-    result |= {key: _printable(value) for key, value in result.items() if key != "config"}
+    texts = {key: value for key, value in result.items() if key != "config"}
+    result |= mapped(texts, lambda value: printable(value) if isinstance(value, str) else value, printable)
     if result["status"] != "completed":
         return result
     accuracy = result.get("metrics", {}).get("accuracy")
@@ -250,15 +251,6 @@ def _checked(path: Path) -> dict[str, Any]:
     if result.get("l") is None:
         raise FusionError(f"{path} should have a non-negative integer as l; found None.")
     return result
-
-
-def _printable(value: Any) -> Any:
-    """Return a value of JSON with its texts made harmless: no lone surrogates, no control characters."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, list):
-        return list(map(_printable, value))
-    return {printable(key): _printable(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _named(groups: list[Group]) -> list[Group]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from fusionkit._util.files import write_atomic
+from fusionkit._util.files import MAX_RATIO, MAX_UNPACKED, size_on_disk, write_atomic
 from fusionkit._util.text import error_line, error_message
 from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError, FusionError, RegistryError
@@ -65,52 +68,92 @@ def load(run_dir: str | Path, device: Any = None) -> FusionModel:
     if result["status"] != "completed":
         found = f"a failed one: {result.get('error')}"
         raise FusionError(f"{run_dir} should be the directory of a completed run; found {found}")
-    path = run_dir / results.MODEL
-    tensors, description = _read(path)
-    model = _build(path, description)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise FusionError(f"{path} should contain the tensors of its model; found: {error_message(error)}") from error
+    model = _read(run_dir / results.MODEL)
     if target is not None and target.type == "mps":  # It has no float64.
         for name, buffer in model.scaler.named_buffers():
             setattr(model.scaler, name, buffer.float())
     return model.to(target)
 
 
-def is_complete(path: Path) -> bool:
-    """Whether a file of tensors is as long as its header says."""
-    try:
-        with safe_open(path, framework="pt"):
-            return path.is_file()
-    except (SafetensorError, OSError):
-        return False
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a file of tensors, whose header is then checked against its length.
 
-
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    Raises:
+        FusionError: it is missing, damaged, no regular file, or far greater than what it takes on disk.
+    """
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # Opening a pipe would wait for a writer.
+            raise FusionError(f"{path} should be a complete safetensors file; found a folder, a pipe or a device.")
+        if status.st_size > max(MAX_UNPACKED, MAX_RATIO * size_on_disk(status)):
+            found = f"{status.st_size} bytes in {size_on_disk(status)}"
+            raise FusionError(f"{path} should take at least a part in {MAX_RATIO} of its size on disk; found {found}.")
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+            yield file
     except FileNotFoundError:
         raise FusionError(f"{path.parent} should contain {path.name}; found no such file.") from None
     except (SafetensorError, OSError) as error:
         raise FusionError(f"{path} should be a complete safetensors file; found it damaged ({error}).") from error
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file by name.
+
+    Raises:
+        FusionError: as ``opened``.
+    """
+    with opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a file of tensors is as long as its header says."""
     try:
-        description = json.loads(metadata[_KEY])
+        with opened(path):
+            return True
+    except FusionError:
+        return False
+
+
+def _read(path: Path) -> FusionModel:
+    """Return the model in a file, after one on the meta device has shown that its tensors have the shapes of those in
+    the file: a description of a few bytes may stand for a model of any size.
+    """
+    with opened(path) as file:
+        metadata = file.metadata() or {}
+        shapes = {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
+    description = _description(path, metadata)
+    _fill(path, _build(path, description, "meta"), shapes)
+    model = _build(path, description)
+    _fill(path, model, read_tensors(path))
+    return model
+
+
+def _fill(path: Path, model: FusionModel, tensors: dict[str, torch.Tensor]) -> None:
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        found = error_message(error, limit=400)
+        raise FusionError(f"{path} should contain the tensors of its model; found: {found}") from error
+
+
+def _description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        description: dict[str, Any] = json.loads(metadata[_KEY])
         version = description["schema_version"]
     except (KeyError, ValueError, TypeError, RecursionError):
         raise FusionError(f"{path} should describe its model in the metadata {_KEY!r}; found no description.") from None
     if version != _VERSION:
         raise FusionError(f"{path} should describe its model in version {_VERSION}; found {version!r}.")
-    return tensors, description
+    return description
 
 
-def _build(path: Path, description: dict[str, Any]) -> FusionModel:
+def _build(path: Path, description: dict[str, Any], device: str | None = None) -> FusionModel:
     try:
         # Operators build configs nested in their own, such as those of preprocess and of fabrications.
         check_tree(description["fusion"], "fusion")
-        return FusionModel.from_description(description)
+        return FusionModel.from_description(description, device)
     except RegistryError as error:
         raise RegistryError(f"{path} should describe a model of installed operators; found: {error}") from error
     except ConfigError as error:

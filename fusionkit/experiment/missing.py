@@ -78,7 +78,7 @@ def present_rows(what: str, view: Any, given: Any = None, *, impute: str | None 
             raise FusionError(f"{what} should have no NaN in the rows that the mask calls present; found {found}.")
         should = "be all NaN, which means that the view is absent, or without NaN"
         raise FusionError(f"Every row of {what} should {should}; found {found}.  {_ADVICE}")
-    infinite = (abs(view) == math.inf) & present[..., None]
+    infinite = ((view == math.inf) | (view == -math.inf)) & present[..., None]
     if count := int(infinite.sum()):
         raise FusionError(f"{what} should be finite; found {count} infinite among {math.prod(view.shape)} values.")
     return present

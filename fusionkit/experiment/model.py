@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fusionkit.config.keys import walk
 from fusionkit.config.options import ModelOptions
 from fusionkit.core import factory
 from fusionkit.errors import DimsError, FusionError
@@ -53,8 +56,8 @@ class Scaler(nn.Module):
         """
         found: dict[str, Tensor] = {}
         for i, view in enumerate(views):
-            view = self._known(i, view if mask is None else view[mask[:, i]])
             with np.errstate(over="ignore", invalid="ignore"):  # Refused below.
+                view = self._known(i, view if mask is None else view[mask[:, i]])
                 mean, scale = _moments(view.astype(np.float64))  # Sums of float16 and of integers would overflow.
                 largest = np.maximum(view.max(0) - mean, mean - view.min(0))
             if not np.isfinite([mean, scale, largest]).all():
@@ -146,6 +149,7 @@ def _tensor(mask: Any) -> Tensor | None:
     """Return a mask, given as a tensor or as whatever becomes an array, as a tensor."""
     if mask is None or isinstance(mask, Tensor):
         return mask
+    check_unmasked("mask", mask)
     array = np.asarray(mask)
     check_mask("mask", array, array.shape)
     return torch.from_numpy(native(array))
@@ -317,8 +321,12 @@ class FusionModel(nn.Module):
         return described if self.scaler.impute is None else {**described, "impute": self.scaler.impute}
 
     @classmethod
-    def from_description(cls, description: Mapping[str, Any]) -> FusionModel:
+    def from_description(cls, description: Mapping[str, Any], device: str | None = None) -> FusionModel:
         """Build the model that ``describe`` describes, in evaluation mode.  Operators come from the registry only.
+
+        Args:
+            description: in JSON types.
+            device: of every tensor, whatever the description says; None leaves it as described.
 
         Raises:
             RegistryError: the operator is not installed.
@@ -327,10 +335,22 @@ class FusionModel(nn.Module):
         views, classes, dims = description["views"], description["classes"], check_dims(description["dims"])
         if not isinstance(classes, list) or not classes or len(views) != len(dims):
             raise ValueError(f"the classes {classes!r}, the views {views!r}, the dims {dims!r}")
+        impute = description.get("impute")
+        if impute not in (None, "mean"):
+            raise ValueError(f"impute {impute!r}")
         # Models of releases without this option have no activation.
         options = ModelOptions(encoder=description["encoder"], activation=description.get("activation", "none"))
-        config, dropout = dict(description["fusion"]), float(description["input_dropout"])
+        config, dropout = copy.deepcopy(dict(description["fusion"])), float(description["input_dropout"])
+        if device is not None:
+            config["device"] = device
+            for _, _, node in walk(config):  # The steps of preprocess have devices too.
+                if isinstance(node, dict) and "device" in node:
+                    node["device"] = device
         fusion = factory.create(config.pop("name"), **config)
-        network = Network(fusion, dims, len(classes), options, dropout)
+        if not fusion.require_parameters and fusion.calculate_l():  # Its parameters would be in no file.
+            raise ValueError("a fusion with require_parameters=False")
+        with nullcontext() if device is None else torch.device(device):
+            network = Network(fusion, dims, len(classes), options, dropout)
+            scaler = Scaler(views, dims, impute)
         network.to(check_dtype(str(description["dtype"])))
-        return cls(Scaler(views, dims, description.get("impute")), network, classes).eval()
+        return cls(scaler, network, classes).eval()

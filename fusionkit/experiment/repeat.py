@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from fusionkit._util.distribution import unprefixed
 from fusionkit._util.tables import print_table
@@ -23,6 +21,7 @@ from fusionkit.config.options import RunConfig, validate
 from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.job import directory_lock, run_recorded
+from fusionkit.experiment.load import read_tensors
 from fusionkit.experiment.results import MODEL, RESULT, read_result, save_configs, shown
 from fusionkit.experiment.run import takes_group
 
@@ -59,7 +58,7 @@ def repeat(source: Path, run_dir: Path) -> int:
         return 0
     second = _run(config, run_dir)
     found = differences(first, {**second, "robustness": _measured_by_both(first, second)})
-    kept = (source / MODEL).is_file()  # A study keeps records only.
+    kept = (source / MODEL).exists()  # A study keeps records only.
     if kept and second["status"] == "completed":
         found.update(_tensors(source / MODEL, run_dir / MODEL))
     provenance = differences(first, second, ("provenance",))
@@ -128,10 +127,7 @@ def _measured_by_both(first: Mapping[str, Any], second: Mapping[str, Any]) -> Ma
 
 def _tensors(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:
     """Return the name of the model file, and both descriptions, if its tensors are not equal, bit for bit."""
-    try:
-        then, now = load_file(first), load_file(second)
-    except (OSError, SafetensorError) as error:
-        raise FusionError(f"{first} should be a complete safetensors file; found it damaged ({error}).") from error
+    then, now = read_tensors(first), read_tensors(second)
     if then.keys() != now.keys():
         return {MODEL: (f"{len(then)} tensors", f"{len(now)} tensors")}
     other = [name for name in then if then[name].shape != now[name].shape or not torch.equal(then[name], now[name])]

@@ -164,15 +164,14 @@ def _mask(data: Dataset, rows: Rows) -> Tensor | None:
     return None if data.mask is None else torch.from_numpy(data.mask[rows])
 
 
-@torch.no_grad()
 def _measure(
     model: FusionModel, data: Dataset, test_rows: Rows, epochs: int
 ) -> tuple[dict[str, float], list[list[int]]]:
     """Return metrics and confusion matrix (rows: true classes) on the test rows, by the whole model on the CPU."""
-    model.eval()
-    logits = model([view[test_rows] for view in data.views.values()], _mask(data, test_rows)).double()
-    if not logits.isfinite().all():
-        raise FusionError(f"The trained model should give finite logits; found others after epoch {epochs}, the last.")
+    try:
+        logits = model.evaluate([view[test_rows] for view in data.views.values()], _mask(data, test_rows)).double()
+    except FusionError as error:
+        raise FusionError(f"{str(error).rstrip('.')} after epoch {epochs}, the last.") from error
     target, predicted = data.target[test_rows], logits.argmax(-1).numpy()
     confusion = confusion_matrix(target, predicted, len(data.classes))
     probabilities = logits.softmax(-1).numpy()[np.arange(len(target)), target]

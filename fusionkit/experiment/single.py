@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from fusionkit.config.fits import check_operator, preflight
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import run
-from fusionkit.experiment.job import EXPECTED, directory_lock, recorded, save_composed
+from fusionkit.experiment.data import known_widths
+from fusionkit.experiment.job import EXPECTED, check_logs, directory_lock, recorded, save_composed
 from fusionkit.experiment.sweep import run_sweep
 
 
@@ -40,7 +41,8 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     config = hydra.config_loader.config
     try:
         preflight(config, run.takes_group(config))
-        check_operator(config)
+        n_given = any(override.lstrip("+").startswith("n=") for override in overrides)
+        check_operator(config, known_widths(config.tree["data"]), n_given=n_given)
     except FusionError as error:
         raise ConfigError(str(error)) from error
     failures: list[Exception] = []
@@ -49,6 +51,7 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
         run_dir = Path(HydraConfig.get().runtime.output_dir).absolute()
         try:
             with directory_lock(run_dir, wait=False), recorded(config.tree, run_dir):
+                check_logs(run_dir)
                 save_composed(task, run_dir, subdir)
                 return float(run.run_job(config, run_dir)["metrics"]["accuracy"])
         except EXPECTED as error:  # Hydra would print a traceback.

@@ -201,7 +201,7 @@ class _Steps:
         # whole batches, by a generator of a seed that no order has.
         self.generator = torch.Generator().manual_seed(task.seed)
         self.drop, self.drops = ViewDropout(settings.view_dropout), torch.Generator().manual_seed(task.seed + 2**32)
-        self.sizes = batch_sizes(len(self.training.target), settings.batch_size)
+        self.sizes = batch_sizes(len(self.training.target), settings.batch_size, process.world_size)
         self.done, self.total = 0, settings.epochs * len(self.sizes)
         self.schedule()
 
@@ -250,13 +250,16 @@ class _Steps:
         return self.drop(mask, self.drops)  # type: ignore[no-any-return]
 
 
-def batch_sizes(rows: int, batch_size: int) -> list[int]:
-    """Return the number of rows of each batch; a last single row, which a BatchNorm refuses, joins the batch before."""
+def batch_sizes(rows: int, batch_size: int, processes: int = 1) -> list[int]:
+    """Return the number of rows of each batch.
+
+    A last one that leaves a process a single row, which a BatchNorm refuses, or none, joins the batch before.
+    """
     whole, rest = divmod(rows, batch_size)
     sizes = [batch_size] * whole
-    if rest == 1 and whole:
-        sizes[-1] += 1
-    elif rest:
+    if whole and rest < 2 * processes:
+        sizes[-1] += rest
+    else:
         sizes.append(rest)
     return sizes
 

@@ -5,8 +5,9 @@ W of shape (n, D) consists of p x q blocks of shape (s, t), s = ceil(n/p), t = c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache, lru_cache
+from math import isqrt
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -15,13 +16,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fusionkit.errors import FusionError
+from fusionkit.errors import DimsError, FusionError
 from fusionkit.fabrication import Fabrication, cropped, padded
 from fusionkit.fusion import check_size
 
 Sizes = NDArray[np.int64]
 #: Views of at least this width are multiplied one by one where their widths are multiples of t.
 WIDE = 256
+#: How many numbers of blocks of a length are tried at most.
+TRIED = 2048
 
 
 class Layout(NamedTuple):
@@ -34,24 +37,48 @@ class Layout(NamedTuple):
     r: int
 
 
+def lower_count(p: int, size: int) -> int:
+    """Return the greatest number of equal blocks up to p that leaves none empty: (p-1)*ceil(size/p) < size."""
+    return -(-size // -(-size // p))
+
+
+def upper_count(p: int, size: int) -> int:
+    """Return the least such number from p on; p is at most ``size``."""
+    return p if lower_count(p, size) == p else -(-size // (-(-size // p) - 1))
+
+
 @cache
 def counts(size: int) -> tuple[int, ...]:
-    """Return, ascending, the valid numbers p of equal blocks of a length: those with (p-1)*ceil(size/p) < size."""
-    found, p = [], 1
-    while True:
-        found.append(p)
-        length = -(-size // p)
-        if length == 1:
-            return tuple(found)
-        p = -(-size // (length - 1))
+    """Return, ascending, the valid numbers of equal blocks of a length; of a great length some, spread evenly."""
+    if size > TRIED**2 // 4:  # There are about 2 sqrt(size).
+        return tuple(sorted({lower_count(min(size, round(size ** (i / TRIED))), size) for i in range(TRIED + 1)}))
+    found = [1]
+    while found[-1] < size:
+        found.append(upper_count(found[-1] + 1, size))
+    return tuple(found)
 
 
-def nearest_counts(p: int, valid: Iterable[int]) -> str:
-    """Return the valid number above p and that below it, "10, or 5 below it"; "5, below it" if there is none above."""
-    valid = tuple(valid)
-    below = max(count for count in valid if count < p)
-    above = min((count for count in valid if count > p), default=None)
+def nearest_counts(p: int, sizes: Collection[int]) -> str:
+    """Return the numbers next to p that all sizes admit, "10, or 5 below it"; "5, below it" if none is above."""
+    least = min(sizes)
+    # The square root is always admitted; the search would not end soon where the sizes are very great.
+    below = _settled(p, sizes, lower_count, min) or isqrt(least)
+    above = _settled(p, sizes, upper_count, max)
     return f"{below}, below it" if above is None else f"{above}, or {below} below it"
+
+
+def _settled(
+    p: int, sizes: Collection[int], step: Callable[[int, int], int], choose: Callable[[list[int]], int]
+) -> int | None:
+    """Repeat a step until no size changes p any more; None if p becomes too great, or after many steps."""
+    for _ in range(10**5):
+        if p > min(sizes):
+            return None
+        found = choose([step(p, size) for size in sizes])
+        if found == p:
+            return p
+        p = found
+    return None
 
 
 def check_count(what: str, p: int, **sides: int) -> int:
@@ -60,12 +87,11 @@ def check_count(what: str, p: int, **sides: int) -> int:
     if p > least:
         limit = f"min({', '.join(sides)})" if len(sides) > 1 else next(iter(sides))
         raise FusionError(f"{what} should be from 1 to {limit} = {least}; found {p}.")
-    valid = [count for count in counts(least) if all(count in counts(size) for size in sides.values())]
-    if p not in valid:
+    if any(lower_count(p, size) < p for size in sides.values()):
         place = " and ".join(f"{side} = {size}" for side, size in sides.items())
         raise FusionError(
             f"{what} should leave none of its blocks without a place in {place}: the next valid value is "
-            f"{nearest_counts(p, valid)}; found {p}."
+            f"{nearest_counts(p, sides.values())}; found {p}."
         )
     return p
 
@@ -107,6 +133,8 @@ class BlockProduct(Fabrication):
         Raises:
             FusionError: p, q or the rank are out of range for this n and D.
         """
+        if n * D > 2**53:  # What is counted would not fit into int64.
+            raise DimsError(f"W of {self.label()} should have at most 2**53 entries; found n = {n} and D = {D}.")
         if self.p is not None:
             check_count(f"p, the number of block rows of {self.label()},", self.p, n=n)
         if self.q is not None:
@@ -128,7 +156,7 @@ def _layout(cls: type[BlockProduct], n: int, D: int, p: int | None, q: int | Non
             f"found {r}."
         )
     r = min(cls.default_rank, most) if r is None else r
-    # Only numbers that leave no block empty are tried: there are at most 2 sqrt(n) and 2 sqrt(D) of them.
+    # Only numbers that leave no block empty are tried.
     measured = []
     for count, length in rows:
         fits = cls.limit(count, q_all, length, t_all) >= r

@@ -103,7 +103,8 @@ class Hashed(Fabrication):
 
         if torch.compiler.is_compiling():
             return chunk(row).view(-1)
-        size = GPU_CHUNK if row.is_cuda else CHUNK
+        # On the meta device nothing is in a cache, and a huge W would be as many chunks.
+        size = GPU_CHUNK if row.is_cuda else max(CHUNK, n * D // 64) if row.is_meta else CHUNK
         return torch.cat([chunk(rows) for rows in row.split(max(1, size // D))]).view(-1)
 
 

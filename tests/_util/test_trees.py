@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fusionkit._util.trees import flatten, leaves, to_json
+from fusionkit._util.trees import flatten, leaves, mapped, to_json
 
 TREE = {"a": {"b": 1, "c": {}}, "d": [2, {"e": 3}], 4: None}
 
@@ -21,3 +21,7 @@ def test_leaves() -> None:
 
 def test_to_json() -> None:
     assert to_json({"x": (1.5, float("inf"), True), 2: {3}}) == {"x": [1.5, None, True], "2": "{3}"}
+
+
+def test_mapped() -> None:
+    assert mapped({"a": ["b", {"c": ("d", 1)}]}, str, str.upper) == {"A": ["b", {"C": ["d", "1"]}]}

@@ -55,6 +55,19 @@ def test_unequal_widths_are_found_before_a_run(fusion: str) -> None:
     check_operator(config(f"fusion={fusion}", "data=npz", "data.path=views.npz"))
 
 
+def test_widths_of_the_data_may_be_given() -> None:
+    cfg = config("fusion=average", "data=npz", "data.path=views.npz")
+    check_operator(cfg, [3, 3])
+    with pytest.raises(DimsError, match=r"found dims \[3, 4\]"):
+        check_operator(cfg, [3, 4])
+
+
+def test_the_encoders_use_n() -> None:
+    check_operator(config("fusion=average", "model.encoder=linear", "n=32"), n_given=True)
+    with pytest.raises(DimsError, match=r"^n should be left out.* has the width 8, .*found 32\.$"):
+        check_operator(config("fusion=average", "model.encoder=mlp", "model.encoder_width=8", "n=32"), n_given=True)
+
+
 OPERATORS = """
 import fusionkit
 from fusionkit.fusion import ElementwiseFusion

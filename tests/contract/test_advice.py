@@ -13,7 +13,7 @@ import fusionkit
 from fusionkit.contract.checks import CHECKS
 from fusionkit.contract.rules import rule_of
 from fusionkit.fusion import Traits
-from tests.contract.mutants.right import Mix, Thin, Total
+from tests.contract.mutants.right import BatchNormed, GatedUnit, LayerNormed, Mix, Passes, Sorted, Thin, Total
 
 
 class Gates(Mix):
@@ -36,6 +36,20 @@ class Attends(Total):
         flat = views.reshape(-1, 1, *views.shape[-2:])
         out = nn.functional.scaled_dot_product_attention(flat, flat, flat)
         return out.sum(-2).reshape(x[0].shape)
+
+
+class LearnedMean(Mix):
+    """``sum_i softmax_i(w_i) A_i`` with weights that begin nearly equal."""
+
+    traits = Traits(linear=True, batch_independent=True)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        with torch.no_grad():
+            self.weight.normal_(std=0.02, generator=generator)
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        weights = self.weight.softmax(0)
+        return torch.stack([view * weight for view, weight in zip(x, weights, strict=True)]).sum(0)
 
 
 class Copies(Mix):
@@ -67,6 +81,7 @@ class Sparse(Thin):
     ("cls", "check", "trait"),
     [
         (Gates, "init_statistics", {"init_gain": (0.01, 0.5)}),
+        (LearnedMean, "init_statistics", {"init_gain": (0.1, 1.0)}),
         (Attends, "gradgradcheck", {"once_differentiable_only": True}),
         (Attends, "forward_ad", {"once_differentiable_only": True}),
         (Copies, "memory", {"memory_factor": 80.0}),
@@ -82,6 +97,24 @@ def test_what_a_trait_allows(cls: Any, check: str, trait: dict[str, Any], monkey
     traits = {field: getattr(cls.traits, field) for field in Traits.__slots__}
     monkeypatch.setattr(cls, "traits", Traits(**(traits | trait)))
     assert fusionkit.check(cls, select=[check]).ok, fusionkit.check(cls, select=[check])
+
+
+@pytest.mark.parametrize(
+    ("cls", "check"),
+    [
+        (Passes, "no_grad"),
+        (Sorted, "nonfinite"),
+        (Sorted, "gradcheck"),
+        (GatedUnit, "init_statistics"),
+        (LayerNormed, "extreme_values"),
+        (LayerNormed, "all_inputs_matter"),
+        (BatchNormed, "no_leak"),
+    ],
+)
+def test_what_is_unusual_and_right(cls: type, check: str) -> None:
+    report = fusionkit.check(cls, select=[check])
+    assert report.ok, report
+    assert "passed" in {result.status for result in report.results}
 
 
 def _mend(check: str) -> str:

@@ -14,7 +14,7 @@ from fusionkit.contract.rules import rule_of
 from fusionkit.contract.runner import all_checks
 
 #: Change it with the checks.
-COUNT = 86
+COUNT = 99
 
 
 def plugin_with(*checks: Callable[..., object]) -> types.ModuleType:

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 import fusionkit
+from fusionkit import registry
 from fusionkit.core.construction import Unwritable, construct, json_form, writable
-from fusionkit.errors import ConfigError, OptionError
+from fusionkit.errors import ConfigError, DimsError, OptionError
 from fusionkit.fabrications.lowrank import LowRank
 from fusionkit.fusion import ElementwiseFusion, Fusion, FusionOptions
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 from fusionkit.fusions.summation import Summation
+from fusionkit.registry.catalogue import KINDS
 
 
 def test_unknown_option_names_the_nearest() -> None:
@@ -73,6 +75,65 @@ def test_arguments_are_taken_before_the_caller_changes_them() -> None:
     op = ParameterizedConcatenation(dims=dims, n=2)
     dims.append(5)
     assert op.to_config() == {"name": "parameterized_concatenation", "dims": [3, 4], "n": 2}
+
+
+def as_numpy(value: Any) -> Any:
+    """Return nested options with each scalar as one of numpy."""
+    if isinstance(value, dict):
+        return {np.str_(key): as_numpy(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(as_numpy, value))
+    return value if value is None else np.asarray(value)[()]
+
+
+def exact(value: Any) -> Any:
+    """Return nested JSON with the type of each value."""
+    if isinstance(value, dict):
+        return {(key, type(key)): exact(item) for key, item in value.items()}
+    return list(map(exact, value)) if isinstance(value, list) else (value, type(value))
+
+
+PROCESSING = {"preprocess": {"name": "dropout", "p": 0.25, "inplace": False}, "postprocess": ["tanh", "softplus"]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scalars_of_numpy_in_every_option_of_every_operator(kind: registry.Kind) -> None:
+    make: Any = {"fusion": fusionkit.create, "fabrication": fusionkit.create_fabrication}[kind]
+    for record in registry.records(kind):
+        cls: Any = registry.load(kind, record.qualified)
+        defaults = {name: one.default for name, one in inspect.signature(cls).parameters.items()}
+        given = {name: value for name, value in defaults.items() if isinstance(value, bool | int | float | str)}
+        more = PROCESSING if kind == "fusion" else {}
+        for options in cls.examples():
+            chosen = {**given, **more, **options}
+            expected = given | make(record.qualified, **chosen).to_config()
+            found = given | make(np.str_(record.qualified), **as_numpy(chosen)).to_config()
+            assert exact(found) == exact(expected)
+
+
+def test_python_has_no_long_double() -> None:
+    op = scaled(dims=[2], factor=np.longdouble(0.5))
+    assert type(op.factor) is float
+
+
+class Overflows(ElementwiseFusion):
+    """Creates a tensor that there cannot be."""
+
+    def calculate_l(self) -> int:
+        return self.resolve_equal_dims() ** 2
+
+    def __init__(
+        self, n: int | None = None, dims: Sequence[int] | None = None, **common: Unpack[FusionOptions]
+    ) -> None:
+        super().__init__(n, dims, **common)
+        width = self.resolve_equal_dims()
+        self.weight = torch.nn.Parameter(torch.empty(width, width, device="meta"))
+
+
+@pytest.mark.parametrize("width", [2**40, 2**70])
+def test_sizes_that_no_tensor_can_have(width: int) -> None:
+    with pytest.raises(DimsError, match=r"^Overflows should have sizes that a tensor can have; found: .*[oO]verflow"):
+        Overflows(dims=[width])
 
 
 def test_writable_names_the_argument() -> None:

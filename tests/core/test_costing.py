@@ -63,6 +63,35 @@ def test_nothing_is_allocated() -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *("kronecker", "kronecker_sum", "lowrank_kronecker", "dual_lowrank_kronecker", "duplicated_padding"),
+        *("block_diagonal", "monarch", "hashed", "tensor_train", "block_circulant"),
+    ],
+)
+def test_huge_prime_sizes(name: str) -> None:
+    """What is counted for each number of blocks, or each piece of W, is bounded."""
+    found = fusionkit.cost(name, dims=[3, 5], n=10**15 + 37)
+    assert found["n"] == 10**15 + 37
+    assert 0 < found["l"] <= 8 * found["n"]
+    wide = fusionkit.cost(name, dims=[10**7 + 19, 10**7 + 79], n=10**7 + 19)
+    assert 0 < wide["l"] <= (10**7 + 19) * (2 * 10**7 + 98)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("kronecker", r"^W of kronecker should have at most 2\*\*53 entries; found n = 10{30} and D = 8\.$"),
+        ("lowrank", "^parameterized_concatenation should have sizes that a tensor can have; found: .*Overflow"),
+        ("hashed", "^parameterized_concatenation should have sizes that a tensor can have; found: .*Overflow"),
+    ],
+)
+def test_too_great_a_matrix(name: str, message: str) -> None:
+    with pytest.raises(DimsError, match=message):
+        fusionkit.cost(name, dims=[3, 5], n=10**30)
+
+
+@pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
         ("summation", {}, DimsError, "dims should be a sequence of widths"),

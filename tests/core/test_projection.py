@@ -51,9 +51,8 @@ class Pairs(fusionkit.Fusion):
             self.reset_parameters()
 
     def calculate_n(self, dims: Sequence[int] | None = None) -> int:
-        self.resolve_dims(dims)
-        if self.n is None:
-            raise fusionkit.DimsError("n should be given.")
+        if self.n is None or len(self.resolve_dims(dims)) != 2:
+            raise fusionkit.DimsError("n and two views should be given.")
         return self.n
 
     def calculate_l(self) -> int:

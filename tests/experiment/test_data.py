@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 
 from fusionkit.config.hashing import file_digest
 from fusionkit.errors import DimsError, FusionError
-from fusionkit.experiment.data import EMBEDDED, Dataset, load_data, read_npz, split
+from fusionkit.experiment.data import EMBEDDED, Dataset, known_widths, load_data, read_npz, split
 from tests.messages import like
 
 Write = Callable[..., Path]
@@ -34,6 +34,16 @@ def test_embedded_data_are_there_with_their_attribution() -> None:
     readme = (EMBEDDED["mfeat"].parent / "README.md").read_text(encoding="utf-8")
     assert "Creative Commons Attribution 4.0" in readme
     assert "doi:10.24432/C5HC70" in readme
+
+
+def test_widths_from_the_headers(npz: Write, tmp_path: Path) -> None:
+    assert known_widths({"name": "npz", "path": str(npz())}) == [4, 3]
+    assert known_widths({"name": "mfeat"}) == [76, 216, 64, 240, 47, 6]
+    assert known_widths({"name": "digits"}) is None
+    for path in (tmp_path / "none.npz", tmp_path, Path("/dev/null"), npz(a=np.ones(60)), npz(a=np.array([None]))):
+        assert known_widths({"name": "npz", "path": str(path)}) is None
+    (tmp_path / "views.npz").write_bytes(b"PK")
+    assert known_widths({"name": "npz", "path": str(tmp_path / "views.npz")}) is None
 
 
 def test_every_array_but_label_is_a_view(npz: Write, arrays: dict[str, Any]) -> None:

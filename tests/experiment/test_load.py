@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 import fusionkit
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
 from fusionkit.experiment import results
+from fusionkit.experiment.load import is_complete
 from tests.exhaustive import exhaustive
 from tests.experiment.torch_states import STATES
 from tests.messages import like
@@ -161,6 +163,49 @@ def test_damaged_descriptions_are_refused_in_one_sentence(run_dir: Path, key: st
     rewrite(run_dir, damage)
     with pytest.raises((FusionError, ConfigError), match=r"model\.safetensors should "):
         fusionkit.load(run_dir)
+
+
+HUGE = 10**12
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dims": [HUGE, 3], "fusion": {"dims": [HUGE, 3]}},
+        {"fusion": {"n": HUGE}},
+        {"encoder": "mlp", "fusion": {"dims": [10**8, 10**8]}},
+        {"encoder": "linear", "fusion": {"dims": [HUGE, 3]}},
+        {"fusion": {"parameter_fabrication": {"name": "hashed", "K": 35}, "n": HUGE}},
+        {"fusion": {"parameter_fabrication": {"name": "random_matrix_adaption"}, "n": HUGE}},
+        {"fusion": {"preprocess": {"name": "linear", "in_features": HUGE, "device": "cpu"}}},
+        {"fusion": {"name": "concatenation", "n": None, "parameter_fabrication": None, "dims": [HUGE, 3]}},
+    ],
+    ids=str,
+)
+def test_a_description_of_a_huge_model_allocates_nothing(run_dir: Path, changes: dict[str, Any]) -> None:
+    def grow(description: dict[str, Any], tensors: Any) -> None:
+        fusion = {**description["fusion"], **changes["fusion"]}
+        description.update(changes, fusion={key: value for key, value in fusion.items() if value is not None})
+
+    rewrite(run_dir, grow)
+    refused(run_dir, "{dir}/model.safetensors should contain the tensors of its model; found: Error(s) in loading")
+
+
+def test_a_description_without_own_parameters(run_dir: Path) -> None:
+    rewrite(run_dir, lambda description, tensors: description["fusion"].update(require_parameters=False, n=HUGE))
+    refused(run_dir, "{dir}/model.safetensors … found ValueError: a fusion with require_parameters=False.")
+
+
+def test_model_is_a_pipe(run_dir: Path) -> None:
+    (run_dir / results.MODEL).unlink()
+    os.mkfifo(run_dir / results.MODEL)
+    refused(run_dir, "{dir}/model.safetensors … found a folder, a pipe or a device.")
+    assert not is_complete(run_dir / results.MODEL)
+
+
+def test_model_is_a_sparse_file(run_dir: Path) -> None:
+    os.truncate(run_dir / results.MODEL, 2**31)
+    refused(run_dir, "{dir}/model.safetensors … found 2147483648 bytes in ")
 
 
 # -- hostile metadata --------------------------------------------------------------------------------------------------

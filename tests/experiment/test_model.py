@@ -405,3 +405,5 @@ def test_some_nan_in_a_row_to_predict_needs_a_model_that_imputes() -> None:
     for one in (model, again):
         torch.testing.assert_close(one.evaluate(x), model(mended), rtol=1e-6, atol=1e-6)
     assert "impute" not in trained().describe()
+    with pytest.raises(ValueError, match="impute 'median'"):
+        FusionModel.from_description({**model.describe(), "impute": "median"})

@@ -96,7 +96,7 @@ def test_the_embedded_data_train(tmp_path: Path, config: Config) -> None:
     found = run_job(cfg, tmp_path, quiet=True)
     assert found["data_dims"] == [76, 216, 64, 240, 47, 6]
     assert found["l"] == 16 * 649
-    assert found["metrics"]["accuracy"] > 0.9
+    assert found["metrics"]["accuracy"] > 0.85
 
 
 def test_classes_without_a_test_row_are_no_reason_to_warn(

@@ -102,7 +102,7 @@ def test_a_job_that_raises_any_error_does_not_stop_the_others(capsys: pytest.Cap
 def test_changes_of_a_job_to_the_process_do_not_reach_the_next_job() -> None:
     before = Path.cwd(), torch.get_default_dtype()
     assert cli.main(["run", "-m", *DATA, "fusion=roams,concatenation"]) == 0
-    assert cli.main(["run", *DATA, "fusion=roams", "hydra.run.dir=alone"]) == 0
+    assert cli.main(["run", *DATA, "n=7", "fusion=roams", "hydra.run.dir=alone"]) == 0
     assert (Path.cwd(), torch.get_default_dtype()) == before
     losses = [json.loads(file.read_text())["history"]["loss"] for file in Path().glob("*/**/result.json")]
     assert sorted(map(losses.count, losses)) == [1, 2, 2]

@@ -86,6 +86,22 @@ def test_no_batch_but_the_only_one_has_a_single_row(rows: int, batch_size: int, 
     assert batch_sizes(rows, batch_size) == sizes
 
 
+@pytest.mark.parametrize(
+    ("rows", "processes", "sizes"),
+    [(9, 2, [4, 5]), (10, 2, [4, 6]), (11, 2, [4, 7]), (12, 2, [4, 4, 4]), (23, 4, [8, 15]), (3, 2, [3])],
+)
+def test_no_process_has_a_single_row_of_the_last_batch(rows: int, processes: int, sizes: list[int]) -> None:
+    assert batch_sizes(rows, sizes[0], processes) == sizes
+
+
+@pytest.mark.exhaustive
+def test_batch_norm_on_two_devices() -> None:
+    norm = {"_target_": "torch.nn.BatchNorm1d", "num_features": "{view}"}
+    fusion = fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5, preprocess=norm)
+    network = Network(fusion, [4, 3], 3, ModelOptions())
+    assert fit(network=network, batch_size=29, devices=2)[1].accuracy[-1] > 0.9  # Of 60 rows, 2 would be left.
+
+
 def test_batch_norm_takes_a_number_of_rows_that_leaves_one_over() -> None:
     class Normed(Linear):
         def __init__(self) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -85,6 +87,28 @@ def test_both_ways_to_multiply() -> None:
 def test_valid_numbers(size: int) -> None:
     expected = tuple(p for p in range(1, size + 1) if (p - 1) * -(-size // p) < size)
     assert _kronecker.counts(size) == expected
+
+
+@pytest.mark.parametrize("size", [2**20 + 7, 10**9 + 7, 10**15 + 37])
+def test_of_a_great_size_some_valid_numbers(size: int) -> None:
+    found = _kronecker.counts(size)
+    assert (found[0], found[-1]) == (1, size)
+    assert len(found) <= _kronecker.TRIED + 1
+    assert all((p - 1) * -(-size // p) < size for p in found)
+    assert max(b / a for a, b in pairwise(found[: len(found) // 2])) <= 2
+
+
+@pytest.mark.parametrize(
+    ("p", "sizes", "nearest"),
+    [
+        (7, [10], "10, or 5 below it"),
+        (9, [10, 12], "4, below it"),
+        (10**9, [10**15 + 37], "1000000001, or 999999001 below it"),
+        (10**14, [10**15 + 37, 2 * 10**15 + 1], "25000000000001, below it"),
+    ],
+)
+def test_valid_numbers_nearby(p: int, sizes: list[int], nearest: str) -> None:
+    assert _kronecker.nearest_counts(p, sizes) == nearest
 
 
 def test_the_norm_needs_no_W() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from fusionkit import registry
 from fusionkit.contract.rules import Violation, equal, expect, no_error, outcome, skip
-from fusionkit.contract.subject import Subject
+from fusionkit.contract.subject import FabricationSubject, Subject
+from fusionkit.core.construction import Unwritable
 from fusionkit.errors import RegistryError
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion
@@ -125,12 +127,66 @@ LARGE = 10**5
 
 
 def resized(subject: Subject, dims: Sequence[int]) -> Subject | None:
-    """Return the subject with views of other widths; None if it refuses them, or is too large then."""
-    other = subject.at(replace(subject.case, options={**subject.case.options, "dims": list(dims)}))
+    """Return the subject with views of other widths; None if it refuses them, is too large, or cannot be built anew."""
+    if any(isinstance(value, Unwritable) for value in subject.case.options.values()):
+        return None
+    case = replace(subject.case, options={**subject.case.options, "dims": list(dims)}, origin="generated")
+    other = type(subject)(replace(subject.source, instance=None), case, subject.seed)  # An instance has one size.
     bare, error = outcome(partial(other.construct, device="meta"))
     if isinstance(error, ValueError) or (bare is not None and bare.calculate_l() > LARGE):
         return None
     return other
+
+
+#: Widths and numbers of rows that no example has.
+WIDTHS = (1, 2, 17, 65, 130)
+ROWS = (5, 64, 300, 3000)
+
+
+def at_drawn_sizes(subject: Subject) -> Iterator[tuple[Subject, int, str]]:
+    """Yield the subject, a number of rows and both in words, at six sizes drawn from the seed.
+
+    Every second one has equal widths.  It yields nothing but for the first case of a fusion.
+    """
+    draw = random.Random(subject.seed)
+    for i in range(6 if subject.kind == "fusion" and str(subject.case) == str(subject.cases()[0]) else 0):
+        k = draw.randint(1, 4)
+        dims = draw.choices(WIDTHS, k=k) if i % 2 else [WIDTHS[2 + i // 2]] * k
+        rows = draw.choice(ROWS)
+        if (other := resized(subject, dims)) is not None:
+            yield other, rows, f"{rows} rows of dims {dims}"
+
+
+#: (n, dims) at which a fabrication is tried beyond its cases, n*D above 10^4: of many factors, as options want; primes.
+LARGE_SIZES = ((36, (64, 48, 80, 32, 72, 56, 64, 16)), (37, (64, 48, 80, 32, 71, 57, 57)))
+
+
+def enlarged(subject: FabricationSubject) -> Iterator[FabricationSubject]:
+    """Yield the fabrication of an example at those of ``LARGE_SIZES`` that it does not refuse."""
+    for n, dims in LARGE_SIZES if subject.case.origin == "example" else ():
+        other = subject.at(replace(subject.case, n=n, dims=dims, origin="generated"))
+        if not isinstance(outcome(other.check_size)[1], ValueError):
+            yield other
+
+
+def _idle_views(op: Fusion, *, small: bool) -> set[int]:
+    """Return the views of which a fabrication with frozen positions, or a sparse one of small size, keeps no entry."""
+    idle: set[int] = set()
+    for _, fabrication, n, widths in Subject.prepared(op):
+        if next(fabrication.buffers(), None) is not None or (small and fabrication.traits.may_ignore_views):
+            D = sum(widths)
+            columns = fabrication.materialize(random_w(fabrication, n, D), n, D).split(widths, dim=1)
+            idle |= {i for i, part in enumerate(columns) if not part.any()}
+    return idle
+
+
+def expect_influence(subject: Subject, op: Fusion, x: Sequence[Tensor], what: str) -> None:
+    """Expect every view but the idle ones to change the output, by values around 1, 10 or 0.01."""
+    base, idle = subject.forward(op, x), _idle_views(op, small=subject.case.origin == "generated")
+    for i, view in enumerate(x):
+        others = (replaced(x, i, scale * torch.randn_like(view)) for scale in (1.0, 10.0, 0.01))
+        moved = i in idle or any(not torch.equal(subject.forward(op, other), base) for other in others)
+        expect(moved, f"view {i}{what} should influence the output", "an output that ignores it")
 
 
 def shares_memory(out: Tensor, x: Sequence[Tensor]) -> bool:

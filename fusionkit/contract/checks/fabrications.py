@@ -9,16 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusionkit.contract.checks._common import gradients, random_w, skip_if, works
+from fusionkit.contract.checks._common import enlarged, gradients, random_w, skip_if, works
 from fusionkit.contract.rules import equal, expect, has_shape, no_error, rule
 from fusionkit.contract.subject import FabricationSubject
 from fusionkit.fabrication import Fabrication
 
-#: (n, dims) at which project is tried beyond the cases: of many factors, as options want.
-LARGE = (36, (64, 48, 80, 32, 72, 56, 64, 16))
-#: Seeds over which the variance of W is averaged, and the entries above which one draw will do.
-SEEDS = 200
-ENTRIES_OF_ONE_DRAW = 4096
+#: Seeds over which the variance of W is averaged, fewer of a W of many entries.
+SEEDS, FEW_SEEDS = 200, 20
+MANY_ENTRIES = 4096
 
 
 @rule(kinds=("fabrication",))
@@ -29,8 +27,8 @@ def check_project_equals_materialize(subject: FabricationSubject) -> None:
     fails for a single transposed view alone, use `reshape` in place of `view`.
     """
     n, D = subject.size
-    if subject.case.origin == "example":
-        _at_a_large_size(subject)
+    for large in enlarged(subject):
+        _at_a_large_size(large)
     for prepared in (False, True):
         fabrication = _prepared(subject) if prepared else subject.made()
         w = random_w(fabrication, n, D).requires_grad_()
@@ -45,9 +43,24 @@ def check_project_equals_materialize(subject: FabricationSubject) -> None:
             has_shape("W", W, (n, D))
             _same_product(products, torch.cat(x, -1) @ W.T, x, w)
         w = w.detach()
+        for dtype in (torch.float16, torch.bfloat16):
+            _half_matrix(fabrication, w, n, D, dtype)
         flat = fabrication.materialize(w[None], n, D)
         equal("materialize for w of shape (1, l)", flat, fabrication.materialize(w, n, D), exact=True)
         equal("calling the fabrication", fabrication(n=n, D=D, w=w, device="cpu"), flat, exact=True)
+
+
+def _half_matrix(fabrication: Fabrication, w: Tensor, n: int, D: int, dtype: torch.dtype) -> None:
+    """Expect W in half precision to be near that of the same numbers in float64."""
+    cast = copy.deepcopy(fabrication).to(dtype)
+    wide, rounded = copy.deepcopy(cast).double(), w.to(dtype)
+    wanted, found = wide.materialize(rounded.double(), n, D), cast.materialize(rounded, n, D)
+    once = float((wide.materialize(w, n, D) - wanted).norm())
+    allowed = 16 * once + torch.finfo(dtype).eps * float(wanted.norm())
+    gap = float((found.double() - wanted).norm())
+    expect(
+        gap <= allowed, f"W in {dtype} should be within {allowed:.3g} of that in float64", f"a difference of {gap:.3g}"
+    )
 
 
 def _products(fabrication: Fabrication, x: list[Tensor], w: Tensor, n: int) -> dict[str, Tensor]:
@@ -57,15 +70,10 @@ def _products(fabrication: Fabrication, x: list[Tensor], w: Tensor, n: int) -> d
 
 
 def _at_a_large_size(subject: FabricationSubject) -> None:
-    """Expect the product to agree for eight views, more than 400 columns and more than 10^4 entries."""
-    n, dims = LARGE
-    D, fabrication = sum(dims), subject.made()
-    try:
-        fabrication.prepare(n, dims, dtype=torch.float64)
-        w = random_w(fabrication, n, D).requires_grad_()
-    except ValueError:
-        return  # The options do not fit this size.
-    x = subject.views(4, requires_grad=True, dims=dims)
+    """Expect the product to agree for many views, more than 400 columns and more than 10^4 entries."""
+    (n, D), fabrication = subject.size, _prepared(subject)
+    w = random_w(fabrication, n, D).requires_grad_()
+    x = subject.views(4, requires_grad=True)
     W = fabrication.materialize(w, n, D)
     _same_product(_products(fabrication, x, w, n), torch.cat(x, -1) @ W.T, x, w)
 
@@ -91,6 +99,11 @@ def check_seeded_buffers(subject: FabricationSubject) -> None:
 
     Draw them in `_draw_frozen` from `torch.Generator().manual_seed(self.seed)`; let `prepare` register them.
     """
+    for each in (*enlarged(subject), subject):
+        _frozen_by_seed(each)
+
+
+def _frozen_by_seed(subject: FabricationSubject) -> None:
     n, D = subject.size
     first = _prepared(subject)
     names = list(first.frozen_shapes(n, D))
@@ -136,21 +149,26 @@ def _loaded_parts_replace(subject: FabricationSubject, first: Fabrication, w: Te
 
 @rule(tier=2, kinds=("fabrication",))
 def check_init_variance(subject: FabricationSubject) -> None:
-    """After `init_` the mean of W_ij^2 over 200 seeds is 1/D within 20 % (one seed from 4096 entries on).
+    """After `init_` the mean of W_ij^2 over 200 seeds is 1/D within 20 % (20 seeds from 4096 entries on).
 
     State the norm of W in `_squared_norm`, and its degree in w; or scale the draw by the fan-in of W.
     """
+    for each in (*enlarged(subject), subject):
+        _drawn_by_variance(each)
+
+
+def _drawn_by_variance(subject: FabricationSubject) -> None:
     n, D = subject.size
     fabrication = _prepared(subject)
     l = fabrication.calculate_l(n, D)
     skip_if(not l, "the fabrication has no parameters")
     squares = []
-    for seed in range(1 if n * D >= ENTRIES_OF_ONE_DRAW else SEEDS):
+    for seed in range(FEW_SEEDS if n * D >= MANY_ENTRIES else SEEDS):
         w = torch.full((l,), float("nan"), dtype=torch.float64)
         fabrication.init_(w, n, D, torch.Generator().manual_seed(seed))
         squares.append(float(fabrication.materialize(w, n, D).square().mean()))
     mean = statistics.fmean(squares)
-    should = f"the mean of W_ij^2 over {len(squares)} seeds should be within 20 % of 1/D = {1 / D:.4g}"
+    should = f"the mean of W_ij^2 (n = {n}) over {len(squares)} seeds should be within 20 % of 1/D = {1 / D:.4g}"
     expect(0.8 <= mean * D <= 1.2, should, f"{mean:.4g}")
 
 

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import warn_if_has_hooks
 
-from fusionkit.contract.checks._common import agrees, gradients, random_w, replaced, shares_memory, skip_if, trained
+from fusionkit.contract.checks._common import (
+    agrees,
+    at_drawn_sizes,
+    expect_influence,
+    gradients,
+    random_w,
+    replaced,
+    shares_memory,
+    skip_if,
+    trained,
+)
 from fusionkit.contract.rules import Violation, equal, expect, no_error, refuses, rule, skip
 from fusionkit.contract.subject import Subject
 from fusionkit.contract.trait_checks import verify
@@ -39,25 +49,11 @@ def check_all_inputs_matter(subject: Subject) -> None:
     skip_if(fixed, "the fabrication is declared constant")
     skip_if(subject.promises(op).stochastic, "the operator is stochastic")
     skip_if(subject.leaves_nothing(op), "at this generated size the output is constant")
-    x = subject.views(16)
-    base = subject.forward(op, x)
-    idle = _idle_views(op, small=subject.case.origin == "generated")
-    for i, view in enumerate(x):
-        if i not in idle:
-            others = [replaced(x, i, scale * torch.randn_like(view)) for scale in (1.0, 10.0, 0.01)]
-            moved = any(not torch.equal(subject.forward(op, other), base) for other in others)
-            expect(moved, f"view {i} should influence the output", "an output that ignores it")
-
-
-def _idle_views(op: Fusion, *, small: bool) -> set[int]:
-    """Return the views of which a fabrication with frozen positions, or a sparse one of small size, keeps no entry."""
-    idle: set[int] = set()
-    for _, fabrication, n, widths in Subject.prepared(op):
-        if next(fabrication.buffers(), None) is not None or (small and fabrication.traits.may_ignore_views):
-            D = sum(widths)
-            columns = fabrication.materialize(random_w(fabrication, n, D), n, D).split(widths, dim=1)
-            idle |= {i for i, part in enumerate(columns) if not part.any()}
-    return idle
+    expect_influence(subject, op, subject.views(16), "")
+    for resized, rows, size in at_drawn_sizes(subject):
+        op = resized.operator()
+        if not resized.leaves_nothing(op):
+            expect_influence(resized, op, resized.views(rows), f" of {size}")
 
 
 @rule()
@@ -136,19 +132,23 @@ def check_container_types(subject: Subject) -> None:
 
 @rule()
 def check_noncontiguous(subject: Subject) -> None:
-    """Transposed, strided, expanded, sliced and repeated views give what their contiguous copies give.
+    """Transposed, strided, expanded, sliced and repeated views, and those of a subclass, give what their copies give.
 
     Use `reshape` instead of `view`, and depend on no strides and no `id`, in a backward also not on the gradient's.
     """
     op = subject.deterministic_operator()
-    given = {f"the output of {what} views": [make(width) for width in subject.dims] for what, make in LAYOUTS.items()}
+    given = {
+        f"the output of {rows} rows of {what} views": [make(rows, width) for width in subject.dims]
+        for rows in (4, 70)
+        for what, make in LAYOUTS.items()
+    }
     for i, width in enumerate(subject.dims):
-        x = replaced(subject.views(4), i, LAYOUTS["transposed"](width))
+        x = replaced(subject.views(4), i, LAYOUTS["transposed"](4, width))
         given[f"the output when view {i} alone is transposed"] = x
     one = {width: _random(4, width) for width in subject.dims}
     given["the output of one tensor given as several views"] = [one[width] for width in subject.dims]
     for what, x in given.items():
-        copies = [view.contiguous().clone() for view in x]
+        copies = [view.as_subclass(Tensor).contiguous().clone() for view in x]
         equal(what, subject.forward(op, x), subject.forward(op, copies))
     _strided_gradient(subject, op)
 
@@ -170,13 +170,18 @@ def _random(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
-LAYOUTS: dict[str, Callable[[int], Tensor]] = {
-    "transposed": lambda width: _random(width, 4).t(),
-    "strided": lambda width: _random(4, 2 * width)[:, ::2],
-    "expanded": lambda width: _random(1, width).expand(4, width),
-    "offset": lambda width: _random(7, width)[3:],
-    "sliced": lambda width: _random(9, width + 3)[1::2, 2 : 2 + width],
-    "permuted": lambda width: _random(3, width, 2).permute(2, 0, 1),
+class _Labelled(Tensor):
+    """A subclass that changes nothing."""
+
+
+LAYOUTS: dict[str, Callable[[int, int], Tensor]] = {
+    "transposed": lambda rows, width: _random(width, rows).t(),
+    "strided": lambda rows, width: _random(rows, 2 * width)[:, ::2],
+    "expanded": lambda rows, width: _random(1, width).expand(rows, width),
+    "offset": lambda rows, width: _random(rows + 3, width)[3:],
+    "sliced": lambda rows, width: _random(2 * rows + 1, width + 3)[1::2, 2 : 2 + width],
+    "permuted": lambda rows, width: _random(3, width, rows // 2).permute(2, 0, 1),
+    "labelled": lambda rows, width: _random(rows, width).as_subclass(_Labelled),
 }
 
 

@@ -326,6 +326,7 @@ def check_mask_options(subject: Subject) -> None:
             continue
         plain = copy.deepcopy(op)
         op.add_missing(kind)
+        op.double()  # An instance was made in another dtype.
         subject.randomize(op)
         plain.load_state_dict(op.state_dict(), strict=False)
         own = sum(parameter.numel() for _, parameter in subject.own(op))

@@ -13,9 +13,19 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from fusionkit.contract.checks._common import agrees, copy_buffers, entry, expect_nowhere, gradients, shapes_of, skip_if
+from fusionkit.contract.checks._common import (
+    agrees,
+    copy_buffers,
+    enlarged,
+    entry,
+    expect_nowhere,
+    gradients,
+    random_w,
+    shapes_of,
+    skip_if,
+)
 from fusionkit.contract.rules import equal, expect, has_shape, refuses, rule
-from fusionkit.contract.subject import Subject
+from fusionkit.contract.subject import FabricationSubject, Subject
 from fusionkit.contract.trait_checks import verify
 from fusionkit.fusion import Fusion
 
@@ -73,6 +83,8 @@ def check_all_parameters_get_grad(subject: Subject) -> None:
             break
     all_alive = all(amount.all() for amount in amounts.values())
     skip_if(_is_alone(subject) and not all_alive, "with a single view a gate has nothing to weigh")
+    for large in enlarged(subject) if isinstance(subject, FabricationSubject) else ():
+        _padding_at(large)
     padding = padding_of(op)
     for name, amount in amounts.items():
         _all_alive(name, amount, padding.get(name), "get a gradient that is not zero")
@@ -96,6 +108,20 @@ def _all_alive(name: str, amount: Tensor, padding: Tensor | None, should: str) -
         expect(not alive, f"entries of {name} in padding should not influence the output", f"{alive} that do")
         dead &= ~padding
     expect_nowhere(dead, f"every element of {name} should {should}")
+
+
+def _padding_at(subject: FabricationSubject) -> None:
+    """Expect exactly the entries in ``padding`` to have no influence on W."""
+    (n, D), fabrication = subject.size, subject.made()
+    fabrication.prepare(n, subject.dims, dtype=torch.float64)
+    amount = torch.zeros(fabrication.calculate_l(n, D), dtype=torch.float64)
+    for _ in range(8):  # A unit may be inactive by chance.
+        w = random_w(fabrication, n, D).requires_grad_()
+        W = fabrication.materialize(w, n, D)
+        amount += gradients(W, [w], torch.randn_like(W))[0].abs()
+    padding = fabrication.padding(n, D)
+    for name, part in fabrication.split(amount, n, D).items():
+        _all_alive(f"{name} for n = {n}, D = {D}", part, padding.get(name), "influence W")
 
 
 def padding_of(op: Fusion) -> dict[str, Tensor]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import io
+import itertools
 import math
 import os
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -101,10 +102,10 @@ def check_no_leak(subject: Subject) -> None:
     op = subject.operator(dtype=torch.float32)
     gc.freeze()  # Otherwise each collection goes through all objects of torch.
     try:
-        before = _open_files()
+        before, rows = _open_files(), itertools.count(2)
         for training in (False, True):
             # Caches may still fill at first.
-            any_attempt(partial(_keeps_no_objects, subject, op, training=training))
+            any_attempt(partial(_keeps_no_objects, subject, op, rows, training=training))
         opened = len(_open_files() - before)
         expect(opened < 50, "hundreds of calls should leave no file open", f"{opened} more")
         _keeps_no_memory(subject, op.eval())
@@ -129,14 +130,15 @@ def _keeps_no_memory(subject: Subject, op: Fusion) -> None:
     expect(alive[1] == alive[2], "the memory after 6 and after 9 passes should be the same", f"{alive[1:]} bytes")
 
 
-def _keeps_no_objects(subject: Subject, op: Fusion, *, training: bool) -> None:
-    """Expect as many blocks of Python's memory after 200 calls as after 100."""
-    x = subject.views(4, dtype=torch.float32)
+def _keeps_no_objects(subject: Subject, op: Fusion, rows: Iterator[int], *, training: bool) -> None:
+    """Expect as many blocks of Python's memory after 200 calls, each of another number of rows, as after 100."""
+    x = subject.views(1500, dtype=torch.float32)
     op.train(training)
     blocks = []
     for _ in range(2):
         for _ in range(100):
-            op(x)
+            m = next(rows)
+            op([view[:m] for view in x])
         gc.collect()
         blocks.append(sys.getallocatedblocks())
     should = f"100 calls in {'training' if training else 'evaluation'} mode should leave no objects behind"

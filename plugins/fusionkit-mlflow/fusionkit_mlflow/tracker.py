@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from posixpath import normpath
@@ -37,9 +37,11 @@ def log(result: Mapping[str, Any], run_dir: Path | None = None) -> str:
     uri, lock = _store()
     ended = int(time.time() * 1000)
     begun = ended - int(1000 * (result.get("seconds") or 0))
-    metrics = [Metric(key, value, ended, step) for key, value, step in _metrics(result)]
-    params = [Param(key, value) for key, value in _params(result)]
-    tags = [RunTag(key, value) for key, value in _tags(result)]
+    numbers, texts, notes = list(_metrics(result)), dict(_params(result)), dict(_tags(result))
+    names = _names(key for key, _, _ in numbers)
+    metrics = [Metric(names[key], value, ended, step) for key, value, step in numbers]
+    params = [Param(name, texts[key]) for key, name in _names(texts).items()]
+    tags = [RunTag(name, notes[key]) for key, name in _names(notes).items()]
     with lock:
         client = MlflowClient(uri)
         run = client.create_run(_experiment(client), start_time=begun, run_name=_title(result)).info.run_id
@@ -104,16 +106,16 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
     }
     for key, value in single.items():
         if _is_number(value):
-            yield _name(key), float(value), 0
+            yield key, float(value), 0
     for key, curve in (result.get("history") or {}).items():
         for epoch, value in enumerate(curve, 1):
             if _is_number(value):
-                yield _name(f"history/{key}"), float(value), epoch
+                yield f"history/{key}", float(value), epoch
 
 
 def _params(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in _flat(result.get("config") or {}):
-        yield _name(key), str(value)[:_VALUE]
+        yield key, str(value)[:_VALUE]
 
 
 def _tags(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -130,7 +132,7 @@ def _tags(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     }
     for key, value in tags.items():
         if value is not None:
-            yield _name(key), str(value)[:_VALUE]
+            yield key, str(value)[:_VALUE]
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -153,6 +155,20 @@ def _name(key: str) -> str:
         if normpath(name) == name and not name.startswith(("/", "..")) and name != "."
         else re.sub(r"/|^\.+", "_", name)
     )
+
+
+def _names(keys: Iterable[str]) -> dict[str, str]:
+    """Return the name of each key; of those that MLflow's alphabet would make equal, all but one get a number."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for key in sorted(dict.fromkeys(keys), key=lambda key: _name(key) != key):
+        name, number = _name(key), 1
+        while name in taken:
+            number += 1
+            name = f"{_name(key)[: _NAME - len(str(number)) - 1]}_{number}"
+        names[key] = name
+        taken.add(name)
+    return names
 
 
 def _is_number(value: Any) -> bool:

@@ -161,6 +161,31 @@ def test_any_name_of_a_view(view: str) -> None:
     assert {"1", "3"} == set(run.data.params.values())
 
 
+@pytest.mark.parametrize(
+    ("views", "names"),
+    [
+        (("left (1)", "left [1]"), {"left _1_", "left _1__2"}),
+        (("é", "_", "ü"), {"_", "__2", "__3"}),
+        (("a//b", "a__b"), {"a__b", "a__b_2"}),
+    ],
+)
+def test_views_whose_names_become_equal_are_kept_apart(views: tuple[str, ...], names: set[str]) -> None:
+    robustness = {"missing": {view: 0.5 + i / 8 for i, view in enumerate(views)}}
+    run = client().get_run(log({**RECORD, "robustness": robustness, "config": dict.fromkeys(views, 1)}))
+    assert run.info.status == "FINISHED"
+    found = {name.removeprefix("robustness.missing."): value for name, value in run.data.metrics.items()}
+    assert {name: value for name, value in found.items() if name in names}.keys() == names
+    assert sorted(found[name] for name in names) == list(robustness["missing"].values())
+    assert set(run.data.params) == names
+
+
+def test_long_names_of_views_are_kept_apart() -> None:
+    views = {"x" * 300 + end: value for end, value in (("a", 0.125), ("b", 0.375))}
+    run = client().get_run(log({**RECORD, "robustness": views, "config": {}}))
+    assert {0.125, 0.375} <= set(run.data.metrics.values())
+    assert max(map(len, run.data.metrics)) == 250
+
+
 def test_a_run_that_cannot_be_logged_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise OSError("no space")

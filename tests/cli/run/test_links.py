@@ -97,3 +97,21 @@ def test_a_link_in_the_folder_of_configs_is_replaced(
 def test_no_folder_of_configs_where_it_is_null(run: Run, trained: list[dict[str, Any]]) -> None:
     assert run("hydra.run.dir=a", "hydra.output_subdir=null")[0] == 0
     assert not [path for path in Path("a").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("target", ["config.yaml", "new.log"])
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_log_file_may_not_be_a_link(
+    run: Run, trained: list[dict[str, Any]], elsewhere: Path, sweep: bool, target: str
+) -> None:
+    argv = ["-m", "hydra.sweep.subdir=job", "hydra.sweep.dir=a"] if sweep else ["hydra.run.dir=a/job"]
+    before = sorted(elsewhere.iterdir()), (elsewhere / "config.yaml").read_bytes()
+    Path("a/job").mkdir(parents=True)
+    Path("a/job/fusionkit.log").symlink_to(elsewhere / target)
+    status, out, err = run(*argv, "hydra/job_logging=default")
+    assert status == 1
+    assert "fusionkit.log should be a plain file or folder, because runs write there; found a link to" in out + err
+    assert (sorted(elsewhere.iterdir()), (elsewhere / "config.yaml").read_bytes()) == before
+    assert trained == []
+    Path("a/job/fusionkit.log").unlink()
+    assert run(*argv, "hydra/job_logging=default")[0] == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 import pytest
 
 from fusionkit import cli
@@ -72,7 +73,16 @@ REFUSED = {
         "seed should be one value in a single run; found '0,1'.  Add -m to sweep over it",
     ),
     "missing_value": (["data=npz"], "data.path should be given, as in data.path=...; found nothing."),
-    "negative_n": (["n=-3"], "n should be an integer of at least 1; found -3."),
+    "negative_n": (["n=-3"], "error: n should be an integer of at least 1; found -3.\n"),
+    "wrong_dims": (["dims=[0]"], "error: dims should be a list of integers of at least 1, or null; found [0].\n"),
+    "wrong_data_dims": (
+        ["data.dims=3"],
+        "error: data.dims should be a list of integers of at least 1, or null; found 3.\n",
+    ),
+    "launcher_as_a_key": (
+        ["-m", "seed=0,1", "hydra.launcher=joblib"],
+        "hydra.launcher should be a mapping, written out; found 'joblib'. Did you mean hydra/launcher=joblib?",
+    ),
     "path_as_name": (["fusion.name=os:system"], "fusion.name"),
     "two_modes": (["--cfg", "job", "--info"], "Only one of --run, --multirun, --cfg, --info"),
     "resolve_alone": (["--resolve"], "--resolve should be given with --cfg or --help"),
@@ -149,6 +159,15 @@ def test_debug_leaves_the_error_to_the_interpreter_with_its_cause() -> None:
         (["fusion=summation"], "216"),
         (["fusion=median"], "model.encoder=linear makes the views equally wide."),
         (["fusion=average", "dims=null", "fusion.dims=null"], "216"),
+        (["fusion=average", "data=npz", "data.path={unequal}"], "model.encoder=linear makes the views equally wide."),
+        (["fusion=concatenation", "fusion.n=32"], "should be 649 for concatenation with dims [76, "),
+        (
+            ["fusion=concatenation", "n=32"],
+            "n should be left out, because the output of the fusion 'concatenation' has the width 649, which follows "
+            "from its views; found 32.",
+        ),
+        (["fusion=average", "model.encoder=linear", "model.encoder_width=8", "n=32"], "has the width 8, which"),
+        (["fusion=weighted_summation", "data=npz", "data.path={equal}", "n=64"], "has the width 4, which"),
         (["device=cuda:99"], "device should be one of this machine: cpu"),
         (["device=tpu"], "found 'tpu'"),
         (["device=meta"], "device should be one that computes; found 'meta'."),
@@ -165,15 +184,37 @@ def test_debug_leaves_the_error_to_the_interpreter_with_its_cause() -> None:
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(
-    argv: list[str], message: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
+    argv: list[str],
+    message: str,
+    run: Callable[..., tuple[int, str, str]],
+    trained: list[dict[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    status, _, err = run(*argv)
+    folder = tmp_path_factory.mktemp("data")
+    label = np.arange(8) % 2
+    np.savez(folder / "equal.npz", a=np.ones((8, 4)), b=np.ones((8, 4)), label=label)
+    np.savez(folder / "unequal.npz", a=np.ones((8, 4)), label=label, b=np.ones((8, 3)))
+    places = {name: folder / f"{name}.npz" for name in ("equal", "unequal")}
+    status, _, err = run(*(argument.format(**places) for argument in argv))
     assert status == 2
     assert message in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert list(Path.cwd().iterdir()) == []
     assert trained == []
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["fusion=concatenation", "n=649"],
+        ["fusion=concatenation"],
+        ["-m", "fusion=concatenation,parameterized_concatenation", "n=32"],
+    ],
+)
+def test_n_is_used_or_fits(argv: list[str], run: Callable[..., tuple[int, str, str]], trained: list[Any]) -> None:
+    assert run(*argv)[0] == 0
+    assert trained != []
 
 
 def test_a_single_run_is_composed_once_and_validated_once(

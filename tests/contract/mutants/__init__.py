@@ -18,6 +18,7 @@ from tests.contract.mutants import (  # noqa: F401  They enter themselves.
     sizes,
     state,
     traits,
+    unseen,
     values,
 )
 from tests.contract.mutants.table import MUTANTS
