@@ -41,7 +41,7 @@ def study(ctx: click.Context, /, **options: Any) -> int:
     A second table has the accuracy by the rate of missing views, without and with view dropout
     (train.view_dropout=0.5), for some of the contestants and all that are added.
 
-    Takes about 25 minutes on two cores, --missing about 7.  When the command is repeated, completed trainings are
+    Takes about 24 minutes on two cores, --missing about 7.  When the command is repeated, completed trainings are
     skipped.
     """
     # The name of the command is also that of the files: `benchmark` continues its own.

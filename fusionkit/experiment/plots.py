@@ -179,6 +179,11 @@ def draw_missing(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                     x, y = [at for at, _ in points], [mean for _, mean in points]
                     label = row["name"].replace("_", " ") if row["baseline"] else row["name"]
                     axes.plot(x, y, label=label, linewidth=1.2, markersize=5.5, **style)
+            # The worst curve may leave the picture: it would squeeze the others together.
+            lows = sorted(
+                min(one["mean"] for one in row["without"].values() if one) for row in rows if row["data"] == data
+            )
+            pair[0].set_ylim(bottom=max(0.0, lows[min(1, len(lows) - 1)] - 0.02))
             pair[0].set_title(f"{data}: without view dropout")
             pair[1].set_title(f"{data}: with view dropout (baselines without)")
             pair[0].set_ylabel("test accuracy")
