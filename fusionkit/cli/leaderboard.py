@@ -10,6 +10,7 @@ import click
 
 from fusionkit._util.files import write_atomic
 from fusionkit._util.tables import print_table
+from fusionkit._util.text import printable
 from fusionkit.cli.commands import json_option, output_file, print_json
 from fusionkit.errors import FusionError
 from fusionkit.experiment.leaderboard import Board, read_board
@@ -84,7 +85,8 @@ def _print_csv(board: Board) -> None:
     writer.writerow(COLUMNS)
     for group in board.groups:
         row = group.to_dict()
-        writer.writerow(";".join(map(str, row[key])) if isinstance(row[key], list) else row[key] for key in COLUMNS)
+        cells = (";".join(map(str, row[key])) if isinstance(row[key], list) else row[key] for key in COLUMNS)
+        writer.writerow(printable(cell) if isinstance(cell, str) else cell for cell in cells)
 
 
 def _print_table(board: Board) -> None:

@@ -45,34 +45,37 @@ def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
         )
 
 
-def check_operator(config: RunConfig, dims: Sequence[int] | None = None, *, n_given: bool = False) -> None:
-    """Check that the operator accepts the widths of its views, uses n, and takes masks for view dropout.
+def check_operator(config: RunConfig, dims: Sequence[int] | None = None) -> int | None:
+    """Check on the meta device that the operator accepts the widths of its views, and masks for view dropout.
 
     Args:
         config: of the job.
         dims: the widths of the data; None for those that the config knows.
-        n_given: whether n was chosen for this run.
+
+    Returns:
+        The width of the output; None where it is known once the data is read, or left to the run.
 
     Raises:
         DimsError: it does not accept the widths.
         FusionError: it refuses masks.  Any other error of an operator is left to the run, which records it.
     """
     dims = config.dims or config.data.dims or dims
-    if dims is None and not config.train.view_dropout:  # The widths are known once the data is read.
-        return
+    if dims is None and not config.train.view_dropout:
+        return None
     try:
         widths = None if dims is None else config.fusion_dims(dims)
         operator: Fusion = build({**config.tree["fusion"], "dims": widths, "device": "meta"})
     except DimsError as error:
         raise advised(error, config.model.encoder) from error
     except (Exception, SystemExit):  # The operator's code may raise anything; the run records it.
-        return
+        return None
     check_view_dropout(operator, config)
-    model = config.model
-    unused = config.fusion.n is None and (model.encoder == "none" or model.encoder_width is not None)
-    if dims is not None and n_given and unused and operator.n != config.n:
-        should = f"left out, because the output of the fusion {config.fusion.name!r} has the width {operator.n}"
-        raise DimsError(f"n should be {should}, which follows from its views; found {config.n}.")
+    return operator.n
+
+
+def uses_n(config: RunConfig) -> bool:
+    """Whether the fusion or an encoder takes its width from n."""
+    return config.fusion.n is not None or (config.model.encoder != "none" and config.model.encoder_width is None)
 
 
 def check_view_dropout(fusion: Fusion, config: RunConfig) -> None:

@@ -32,8 +32,9 @@ def mistakes(
         adapter.validate_python(values)
     except ValidationError as error:
         found: dict[str, str] = {}
+        whole = adapter.json_schema()
         for one in error.errors(include_url=False, include_context=False):
-            key, sentence = _sentence(one["type"], one["loc"], adapter.json_schema(), values, prefix)
+            key, sentence = _sentence(one["type"], one["loc"], whole, values, prefix)
             if one["type"] != "missing" or (complete and key not in given):
                 found.setdefault(key, sentence)
         return found

@@ -148,7 +148,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         task = Task(training, None, settings, seed, progress="" if self.verbose else None)
         self.history_ = train(network, task, self.device)
         # Predictions in double precision do not depend on which rows are predicted together.
-        self.model_ = FusionModel(scaler, network, self.classes_.tolist()).double().eval()
+        self.model_ = FusionModel(scaler, network, to_python(self.classes_.tolist())).double().eval()
         self.n_iter_ = settings.epochs
 
     def predict_proba(self, X: Any, mask: Any = None) -> npt.NDArray[np.float64]:
@@ -196,6 +196,8 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     def _checked(self, X: Any, y: Any = None, mask: Any = None) -> tuple[list[npt.NDArray[Any]], Any, Any]:
         """Return the views, y and the mask, checked; y is given when fitting, and X then sets the widths."""
         check_unmasked("y", y)
+        if isinstance(y, list | tuple) and len({isinstance(label, str) for label in y}) > 1:
+            raise FusionError("y should contain either texts or numbers; found both, which NumPy makes texts.")
         check_unmasked("mask", mask)
         parts = isinstance(X, list | tuple) and X and all(getattr(view, "ndim", None) == 2 for view in X)
         for view in X if parts else [X]:

@@ -116,6 +116,7 @@ class Scaler(nn.Module):
                 view = torch.as_tensor(native(value) if isinstance(value, np.ndarray) else value)
             except (TypeError, ValueError, RuntimeError):
                 found = type(value).__name__
+                found += f" of dtype {value.dtype}" if isinstance(value, np.ndarray) else ""
                 raise FusionError(f"{what} should be a tensor or an array of numbers; found {found}.") from None
             if not view.ndim or view.shape[-1] != width:
                 raise DimsError(f"{what} should have width {width}; found shape {tuple(view.shape)}.")

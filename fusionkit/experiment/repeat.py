@@ -17,6 +17,8 @@ from fusionkit._util.tables import print_table
 from fusionkit._util.text import one_line
 from fusionkit._util.trees import flatten
 from fusionkit.config.fits import preflight
+from fusionkit.config.interpolations import MAX_NODES
+from fusionkit.config.keys import walk
 from fusionkit.config.options import RunConfig, validate
 from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError, FusionError
@@ -140,6 +142,8 @@ def _config(record: Mapping[str, Any], path: Path) -> RunConfig:
     cfg = record.get("config")
     if not cfg:
         raise FusionError(f"{path} should contain the config of its run; found {cfg!r}.")
+    if sum(1 for _ in walk(cfg)) > MAX_NODES:
+        raise ConfigError(f"The config in {path} should have at most {MAX_NODES} values; found more.")
     check_tree(cfg)
     config = validate(cfg)
     preflight(config, takes_group(config))

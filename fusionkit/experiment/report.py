@@ -12,7 +12,7 @@ from string import Template
 from typing import Any
 
 from fusionkit._util.files import write_atomic
-from fusionkit._util.text import count_of
+from fusionkit._util.text import count_of, printable
 from fusionkit.experiment.leaderboard import Board, Group
 from fusionkit.experiment.reproduce import command
 
@@ -47,8 +47,10 @@ def write_report(board: Board, path: Path) -> None:
     runs = sum(len(group.runs) for group in board.groups)
     template = Template(resources.files("fusionkit.experiment").joinpath("report.html").read_text(encoding="utf-8"))
     page = template.substitute(
-        title=escape(f"fusionkit leaderboard: {board.directory}"),
-        summary=escape(f"{count_of(runs, 'run')} in {count_of(len(groups), 'group')} below {board.directory}"),
+        title=escape(printable(f"fusionkit leaderboard: {board.directory}")),
+        summary=escape(
+            printable(f"{count_of(runs, 'run')} in {count_of(len(groups), 'group')} below {board.directory}")
+        ),
         head="".join(
             f'<th scope="col"{" class=number" if form else ""} data-key="{key}">'
             f'<button type="button">{escape(heading)}</button></th>'
@@ -77,8 +79,8 @@ def _group(i: int, group: Group) -> dict[str, Any]:
             {
                 "seed": run.result.get("seed"),
                 "accuracy": run.accuracy,
-                "path": str(run.path.parent),
-                "command": command(run.result, run.path.parent),
+                "path": printable(str(run.path.parent)),
+                "command": printable(command(run.result, run.path.parent) or "") or None,
             }
             for run in group.runs
         ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fusionkit.config.fits import check_operator, preflight
+from fusionkit.config.fits import check_operator, preflight, uses_n
+from fusionkit.config.options import RunConfig
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import run
 from fusionkit.experiment.data import known_widths
@@ -41,8 +43,7 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     config = hydra.config_loader.config
     try:
         preflight(config, run.takes_group(config))
-        n_given = any(override.lstrip("+").startswith("n=") for override in overrides)
-        check_operator(config, known_widths(config.tree["data"]), n_given=n_given)
+        _tell_unused_n(config, overrides, check_operator(config, known_widths(config.tree["data"])))
     except FusionError as error:
         raise ConfigError(str(error)) from error
     failures: list[Exception] = []
@@ -68,6 +69,14 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     if failures:
         raise failures[0]
     return 0
+
+
+def _tell_unused_n(config: RunConfig, overrides: Sequence[str], width: int | None) -> None:
+    """Print a note if the command line gives an n that changes nothing; ``width`` is that of the output, if known."""
+    given = any(override.lstrip("+").startswith("n=") for override in overrides)
+    if given and not uses_n(config) and width not in (None, config.n):
+        what = f"the output of the fusion {config.fusion.name!r} has the width {width}, which follows from its views"
+        print(f"note: n={config.n} is not used, because {what}.", file=sys.stderr)
 
 
 def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> DictConfig | None:

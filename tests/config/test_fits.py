@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fusionkit.config import compose
-from fusionkit.config.fits import check_operator, preflight
+from fusionkit.config.fits import check_operator, preflight, uses_n
 from fusionkit.config.options import RunConfig, validate
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from tests.fake_distributions import Site
@@ -57,15 +57,22 @@ def test_unequal_widths_are_found_before_a_run(fusion: str) -> None:
 
 def test_widths_of_the_data_may_be_given() -> None:
     cfg = config("fusion=average", "data=npz", "data.path=views.npz")
-    check_operator(cfg, [3, 3])
+    assert check_operator(cfg, [3, 3]) == 3
     with pytest.raises(DimsError, match=r"found dims \[3, 4\]"):
         check_operator(cfg, [3, 4])
 
 
-def test_the_encoders_use_n() -> None:
-    check_operator(config("fusion=average", "model.encoder=linear", "n=32"), n_given=True)
-    with pytest.raises(DimsError, match=r"^n should be left out.* has the width 8, .*found 32\.$"):
-        check_operator(config("fusion=average", "model.encoder=mlp", "model.encoder_width=8", "n=32"), n_given=True)
+@pytest.mark.parametrize(
+    ("overrides", "uses"),
+    [
+        ([], True),
+        (["fusion=average", "model.encoder=linear"], True),
+        (["fusion=average", "model.encoder=mlp", "model.encoder_width=8"], False),
+        (["fusion=concatenation"], False),
+    ],
+)
+def test_who_uses_n(overrides: list[str], uses: bool) -> None:
+    assert uses_n(config(*overrides)) == uses
 
 
 OPERATORS = """

@@ -521,3 +521,15 @@ def test_metadata_routing_passes_masks_on() -> None:
         fitted = classifier.set_predict_request(mask=True).fit(junk, y, mask=mask)
         assert (make_pipeline(fitted).predict(junk, mask=mask) == fitted.predict(X)).all()
     assert (routed == cross_validate(small(), X, y, cv=3)["test_score"]).all()
+
+
+@pytest.mark.parametrize("labels", [["1", 1, 2], (1, "1", "2"), [True, "True", "x"]])
+def test_labels_that_numpy_would_make_equal(labels: list[Any]) -> None:
+    X = np.random.default_rng(0).normal(size=(30, 4))
+    with pytest.raises(FusionError, match=r"^y should contain either texts or numbers; found both"):
+        FusionClassifier(epochs=1).fit(X, labels * 10)
+
+
+def test_classes_of_the_model_are_those_of_python() -> None:
+    X, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30, dtype=np.longdouble) % 3
+    assert [type(label) for label in FusionClassifier(epochs=1).fit(X, y).model_.classes] == [float] * 3

@@ -362,6 +362,7 @@ def test_texts_of_a_record_are_printed_harmless(tmp_path: Path, capsys: pytest.C
     put(tmp_path, "a", fusion=odd, data={"name": odd, "digest": odd}, config={"fusion": {"x": odd}})
     put(tmp_path, "b", fusion=odd, data={"name": odd, "digest": odd}, config={"fusion": {"x": odd * 1000}})
     put(tmp_path, "c", status="failed", error=odd)
+    put(tmp_path, "\x9b31m\u202e", fusion="average")
     for form in ([], ["--json"], ["--csv"]):
         assert main([str(tmp_path), *form, "--html", str(tmp_path / "page.html")]) == 0
         shown = capsys.readouterr()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -221,6 +222,21 @@ def test_it_repeats_a_run_as_it_was(argv: list[str], run_dir: Path, again: Again
     assert err.startswith("error: ")
     assert "--from" in err
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_config_of_too_many_values_is_refused(run_dir: Path, again: Again) -> None:
+    change(run_dir, config={"n": 4, **{f"k{i}": i for i in range(100_000)}})
+    status, _, err = again(run_dir)
+    assert status == 2
+    assert "should have at most 100000 values; found more." in err
+
+
+def test_a_model_that_is_a_pipe_is_refused(run_dir: Path, again: Again) -> None:
+    (run_dir / results.MODEL).unlink()
+    os.mkfifo(run_dir / results.MODEL)
+    status, _, err = again(run_dir)
+    assert status == 1
+    assert "found a folder, a pipe or a device." in err
 
 
 def test_the_same_directory_is_refused(run_dir: Path, again: Again) -> None:

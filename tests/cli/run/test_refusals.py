@@ -161,13 +161,6 @@ def test_debug_leaves_the_error_to_the_interpreter_with_its_cause() -> None:
         (["fusion=average", "dims=null", "fusion.dims=null"], "216"),
         (["fusion=average", "data=npz", "data.path={unequal}"], "model.encoder=linear makes the views equally wide."),
         (["fusion=concatenation", "fusion.n=32"], "should be 649 for concatenation with dims [76, "),
-        (
-            ["fusion=concatenation", "n=32"],
-            "n should be left out, because the output of the fusion 'concatenation' has the width 649, which follows "
-            "from its views; found 32.",
-        ),
-        (["fusion=average", "model.encoder=linear", "model.encoder_width=8", "n=32"], "has the width 8, which"),
-        (["fusion=weighted_summation", "data=npz", "data.path={equal}", "n=64"], "has the width 4, which"),
         (["device=cuda:99"], "device should be one of this machine: cpu"),
         (["device=tpu"], "found 'tpu'"),
         (["device=meta"], "device should be one that computes; found 'meta'."),
@@ -205,16 +198,28 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    "argv",
+    ("argv", "width"),
     [
-        ["fusion=concatenation", "n=649"],
-        ["fusion=concatenation"],
-        ["-m", "fusion=concatenation,parameterized_concatenation", "n=32"],
+        (["fusion=concatenation", "n=32"], 649),
+        (["fusion=concatenation", "++n=32"], 649),
+        (["fusion=average", "dims=[8,8]", "n=32"], 8),
+        (["fusion=concatenation", "n=649"], None),
+        (["fusion=concatenation"], None),
+        (["n=32"], None),
+        (["-m", "fusion=concatenation,parameterized_concatenation", "n=32"], None),
     ],
 )
-def test_n_is_used_or_fits(argv: list[str], run: Callable[..., tuple[int, str, str]], trained: list[Any]) -> None:
-    assert run(*argv)[0] == 0
+def test_an_n_that_is_not_used_is_told(
+    argv: list[str], width: int | None, run: Callable[..., tuple[int, str, str]], trained: list[Any]
+) -> None:
+    status, _, err = run(*argv)
+    assert status == 0
     assert trained != []
+    assert ("note: n=" in err) == (width is not None)
+    assert (
+        width is None
+        or f"n=32 is not used, because the output of the fusion '{argv[0][7:]}' has the width {width}," in err
+    )
 
 
 def test_a_single_run_is_composed_once_and_validated_once(
