@@ -1,4 +1,4 @@
-"""What ``fusionkit study`` does: accuracy against l on three real data sets, resumable, as table and pictures."""
+"""What ``fusionkit study`` does: accuracy against l and with missing views, resumable, as tables and pictures."""
 
 from __future__ import annotations
 
@@ -17,21 +17,25 @@ from fusionkit._util.tables import print_table
 from fusionkit._util.text import duration
 from fusionkit.cli.commands import print_json
 from fusionkit.errors import ConfigError
-from fusionkit.experiment.plots import draw_robustness, draw_study
+from fusionkit.experiment.plots import draw_missing, draw_robustness, draw_study
 from fusionkit.experiment.results import provenance
 from fusionkit.study import DATA
-from fusionkit.study.analysis import REFERENCES, analyse
+from fusionkit.study.analysis import REFERENCES, analyse, analyse_missing
 from fusionkit.study.plan import Job, Study, execute, outcome, plan
 
 SCHEMA_VERSION = 1
-ACCURACY, ROBUSTNESS = "accuracy.png", "robustness.png"
+ACCURACY, ROBUSTNESS, MISSING = "accuracy.png", "robustness.png", "missing.png"
 #: Passes over the training data in a quick study.
 QUICK_EPOCHS = 15
+#: What the table of missing views shows.
+TRAININGS = "without → with view dropout (p)"
 #: What the numbers of a row mean.
 METHODS = {
     "interval": "95 %, of the mean over seeds and folds, cut to 0 to 1, corrected for overlapping training parts "
     "(Nadeau and Bengio, 2003)",
     "p": "two-sided corrected resampled t-test in the same folds; p_holm: adjusted by Holm over the rows of a data set",
+    "missing_views": "accuracy by the rate at which the views of each row are missing, at random, one being kept; "
+    "means of five draws; gain: with view dropout minus without, by the same test, at each rate",
 }
 
 
@@ -53,7 +57,7 @@ def run_study(
     for sentence in planned.left_out:
         print(f"left out: {sentence}", file=sys.stderr)
     failed = _execute(planned, workers or cpu_count())
-    rows = analyse(planned)
+    rows, missing = analyse(planned), analyse_missing(planned)
     summary = {
         "schema_version": SCHEMA_VERSION,
         "command": f"fusionkit {shlex.join(arguments)}",
@@ -65,12 +69,13 @@ def run_study(
         "left_out": planned.left_out,
         "provenance": provenance({}),
         "rows": rows,
+        "missing": missing,
     }
     files = _write(planned.directory, name, summary)
     if as_json:
         print_json(summary)
     else:
-        _print(rows, files)
+        _print(rows, missing, files)
     for sentence in failed:
         print(f"failed: {sentence}", file=sys.stderr)
     return 1 if failed else 0
@@ -85,6 +90,7 @@ def _plan(directory: Path, given: Mapping[str, Any]) -> Study:
         folds=given["folds"] or (3 if quick else 5),
         seed=given["seed"],
         quick=quick,
+        missing=given["missing"],
         options=[*([f"train.epochs={QUICK_EPOCHS}"] if quick else []), *given["options"]],
         extra=[shlex.split(line) for line in given["add"]],
     )
@@ -117,24 +123,29 @@ def _execute(planned: Study, workers: int) -> list[str]:
 
 
 def _write(directory: Path, name: str, summary: Mapping[str, Any]) -> list[Path]:
-    """Write the summary, the table and the pictures; return their paths."""
-    rows = summary["rows"]
-    files = [directory / file for file in (f"{name}.json", f"{name}.md", ACCURACY, ROBUSTNESS)]
+    """Write the summary, the tables and the pictures; return their paths."""
+    rows, missing = summary["rows"], summary["missing"]
+    files = [directory / file for file in (f"{name}.json", f"{name}.md", ACCURACY, ROBUSTNESS, MISSING)]
     write_json(files[0], summary)
-    write_text(files[1], f"{markdown(rows)}\nMade by `{summary['command']}`.\n")
+    text = f"{markdown(rows)}\n## Missing views\n\n{missing_markdown(missing)}\nMade by `{summary['command']}`.\n"
+    write_text(files[1], text)
     if rows:
         write_atomic(files[2], lambda path: draw_study(rows, path))
         write_atomic(files[3], lambda path: draw_robustness(rows, path))
+        write_atomic(files[4], lambda path: draw_missing(missing, path))
     return files
 
 
-# -- the table ---------------------------------------------------------------------------------------------------------
+# -- the tables --------------------------------------------------------------------------------------------------------
 
 
-def _print(rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
+def _print(rows: Sequence[Mapping[str, Any]], missing: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
     columns = ("data", "contestant", "l", "of dense", "accuracy", "sd", "95 % interval", "minus dense (p)", "on front")
     if rows:
         print_table(columns, [[_cells(row)[column] for column in columns] for row in rows], whole=("contestant",))
+    if missing:
+        print(f"\naccuracy by the rate of missing views, {TRAININGS}")
+        print_table(("data", "contestant", *missing[0]["without"]), [_missing_cells(row) for row in missing])
     for file in files:
         print(f"{'files' if file == files[0] else '     '}  {file}")
 
@@ -154,6 +165,33 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         lines += [f"| {' | '.join(table[column] for column in columns)} |" for table in tables]
         lines.append("")
     return "\n".join(lines)
+
+
+def missing_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows of missing views as Markdown, a table per data set: baselines in italics."""
+    lines = []
+    for data, group in groupby(rows, lambda row: row["data"]):
+        found = list(group)
+        rates = list(found[0]["without"])
+        lines += [f"### {data}", "", f"| contestant | {' | '.join(rates)} |", "|---|" + "---:|" * len(rates)]
+        for row in found:
+            _, name, *cells = _missing_cells(row)
+            shown = f"*{name.replace('_', ' ')}*" if row["baseline"] else f"`{name}`"
+            lines.append(f"| {shown} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _missing_cells(row: Mapping[str, Any]) -> list[str]:
+    """Return data set, name, and by rate the accuracy without and with view dropout and the p of the difference."""
+    cells = [row["data"], row["name"]]
+    for rate, without in row["without"].items():
+        text = "refuses" if without is None else f"{without['mean']:.4f}"
+        if (then := row["with"][rate]) is not None:
+            text += f" → {then['mean']:.4f}"
+        gain = row["gain"][rate]
+        cells.append(text if gain is None or gain["p_holm"] is None else f"{text} ({gain['p_holm']:.2g})")
+    return cells
 
 
 def _cells(row: Mapping[str, Any]) -> dict[str, str]:

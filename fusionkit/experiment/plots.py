@@ -156,6 +156,42 @@ def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             pair[1].legend(**_OUTSIDE)
 
 
+def draw_missing(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw a study's accuracy by the rate of missing views to a PNG file, a row of two panels per data set: without
+    and with view dropout.
+
+    Args:
+        rows: of ``fusionkit.study.analysis.analyse_missing``.
+        path: the file.
+    """
+    sets = list(dict.fromkeys(row["data"] for row in rows))
+    looks = _looks(row["name"] for row in rows if not row["baseline"])
+    with _figure(path, 12.5, 4.3 * len(sets)) as figure:
+        grid = figure.subplots(len(sets), 2, squeeze=False, sharex=True, sharey="row")
+        for pair, data in zip(grid, sets, strict=True):
+            for i, row in enumerate(row for row in rows if row["data"] == data):
+                style: dict[str, Any] = dict(looks.get(row["name"], {"color": "black", "linestyle": ":"}))
+                style.setdefault("marker", _MARKERS[i % len(_MARKERS)])
+                for axes, key in zip(pair, ("without", "with"), strict=True):
+                    # The baselines have no view dropout; in the second panel they are there to compare with.
+                    found = row["without" if row["baseline"] else key]
+                    points = [(float(rate), one["mean"]) for rate, one in found.items() if one is not None]
+                    x, y = [at for at, _ in points], [mean for _, mean in points]
+                    label = row["name"].replace("_", " ") if row["baseline"] else row["name"]
+                    axes.plot(x, y, label=label, linewidth=1.2, markersize=5.5, **style)
+            # The worst curve may leave the picture: it would squeeze the others together.
+            lows = sorted(
+                min(one["mean"] for one in row["without"].values() if one) for row in rows if row["data"] == data
+            )
+            pair[0].set_ylim(bottom=max(0.0, lows[min(1, len(lows) - 1)] - 0.02))
+            pair[0].set_title(f"{data}: without view dropout")
+            pair[1].set_title(f"{data}: with view dropout (baselines without)")
+            pair[0].set_ylabel("test accuracy")
+            pair[1].legend(**_OUTSIDE)
+        for axes in grid[-1]:
+            axes.set_xlabel("rate of missing views, one being kept")
+
+
 def _looks(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return colour and marker of each name, the same in all panels."""
     colours, markers = len(_CYCLE), len(_MARKERS)

@@ -2,56 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from fusionkit.experiment.view_dropout import ViewDropout
 
 #: Standard deviations of the noise on all views; a standardized column has 1.
 NOISE = (0.5, 1.0, 2.0)
+#: Rates at which the views of each row are missing, and the number of draws that are averaged.
+RATES = (0.1, 0.3, 0.5, 0.7)
+DRAWS = 5
 
 Views = list[npt.NDArray[Any]]
+Mask = npt.NDArray[np.bool_]
 
 
 def robustness(
-    predict: Callable[[Views], npt.NDArray[Any]],
+    predict: Callable[[Views, Mask | None], npt.NDArray[Any]],
     views: Mapping[str, npt.NDArray[Any]],
     target: npt.NDArray[np.int64],
     *,
     seed: int,
-) -> dict[str, dict[str, float]]:
+    mask: Mask | None = None,
+    refuses: bool = False,
+) -> dict[str, dict[str, float | None]]:
     """Return accuracies for disturbed views, in plain JSON types.
 
     Args:
-        predict: standardized views [(m, n_i)] -> classes (m,).
+        predict: standardized views [(m, n_i)] and a mask (m, k), None where all are present -> classes (m,).
         views: name -> standardized view (m, n_i), the test part.
         target: (m,) the true classes.
-        seed: of the noise, which is the same for models with the same seed and rows.
+        seed: of noise and absence, which are the same for models with the same seed, rows and views.
+        mask: (m, k), True where a view of a row is present; None: all are.
+        refuses: whether the model refuses masks; its accuracies with missing views are None.
 
     Returns:
-        ``missing`` and ``only``: by view, without it and with it alone, a missing view being replaced by its training
-        mean, 0; ``noisy``: by view, with Gaussian noise of standard deviation 1 added to it; ``noise``: by standard
-        deviation, with such noise on all views.
+        ``missing`` and ``only``: by view, without it and with it alone; ``missing_rate``: by the rate at which the
+        views of each row are missing, one being kept, the mean of ``DRAWS`` draws; ``noisy``: by view, with Gaussian
+        noise of standard deviation 1 added to it; ``noise``: by standard deviation, with such noise on all views.
     """
     generator = np.random.default_rng(seed)
     clean = list(views.values())
-    absent = [np.zeros_like(view) for view in clean]
     noise = [generator.standard_normal(view.shape).astype(view.dtype) for view in clean]
+    known = np.ones((len(target), len(clean)), dtype=bool) if mask is None else mask
 
-    def accuracy(chosen: Sequence[npt.NDArray[Any]]) -> float:
-        return float(np.mean(predict(list(chosen)) == target))
+    def accuracy(chosen: Views, present: Mask | None = mask) -> float:
+        return float(np.mean(predict(chosen, present) == target))
 
-    def swapped(i: int, base: Views, other: Views) -> Views:
-        return [other[j] if j == i else base[j] for j in range(len(base))]
+    def noisy(i: int) -> Views:
+        return [*clean[:i], clean[i] + noise[i], *clean[i + 1 :]]
 
-    noisy = [view + drawn for view, drawn in zip(clean, noise, strict=True)]
+    masked = {
+        kind: {name: None if refuses else fmean(accuracy(clean, mask) for mask in masks) for name, masks in of.items()}
+        for kind, of in _masks(known, list(views), seed).items()
+    }
     return {
-        "missing": {name: accuracy(swapped(i, clean, absent)) for i, name in enumerate(views)},
-        "only": {name: accuracy(swapped(i, absent, clean)) for i, name in enumerate(views)},
-        "noisy": {name: accuracy(swapped(i, clean, noisy)) for i, name in enumerate(views)},
+        **masked,
+        "noisy": {name: accuracy(noisy(i)) for i, name in enumerate(views)},
         "noise": {
             f"{deviation:g}": accuracy([view + deviation * drawn for view, drawn in zip(clean, noise, strict=True)])
             for deviation in NOISE
+        },
+    }
+
+
+def _masks(known: Mask, names: list[str], seed: int) -> dict[str, dict[str, list[Mask]]]:
+    """Return the masks (m, k) whose accuracies are averaged, by kind of absence, then by view or rate."""
+    alone = np.eye(len(names), dtype=bool)
+    present, generator = torch.from_numpy(known), torch.Generator().manual_seed(seed)
+    return {
+        "missing": {name: [known & ~alone[i]] for i, name in enumerate(names)},
+        "only": {name: [known & alone[i]] for i, name in enumerate(names)},
+        "missing_rate": {
+            f"{rate:g}": [ViewDropout(rate)(present, generator).numpy() for _ in range(DRAWS)] for rate in RATES
         },
     }

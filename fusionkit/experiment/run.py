@@ -16,7 +16,7 @@ from torch import Tensor
 from fusionkit import registry
 from fusionkit._util.files import write_atomic, write_json
 from fusionkit._util.tables import print_table
-from fusionkit.config.fits import check_takes_masks, check_view_dropout
+from fusionkit.config.fits import check_takes_masks, check_view_dropout, refuses_masks
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import RunConfig
 from fusionkit.config.safe import build
@@ -27,7 +27,7 @@ from fusionkit.experiment.data import Dataset, Rows, load_data, split
 from fusionkit.experiment.load import save
 from fusionkit.experiment.metrics import confusion_matrix, metrics
 from fusionkit.experiment.model import FusionModel, Network, Scaler
-from fusionkit.experiment.robustness import robustness
+from fusionkit.experiment.robustness import Mask, Views, robustness
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.training import Part, Task, seeded, threads, train
 from fusionkit.fusion import Fusion, check_device
@@ -179,17 +179,19 @@ def _measure(
 
 
 @torch.no_grad()
-def _robustness(model: FusionModel, data: Dataset, test_rows: Rows, seed: int) -> dict[str, dict[str, float]]:
+def _robustness(model: FusionModel, data: Dataset, test_rows: Rows, seed: int) -> dict[str, dict[str, float | None]]:
     """Return the accuracy of the test part with views missing and noisy."""
     part = _standardized(model, data, test_rows)
     views = {name: view.numpy() for name, view in zip(data.views, part.views, strict=True)}
 
-    def predict(chosen: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-        dtype = model.network.dtype
-        logits = model.network([torch.from_numpy(view).to(dtype) for view in chosen], mask=part.mask)
+    def predict(chosen: Views, mask: Mask | None) -> np.ndarray[Any, Any]:
+        given = [torch.from_numpy(view).to(model.network.dtype) for view in chosen]
+        logits = model.network(given, mask=None if mask is None else torch.from_numpy(mask))
         return np.asarray(logits.argmax(-1).numpy())
 
-    return robustness(predict, views, data.target[test_rows], seed=seed)
+    mask = None if data.mask is None else data.mask[test_rows]
+    refuses = refuses_masks(model.fusion)
+    return robustness(predict, views, data.target[test_rows], seed=seed, mask=mask, refuses=refuses)
 
 
 def _fabrication(fusion: Fusion) -> str | None:

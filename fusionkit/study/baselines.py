@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from fusionkit.experiment.data import load_data, split
-from fusionkit.experiment.robustness import robustness
+from fusionkit.experiment.robustness import Mask, Views, robustness
 
 #: name -> function that makes an untrained classifier.  C is the best on average over the three data sets on the splits
 #: of seeds 100 to 104, one value for all data, like the training options of the fusions.
@@ -39,6 +39,13 @@ def run_baseline(name: str, node: Mapping[str, Any], seed: int) -> dict[str, Any
     views = dict(zip(data.views, np.split(test, np.cumsum(data.dims)[:-1], axis=1), strict=True))
     target = data.target[test_rows]
     learned = [model.coef_, model.intercept_] if hasattr(model, "coef_") else [model.dual_coef_, model.support_vectors_]
+
+    def predict(given: Views, mask: Mask | None) -> np.ndarray[Any, Any]:
+        """Predict with the training mean, 0, in place of what is missing."""
+        if mask is not None:
+            given = [np.where(mask[:, i, None], view, 0.0) for i, view in enumerate(given)]
+        return np.asarray(model.predict(np.hstack(given)))
+
     return {
         "baseline": name,
         "data": {**data.describe(), "training_rows": len(rows), "test_rows": len(test_rows)},
@@ -46,6 +53,6 @@ def run_baseline(name: str, node: Mapping[str, Any], seed: int) -> dict[str, Any
         "fold": node["fold"],
         "parameters": sum(int(array.size) for array in learned),
         "metrics": {"accuracy": float(np.mean(model.predict(test) == target))},
-        "robustness": robustness(lambda given: model.predict(np.hstack(given)), views, target, seed=seed),
+        "robustness": robustness(predict, views, target, seed=seed),
         "seconds": round(time.perf_counter() - begun, 3),
     }

@@ -1,4 +1,4 @@
-"""The study "accuracy against l": the contestants, the jobs, and their execution, which can be interrupted and resumed.
+"""The studies of accuracy against l and with missing views: contestants, jobs, and their execution, to be resumed.
 
 Every training is a run as ``fusionkit run`` makes it, with its record below ``DIR/runs``, so that
 ``fusionkit leaderboard DIR`` reads a study like any other directory of runs.
@@ -21,6 +21,7 @@ import torch
 from fusionkit._util.files import write_json
 from fusionkit._util.text import error_line
 from fusionkit.config import build, compose, config_hash
+from fusionkit.config.fits import check_view_dropout
 from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import results
@@ -44,6 +45,18 @@ _ONE_SIZE = ("kronecker", "lowrank_kronecker", "monarch", "toeplitz", "duplicate
 _OPERATORS = ("summation", "maximum", "product", "parameterized_weighted_summation")
 
 DENSE = ("fabrication=dense",)
+
+#: The contestants of the table of missing views, which are trained with view dropout as well; added ones are too.
+_MISSING = (
+    DENSE,
+    ("fabrication=lowrank", "fabrication.r=16"),
+    ("fabrication=view_lowrank", "fabrication.r=4"),
+    ("fabrication=kronecker_sum", "fabrication.R=4"),
+    ("fabrication=tensor_train", "fabrication.r=8"),
+    ("fusion=concatenation",),
+    *((f"fusion={name}", "model.encoder=linear") for name in _OPERATORS),
+)
+VIEW_DROPOUT = 0.5
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,7 @@ class Settings(TypedDict):
         folds: test parts of each repeat.
         seed: the first one.
         quick: a handful of contestants.
+        missing: only the contestants of the table of missing views.
         options: overrides for all of them, as ``train.epochs=20``.
         extra: further contestants.
     """
@@ -113,6 +127,7 @@ class Settings(TypedDict):
     folds: int
     seed: int
     quick: bool
+    missing: bool
     options: list[str]
     extra: list[list[str]]
 
@@ -126,6 +141,8 @@ class Study:
         settings: its settings.
         entries: all contestants on all data sets.
         jobs: their trainings, in the order of execution: complete repeats first.
+        missing: the contestants of the table of missing views, each with the entry of its training with view dropout;
+            None for a baseline, for one with a view dropout of its own, and for an operator that refuses masks.
         left_out: contestants that a data set is too small for, each with the reason.
     """
 
@@ -133,6 +150,7 @@ class Study:
     settings: Settings
     entries: list[Entry] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
+    missing: list[tuple[Entry, Entry | None]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
@@ -182,7 +200,8 @@ def plan(directory: Path, **settings: Unpack[Settings]) -> Study:
     for name in settings["data"]:
         _enter(study, name)
     seeds = range(settings["seed"], settings["seed"] + settings["repeats"])
-    study.jobs = [_job(study, *of) for of in product(seeds, study.entries, range(settings["folds"]))]
+    entries = [*study.entries, *(entry for _, entry in study.missing if entry)]
+    study.jobs = [_job(study, *of) for of in product(seeds, entries, range(settings["folds"]))]
     return study
 
 
@@ -194,19 +213,51 @@ def _enter(study: Study, data: str) -> None:
     if base["data"].get("path"):
         raise ConfigError("The data of a study should be named sets; found a file.")
     extra = [tuple(one) for one in settings["extra"]]
-    for overrides in [*contestants(sum(base["dims"]), int(base["n"]), quick=settings["quick"]), *extra]:
+    chosen = [*contestants(sum(base["dims"]), int(base["n"]), quick=settings["quick"]), *extra]
+    in_missing = {*_MISSING, *extra}
+    for overrides in chosen:
+        if settings["missing"] and overrides not in in_missing:
+            continue
         try:
-            config = compose([*shared, *overrides])
-            dims = validate(config).fusion_dims(config["dims"])
-            # On the meta device, so that impossible sizes are refused.
-            build({**config["fusion"], "dims": dims, "device": "meta"}, "fusion")
+            entry = _entry(data, shared, overrides)
         except FusionError as error:
             if overrides in extra:
                 raise ConfigError(str(error)) from error
             study.left_out.append(f"{' '.join(overrides)} on {data}: {error}")
-        else:
-            study.entries.append(Entry(data, overrides, config))
-    study.entries += [Entry(data, (baseline,)) for baseline in BASELINES]
+            continue
+        study.entries.append(entry)
+        if overrides in in_missing:
+            study.missing.append((entry, _with_dropout(study, shared, entry)))
+    baselines = [Entry(data, (baseline,)) for baseline in BASELINES]
+    study.entries += baselines
+    study.missing += [(entry, None) for entry in baselines]
+
+
+def _entry(data: str, shared: Sequence[str], overrides: tuple[str, ...]) -> Entry:
+    """Return a contestant.
+
+    Raises:
+        FusionError: the data are too small for it, or its operator refuses the masks of its view dropout.
+    """
+    tree = compose([*shared, *overrides])
+    config = validate(tree)
+    # On the meta device, so that impossible sizes are refused.
+    fusion = build({**tree["fusion"], "dims": config.fusion_dims(tree["dims"]), "device": "meta"}, "fusion")
+    check_view_dropout(fusion, config)
+    return Entry(data, overrides, tree)
+
+
+def _with_dropout(study: Study, shared: Sequence[str], entry: Entry) -> Entry | None:
+    """Return the training of a contestant with view dropout; None if it has its own, or refuses masks."""
+    assert entry.config is not None
+    if entry.config["train"]["view_dropout"]:
+        return None
+    overrides = (*entry.overrides, f"train.view_dropout={VIEW_DROPOUT}")
+    try:
+        return _entry(entry.data, shared, overrides)
+    except FusionError as error:
+        study.left_out.append(f"{' '.join(overrides)} on {entry.data}: {error}")
+        return None
 
 
 def _job(study: Study, seed: int, entry: Entry, fold: int) -> Job:
@@ -218,12 +269,13 @@ def _job(study: Study, seed: int, entry: Entry, fold: int) -> Job:
 
 
 def outcome(job: Job) -> dict[str, Any] | None:
-    """Return the record of a completed job; None for any other."""
+    """Return the record of a completed job; None for any other, and for that of a release without masks."""
     try:
         found = results.read_result(job.path)
     except FusionError:
         return None
-    return found if found["status"] == "completed" else None
+    complete = found["status"] == "completed" and "missing_rate" in (found.get("robustness") or {})
+    return found if complete else None
 
 
 def execute(study: Study, *, workers: int, report: Callable[[Job, Mapping[str, Any], int], None]) -> list[str]:

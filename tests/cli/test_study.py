@@ -30,13 +30,15 @@ def test_files(study: Path) -> None:
     assert found["command"].startswith("fusionkit study --quick --data breast_cancer --folds 2")
     assert found["settings"]["folds"] == 2
     assert len(found["rows"]) == 8
-    assert found["trainings"] == 16
+    assert [row["name"] for row in found["missing"]] == ["dense", "summation", "logistic_regression", "rbf_svm"]
+    assert found["trainings"] == 2 * (8 + 2)
     assert found["failed"] == found["left_out"] == []
     assert found["provenance"]["versions"]["torch"]
-    for name in ("accuracy.png", "robustness.png"):
+    for name in ("accuracy.png", "robustness.png", "missing.png"):
         assert (study / name).read_bytes().startswith(b"\x89PNG")
     text = (study / "study.md").read_text()
-    assert "### breast_cancer" in text
+    assert text.count("### breast_cancer") == 2
+    assert "## Missing views" in text
     assert f"Made by `{found['command']}`." in text
 
 
@@ -46,14 +48,18 @@ def test_again_trains_nothing_and_reports_the_same(study: Path, capsys: pytest.C
     assert main([*SMALL, "--out", str(study), "--json"]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["rows"] == before
-    assert shown.err == "16 of 16 trainings done\n"
+    assert shown.err == "20 of 20 trainings done\n"
 
 
 def test_table(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--out", str(study)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["data", "contestant", "l"]
-    assert sum(line.startswith("breast_cancer") for line in lines) == 8
+    table, missing = lines[: lines.index("")], lines[lines.index("") :]
+    assert sum(line.startswith("breast_cancer") for line in table) == 8
+    assert missing[1] == "accuracy by the rate of missing views, without → with view dropout (p)"
+    assert missing[2].split() == ["data", "contestant", "0", "0.1", "0.3", "0.5", "0.7"]
+    assert sum(line.startswith("breast_cancer") for line in missing) == 4
 
 
 def test_the_leaderboard_reads_a_study(study: Path) -> None:
@@ -68,8 +74,8 @@ def test_the_leaderboard_reads_a_study(study: Path) -> None:
 def test_progress_has_the_time_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--out", str(tmp_path), "--add", "n=8 fabrication=dense"]) == 0
     err = capsys.readouterr().err.splitlines()
-    assert err[0] == "0 of 18 trainings done"
-    assert err[-1] == "18 of 18 trainings done  0:00 left"
+    assert err[0] == "0 of 24 trainings done"
+    assert err[-1] == "24 of 24 trainings done  0:00 left"
 
 
 @pytest.mark.exhaustive
@@ -120,4 +126,6 @@ def test_several_data_sets_may_follow_one_option(monkeypatch: pytest.MonkeyPatch
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    assert "fusionkit study --quick" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "fusionkit study --quick" in out
+    assert "--missing" in out

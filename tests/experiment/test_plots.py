@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib import rcParams
+from matplotlib.figure import Figure
 from PIL import Image
 
-from fusionkit.experiment.plots import _l_axis, _looks, draw_leaderboard, draw_run
+from fusionkit.experiment.plots import _l_axis, _looks, draw_leaderboard, draw_missing, draw_run
 from tests.exhaustive import exhaustive
 
 
@@ -93,8 +94,6 @@ def test_leaderboard_picture(tmp_path: Path, count: int) -> None:
     ],
 )
 def test_the_axis_of_l_has_marks_in_any_range(sizes: list[int], marks: list[int]) -> None:
-    from matplotlib.figure import Figure
-
     axes = Figure().subplots()
     _l_axis(axes, sizes)
     assert list(axes.get_xticks()) == marks
@@ -116,3 +115,37 @@ def test_leaderboard_picture_has_a_panel_per_data_set(tmp_path: Path) -> None:
         with Image.open(tmp_path / name) as image:
             heights.append(image.height)
     assert heights[1] == 2 * heights[0]
+
+
+def test_picture_of_missing_views(tmp_path: Path) -> None:
+    def row(name: str, low: float, *, baseline: bool = False, refuses: bool = False) -> dict[str, Any]:
+        without = {"0": {"mean": 0.9}, "0.5": None if refuses else {"mean": low}}
+        none = dict.fromkeys(without)
+        return {
+            "data": "mfeat",
+            "name": name,
+            "baseline": baseline,
+            "without": without,
+            "with": none if baseline else without,
+        }
+
+    good, bad = [row("a", 0.8), row("svm", 0.85, baseline=True), row("first", 0.0, refuses=True)], row("b", 0.1)
+    draw_missing(good, tmp_path / "good.png")
+    draw_missing([*good, bad], tmp_path / "bad.png")
+    assert colours(tmp_path / "good.png") > 20
+    assert colours(tmp_path / "bad.png") > 20
+
+
+def test_the_worst_curve_of_missing_views_does_not_squeeze_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[float, float]] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: found.append(figure.axes[0].get_ylim()))
+    lows = {"a": 0.8, "b": 0.85, "worst": 0.1}
+    curves = {name: {"0": {"mean": 0.9}, "0.5": {"mean": low}} for name, low in lows.items()}
+    rows = [
+        {"data": "mfeat", "name": name, "baseline": False, "without": one, "with": one} for name, one in curves.items()
+    ]
+    draw_missing(rows, tmp_path / "x.png")
+    assert found[0][0] == pytest.approx(0.78)
+    assert found[0][1] > 0.9

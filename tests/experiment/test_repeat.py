@@ -74,6 +74,19 @@ def test_a_run_is_repeated_bit_for_bit(run_dir: Path, again: Again) -> None:
     assert Path("again/.hydra/config.yaml").is_file()
 
 
+def test_what_the_first_release_did_not_measure_is_no_difference(run_dir: Path, again: Again) -> None:
+    robustness = json.loads((run_dir / results.RESULT).read_text())["robustness"]
+    del robustness["missing_rate"]
+    change(run_dir, robustness=robustness)
+    status, _, err = again(run_dir, "hydra.run.dir=again")
+    assert status == 0, err
+    del robustness["noise"]["2"]
+    change(run_dir, robustness=robustness)
+    status, _, err = again(run_dir, "hydra.run.dir=again")
+    assert status == 1
+    assert "found another robustness.noise.2." in err
+
+
 @pytest.mark.exhaustive
 def test_a_run_that_kept_no_model_is_compared_by_its_record(run_dir: Path, again: Again) -> None:
     (run_dir / results.MODEL).unlink()

@@ -3,17 +3,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fusionkit.cli.study_run import markdown
+import fusionkit
+from fusionkit import registry
+from fusionkit.cli.study_run import markdown, missing_markdown
 from fusionkit.config import compose, config_hash
 from fusionkit.errors import ConfigError, RegistryError
-from fusionkit.experiment.statistics import compare, summarize
+from fusionkit.experiment.plots import draw_missing, draw_robustness
+from fusionkit.experiment.statistics import compare, holm, summarize
+from fusionkit.fusion import ElementwiseFusion
 from fusionkit.study import DATA
-from fusionkit.study.analysis import analyse
+from fusionkit.study.analysis import analyse, analyse_missing
 from fusionkit.study.plan import Entry, Job, Study, contestants, execute, outcome, plan
 
 
@@ -24,6 +29,7 @@ def make(directory: Path, **changes: Any) -> Study:
         "folds": 2,
         "seed": 7,
         "quick": True,
+        "missing": False,
         "options": ["train.epochs=1"],
         "extra": [],
     }
@@ -73,7 +79,7 @@ def test_jobs_are_runs_of_fusionkit_run(tmp_path: Path) -> None:
     assert job.path == tmp_path / "runs" / config_hash(job.config) / "result.json"
     # Whole repeats first, so that what was done so far can be looked at.
     assert [job.seed for job in made.jobs] == sorted(job.seed for job in made.jobs)
-    assert len({job.path for job in made.jobs}) == len(made.jobs) == 2 * 2 * 8
+    assert len({job.path for job in made.jobs}) == len(made.jobs) == 2 * 2 * (8 + 2)
 
 
 def test_what_is_too_large_for_the_data_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,8 +126,7 @@ def test_a_study_resumes(done: Study) -> None:
 
     assert execute(done, workers=1, report=report) == []
     assert calls == []
-    first, last = done.jobs[0], done.jobs[-1]
-    assert last.entry.baseline
+    first, last = done.jobs[0], next(job for job in reversed(done.jobs) if job.entry.baseline)
     before = outcome(first)
     assert before is not None
     first.path.write_text('{"schema_version": 1, "sta')
@@ -131,6 +136,16 @@ def test_a_study_resumes(done: Study) -> None:
     after = outcome(first)
     assert after is not None
     assert (after["metrics"], after["history"]) == (before["metrics"], before["history"])
+
+
+def test_a_record_of_a_release_without_masks_is_made_anew(done: Study, tmp_path: Path) -> None:
+    job = done.jobs[0]
+    record = json.loads(job.path.read_text())
+    del record["robustness"]["missing_rate"]
+    older = Job(job.entry, job.seed, job.fold, tmp_path / "result.json")
+    older.path.write_text(json.dumps(record))
+    assert outcome(job) is not None
+    assert outcome(older) is None
 
 
 def test_a_failure_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
@@ -179,6 +194,119 @@ def test_markdown(done: Study) -> None:
     assert len({line.count("|") for line in table}) == 1
     assert len(table) == 2 + 9
     assert any("`lowrank r=2`" in line and "| 188 | 9.79 % |" in line for line in table)
+
+
+# -- missing views -----------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_missing_views_has_trainings_with_view_dropout(tmp_path: Path) -> None:
+    made = make(tmp_path, extra=[["fabrication=toeplitz", "train.view_dropout=0.3"]])
+    dropout = "train.view_dropout=0.5"
+    assert {first.overrides: second and second.overrides for first, second in made.missing} == {
+        ("fabrication=dense",): ("fabrication=dense", dropout),
+        ("fusion=summation", "model.encoder=linear"): ("fusion=summation", "model.encoder=linear", dropout),
+        ("fabrication=toeplitz", "train.view_dropout=0.3"): None,  # It has its own.
+        ("logistic_regression",): None,
+        ("rbf_svm",): None,
+    }
+    (job,) = (job for job in made.jobs if job.entry.name == "dense train.view_dropout=0.5" and job.fold == 1)
+    assert job.config == compose(
+        [
+            "data=breast_cancer",
+            "data.test_size=0.5",
+            "train.epochs=1",
+            "train.view_dropout=0.5",
+            "seed=7",
+            "data.fold=1",
+        ]
+    )
+
+
+def test_the_contestants_of_missing_views_alone(tmp_path: Path) -> None:
+    made = make(tmp_path, quick=False, missing=True, extra=[["fusion.missing=placeholder"]])
+    assert [first for first, _ in made.missing] == made.entries
+    assert [first.name for first, second in made.missing if second] == [
+        "dense",
+        "lowrank r=16",
+        "view_lowrank r=4",
+        "kronecker_sum R=4",
+        "tensor_train r=8",
+        "concatenation",
+        "summation",
+        "maximum",
+        "product",
+        "parameterized_weighted_summation",
+        "missing=placeholder",
+    ]
+    assert len(made.jobs) == 2 * (2 * 11 + 2)
+
+
+def test_rows_of_missing_views(done: Study) -> None:
+    rows = {row["name"]: row for row in analyse_missing(done)}
+    assert list(rows) == ["dense", "summation", "lowrank r=1", "logistic_regression", "rbf_svm"]
+
+    def values(name: str, rate: str) -> list[float]:
+        records = [json.loads(job.path.read_text()) for job in done.jobs if job.entry.name == name]
+        return [record["robustness"]["missing_rate"][rate] for record in records]
+
+    row, rate, share = rows["lowrank r=1"], "0.7", 285 / 569
+    first, then = values("lowrank r=1", rate), values("lowrank r=1 train.view_dropout=0.5", rate)
+    assert list(row["without"]) == ["0", "0.1", "0.3", "0.5", "0.7"]
+    assert row["without"][rate]["mean"] == pytest.approx(np.mean(first))
+    assert row["with"][rate]["low"] == pytest.approx(summarize(then, share).low)
+    expected = compare(then, first, share)
+    assert row["gain"][rate]["difference"] == pytest.approx(expected.difference)
+    assert row["gain"][rate]["p"] == pytest.approx(expected.p)
+    p = [rows[name]["gain"][rate]["p"] for name in ("dense", "summation", "lowrank r=1")]
+    assert [rows[name]["gain"][rate]["p_holm"] for name in ("dense", "summation", "lowrank r=1")] == holm(p)
+    plain = next(row for row in analyse(done) if row["name"] == "lowrank r=1")
+    assert row["without"]["0"]["mean"] == plain["mean"]
+    svm = rows["rbf_svm"]
+    assert (svm["view_dropout"], svm["with"][rate], svm["gain"][rate]) == (None, None, None)
+    assert svm["without"][rate]["mean"] == pytest.approx(np.mean(values("rbf_svm", rate)))
+
+
+def test_what_refuses_masks_is_shown_as_refusing(tmp_path: Path) -> None:
+    class First(ElementwiseFusion):
+        """``A_1``."""
+
+        def _fuse(self, x: Any) -> Any:
+            return x[0].clone()
+
+    plugin = SimpleNamespace(__name__="plugin", fusionkit_fusions=fusionkit.hookimpl(lambda: {"first": First}))
+    plugin.fusionkit_fusions.__name__ = "fusionkit_fusions"
+    words = ["fusion=first", "model.encoder=linear"]
+    with registry.isolated(plugin):
+        made = make(tmp_path, extra=[words, [*words, "fusion.missing=placeholder"]])
+        made.jobs = [job for job in made.jobs if job.entry.name.startswith("first")]
+        assert len(made.jobs) == 2 * 3
+        assert execute(made, workers=1, report=lambda *_: None) == []
+    (sentence,) = made.left_out
+    assert sentence.startswith("fusion=first model.encoder=linear train.view_dropout=0.5 on breast_cancer: ")
+    assert sentence.endswith("fusion.missing=placeholder lets a learned vector stand for an absent view.")
+    refusing, placeholder = analyse_missing(made)
+    assert refusing["without"]["0"]["count"] == 2
+    assert (refusing["without"]["0.5"], refusing["with"]["0"]) == (None, None)
+    assert placeholder["with"]["0.5"]["count"] == 2
+    plain, _ = analyse(made)
+    assert set(plain["robustness"]["missing"].values()) == {None}
+    text = missing_markdown([refusing, placeholder])
+    assert f"| `first` | {refusing['without']['0']['mean']:.4f} | refuses | refuses | refuses | refuses |" in text
+    draw_missing([refusing, placeholder], tmp_path / "missing.png")
+    draw_robustness([{**plain, "fabrication": "dense"}], tmp_path / "robustness.png")
+
+
+def test_markdown_of_missing_views(done: Study) -> None:
+    rows = analyse_missing(done)
+    lines = missing_markdown(rows).splitlines()
+    assert lines[:3] == ["### breast_cancer", "", "| contestant | 0 | 0.1 | 0.3 | 0.5 | 0.7 |"]
+    row, svm = rows[0], rows[-1]
+    cell = (
+        f"{row['without']['0.7']['mean']:.4f} → {row['with']['0.7']['mean']:.4f} ({row['gain']['0.7']['p_holm']:.2g})"
+    )
+    assert lines[4].startswith("| `dense` | ")
+    assert lines[4].endswith(f" | {cell} |")
+    assert lines[8].startswith(f"| *rbf svm* | {svm['without']['0']['mean']:.4f} | ")
 
 
 @pytest.mark.parametrize(
