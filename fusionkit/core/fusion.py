@@ -268,7 +268,10 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         """Return in words what an absent view means, and what a row without any view gives at the first example."""
         if cls.traits.missing == "refuse":
             return "refused; missing=placeholder and missing=indicator admit it"
-        op = cls(**next(iter(cls.examples()))).eval()
+        try:
+            op = cls(**next(iter(cls.examples()))).eval()
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+            return cls.traits.missing  # It cannot be built, as `fusionkit check` says.
         x = [torch.zeros(1, width) for width in op.resolve_dims()]
         values = op(x, mask=torch.zeros(1, len(x), dtype=torch.bool)).unique().tolist()
         empty = f"{values[0]:g}" if len(values) == 1 else "a value that depends on the parameters"

@@ -24,7 +24,7 @@ def test_the_config_of_every_built_in_has_all_its_options(record: registry.Recor
     """The config may be a file or generated."""
     found = yaml.safe_load(node_text(record.kind, record.name) or "")
     options = {parameter.name for parameter in own_options(registry.load(record.kind, record.name))}
-    shared = {"n", "dims", "device", "preprocess", "postprocess"} if record.kind == "fusion" else set()
+    shared = {"n", "dims", "device", "preprocess", "postprocess", "missing"} if record.kind == "fusion" else set()
     assert set(found) - STEERING == options | shared
     assert found["name"] == record.name
     if record.kind == "fusion":
