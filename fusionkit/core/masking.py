@@ -117,7 +117,7 @@ def masked_views(self: Fusion, x: Any, mask: Any) -> tuple[list[Tensor | None], 
         should = "be present in every row, because it refuses masks"
         advice = "missing='placeholder' or missing='indicator' when it is created lets it take them"
         raise FusionError(f"The views of {self.name} should {should}; found {_found(x, mask)}; {advice}.")
-    views = self._checked_views(x)
+    views: list[Tensor | None] = [*(self._views(x) or self._checked_views(x))]
     first = next(view for view in views if view is not None)
     checked = _checked_mask(mask, views, first)
     if self.preprocess is None:
