@@ -145,7 +145,7 @@ def _print(rows: Sequence[Mapping[str, Any]], missing: Sequence[Mapping[str, Any
         print_table(columns, [[_cells(row)[column] for column in columns] for row in rows], whole=("contestant",))
     if missing:
         print(f"\naccuracy by the rate of missing views, {TRAININGS}")
-        print_table(("data", "contestant", *missing[0]["without"]), [_missing_cells(row) for row in missing])
+        print_table(("data", "contestant", "folds", *missing[0]["without"]), [_missing_cells(row) for row in missing])
     for file in files:
         print(f"{'files' if file == files[0] else '     '}  {file}")
 
@@ -173,7 +173,12 @@ def missing_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     for data, group in groupby(rows, lambda row: row["data"]):
         found = list(group)
         rates = list(found[0]["without"])
-        lines += [f"### {data}", "", f"| contestant | {' | '.join(rates)} |", "|---|" + "---:|" * len(rates)]
+        lines += [
+            f"### {data}",
+            "",
+            f"| contestant | folds | {' | '.join(rates)} |",
+            "|---|---:|" + "---:|" * len(rates),
+        ]
         for row in found:
             _, name, *cells = _missing_cells(row)
             shown = f"*{name.replace('_', ' ')}*" if row["baseline"] else f"`{name}`"
@@ -183,8 +188,8 @@ def missing_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _missing_cells(row: Mapping[str, Any]) -> list[str]:
-    """Return data set, name, and by rate the accuracy without and with view dropout and the p of the difference."""
-    cells = [row["data"], row["name"]]
+    """Return data set, name, folds, and by rate the accuracy without and with view dropout and the difference's p."""
+    cells = [row["data"], row["name"], str(row["count"])]
     for rate, without in row["without"].items():
         text = "refuses" if without is None else f"{without['mean']:.4f}"
         if (then := row["with"][rate]) is not None:

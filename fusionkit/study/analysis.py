@@ -37,15 +37,19 @@ def analyse_missing(study: Study) -> list[dict[str, Any]]:
     """Return a row per contestant of the table of missing views and data set, by data set and in the study's order.
 
     A row has, by the rate of missing views, the accuracies ``without`` view dropout, those ``with`` it, and the
-    ``gain``, the second minus the first in the parts that both have.  What was not trained, or refuses masks, is None.
+    ``gain``, the second minus the first, over the ``count`` parts that both have.  What was not trained, or refuses
+    masks, is None.
     """
     records = _records(study)
     rows: list[dict[str, Any]] = []
     for entry, dropout in study.missing:
-        first = _by_rate(records.get((entry.data, entry.overrides), {}))
-        then = _by_rate(records.get((dropout.data, dropout.overrides), {})) if dropout else {}
-        if first:
-            share = _share(next(iter(records[entry.data, entry.overrides].values())))
+        plain = records.get((entry.data, entry.overrides), {})
+        dropped = records.get((dropout.data, dropout.overrides), {}) if dropout else {}
+        if shared := plain.keys() & dropped.keys():
+            plain = {part: plain[part] for part in shared}
+        first, then = _by_rate(plain), _by_rate({part: dropped[part] for part in shared})
+        if plain:
+            share = _share(next(iter(plain.values())))
             rows.append(
                 {
                     "data": entry.data,
@@ -53,6 +57,7 @@ def analyse_missing(study: Study) -> list[dict[str, Any]]:
                     "baseline": entry.baseline,
                     "overrides": list(entry.overrides),
                     "view_dropout": VIEW_DROPOUT if then else None,
+                    "count": len(plain),
                     "without": {rate: _summary(values, share) for rate, values in first.items()},
                     "with": {rate: _summary(then.get(rate, {}), share) for rate in first},
                     "gain": {rate: _against(then.get(rate, {}), values, share) for rate, values in first.items()},

@@ -58,7 +58,7 @@ def test_table(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table, missing = lines[: lines.index("")], lines[lines.index("") :]
     assert sum(line.startswith("breast_cancer") for line in table) == 8
     assert missing[1] == "accuracy by the rate of missing views, without → with view dropout (p)"
-    assert missing[2].split() == ["data", "contestant", "0", "0.1", "0.3", "0.5", "0.7"]
+    assert missing[2].split() == ["data", "contestant", "folds", "0", "0.1", "0.3", "0.5", "0.7"]
     assert sum(line.startswith("breast_cancer") for line in missing) == 4
 
 

@@ -266,6 +266,18 @@ def test_rows_of_missing_views(done: Study) -> None:
     assert svm["without"][rate]["mean"] == pytest.approx(np.mean(values("rbf_svm", rate)))
 
 
+def test_missing_views_are_compared_in_the_folds_that_both_trainings_have(done: Study) -> None:
+    jobs = [job for job in done.jobs if (job.entry.name, job.seed, job.fold) != ("dense train.view_dropout=0.5", 8, 1)]
+    part = Study(done.directory, done.settings, done.entries, jobs, done.missing)
+    counts = {row["name"]: row["count"] for row in analyse_missing(part)}
+    assert counts == {"dense": 3, "summation": 4, "lowrank r=1": 4, "logistic_regression": 4, "rbf_svm": 4}
+    dense = analyse_missing(part)[0]
+    assert dense["without"]["0.5"]["count"] == dense["with"]["0.5"]["count"] == dense["gain"]["0.5"]["count"] == 3
+    part.jobs = [job for job in jobs if "view_dropout" not in job.entry.name]
+    dense = analyse_missing(part)[0]
+    assert (dense["count"], dense["view_dropout"], dense["with"]["0.5"]) == (4, None, None)
+
+
 def test_what_refuses_masks_is_shown_as_refusing(tmp_path: Path) -> None:
     class First(ElementwiseFusion):
         """``A_1``."""
@@ -291,7 +303,7 @@ def test_what_refuses_masks_is_shown_as_refusing(tmp_path: Path) -> None:
     plain, _ = analyse(made)
     assert set(plain["robustness"]["missing"].values()) == {None}
     text = missing_markdown([refusing, placeholder])
-    assert f"| `first` | {refusing['without']['0']['mean']:.4f} | refuses | refuses | refuses | refuses |" in text
+    assert f"| `first` | 2 | {refusing['without']['0']['mean']:.4f} | refuses | refuses | refuses | refuses |" in text
     draw_missing([refusing, placeholder], tmp_path / "missing.png")
     draw_robustness([{**plain, "fabrication": "dense"}], tmp_path / "robustness.png")
 
@@ -299,14 +311,14 @@ def test_what_refuses_masks_is_shown_as_refusing(tmp_path: Path) -> None:
 def test_markdown_of_missing_views(done: Study) -> None:
     rows = analyse_missing(done)
     lines = missing_markdown(rows).splitlines()
-    assert lines[:3] == ["### breast_cancer", "", "| contestant | 0 | 0.1 | 0.3 | 0.5 | 0.7 |"]
+    assert lines[:3] == ["### breast_cancer", "", "| contestant | folds | 0 | 0.1 | 0.3 | 0.5 | 0.7 |"]
     row, svm = rows[0], rows[-1]
     cell = (
         f"{row['without']['0.7']['mean']:.4f} → {row['with']['0.7']['mean']:.4f} ({row['gain']['0.7']['p_holm']:.2g})"
     )
-    assert lines[4].startswith("| `dense` | ")
+    assert lines[4].startswith("| `dense` | 4 | ")
     assert lines[4].endswith(f" | {cell} |")
-    assert lines[8].startswith(f"| *rbf svm* | {svm['without']['0']['mean']:.4f} | ")
+    assert lines[8].startswith(f"| *rbf svm* | 4 | {svm['without']['0']['mean']:.4f} | ")
 
 
 @pytest.mark.parametrize(
