@@ -6,11 +6,12 @@ import contextlib
 import copy
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fusionkit.contract.checks._common import agrees, expect_value, gradients, tensors_of, trained, works
 from fusionkit.contract.guard import untimed
@@ -120,25 +121,37 @@ def check_export(subject: Subject) -> None:
 
 @rule(tier=3, scope="first", needs=("onnx", "onnxruntime"))
 def check_onnx(subject: Subject) -> None:
-    """Exported to ONNX and run by onnxruntime, the operator computes the same.
+    """Exported to ONNX and run by onnxruntime, the operator computes the same, with a mask too if it takes masks.
 
     Use operations that ONNX knows; complex numbers and scatter with duplicates are often missing.
     """
-    import onnxruntime
-
     op = subject.deterministic_operator(dtype=torch.float32)
     x, y = subject.views(4, dtype=torch.float32), subject.views(7, dtype=torch.float32)
-    shapes = ([{0: torch.export.Dim("batch")}] * len(x),)
+    equal("the output of onnxruntime", _by_onnxruntime(op, x, y), subject.forward(op, y))
+    if op.traits.missing != "refuse":
+        first, mask = (torch.rand(len(views[0]), len(views)) < 0.6 for views in (x, y))
+        found = _by_onnxruntime(op, x, y, first, mask)
+        equal("the output of onnxruntime with a mask", found, subject.forward(op, y, mask=mask))
+
+
+def _by_onnxruntime(
+    op: Fusion, x: Sequence[Tensor], y: Sequence[Tensor], first: Tensor | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """Export the operator for the views ``x`` and the mask ``first``, and run it for ``y`` and ``mask``."""
+    import onnxruntime
+
+    dynamic = {0: torch.export.Dim("batch")}
+    masked = {} if first is None else {"mask": first}
+    shapes = {"x": [dynamic] * len(x), **dict.fromkeys(masked, dynamic)}
     with clean_dynamo(), _no_logging(), torch.no_grad():
-        export = partial(torch.onnx.export, op, (x,), dynamo=True, dynamic_shapes=shapes, verbose=False)
-        program: Any = works("the export to ONNX", export)
+        export = partial(torch.onnx.export, op, (list(x),), kwargs=masked, dynamo=True, dynamic_shapes=shapes)
+        program: Any = works("the export to ONNX", partial(export, verbose=False))
     buffer = io.BytesIO()
     program.save(buffer)
     session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
-    feed = dict(zip(names, (view.numpy() for view in y), strict=True))
-    found = works("onnxruntime", lambda: session.run(None, feed))[0]
-    equal("the output of onnxruntime", torch.from_numpy(found), subject.forward(op, y))
+    given = [*y] if mask is None else [*y, mask]
+    feed = {node.name: value.numpy() for node, value in zip(session.get_inputs(), given, strict=True)}
+    return torch.from_numpy(works("onnxruntime", lambda: session.run(None, feed))[0])
 
 
 @contextlib.contextmanager
