@@ -318,7 +318,8 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
             cls.__init__ = inherit_options(cls.__init__, super(cls, cls).__init__)  # type: ignore[method-assign]
-        if "calculate_l" in cls.__dict__:
+        definer = next(base for base in cls.__mro__ if "calculate_l" in vars(base))
+        if definer is cls or not issubclass(definer, Fusion):  # That of a mixin is not wrapped yet.
             cls.calculate_l = _with_missing(cls.calculate_l)  # type: ignore[assignment, method-assign]
         if "reset_parameters" in cls.__dict__:
             cls.reset_parameters = _with_processing(cls.reset_parameters)  # type: ignore[method-assign]

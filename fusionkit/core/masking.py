@@ -86,7 +86,8 @@ def add_missing(self: Fusion, kind: Any) -> None:
         hint = nearest(kind, KINDS) if isinstance(kind, str) else ""
         raise FusionError(f"missing should be None or one of {', '.join(KINDS)}; found {kind!r}.{hint}")
     if kind == "rescale" and not self.traits.linear:
-        raise FusionError(f"missing should be placeholder or indicator for {self.name}, not linear; found 'rescale'.")
+        should = f"be placeholder or indicator for {self.name}, which is not linear"
+        raise FusionError(f"missing should {should}; found 'rescale'.")
     self._arguments["missing"] = kind
     if self.dims is not None:
         self.attach(Missing(kind, self.dims, self.calculate_n(), self.fill, self._factory))
@@ -114,9 +115,9 @@ def masked_views(self: Fusion, x: Any, mask: Any) -> tuple[list[Tensor | None], 
     if isinstance(x, list | tuple) and x and all(view is None for view in x):
         raise FusionError("x should contain at least one tensor; found None for every view.")
     if self.traits.missing == "refuse" and self.missing is None:
-        should = "be present in every row, because it refuses masks"
-        advice = "missing='placeholder' or missing='indicator' when it is created lets it take them"
-        raise FusionError(f"The views of {self.name} should {should}; found {_found(x, mask)}; {advice}.")
+        should = "get every view in every row, because it refuses masks"
+        advice = "Created with missing='placeholder' or missing='indicator' it takes them."
+        raise FusionError(f"{self.name} should {should}; found {_found(x, mask)}.  {advice}")
     views: list[Tensor | None] = [*(self._views(x) or self._checked_views(x))]
     first = next(view for view in views if view is not None)
     checked = _checked_mask(mask, views, first)
@@ -127,7 +128,8 @@ def masked_views(self: Fusion, x: Any, mask: Any) -> tuple[list[Tensor | None], 
             if isinstance(step, BATCH_NORMS) and (step.training or step.running_mean is None):
                 found = f"{type(step).__name__}, which would count the absent ones"
                 raise FusionError(f"preprocess should not have statistics of the batch with a mask; found {found}.")
-    return self.preprocess(replaced(views, checked, [0.0] * len(views))), checked
+    ready = views if mask is None else replaced(views, checked, [0.0] * len(views))
+    return self.preprocess(ready), checked
 
 
 def fuse_present(self: Fusion, views: Sequence[Tensor | None], mask: Tensor, by_row: bool) -> Tensor:
@@ -156,7 +158,8 @@ def fuse_present(self: Fusion, views: Sequence[Tensor | None], mask: Tensor, by_
     if part is not None and kind == "indicator":
         out = out + mask.logical_not().to(out.dtype) @ part.indicator.to(out.dtype)
     elif kind == "rescale":
-        out = out * (k / present_count(mask, torch.float64)).to(out.dtype)
+        # Not in float64, which some devices lack.
+        out = out * (k / present_count(mask, torch.promote_types(out.dtype, torch.float32))).to(out.dtype)
     return out
 
 

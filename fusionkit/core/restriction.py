@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from fusionkit._util.trees import to_python
 from fusionkit.core.construction import Unwritable, construct
 from fusionkit.errors import FusionError
 
 if TYPE_CHECKING:
     from fusionkit.core.fusion import Fusion
+
+F = TypeVar("F", bound="Fusion")
 
 #: A parameter, a buffer or a module.
 Part = nn.Module | Tensor
@@ -56,13 +59,14 @@ def check_views(self: Fusion, views: Any) -> list[int]:
         FusionError: no indices, one twice, or others.
     """
     k = len(self.resolve_dims())
-    found = list(views) if isinstance(views, Sequence) else [views]
-    if not found or len(set(found)) < len(found) or any(type(i) is not int or not 0 <= i < k for i in found):
+    several = isinstance(views, Sequence) or getattr(views, "ndim", None) == 1
+    found: list[Any] = to_python(list(views)) if several else [views]
+    if not found or any(type(i) is not int or not 0 <= i < k for i in found) or len(set(found)) < len(found):
         raise FusionError(f"views should be different indices from 0 to {k - 1}, at least one; found {views!r}.")
     return found
 
 
-def surround(self: Fusion, made: Fusion, views: Sequence[int]) -> Fusion:
+def surround(self: Fusion, made: F, views: Sequence[int]) -> F:
     """Return ``made``, an operator on these views, with what surrounds this one: processing, label, mode, ..."""
     options = {key: value for key, value in self._arguments.items() if key in SURROUNDING}
     made.adopt(self._key, self._name, options)
@@ -79,7 +83,7 @@ def adopt(self: Fusion, key: str | None, label: str | None, options: Mapping[str
     self._arguments = {**self._arguments, **options}
 
 
-def with_views(self: Fusion, views: Sequence[int], options: Mapping[str, Any]) -> Fusion:
+def with_views(self: F, views: Sequence[int], options: Mapping[str, Any]) -> F:
     """Return a new operator with the options of this one and fewer dims, and its parameters as they start."""
     dims = self.resolve_dims()
     given: dict[str, Any] = {"dims": [dims[i] for i in views]}

@@ -16,6 +16,7 @@ from typing import Any
 import lightning_fabric
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -31,7 +32,9 @@ Fit = Callable[[Any, nn.Module], Outcome]
 _LOGGER = logging.getLogger(lightning_fabric.__name__)
 
 
-def run(fit: Fit, network: nn.Module, device: torch.device, devices: int, precision: Any) -> Outcome:
+def run(
+    fit: Fit, network: nn.Module, device: torch.device, devices: int, precision: Any, *, unused: bool = False
+) -> Outcome:
     """Return ``fit(fabric, network)``, from one process per device, by ``ddp_spawn`` if there are several.
 
     Args:
@@ -40,16 +43,18 @@ def run(fit: Fit, network: nn.Module, device: torch.device, devices: int, precis
         device: the first.
         devices: their number.
         precision: as lightning-fabric names it.
+        unused: whether some parameters take no part in the loss, which DDP would refuse.
 
     Raises:
         FusionError: of ``fit``; processes that ended otherwise.
     """
     first = device.index or 0
+    strategy = DDPStrategy(start_method="spawn", find_unused_parameters=unused) if devices > 1 else "auto"
     with _quiet():
         fabric = Fabric(
             accelerator=device.type,
             devices=devices if device.type == "cpu" else list(range(first, first + devices)),
-            strategy="ddp_spawn" if devices > 1 else "auto",
+            strategy=strategy,
             precision=precision,
         )
         return fit(fabric, network) if devices == 1 else _spawn(fabric, fit, network)

@@ -146,14 +146,22 @@ def _moments(view: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], np
     return np.ldexp(mean, exponent), np.where(constant | (scale == 0), 1.0, scale)
 
 
-def _tensor(mask: Any) -> Tensor | None:
-    """Return a mask, given as a tensor or as whatever becomes an array, as a tensor."""
-    if mask is None or isinstance(mask, Tensor):
-        return mask
+def _checked_mask(mask: Any, views: Sequence[Tensor | None]) -> Tensor | None:
+    """Return a mask for these views, given as a tensor or as whatever becomes an array, as a tensor.
+
+    Raises:
+        FusionError: it is not of bool, has another shape than (..., k), or is on another device than the views.
+    """
+    like = next((view for view in views if view is not None), None)
+    if mask is None or like is None:  # The fusion refuses views that are all None.
+        return None
     check_unmasked("mask", mask)
-    array = np.asarray(mask)
-    check_mask("mask", array, array.shape)
-    return torch.from_numpy(native(array))
+    given = mask if isinstance(mask, Tensor) else np.asarray(mask)
+    check_mask("mask", given, (*like.shape[:-1], len(views)))
+    tensor = given if isinstance(given, Tensor) else torch.from_numpy(native(given))
+    if tensor.device != like.device:
+        raise FusionError(f"mask should be on {like.device}, as the views are; found {tensor.device}.")
+    return tensor
 
 
 def encoder(kind: str, width_in: int, width_out: int) -> nn.Module:
@@ -245,7 +253,8 @@ class FusionModel(nn.Module):
             DimsError: a wrong number of views or a wrong width.
             FusionError: views or a mask that do not fit in another way, or a fusion that refuses masks.
         """
-        logits: Tensor = self.network(self.scaler(x, self.network.dtype), mask=_tensor(mask))
+        views = self.scaler(x, self.network.dtype)
+        logits: Tensor = self.network(views, mask=_checked_mask(mask, views))
         return logits
 
     @exclusive()
@@ -276,9 +285,7 @@ class FusionModel(nn.Module):
         leading = given[0].shape[:-1]
         if any(view.shape[:-1] != leading for view in given):  # Which the fusion refuses.
             return None
-        if mask is not None:
-            mask = _tensor(mask)
-            check_mask("mask", mask, (*leading, len(views)))
+        mask = _checked_mask(mask, views)
         columns = []
         for i, (view, name) in enumerate(zip(views, self.scaler.names, strict=True)):
             if view is None:

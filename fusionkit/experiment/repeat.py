@@ -59,7 +59,7 @@ def repeat(source: Path, run_dir: Path) -> int:
         _repeat_failed(first, source, config, run_dir)
         return 0
     second = _run(config, run_dir)
-    found = differences(first, {**second, "robustness": _measured_by_both(first, second)})
+    found = differences(first, {**second, "robustness": _robustness(first, second)})
     kept = (source / MODEL).exists()  # A study keeps records only.
     if kept and second["status"] == "completed":
         found.update(_tensors(source / MODEL, run_dir / MODEL))
@@ -121,10 +121,16 @@ def differences(
     return {key: (then.get(key), now.get(key)) for key in then | now if then.get(key) != now.get(key)}
 
 
-def _measured_by_both(first: Mapping[str, Any], second: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the robustness in the second record, without the kinds that the release of the first did not measure."""
+def _robustness(first: Mapping[str, Any], second: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the robustness in the second record; what the first one's release did not measure in this way counts as
+    equal.
+    """
     then, now = first.get("robustness"), second.get("robustness")
-    return {kind: now[kind] for kind in now if kind in then} if then and now else now
+    if not then or not now:
+        return now
+    # Before masks came, with `missing_rate`, training means stood for missing views.
+    others = () if "missing_rate" in then else ("missing", "only")
+    return {kind: then[kind] if kind in others else now[kind] for kind in now if kind in then}
 
 
 def _tensors(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:

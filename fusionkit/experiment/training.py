@@ -131,10 +131,18 @@ def train(network: nn.Module, task: Task, device: Any) -> History:
     else:
         from fusionkit.experiment import devices
 
-        state, history = devices.run(partial(_fit, task=task), network, first, settings.devices, settings.precision)
+        fit, unused = partial(_fit, task=task), _has_unused_parameters(network, task)
+        state, history = devices.run(fit, network, first, settings.devices, settings.precision, unused=unused)
     network.load_state_dict(state)
     network.cpu().eval()
     return History(**history)
+
+
+def _has_unused_parameters(network: nn.Module, task: Task) -> bool:
+    """Whether the fusion has parameters for absent views, by its option ``missing``, and no view is ever absent."""
+    complete = task.training.mask is None and not task.settings.view_dropout
+    part = network.fusion.missing if isinstance(network, Network) else None
+    return complete and part is not None and any(parameter.requires_grad for parameter in part.parameters())
 
 
 def _check_available(device: torch.device, settings: TrainOptions) -> None:

@@ -97,10 +97,10 @@ class ParameterizedConcatenation(Fusion):
         with torch.no_grad():
             columns = self._matrix().split(dims, 1)
             W = torch.cat([columns[i] for i in indices], 1)
-            made = type(self)(self.calculate_n(), [dims[i] for i in indices], device=W.device, dtype=W.dtype)
+            options = {"parameter_fabrication": None, "device": W.device, "dtype": W.dtype}
+            made = self._with_views(indices, options)
             made.get_parameter("weight").copy_(W)
-        self.surround(made, indices)
-        return made
+        return self.surround(made, indices)
 
     def _matrix(self) -> Tensor:
         """Return W (n, D)."""

@@ -26,8 +26,9 @@ def generated() -> str:
 
 
 def _traits() -> str:
-    promises = dict(re.findall(r"^    (\w+): (.+?)\.?$", inspect.getdoc(Traits) or "", re.MULTILINE))
-    rows = (f"| `{field.name}` | {promises[field.name].replace('``', '`')} |\n" for field in fields(Traits))
+    found = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(Traits) or "", re.MULTILINE)
+    promises = {name: " ".join(text.replace("``", "`").split()).rstrip(".") for name, text in found}
+    rows = (f"| `{field.name}` | {promises[field.name]} |\n" for field in fields(Traits))
     return "| trait | promise |\n|---|---|\n" + "".join(rows)
 
 

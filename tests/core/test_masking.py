@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import fusionkit
 from fusionkit.errors import FusionError
-from fusionkit.fusion import Fusion
+from fusionkit.fusion import ElementwiseFusion, Fusion
 
 K, WIDTH = 4, 5
 
@@ -205,6 +205,24 @@ def test_a_subclass_counts_the_option_once() -> None:
     op = Twice(dims=[3, 3])
     op.add_missing("indicator")
     assert op.calculate_l() == 2 + 2 * 3 == sum(parameter.numel() for parameter in op.parameters())
+
+
+def test_the_option_counts_beside_the_parameters_of_a_mixin() -> None:
+    class Counts:
+        def calculate_l(self) -> int:
+            return 0
+
+    class Op(Counts, ElementwiseFusion):
+        pass
+
+    class Below(Op):
+        def calculate_l(self) -> int:
+            return super().calculate_l()
+
+    for cls in (Op, Below):
+        op = cls(dims=[2, 2])
+        op.add_missing("placeholder")
+        assert op.calculate_l() == op.flat_w().numel() == 4
 
 
 def test_reset_parameters_resets_the_option() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -70,12 +71,19 @@ def test_fold_keeps_the_option_missing() -> None:
     with torch.no_grad():
         op.missing.placeholder.normal_()
     x, mask = [torch.randn(5, 2), torch.randn(5, 3)], torch.rand(5, 2) < 0.5
+    state = torch.random.get_rng_state()
     folded = op.fold()
+    assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.allclose(folded(x, mask=mask), op(x, mask=mask), atol=1e-6)
     assert folded.calculate_l() == 4 * 5 + 5
 
 
-@pytest.mark.parametrize("views", [[], [0, 0], [3], [-1], [True], "01", 1.5])
+@pytest.mark.parametrize("views", [np.array([2, 0]), [np.int64(2), 0], (2, 0)])
+def test_indices_of_numpy(views: Any) -> None:
+    assert fusionkit.create("concatenation", dims=[2, 3, 4]).restrict(views).dims == (4, 2)
+
+
+@pytest.mark.parametrize("views", [[], [0, 0], [3], [-1], [True], "01", 1.5, [[0]], np.zeros((1, 1)), torch.tensor(0)])
 def test_bad_indices(views: Any) -> None:
     with pytest.raises(FusionError, match="views should be different indices from 0 to 2, at least one"):
         fusionkit.create("average", dims=[2, 2, 2]).restrict(views)

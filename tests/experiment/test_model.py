@@ -387,6 +387,23 @@ def test_predict_refuses_masks_that_do_not_fit(change: float, mask: Any, sentenc
         trained().predict([None, None])
 
 
+@pytest.mark.parametrize("kind", ["none", "linear"])
+@pytest.mark.parametrize("call", ["forward", "predict"])
+@pytest.mark.parametrize(
+    ("mask", "sentence"),
+    [
+        (torch.ones(5, 3, dtype=torch.bool), "mask … (5, 2), a column per view; found (5, 3)."),
+        (torch.ones(4, 2, dtype=torch.bool), "mask … (5, 2), a column per view; found (4, 2)."),
+        (torch.ones(5, 2), "mask … found float32."),
+        (torch.ones(5, 2, dtype=torch.bool, device="meta"), "mask … on cpu, as the views are; found meta."),
+    ],
+    ids=["views", "rows", "dtype", "device"],
+)
+def test_a_wrong_mask_is_told_before_an_encoder_gets_it(kind: str, call: str, mask: Any, sentence: str) -> None:
+    with pytest.raises(FusionError, match=like(sentence)):
+        getattr(trained(kind), call)(views(), mask)
+
+
 def test_rows_of_different_views_differ_in_number() -> None:
     with pytest.raises(FusionError, match=like("View 1 … found (4,).")):
         trained().predict([views(5)[0], views(4)[1]])

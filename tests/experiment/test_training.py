@@ -290,10 +290,12 @@ def test_precision(precision: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("view_dropout", [0.0, 0.4])
-def test_two_processes_agree_with_one_and_drop_the_same(view_dropout: float, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("view_dropout", "missing"), [(0.0, None), (0.4, None), (0.0, "placeholder")])
+def test_two_processes_agree_with_one_and_drop_the_same(
+    view_dropout: float, missing: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     network = Network(
-        fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5),
+        fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5, missing=missing),
         [4, 3],
         3,
         ModelOptions(encoder="linear"),

@@ -75,7 +75,7 @@ def _leaves(x: Sequence[Tensor]) -> list[Tensor]:
 def check_mask_all_present(subject: Subject) -> None:
     """A mask that is True everywhere changes nothing; rows of zeros and of NaN count as present.
 
-    What is present decides the mask alone, never the values.  Without a `_fuse_masked` of the class the bits agree.
+    The mask alone decides what is present, never the values.  Without a `_fuse_masked` of the class the bits are equal.
     """
     op = _operator(subject)
     k = len(subject.dims)
@@ -315,7 +315,7 @@ def check_mask_refused(subject: Subject) -> None:
 
 @rule(scope="first", kinds=("fusion",))
 def check_mask_options(subject: Subject) -> None:
-    """The options `missing` of `create` follow their formulas, their parameters are counted by l, and all are trained.
+    """Each value of the option `missing` follows its formula; l counts its parameters, and all of them are trained.
 
     `calculate_l` counts the parameters of the class; the base class adds those of the option.
     """

@@ -118,6 +118,15 @@ class MultiplicativeFusion(fusionkit.Fusion):
         """Return the projections of one list."""
         return list(getattr(self, name))
 
+    def indices_to_fold(self, views: Sequence[int]) -> list[int]:
+        """Return indices of views as a list, where the parameters of the other views are folded into others.
+
+        Raises:
+            FusionError: wrong indices, or an operator that owns no parameters.
+        """
+        self.flat_w()
+        return self.check_views(views)
+
     def dense(self, project: fusionkit.Projection) -> tuple[Tensor, Tensor | None]:
         """Return copies of the matrix W (n, D) and the bias (n,) of a projection."""
         like = project.bias if project.bias is not None else next(self.parameters())

@@ -108,7 +108,7 @@ class BlockTucker(MultiplicativeFusion):
 
     def restrict(self, views: Sequence[int]) -> Fusion:
         """Return the operator on these views: every T_c is contracted with the b_i of the other views."""
-        kept = self.check_views(views)
+        kept = self.indices_to_fold(views)
         chunks = zip(
             *(cast("Tensor", project.bias).detach().split(self.sizes) for project in self.group("inputs")), strict=True
         )

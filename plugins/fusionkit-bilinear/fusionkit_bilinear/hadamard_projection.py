@@ -89,7 +89,7 @@ class HadamardProjection(MultiplicativeFusion):
 
     def restrict(self, views: Sequence[int]) -> Fusion:
         """Return the operator on these views, with copies of what belongs to them."""
-        if not self.bias:
+        if not self.bias or not self.require_parameters:
             return self.restricted(views)
         rows = [0, *(i + 1 for i in self.check_views(views))]
         return self.restricted(views, parts={"biases": nn.Parameter(self.biases.detach()[rows].clone())})

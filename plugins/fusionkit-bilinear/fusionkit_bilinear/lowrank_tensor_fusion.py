@@ -77,7 +77,7 @@ class LowRankTensorFusion(MultiplicativeFusion):
 
     def restrict(self, views: Sequence[int]) -> Fusion:
         """Return the operator on these views: its factors are dense, and the first has the ones of the other views."""
-        kept, factors = self.check_views(views), self.group("factors")
+        kept, factors = self.indices_to_fold(views), self.group("factors")
         made = [self.dense(factors[i]) for i in kept]
         left = [self.dense(factor)[1] for i, factor in enumerate(factors) if i not in kept]
         for bias in left:

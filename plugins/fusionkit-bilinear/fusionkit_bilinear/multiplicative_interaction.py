@@ -159,7 +159,7 @@ class MultiplicativeInteraction(MultiplicativeFusion):
         Raises:
             FusionError: wrong indices; in the forms "vector" and "scalar" also views in another order.
         """
-        kept, dims = self.check_views(views), self.resolve_dims()
+        kept, dims = self.indices_to_fold(views), self.resolve_dims()
         if self.form != "matrix" and kept != sorted(kept):
             raise FusionError(f"views should be in ascending order for the form {self.form!r}; found {kept}.")
         k, n = len(dims), self.calculate_n()

@@ -83,7 +83,7 @@ class TensorFusion(MultiplicativeFusion):
 
     def restrict(self, views: Sequence[int]) -> Fusion:
         """Return the operator on these views: its W is dense, the columns with the ones of the other views."""
-        kept, dims = self.check_views(views), self.resolve_dims()
+        kept, dims = self.indices_to_fold(views), self.resolve_dims()
         W, bias = self.dense(self.group("core")[0])
         W = W.view(-1, *(width + 1 for width in dims))
         for i in reversed(range(len(dims))):

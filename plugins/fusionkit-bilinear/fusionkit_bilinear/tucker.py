@@ -106,7 +106,7 @@ class Tucker(MultiplicativeFusion):
 
     def restrict(self, views: Sequence[int]) -> Fusion:
         """Return the operator on these views: its T is dense, contracted with the b_i of the other views."""
-        kept = self.check_views(views)
+        kept = self.indices_to_fold(views)
         T, c = self.dense(self.group("core")[0])
         biases = [cast("Tensor", project.bias).detach() for project in self.group("inputs")]
         core = nn.ModuleList([dense_projection(without_views(T, biases, kept), c)])

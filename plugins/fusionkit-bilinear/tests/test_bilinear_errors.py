@@ -154,3 +154,18 @@ def test_guard_of_thousands_of_views(name: str) -> None:
 def test_n_is_needed(name: str) -> None:
     with pytest.raises(fusionkit.DimsError, match=r"should get n, or views of equal width; found dims \[4, 5\]\.$"):
         fusionkit.create(name, dims=[4, 5])
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_restrict_without_own_parameters(name: str) -> None:
+    options: dict[str, Any] = {"tucker": {"mm_dim": 3}, "block_tucker": {"mm_dim": 4, "chunks": 2}}.get(name, {})
+    if name == "hadamard_projection":
+        options = {"bias": True}
+    op = fusionkit.create(name, dims=[4, 5, 6], n=4, require_parameters=False, **options)
+    if name in ("tensor_fusion", "lowrank_tensor_fusion", "multiplicative_interaction", "tucker", "block_tucker"):
+        with pytest.raises(fusionkit.FusionError, match=r"should own its parameters; found"):
+            op.restrict([2, 0])
+    else:
+        less = op.restrict([2, 0])
+        assert less.dims == (6, 4)
+        assert less([torch.ones(2, 6), torch.ones(2, 4)], torch.ones(less.calculate_l())).shape == (2, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations, permutations
 from typing import Any
 
 import fusionkit
@@ -241,6 +242,32 @@ def test_products_that_are_normalized_do_not_overflow_in_half_precision(
         found = op(views).double()
         wanted = op.double()([view.double() for view in views])
     assert (found - wanted).norm() < 0.02 * wanted.norm()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *VARIANTS,
+        ("tensor_fusion", {"parameter_fabrication": "hashed"}),
+        ("lowrank_tensor_fusion", {"parameter_fabrication": "lowrank"}),
+        ("multiplicative_interaction", {"parameter_fabrication": "hashed"}),
+        ("multiplicative_interaction", {"form": "vector", "dims": [4, 4, 4]}),
+        ("multiplicative_interaction", {"form": "scalar", "dims": [4, 4, 4]}),
+        ("tucker", {"core_fabrication": "hashed"}),
+    ],
+    ids=str,
+)
+def test_restrict_is_the_operator_with_the_other_views_absent(name: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    op = built(name, **{"dims": [2, 3, 4], "n": 4, "preprocess": ["linear"], **options})
+    x = [torch.randn(6, width, dtype=torch.float64) for width in op.dims]
+    ordered = options.get("form") in ("vector", "scalar")  # Their views have different parts.
+    for k in (1, 2, 3):
+        for kept in (combinations if ordered else permutations)(range(3), k):
+            less = op.restrict(kept)
+            mask = torch.tensor([i in kept for i in range(3)]).expand(6, 3)
+            torch.testing.assert_close(less([x[i] for i in kept]), op(x, mask=mask), rtol=1e-6, atol=1e-6)
+            fusionkit.create(**less.to_config()).load_state_dict(less.state_dict())
 
 
 def test_gradients_of_large_views_in_float32() -> None:

@@ -53,6 +53,5 @@ class SoftMaximum(ElementwiseFusion):
         # The mean over the present views; 0 in a row without any, whose sum is made finite first.
         t, some = self.temperature, mask.any(-1, keepdim=True)
         stack = torch.where(some, torch.stack(tuple(x)), 0.0)
-        return torch.where(
-            some, t * (stack.div(t).logsumexp(0) - present_count(mask, torch.float64).log().to(stack.dtype)), 0.0
-        )
+        count = present_count(mask).to(stack.dtype)
+        return torch.where(some, t * (stack.div(t).logsumexp(0) - count.log()), 0.0)
