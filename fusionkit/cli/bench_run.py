@@ -84,7 +84,8 @@ def run_benchmarks(
         _report(rows, json_file, plot_file, machine)
     if not rows:
         found = ", ".join(dict.fromkeys(case.name for case in chosen))
-        raise ConfigError(f"{found} should take views of the measured widths; found none that fit.")
+        taken = "views of the measured widths" + (" and masks" if mask is not None else "")
+        raise ConfigError(f"{found} should take {taken}; found none that fit.")
 
 
 def _cases(names: Sequence[str], quick: bool) -> list[Case]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from fusionkit.errors import FusionError
@@ -34,6 +35,8 @@ def with_parameters(fusion: Fusion, w: Tensor, view: Tensor) -> Fusion:
     size = size_of_w(fusion)
     if not isinstance(w, Tensor):
         raise FusionError(f"w should be a tensor of shape ({size},) or (1, {size}); found {type(w).__name__}.")
+    if w.dtype == torch.bool:
+        raise FusionError("w should be a tensor of parameters; found one of bool: give a mask by name, mask=...")
     blocks = cut(w, fusion._layout)
     if w.device != view.device:
         raise FusionError(f"w should be on {view.device}, as the views are; found {w.device}.")

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 KINDS = get_args(StandIn)
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+BATCH_NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.LazyBatchNorm1d, nn.LazyBatchNorm2d, nn.LazyBatchNorm3d),
+)
 
 
 class Missing(nn.Module):
@@ -116,7 +119,7 @@ def masked_views(self: Fusion, x: Any, mask: Any) -> tuple[list[Tensor | None], 
         raise FusionError("x should contain at least one tensor; found None for every view.")
     if self.traits.missing == "refuse" and self.missing is None:
         should = "get every view in every row, because it refuses masks"
-        advice = "Created with missing='placeholder' or missing='indicator' it takes them."
+        advice = "fusionkit.create(..., missing='placeholder') or add_missing('placeholder') makes it take them."
         raise FusionError(f"{self.name} should {should}; found {_found(x, mask)}.  {advice}")
     views: list[Tensor | None] = [*(self._views(x) or self._checked_views(x))]
     first = next(view for view in views if view is not None)

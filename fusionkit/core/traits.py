@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
+from fusionkit.errors import FusionError, nearest
+
+#: The values of the trait ``missing``: what an absent view does.
+Absence = Literal["skip", "neutral", "refuse"]
 #: The values of ``missing``, an option of ``create``: what stands in for an absent view.
 StandIn = Literal["placeholder", "indicator", "rescale"]
 
@@ -51,8 +55,14 @@ class Traits:
     memory_factor: float = 8.0
     order_in_k: float | None = 1.0
     init_gain: tuple[float, float] = (0.5, 2.0)
-    missing: Literal["skip", "neutral", "refuse"] = "refuse"
+    missing: Absence = "refuse"
     may_ignore_views: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse another value of ``missing``, which would count as none of them."""
+        if self.missing not in get_args(Absence):
+            hint = nearest(str(self.missing), get_args(Absence))
+            raise FusionError(f"missing should be one of {', '.join(get_args(Absence))}; found {self.missing!r}.{hint}")
 
     def declared(self) -> dict[str, object]:
         """Return the traits that differ from their default."""

@@ -128,8 +128,8 @@ def _ignores_content(subject: Subject, op: Fusion, x: Sequence[Tensor], mask: Te
 def check_mask_restriction(subject: Subject) -> None:
     """A row equals what the trait `missing` says: `restrict` to its present views, or the filled views.
 
-    Count and normalize over the present views of each row; if the shapes of the parameters follow the views, list them
-    in `per_view`, or write `restrict`.
+    In `_fuse_masked`, count and normalize over the present views of each row; if the shapes of the parameters follow
+    the views, list them in `per_view`, or write `restrict`.
     """
     op = _operator(subject)
     skip_if(op.missing is not None, "the option missing replaces the rule of the operator")
@@ -157,7 +157,8 @@ def _rows_follow_rule(subject: Subject, op: Fusion, x: Sequence[Tensor], mask: T
     for pattern in mask.unique(dim=0):
         rows = (mask == pattern).all(-1)
         present = pattern.nonzero().flatten().tolist()
-        names = f"for rows with the views {present}"
+        rule = f"restrict({present})" if op.traits.missing == "skip" else f"views filled with {op.fill:g}"
+        names = f"of rows with the views {present}, which should be that of {rule},"
         part = _leaves([view[rows] for view in x])
         wanted = _by_rule(subject, op, part, present, mask[rows])
         equal(f"the output {names}", out[rows], wanted)
@@ -296,6 +297,10 @@ def check_mask_refused(subject: Subject) -> None:
     k = len(subject.dims)
     x, mask = subject.views(3), torch.ones(3, k, dtype=torch.bool)
     if op.traits.missing == "refuse" and op.missing is None:
+        written = any("_fuse_masked" in vars(cls) for cls in type(op).__mro__ if cls is not Fusion)
+        expect(
+            not written, "a class with _fuse_masked should declare the trait missing", "refuse, which is the default"
+        )
         refuses(partial(op, x, mask=mask), "a mask", names=[op.name, "placeholder"])
         if k > 1:
             refuses(partial(op, [*x[:-1], None]), "a view that is None", names=[op.name, "placeholder"])
