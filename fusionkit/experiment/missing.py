@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fusionkit.errors import FusionError
 
-_ADVICE = "data.impute=mean of a run fills them with the means of the training part."
+_ADVICE = "In a run, data.impute=mean fills them with the means of the training part."
 
 
 def presence(
@@ -76,8 +76,8 @@ def present_rows(what: str, view: Any, given: Any = None, *, impute: str | None 
         found = f"{count} with NaN, the first is row {wrong.reshape(-1).tolist().index(True)}"
         if given is not None:
             raise FusionError(f"{what} should have no NaN in the rows that the mask calls present; found {found}.")
-        should = "be all NaN, which means that the view is absent, or without NaN"
-        raise FusionError(f"Every row of {what} should {should}; found {found}.  {_ADVICE}")
+        should = "have no NaN in a row, or nothing but NaN where the view is absent"
+        raise FusionError(f"{what} should {should}; found {found}.  {_ADVICE}")
     infinite = ((view == math.inf) | (view == -math.inf)) & present[..., None]
     if count := int(infinite.sum()):
         raise FusionError(f"{what} should be finite; found {count} infinite among {math.prod(view.shape)} values.")

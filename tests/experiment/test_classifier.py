@@ -462,7 +462,7 @@ def test_encoders_see_zeros() -> None:
         (lambda X, mask: (X, mask[1:]), "mask … (90, 2), a column per view; found (89, 2)."),
         (lambda X, mask: (X, mask.astype(int)), "mask … found int64."),
         (lambda X, mask: (X, np.ma.masked_array(mask, ~mask)), "mask should have no masked entries; found"),
-        (lambda X, mask: (np.where(np.arange(7) == 2, np.nan, X), None), "Every row of View 0 of X … found"),
+        (lambda X, mask: (np.where(np.arange(7) == 2, np.nan, X), None), "View 0 of X … found"),
         (lambda X, mask: (np.where(np.arange(7) < 4, np.nan, X), None), "View 0 (0) … found it in none."),
         (lambda X, mask: (X * np.nan, None), "View 0 (0) … found it in none."),
     ],

@@ -210,10 +210,7 @@ def test_a_quantized_model_predicts() -> None:
 
 @pytest.mark.parametrize(
     ("value", "sentence"),
-    [
-        (math.nan, "Every row of View 1 (b) … found 1 with NaN, the first is row 1."),
-        (math.inf, "View 1 (b) … found 1 in"),
-    ],
+    [(math.nan, "View 1 (b) … found 1 with NaN, the first is row 1."), (math.inf, "View 1 (b) … found 1 in")],
 )
 def test_predict_refuses_what_is_not_finite(value: float, sentence: str) -> None:
     view = torch.zeros(2, 3)
@@ -412,7 +409,7 @@ def test_rows_of_different_views_differ_in_number() -> None:
 def test_some_nan_in_a_row_to_predict_needs_a_model_that_imputes() -> None:
     x = views()
     x[0][2, 1] = math.nan
-    with pytest.raises(FusionError, match=like("Every row of View 0 (a) … found 1 with NaN, the first is row 2.")):
+    with pytest.raises(FusionError, match=like("View 0 (a) … found 1 with NaN, the first is row 2.")):
         trained().predict(x)
     model = trained(impute="mean")
     again = FusionModel.from_description(json.loads(json.dumps(model.describe())))

@@ -399,9 +399,9 @@ def check_mask_functional(subject: Subject) -> None:
         low = copy.deepcopy(op).to(dtype)
         out = subject.forward(low, [view.to(dtype) for view in x], mask=mask)
         expect_value(f"the dtype with a mask in {dtype}", out.dtype, dtype)
-        with torch.autocast("cpu", torch.bfloat16):
-            auto = subject.forward(copy.deepcopy(op).float(), [view.float() for view in x], mask=mask)
-        expect(auto.isfinite().all(), "the output under autocast with a mask should be finite", "others")
+    with torch.autocast("cpu", torch.bfloat16):
+        auto = subject.forward(copy.deepcopy(op).float(), [view.float() for view in x], mask=mask)
+    expect(auto.isfinite().all(), "the output under autocast with a mask should be finite", "others")
     if subject.case.origin == "example":
         _uses_little_memory(subject)
 
