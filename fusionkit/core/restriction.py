@@ -93,7 +93,7 @@ def with_views(self: F, views: Sequence[int], options: Mapping[str, Any]) -> F:
             given[key] = [kept[i] for i in views] if key in self.per_view and isinstance(kept, list) else kept
     if self.traits.free_n:
         given["n"] = self.calculate_n()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices={tensor.device for tensor in self.parameters() if tensor.is_cuda}):
         return construct(type(self), self._key, {**given, **options})
 
 

@@ -311,3 +311,8 @@ def test_large_batches_and_transforms_agree() -> None:
         mapped = torch.vmap(one_row)(mask, *[view.detach() for view in spoilt])
         assert torch.allclose(fast, recorded, atol=1e-6)
         assert torch.allclose(fast, mapped, atol=1e-6)
+
+
+def test_a_mask_in_the_place_of_w_is_named() -> None:
+    with pytest.raises(FusionError, match=r"w should be a tensor of parameters.*mask=\.\.\."):
+        fusionkit.create("average", dims=[2, 2])([torch.ones(3, 2)] * 2, torch.ones(3, 2, dtype=torch.bool))

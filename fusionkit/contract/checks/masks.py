@@ -337,6 +337,7 @@ def check_mask_options(subject: Subject) -> None:
         own = sum(parameter.numel() for _, parameter in subject.own(op))
         expect_value(f"calculate_l() with missing={kind!r}", op.calculate_l(), own)
         x, mask = _mixed(subject)
+        mask[0] = False  # The only absent view, where there is one view.
         out = subject.forward(op, x, mask=mask)
         equal(f"the output with missing={kind!r} and w", subject.forward(op, x, w=op.flat_w().detach(), mask=mask), out)
         part = op.missing
@@ -361,7 +362,7 @@ def _by_formula(subject: Subject, op: Fusion, plain: Fusion, x: Sequence[Tensor]
     else:
         out = subject.forward(plain, x, mask=mask)
     if part.kind == "rescale":
-        return out * (len(x) / mask.sum(-1, keepdim=True))
+        return out * (len(x) / mask.sum(-1, keepdim=True).clamp(min=1))
     return out + (~mask).to(out.dtype) @ part.indicator
 
 
