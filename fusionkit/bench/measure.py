@@ -115,7 +115,7 @@ def measure(
         if kind == "fabrication" or case.options:
             raise
         return None
-    if mask is not None and op.traits.missing == "refuse":
+    if mask is not None and not op.takes_masks:
         return None
     x = _views(case, op, device)
     timed = _contestants(record.key, case, op, x, compiled) if mask is None else _masked(case, op, x, mask)

@@ -205,9 +205,8 @@ def _invoke(arguments: list[str]) -> int:
 def _note_quarantined(arguments: Sequence[str]) -> None:
     """Print which plugins are not loaded, and why, if the command used the registry."""
     lookup = sys.modules.get("fusionkit.registry.lookup")
-    if (
-        lookup is None or lookup.strict() or arguments[:1] in (["plugins"], ["doctor"])
-    ):  # The error or the output names them.
+    # The error, or the output of these commands, names them.
+    if lookup is None or lookup.strict() or arguments[:1] in (["plugins"], ["doctor"]):
         return
     for plugin in lookup.quarantined():
         print(f"note: the plugin {plugin.title} is not loaded: {one_line(str(plugin.error))}", file=sys.stderr)

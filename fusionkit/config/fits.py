@@ -90,16 +90,11 @@ def check_takes_masks(fusion: Fusion, reason: str) -> None:
     Raises:
         FusionError: names the operator, the reason and the option that helps.
     """
-    if refuses_masks(fusion):
+    if not fusion.takes_masks:
         raise FusionError(
             f"The fusion {fusion.name!r} should take masks, because {reason}; found one that refuses them.  "
             "fusion.missing=placeholder lets a learned vector stand for an absent view."
         )
-
-
-def refuses_masks(fusion: Fusion) -> bool:
-    """Whether an operator refuses masks, and has no option ``missing`` that takes them."""
-    return fusion.traits.missing == "refuse" and fusion.missing is None
 
 
 def advised(error: DimsError, encoder: str) -> DimsError:

@@ -16,6 +16,7 @@ from typing import Any
 from fusionkit import registry
 from fusionkit._util.distribution import DISTRIBUTION, unprefixed
 from fusionkit._util.files import MAX_RATIO, MAX_UNPACKED, size_on_disk
+from fusionkit._util.trees import mapped
 from fusionkit.config.keys import walk
 from fusionkit.config.nodes import find_record
 from fusionkit.errors import RegistryError
@@ -42,7 +43,7 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
 
     plain = resolve({name: value for name, value in cfg.items() if name != "hydra"} if type(cfg) is dict else cfg)
     plain = _without(plain, "hydra", "device")
-    plain |= {kind: _with_unprefixed_names(plain[kind]) for kind in KINDS if kind in plain}
+    plain |= {kind: mapped(plain[kind], _unprefixed, lambda key: key) for kind in KINDS if kind in plain}
     if isinstance(plain.get("fusion"), Mapping):
         plain["fusion"] = _without(plain["fusion"], "device")
     for group, options in LATER.items():
@@ -70,12 +71,8 @@ def _causes(record: Record) -> Iterator[str]:
                 yield f"{cls.__module__} {file_digest(file)}"
 
 
-def _with_unprefixed_names(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {key: _with_unprefixed_names(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_with_unprefixed_names(value) for value in tree]
-    return unprefixed(tree) if isinstance(tree, str) else tree
+def _unprefixed(value: Any) -> Any:
+    return unprefixed(value) if isinstance(value, str) else value
 
 
 def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -17,8 +17,6 @@ from fusionkit.registry import Kind, Record
 #: The options of every fusion that a node sets from the top level, or that say nothing about the operator.
 COMMON = ("n", "dims", "name", "require_parameters", "device", "dtype", "preprocess", "postprocess", "missing")
 
-_MISSING = "What stands in for an absent view: placeholder, indicator or rescale"
-
 
 def kind_and_name(config_path: str) -> tuple[Kind, str] | None:
     """Return kind and name of a config such as ``fusion/summation``; None for a config of another group."""
@@ -84,7 +82,10 @@ def _shared(cls: type) -> list[str]:
         "device": ("${device}", "Where the parameters live."),
         "preprocess": ("null", "Applied to each view before the fusion; see the group fusion/preprocess."),
         "postprocess": ("null", "Applied to the result."),
-        "missing": ("null", f"{_MISSING}; null leaves it to the fusion."),
+        "missing": (
+            "null",
+            "What stands in for an absent view: placeholder, indicator or rescale; null leaves it to the fusion.",
+        ),
     }
     return [
         line

@@ -263,6 +263,11 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         """
         return self.restricted(views)
 
+    @property
+    def takes_masks(self) -> bool:
+        """Whether views may be absent: by the trait ``missing``, or by the option of that name."""
+        return self.traits.missing != "refuse" or self.missing is not None
+
     @classmethod
     def absent_view(cls) -> str:
         """Return in words what an absent view means, and what a row without any view gives at the first example."""

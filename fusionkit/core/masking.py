@@ -117,7 +117,7 @@ def masked_views(self: Fusion, x: Any, mask: Any) -> tuple[list[Tensor | None], 
     """
     if isinstance(x, list | tuple) and x and all(view is None for view in x):
         raise FusionError("x should contain at least one tensor; found None for every view.")
-    if self.traits.missing == "refuse" and self.missing is None:
+    if not self.takes_masks:
         should = "get every view in every row, because it refuses masks"
         advice = "fusionkit.create(..., missing='placeholder') or add_missing('placeholder') makes it take them."
         raise FusionError(f"{self.name} should {should}; found {_found(x, mask)}.  {advice}")

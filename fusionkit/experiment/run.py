@@ -16,7 +16,7 @@ from torch import Tensor
 from fusionkit import registry
 from fusionkit._util.files import write_atomic, write_json
 from fusionkit._util.tables import print_table
-from fusionkit.config.fits import check_takes_masks, check_view_dropout, refuses_masks
+from fusionkit.config.fits import check_takes_masks, check_view_dropout
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import RunConfig
 from fusionkit.config.safe import build
@@ -190,7 +190,7 @@ def _robustness(model: FusionModel, data: Dataset, test_rows: Rows, seed: int) -
         return np.asarray(logits.argmax(-1).numpy())
 
     mask = None if data.mask is None else data.mask[test_rows]
-    refuses = refuses_masks(model.fusion)
+    refuses = not model.fusion.takes_masks
     return robustness(predict, views, data.target[test_rows], seed=seed, mask=mask, refuses=refuses)
 
 

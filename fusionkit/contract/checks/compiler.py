@@ -85,19 +85,24 @@ def check_compile_dynamic(subject: Subject) -> None:
     Let no decision depend on the number of rows while compiling (`torch.compiler.is_compiling()`).
     """
     op = subject.operator(dtype=torch.float32)
+    with clean_dynamo(), torch.no_grad():
+        compiled, graphs = traced(op)
+        for rows in (2, 3, 5, 8, 64):
+            x = subject.views(rows, dtype=torch.float32)
+            found = works("torch.compile", partial(compiled, x))
+            agrees(subject, f"the compiled output of {rows} rows", found, op, x)
+    expect(len(graphs) <= 2, "five batch sizes should need at most two graphs", f"{len(graphs)}")
+
+
+def traced(op: Fusion) -> tuple[Any, list[Any]]:
+    """Return the operator compiled whole, and the list of the graphs that its calls make."""
     graphs: list[Any] = []
 
     def backend(graph: Any, _: Any) -> Any:
         graphs.append(graph)
         return graph.forward
 
-    with clean_dynamo(), torch.no_grad():
-        compiled = torch.compile(op, fullgraph=True, backend=backend)
-        for rows in (2, 3, 5, 8, 64):
-            x = subject.views(rows, dtype=torch.float32)
-            found = works("torch.compile", partial(compiled, x))
-            agrees(subject, f"the compiled output of {rows} rows", found, op, x)
-    expect(len(graphs) <= 2, "five batch sizes should need at most two graphs", f"{len(graphs)}")
+    return torch.compile(op, fullgraph=True, backend=backend), graphs
 
 
 @rule(tier=2, scope="first")
@@ -108,15 +113,22 @@ def check_export(subject: Subject) -> None:
     """
     op = subject.operator(dtype=torch.float32)
     x, y = subject.views(4, dtype=torch.float32), subject.views(7, dtype=torch.float32)
-    buffer = io.BytesIO()
     with clean_dynamo(), torch.no_grad():
-        shapes = ([{0: torch.export.Dim.DYNAMIC}] * len(x),)
-        program = works("torch.export", lambda: torch.export.export(op, (x,), dynamic_shapes=shapes))
-        torch.export.save(program, buffer)
-        buffer.seek(0)
-        loaded = torch.export.load(buffer).module()
+        loaded = exported(op, x)
         found = works("the exported program", lambda: loaded(y))
     agrees(subject, "the output of the exported program", found, op, y)
+
+
+def exported(op: Fusion, x: Sequence[Tensor], mask: Tensor | None = None) -> Any:
+    """Return the program that torch.export makes of the operator with a dynamic batch, saved and loaded again."""
+    dynamic = {0: torch.export.Dim.DYNAMIC}
+    masked = {} if mask is None else {"mask": mask}
+    shapes = {"x": [dynamic] * len(x), **dict.fromkeys(masked, dynamic)}
+    export = partial(torch.export.export, op, (x,), masked, dynamic_shapes=shapes)
+    buffer = io.BytesIO()
+    torch.export.save(works(f"torch.export{' with a mask' if masked else ''}", export), buffer)
+    buffer.seek(0)
+    return torch.export.load(buffer).module()
 
 
 @rule(tier=3, scope="first", needs=("onnx", "onnxruntime"))

@@ -124,7 +124,7 @@ def check_container_types(subject: Subject) -> None:
         "a list with an array": [*x[:-1], x[-1].numpy()],
         "a list with a list": [*x[:-1], x[-1].tolist()],
     }
-    if op.traits.missing == "refuse":
+    if not op.takes_masks:
         wrong["a list with None"] = [*x[:-1], None]
     for what, value in wrong.items():
         refuses(partial(op, value), f"{what} as x")

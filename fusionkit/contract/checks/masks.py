@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import io
 from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
@@ -24,6 +23,7 @@ from fusionkit.contract.checks._common import (
     trained,
     works,
 )
+from fusionkit.contract.checks.compiler import exported, traced
 from fusionkit.contract.needs import clean_dynamo
 from fusionkit.contract.rules import any_attempt, equal, expect, refuses, rule
 from fusionkit.contract.subject import Subject
@@ -40,7 +40,7 @@ ROWS = 2
 def _operator(subject: Subject, *, dtype: torch.dtype = torch.float64) -> Fusion:
     """Return ``deterministic_operator``; skips the check if it refuses masks."""
     op = subject.deterministic_operator(dtype=dtype)
-    skip_if(op.traits.missing == "refuse" and op.missing is None, "the operator refuses masks")
+    skip_if(not op.takes_masks, "the operator refuses masks")
     return op
 
 
@@ -296,7 +296,7 @@ def check_mask_refused(subject: Subject) -> None:
     op = subject.operator()
     k = len(subject.dims)
     x, mask = subject.views(3), torch.ones(3, k, dtype=torch.bool)
-    if op.traits.missing == "refuse" and op.missing is None:
+    if not op.takes_masks:
         written = any("_fuse_masked" in vars(cls) for cls in type(op).__mro__ if cls is not Fusion)
         declared = type(op).traits.missing != "refuse"  # An instance may refuse what its class takes.
         should = "a class with _fuse_masked should declare the trait missing"
@@ -430,14 +430,8 @@ def check_mask_compiled(subject: Subject) -> None:
     """
     op = _operator(subject, dtype=torch.float32)
     x, mask = _mixed(subject, dtype=torch.float32)
-    graphs: list[Any] = []
-
-    def backend(graph: Any, _: Any) -> Any:
-        graphs.append(graph)
-        return graph.forward
-
     with clean_dynamo(), torch.no_grad():
-        compiled = torch.compile(op, fullgraph=True, backend=backend)
+        compiled, graphs = traced(op)
         for given in (mask, mask.flip(0), torch.ones_like(mask), torch.zeros_like(mask)):
             found = works("torch.compile with a mask", partial(compiled, x, mask=given))
             agrees(subject, "the compiled output with a mask", found, op, x, mask=given)
@@ -453,13 +447,7 @@ def check_mask_exported(subject: Subject) -> None:
     op = _operator(subject, dtype=torch.float32)
     x, y = (subject.views(rows, dtype=torch.float32) for rows in (4, 7))
     first, mask = (torch.rand(rows, len(x)) < 0.6 for rows in (4, 7))
-    buffer = io.BytesIO()
     with clean_dynamo(), torch.no_grad():
-        dynamic = {0: torch.export.Dim.DYNAMIC}
-        shapes = {"x": [dynamic] * len(x), "mask": dynamic}
-        export = partial(torch.export.export, op, (x,), {"mask": first}, dynamic_shapes=shapes)
-        program = works("torch.export with a mask", export)
-        torch.export.save(program, buffer)
-        buffer.seek(0)
-        found = works("the exported program", lambda: torch.export.load(buffer).module()(y, mask=mask))
+        loaded = exported(op, x, first)
+        found = works("the exported program", lambda: loaded(y, mask=mask))
     agrees(subject, "the output of the exported program with a mask", found, op, y, mask=mask)
