@@ -47,6 +47,8 @@ EXTRAS = {
     "hypothesis": "test",
     "lightning_fabric": "run",
     "matplotlib": "run",
+    "pandas": "run",
+    "pyarrow": "parquet",
     "pytest": "test",
     "sklearn": "run",
 }

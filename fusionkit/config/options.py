@@ -55,20 +55,25 @@ class DataOptions(Options):
 
     name: Literal["mfeat", "digits", "breast_cancer"]
     dims: Widths = _option(None, "Widths of the views; null takes them from the data, other widths are an error.")
-    test_size: PositiveFraction = _option(
-        0.2, "Part of the rows that is held out for the accuracy, stratified by class; above 0, below 1."
+    test_size: Fraction = _option(
+        0.2, "Part of the rows that is held out for the metrics, stratified by class; 0 trains on all rows."
+    )
+    validation_size: Fraction = _option(
+        0.0, "Part of the other rows that is held out to choose the epoch and to rank runs; 0: none."
     )
     fold: Annotated[int, Field(ge=0)] | None = _option(
-        None, "Which of the 1/test_size stratified folds is held out, from 0; null draws one test part by the seed."
+        None, "Which of the 1/test_size folds, or which value of data.folds, is held out; null draws one test part."
     )
 
 
-class NpzOptions(DataOptions):
-    """The group ``data``: the arrays of an npz file."""
+class FileOptions(DataOptions):
+    """The group ``data``: what every form of a user's own data has."""
 
-    name: Literal["npz"]  # type: ignore[assignment]
     path: Annotated[Text, Field(min_length=1)] = _option(
         ..., "The file; absolute, or relative to the directory in which the command is started."
+    )
+    test_path: Annotated[Text, Field(min_length=1)] | None = _option(
+        None, "A file of the same form with the test part; null takes the test part from the file."
     )
     missing: Literal["nan", "mask"] = _option(
         "nan", "What says that a row lacks a view: nan, numbers that are all NaN; mask, the array `mask` of the file."
@@ -76,6 +81,58 @@ class NpzOptions(DataOptions):
     impute: Literal["mean"] | None = _option(
         None, "What stands for some NaN in a row: mean, of the training part; null refuses such rows."
     )
+
+
+class NpzOptions(FileOptions):
+    """The group ``data``: the arrays of an npz file."""
+
+    name: Literal["npz"]  # type: ignore[assignment]
+
+
+_Files: Any = Annotated[
+    Annotated[Text, Field(min_length=1)] | Annotated[dict[str, Text], Field(min_length=1)],
+    Field(json_schema_extra={"expected": "a file, or a mapping of a file per view such as {rna: rna.csv}"}),
+]
+_Column: Any = Annotated[Text, Field(min_length=1)] | None
+_Columns: Any = Annotated[
+    Annotated[Text, Field(min_length=1)] | list[Text],
+    Field(json_schema_extra={"expected": "a column, or a list of columns"}),
+]
+
+
+class TableOptions(FileOptions):
+    """The group ``data``: a table, or a table per view."""
+
+    name: Literal["table"]  # type: ignore[assignment]
+    path: _Files = _option(..., "A .csv, .tsv, .csv.gz or .parquet file, or a mapping with a file per view.")
+    test_path: _Files | None = _option(
+        None, "A file of the same form with the test part; null takes the test part from the table."
+    )
+    label: _Columns = _option(..., "The column to predict, or a list of several.")
+    id: _Column = _option(None, "The column that names the rows; it joins a file per view.")
+    group: _Column = _option(None, "The column whose rows of one value stay on one side of every split, as of a patient.")
+    split: _Column = _option(None, "The column that says train, validation or test.")
+    folds: _Column = _option(None, "The column with the number of the fold; data.fold says which one is the test part.")
+    weight: _Column = _option(None, "The column of numbers that multiply the loss of their rows.")
+    join: Literal["outer", "inner"] = _option(
+        "outer", "With a file per view: outer keeps ids that lack a view, inner those that have all."
+    )
+    views: dict[str, _Columns] | None = _option(
+        None,
+        "The columns of each view, with * and ? in patterns; null takes the prefix of view__column, else one view.",
+        json_schema_extra={"expected": "a mapping of views to columns such as {a: [age, sex], b: 'scan_*'}, or null"},
+    )
+    drop: _Columns | None = _option(None, "Columns to leave out, with * and ? in patterns.")
+    categorical: _Columns | None = _option(None, "Numeric columns that are categories, with * and ? in patterns.")
+    max_categories: Size = _option(100, "A text column with more different values is refused.")
+    separator: Annotated[Text, Field(min_length=1, max_length=1)] | None = _option(
+        None, "Between the columns; null finds it in the header, among comma, semicolon, tab and |."
+    )
+    decimal: Annotated[Text, Field(min_length=1, max_length=1)] = _option(".", "The decimal point.")
+    label_separator: Annotated[Text, Field(min_length=1)] | None = _option(
+        None, "Between the tags in one column of label, for task=multilabel."
+    )
+    missing: Literal["nan"] = _option("nan", "A view is absent from a row in which all its cells are missing.")
 
 
 class ModelOptions(Options):
@@ -102,6 +159,21 @@ class TrainOptions(Options):
         0.0, "Decay of the weights per step, relative to the learning rate."
     )
     scheduler: Literal["onecycle", "constant"] = _option("onecycle", "onecycle or constant.")
+    loss: Literal["cross_entropy", "focal", "mse", "mae", "huber"] | None = _option(
+        None, "cross_entropy or focal; for a regression mse, mae or huber.  null: the first of the task."
+    )
+    focal_gamma: Annotated[float, Field(ge=0)] = _option(2.0, "How much the focal loss turns to the hard rows.")
+    class_weight: Literal["balanced"] | dict[Any, Annotated[float, Field(ge=0)]] | None = _option(
+        None,
+        "Weights of the classes in the loss: balanced, a mapping of classes to weights, or null.",
+        json_schema_extra={"expected": "balanced, a mapping of classes to weights such as {yes: 5}, or null"},
+    )
+    patience: Size | None = _option(
+        None, "Stop after this number of epochs without a better one on the validation part; null never stops."
+    )
+    refit: bool = _option(
+        False, "Train once more, on training and validation part together, for as many epochs as the best had."
+    )
     label_smoothing: Fraction = _option(0.0, "Part of the probability that is spread over the other classes.")
     input_dropout: Fraction = _option(0.0, "Part of the standardized inputs that is zeroed while training.")
     view_dropout: Fraction = _option(
@@ -147,12 +219,17 @@ class RunConfig(Options):
     n: Size = _option(..., "Output width of the fusion, for the operators that let you choose it.")
     dims: Widths = _option(..., "Widths of the views, in their order; they follow from the data.")
     device: Device = _option(..., "Where everything is computed: cpu, cuda, cuda:1, ...")
+    # Configurations of earlier versions lack the key; all their runs were classifications.
+    task: Literal["auto", "classification", "multilabel", "regression"] = _option(
+        "classification", "What to learn: auto (by the label), classification, multilabel or regression."
+    )
+    metric: Text | None = _option(None, "Which metric ranks and picks the epoch; null: the first of the task.")
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = _option(
         ..., "Seed of the split, of the initial values and of the order of the batches."
     )
     fusion: FusionNode
     fabrication: FabricationNode
-    data: Annotated[DataOptions | NpzOptions, Field(discriminator="name", json_schema_extra=_GROUP)]
+    data: Annotated[DataOptions | NpzOptions | TableOptions, Field(discriminator="name", json_schema_extra=_GROUP)]
     model: ModelOptions
     train: TrainOptions
     _tree: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -228,7 +305,7 @@ def validate_group(group: type[G], values: Mapping[str, Any], prefix: str) -> G:
 
 def described(group: str) -> dict[str, str]:
     """Return what each option of ``data``, ``model`` or ``train`` may be, in words."""
-    groups: dict[str, type[Options]] = {"data": NpzOptions, "model": ModelOptions, "train": TrainOptions}
+    groups: dict[str, type[Options]] = {"data": TableOptions, "model": ModelOptions, "train": TrainOptions}
     whole = groups[group].model_json_schema()
     return {name: expected(schema, whole) for name, schema in whole["properties"].items()}
 

@@ -1,0 +1,59 @@
+"""What a user's file holds before its task is known: views, labels, and the arrays or columns with a role."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from fusionkit.experiment.tables.format import TableFormat
+
+Array = npt.NDArray[Any]
+
+#: What a one-dimensional array of such a name in a .npz file is, or the column of such a key of a table.
+ROLES = ("id", "group", "split", "folds", "weight")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of m rows, as they stand in the file.
+
+    Attributes:
+        values: (m,), or (m, t) for t of them; numbers, booleans or text, none of them missing.
+        names: of the columns; of an array the numbers from 0 where there are several.
+        what: names them in messages, such as "The array 'label' of FILE".
+    """
+
+    values: Array
+    names: Sequence[str]
+    what: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """k views of the same m rows, their labels and roles.
+
+    Attributes:
+        path: the file, or the first of several, for messages.
+        digest: SHA-256 of the content of all files.
+        views: name -> array (m, n_i) of real numbers; rows of NaN where a view is absent.
+        labels: of the rows.
+        roles: of ``ROLES``, those that are there: (m,).  ``weight`` is float64, the others text or numbers.
+        mask: (m, k), True where a view of a row is present; None: where it is not all NaN.
+        notes: lines for the user: what was left out, how to name views.
+        table: how a table was encoded; None for arrays.
+    """
+
+    path: Path
+    digest: str
+    views: dict[str, Array]
+    labels: Labels
+    roles: dict[str, Array] = field(default_factory=dict)
+    mask: npt.NDArray[np.bool_] | None = None
+    notes: list[str] = field(default_factory=list)
+    table: TableFormat | None = None
