@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+#: The metrics of which less is better; of several targets each has such a metric with the name of the target behind it.
+_LESS_IS_BETTER = ("rmse", "mae", "log_loss", "calibration_error")
+
+
+def rank_value(metric: str, value: float) -> float:
+    """Return the value of a metric so that more is better: rmse, mae, log_loss and calibration_error with a minus."""
+    return -value if metric.startswith(_LESS_IS_BETTER) else value
+
+
+def ranked(result: Mapping[str, Any], part: str = "metrics") -> float | None:
+    """Return the value that ranks a run, more is better; None where its metric is undefined or was not measured.
+
+    Args:
+        result: the record of the run.
+        part: ``metrics``, of the test part, or ``validation``.
+    """
+    value = (result.get(part) or {}).get(result.get("metric", "accuracy"))
+    return None if value is None else rank_value(result.get("metric", "accuracy"), value)
 
 
 def confusion_matrix(

@@ -58,6 +58,7 @@ class Data(BaseModel):
     label: Name | None = Field(None, description="That name, or the name of the file.")
     digest: Name | None = Field(None, description="SHA-256 of the file, or of the arrays.")
     training_rows: Natural | None = Field(None, description="The rows of the training part.")
+    validation_rows: Natural | None = Field(None, description="The rows of the validation part; 0: there is none.")
     test_rows: Natural | None = Field(None, description="The rows of the test part.")
     missing: dict[str, Natural] | None = Field(None, description="Where views are absent: by view, from how many rows.")
     rows_without_views: Natural | None = Field(None, description="Likewise: the rows without any view.")
@@ -86,15 +87,30 @@ class Result(BaseModel):
     seed: Integer | None = Field(
         None, description="Seed of the split, the initial values and the order of the batches."
     )
-    metrics: dict[str, float | None] = Field({}, description="On the test part: accuracy, f1_macro, log_loss, ...")
+    # Records of earlier versions lack the task; all their runs were classifications.
+    task: Literal["classification", "multilabel", "regression"] = Field(
+        "classification", description="What was learnt: classification, multilabel or regression."
+    )
+    metric: Name = Field("accuracy", description="The metric that ranks the run; rmse, mae, log_loss: less is better.")
+    metrics: dict[str, float | None] = Field(
+        {}, description="On the test part: accuracy, f1_macro, log_loss, ...; null: undefined there."
+    )
+    validation: dict[str, float | None] | None = Field(
+        None, description="The same on the validation part; null: there is none."
+    )
+    baseline: dict[str, float | None] | None = Field(
+        None, description="The same on the test part, for the largest class or the mean of the training part."
+    )
+    best_epoch: Natural | None = Field(None, description="The epoch of the model that was kept.")
     seconds: Annotated[float, Field(ge=0, le=1e10)] | None = Field(None, description="Duration of the run.")
     config_hash: Name | None = Field(None, description="Hash of the config, its data and the operators' versions.")
     encoder: Name | None = Field(None, description="The encoder in front of the fusion, one per view.")
     data: Data = Field({}, description="Name, digest, rows and views of the data.")  # type: ignore[assignment]
     classes: list[Any] | None = Field(None, description="The label values, in the order of the logits.")
+    targets: list[str] | None = Field(None, description="The names of the numbers that a regression predicts.")
     confusion: list[list[int]] | None = Field(None, description="Rows of the test part by true and predicted class.")
     robustness: dict[str, dict[str, float | None]] | None = Field(
-        None, description="Accuracy of the test part with views missing or noisy."
+        None, description="The task's first metric on the test part with views missing or noisy."
     )
     history: dict[str, list[float | None]] | None = Field(None, description="Learning curves, a value per epoch.")
     config: dict[str, Any] = Field({}, description="The whole config, as it was composed.")
