@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["FusionClassifier", "ViewDropout"]
+__all__ = ["FusionClassifier", "FusionRegressor", "ViewDropout"]
 
 
 #: Where what is exported is.  Commands that need neither torch nor scikit-learn import other submodules alone.
-_MODULES = {"FusionClassifier": "classifier", "ViewDropout": "view_dropout"}
+_MODULES = {"FusionClassifier": "classifier", "FusionRegressor": "regressor", "ViewDropout": "view_dropout"}
 
 
 def __getattr__(name: str) -> Any:
