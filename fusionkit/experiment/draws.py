@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.float64]
+Taken = npt.NDArray[np.bool_]
+
+#: Few groups are drawn again where a draw is far off; ten thousand or more are not: one draw takes long, and is near.
+_ATTEMPTS = 10_000
 
 
 def draw_rows(strata: Rows | None, rows: int, held: int, seed: int) -> tuple[Rows, Rows]:
@@ -55,9 +62,7 @@ def _shares(counts: Rows, total: int, random: np.random.RandomState) -> Rows:
 def draw_groups(strata: Rows | None, groups: Rows, size: float, seed: int) -> tuple[Rows, Rows]:
     """Return the rows that stay and those that are held out, both in ascending order; no group is on both sides.
 
-    Groups are taken in random order into the smaller side as long as this brings the share of each class, and of all
-    rows, nearer to its size; then single groups change sides until no change does.  scikit-learn's StratifiedGroupKFold
-    has sizes 1/2, 1/3, ... alone, and may leave a class out of a side.
+    scikit-learn's StratifiedGroupKFold has sizes 1/2, 1/3, ... alone, and may leave a class out of a side.
 
     Args:
         strata: (rows,), the class of each row; each is in two groups or more.  None: all rows are of one class.
@@ -68,10 +73,10 @@ def draw_groups(strata: Rows | None, groups: Rows, size: float, seed: int) -> tu
     counts = _table(np.zeros_like(groups) if strata is None else strata, groups)
     found = (counts > 0).sum(0)
     # Two groups of a class stay where it has three, so that a validation part can be drawn from those that stay.
-    low, high = np.ones_like(found), np.maximum(found - 2, 1)
+    least, most = np.ones_like(found), np.maximum(found - 2, 1)
     if size > 0.5:
-        low, high = found - high, found - low
-    taken = _take(counts, min(size, 1 - size), low, high, np.random.RandomState(seed))
+        least, most = found - most, found - least
+    taken = _Side(counts, min(size, 1 - size), least, most).draw(np.random.RandomState(seed))
     held = (taken if size <= 0.5 else ~taken)[groups]
     return np.flatnonzero(~held), np.flatnonzero(held)
 
@@ -83,28 +88,59 @@ def _table(strata: Rows, groups: Rows) -> Counts:
     return cells.reshape(shape).astype(np.float64)
 
 
-def _take(counts: Counts, share: float, low: Rows, high: Rows, random: np.random.RandomState) -> npt.NDArray[np.bool_]:
-    """Return which groups are taken, (G,): of ``share`` of each class, and ``low`` to ``high`` of its groups (C,)."""
-    total, rows, present = counts.sum(0), counts.sum(), counts > 0
+@dataclass(frozen=True)
+class _Side:
+    """The smaller side of a split of G groups with rows of C classes.
 
-    def badness(sums: Counts, number: Rows) -> float:
-        """Of the rows and of the groups of each class that are taken, both (C,)."""
-        outside = np.maximum(low - number, 0) + np.maximum(number - high, 0)
-        off = ((sums / total - share) ** 2).mean() + (sums.sum() / rows - share) ** 2
-        return float(off + 10 * outside.sum())
+    Attributes:
+        counts: (G, C), rows.
+        share: of the rows, at most 1/2.
+        least: (C,), the number of groups of a class that the side has at least.
+        most: (C,), the number of groups of a class that it has at most.
+    """
 
-    taken = np.zeros(len(counts), dtype=bool)
-    sums, number = np.zeros_like(total), np.zeros_like(low)
-    order = random.permutation(len(counts))
-    small = (counts <= np.maximum(1.5 * share * total, 1)).all(1)
-    worth, changed, candidates = badness(sums, number), True, order[small[order]]
-    while changed:
-        changed = len(candidates) < len(order)
-        for one in candidates:
-            sign = -1 if taken[one] else 1
-            after = sums + sign * counts[one], number + sign * present[one]
-            if (then := badness(*after)) < worth - 1e-12:
-                taken[one], worth, changed = not taken[one], then, True
-                sums, number = after
-        candidates = order
-    return taken
+    counts: Counts
+    share: float
+    least: Rows
+    most: Rows
+
+    def draw(self, random: np.random.RandomState) -> Taken:
+        """Return the first draw that is off by 1 % or half of a usual group at most, else the best of up to ten."""
+        groups, usual = len(self.counts), np.median(self.counts.sum(1)) / self.counts.sum()
+        best, worth = self._attempt(random)
+        for _ in range(min(_ATTEMPTS // groups, 9)):
+            if worth <= 2 * max(0.01, usual / 2) ** 2:
+                break
+            other, then = self._attempt(random)
+            if then < worth:
+                best, worth = other, then
+        return best
+
+    def _attempt(self, random: np.random.RandomState) -> tuple[Taken, float]:
+        """Take groups in random order while that is better, those too large last; then change sides, one by one."""
+        taken, present = np.zeros(len(self.counts), dtype=bool), self.counts > 0
+        sums, number = np.zeros_like(self.counts[0]), np.zeros_like(self.least)
+        order = random.permutation(len(taken))
+        small = (self.counts <= np.maximum(1.5 * self.share * self._total, 1)).all(1)
+        worth, changed, candidates = self._badness(sums, number), True, order[small[order]]
+        while changed:
+            changed = len(candidates) < len(order)
+            for one in candidates:
+                sign = -1 if taken[one] else 1
+                after = sums + sign * self.counts[one], number + sign * present[one]
+                if (then := self._badness(*after)) < worth - 1e-12:
+                    taken[one], worth, changed = not taken[one], then, True
+                    sums, number = after
+            candidates = order
+        return taken, worth
+
+    def _badness(self, sums: Counts, number: Rows) -> float:
+        """Return how far off a side is that has so many rows and groups of each class, both (C,)."""
+        outside = np.maximum(self.least - number, 0) + np.maximum(number - self.most, 0)
+        off = (sums / self._total - self.share) ** 2
+        return float(off.mean() + (sums.sum() / self._total.sum() - self.share) ** 2 + 10 * outside.sum())
+
+    @cached_property
+    def _total(self) -> Counts:
+        total: Counts = self.counts.sum(0)
+        return total
