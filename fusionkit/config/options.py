@@ -215,6 +215,9 @@ class FabricationNode(Options):
     name: Text = _named("fabrication")
 
 
+AnyData = Annotated[DataOptions | NpzOptions | TableOptions, Field(discriminator="name", json_schema_extra=_GROUP)]
+
+
 class RunConfig(Options):
     """The whole configuration of one job, checked."""
 
@@ -231,7 +234,7 @@ class RunConfig(Options):
     )
     fusion: FusionNode
     fabrication: FabricationNode
-    data: Annotated[DataOptions | NpzOptions | TableOptions, Field(discriminator="name", json_schema_extra=_GROUP)]
+    data: AnyData
     model: ModelOptions
     train: TrainOptions
     _tree: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -252,6 +255,7 @@ class RunConfig(Options):
 _SOURCES = {"fusion.n": "n", "fusion.dims": "dims", "fusion.device": "device", "dims": "data.dims"}
 
 _RUN: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)
+_DATA: TypeAdapter[Any] = TypeAdapter(AnyData)
 _FABRICATION: TypeAdapter[FabricationNode] = TypeAdapter(FabricationNode)
 _STAND_IN: TypeAdapter[Any] = TypeAdapter(create_model("StandIn", __base__=Options, missing=(StandIn | None, None)))
 G = TypeVar("G", bound=Options)
@@ -303,6 +307,18 @@ def validate_group(group: type[G], values: Mapping[str, Any], prefix: str) -> G:
     adapter, values = TypeAdapter(group), to_python(values)
     refuse(mistakes(adapter, values, prefix).values())
     return adapter.validate_python(values)
+
+
+def data_options(values: Mapping[str, Any]) -> DataOptions:
+    """Return the options of the group ``data``.
+
+    Raises:
+        ConfigError: as ``validate``.
+    """
+    values = to_python(values)
+    refuse(mistakes(_DATA, values, "data").values())
+    made: DataOptions = _DATA.validate_python(values)
+    return made
 
 
 def described(group: str) -> dict[str, str]:
