@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fusionkit._util.text import count_of
 from fusionkit.errors import ConfigError, FusionError, nearest
-from fusionkit.experiment.draws import draw_groups, draw_rows
+from fusionkit.experiment.draws import Rows, draw_groups, draw_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from fusionkit.config.options import DataOptions
-
-Rows = npt.NDArray[np.int64]
+    from fusionkit.experiment.data import Dataset
 
 #: What a given split may say of a row, and the part that it means.
 WORDS = {"train": 0, "validation": 1, "val": 1, "valid": 1, "dev": 1, "test": 2}
 #: A message lists at most this number of values.
 _LISTED = 20
-
-
-class Dataset(Protocol):
-    """What a split needs to know of a data set."""
-
-    rows: int
-    path: Path
-    strata: Rows | None
-    classes: Sequence[Any]
-    roles: Mapping[str, npt.NDArray[Any]]
-    test_rows: Rows | None
 
 
 @dataclass(frozen=True)
@@ -49,6 +36,10 @@ class Parts:
     validation: Rows
     test: Rows
     notes: list[str] = field(default_factory=list)
+
+    def named(self) -> dict[str, Rows]:
+        """Return the rows of the three parts by their names."""
+        return {"training": self.training, "validation": self.validation, "test": self.test}
 
 
 def split(data: Dataset, options: DataOptions, seed: int) -> Parts:

@@ -32,7 +32,8 @@ def test_names_are_text_or_whole_numbers(role: str, values: Any, wanted: list[An
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int8, np.uint64, np.bool_, np.longdouble])
 def test_weights_are_float64(dtype: Any) -> None:
     found = check_role("weight", np.array([0, 1, 1], dtype=dtype), 3, "it")
-    assert (found.dtype, found.tolist()) == (np.float64, [0.0, 1.0, 1.0])
+    assert found.dtype == np.float64
+    assert found.tolist() == [0.0, 1.0, 1.0]
 
 
 def test_arrays_are_named_with_their_file() -> None:
