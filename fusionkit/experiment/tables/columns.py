@@ -72,6 +72,11 @@ def number_text(value: float) -> str:
     return str(int(value)) if value == value // 1 and abs(value) < 2**63 else repr(float(value))
 
 
+def quoted(column: str) -> str:
+    """Return a name as it has to stand behind ``data.drop=`` on a command line."""
+    return column if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", column) else f"'\"{column}\"'"
+
+
 def is_numeric(column: pd.Series[Any]) -> bool:
     """Return whether the type of a column says that it holds numbers or booleans."""
     return column.dtype.kind in "iufb"
@@ -107,8 +112,8 @@ class Cells:
         self.texts = [as_text(one) for one, value in zip(found.tolist(), values, strict=True) if value is not None]
         self.values: list[float | bool | str] = [value for value in values if value is not None]
 
-    def kind(self) -> str:
-        """Return ``number``, ``boolean`` or ``text``.
+    def kind(self, advice: str = "") -> str:
+        """Return ``number``, ``boolean`` or ``text``; ``advice`` is for a column of mixed types.
 
         Raises:
             FusionError: the column has more numbers than words, and words.
@@ -120,7 +125,7 @@ class Cells:
             return "boolean"
         numbers = [isinstance(value, float) or self._other_mark(str(value)) is not None for value in self.values]
         if 2 * int(self._rows(numbers).sum()) > int((self.codes >= 0).sum()):
-            self._refuse([not isinstance(value, float) for value in self.values])
+            self._refuse([not isinstance(value, float) for value in self.values], advice)
         return "text"
 
     def numbers(self) -> Floats:
@@ -138,15 +143,15 @@ class Cells:
         """Return the rows that have one of these values, (m,)."""
         return np.asarray([*which, False])[self.codes]
 
-    def _refuse(self, words: list[bool]) -> NoReturn:
+    def _refuse(self, words: list[bool], advice: str = "") -> NoReturn:
         wrong = self._rows(words)
         position = int(self.place.positions(wrong)[0])
         word = self.texts[self.codes[position]]
         mark = self._other_mark(word.strip())
-        advice = f"  data.decimal='{mark}'?" if mark else ""
+        advice = f"data.decimal='{mark}'?" if mark else advice
         count, row = count_of(int(wrong.sum()), "word"), self.place.row(position)
         found = f"{count}, the first is {short_repr(word)} in row {row}"
-        raise FusionError(f"{self.place} should contain numbers; found {found}.{advice}")
+        raise FusionError(f"{self.place} should contain numbers; found {found}.  {advice}".rstrip())
 
     def _other_mark(self, word: str) -> str | None:
         """Return the decimal mark with which a word is a number."""

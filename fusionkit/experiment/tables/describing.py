@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from fusionkit._util.text import short_repr
 from fusionkit.errors import FusionError
-from fusionkit.experiment.tables.columns import Cells, Place, categories, is_numeric
+from fusionkit.experiment.tables.columns import Cells, Place, categories, is_numeric, quoted
 from fusionkit.experiment.tables.format import Column, View
-from fusionkit.experiment.tables.layout import quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +61,7 @@ class Describer:
             return Column(name, "boolean" if series.dtype.kind == "b" else "number")
         cells = Cells(series, place, self.decimal)
         self._check_any(place, cells.values)
-        kind = cells.kind()
+        kind = cells.kind(f"data.categorical={quoted(name)} makes categories of all.")
         if kind == "text":
             return self._category(place, cells.codes, cells.texts)
         return Column(name, "boolean" if kind == "boolean" else "number")

@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from fusionkit._util.text import count_of, error_message, printable
-from fusionkit.errors import FusionError
+from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.tables.columns import MISSING
 
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".parquet")
@@ -54,7 +54,7 @@ class TableFile:
     @property
     def unnamed(self) -> bool:
         """Whether the first column is an index without a name."""
-        return not self.header[0]
+        return self.header[:1] == [""]
 
     @property
     def names(self) -> list[str]:
@@ -187,9 +187,12 @@ def open_table(path: str | Path, separator: str | None = None, decimal: str = ".
 
     Raises:
         FusionError: there is no such file, or none with a header of different names.
+        ConfigError: the separator is the decimal point.
         ModuleNotFoundError: pyarrow, which reads .parquet, is not installed.
     """
     path = Path(path)
+    if separator == decimal:
+        raise ConfigError(f"data.separator and data.decimal should differ; found {decimal!r} for both.")
     with reading(path):
         if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):  # Opening a pipe would wait for a writer.
             raise FusionError(f"The data file should be a table; found {path}: a pipe or a device.")
@@ -200,7 +203,7 @@ def open_table(path: str | Path, separator: str | None = None, decimal: str = ".
                 names = ["" if _INDEX.fullmatch(name) else name for name in file.schema_arrow.names]
             table = TableFile(path, _ordered(names), ",", decimal)
         else:
-            names, separator = _csv_header(path, separator)
+            names, separator = _csv_header(path, separator, decimal)
             table = TableFile(path, names, separator, decimal)
     _check_header(table)
     return table
@@ -221,7 +224,7 @@ def _check_header(table: TableFile) -> None:
         raise FusionError(f"{table.path} should have a header with the names of its columns; found none.")
 
 
-def _csv_header(path: Path, separator: str | None) -> tuple[list[str], str]:
+def _csv_header(path: Path, separator: str | None, decimal: str) -> tuple[list[str], str]:
     """Return the names in the first line that is not empty, and the separator."""
     with path.open("rb") as raw:
         text = io.TextIOWrapper(_unpacked(path, raw), encoding="utf-8-sig", newline="")
@@ -231,7 +234,7 @@ def _csv_header(path: Path, separator: str | None) -> tuple[list[str], str]:
     if separator is None:
         outside = re.sub(r'"[^"]*"', "", record)
         order = "\t,;|" if path.name.lower().endswith(".tsv") else _SEPARATORS
-        separator = max(order, key=outside.count)  # The first of equals.
+        separator = max(order.replace(decimal, ""), key=outside.count)  # The first of equals.
     rows = list(csv.reader(io.StringIO(record, newline=""), delimiter=separator))
     return _ordered(rows[0] if rows else [""]), separator
 

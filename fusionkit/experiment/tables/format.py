@@ -142,12 +142,11 @@ class TableFormat:
         self, view: View, frame: pd.DataFrame, what: str, rows: npt.NDArray[np.int64] | None = None
     ) -> tuple[Floats, dict[str, int]]:
         """Encode one view, as ``encode`` does."""
-        columns = _columns(view, frame, what)
         array = np.empty((view.width, len(frame))).T  # Filled by columns.
         absent = np.ones(len(frame), dtype=np.bool_)
         unseen = {}
-        for (column, part), series in zip(view.parts(), columns, strict=True):
-            place = Place(column.name, what, rows)
+        for column, part in view.parts():
+            series, place = _find(column.name, view, frame, what), Place(column.name, what, rows)
             if column.kind == "category":
                 missing, count = _one_hot(column, series, place, self.decimal, array[:, part])
                 if count:
@@ -211,21 +210,21 @@ def add_counts(total: dict[str, int], counts: Mapping[str, int]) -> None:
         total[name] = total.get(name, 0) + count
 
 
-def _columns(view: View, frame: pd.DataFrame, what: str) -> list[pd.Series[Any]]:
-    """Return the columns of a view, by name.
+def _find(name: str, view: View, frame: pd.DataFrame, what: str) -> pd.Series[Any]:
+    """Return a column by name; blanks around names do not count.
 
     Raises:
-        FusionError: one is missing, or there twice.
+        FusionError: it is missing, or there twice.
     """
-    places: dict[str, list[int]] = {}
-    for i, name in enumerate(frame.columns):
-        places.setdefault(str(name).strip(), []).append(i)
-    for column in view.columns:
-        found = len(places.get(column.name, ()))
-        if found != 1:
-            how = f"{found} of them." if found else f"none.{nearest(column.name, places)}"
-            raise FusionError(f"{what} should have a column {column.name!r}, of the view {view.name!r}; found {how}")
-    return [frame.iloc[:, places[column.name][0]] for column in view.columns]
+    if name not in frame.columns:
+        frame = frame.set_axis([str(one).strip() for one in frame.columns], axis=1)
+    if name not in frame.columns:
+        found = f"none.{nearest(name, frame.columns)}"
+        raise FusionError(f"{what} should have a column {name!r}, of the view {view.name!r}; found {found}")
+    column = frame[name]
+    if column.ndim > 1:
+        raise FusionError(f"{what} should have one column {name!r}; found {column.shape[1]}.")
+    return column
 
 
 def _one_hot(column: Column, series: pd.Series[Any], place: Place, decimal: str, out: Floats) -> tuple[Bools, int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fusionkit.config.options import TableOptions
 from fusionkit.errors import FusionError, nearest
 from fusionkit.experiment.source import ROLES
+from fusionkit.experiment.tables.columns import quoted
 
 _ONE_VIEW = "table"
 _WAY_OUT = "data.drop={} leaves it out."
@@ -161,11 +162,6 @@ def _check_once(views: dict[str, list[str]], free: list[str], options: TableOpti
         should = f"be in one view, by {how}"
         way_out = _WAY_OUT.format(quoted(column))
         raise FusionError(f"Column {column!r} of {what} should {should}; found {where}.  {way_out}")
-
-
-def quoted(column: str) -> str:
-    """Return a name as it has to stand behind ``data.drop=`` on a command line."""
-    return column if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", column) else f"'\"{column}\"'"
 
 
 def names_of(value: str | Sequence[str] | None) -> list[str]:

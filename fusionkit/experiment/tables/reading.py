@@ -22,6 +22,9 @@ from fusionkit.experiment.tables.format import TableFormat, View, add_counts
 from fusionkit.experiment.tables.layout import chosen, features, lay_out, names_of, special
 from fusionkit.experiment.tables.roles import read_ids, read_labels, read_role
 
+#: A file is read in blocks of about this number of cells: pandas takes long for each block, however few rows it has.
+_CELLS = 2**21
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -248,13 +251,21 @@ def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator
     numbers = [name for name, column in columns.items() if column.kind == "number"]
     others = [name for name in columns if name not in {*numbers}] + ([format.id] if format.id is not None else [])
     start = 0
-    for frame, fraction in table.chunks(numbers, others, rows):
+    for frame, fraction in table.chunks(numbers, others, max(rows, _CELLS // len(table.header))):
         numbered = np.arange(start, start + len(frame))
         views, unseen = format.encode(frame, what, numbered)
         ids = None
         if format.id is not None:
             ids = text_array(read_ids(frame[format.id], Place(format.id, what, numbered), distinct=False))
-        yield Chunk(start, ids, views, unseen, fraction)
+        for i in range(0, len(frame), rows):
+            part = slice(i, i + rows)
+            yield Chunk(
+                start=start + i,
+                ids=None if ids is None else ids[part],
+                views=[view[part] for view in views],
+                unseen={} if i else unseen,
+                fraction=fraction,
+            )
         start += len(frame)
     if not start:
         raise FusionError(f"{what} should have rows below its header; found none.")

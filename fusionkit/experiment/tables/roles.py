@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fusionkit._util.text import short_repr
+from fusionkit._util.text import count_of, short_repr
 from fusionkit.errors import FusionError
 from fusionkit.experiment.source import Labels
 from fusionkit.experiment.tables.columns import Cells, Place, exact_text, floats, is_numeric, text_array
@@ -37,9 +37,9 @@ def read_labels(frame: pd.DataFrame, names: Sequence[str], what: str, decimal: s
     for name in names:
         place = Place(name, what)
         if tags and len(names) == 1:
-            columns.append(_texts(frame[name], place, "label"))
+            columns.append(_texts(frame[name], place, "a label"))
         else:
-            columns.append(_values(frame[name], place, "label", decimal, strict=True))
+            columns.append(_values(frame[name], place, "a label", decimal, strict=True))
     if len(columns) == 1:
         return Labels(columns[0], list(names), str(Place(names[0], what)))
     if any(column.dtype.kind == "U" for column in columns):
@@ -57,8 +57,8 @@ def read_role(role: str, series: pd.Series[Any], place: Place, decimal: str) -> 
     if role == "id":
         return text_array(read_ids(series, place))
     if role == "group":
-        return _texts(series, place, "group")
-    values = _values(series, place, role, decimal, strict=role == "weight")
+        return _texts(series, place, "a group")
+    values = _values(series, place, "a value", decimal, strict=role == "weight")
     return _weights(values, place) if role == "weight" else values
 
 
@@ -74,7 +74,7 @@ def read_ids(series: pd.Series[Any], place: Place, distinct: bool = True) -> lis
         FusionError: one is empty, or there twice.
     """
     ids = exact_text(series)
-    _refuse_missing(np.asarray([not one for one in ids]), place, "id")
+    _refuse_missing(np.asarray([not one.strip() for one in ids]), place, "an id")
     if distinct and len(first := {one: row for row, one in reversed([*enumerate(ids)])}) < len(ids):
         row = next(row for row, one in enumerate(ids) if first[one] != row)
         found = f"{short_repr(ids[row])} in row {first[ids[row]]} and again in row {row}"
@@ -107,9 +107,8 @@ def _values(series: pd.Series[Any], place: Place, noun: str, decimal: str, stric
 
 def _refuse_missing(missing: npt.NDArray[np.bool_], place: Place, noun: str) -> None:
     if count := int(missing.sum()):
-        found = f"{count} without, the first is row {place.first(missing)}"
-        article = "an" if noun == "id" else "a"
-        raise FusionError(f"{place} should have {article} {noun} in every row; found {found}.")
+        found = f"{count_of(count, 'row')} without, the first is row {place.first(missing)}"
+        raise FusionError(f"{place} should have {noun} in every row; found {found}.")
 
 
 def _finite(numbers: npt.NDArray[np.float64], place: Place) -> Array:
