@@ -118,7 +118,8 @@ class _Side:
 
     def _attempt(self, random: np.random.RandomState) -> tuple[Taken, float]:
         """Take groups in random order while that is better, those too large last; then change sides, one by one."""
-        taken, present = np.zeros(len(self.counts), dtype=bool), self.counts > 0
+        taken: Taken = np.zeros(len(self.counts), dtype=bool)
+        present = self.counts > 0
         sums, number = np.zeros_like(self.counts[0]), np.zeros_like(self.least)
         order = random.permutation(len(taken))
         large: Taken = (self.counts > np.maximum(1.5 * self.share * self._total, 1)).any(1)

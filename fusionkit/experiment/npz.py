@@ -20,6 +20,7 @@ from fusionkit._util.files import MAX_RATIO, MAX_UNPACKED, size_on_disk
 from fusionkit.config.options import FileOptions
 from fusionkit.errors import FusionError, nearest
 from fusionkit.experiment.missing import check_mask
+from fusionkit.experiment.roles import check_roles
 from fusionkit.experiment.source import ROLES, Array, Labels, Source, native
 
 #: The readers of the headers of arrays of numbers, by magic string.
@@ -108,7 +109,7 @@ def arrays_source(path: Path, digest: str, arrays: dict[str, Array], mask: Array
     for key, view in views.items():
         if len(view) != rows:
             raise FusionError(f"View {key!r} of {path} should have {rows} rows, as the first view; found {len(view)}.")
-    return Source(path, digest, views, _check_label(path, label, rows), roles, mask)
+    return Source(path, digest, views, _check_label(path, label, rows), check_roles(roles, rows, path), mask)
 
 
 def known_widths(node: Mapping[str, Any]) -> list[int] | None:
