@@ -122,7 +122,7 @@ class _Side:
         present = self.counts > 0
         sums, number = np.zeros_like(self.counts[0]), np.zeros_like(self.least)
         order = random.permutation(len(taken))
-        large: Taken = (self.counts > np.maximum(1.5 * self.share * self._total, 1)).any(1)
+        large = np.any(self.counts > np.maximum(1.5 * self.share * self._total, 1), axis=1)
         worth, changed, candidates = self._badness(sums, number), True, order[~large[order]]
         while changed:
             changed = len(candidates) < len(order)

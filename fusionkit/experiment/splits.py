@@ -189,7 +189,7 @@ def _draw(data: Dataset, among: Rows, part: str, size: float, seed: int, fold: i
     groups = None
     if "group" in data.roles:
         _, groups = np.unique(data.roles["group"][among], return_inverse=True)
-    where = str(data.path) if part == "test" else f"{data.path} outside the test part"
+    where = str(data.path) if len(among) == data.rows else f"{data.path} outside the test part"
     _check_counts(data, where, strata, groups, len(among), folds or 2)
     held = int(np.ceil(size * len(among)))
     if groups is None:

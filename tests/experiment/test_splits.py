@@ -307,7 +307,8 @@ def patients(seed: int, count: int = 60, most: int = 9, kinds: int = 3) -> tuple
 def sides(group: Rows, parts: Parts) -> Rows:
     """Return the number of parts that each group is in."""
     present = [np.isin(np.unique(group), group[rows]) for rows in (parts.training, parts.validation, parts.test)]
-    return np.stack(present).astype(np.int64).sum(axis=0)
+    number: Rows = np.sum(present, axis=0)
+    return number
 
 
 @pytest.mark.parametrize("size", [0.1, 0.2, 0.3, 0.45])
@@ -355,6 +356,7 @@ def test_a_class_in_one_group_is_refused_by_name() -> None:
     for keys in ({}, {"fold": 0, "test_size": 0.5}):
         sentence = "Every class of x.npz should have at least 2 groups, … found 1 of class 'c2'."
         refused(data, FusionError, sentence, **keys)
+    refused(data, FusionError, sentence, test_size=0, validation_size=0.2)
     # All rows train: nothing is drawn.
     assert len(divide(data, test_size=0).training) == 24
 
