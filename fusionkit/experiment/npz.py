@@ -21,6 +21,8 @@ from fusionkit.config.options import NpzOptions
 from fusionkit.errors import FusionError, nearest
 from fusionkit.experiment.source import ROLES, Array, Labels, Source, native
 
+#: The data sets that ship with the package: name -> file.
+EMBEDDED: dict[str, Path] = {"mfeat": Path(__file__).parents[1] / "data" / "mfeat.npz"}
 #: The readers of the headers of arrays of numbers, by magic string.
 _HEADERS = {
     np.lib.format.magic(1, 0): np.lib.format.read_array_header_1_0,
@@ -34,19 +36,18 @@ _DAMAGES = (
 _LABELS = "numbers or strings, one per row"
 
 
-def read_npz(options: NpzOptions, *, like: Source | None = None) -> Source:
+def read_npz(options: NpzOptions) -> Source:
     """Read and check a ``.npz`` file; nothing is unpickled.
 
     ``label`` is (m,) or (m, t), and a one-dimensional array may have a role; every other array is a view (m, n_i).
 
     Args:
         options: of the group ``data``.
-        like: read ``test_path`` in its place, which should have the arrays of this source.
 
     Raises:
         FusionError: a file that cannot be used; the message says which array and why.
     """
-    path = Path(options.path if like is None else str(options.test_path))
+    path = Path(options.path)
     arrays, digest = _read(path)
     if options.missing == "mask" and "mask" not in arrays:
         found = ", ".join(map(repr, arrays)) or "none"
@@ -82,9 +83,7 @@ def known_widths(node: Mapping[str, Any]) -> list[int] | None:
 
     None where they are not that easily known, also of a file that cannot be used: ``load_data`` says why.
     """
-    if node["name"] != "npz":
-        return node.get("dims")
-    path = Path(node.get("path") or "")
+    path = EMBEDDED.get(node["name"]) or Path(node["path"] if node["name"] == "npz" else "")
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return None
@@ -197,6 +196,8 @@ def _check_label(path: Path, label: Array, rows: int) -> Labels:
     if label.ndim not in (1, 2) or len(label) != rows or not label.size:
         should = f"have the shape ({rows},), or ({rows}, targets), as the views have {rows} rows"
         raise FusionError(f"{what} should {should}; found {label.shape}.")
+    if label.shape[1:] == (1,):
+        label = label[:, 0]
     names = [str(i) for i in range(label.shape[1])] if label.ndim == 2 else ["label"]
     return Labels(_plain_label(what, label), names, what)
 

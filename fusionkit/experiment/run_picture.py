@@ -120,10 +120,10 @@ def _reliability(figure: Figure, axes: Axes, confidence: Array, right: Array, of
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     used = counts > 0
-    means = [
+    x, y = (
         np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)[used] / counts[used]
         for values in (confidence, right)
-    ]
+    )
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":")
     axes.plot(x, y, color=_ORANGE, linewidth=1.2)
     axes.scatter(x, y, s=12 + 120 * counts[used] / counts.max(), color=_ORANGE, zorder=3)

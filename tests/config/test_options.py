@@ -237,12 +237,12 @@ def test_the_comments_of_the_files_are_the_descriptions(group: str, model: type[
 
 
 def test_the_names_are_those_of_the_experiment() -> None:
-    from fusionkit.experiment import data, datasets, model
+    from fusionkit.experiment import datasets, model
 
     words = schema.described("model")
     assert words["activation"] == f"one of {', '.join(model.ACTIVATIONS)}"
     assert words["encoder"] == "one of none, linear, mlp"
-    assert {*data.EMBEDDED, *datasets.DATASETS} == set(get_args(schema.DataOptions.model_fields["name"].annotation))
+    assert {*npz.EMBEDDED, *datasets.DATASETS} == set(get_args(schema.DataOptions.model_fields["name"].annotation))
 
 
 def test_missing_values_may_wait(base: dict[str, Any]) -> None:
