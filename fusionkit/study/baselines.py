@@ -11,8 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from fusionkit.experiment.data import load_data, split
+from fusionkit.config.options import data_options
+from fusionkit.experiment.data import load_data
 from fusionkit.experiment.robustness import Mask, Views, robustness
+from fusionkit.experiment.splits import split
 
 #: name -> function that makes an untrained classifier.  C is the best on average over the three data sets on the splits
 #: of seeds 100 to 104, one value for all data, like the training options of the fusions.
@@ -31,7 +33,8 @@ def run_baseline(name: str, node: Mapping[str, Any], seed: int) -> dict[str, Any
     """
     begun = time.perf_counter()
     data = load_data(node)
-    rows, test_rows = split(data, seed=seed, test_size=node["test_size"], fold=node["fold"])
+    parts = split(data, data_options(node), seed)
+    rows, test_rows = parts.training, parts.test
     whole = np.hstack([view.astype("float64") for view in data.views.values()])
     scaler = StandardScaler().fit(whole[rows])
     model = BASELINES[name]().fit(scaler.transform(whole[rows]), data.target[rows])

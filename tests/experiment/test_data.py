@@ -197,16 +197,16 @@ def test_views_that_only_the_test_part_lacks(two: Callable[..., Dataset], arrays
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"a": np.ones((60, 5))}, "views.npz … first.npz, {'a': 4, 'b': 3}; found {'a': 5, 'b': 3}."),
-        ({"b": None}, "views.npz … first.npz, {'a': 4, 'b': 3}; found {'a': 4}."),
-        ({"label": np.array(["x", "y"] * 30)}, "The array 'label' of … first.npz; found <U1 (60,)."),
-        ({"label": np.zeros((60, 2))}, "The array 'label' of … first.npz; found float64 (60, 2)."),
-        ({"label": np.zeros(60) + np.nan}, "The array 'label' of … views.npz … in 60 rows, the first is row 0."),
-        ({"first": {"id": np.arange(60)}}, "views.npz … 'id' for each row, as … first.npz has; found none."),
+        ({"a": np.ones((60, 5))}, "…views.npz …first.npz, {'a': 4, 'b': 3}; found {'a': 5, 'b': 3}."),
+        ({"b": None}, "…views.npz …first.npz, {'a': 4, 'b': 3}; found {'a': 4}."),
+        ({"label": np.array(["x", "y"] * 30)}, "The array 'label' of … numbers …first.npz; found text of shape (rows)."),
+        ({"label": np.zeros((60, 2))}, "The array 'label' of … (rows), as …first.npz; found numbers of shape (rows, 2)."),
+        ({"label": np.zeros(60) + np.nan}, "The array 'label' of …views.npz … in 60 rows, the first is row 0."),
+        ({"first": {"id": np.arange(60)}}, "…views.npz … 'id' for each row, as …first.npz has; found none."),
     ],
 )
 def test_a_test_part_of_another_form(two: Callable[..., Dataset], changed: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(FusionError, match=like("… " + sentence) if not sentence.startswith("The") else like(sentence)):
+    with pytest.raises(FusionError, match=like(sentence)):
         two(**changed)
 
 
@@ -230,12 +230,8 @@ def test_the_label_says_what_the_task_is(npz: Write, arrays: dict[str, Any]) -> 
     found = read(npz(label=arrays["a"][:, 0]))
     assert (found.task.name, found.strata, found.target.shape, found.classes) == ("regression", None, (60, 1), [])
     found = read(npz(label=arrays["b"] > 50))
-    assert (found.task.name, found.strata, found.target.shape, found.classes) == (
-        "multilabel",
-        None,
-        (60, 3),
-        list("012"),
-    )
+    assert (found.task.name, found.strata, found.target.shape) == ("multilabel", None, (60, 3))
+    assert found.classes == ["0", "1", "2"]
 
 
 def test_embedded_sets_are_classification_unless_another_task_is_asked_for() -> None:
