@@ -168,7 +168,7 @@ class TrainOptions(Options):
     class_weight: Literal["balanced"] | dict[Any, Annotated[float, Field(ge=0)]] | None = _option(
         None,
         "Weights of the classes in the loss: balanced, a mapping of classes to weights, or null.",
-        json_schema_extra={"expected": "balanced, a mapping of classes to weights such as {yes: 5}, or null"},
+        json_schema_extra={"expected": "balanced, a mapping of classes to weights of at least 0, as {yes: 5}, or null"},
     )
     patience: Size | None = _option(
         None, "Stop after this number of epochs without a better one on the validation part; null never stops."
@@ -228,7 +228,11 @@ class RunConfig(Options):
     task: Literal["auto", "classification", "multilabel", "regression"] = _option(
         "classification", "What to learn: auto (by the label), classification, multilabel or regression."
     )
-    metric: Text | None = _option(None, "Which metric ranks and picks the epoch; null: the first of the task.")
+    metric: Text | None = _option(
+        None,
+        "Which metric ranks and picks the epoch; null: the first of the task.",
+        json_schema_extra={"expected": "the name of a metric, or null"},
+    )
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = _option(
         ..., "Seed of the split, of the initial values and of the order of the batches."
     )
