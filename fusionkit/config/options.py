@@ -110,7 +110,9 @@ class TableOptions(FileOptions):
     )
     label: _Columns = _option(..., "The column to predict, or a list of several.")
     id: _Column = _option(None, "The column that names the rows; it joins a file per view.")
-    group: _Column = _option(None, "The column whose rows of one value stay on one side of every split, as of a patient.")
+    group: _Column = _option(
+        None, "The column whose rows of one value stay on one side of every split, as of a patient."
+    )
     split: _Column = _option(None, "The column that says train, validation or test.")
     folds: _Column = _option(None, "The column with the number of the fold; data.fold says which one is the test part.")
     weight: _Column = _option(None, "The column of numbers that multiply the loss of their rows.")
@@ -308,6 +310,19 @@ def described(group: str) -> dict[str, str]:
     groups: dict[str, type[Options]] = {"data": TableOptions, "model": ModelOptions, "train": TrainOptions}
     whole = groups[group].model_json_schema()
     return {name: expected(schema, whole) for name, schema in whole["properties"].items()}
+
+
+def defaults(cfg: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Return the defaults of a config's options by path: what those are that a config of an earlier version lacks."""
+    node = cfg.get("data")
+    name = str(node.get("name")) if isinstance(node, Mapping) else ""
+    forms: dict[str, type[Options]] = {"npz": NpzOptions, "table": TableOptions}
+    groups: dict[str, type[Options]] = {"model": ModelOptions, "train": TrainOptions, "fusion": FusionNode}
+    groups["data"] = forms.get(name, DataOptions)
+    found: dict[tuple[str, ...], Any] = {(name,): field for name, field in RunConfig.model_fields.items()}
+    found |= {(group, name): field for group, one in groups.items() for name, field in one.model_fields.items()}
+    known = {path: field.default for path, field in found.items() if not field.is_required()}
+    return {**known, ("fusion", "missing"): None}  # Of every operator; its constructor does not see it.
 
 
 def _without_missing(node: Any) -> Any:
