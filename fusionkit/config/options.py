@@ -168,7 +168,7 @@ class TrainOptions(Options):
     class_weight: Literal["balanced"] | dict[Any, Annotated[float, Field(ge=0)]] | None = _option(
         None,
         "Weights of the classes in the loss: balanced, a mapping of classes to weights, or null.",
-        json_schema_extra={"expected": "balanced, a mapping of classes to weights such as {yes: 5}, or null"},
+        json_schema_extra={"expected": "balanced, a mapping of classes to weights of at least 0, as {yes: 5}, or null"},
     )
     patience: Size | None = _option(
         None, "Stop after this number of epochs without a better one on the validation part; null never stops."
@@ -228,7 +228,11 @@ class RunConfig(Options):
     task: Literal["auto", "classification", "multilabel", "regression"] = _option(
         "classification", "What to learn: auto (by the label), classification, multilabel or regression."
     )
-    metric: Text | None = _option(None, "Which metric ranks and picks the epoch; null: the first of the task.")
+    metric: Text | None = _option(
+        None,
+        "Which metric ranks and picks the epoch; null: the first of the task.",
+        json_schema_extra={"expected": "the name of a metric, or null"},
+    )
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = _option(
         ..., "Seed of the split, of the initial values and of the order of the batches."
     )
@@ -326,6 +330,19 @@ def described(group: str) -> dict[str, str]:
     groups: dict[str, type[Options]] = {"data": TableOptions, "model": ModelOptions, "train": TrainOptions}
     whole = groups[group].model_json_schema()
     return {name: expected(schema, whole) for name, schema in whole["properties"].items()}
+
+
+def defaults(cfg: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Return the defaults of a config's options by path: what those are that a config of an earlier version lacks."""
+    node = cfg.get("data")
+    name = str(node.get("name")) if isinstance(node, Mapping) else ""
+    forms: dict[str, type[Options]] = {"npz": NpzOptions, "table": TableOptions}
+    groups: dict[str, type[Options]] = {"model": ModelOptions, "train": TrainOptions, "fusion": FusionNode}
+    groups["data"] = forms.get(name, DataOptions)
+    found: dict[tuple[str, ...], Any] = {(name,): field for name, field in RunConfig.model_fields.items()}
+    found |= {(group, name): field for group, one in groups.items() for name, field in one.model_fields.items()}
+    known = {path: field.default for path, field in found.items() if not field.is_required()}
+    return {**known, ("fusion", "missing"): None}  # Of every operator; its constructor does not see it.
 
 
 def _without_missing(node: Any) -> Any:

@@ -16,7 +16,7 @@ from fusionkit._util.text import printable
 from fusionkit.config.options import FileOptions, NpzOptions, TableOptions, data_options
 from fusionkit.errors import DimsError, FusionError
 from fusionkit.experiment.missing import presence
-from fusionkit.experiment.npz import arrays_source, read_npz
+from fusionkit.experiment.npz import EMBEDDED, arrays_source, read_npz
 from fusionkit.experiment.source import Array, Source
 from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.tasks.choice import choose
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from fusionkit.experiment.tables.format import TableFormat
 
 Rows = npt.NDArray[np.int64]
-
-#: The data sets that ship with the package: name -> file.
-EMBEDDED: dict[str, Path] = {"mfeat": Path(__file__).parents[1] / "data" / "mfeat.npz"}
 
 
 #: The forms of a user's own data.
@@ -215,9 +212,11 @@ def _joined(first: Source, second: Source) -> Source:
     labels = [one.labels.values for one in (first, second)]
     texts = [values.dtype.kind in "UO" for values in labels]
     if texts[0] != texts[1] or labels[0].shape[1:] != labels[1].shape[1:]:
-        found = f"{labels[1].dtype} {labels[1].shape}"
-        raise FusionError(f"{second.labels.what} should be like that of {first.path}; found {found}.")
-    shared = [name for name in first.roles if name in second.roles]
+        should, found = (
+            f"{'text' if text else 'numbers'} of shape ({', '.join(('rows', *map(str, values.shape[1:])))})"
+            for text, values in zip(texts, labels, strict=True)
+        )
+        raise FusionError(f"{second.labels.what} should be {should}, as that of {first.path}; found {found}.")
     masks = [one.mask for one in (first, second) if one.mask is not None]  # Both, or none: one option asks for them.
     digest = hashlib.sha256(f"{first.digest} {second.digest}".encode()).hexdigest()
     return replace(
@@ -225,10 +224,24 @@ def _joined(first: Source, second: Source) -> Source:
         digest=digest,
         views={name: np.concatenate([view, second.views[name]]) for name, view in first.views.items()},
         labels=replace(first.labels, values=np.concatenate(labels)),
-        roles={name: np.concatenate([first.roles[name], second.roles[name]]) for name in shared},
+        roles={name: _joined_role(name, first, second) for name in first.roles},
         mask=np.concatenate(masks) if masks else None,
         notes=[*first.notes, *second.notes],
     )
+
+
+def _joined_role(name: str, first: Source, second: Source) -> Array:
+    """Return what has a role in the first file, for the rows of both.
+
+    Raises:
+        FusionError: the second file lacks an id or a group.
+    """
+    given, rows = first.roles[name], len(second.labels.values)
+    if name in second.roles:
+        return np.concatenate([given, second.roles[name]])
+    if name in ("weight", "split", "folds"):  # The rows are test: no loss has a weight, and no other split is taken.
+        return np.concatenate([given, given[:1].repeat(rows)])
+    raise FusionError(f"{second.path} should have {name!r} for each row, as {first.path} has; found none.")
 
 
 def _arrays_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:

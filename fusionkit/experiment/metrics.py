@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -121,9 +122,7 @@ def label_roc_auc(predicted: Array, target: Array) -> float | None:
 
 def _ranking(name: str, predicted: Array, target: Array) -> float:
     """Return the mean over the labels of a score of scikit-learn."""
-    from sklearn import metrics
-
-    score: Callable[[Array, Array], float] = getattr(metrics, name)
+    score: Callable[[Array, Array], float] = getattr(import_module("sklearn.metrics"), name)
     return float(np.mean([score(target[:, i], predicted[:, i]) for i in range(target.shape[1])]))
 
 

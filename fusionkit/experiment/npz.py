@@ -23,6 +23,8 @@ from fusionkit.experiment.missing import check_mask
 from fusionkit.experiment.roles import check_roles
 from fusionkit.experiment.source import ROLES, Array, Labels, Source, native
 
+#: The data sets that ship with the package: name -> file.
+EMBEDDED: dict[str, Path] = {"mfeat": Path(__file__).parents[1] / "data" / "mfeat.npz"}
 #: The readers of the headers of arrays of numbers, by magic string.
 _HEADERS = {
     np.lib.format.magic(1, 0): np.lib.format.read_array_header_1_0,
@@ -117,9 +119,7 @@ def known_widths(node: Mapping[str, Any]) -> list[int] | None:
 
     None where they are not that easily known, also of a file that cannot be used: ``load_data`` says why.
     """
-    if node["name"] != "npz":
-        return node.get("dims")
-    path = Path(node.get("path") or "")
+    path = EMBEDDED.get(node["name"]) or Path(node["path"] if node["name"] == "npz" else "")
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return None
@@ -232,6 +232,8 @@ def _check_label(path: Path, label: Array, rows: int) -> Labels:
     if label.ndim not in (1, 2) or len(label) != rows or not label.size:
         should = f"have the shape ({rows},), or ({rows}, targets), as the views have {rows} rows"
         raise FusionError(f"{what} should {should}; found {label.shape}.")
+    if label.shape[1:] == (1,):
+        label = label[:, 0]
     names = [str(i) for i in range(label.shape[1])] if label.ndim == 2 else ["label"]
     return Labels(_plain_label(what, label), names, what)
 

@@ -214,7 +214,7 @@ def _epochs(process: Any, network: nn.Module, training: Training) -> tuple[Histo
     """Return the history, and the tensors of the best epoch; None for those of the last one."""
     settings, first = training.settings, process.is_global_zero
     last = training.stop or settings.epochs
-    steps, best = _Steps(process, network, training), _Best(training, process.device)
+    steps, best = _Steps(process, network, training), _Best(training, process)
     history = History()
     # A Network draws the same dropout in all processes, then takes the rows of its own.
     seed = training.seed + (0 if isinstance(network, Network) else process.global_rank)
@@ -243,10 +243,11 @@ def _epochs(process: Any, network: nn.Module, training: Training) -> tuple[Histo
 class _Best:
     """Measures the part that is shown, and keeps the tensors of the best epoch if that part chooses it."""
 
-    def __init__(self, training: Training, device: torch.device) -> None:
-        self.task, self.shown, self.patience = training.task, training.shown, training.settings.patience
+    def __init__(self, training: Training, process: Any) -> None:
+        self.process, self.task, self.shown = process, training.task, training.shown
+        self.patience = training.settings.patience
         self.metric = "" if self.shown is None else self.shown.metric
-        self.part = None if self.shown is None else self.shown.part.to(device)
+        self.part = None if self.shown is None else self.shown.part.to(process.device)
         self.epoch, self.value = 0, -math.inf
         self.state: dict[str, Tensor] | None = None
 
@@ -257,15 +258,20 @@ class _Best:
         predicted = predictions(self.task, model, self.part)
         defined = np.isfinite(predicted).all()  # scikit-learn refuses others.
         score = self.task.functions[self.metric](predicted, self.shown.target) if defined else None
-        value = -math.inf if score is None else rank_value(self.metric, score)
-        if self.shown.chooses and value > self.value:
+        if self.shown.chooses and (value := self._agreed(score)) > self.value:
             self.epoch, self.value = epoch, value
             self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         return score
 
+    def _agreed(self, score: float | None) -> float:
+        """Return the value of a score, the same in all processes, so that they stop in the same epoch."""
+        value = -math.inf if score is None else rank_value(self.metric, score)
+        given = torch.tensor(value, dtype=torch.float64, device=self.process.device)
+        return float(self.process.all_reduce(given, reduce_op="mean"))
+
     def waited(self, epoch: int) -> bool:
-        """Whether the last ``patience`` epochs brought no better one."""
-        return self.patience is not None and self.shown is not None and epoch - self.epoch >= self.patience
+        """Whether the last ``patience`` epochs brought no better one; never where the metric is always undefined."""
+        return self.patience is not None and self.epoch > 0 and epoch - self.epoch >= self.patience
 
 
 class _Steps:

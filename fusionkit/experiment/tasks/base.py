@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from fusionkit.config.options import TrainOptions
@@ -116,6 +117,16 @@ class Task(ABC):
 def weighted_sum(losses: Tensor, weight: Tensor | None) -> Tensor:
     """Return the sum of the losses of rows (b,), each times its weight."""
     return losses.sum() if weight is None else (losses * weight).sum()
+
+
+def focal(losses: Tensor, gamma: float) -> Tensor:
+    """Return the focal loss ``(1 - p)^gamma`` times the cross-entropies ``-log(p)``, of any shape.
+
+    Source: T.-Y. Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 4.
+    """
+    # At p = 1 the gradient of a power below 1 is infinite, and infinity times 0 is NaN.
+    missed = (-torch.expm1(-losses)).clamp_min(torch.finfo(losses.dtype).tiny)
+    return missed**gamma * losses
 
 
 def key_of(value: Any) -> str:

@@ -180,8 +180,9 @@ def from_description(description: Mapping[str, Any]) -> Task:
     name = description.get("task", "classification")
     if name == "regression":
         targets, mean, scale = (description[key] for key in ("targets", "target_mean", "target_scale"))
-        numbers = all(isinstance(one, int | float) for one in (*mean, *scale))
-        if not targets or not len(targets) == len(mean) == len(scale) or not numbers or not all(scale):
+        finite = np.isfinite([mean, scale]).all() and min(scale, default=0.0) > 0
+        named = isinstance(targets, list) and all(isinstance(one, str) for one in targets)
+        if not named or not len(targets) == len(mean) == len(scale) or not finite:
             raise ValueError(f"the targets {targets!r}, their means {mean!r} and scales {scale!r}")
         return Regression(list(targets), list(mean), list(scale))
     classes = description["classes"]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from fusionkit.config.options import TrainOptions
 from fusionkit.experiment import metrics
-from fusionkit.experiment.tasks.base import Array, Criterion, Metric, Task, weighted_sum, weights_of
+from fusionkit.experiment.tasks.base import Array, Criterion, Metric, Task, focal, weighted_sum, weights_of
 
 
 @dataclass
@@ -55,19 +55,16 @@ class Classification(Task):
         return torch.from_numpy(target.astype(np.int64))
 
     def criterion(self, settings: TrainOptions, target: Array) -> Criterion:
-        """Return the cross-entropy, or the focal loss (1 - p)^gamma times it, p the probability of the true class.
-
-        Source: T.-Y. Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 4.
-        """
-        focal, smoothing = self.loss(settings) == "focal", settings.label_smoothing
+        """Return the cross-entropy, or the focal loss of the probability of the true class."""
+        is_focal, smoothing = self.loss(settings) == "focal", settings.label_smoothing
         by_class = self._class_weights(settings, target)
 
         def loss(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-            if by_class is None and weight is None and not focal:
+            if by_class is None and weight is None and not is_focal:
                 return F.cross_entropy(output, target, reduction="sum", label_smoothing=smoothing)
-            losses = F.cross_entropy(output, target, reduction="none", label_smoothing=0.0 if focal else smoothing)
-            if focal:
-                losses = (1 - torch.exp(-losses)) ** settings.focal_gamma * losses
+            losses = F.cross_entropy(output, target, reduction="none", label_smoothing=0.0 if is_focal else smoothing)
+            if is_focal:
+                losses = focal(losses, settings.focal_gamma)
             if by_class is not None:
                 losses = losses * by_class.to(losses)[target]
             return weighted_sum(losses, weight)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from fusionkit.config.options import TrainOptions
 from fusionkit.experiment import metrics
-from fusionkit.experiment.tasks.base import Array, Criterion, Metric, Task, weighted_sum, weights_of
+from fusionkit.experiment.tasks.base import Array, Criterion, Metric, Task, focal, weighted_sum, weights_of
 
 
 @dataclass
@@ -52,13 +52,13 @@ class Multilabel(Task):
 
     def criterion(self, settings: TrainOptions, target: Array) -> Criterion:
         """Return the binary cross-entropy, or the focal loss, as the mean over the labels of a row."""
-        focal, positives = self.loss(settings) == "focal", self._positive_weights(settings, target)
+        is_focal, positives = self.loss(settings) == "focal", self._positive_weights(settings, target)
 
         def loss(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
             target = target.to(output.dtype)
             losses = F.binary_cross_entropy_with_logits(output, target, reduction="none")
-            if focal:
-                losses = (1 - torch.exp(-losses)) ** settings.focal_gamma * losses
+            if is_focal:
+                losses = focal(losses, settings.focal_gamma)
             if positives is not None:
                 losses = losses * torch.where(target > 0, positives.to(losses), 1.0)
             return weighted_sum(losses.mean(-1), weight)

@@ -71,13 +71,18 @@ class Regression(Task):
         """Return the task with mean and scale of the targets of the training part.
 
         Raises:
-            FusionError: a target is constant there.
+            FusionError: a target is constant there, or so large or small that its variance is no number.
         """
         for name, values in zip(self.targets, target.T, strict=True):
             if values.min() == values.max():
                 found = f"{values[0]:g} in all {len(values)} rows"
                 raise FusionError(f"The target {name!r} should vary in the training part; found {found}.")
-        mean, scale = target.mean(0), target.std(0)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # Refused below.
+            mean, scale = target.mean(0), target.std(0)
+        for name, values, one in zip(self.targets, target.T, scale.tolist(), strict=True):
+            if not 0 < one < np.inf:
+                found = f"values from {values.min():.3g} to {values.max():.3g}"
+                raise FusionError(f"The target {name!r} should have a finite variance above 0; found {found}.")
         return replace(self, mean=mean.tolist(), scale=scale.tolist())
 
     def tensor(self, target: Array) -> Tensor:
