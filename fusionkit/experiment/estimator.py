@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
 from typing import Any, ClassVar, Self
@@ -27,6 +25,7 @@ from fusionkit.experiment.draws import draw_rows
 from fusionkit.experiment.inputs import REAL, Names, check_order, check_values, check_views, reordered, view_columns
 from fusionkit.experiment.missing import presence
 from fusionkit.experiment.model import FusionModel, Network, Scaler
+from fusionkit.experiment.parameters import named, own_names
 from fusionkit.experiment.roles import check_role
 from fusionkit.experiment.source import Array, check_unmasked
 from fusionkit.experiment.state import exclusive
@@ -139,7 +138,7 @@ class FusionEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         before: dict[str, Any] = self.__dict__
         try:
             self.__dict__ = {name: value for name, value in before.items() if not name.endswith("_")}
-            with _own_names():
+            with own_names("train", "model"):
                 self._fit(X, y, mask, sample_weight)
         except BaseException:  # Also an interruption.
             self.__dict__ = before
@@ -224,7 +223,7 @@ class FusionEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
 
     def _fusion(self) -> Fusion:
         """Build the operator for the widths of the views, or of the encoders."""
-        options, fabrication = _named(self.fusion, "fusion"), _named(self.fabrication, "fabrication")
+        options, fabrication = named(self.fusion, "fusion"), named(self.fabrication, "fabrication")
         name = options.pop("name")
         cls = registry.load("fusion", name)
         known = inspect.signature(cls).parameters
@@ -325,25 +324,3 @@ def _weights(sample_weight: Any, rows: int) -> npt.NDArray[np.float64]:
     if weights.shape == (rows,) and not weights.any():
         raise FusionError(f"sample_weight should be above zero in a row at least; found zero in all {rows} rows.")
     return check_role("weight", weights, rows, "sample_weight")
-
-
-@contextmanager
-def _own_names() -> Iterator[None]:
-    """Give errors the names of an estimator's parameters in place of the keys of a config."""
-    try:
-        yield
-    except (ConfigError, FusionError) as error:
-        own = re.sub(r"\b(?:train|model)\.(?=\w)", "", str(error))
-        if own == str(error):
-            raise
-        raise type(error)(re.sub(r"\bnull\b", "None", own)) from error
-
-
-def _named(value: Any, key: str) -> dict[str, Any]:
-    """Return the name and the options of an operator, from its name alone or from a dict of both."""
-    value = to_python(value)
-    if isinstance(value, str):
-        return {"name": value}
-    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
-        return dict(value)
-    raise ConfigError(f"{key} should be a name, or a dict with a name and options; found {value!r}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -96,7 +95,7 @@ def _columns(key: str, given: Any, names: Names, count: int) -> list[int]:
     """Return the numbers of the columns that one view names."""
     if isinstance(given, slice):
         ends = [end for end in (given.start, given.stop) if end is not None]
-        if not all(isinstance(end, Integral) and abs(end) <= count for end in ends):
+        if not all(isinstance(end, int | np.integer) and abs(int(end)) <= count for end in ends):
             raise FusionError(f"{key} should be a slice of the {count} columns of X; found {given!r}.")
         columns = [*range(count)[given]]
     else:
@@ -113,7 +112,7 @@ def _column(key: str, one: Any, names: Names, count: int) -> int:
             named = "name columns of X" if known else "contain integers, as the columns of X have no names"
             raise FusionError(f"{key} should {named}; found {one!r}.{nearest(one, known)}")
         return known.index(one)
-    if not isinstance(one, Integral) or not -count <= one < count:
+    if not isinstance(one, int | np.integer) or not -count <= one < count:
         should = f"contain names of columns, or integers below {count}, the number of columns of X"
         raise FusionError(f"{key} should {should}; found {one!r}.")
     return int(one) % count
