@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def draw_run(result: Mapping[str, Any], path: Path, tested: tuple[Array, Array])
         tested: what the task predicts for the test part, and its targets.
     """
     panels = [*_curves(result), *_tested(result, *tested)]
-    columns = len(panels) if len(panels) <= 3 else (len(panels) + 1) // 2
+    columns = len(panels) if len(panels) <= 4 else (len(panels) + 1) // 2
     rows = -(-len(panels) // columns)
     with _figure(path, 4.0 * columns, 4.1 * rows) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -43,12 +44,9 @@ def draw_run(result: Mapping[str, Any], path: Path, tested: tuple[Array, Array])
         fabrication = f" ({result['fabrication']})" if result["fabrication"] else ""
         metric = result["metric"]
         score = f"{metric} {_number(result['metrics'].get(metric))},  " if result["metrics"] else ""
-        figure.suptitle(
-            f"{result['fusion']}{fabrication} on {result['data']['label']}:  {score}"
-            f"n = {result['n']},  l = {result['l']:,},  seed {result['seed']}",
-            fontsize=12,
-            fontweight="bold",
-        )
+        title = f"{result['fusion']}{fabrication} on {result['data']['label']}:  {score}"
+        title += f"n = {result['n']},  l = {result['l']:,},  seed {result['seed']}"
+        figure.suptitle(fill(title, 40 * columns), fontsize=12, fontweight="bold")
 
 
 def _curves(result: Mapping[str, Any]) -> list[Panel]:

@@ -30,7 +30,9 @@ def described_data(data: Dataset, parts: Parts) -> Iterator[str]:
     yield f"data: {data.rows} rows of {data.label}; views with their widths: {widths}"
     yield from (f"note: {note}" for note in data.source.notes)
     positive = f"; positive: {data.classes[-1]!r}" if data.strata is not None and len(data.classes) == 2 else ""
-    yield f"task: {data.task.name} ({data.source.labels.what}: {data.reason}{positive})"
+    names = data.source.labels.names
+    label = f"{names[0]!r}" if len(names) == 1 else f"{len(names)} columns"
+    yield f"task: {data.task.name}, from {label}: {data.reason}{positive}"
     yield f"rows: {', '.join(f'{len(rows)} {name}' for name, rows in parts.named().items() if len(rows))}"
     yield from (f"note: {note}" for note in parts.notes)
 

@@ -71,7 +71,7 @@ def _suggested(labels: Labels) -> tuple[str, str]:
         return "regression", f"{values.shape[1]} columns of numbers: targets"
     different = np.unique(values)
     if texts:
-        return "classification", f"text, {len(different)} different: classes"
+        return "classification", f"text, {len(different)} different ones: classes"
     if values.dtype.kind == "b":
         return "classification", "true and false: classes"
     if values.dtype.kind == "f" and (values != np.floor(values)).any():
