@@ -22,12 +22,12 @@ from fusionkit.config.options import Fraction, G, ModelOptions, Options, TrainOp
 from fusionkit.core import factory
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment.draws import draw_rows
-from fusionkit.experiment.inputs import REAL, Names, check_order, check_values, check_views, reordered, view_columns
+from fusionkit.experiment.inputs import REAL, Names, check_values, check_views, reordered, view_columns
 from fusionkit.experiment.missing import presence
 from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.parameters import named, own_names
 from fusionkit.experiment.roles import check_role
-from fusionkit.experiment.source import Array, check_unmasked
+from fusionkit.experiment.source import Array, check_order, check_unmasked
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.tasks.choice import Target
 from fusionkit.experiment.training import Part, Shown, Training, seeded, threads, train
@@ -138,7 +138,7 @@ class FusionEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         before: dict[str, Any] = self.__dict__
         try:
             self.__dict__ = {name: value for name, value in before.items() if not name.endswith("_")}
-            with own_names("train", "model"):
+            with own_names(self.get_params()):
                 self._fit(X, y, mask, sample_weight)
         except BaseException:  # Also an interruption.
             self.__dict__ = before

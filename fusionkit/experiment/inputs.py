@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from fusionkit.errors import FusionError, nearest
-from fusionkit.experiment.source import check_unmasked
+from fusionkit.experiment.source import check_order, check_unmasked
 
 #: The types of views.  PyTorch computes in them as they are.
 REAL = [np.float64, np.float32]
@@ -129,20 +128,6 @@ def reordered(X: Any, names: npt.NDArray[np.object_]) -> Any:
 
 class View(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Stands for one view where scikit-learn checks its names; its own name is in the messages."""
-
-
-def check_order(what: str, first: Any, other: Any) -> None:
-    """Refuse two data frames of the same rows in another order.
-
-    Raises:
-        FusionError: their indexes differ only in order.
-    """
-    if all(hasattr(frame, "columns") and hasattr(frame, "index") for frame in (first, other)):
-        index, wanted = other.index, first.index
-        if not index.equals(wanted) and Counter(index) == Counter(wanted):
-            should = "have their rows in the same order"
-            advice = "view.loc[other.index] reorders one."
-            raise FusionError(f"{what} should {should}; found indexes that differ only in order.  {advice}")
 
 
 def _check_rows(views: Sequence[Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,15 +12,19 @@ from fusionkit.errors import ConfigError, FusionError
 
 
 @contextmanager
-def own_names(*groups: str) -> Iterator[None]:
+def own_names(parameters: Collection[str]) -> Iterator[None]:
     """Give errors the names of parameters in place of the keys of a config: ``epochs`` for ``train.epochs``."""
+
+    def own(key: re.Match[str]) -> str:
+        return key[1] if key[1] in parameters else key[0]
+
     try:
         yield
     except (ConfigError, FusionError) as error:
-        own = re.sub(rf"\b(?:{'|'.join(groups)})\.(?=\w)", "", str(error))
-        if own == str(error):
+        text = re.sub(r"\b(?:data|model|train)\.(\w+)", own, str(error))
+        if text == str(error):
             raise
-        raise type(error)(re.sub(r"\bnull\b", "None", own)) from error
+        raise type(error)(re.sub(r"\bnull\b", "None", text)) from error
 
 
 def named(value: Any, key: str) -> dict[str, Any]:
