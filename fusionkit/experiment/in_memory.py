@@ -40,6 +40,8 @@ _GROUPS = dict.fromkeys((*_SHARED, "task", "metric"), "") | {
     if name not in ("name", "dims", "path", "test_path", "missing")
 }
 _NAME = "the arrays"
+#: What a view cannot be called.
+_TAKEN = ("label", "mask", *ROLES)
 
 
 @exclusive()
@@ -65,7 +67,7 @@ def train(
     Args:
         views: name -> array, tensor or data frame (m, n_i); rows of NaN where a view is absent.
         label: (m,), or (m, t) for several: numbers, booleans or text.
-        fusion: name of the operator, as ``fusionkit list`` shows it, or a dict with its name and options.
+        fusion: name of the operator, or a dict with its name and options.
         fabrication: the same for the operators that take one.
         mask: bool (m, k), True where a view of a row is present; None: where it is not all NaN.
         group: (m,), rows of one group are never on two sides of a split.
@@ -81,29 +83,12 @@ def train(
 
     Raises:
         FusionError, ConfigError, RegistryError: data or options that cannot be used, or a training that failed.
-
-    Example:
-        >>> model, record = train({"a": a, "b": b}, y, fusion="mutan", epochs=20, validation_size=0.1)
-        >>> record["metrics"]["accuracy"], model.predict([a, b])
     """
     begun = time.perf_counter()
     roles = {"group": group, "split": split, "folds": folds, "weight": weight}
     with own_names(_GROUPS):
         tree = _tree(fusion, fabrication, to_python(options))
-        source = _source(
-            views, label, {role: values for role, values in roles.items() if values is not None}, mask, tree
-        )
-        # The hash of the config tells other data apart.
-        tree["data"] |= {"path": f"arrays:{source.digest}", "missing": "nan" if mask is None else "mask"}
-        config = validate(tree)
-        preflight(config, takes_group(config))
-        data = dataset(cast(FileOptions, config.data), source, config.task)
-        parts = divide(data, config.data, config.seed)
-        check_operator(config, data.dims)
-        if progress:
-            for line in described_data(data, parts):
-                print(line, file=sys.stderr, flush=True)
-        run = Run(config, data, parts, "" if progress else None)
+        run = _prepared(tree, _source(views, label, roles, mask, tree["data"]["impute"]), progress)
         run.train()
         record = run.record()
     return run.model, {**record, "seconds": round(time.perf_counter() - begun, 3)}
@@ -133,9 +118,22 @@ def _tree(fusion: Any, fabrication: Any, options: Mapping[str, Any]) -> dict[str
     return tree
 
 
-def _source(
-    views: Mapping[str, Any], label: Any, roles: Mapping[str, Any], mask: Any, tree: Mapping[str, Any]
-) -> Source:
+def _prepared(tree: dict[str, Any], source: Source, progress: bool) -> Run:
+    """Return the run of a plain config on a source, checked."""
+    # The hash of the config tells other data apart.
+    tree["data"] |= {"path": f"arrays:{source.digest}", "missing": "nan" if source.mask is None else "mask"}
+    config = validate(tree)
+    preflight(config, takes_group(config))
+    data = dataset(cast(FileOptions, config.data), source, config.task)
+    parts = divide(data, config.data, config.seed)
+    check_operator(config, data.dims)
+    if progress:
+        for line in described_data(data, parts):
+            print(line, file=sys.stderr, flush=True)
+    return Run(config, data, parts, "" if progress else None)
+
+
+def _source(views: Mapping[str, Any], label: Any, roles: Mapping[str, Any], mask: Any, impute: Any) -> Source:
     """Return the views, labels and roles as a file would hold them.
 
     Raises:
@@ -144,14 +142,14 @@ def _source(
     if not isinstance(views, Mapping) or not all(isinstance(name, str) for name in views):
         raise FusionError(f"views should be a mapping of names to views; found {type(views).__name__}.")
     for name in views:
-        if name in ("label", *ROLES):
-            raise FusionError(f"A view should have another name than label, {', '.join(ROLES)}; found {name!r}.")
+        if name in _TAKEN:
+            raise FusionError(f"A view should have another name than {', '.join(_TAKEN)}; found {name!r}.")
     frames = {name: view for name, view in views.items() if hasattr(view, "columns")}
     given = {key: _framed(key, values) for key, values in (("label", label), *roles.items(), ("mask", mask))}
     _check_orders(frames, given)
     arrays, table = {name: _array(f"View {name!r}", view) for name, view in views.items() if name not in frames}, None
     if frames:
-        encoded, table = _pandas("encode_frames")(frames, tree["data"]["impute"], whole=len(frames) == len(views))
+        encoded, table = _pandas("encode_frames")(frames, impute, whole=len(frames) == len(views))
         arrays |= encoded
     arrays = {name: arrays[name] for name in views}  # In the order of the mapping.
     labels = None
