@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -25,7 +26,7 @@ from fusionkit import registry
 from fusionkit.cli import main
 from fusionkit.config.fits import check_takes_masks
 from fusionkit.config.options import data_options
-from fusionkit.experiment import FusionClassifier, ViewDropout
+from fusionkit.experiment import FusionClassifier, FusionRegressor, ViewDropout, train
 from fusionkit.experiment.data import Dataset
 from fusionkit.experiment.npz import arrays_source
 from fusionkit.experiment.roles import check_roles
@@ -62,6 +63,13 @@ def divided(roles: dict[str, Any], label: Any = None, **given: Any) -> Any:
     chosen = choose(source.labels, "classification")
     data = Dataset("npz", source, chosen.task, chosen.values)
     return split(data, data_options({"name": "npz", "path": "x.npz", **given}), 0)
+
+
+def regressed(y: Any = None, sample_weight: Any = None, **options: Any) -> Any:
+    """Fit a regressor on a data frame with the columns age, sex and dose."""
+    frame = pd.DataFrame(np.arange(24.0).reshape(8, 3) % 5, columns=["age", "sex", "dose"])
+    regressor = FusionRegressor(**{"epochs": 1, "n": 2, **options})
+    return regressor.fit(frame, np.arange(8.0) if y is None else y, sample_weight=sample_weight)
 
 
 #: key -> what raises an error
@@ -112,6 +120,22 @@ CALLS: dict[str, Callable[[], Any]] = {
     "role: no name": lambda: divided({"folds": np.append(np.zeros(11), np.nan)}),
     "role: a negative weight": lambda: divided({"weight": np.arange(12) - 1}),
     "view dropout: no probability": lambda: ViewDropout(1.5),
+    "estimator: columns in no view": lambda: regressed(views={"clinical": ["age"]}),
+    "estimator: a column in two views": lambda: regressed(views={"clinical": ["age", "sex"], "scan": slice(1, 3)}),
+    "estimator: a view of an unknown column": lambda: regressed(views={"clinical": ["agee"]}),
+    "estimator: a slice that is too long": lambda: regressed(views={"scan": slice(0, 80)}),
+    "estimator: a parameter that is wrong": lambda: regressed(epochs=0),
+    "estimator: a loss of another task": lambda: regressed(loss="focal"),
+    "estimator: patience without rows held out": lambda: regressed(patience=3),
+    "estimator: rows held out lack a class": lambda: classified(validation_fraction=0.9),
+    "estimator: a weight of no class": lambda: classified(class_weight={2: 5}),
+    "estimator: no weight above zero": lambda: regressed(sample_weight=[0] * 8),
+    "estimator: a constant target": lambda: regressed(y=np.ones(8)),
+    "train: an unknown option": lambda: train({"a": np.eye(8)}, np.arange(8), epoch=3),
+    "train: an option that is wrong": lambda: train({"a": np.eye(8)}, np.arange(8), test_size=1),
+    "train: views without names": lambda: train([np.eye(8)], np.arange(8)),  # type: ignore[arg-type]
+    "train: a view with the name of a role": lambda: train({"weight": np.eye(8)}, np.arange(8)),
+    "train: a label that is missing": lambda: train({"a": np.eye(8)}, [*"abcdefg", None]),
     "load: no run": lambda: fusionkit.load("nowhere"),
     "check: unknown check": lambda: fusionkit.check("average", select=["gradchek"]),
     "check: no operator": lambda: fusionkit.check(3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
@@ -39,7 +40,7 @@ class _ValidationOptions(Options):
 
 
 @dataclass(eq=False, repr=False)  # BaseEstimator has its own.
-class FusionEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class FusionEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
     """Standardize k views, fuse them, predict linearly: what ``fusionkit run`` trains, as an estimator.
 
     ``X`` is either one array or data frame of shape (m, D), whose columns ``views`` divides, or a list of k views of
@@ -117,9 +118,9 @@ class FusionEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     #: How scikit-learn checks y.
     _y_options: ClassVar[Mapping[str, Any]] = {}
 
+    @abstractmethod
     def _target(self, y: Array) -> Target:
         """Return the task and the targets, for y as scikit-learn has checked it."""
-        raise NotImplementedError
 
     @exclusive()
     def fit(self, X: Any, y: Any, mask: Any = None, sample_weight: Any = None) -> Self:

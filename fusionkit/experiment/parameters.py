@@ -22,9 +22,10 @@ def own_names(parameters: Collection[str]) -> Iterator[None]:
         yield
     except (ConfigError, FusionError) as error:
         text = re.sub(r"\b(?:data|model|train)\.(\w+)", own, str(error))
+        text = re.sub(r"(?<!')\bnull\b(?!')", "None", text)
         if text == str(error):
             raise
-        raise type(error)(re.sub(r"\bnull\b", "None", text)) from error
+        raise type(error)(text) from error
 
 
 def named(value: Any, key: str) -> dict[str, Any]:

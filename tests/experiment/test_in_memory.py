@@ -236,7 +236,7 @@ def test_progress_is_shown_where_it_is_wanted(capsys: pytest.CaptureFixture[str]
         ({"impute": "median"}, ConfigError, "impute should be 'mean' or None; found 'median'."),
         ({"patience": 3}, ConfigError, "patience should be … found none.  validation_size=0.2 makes one."),
         ({"task": "regression"}, ConfigError, "The argument label … task=regression; found 'a' in row 0."),
-        ({"metric": "r2"}, ConfigError, "metric should be … for a task of classification; found 'r2'."),
+        ({"metric": "r2"}, ConfigError, "metric should be None or … for a task of classification; found 'r2'."),
         ({"fusion": "average"}, DimsError, "average … found dims [4, 3], … encoder=linear makes"),
         ({"fusion": "averag"}, ConfigError, "… found 'averag'. Did you mean 'average'"),
         ({"fusion": "concatenation", "fabrication": "lowrank"}, ConfigError, "fabrication … found 'lowrank'."),
