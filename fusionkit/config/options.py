@@ -168,7 +168,7 @@ class TrainOptions(Options):
     class_weight: Literal["balanced"] | dict[Any, Annotated[float, Field(ge=0)]] | None = _option(
         None,
         "Weights of the classes in the loss: balanced, a mapping of classes to weights, or null.",
-        json_schema_extra={"expected": "balanced, a mapping of classes to weights such as {yes: 5}, or null"},
+        json_schema_extra={"expected": "balanced, a mapping of classes to weights of at least 0, as {yes: 5}, or null"},
     )
     patience: Size | None = _option(
         None, "Stop after this number of epochs without a better one on the validation part; null never stops."
@@ -215,6 +215,9 @@ class FabricationNode(Options):
     name: Text = _named("fabrication")
 
 
+AnyData = Annotated[DataOptions | NpzOptions | TableOptions, Field(discriminator="name", json_schema_extra=_GROUP)]
+
+
 class RunConfig(Options):
     """The whole configuration of one job, checked."""
 
@@ -225,13 +228,17 @@ class RunConfig(Options):
     task: Literal["auto", "classification", "multilabel", "regression"] = _option(
         "classification", "What to learn: auto (by the label), classification, multilabel or regression."
     )
-    metric: Text | None = _option(None, "Which metric ranks and picks the epoch; null: the first of the task.")
+    metric: Text | None = _option(
+        None,
+        "Which metric ranks and picks the epoch; null: the first of the task.",
+        json_schema_extra={"expected": "the name of a metric, or null"},
+    )
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = _option(
         ..., "Seed of the split, of the initial values and of the order of the batches."
     )
     fusion: FusionNode
     fabrication: FabricationNode
-    data: Annotated[DataOptions | NpzOptions | TableOptions, Field(discriminator="name", json_schema_extra=_GROUP)]
+    data: AnyData
     model: ModelOptions
     train: TrainOptions
     _tree: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -252,6 +259,7 @@ class RunConfig(Options):
 _SOURCES = {"fusion.n": "n", "fusion.dims": "dims", "fusion.device": "device", "dims": "data.dims"}
 
 _RUN: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)
+_DATA: TypeAdapter[Any] = TypeAdapter(AnyData)
 _FABRICATION: TypeAdapter[FabricationNode] = TypeAdapter(FabricationNode)
 _STAND_IN: TypeAdapter[Any] = TypeAdapter(create_model("StandIn", __base__=Options, missing=(StandIn | None, None)))
 G = TypeVar("G", bound=Options)
@@ -303,6 +311,18 @@ def validate_group(group: type[G], values: Mapping[str, Any], prefix: str) -> G:
     adapter, values = TypeAdapter(group), to_python(values)
     refuse(mistakes(adapter, values, prefix).values())
     return adapter.validate_python(values)
+
+
+def data_options(values: Mapping[str, Any]) -> DataOptions:
+    """Return the options of the group ``data``.
+
+    Raises:
+        ConfigError: as ``validate``.
+    """
+    values = to_python(values)
+    refuse(mistakes(_DATA, values, "data").values())
+    made: DataOptions = _DATA.validate_python(values)
+    return made
 
 
 def described(group: str) -> dict[str, str]:

@@ -24,12 +24,13 @@ from fusionkit._util.trees import to_python
 from fusionkit.config.options import G, ModelOptions, TrainOptions, validate_group
 from fusionkit.core import factory
 from fusionkit.errors import ConfigError, DimsError, FusionError
-from fusionkit.experiment.data import check_unmasked
 from fusionkit.experiment.inputs import REAL, Names, check_order, check_values, check_views
 from fusionkit.experiment.missing import presence
 from fusionkit.experiment.model import FusionModel, Network, Scaler
+from fusionkit.experiment.source import check_unmasked
 from fusionkit.experiment.state import exclusive
-from fusionkit.experiment.training import Part, Task, seeded, threads, train
+from fusionkit.experiment.tasks.classification import Classification
+from fusionkit.experiment.training import Part, Training, seeded, threads, train
 from fusionkit.fusion import Fusion, check_dims
 
 
@@ -144,11 +145,12 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         scaler.fit(views, present)
         standardized = [view for view in scaler(views) if view is not None]
         shown = None if present is None else torch.from_numpy(present)
-        training = Part(standardized, torch.from_numpy(index.astype(np.int64)), shown)
-        task = Task(training, None, settings, seed, progress="" if self.verbose else None)
-        self.history_ = train(network, task, self.device)
+        task, index = Classification(to_python(self.classes_.tolist())), index.astype(np.int64)
+        part = Part(standardized, task.tensor(index), shown)
+        training = Training(task, part, index, None, settings, seed, progress="" if self.verbose else None)
+        self.history_ = train(network, training, self.device)
         # Predictions in double precision do not depend on which rows are predicted together.
-        self.model_ = FusionModel(scaler, network, to_python(self.classes_.tolist())).double().eval()
+        self.model_ = FusionModel(scaler, network, task).double().eval()
         self.n_iter_ = settings.epochs
 
     def predict_proba(self, X: Any, mask: Any = None) -> npt.NDArray[np.float64]:

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from fusionkit.errors import FusionError
-from fusionkit.experiment.data import check_unmasked
+from fusionkit.experiment.source import check_unmasked
 
 #: The types of views.  PyTorch computes in them as they are.
 REAL = [np.float64, np.float32]

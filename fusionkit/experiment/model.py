@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +18,16 @@ from fusionkit.config.keys import walk
 from fusionkit.config.options import ModelOptions
 from fusionkit.core import factory
 from fusionkit.errors import DimsError, FusionError
-from fusionkit.experiment.data import check_unmasked, native
 from fusionkit.experiment.missing import check_mask, present_rows
+from fusionkit.experiment.source import Array, check_unmasked, native
 from fusionkit.experiment.state import evaluating, exclusive
+from fusionkit.experiment.tasks.base import Task
+from fusionkit.experiment.tasks.choice import from_description
 from fusionkit.fusion import Fusion, check_dims, check_dtype
 from fusionkit.kernels.elementwise import replaced
+
+if TYPE_CHECKING:
+    from fusionkit.experiment.tables.format import TableFormat
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -180,13 +187,13 @@ class Network(nn.Module):
     Args:
         fusion: built for the widths behind the encoders, which ``RunConfig.fusion_dims`` returns for ``dims``.
         dims: widths of the standardized views.
-        classes: number of classes.
+        outputs: width of the output.
         options: which encoders and which activation.
         input_dropout: part of the standardized inputs that is zeroed while training.
     """
 
     def __init__(
-        self, fusion: Fusion, dims: Sequence[int], classes: int, options: ModelOptions, input_dropout: float = 0.0
+        self, fusion: Fusion, dims: Sequence[int], outputs: int, options: ModelOptions, input_dropout: float = 0.0
     ) -> None:
         super().__init__()
         if fusion.dims is None or fusion.n is None:
@@ -197,7 +204,7 @@ class Network(nn.Module):
         self.fusion = fusion
         self.dropout = nn.Dropout(input_dropout)
         self.activation = ACTIVATIONS[options.activation]()
-        self.head = nn.Linear(fusion.n, classes)
+        self.head = nn.Linear(fusion.n, outputs)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -206,7 +213,7 @@ class Network(nn.Module):
         return weight.dtype if isinstance(weight, Tensor) else torch.float32
 
     def forward(self, x: Sequence[Tensor | None], rows: slice | None = None, mask: Tensor | None = None) -> Tensor:
-        """Return logits (..., classes) for standardized views (..., n_i), or for some of their rows.
+        """Return outputs (..., c) for standardized views (..., n_i), or for some of their rows.
 
         Dropout is drawn for all rows, so that several processes which share a batch drop the inputs that one would.
 
@@ -222,28 +229,36 @@ class Network(nn.Module):
         if mask is not None and self.options.encoder != "none":  # The fusion replaces what is absent by itself.
             views = replaced(views, mask, [0.0] * len(views))
         encoded = [None if view is None else encode(view) for encode, view in zip(self.encoders, views, strict=True)]
-        logits: Tensor = self.head(self.activation(self.fusion(encoded, mask=mask)))
-        return logits
+        output: Tensor = self.head(self.activation(self.fusion(encoded, mask=mask)))
+        return output
 
 
 class FusionModel(nn.Module):
-    """A scaler and a network: raw views in, logits out.
+    """A scaler and a network: raw views in; logits, or the numbers of a regression, out.
 
     Attributes:
-        classes: the label values, in the order of the logits.
+        task: what it learnt.
+        table: how the columns of a table become views; None for a model of arrays.
     """
 
-    def __init__(self, scaler: Scaler, network: Network, classes: Sequence[Any]) -> None:
+    def __init__(self, scaler: Scaler, network: Network, task: Task, table: TableFormat | None = None) -> None:
         super().__init__()
-        self.scaler, self.network, self.classes = scaler, network, list(classes)
+        self.scaler, self.network, self.task, self.table = scaler, network, task, table
 
     @property
     def fusion(self) -> Fusion:
         """The operator."""
         return self.network.fusion
 
+    @property
+    def classes(self) -> list[Any]:
+        """The label values, or the labels, in the order of the logits; [] for a regression."""
+        return self.task.classes
+
     def forward(self, x: Sequence[Any], mask: Any = None) -> Tensor:
-        """Return logits (..., classes).  NaN is a number like any other here; ``predict`` takes it as absent.
+        """Return logits (..., c), or the numbers (..., t) of a regression in their units.
+
+        NaN is a number like any other here; ``predict`` takes it as absent.
 
         Args:
             x: list or tuple of k raw views (..., n_i), in the units of the data; None is a view that is absent.
@@ -254,28 +269,29 @@ class FusionModel(nn.Module):
             FusionError: views or a mask that do not fit in another way, or a fusion that refuses masks.
         """
         views = self.scaler(x, self.network.dtype)
-        logits: Tensor = self.network(views, mask=_checked_mask(mask, views))
-        return logits
+        output: Tensor = self.network(views, mask=_checked_mask(mask, views))
+        return self.task.in_units(output)
 
     @exclusive()
     @torch.no_grad()
-    def evaluate(self, x: Sequence[Any], mask: Any = None) -> Tensor:
-        """Return logits (m, classes) as ``forward`` does, but always in evaluation mode, and finite.
+    def evaluate(self, x: Any, mask: Any = None) -> Tensor:
+        """Return what ``forward`` does, but always in evaluation mode, finite and in float64.
 
         Args:
-            x: as for ``forward``; without a mask, rows of a view that are all NaN are absent.
+            x: as for ``forward``, or a data frame for a model of a table; without a mask, rows of a view that are all
+                NaN are absent.
             mask: as for ``forward``.
 
         Raises:
-            DimsError, FusionError: as ``forward``; also views or logits that are not finite, or no row with a view.
+            DimsError, FusionError: as ``forward``; also views or outputs that are not finite, or no row with a view.
         """
-        views = self.scaler(x, self.network.dtype)
+        views = self.scaler(self.encode(x) if hasattr(x, "columns") else x, self.network.dtype)
         present = self._presence(views, mask)
         with evaluating(self):
-            logits: Tensor = self.network(views, mask=present)
-        if not logits.isfinite().all():
-            raise FusionError("The trained model should give finite logits; found others.")
-        return logits
+            output = self.task.in_units(self.network(views, mask=present).double())
+        if not output.isfinite().all():
+            raise FusionError("The trained model should give finite outputs; found others.")
+        return output
 
     def _presence(self, views: Sequence[Tensor | None], mask: Any) -> Tensor | None:
         """Return which standardized views are present, (..., k); None if all are."""
@@ -298,17 +314,42 @@ class FusionModel(nn.Module):
             raise FusionError(f"At least one row should have a view; found none in {leading.numel()} rows.")
         return None if present.all() and len(given) == len(views) else present
 
-    def predict(self, x: Sequence[Any], mask: Any = None) -> list[Any]:
-        """Return the label value of every row, for raw views (m, n_i).
+    def predict(self, x: Any, mask: Any = None) -> list[Any]:
+        """Return the predicted value of every row: a label; 0 and 1 for each label of a multilabel task; the number of
+        a regression, or a list of several.
 
         Args:
-            x: as for ``forward``; without a mask, rows of a view that are all NaN are absent.
+            x: raw views (m, n_i), or a data frame, as for ``evaluate``.
             mask: as for ``forward``.
 
         Raises:
             DimsError, FusionError: as ``evaluate``.
         """
-        return [self.classes[i] for i in self.evaluate(x, mask).argmax(-1).tolist()]
+        return self.task.values(self.task.predicted(self.evaluate(x, mask).cpu()))
+
+    def predict_proba(self, x: Any, mask: Any = None) -> Array:
+        """Return the probabilities of the classes, or of the labels, (m, c); arguments as for ``predict``.
+
+        Raises:
+            DimsError, FusionError: as ``evaluate``; also for a regression.
+        """
+        if not self.classes:
+            raise FusionError("predict_proba should be called for classes or labels; found a regression.")
+        return self.task.predicted(self.evaluate(x, mask).cpu())
+
+    def encode(self, frame: Any) -> list[Array]:
+        """Return the views (m, n_i) of a data frame with the columns of the training table; other columns are ignored.
+
+        Raises:
+            FusionError: the model was not trained on a table, or a column is missing or holds something else.
+        """
+        if self.table is None:
+            raise FusionError("A data frame should be given to a model of a table; found a model of arrays.")
+        views, unseen = self.table.encode(frame, "The data frame")
+        if unseen:
+            counts = ", ".join(f"{count} in {column!r}" for column, count in unseen.items())
+            warnings.warn(f"Values that the training part lacks count as missing: {counts}.", UserWarning, stacklevel=2)
+        return views
 
     def describe(self) -> dict[str, Any]:
         """Return JSON types from which ``from_description`` builds the same model, without its trained tensors.
@@ -319,14 +360,16 @@ class FusionModel(nn.Module):
         described = {
             "views": list(self.scaler.names),
             "dims": list(self.scaler.dims),
-            "classes": self.classes,
+            **self.task.describe(),
             "encoder": self.network.options.encoder,
             "input_dropout": self.network.dropout.p,
             "activation": self.network.options.activation,
             "dtype": str(self.network.dtype).removeprefix("torch."),
             "fusion": self.fusion.to_config(),
         }
-        return described if self.scaler.impute is None else {**described, "impute": self.scaler.impute}
+        if self.scaler.impute is not None:
+            described["impute"] = self.scaler.impute
+        return described if self.table is None else {**described, "table": self.table.to_json()}
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any], device: str | None = None) -> FusionModel:
@@ -340,9 +383,9 @@ class FusionModel(nn.Module):
             RegistryError: the operator is not installed.
             ValueError, KeyError, TypeError: not such a description.
         """
-        views, classes, dims = description["views"], description["classes"], check_dims(description["dims"])
-        if not isinstance(classes, list) or not classes or len(views) != len(dims):
-            raise ValueError(f"the classes {classes!r}, the views {views!r}, the dims {dims!r}")
+        views, dims, task = description["views"], check_dims(description["dims"]), from_description(description)
+        if len(views) != len(dims):
+            raise ValueError(f"the views {views!r}, the dims {dims!r}")
         impute = description.get("impute")
         if impute not in (None, "mean"):
             raise ValueError(f"impute {impute!r}")
@@ -358,7 +401,10 @@ class FusionModel(nn.Module):
         if not fusion.require_parameters and fusion.calculate_l():  # Its parameters would be in no file.
             raise ValueError("a fusion with require_parameters=False")
         with nullcontext() if device is None else torch.device(device):
-            network = Network(fusion, dims, len(classes), options, dropout)
+            network = Network(fusion, dims, task.outputs, options, dropout)
             scaler = Scaler(views, dims, impute)
         network.to(check_dtype(str(description["dtype"])))
-        return cls(scaler, network, classes).eval()
+        table = None
+        if "table" in description:  # Arrays do not need pandas, which takes as long to import as torch.
+            table = import_module("fusionkit.experiment.tables.format").TableFormat.from_json(description["table"])
+        return cls(scaler, network, task, table).eval()

@@ -8,11 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from fusionkit._util.text import one_line
 
@@ -21,32 +19,6 @@ _CYCLE = ("#2b6cb0", "#c05621", "#2f855a", "#805ad5", "#b83280", "#b7791f", "#31
 _MARKERS = "osD^vPX*<>"
 #: Where a legend lies beside its axes.
 _OUTSIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
-
-
-def draw_run(result: Mapping[str, Any], path: Path) -> None:
-    """Draw training loss and test accuracy by epoch and the confusion matrix of the test part to a PNG file.
-
-    Args:
-        result: the record of a completed run.
-        path: the file.
-    """
-    with _figure(path, 12.0, 4.1) as figure:
-        left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.05))
-        history = result["history"]
-        epochs = range(1, len(history["loss"]) + 1)
-        _curve(left, epochs, history["loss"], _BLUE, "training loss", f"{history['loss'][-1]:.3f}")
-        _curve(middle, epochs, history["accuracy"], _ORANGE, "test accuracy", f"{history['accuracy'][-1]:.4f}")
-        # The last epochs matter; the full range of the first ones would flatten them.
-        middle.set_ylim(max(0.0, 1 - 6 * max(1 - history["accuracy"][-1], 0.01)), 1.002)
-        _confusion(figure, right, result["confusion"], result["classes"])
-        fabrication = f" ({result['fabrication']})" if result["fabrication"] else ""
-        figure.suptitle(
-            f"{result['fusion']}{fabrication} on {result['data']['label']}:  "
-            f"accuracy {result['metrics']['accuracy']:.4f},  "
-            f"n = {result['n']},  l = {result['l']:,},  seed {result['seed']}",
-            fontsize=12,
-            fontweight="bold",
-        )
 
 
 def draw_leaderboard(points: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -266,36 +238,3 @@ def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
         figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
         yield figure
         figure.savefig(path, format="png")
-
-
-def _curve(axes: Axes, x: Sequence[int], y: Sequence[float], color: str, title: str, last: str) -> None:
-    axes.plot(x, y, color=color, linewidth=1.8, marker="o" if len(y) < 8 else None)
-    axes.plot(x[-1], y[-1], "o", color=color, markersize=5)
-    axes.set_title(title, fontweight="normal")
-    axes.set_title(last, loc="right", color=color)
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _confusion(figure: Figure, axes: Axes, counts: Sequence[Sequence[int]], classes: Sequence[Any]) -> None:
-    table = np.asarray(counts)
-    share = table / np.maximum(table.sum(1, keepdims=True), 1)
-    # By share of the true class; the square root makes single errors visible.
-    axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1.15)
-    k = len(classes)
-    if k <= 20:
-        for i, j in zip(*np.nonzero(table), strict=True):
-            color = "white" if share[i, j] > 0.4 else "black"
-            axes.text(j, i, str(table[i, j]), ha="center", va="center", fontsize=8 if k <= 12 else 6, color=color)
-    ticks = range(0, k, max(1, -(-k // 20)))
-    labels = [str(classes[i])[:12] for i in ticks]
-    wide = max(map(len, labels)) > 3
-    axes.set_xticks(ticks, labels, rotation=90 if wide else 0, fontsize=8)
-    axes.set_yticks(ticks, labels, fontsize=8)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
-    rows = int(table.sum())
-    axes.set_title(f"test part: {rows - int(np.trace(table))} errors in {rows} rows", fontweight="normal")
-    axes.grid(visible=False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)

@@ -32,7 +32,7 @@ from fusionkit.errors import ConfigError, FusionError, RegistryError
 from fusionkit.registry.catalogue import KINDS
 
 SCHEMA_VERSION: Final = 1
-RESULT, MODEL, CURVE = "result.json", "model.safetensors", "curve.png"
+RESULT, MODEL, CURVE, ROWS = "result.json", "model.safetensors", "curve.png", "rows.npz"
 
 #: The distributions that every run uses besides those of its operators.
 _DISTRIBUTIONS = (
@@ -186,7 +186,7 @@ def start(run_dir: Path) -> None:
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        for name in (RESULT, MODEL, CURVE):
+        for name in (RESULT, MODEL, CURVE, ROWS):
             (run_dir / name).unlink(missing_ok=True)
         for leftover in run_dir.glob(f"{TEMPORARY}*"):
             leftover.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""Robustness of a trained model: its accuracy on the test part with views missing or noisy."""
+"""Robustness of a trained model: its score on the test part with views missing or noisy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
@@ -23,23 +23,22 @@ Mask = npt.NDArray[np.bool_]
 
 
 def robustness(
-    predict: Callable[[Views, Mask | None], npt.NDArray[Any]],
+    score: Callable[[Views, Mask | None], float | None],
     views: Mapping[str, npt.NDArray[Any]],
-    target: npt.NDArray[np.int64],
     *,
     seed: int,
     mask: Mask | None = None,
     refuses: bool = False,
 ) -> dict[str, dict[str, float | None]]:
-    """Return accuracies for disturbed views, in plain JSON types.
+    """Return scores for disturbed views, in plain JSON types.
 
     Args:
-        predict: standardized views [(m, n_i)] and a mask (m, k), None where all are present -> classes (m,).
+        score: standardized views [(m, n_i)] and a mask (m, k), None where all are present -> a metric, None where it is
+            undefined.
         views: name -> standardized view (m, n_i), the test part.
-        target: (m,) the true classes.
         seed: of noise and absence, which are the same for models with the same seed, rows and views.
         mask: (m, k), True where a view of a row is present; None: all are.
-        refuses: whether the model refuses masks; its accuracies with missing views are None.
+        refuses: whether the model refuses masks; its scores with missing views are None.
 
     Returns:
         ``missing`` and ``only``: by view, without it and with it alone; ``missing_rate``: by the rate at which the
@@ -49,30 +48,32 @@ def robustness(
     generator = np.random.default_rng(seed)
     clean = list(views.values())
     noise = [generator.standard_normal(view.shape).astype(view.dtype) for view in clean]
-    known = np.ones((len(target), len(clean)), dtype=bool) if mask is None else mask
-
-    def accuracy(chosen: Views, present: Mask | None = mask) -> float:
-        return float(np.mean(predict(chosen, present) == target))
+    known = np.ones((len(clean[0]), len(clean)), dtype=bool) if mask is None else mask
 
     def noisy(i: int) -> Views:
         return [*clean[:i], clean[i] + noise[i], *clean[i + 1 :]]
 
     masked = {
-        kind: {name: None if refuses else fmean(accuracy(clean, mask) for mask in masks) for name, masks in of.items()}
+        kind: {name: None if refuses else _mean(score(clean, mask) for mask in masks) for name, masks in of.items()}
         for kind, of in _masks(known, list(views), seed).items()
     }
     return {
         **masked,
-        "noisy": {name: accuracy(noisy(i)) for i, name in enumerate(views)},
+        "noisy": {name: score(noisy(i), mask) for i, name in enumerate(views)},
         "noise": {
-            f"{deviation:g}": accuracy([view + deviation * drawn for view, drawn in zip(clean, noise, strict=True)])
+            f"{deviation:g}": score([view + deviation * drawn for view, drawn in zip(clean, noise, strict=True)], mask)
             for deviation in NOISE
         },
     }
 
 
+def _mean(scores: Iterable[float | None]) -> float | None:
+    found = [score for score in scores if score is not None]
+    return fmean(found) if found else None
+
+
 def _masks(known: Mask, names: list[str], seed: int) -> dict[str, dict[str, list[Mask]]]:
-    """Return the masks (m, k) whose accuracies are averaged, by kind of absence, then by view or rate."""
+    """Return the masks (m, k) whose scores are averaged, by kind of absence, then by view or rate."""
     alone = np.eye(len(names), dtype=bool)
     present, generator = torch.from_numpy(known), torch.Generator().manual_seed(seed)
     return {

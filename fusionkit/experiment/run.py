@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from fusionkit import registry
 from fusionkit._util.files import write_atomic, write_json
-from fusionkit._util.tables import print_table
 from fusionkit.config.fits import check_takes_masks, check_view_dropout
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import RunConfig
@@ -23,13 +23,16 @@ from fusionkit.config.safe import build
 from fusionkit.core import first_call
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results
-from fusionkit.experiment.data import Dataset, Rows, load_data, split
+from fusionkit.experiment.data import OWN, Dataset, Rows, load_data
 from fusionkit.experiment.load import save
-from fusionkit.experiment.metrics import confusion_matrix, metrics
+from fusionkit.experiment.metrics import confusion_matrix
 from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.robustness import Mask, Views, robustness
+from fusionkit.experiment.source import Array
+from fusionkit.experiment.splits import Parts, split
 from fusionkit.experiment.state import exclusive
-from fusionkit.experiment.training import Part, Task, seeded, threads, train
+from fusionkit.experiment.summary import described_data, print_summary, run_title
+from fusionkit.experiment.training import History, Part, Shown, Training, seeded, threads, train
 from fusionkit.fusion import Fusion, check_device
 
 
@@ -42,13 +45,13 @@ def run_job(
     record_only: bool = False,
     report: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
-    """Train the model of ``config``; write ``model.safetensors``, ``curve.png`` and, last, ``result.json``.
+    """Train the model of ``config``; write its files, ``result.json`` last.
 
     Args:
         config: of the job, already checked.
         run_dir: created if needed; the files of an earlier run in it are removed first.
         quiet: show neither progress nor summary.
-        record_only: write neither the model nor the picture.
+        record_only: write the record alone.
         report: called after each epoch with the fraction of the training that is done, maybe in another process.
 
     Returns:
@@ -59,28 +62,195 @@ def run_job(
     """
     begun = time.perf_counter()
     results.start(run_dir)
-    device = check_device(config.device)
-    data = load_data(config.tree["data"], config.dims)
-    training_rows, test_rows = split(data, seed=config.seed, test_size=config.data.test_size, fold=config.data.fold)
-    model = _untrained(config, data, training_rows)
-    title = _title(model.fusion.to_config()["name"], _fabrication(model.fusion), data.label, config.seed)
-    progress = None if quiet else f"training {title}, in {results.shown(run_dir)}"
-    training, test = (_standardized(model, data, rows) for rows in (training_rows, test_rows))
-    history = train(model.network, Task(training, test, config.train, config.seed, progress, report), device)
-    result = _record(config, model, data, training_rows, test_rows)
-    result["history"] = asdict(history)
+    data = load_data(config.tree["data"], config.dims, config.task)
+    parts = split(data, config.data, config.seed)
+    if not quiet and data.name in OWN:
+        for line in described_data(data, parts):
+            print(line, file=sys.stderr, flush=True)
+    run = _Run(config, data, parts, None if quiet else run_dir, report)
+    run.train()
+    result = run.record()
     if not record_only:
-        _keep(model, result, run_dir)
+        run.keep(result, run_dir)
     result["seconds"] = round(time.perf_counter() - begun, 3)
     write_json(run_dir / results.RESULT, result)
     results.notify_plugins(result, run_dir)
     if not quiet:
-        _summary(result, run_dir)
+        print_summary(result, run_dir)
     return result
 
 
+class _Run:
+    """The training of a run, once, or with ``train.refit`` twice, and what is measured then.
+
+    Args:
+        config: of the run.
+        data: all rows.
+        parts: of them.
+        run_dir: named in the progress; None shows none.
+        report: as for ``run_job``.
+
+    Raises:
+        ConfigError: a metric that the task does not have; patience or refit without a validation part.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: Dataset,
+        parts: Parts,
+        run_dir: Path | None,
+        report: Callable[[float], None] | None,
+    ) -> None:
+        self.config, self.data, self.parts, self.run_dir, self.report = config, data, parts, run_dir, report
+        self.metric = data.task.metric(config.metric)
+        self.validation: dict[str, float | None] | None = None
+        for key, value in (("patience", config.train.patience), ("refit", config.train.refit)):
+            if value and not len(parts.validation):
+                advice = "data.validation_size=0.2 makes one."
+                raise ConfigError(f"train.{key} should be given with a validation part; found none.  {advice}")
+
+    def train(self) -> None:
+        """Train the model; with a validation part, measure that too."""
+        parts = self.parts
+        if not len(parts.validation):
+            self.model, self.history = self._fit(parts.training, parts.test)
+            return
+        self.model, self.history = self._fit(parts.training, parts.validation, chooses=True)
+        self.validation = self.model.task.measure(self.predicted(parts.validation), self.data.target[parts.validation])
+        if self.config.train.refit:
+            rows = np.concatenate([parts.training, parts.validation])
+            self.model, _ = self._fit(rows, rows[:0], stop=self.history.best_epoch)
+
+    def _fit(
+        self, rows: Rows, shown: Rows, *, chooses: bool = False, stop: int | None = None
+    ) -> tuple[FusionModel, History]:
+        """Return a model that was trained on ``rows``, and its history.
+
+        Args:
+            rows: the training part.
+            shown: the rows to measure after every epoch.
+            chooses: whether they choose the epoch.
+            stop: the number of epochs; None: all.
+        """
+        config = self.config
+        self.fitted = data = self.data.fitted(rows)
+        model = _untrained(config, data, rows)
+        progress = None
+        if self.run_dir is not None:
+            again = "" if stop is None else f" again, on training and validation part, {stop} epochs"
+            title = run_title(model.describe()["fusion"]["name"], _fabrication(model.fusion), data.label, config.seed)
+            progress = f"training {title}{again}, in {results.shown(self.run_dir)}"
+        measured = None
+        if len(shown):
+            measured = Shown(_standardized(model, data, shown), data.target[shown], self.metric, chooses)
+        part, target = _standardized(model, data, rows), data.target[rows]
+        training = Training(model.task, part, target, measured, config.train, config.seed, progress, self.report, stop)
+        return model, train(model.network, training, check_device(config.device))
+
+    def predicted(self, rows: Rows) -> Array:
+        """Return what the task predicts for rows, by the whole model on the CPU.
+
+        Raises:
+            FusionError: outputs that are not finite.
+        """
+        epochs = self.config.train.epochs
+        views = [view[rows] for view in self.fitted.views.values()]
+        try:
+            with threads(self.model.network, self.config.train, torch.device("cpu")):
+                output = self.model.evaluate(views, _mask(self.data, rows))
+        except FusionError as error:
+            raise FusionError(f"{str(error).rstrip('.')} after epoch {epochs}, the last.") from error
+        return self.model.task.predicted(output)
+
+    def record(self) -> dict[str, Any]:
+        """Measure the trained model, and return the record of the run."""
+        config, data, model, parts = self.config, self.data, self.model, self.parts
+        fusion, task, target = model.fusion, model.task, data.target[parts.test]
+        self.tested = self.predicted(parts.test) if len(target) else np.empty((0, task.outputs))
+        baseline = task.baseline(data.target[parts.training]).repeat(len(target), 0)
+        sizes = {f"{name}_rows": len(rows) for name, rows in parts.named().items()}
+        return results.record(
+            config.tree,
+            status="completed",
+            fusion=model.describe()["fusion"]["name"],
+            fabrication=_fabrication(fusion),
+            dims=list(fusion.dims or ()),
+            data_dims=data.dims,
+            n=fusion.n,
+            l=fusion.calculate_l(),
+            parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            task=task.name,
+            metric=self.metric,
+            metrics=task.measure(self.tested, target),
+            validation=self.validation,
+            baseline=task.measure(baseline, target),
+            best_epoch=self.history.best_epoch,
+            config_hash=config_hash(config.tree),
+            data={**data.describe(), **sizes},
+            classes=task.classes or None,
+            targets=task.targets or None,
+            confusion=self._confusion(target),
+            robustness=self._robustness() if len(target) else None,
+            history=self._history(),
+            provenance=results.provenance(config.tree),
+        )
+
+    def _confusion(self, target: Array) -> list[list[int]] | None:
+        """Return the test rows by true and predicted class; None where the task has no classes."""
+        if self.data.strata is None or not len(target):
+            return None
+        return confusion_matrix(target, self.tested.argmax(-1), len(self.data.classes)).tolist()  # type: ignore[no-any-return]
+
+    def _history(self) -> dict[str, Any]:
+        """Return the curves; that of the validation part has its name."""
+        history = self.history
+        name = f"validation_{self.metric}" if len(self.parts.validation) else self.metric
+        return {"loss": history.loss, **({name: history.score} if history.score else {}), "lr": history.lr}
+
+    @torch.no_grad()
+    def _robustness(self) -> dict[str, dict[str, float | None]]:
+        """Return the task's first metric on the test part with views missing and noisy."""
+        model, task, rows = self.model, self.model.task, self.parts.test
+        part, target = _standardized(model, self.fitted, rows), self.data.target[rows]
+        views = {name: view.numpy() for name, view in zip(self.data.views, part.views, strict=True)}
+        measure = task.functions[task.metric(None)]
+
+        def score(chosen: Views, mask: Mask | None) -> float | None:
+            given = [torch.from_numpy(view).to(model.network.dtype) for view in chosen]
+            output = model.network(given, mask=None if mask is None else torch.from_numpy(mask))
+            predicted = task.predicted(task.in_units(output.double()))
+            return measure(predicted, target) if np.isfinite(predicted).all() else None
+
+        mask = None if self.data.mask is None else self.data.mask[rows]
+        refuses = not model.fusion.takes_masks
+        with threads(model.network, self.config.train, torch.device("cpu")):
+            return robustness(score, views, seed=self.config.seed, mask=mask, refuses=refuses)
+
+    def keep(self, result: Mapping[str, Any], run_dir: Path) -> None:
+        """Write the model, the row numbers of the parts, and the picture."""
+        from fusionkit.experiment.run_picture import draw_run
+
+        save(self.model, run_dir / results.MODEL)
+        write_atomic(run_dir / results.ROWS, partial(_write_rows, self.parts.named(), self.data))
+        tested = (self.tested, self.data.target[self.parts.test])
+        write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path, tested))
+
+
+def _write_rows(named: Mapping[str, Rows], data: Dataset, path: Path) -> None:
+    """Write the row numbers of each part, in its file, and the ids of its rows if there are any."""
+    arrays: dict[str, Any] = {}
+    for name, rows in named.items():
+        before = 0 if data.test_rows is None or name != "test" else int(data.test_rows[0])
+        arrays[name] = rows - before
+        if "id" in data.roles:
+            arrays[f"{name}_id"] = data.roles["id"][rows].astype(str)
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+
+
 def _untrained(config: RunConfig, data: Dataset, training_rows: Rows) -> FusionModel:
-    """Return the model with its initial values, and with a scaler that is fitted on the training rows."""
+    """Return the model with its initial values; scaler and task are fitted to the training rows."""
     # Built on the CPU, so that the initial values are the same for every device.
     with seeded(config.seed, torch.device("cpu")):
         model = build_model(config, data)
@@ -91,43 +261,8 @@ def _untrained(config: RunConfig, data: Dataset, training_rows: Rows) -> FusionM
         check_takes_masks(model.fusion, f"rows of {data.label} lack a view")
     known = None if data.mask is None else data.mask[training_rows]
     model.scaler.fit([view[training_rows] for view in data.views.values()], known)
+    model.task = data.task.fitted(data.target[training_rows])
     return model
-
-
-def _record(
-    config: RunConfig, model: FusionModel, data: Dataset, training_rows: Rows, test_rows: Rows
-) -> dict[str, Any]:
-    """Measure a trained model on the test rows, and return its record."""
-    with threads(model.network, config.train, torch.device("cpu")):
-        measured, confusion = _measure(model, data, test_rows, config.train.epochs)
-        disturbed = _robustness(model, data, test_rows, config.seed)
-    fusion = model.fusion
-    return results.record(
-        config.tree,
-        status="completed",
-        fusion=model.describe()["fusion"]["name"],
-        fabrication=_fabrication(fusion),
-        dims=list(fusion.dims or ()),
-        data_dims=data.dims,
-        n=fusion.n,
-        l=fusion.calculate_l(),
-        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        metrics=measured,
-        config_hash=config_hash(config.tree),
-        data={**data.describe(), "training_rows": len(training_rows), "test_rows": len(test_rows)},
-        classes=data.classes,
-        confusion=confusion,
-        robustness=disturbed,
-        provenance=results.provenance(config.tree),
-    )
-
-
-def _keep(model: FusionModel, result: Mapping[str, Any], run_dir: Path) -> None:
-    """Write the model and the picture."""
-    from fusionkit.experiment.plots import draw_run
-
-    save(model, run_dir / results.MODEL)
-    write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path))
 
 
 def build_model(config: RunConfig, data: Dataset) -> FusionModel:
@@ -145,8 +280,9 @@ def build_model(config: RunConfig, data: Dataset) -> FusionModel:
     fusion: Fusion = build({**node, "dims": dims, "device": None}, "fusion", keys)
     if not fusion.require_parameters and fusion.calculate_l():
         raise ConfigError("fusion.require_parameters should be true for training; found false.")
-    network = Network(fusion, data.dims, len(data.classes), config.model, config.train.input_dropout)
-    return FusionModel(Scaler(list(data.views), data.dims, data.impute), network, data.classes)
+    network = Network(fusion, data.dims, data.task.outputs, config.model, config.train.input_dropout)
+    scaler = Scaler(list(data.views), data.dims, data.impute)
+    return FusionModel(scaler, network, data.task, data.source.table)
 
 
 def takes_group(config: RunConfig) -> bool:
@@ -156,42 +292,18 @@ def takes_group(config: RunConfig) -> bool:
 
 def _standardized(model: FusionModel, data: Dataset, rows: Rows) -> Part:
     views = model.scaler([np.ascontiguousarray(view[rows]) for view in data.views.values()])
-    return Part([view for view in views if view is not None], torch.from_numpy(data.target[rows]), _mask(data, rows))
+    weight = data.roles.get("weight")
+    return Part(
+        [view for view in views if view is not None],
+        model.task.tensor(data.target[rows]),
+        _mask(data, rows),
+        None if weight is None else torch.from_numpy(weight[rows].astype(np.float32)),
+    )
 
 
 def _mask(data: Dataset, rows: Rows) -> Tensor | None:
     """Return which views of the rows are present, (m, k); None if all views of all data are."""
     return None if data.mask is None else torch.from_numpy(data.mask[rows])
-
-
-def _measure(
-    model: FusionModel, data: Dataset, test_rows: Rows, epochs: int
-) -> tuple[dict[str, float], list[list[int]]]:
-    """Return metrics and confusion matrix (rows: true classes) on the test rows, by the whole model on the CPU."""
-    try:
-        logits = model.evaluate([view[test_rows] for view in data.views.values()], _mask(data, test_rows)).double()
-    except FusionError as error:
-        raise FusionError(f"{str(error).rstrip('.')} after epoch {epochs}, the last.") from error
-    target, predicted = data.target[test_rows], logits.argmax(-1).numpy()
-    confusion = confusion_matrix(target, predicted, len(data.classes))
-    probabilities = logits.softmax(-1).numpy()[np.arange(len(target)), target]
-    return metrics(confusion, probabilities), confusion.tolist()
-
-
-@torch.no_grad()
-def _robustness(model: FusionModel, data: Dataset, test_rows: Rows, seed: int) -> dict[str, dict[str, float | None]]:
-    """Return the accuracy of the test part with views missing and noisy."""
-    part = _standardized(model, data, test_rows)
-    views = {name: view.numpy() for name, view in zip(data.views, part.views, strict=True)}
-
-    def predict(chosen: Views, mask: Mask | None) -> np.ndarray[Any, Any]:
-        given = [torch.from_numpy(view).to(model.network.dtype) for view in chosen]
-        logits = model.network(given, mask=None if mask is None else torch.from_numpy(mask))
-        return np.asarray(logits.argmax(-1).numpy())
-
-    mask = None if data.mask is None else data.mask[test_rows]
-    refuses = not model.fusion.takes_masks
-    return robustness(predict, views, data.target[test_rows], seed=seed, mask=mask, refuses=refuses)
 
 
 def _fabrication(fusion: Fusion) -> str | None:
@@ -201,33 +313,3 @@ def _fabrication(fusion: Fusion) -> str | None:
     node = fusion.to_config().get("parameter_fabrication")
     name = node.get("name") if isinstance(node, Mapping) else node
     return "dense" if name is None else registry.resolve("fabrication", str(name)).key
-
-
-def _title(fusion: str, fabrication: str | None, data: str, seed: int) -> str:
-    return f"{fusion} ({fabrication}) on {data}, seed {seed}" if fabrication else f"{fusion} on {data}, seed {seed}"
-
-
-def _missing(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the line of the summary about absent views; none where all are present."""
-    if "missing" not in data:
-        return []
-    rows, absent = data["rows"], sum(data["missing"].values())
-    parts = ", ".join(f"{name} in {count}" for name, count in data["missing"].items() if count)
-    without = f"{data['rows_without_views']} rows without any view"
-    return [("missing", f"{absent} of {rows * len(data['views'])} views ({parts} of {rows} rows); {without}")]
-
-
-def _summary(result: Mapping[str, Any], run_dir: Path) -> None:
-    print_table(
-        ("run", _title(result["fusion"], result["fabrication"], result["data"]["label"], result["seed"])),
-        [
-            ("accuracy", f"{result['metrics']['accuracy']:.4f} on {result['data']['test_rows']} test rows"),
-            *_missing(result["data"]),
-            ("l", f"{result['l']} learnable parameters of the fusion, n = {result['n']}"),
-            ("parameters", f"{result['parameters']} of the whole model"),
-            ("contract", "n, l, shape, dtype and device verified at the first call; more by fusionkit check"),
-            ("seconds", f"{result['seconds']:.1f}"),
-            ("files", results.shown(run_dir)),
-            *(("", name) for name in (results.RESULT, results.MODEL, results.CURVE)),
-        ],
-    )

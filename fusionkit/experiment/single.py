@@ -17,8 +17,8 @@ from fusionkit.config.fits import check_operator, preflight, uses_n
 from fusionkit.config.options import RunConfig
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import run
-from fusionkit.experiment.data import known_widths
 from fusionkit.experiment.job import EXPECTED, check_logs, directory_lock, objective, recorded, save_composed
+from fusionkit.experiment.npz import known_widths
 from fusionkit.experiment.sweep import run_sweep
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fusionkit.errors import FusionError
+
 if TYPE_CHECKING:
     from fusionkit.experiment.tables.format import TableFormat
 
@@ -57,3 +59,22 @@ class Source:
     mask: npt.NDArray[np.bool_] | None = None
     notes: list[str] = field(default_factory=list)
     table: TableFormat | None = None
+
+
+def check_unmasked(what: str, values: Any) -> None:
+    """Refuse the masked entries of an array, whose data are no values.
+
+    Raises:
+        FusionError: there are masked entries.
+    """
+    if isinstance(values, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(values).sum())):
+        raise FusionError(f"{what} should have no masked entries; found {masked}.")
+
+
+def native(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the array as PyTorch takes it; a copy where it has a long double, another byte order, or negative strides,
+    or is read-only.
+    """
+    long = array.dtype.kind == "f" and array.dtype.itemsize > 8
+    array = np.require(array, np.float64 if long else array.dtype.newbyteorder("="), ["ALIGNED", "WRITEABLE"])
+    return array.copy() if min(array.strides, default=0) < 0 else array

@@ -1,6 +1,7 @@
 """The training loop: shuffled batches of data that stay on the device.
 
-The test part is measured after every epoch, only for the learning curve: the model is that of the last epoch.
+The validation part, or without one the test part, is measured after every epoch.  The model is that of the best epoch
+on the validation part; without one it is that of the last epoch, and the test part only shows the learning curve.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,11 @@ from torch import Tensor, nn
 from fusionkit._util.progress import ProgressBar
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment.metrics import rank_value
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.optimizer import Optimizer, one_cycle
 from fusionkit.experiment.state import exclusive
+from fusionkit.experiment.tasks.base import Array, Task
 from fusionkit.experiment.view_dropout import ViewDropout
 from fusionkit.fusion import check_device
 
@@ -42,11 +45,19 @@ _SILENCE = 30.0
 
 @dataclass
 class Part:
-    """Standardized views (m, n_i) and classes (m,) of some rows; which views are present, (m, k), None if all are."""
+    """Some rows.
+
+    Attributes:
+        views: standardized, (m, n_i).
+        target: as ``Task.tensor`` returns it.
+        mask: which views are present, (m, k); None if all are.
+        weight: of each row in the loss, (m,); None: 1.
+    """
 
     views: list[Tensor]
     target: Tensor
     mask: Tensor | None = None
+    weight: Tensor | None = None
 
     def to(self, device: torch.device) -> Part:
         """Return the part on ``device``."""
@@ -57,17 +68,25 @@ class Part:
         return self._each(lambda tensor: tensor.index_select(0, index))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Part:
-        mask = None if self.mask is None else change(self.mask)
-        return Part([change(view) for view in self.views], change(self.target), mask)
+        mask, weight = (None if one is None else change(one) for one in (self.mask, self.weight))
+        return Part([change(view) for view in self.views], change(self.target), mask, weight)
 
 
 @dataclass
 class History:
-    """Learning curves, one value per epoch: mean training loss, accuracy on the test part, learning rate at the end."""
+    """Learning curves, one value per epoch.
 
-    loss: list[float]
-    accuracy: list[float]
-    lr: list[float]
+    Attributes:
+        loss: the mean training loss.
+        score: the metric on the part that is shown; [] without one, None where it is undefined.
+        lr: the learning rate at the end of the epoch.
+        best_epoch: the epoch of the model, counted from 1.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    score: list[float | None] = field(default_factory=list)
+    lr: list[float] = field(default_factory=list)
+    best_epoch: int = 0
 
 
 @dataclass
@@ -91,56 +110,79 @@ class _Process:
 
 
 @dataclass
-class Task:
+class Shown:
+    """A part that is measured after every epoch.
+
+    Attributes:
+        part: standardized.
+        target: its targets, in their units.
+        metric: the name of the metric.
+        chooses: whether the model of the best epoch is kept: it is the validation part.
+    """
+
+    part: Part
+    target: Array
+    metric: str
+    chooses: bool = False
+
+
+@dataclass
+class Training:
     """What to train a network on, and how; every process of the training gets it.
 
     Attributes:
-        training: the standardized training part.
-        test: the standardized test part; without it the history has no accuracy.
+        task: fitted to the training part.
+        part: the standardized training part.
+        target: its targets, in their units.
+        shown: the validation part, or the test part; without it the history has no scores.
         settings: the recipe.
         seed: of the order of the batches and of dropout; the caller's random state does not change.
         progress: printed on stderr before the first epoch, above a progress bar; None shows neither.
         report: called after each epoch with the fraction of the training that is done, in the first process.
+        stop: the number of epochs after which the training ends, with the schedule of all ``settings.epochs``.
     """
 
-    training: Part
-    test: Part | None
+    task: Task
+    part: Part
+    target: Array
+    shown: Shown | None
     settings: TrainOptions
     seed: int
     progress: str | None = None
     report: Callable[[float], None] | None = None
+    stop: int | None = None
 
 
 @exclusive()
-def train(network: nn.Module, task: Task, device: Any) -> History:
+def train(network: nn.Module, training: Training, device: Any) -> History:
     """Train ``network`` in place; it ends on the CPU, in evaluation mode.
 
     Args:
-        network: takes standardized views (b, n_i), returns logits (b, classes).
-        task: the data and the recipe.
+        network: takes standardized views (b, n_i), returns the outputs of the task, (b, c).
+        training: the data and the recipe.
         device: where to train.
 
     Raises:
-        ConfigError: a precision or a number of devices that the device does not have.
+        ConfigError: a precision or a number of devices that the device does not have; a loss that does not fit.
         FusionError: a device that does not exist; a loss that is NaN or infinite, with its epoch.
     """
-    settings, first = task.settings, check_device(device) or torch.device("cpu")
+    settings, first = training.settings, check_device(device) or torch.device("cpu")
     _check_available(first, settings)
     if settings.devices == 1 and settings.precision == "32-true":
-        state, history = _fit(_Process(first), network, task)
+        state, history = _fit(_Process(first), network, training)
     else:
         from fusionkit.experiment import devices
 
-        fit, unused = partial(_fit, task=task), _has_unused_parameters(network, task)
+        fit, unused = partial(_fit, training=training), _has_unused_parameters(network, training)
         state, history = devices.run(fit, network, first, settings.devices, settings.precision, unused=unused)
     network.load_state_dict(state)
     network.cpu().eval()
     return History(**history)
 
 
-def _has_unused_parameters(network: nn.Module, task: Task) -> bool:
+def _has_unused_parameters(network: nn.Module, training: Training) -> bool:
     """Whether the fusion has parameters for absent views, by its option ``missing``, and no view is ever absent."""
-    complete = task.training.mask is None and not task.settings.view_dropout
+    complete = training.part.mask is None and not training.settings.view_dropout
     part = network.fusion.missing if isinstance(network, Network) else None
     return complete and part is not None and any(parameter.requires_grad for parameter in part.parameters())
 
@@ -160,55 +202,93 @@ def _check_available(device: torch.device, settings: TrainOptions) -> None:
 
 
 def _fit(
-    process: _Process | Fabric, network: nn.Module, task: Task
-) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
+    process: _Process | Fabric, network: nn.Module, training: Training
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Train in this process, one of ``process.world_size``; return the tensors, and the history in JSON types."""
-    with threads(network, task.settings, process.device):
-        history = _epochs(process, network, task)
-    return {name: tensor.cpu() for name, tensor in network.state_dict().items()}, asdict(history)
+    with threads(network, training.settings, process.device):
+        history, state = _epochs(process, network, training)
+    return {name: tensor.cpu() for name, tensor in (state or network.state_dict()).items()}, asdict(history)
 
 
-def _epochs(process: Any, network: nn.Module, task: Task) -> History:
-    settings = task.settings
-    test = None if task.test is None else task.test.to(process.device)
-    steps = _Steps(process, network, task)
-    history = History([], [], [])
-    first = process.is_global_zero
+def _epochs(process: Any, network: nn.Module, training: Training) -> tuple[History, dict[str, Tensor] | None]:
+    """Return the history, and the tensors of the best epoch; None for those of the last one."""
+    settings, first = training.settings, process.is_global_zero
+    last = training.stop or settings.epochs
+    steps, best = _Steps(process, network, training), _Best(training, process)
+    history = History()
     # A Network draws the same dropout in all processes, then takes the rows of its own.
-    seed = task.seed + (0 if isinstance(network, Network) else process.global_rank)
+    seed = training.seed + (0 if isinstance(network, Network) else process.global_rank)
     # Seeded last, because modules imported on the way here may draw numbers.
-    with _Display(settings.epochs, task.progress if first else None) as display, seeded(seed, process.device):
-        for epoch in range(1, settings.epochs + 1):
+    shown = _Display(last, best.metric, training.progress if first else None)
+    with shown as display, seeded(seed, process.device):
+        for epoch in range(1, last + 1):
             loss = steps.epoch()
             if not math.isfinite(loss):
                 hint = f"A smaller train.lr than {settings.lr:g} may help."
                 where = f"epoch {epoch} of {settings.epochs}"
                 raise FusionError(f"The training loss should be finite; found {loss} in {where}. {hint}")
-            accuracy = None if test is None else _accuracy(steps.model, test)
+            score = best.measure(epoch, steps.model, network)
             history.loss.append(loss)
-            history.accuracy += [] if accuracy is None else [accuracy]
+            history.score += [] if training.shown is None else [score]
             history.lr.append(steps.optimizer.lr)
-            display.ended(epoch, loss, accuracy)
-            if task.report is not None and first:
-                task.report(epoch / settings.epochs)
-    return history
+            display.ended(epoch, loss, score)
+            if training.report is not None and first:
+                training.report(epoch / last)
+            if best.waited(epoch):
+                break
+    history.best_epoch = best.epoch or len(history.loss)
+    return history, best.state
+
+
+class _Best:
+    """Measures the part that is shown, and keeps the tensors of the best epoch if that part chooses it."""
+
+    def __init__(self, training: Training, process: Any) -> None:
+        self.process, self.task, self.shown = process, training.task, training.shown
+        self.patience = training.settings.patience
+        self.metric = "" if self.shown is None else self.shown.metric
+        self.part = None if self.shown is None else self.shown.part.to(process.device)
+        self.epoch, self.value = 0, -math.inf
+        self.state: dict[str, Tensor] | None = None
+
+    def measure(self, epoch: int, model: nn.Module, network: nn.Module) -> float | None:
+        """Return the metric after an epoch; None where it is undefined, or nothing is shown."""
+        if self.shown is None or self.part is None:
+            return None
+        predicted = predictions(self.task, model, self.part)
+        defined = np.isfinite(predicted).all()  # scikit-learn refuses others.
+        score = self.task.functions[self.metric](predicted, self.shown.target) if defined else None
+        if self.shown.chooses and (value := self._agreed(score)) > self.value:
+            self.epoch, self.value = epoch, value
+            self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        return score
+
+    def _agreed(self, score: float | None) -> float:
+        """Return the value of a score, the same in all processes, so that they stop in the same epoch."""
+        value = -math.inf if score is None else rank_value(self.metric, score)
+        given = torch.tensor(value, dtype=torch.float64, device=self.process.device)
+        return float(self.process.all_reduce(given, reduce_op="mean"))
+
+    def waited(self, epoch: int) -> bool:
+        """Whether the last ``patience`` epochs brought no better one; never where the metric is always undefined."""
+        return self.patience is not None and self.epoch > 0 and epoch - self.epoch >= self.patience
 
 
 class _Steps:
     """The optimizer steps of one process of a training."""
 
-    def __init__(self, process: Any, network: nn.Module, task: Task) -> None:
-        settings = self.settings = task.settings
+    def __init__(self, process: Any, network: nn.Module, training: Training) -> None:
+        settings = self.settings = training.settings
         self.process, self.network = process, network
-        self.training = task.training.to(process.device)
+        self.training = training.part.to(process.device)
         trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimizer = Optimizer(trainable, settings.optimizer, settings.lr, settings.weight_decay)
         self.model, self.wrapped = process.setup(network, self.optimizer)
-        self.loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing, reduction="sum")
+        self.loss = training.task.criterion(settings, training.target)
         # The order is drawn on the CPU: the same on every device and in every process.  So are the views to drop, for
         # whole batches, by a generator of a seed that no order has.
-        self.generator = torch.Generator().manual_seed(task.seed)
-        self.drop, self.drops = ViewDropout(settings.view_dropout), torch.Generator().manual_seed(task.seed + 2**32)
+        self.generator = torch.Generator().manual_seed(training.seed)
+        self.drop, self.drops = ViewDropout(settings.view_dropout), torch.Generator().manual_seed(training.seed + 2**32)
         self.sizes = batch_sizes(len(self.training.target), settings.batch_size, process.world_size)
         self.done, self.total = 0, settings.epochs * len(self.sizes)
         self.schedule()
@@ -225,9 +305,9 @@ class _Steps:
         total = torch.zeros((), device=process.device)
         order = torch.randperm(m, generator=self.generator).to(process.device)
         for index in order.split(self.sizes):
-            logits, target = self.share(index)
+            output, target, weight = self.share(index)
             # The mean of this loss over the processes is the mean over the whole batch, and so are the gradients.
-            loss = self.loss(logits, target) * (process.world_size / len(index))
+            loss = self.loss(output, target, weight) * (process.world_size / len(index))
             self.optimizer.zero_grad()
             process.backward(loss)
             self.wrapped.step()
@@ -236,15 +316,17 @@ class _Steps:
             total += loss.detach() * (len(index) / m)
         return float(process.all_reduce(total, reduce_op="mean"))
 
-    def share(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits and classes of this process's share of the batch ``index`` (b,)."""
+    def share(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return outputs, targets and weights of this process's share of the batch ``index`` (b,)."""
         rows = slice(self.process.global_rank, None, self.process.world_size)
         mask = self.present(index)
         if self.process.world_size == 1 or not isinstance(self.network, Network):
             part = self.training.rows(index[rows])
-            return self.model(part.views, **_masked(None if mask is None else mask[rows])), part.target
+            output = self.model(part.views, **_masked(None if mask is None else mask[rows]))
+            return output, part.target, part.weight
         part = self.training.rows(index)
-        return self.model(part.views, rows, **_masked(mask)), part.target[rows]
+        weight = None if part.weight is None else part.weight[rows]
+        return self.model(part.views, rows, **_masked(mask)), part.target[rows], weight
 
     def present(self, index: Tensor) -> Tensor | None:
         """Return which views of the batch ``index`` (b,) are present and not dropped, (b, k); None: all of them."""
@@ -273,9 +355,10 @@ def batch_sizes(rows: int, batch_size: int, processes: int = 1) -> list[int]:
 
 
 @torch.no_grad()
-def _accuracy(model: nn.Module, part: Part) -> float:
+def predictions(task: Task, model: nn.Module, part: Part) -> Array:
+    """Return what the task predicts for a part, (m, c); the model is put into evaluation mode."""
     model.eval()
-    return float((model(part.views, **_masked(part.mask)).argmax(-1) == part.target).double().mean())
+    return task.predicted(task.in_units(model(part.views, **_masked(part.mask)).cpu().double()))
 
 
 def _masked(mask: Tensor | None) -> dict[str, Tensor]:
@@ -313,25 +396,28 @@ def threads(network: nn.Module, settings: TrainOptions, device: torch.device) ->
 
 
 class _Display(ProgressBar):
-    """Loss, accuracy and the time left: a bar on a terminal, elsewhere a line now and then.
+    """Loss, score and the time left: a bar on a terminal, elsewhere a line now and then.
 
     Args:
         epochs: of the training.
+        metric: the name of the scores.
         title: printed before the first epoch; None shows nothing at all.
         clock: returns the time in seconds.
     """
 
-    def __init__(self, epochs: int, title: str | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, epochs: int, metric: str, title: str | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(epochs, shown=title is not None, interval=_SILENCE, clock=clock)
-        self.epochs, self.begun = epochs, clock()
+        self.epochs, self.metric, self.begun = epochs, metric, clock()
         if title:
             print(title, file=sys.stderr, flush=True)
         self.update(0, f"epoch 0/{epochs}")
 
-    def ended(self, epoch: int, loss: float, accuracy: float | None) -> None:
+    def ended(self, epoch: int, loss: float, score: float | None) -> None:
         """Show the state after ``epoch``: as a line, the first epoch, each fifth of all, and one in 30 seconds."""
         left = (self.clock() - self.begun) / epoch * (self.epochs - epoch)
-        shown = "-" if accuracy is None else f"{accuracy:.4f}"
-        after = f"loss {loss:.4f}  accuracy {shown}" + (f"  {left:.0f} s left" if left >= 1 else "")
+        shown = f"  {self.metric} {'-' if score is None else format(score, '.4f')}" if self.metric else ""
+        after = f"loss {loss:.4f}{shown}" + (f"  {left:.0f} s left" if left >= 1 else "")
         fifth = epoch * 5 // self.epochs > (epoch - 1) * 5 // self.epochs
         self.update(epoch, f"epoch {epoch}/{self.epochs}", after, now=epoch == 1 or fifth)

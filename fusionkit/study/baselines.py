@@ -11,8 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from fusionkit.experiment.data import load_data, split
+from fusionkit.config.options import data_options
+from fusionkit.experiment.data import load_data
 from fusionkit.experiment.robustness import Mask, Views, robustness
+from fusionkit.experiment.splits import split
 
 #: name -> function that makes an untrained classifier.  C is the best on average over the three data sets on the splits
 #: of seeds 100 to 104, one value for all data, like the training options of the fusions.
@@ -31,7 +33,8 @@ def run_baseline(name: str, node: Mapping[str, Any], seed: int) -> dict[str, Any
     """
     begun = time.perf_counter()
     data = load_data(node)
-    rows, test_rows = split(data, seed=seed, test_size=node["test_size"], fold=node["fold"])
+    parts = split(data, data_options(node), seed)
+    rows, test_rows = parts.training, parts.test
     whole = np.hstack([view.astype("float64") for view in data.views.values()])
     scaler = StandardScaler().fit(whole[rows])
     model = BASELINES[name]().fit(scaler.transform(whole[rows]), data.target[rows])
@@ -40,11 +43,11 @@ def run_baseline(name: str, node: Mapping[str, Any], seed: int) -> dict[str, Any
     target = data.target[test_rows]
     learned = [model.coef_, model.intercept_] if hasattr(model, "coef_") else [model.dual_coef_, model.support_vectors_]
 
-    def predict(given: Views, mask: Mask | None) -> np.ndarray[Any, Any]:
+    def accuracy(given: Views, mask: Mask | None) -> float:
         """Predict with the training mean, 0, in place of what is missing."""
         if mask is not None:
             given = [np.where(mask[:, i, None], view, 0.0) for i, view in enumerate(given)]
-        return np.asarray(model.predict(np.hstack(given)))
+        return float(np.mean(model.predict(np.hstack(given)) == target))
 
     return {
         "baseline": name,
@@ -53,6 +56,6 @@ def run_baseline(name: str, node: Mapping[str, Any], seed: int) -> dict[str, Any
         "fold": node["fold"],
         "parameters": sum(int(array.size) for array in learned),
         "metrics": {"accuracy": float(np.mean(model.predict(test) == target))},
-        "robustness": robustness(predict, views, target, seed=seed),
+        "robustness": robustness(accuracy, views, seed=seed),
         "seconds": round(time.perf_counter() - begun, 3),
     }

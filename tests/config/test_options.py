@@ -82,7 +82,7 @@ def test_what_is_right(base: dict[str, Any], key: str, value: Any) -> None:
         ("train.lr", "fast", "train.lr should be a number above 0; found 'fast'."),
         ("train.label_smoothing", 2, "train.label_smoothing should be a number of at least 0 and below 1; found 2."),
         ("train.precision", 16, "train.precision should be one of 32-true"),
-        ("data.test_size", 1, "data.test_size should be a number above 0 and below 1; found 1."),
+        ("data.test_size", 1, "data.test_size should be a number of at least 0 and below 1; found 1."),
         (
             "train.optimizer",
             "adma",
@@ -104,10 +104,37 @@ def test_what_is_right(base: dict[str, Any], key: str, value: Any) -> None:
         (
             "data.name",
             "mfaet",
-            "data.name should be one of breast_cancer, digits, mfeat, npz; found 'mfaet'. Did you mean 'mfeat'?",
+            "data.name should be one of breast_cancer, digits, mfeat, npz, table; found 'mfaet'. Did you mean 'mfeat'?",
         ),
-        ("data.path", "x", "There is no key 'data.path'.  Known are data.name, data.dims, data.test_size, data.fold."),
-        ("data.test_size", 0, "data.test_size should be a number above 0 and below 1; found 0."),
+        (
+            "data.path",
+            "x",
+            "There is no key 'data.path'.  Known are data.name, data.dims, data.test_size, data.validation_size, "
+            "data.fold.",
+        ),
+        ("data.test_size", -0.1, "data.test_size should be a number of at least 0 and below 1; found -0.1."),
+        ("data.validation_size", 1, "data.validation_size should be a number of at least 0 and below 1; found 1."),
+        ("task", "classify", "task should be one of auto, classification, multilabel, regression; found 'classify'."),
+        ("metric", 3, "metric should be the name of a metric, or null; found 3."),
+        (
+            "train.loss",
+            "mee",
+            "train.loss should be one of cross_entropy, focal, mse, mae, huber or null; found 'mee'.",
+        ),
+        ("train.focal_gamma", -1, "train.focal_gamma should be a number of at least 0; found -1."),
+        (
+            "train.class_weight",
+            "balance",
+            "train.class_weight should be balanced, a mapping of classes to weights of at least 0, as {yes: 5}, or null; "
+            "found 'balance'.",
+        ),
+        (
+            "train.class_weight",
+            {"yes": -1},
+            "train.class_weight should be balanced, a mapping of classes to weights of at",
+        ),
+        ("train.patience", 0, "train.patience should be an integer of at least 1 or null; found 0."),
+        ("train.refit", 1, "train.refit should be true or false; found 1."),
         ("train.epochs", 1.5, "train.epochs should be an integer of at least 1; found 1.5."),
         ("train.optimizer", 3, "train.optimizer should be one of adamw, adam, sgd; found 3."),
         ("train.scheduler", None, "train.scheduler should be one of onecycle, constant; found None."),
@@ -237,12 +264,12 @@ def test_the_comments_of_the_files_are_the_descriptions(group: str, model: type[
 
 
 def test_the_names_are_those_of_the_experiment() -> None:
-    from fusionkit.experiment import data, datasets, model
+    from fusionkit.experiment import datasets, model, npz
 
     words = schema.described("model")
     assert words["activation"] == f"one of {', '.join(model.ACTIVATIONS)}"
     assert words["encoder"] == "one of none, linear, mlp"
-    assert {*data.EMBEDDED, *datasets.DATASETS} == set(get_args(schema.DataOptions.model_fields["name"].annotation))
+    assert {*npz.EMBEDDED, *datasets.DATASETS} == set(get_args(schema.DataOptions.model_fields["name"].annotation))
 
 
 def test_missing_values_may_wait(base: dict[str, Any]) -> None:

@@ -1,0 +1,269 @@
+"""A ``.npz`` file of arrays: checked, and never unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import math
+import stat
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fusionkit._util.files import MAX_RATIO, MAX_UNPACKED, size_on_disk
+from fusionkit.config.options import FileOptions
+from fusionkit.errors import FusionError, nearest
+from fusionkit.experiment.missing import check_mask
+from fusionkit.experiment.roles import check_roles
+from fusionkit.experiment.source import ROLES, Array, Labels, Source, native
+
+#: The data sets that ship with the package: name -> file.
+EMBEDDED: dict[str, Path] = {"mfeat": Path(__file__).parents[1] / "data" / "mfeat.npz"}
+#: The readers of the headers of arrays of numbers, by magic string.
+_HEADERS = {
+    np.lib.format.magic(1, 0): np.lib.format.read_array_header_1_0,
+    np.lib.format.magic(2, 0): np.lib.format.read_array_header_2_0,
+}
+#: What reading a damaged file raises; the last three come from an encrypted member and from odd shapes.
+_DAMAGES = (
+    *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError),
+    *(RuntimeError, OverflowError, TypeError),
+)
+_LABELS = "numbers or strings, one per row"
+
+
+def read_npz(options: FileOptions) -> Source:
+    """Read and check a ``.npz`` file; nothing is unpickled.
+
+    ``label`` is (m,) or (m, t), and a one-dimensional array may have a role; every other array is a view (m, n_i).
+
+    Args:
+        options: of the group ``data``.
+
+    Raises:
+        FusionError: a file that cannot be used; the message says which array and why.
+    """
+    path = Path(options.path)
+    arrays, digest = _read(path)
+    mask = _pop_mask(path, arrays) if options.missing == "mask" else None
+    return arrays_source(path, digest, arrays, mask)
+
+
+def _pop_mask(path: Path, arrays: dict[str, Array]) -> Array:
+    if "mask" not in arrays:
+        found = ", ".join(map(repr, arrays)) or "none"
+        should = "contain an array 'mask' (rows, views), which data.missing=mask asks for"
+        raise FusionError(f"{path} should {should}; found the arrays {found}.")
+    return arrays.pop("mask")
+
+
+def read_views(options: FileOptions, names: Sequence[str]) -> tuple[list[Array], Array | None, Array | None]:
+    """Read the views of some names from a file that needs no label; other arrays are ignored.
+
+    Returns:
+        The views (m, n_i) in the order of the names, the mask (m, k) or None, and the ids (m,) or None.
+
+    Raises:
+        FusionError: as ``read_npz``.
+    """
+    path = Path(options.path)
+    arrays, _ = _read(path)
+    mask = _pop_mask(path, arrays) if options.missing == "mask" else None
+    arrays.pop("label", None)
+    roles = {name: arrays.pop(name) for name in ROLES if name in arrays and arrays[name].ndim == 1}
+    for name in names:
+        if name not in arrays:
+            found = ", ".join(map(repr, arrays)) or "none"
+            should = f"contain the view {name!r}, which the run was trained on"
+            raise FusionError(f"{path} should {should}; found the arrays {found}.{nearest(name, arrays)}")
+    views = [_check_view(path, name, arrays[name]) for name in names]
+    rows = {name: len(view) for name, view in zip(names, views, strict=True)}
+    rows |= {name: len(array) for name, array in roles.items() if name == "id"}
+    if len({*rows.values()}) > 1:
+        raise FusionError(f"The arrays of {path} should have the same number of rows; found {rows}.")
+    if mask is not None:
+        check_mask(f"The array 'mask' of {path}", mask, (len(views[0]), len(arrays)))
+        mask = mask[:, [list(arrays).index(name) for name in names]]
+    return views, mask, roles.get("id")
+
+
+def arrays_source(path: Path, digest: str, arrays: dict[str, Array], mask: Array | None = None) -> Source:
+    """Return what arrays hold: the label, those with a role, and the views.
+
+    Raises:
+        FusionError: as ``read_npz``.
+    """
+    if "label" not in arrays:
+        found = (", ".join(map(repr, arrays)) or "none") + "." + nearest("label", arrays)
+        raise FusionError(f"{path} should contain an array 'label', a row per row; found the arrays {found}")
+    label = arrays.pop("label")
+    roles = {name: arrays.pop(name) for name in ROLES if name in arrays and arrays[name].ndim == 1}
+    if not arrays:
+        raise FusionError(f"{path} should contain at least one view besides 'label'; found none.")
+    views = {key: _check_view(path, key, array) for key, array in arrays.items()}
+    rows = len(next(iter(views.values())))
+    for key, view in views.items():
+        if len(view) != rows:
+            raise FusionError(f"View {key!r} of {path} should have {rows} rows, as the first view; found {len(view)}.")
+    return Source(path, digest, views, _check_label(path, label, rows), check_roles(roles, rows, path), mask)
+
+
+def known_widths(node: Mapping[str, Any]) -> list[int] | None:
+    """Return the widths of the views in the file of a node of ``conf/data``, from its headers alone.
+
+    None where they are not that easily known, also of a file that cannot be used: ``load_data`` says why.
+    """
+    path = EMBEDDED.get(node["name"]) or Path(node["path"] if node["name"] == "npz" else "")
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            headers = {member.filename.removesuffix(".npy"): _header(archive, member) for member in archive.infolist()}
+    except _DAMAGES:
+        return None
+    for other in ("label", "mask") if node.get("missing") == "mask" else ("label",):
+        headers.pop(other, None)
+    headers = {
+        name: header for name, header in headers.items() if name not in ROLES or not header or len(header[0]) != 1
+    }
+    shapes = [header[0] for header in headers.values() if header is not None]
+    known = len(shapes) == len(headers) and all(len(shape) == 2 and min(shape) > 0 for shape in shapes)
+    return [width for _, width in shapes] if known else None
+
+
+def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
+    """Return the arrays of the file in its order, and the file's SHA-256."""
+    try:
+        if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):  # Opening a pipe would wait for a writer.
+            raise FusionError(f"The data file should be a .npz file; found {path}: a pipe or a device.")
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise FusionError(f"{path} should be a .npz file, as numpy.savez writes it; found another format.")
+            with zipfile.ZipFile(file) as members:
+                _check_sizes(path, members)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                _check_names(path, archive.files)
+                return {key: _array(path, key, archive) for key in archive.files}, digest
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise FusionError(f"The data file should be a .npz file; found {path}: {error.strerror}.") from None
+    except FusionError:
+        raise
+    except _DAMAGES as error:
+        raise FusionError(f"{path} should be a complete .npz file; found it damaged ({error}).") from error
+
+
+def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse an archive that unpacks to far more than is there, before its arrays are read."""
+    unpacked, packed = sum(member.file_size for member in archive.infolist()), size_on_disk(path.stat())
+    if unpacked > max(MAX_UNPACKED, MAX_RATIO * packed):
+        raise FusionError(
+            f"{path} should unpack to at most {MAX_UNPACKED} bytes, or {MAX_RATIO} times its size; "
+            f"found {unpacked} bytes in {packed}."
+        )
+    for member in archive.infolist():
+        header = _header(archive, member)
+        if header is None:
+            continue
+        shape, dtype = header
+        claimed = math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and claimed > member.file_size:
+            found = f"an array of shape {shape}, in {member.file_size}"
+            raise FusionError(f"{member.filename!r} of {path} should contain its {claimed} bytes; found {found}.")
+
+
+def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+    """Return shape and dtype of an array in an archive; None where its header cannot be read."""
+    with archive.open(member) as file:
+        read = _HEADERS.get(file.read(8))
+        if read is None:
+            return None
+        shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """Refuse arrays of which numpy would read one in place of another: it takes ``a.npy`` for the array ``a``."""
+    counts = Counter(names)
+    for name, count in counts.items():
+        if count > 1 or f"{name}.npy" in counts:
+            found = f"{name!r} twice" if count > 1 else f"{name!r} and '{name}.npy'"
+            raise FusionError(f"{path} should contain arrays whose names differ, without '.npy'; found {found}.")
+
+
+def _array(path: Path, key: str, archive: Mapping[str, Any]) -> npt.NDArray[Any]:
+    try:
+        array = archive[key]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        what, hint = "numbers", ""
+        if key == "label":
+            what, hint = _LABELS, "  numpy.unique(label, return_inverse=True)[1] numbers the classes."
+        found = "Python objects, which are not read because that could run code"
+        raise FusionError(f"The array {key!r} of {path} should contain {what}; found {found}.{hint}") from None
+    if not isinstance(array, np.ndarray):
+        raise FusionError(f"{path} should contain arrays only; found {key!r}, which is none.")
+    return array
+
+
+def _check_view(path: Path, key: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    view = f"View {key!r} of {path}"
+    if array.dtype.kind not in "fiub":
+        raise FusionError(f"{view} should contain real numbers; found dtype {array.dtype}.")
+    if array.ndim != 2 or not array.size:
+        raise FusionError(f"{view} should have the shape (rows, width), neither of them 0; found {array.shape}.")
+    with np.errstate(over="ignore"):  # A long double may become infinite, which is refused later.
+        return native(array)
+
+
+def _check_label(path: Path, label: Array, rows: int) -> Labels:
+    what = f"The array 'label' of {path}"
+    if label.dtype.kind not in "fiubUS":
+        raise FusionError(f"{what} should contain {_LABELS}; found dtype {label.dtype}.")
+    if label.ndim not in (1, 2) or len(label) != rows or not label.size:
+        should = f"have the shape ({rows},), or ({rows}, targets), as the views have {rows} rows"
+        raise FusionError(f"{what} should {should}; found {label.shape}.")
+    if label.shape[1:] == (1,):
+        label = label[:, 0]
+    names = [str(i) for i in range(label.shape[1])] if label.ndim == 2 else ["label"]
+    return Labels(_plain_label(what, label), names, what)
+
+
+def _plain_label(what: str, label: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the labels in a type that JSON has; those that differ still do."""
+    if label.dtype.kind == "S":
+        try:
+            label = np.char.decode(label, "utf-8")
+        except UnicodeDecodeError as error:  # To replace what is no UTF-8 could make different labels equal.
+            hint = "numpy.char.decode(label, 'latin-1') decodes another encoding."
+            raise FusionError(f"{what} should contain text in UTF-8; found {error.object!r}.  {hint}") from None
+    if label.dtype.kind == "f":
+        exact, label = label, label.astype(np.float64)
+        wrong = ~np.isfinite(label.reshape(len(label), -1)).all(1)
+        if count := int(wrong.sum()):
+            found = f"NaN or infinite in {count} rows, the first is row {int(wrong.argmax())}"
+            raise FusionError(f"{what} should be finite; found {found}.")
+        if (exact != label).any():
+            raise FusionError(f"{what} should contain numbers that float64 can hold; found dtype {exact.dtype}.")
+    if label.dtype.kind == "U":
+        empty = np.strings.str_len(np.strings.strip(label)).reshape(len(label), -1).min(1) == 0
+        if count := int(empty.sum()):
+            found = f"{count} empty ones, the first in row {int(empty.argmax())}"
+            raise FusionError(f"{what} should have no empty text; found {found}.")
+        try:
+            "".join(set(label.ravel().tolist())).encode()
+        except UnicodeEncodeError as error:  # No record could hold it.
+            found = error.object[error.start]
+            raise FusionError(
+                f"{what} should contain Unicode text; found {found!r}, half of a surrogate pair."
+            ) from None
+    return label

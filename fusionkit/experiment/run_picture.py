@@ -1,0 +1,198 @@
+"""The picture of one run: its curves, and by task what its test part shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fusionkit._util.text import one_line
+from fusionkit.experiment.metrics import CALIBRATION_BINS
+from fusionkit.experiment.plots import _BLUE, _GREY, _ORANGE, _figure
+from fusionkit.experiment.source import Array
+
+#: More classes do not fit into a confusion matrix, nor more points and targets into a scatter plot.
+_MAX_CLASSES, _MAX_POINTS, _MAX_TARGETS = 30, 5000, 4
+
+Panel = Callable[[Figure, Axes], None]
+
+
+def draw_run(result: Mapping[str, Any], path: Path, tested: tuple[Array, Array]) -> None:
+    """Draw loss and metric by epoch, and the predictions of the test part, to a PNG file.
+
+    Args:
+        result: the record of a completed run.
+        path: the file.
+        tested: what the task predicts for the test part, and its targets.
+    """
+    panels = [*_curves(result), *_tested(result, *tested)]
+    columns = len(panels) if len(panels) <= 4 else (len(panels) + 1) // 2
+    rows = -(-len(panels) // columns)
+    with _figure(path, 4.0 * columns, 4.1 * rows) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, panel in zip(grid, panels, strict=False):
+            panel(figure, axes)
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
+        fabrication = f" ({result['fabrication']})" if result["fabrication"] else ""
+        metric = result["metric"]
+        score = f"{metric} {_number(result['metrics'].get(metric))},  " if result["metrics"] else ""
+        title = f"{result['fusion']}{fabrication} on {result['data']['label']}:  {score}"
+        title += f"n = {result['n']},  l = {result['l']:,},  seed {result['seed']}"
+        figure.suptitle(fill(title, 40 * columns), fontsize=12, fontweight="bold")
+
+
+def _curves(result: Mapping[str, Any]) -> list[Panel]:
+    history, metric = result["history"], result["metric"]
+    panels: list[Panel] = [partial(_curve, y=history["loss"], color=_BLUE, title="training loss")]
+    for key, part in ((metric, "test"), (f"validation_{metric}", "validation")):
+        if key in history:
+            best = result["best_epoch"] if part == "validation" else None
+            panels.append(partial(_curve, y=history[key], color=_ORANGE, title=f"{part} {metric}", best=best))
+    return panels
+
+
+def _tested(result: Mapping[str, Any], predicted: Array, target: Array) -> list[Panel]:
+    """Return what the test part shows, by task."""
+    if not len(target):
+        return []
+    if result["task"] == "regression":
+        return [
+            partial(_against, predicted=predicted, target=target, names=result["targets"]),
+            partial(_residuals, predicted=predicted, target=target, names=result["targets"]),
+        ]
+    if result["task"] == "multilabel":
+        return [partial(_reliability, confidence=predicted.ravel(), right=target.ravel(), of="labels")]
+    panels: list[Panel] = []
+    if len(result["classes"]) <= _MAX_CLASSES:
+        panels.append(partial(_confusion, counts=result["confusion"], classes=result["classes"]))
+    if len(result["classes"]) == 2 and 0 < target.sum() < len(target):
+        panels.append(partial(_roc, score=predicted[:, 1], positive=target == 1, name=result["classes"][1]))
+    right = predicted.argmax(-1) == target
+    return [*panels, partial(_reliability, confidence=predicted.max(-1), right=right, of="predicted classes")]
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4g}" if abs(value) >= 10 else f"{value:.4f}"
+
+
+def _curve(
+    figure: Figure, axes: Axes, y: Sequence[float | None], color: str, title: str, best: int | None = None
+) -> None:
+    """Draw a curve by epoch; the value of the best epoch, or of the last one, is beside the title."""
+    x, values = range(1, len(y) + 1), [np.nan if one is None else one for one in y]
+    at = (best or len(y)) - 1
+    axes.plot(x, values, color=color, linewidth=1.8, marker="o" if len(y) < 8 else None)
+    axes.plot(x[at], values[at], "o", color=color, markersize=5)
+    axes.set_title(title, fontweight="normal")
+    axes.set_title(_number(y[at]), loc="right", color=color)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if title.endswith("accuracy") and y[at] is not None:
+        # The last epochs matter; the full range of the first ones would flatten them.
+        axes.set_ylim(max(0.0, 1 - 6 * max(1 - values[at], 0.01)), 1.002)
+
+
+def _roc(figure: Figure, axes: Axes, score: Array, positive: Array, name: Any) -> None:
+    """Draw the ROC curve of a class, threshold by threshold."""
+    order = np.argsort(-score, kind="stable")
+    hits, last = positive[order].cumsum(), np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    true = np.append(0, hits[last]) / hits[-1]
+    false = np.append(0, last + 1 - hits[last]) / (len(score) - hits[-1])
+    axes.plot(false, true, color=_BLUE, linewidth=1.8)
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":")
+    axes.set_title(f"ROC, positive: {one_line(str(name), 20)}", fontweight="normal")
+    axes.set_xlabel("false positive rate")
+    axes.set_ylabel("true positive rate")
+
+
+def _reliability(figure: Figure, axes: Axes, confidence: Array, right: Array, of: str) -> None:
+    """Draw how often predictions of a probability are right, in equal bins; dots are larger where more rows are."""
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
+    used = counts > 0
+    sums = [np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)[used] for values in (confidence, right)]
+    x, y = (one / counts[used] for one in sums)
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":")
+    axes.plot(x, y, color=_ORANGE, linewidth=1.2)
+    axes.scatter(x, y, s=12 + 120 * counts[used] / counts.max(), color=_ORANGE, zorder=3)
+    axes.set_title(f"reliability of {of}", fontweight="normal")
+    axes.set_xlabel("predicted probability")
+    axes.set_ylabel("share that is right")
+    axes.set_ylim(-0.02, 1.02)
+
+
+def _chosen(rows: int) -> Array:
+    """Return at most so many rows as a scatter plot can show, evenly spaced."""
+    return np.unique(np.linspace(0, rows - 1, min(rows, _MAX_POINTS)).astype(int))
+
+
+def _against(figure: Figure, axes: Axes, predicted: Array, target: Array, names: Sequence[str]) -> None:
+    """Draw the predicted numbers against the true ones; of several targets in standard deviations."""
+    rows, (found, true) = _chosen(len(target)), _comparable(predicted, target)
+    for i, name in enumerate(names[:_MAX_TARGETS]):
+        axes.scatter(true[rows, i], found[rows, i], s=8, alpha=0.5, linewidth=0, label=one_line(name, 20))
+    low, high = float(min(true.min(), found.min())), float(max(true.max(), found.max()))
+    axes.plot([low, high], [low, high], color=_GREY, linewidth=1, linestyle=":")
+    axes.set_title(_title("predicted against true", names), fontweight="normal")
+    axes.set_xlabel("true" if len(names) > 1 else f"true {one_line(names[0], 30)}")
+    axes.set_ylabel("predicted")
+    if len(names) > 1:
+        axes.legend()
+
+
+def _residuals(figure: Figure, axes: Axes, predicted: Array, target: Array, names: Sequence[str]) -> None:
+    """Draw the residuals by predicted number."""
+    rows, (found, true) = _chosen(len(target)), _comparable(predicted, target)
+    for i, _ in enumerate(names[:_MAX_TARGETS]):
+        axes.scatter(found[rows, i], (true - found)[rows, i], s=8, alpha=0.5, linewidth=0)
+    axes.axhline(0, color=_GREY, linewidth=1, linestyle=":")
+    axes.set_title(_title("residuals", names), fontweight="normal")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true - predicted")
+
+
+def _comparable(predicted: Array, target: Array) -> tuple[Array, Array]:
+    if target.shape[1] == 1:
+        return predicted, target
+    scale = target.std(0)
+    scale = np.where(scale > 0, scale, 1.0)
+    return (predicted - target.mean(0)) / scale, (target - target.mean(0)) / scale
+
+
+def _title(what: str, names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return what
+    some = f", {_MAX_TARGETS} of {len(names)} targets" if len(names) > _MAX_TARGETS else ""
+    return f"{what} (in standard deviations{some})"
+
+
+def _confusion(figure: Figure, axes: Axes, counts: Sequence[Sequence[int]], classes: Sequence[Any]) -> None:
+    table = np.asarray(counts)
+    share = table / np.maximum(table.sum(1, keepdims=True), 1)
+    # By share of the true class; the square root makes single errors visible.
+    axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1.15)
+    k = len(classes)
+    if k <= 20:
+        for i, j in zip(*np.nonzero(table), strict=True):
+            color = "white" if share[i, j] > 0.4 else "black"
+            axes.text(j, i, str(table[i, j]), ha="center", va="center", fontsize=8 if k <= 12 else 6, color=color)
+    ticks = range(0, k, max(1, -(-k // 20)))
+    labels = [str(classes[i])[:12] for i in ticks]
+    wide = max(map(len, labels)) > 3
+    axes.set_xticks(ticks, labels, rotation=90 if wide else 0, fontsize=8)
+    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    rows = int(table.sum())
+    axes.set_title(f"test part: {rows - int(np.trace(table))} errors in {rows} rows", fontweight="normal")
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,109 @@
+"""What a run prints about its data before the training, and about its results after it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusionkit._util.tables import print_table
+from fusionkit.experiment import results
+from fusionkit.experiment.data import Dataset
+from fusionkit.experiment.metrics import rank_value
+from fusionkit.experiment.splits import Parts
+
+#: Above this multiple of its equal share, the largest class makes accuracy look better than it is.
+_UNEVEN = 1.5
+
+
+def run_title(fusion: str, fabrication: str | None, data: str, seed: int) -> str:
+    """Return what is trained on what."""
+    return f"{fusion} ({fabrication}) on {data}, seed {seed}" if fabrication else f"{fusion} on {data}, seed {seed}"
+
+
+def described_data(data: Dataset, parts: Parts) -> Iterator[str]:
+    """Yield lines about data: rows, views, what was left out, the task and the parts."""
+    widths = ", ".join(f"{name} ({width})" for name, width in zip(data.views, data.dims, strict=True))
+    yield f"data: {data.rows} rows of {data.label}; views with their widths: {widths}"
+    yield from (f"note: {note}" for note in data.source.notes)
+    positive = f"; positive: {data.classes[-1]!r}" if data.strata is not None and len(data.classes) == 2 else ""
+    names = data.source.labels.names
+    label = f"{names[0]!r}" if len(names) == 1 else f"{len(names)} columns"
+    yield f"task: {data.task.name}, from {label}: {data.reason}{positive}"
+    yield f"rows: {', '.join(f'{len(rows)} {name}' for name, rows in parts.named().items() if len(rows))}"
+    yield from (f"note: {note}" for note in parts.notes)
+
+
+def print_summary(result: Mapping[str, Any], run_dir: Path) -> None:
+    """Print the results of a run, and the command that predicts with it."""
+    files = [results.RESULT, results.MODEL, results.ROWS, results.CURVE]
+    print_table(
+        ("run", run_title(result["fusion"], result["fabrication"], result["data"]["label"], result["seed"])),
+        [
+            *_metrics(result),
+            *_missing(result["data"]),
+            ("l", f"{result['l']} learnable parameters of the fusion, n = {result['n']}"),
+            ("parameters", f"{result['parameters']} of the whole model"),
+            ("contract", "n, l, shape, dtype and device verified at the first call; more by fusionkit check"),
+            ("seconds", f"{result['seconds']:.1f}"),
+            ("files", results.shown(run_dir)),
+            *(("", name) for name in files),
+            ("predict", f"fusionkit predict {shlex.quote(results.shown(run_dir))} data.path=NEW --out predictions.csv"),
+        ],
+    )
+    for line in _warnings(result):
+        print(f"warning: {line}")
+
+
+def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the lines of the metric that ranks, and of balanced accuracy where the classes are uneven."""
+    names = [result["metric"]]
+    if not result["metrics"]:
+        yield "metrics", "none, because all rows train (data.test_size=0); the run is not ranked"
+    if _is_uneven(result) and "balanced_accuracy" not in names:
+        names.append("balanced_accuracy")
+    against = "mean of training" if result["task"] == "regression" else "largest class"
+    against = "shares of training" if result["task"] == "multilabel" else against
+    for name in names:
+        if result["validation"] is not None:
+            rows = result["data"]["validation_rows"]
+            best = f", best in epoch {result['best_epoch']}" if name == result["metric"] else ""
+            yield name, f"{_number(result['validation'][name])} on {rows} validation rows{best}"
+        if result["metrics"]:
+            baseline = f"{against}: {_number(result['baseline'][name])}"
+            yield name, f"{_number(result['metrics'][name])} on {result['data']['test_rows']} test rows ({baseline})"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.6g}"
+
+
+def _is_uneven(result: Mapping[str, Any]) -> bool:
+    if not result["confusion"]:
+        return False
+    rows = np.asarray(result["confusion"]).sum(1)
+    return bool(rows.max() > _UNEVEN * rows.sum() / len(rows))
+
+
+def _warnings(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line where the model is not better than the baseline."""
+    name = result["metric"]
+    found, baseline = result["metrics"].get(name), (result["baseline"] or {}).get(name)
+    if found is not None and baseline is not None and rank_value(name, found) <= rank_value(name, baseline):
+        advice = "the views may not tell the label, or more epochs, another train.lr or fewer inputs may help"
+        yield f"the {name} is not better than that of the baseline: {advice}."
+
+
+def _missing(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the line of the summary about absent views; none where all are present."""
+    if "missing" not in data:
+        return []
+    rows, absent = data["rows"], sum(data["missing"].values())
+    parts = ", ".join(f"{name} in {count}" for name, count in data["missing"].items() if count)
+    without = f"{data['rows_without_views']} rows without any view"
+    return [("missing", f"{absent} of {rows * len(data['views'])} views ({parts} of {rows} rows); {without}")]

@@ -1,0 +1,1 @@
+"""What a model learns: classification, multilabel or regression.  A task knows its losses, metrics and predictions."""

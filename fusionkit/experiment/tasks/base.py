@@ -1,0 +1,155 @@
+"""The base of the tasks: from the outputs of a network to loss, predictions and metrics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fusionkit.config.options import TrainOptions
+from fusionkit.errors import ConfigError, nearest
+
+Array = npt.NDArray[Any]
+Metric = Callable[[Array, Array], float | None]
+#: The loss of a batch, summed over its rows: output (b, c), target (b,) or (b, t), weight (b,) or None -> ().
+Criterion = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+class Task(ABC):
+    """Subclasses define ``outputs``, ``functions``, ``describe`` and the methods without a body here.
+
+    Attributes:
+        name: in configs and records.
+        losses: the names of its losses, the default first.
+        classes: the label values of a classification, or the labels of a multilabel task; else empty.
+        targets: the names of the numbers of a regression; else empty.
+    """
+
+    name: ClassVar[str]
+    losses: ClassVar[tuple[str, ...]]
+    classes: list[Any]
+    targets: list[str]
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """The width of the network's output."""
+
+    @property
+    @abstractmethod
+    def functions(self) -> dict[str, Metric]:
+        """The metrics, the default first: (predicted, target) of m rows -> a number; None where it is undefined."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return JSON types from which ``from_description`` builds the same task."""
+
+    def fitted(self, target: Array) -> Task:
+        """Return the task with what it learns from the targets of the training part."""
+        return self
+
+    @abstractmethod
+    def tensor(self, target: Array) -> Tensor:
+        """Return targets as the criterion takes them."""
+
+    @abstractmethod
+    def criterion(self, settings: TrainOptions, target: Array) -> Criterion:
+        """Return the loss.
+
+        Args:
+            settings: which one, and its options.
+            target: of the training part, from which balanced weights follow.
+
+        Raises:
+            ConfigError: options that do not fit the task or its classes.
+        """
+
+    def in_units(self, output: Tensor) -> Tensor:
+        """Return the outputs of a network in the units of the target, if that has any."""
+        return output
+
+    @abstractmethod
+    def predicted(self, output: Tensor) -> Array:
+        """Return float64 probabilities (m, c), or the numbers (m, t) of a regression, for outputs in units."""
+
+    @abstractmethod
+    def baseline(self, target: Array) -> Array:
+        """Return what ``predicted`` is for a model that ignores the views, (1, c), from the targets of training."""
+
+    @abstractmethod
+    def values(self, predicted: Array) -> list[Any]:
+        """Return the predicted value of each row, in JSON types: a label, a list of labels' 0 and 1, a number."""
+
+    def measure(self, predicted: Array, target: Array) -> dict[str, float | None]:
+        """Return every metric; {} for no rows."""
+        return {name: metric(predicted, target) for name, metric in self.functions.items()} if len(target) else {}
+
+    def metric(self, name: str | None) -> str:
+        """Return the name of a metric, the default for None.
+
+        Raises:
+            ConfigError: the task has no such metric.
+        """
+        names = list(self.functions)
+        if name is not None and name not in names:
+            known = f"metric should be null or one of {', '.join(names)} for a task of {self.name}"
+            raise ConfigError(f"{known}; found {name!r}.{nearest(name, names)}")
+        return name or names[0]
+
+    def loss(self, settings: TrainOptions) -> str:
+        """Return the name of the loss, the default for null.
+
+        Raises:
+            ConfigError: the task has no such loss.
+        """
+        name = settings.loss or self.losses[0]
+        if name not in self.losses:
+            known = f"train.loss should be null or one of {', '.join(self.losses)} for a task of {self.name}"
+            raise ConfigError(f"{known}; found {name!r}.")
+        return name
+
+
+def weighted_sum(losses: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the sum of the losses of rows (b,), each times its weight."""
+    return losses.sum() if weight is None else (losses * weight).sum()
+
+
+def focal(losses: Tensor, gamma: float) -> Tensor:
+    """Return the focal loss ``(1 - p)^gamma`` times the cross-entropies ``-log(p)``, of any shape.
+
+    Source: T.-Y. Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 4.
+    """
+    # At p = 1 the gradient of a power below 1 is infinite, and infinity times 0 is NaN.
+    missed = (-torch.expm1(-losses)).clamp_min(torch.finfo(losses.dtype).tiny)
+    return missed**gamma * losses
+
+
+def key_of(value: Any) -> str:
+    """Return the text by which a class is named in a config: that of 1.0 is 1, that of True is true."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def weights_of(classes: list[Any], given: Mapping[Any, float], name: str) -> npt.NDArray[np.float64]:
+    """Return the weights of the classes from a mapping; of those that it does not name, 1.
+
+    Raises:
+        ConfigError: it names a class that does not exist.
+    """
+    places = {key_of(one): i for i, one in enumerate(classes)}
+    weights = np.ones(len(classes))
+    for key, weight in given.items():
+        if key_of(key) not in places:
+            shown = ", ".join(list(places)[:12]) + (", ..." if len(places) > 12 else "")
+            guess = nearest(key_of(key), places)
+            raise ConfigError(f"train.class_weight should name {name} among {shown}; found {key!r}.{guess}")
+        weights[places[key_of(key)]] = weight
+    return weights

@@ -1,0 +1,94 @@
+"""Classification: one of c classes per row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fusionkit.config.options import TrainOptions
+from fusionkit.experiment import metrics
+from fusionkit.experiment.tasks.base import Array, Criterion, Metric, Task, focal, weighted_sum, weights_of
+
+
+@dataclass
+class Classification(Task):
+    """One of ``classes``, which are sorted; a target is (m,), indices into them.
+
+    With two classes the last one is the positive one of ROC and average precision.
+    """
+
+    name: ClassVar[str] = "classification"
+    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal")
+    classes: list[Any]
+    targets: list[str] = field(default_factory=list)
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+    @property
+    def functions(self) -> dict[str, Metric]:
+        """The metrics, from probabilities (m, c)."""
+        return {
+            "accuracy": metrics.accuracy,
+            "balanced_accuracy": metrics.balanced_accuracy,
+            "f1_macro": metrics.f1_macro,
+            "roc_auc": metrics.roc_auc,
+            "average_precision": metrics.average_precision,
+            "log_loss": metrics.log_loss,
+            "calibration_error": metrics.calibration_error,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return the classes; a description without a task is one of a classification."""
+        return {"classes": self.classes}
+
+    def tensor(self, target: Array) -> Tensor:
+        """Return the indices (m,) as int64."""
+        return torch.from_numpy(target.astype(np.int64))
+
+    def criterion(self, settings: TrainOptions, target: Array) -> Criterion:
+        """Return the cross-entropy, or the focal loss of the probability of the true class."""
+        is_focal, smoothing = self.loss(settings) == "focal", settings.label_smoothing
+        by_class = self._class_weights(settings, target)
+
+        def loss(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+            if by_class is None and weight is None and not is_focal:
+                return F.cross_entropy(output, target, reduction="sum", label_smoothing=smoothing)
+            losses = F.cross_entropy(output, target, reduction="none", label_smoothing=0.0 if is_focal else smoothing)
+            if is_focal:
+                losses = focal(losses, settings.focal_gamma)
+            if by_class is not None:
+                losses = losses * by_class.to(losses)[target]
+            return weighted_sum(losses, weight)
+
+        return loss
+
+    def _class_weights(self, settings: TrainOptions, target: Array) -> Tensor | None:
+        """Return the weight of each class (c,); balanced: the rows over c times those of the class."""
+        chosen = settings.class_weight
+        if chosen is None:
+            return None
+        if isinstance(chosen, Mapping):
+            return torch.from_numpy(weights_of(self.classes, chosen, "classes"))
+        counts = np.bincount(target, minlength=self.outputs)
+        return torch.from_numpy(len(target) / (self.outputs * np.maximum(counts, 1)))
+
+    def predicted(self, output: Tensor) -> Array:
+        """Return the probabilities (m, c) of logits."""
+        return np.asarray(output.double().softmax(-1).numpy())
+
+    def baseline(self, target: Array) -> Array:
+        """Return the shares of the classes, (1, c): the largest class is predicted."""
+        return np.bincount(target, minlength=self.outputs)[None] / len(target)
+
+    def values(self, predicted: Array) -> list[Any]:
+        """Return the most probable class of each row."""
+        return [self.classes[i] for i in predicted.argmax(-1).tolist()]
