@@ -212,6 +212,15 @@ def test_a_table_per_data_set_task_and_metric(tmp_path: Path) -> None:
     ]
 
 
+def test_another_label_is_another_data_set(tmp_path: Path) -> None:
+    data = {"name": "table", "label": "t.csv", "digest": "12345678ab"}
+    for name, label in (("a", "dose"), ("b", ["dose", "age"]), ("c", "dose")):
+        put(tmp_path, name, data=data, seed=ord(name), config={"data": {"label": label}}, **regression(1.0))
+    tables = read_board(tmp_path).tables
+    assert [table.name for table in tables] == ["t.csv (dose)", "t.csv (dose, age)"]
+    assert [[len(group.runs) for group in table.groups] for table in tables] == [[2], [1]]
+
+
 def test_new_keys_at_their_defaults_do_not_tell_runs_of_before_apart(tmp_path: Path) -> None:
     train = {"epochs": 3, "lr": 0.1}
     put(tmp_path, "before", config={"train": train})
