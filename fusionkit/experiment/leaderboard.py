@@ -149,6 +149,10 @@ class Group:
             return None
         return summarize(values, self.runs[0].share(part), limits(metric or self.runs[0].metric))
 
+    def absent(self, part: str) -> str:
+        """Return why the group has no ``summary`` of a part."""
+        return "undefined" if self.first.get(part) else f"no {PARTS[part]} part"
+
     @property
     def ranking(self) -> Summary | None:
         """The summary of the value that ranks; None where it is undefined, or the runs have no such part."""
