@@ -53,8 +53,8 @@ class TableFile:
 
     @property
     def unnamed(self) -> bool:
-        """Whether the first column is an index without a name."""
-        return self.header[:1] == [""]
+        """Whether a column is an index without a name."""
+        return "" in self.header
 
     @property
     def names(self) -> list[str]:
@@ -85,8 +85,10 @@ class TableFile:
                 frame = _pyarrow().read_table(self.path).to_pandas(ignore_metadata=True).set_axis(self.header, axis=1)
             else:
                 words = {name: _WORDS for name in self.header if name not in exact}
-                (frame, _), *_ = self._csv(dict.fromkeys(exact, object), words, low_memory=False)
-        if not len(frame):
+                frame = next(
+                    (rows for rows, _ in self._csv(dict.fromkeys(exact, object), words, low_memory=False)), None
+                )
+        if frame is None or not len(frame):
             raise FusionError(f"{self.path} should have rows below its header; found none.")
         return frame
 
@@ -218,7 +220,7 @@ def _check_header(table: TableFile) -> None:
         if count > 1:
             raise FusionError(f"{table.path} should have columns of different names; found {name!r} {count} times.")
     for i, name in enumerate(table.header[1:], start=1):
-        if not name:
+        if not name and not table.parquet:
             raise FusionError(f"{table.path} should name its columns in the header; found none for column {i}, from 0.")
     if not table.names:
         raise FusionError(f"{table.path} should have a header with the names of its columns; found none.")
