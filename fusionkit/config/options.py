@@ -110,7 +110,9 @@ class TableOptions(FileOptions):
     )
     label: _Columns = _option(..., "The column to predict, or a list of several.")
     id: _Column = _option(None, "The column that names the rows; it joins a file per view.")
-    group: _Column = _option(None, "The column whose rows of one value stay on one side of every split, as of a patient.")
+    group: _Column = _option(
+        None, "The column whose rows of one value stay on one side of every split, as of a patient."
+    )
     split: _Column = _option(None, "The column that says train, validation or test.")
     folds: _Column = _option(None, "The column with the number of the fold; data.fold says which one is the test part.")
     weight: _Column = _option(None, "The column of numbers that multiply the loss of their rows.")

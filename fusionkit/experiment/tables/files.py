@@ -27,8 +27,8 @@ from fusionkit.experiment.tables.columns import MISSING
 
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".parquet")
 _SEPARATORS = ",;\t|"
-#: With blanks around them too, which pandas skips around numbers alone.
-_WORDS = [f"{before}{word}{after}" for word in MISSING for before in ("", " ") for after in ("", " ")]
+#: With a blank before them too, which pandas skips before numbers alone.
+_WORDS = [f"{blank}{word}" for word in MISSING for blank in ("", " ")]
 #: pandas writes its index under such a name.
 _INDEX = re.compile(r"__index_level_\d+__")
 #: What reading a damaged file raises; pyarrow's and pandas' own exceptions are ValueErrors or OSErrors.
@@ -84,22 +84,21 @@ class TableFile:
             if self.parquet:
                 frame = _pyarrow().read_table(self.path).to_pandas(ignore_metadata=True).set_axis(self.header, axis=1)
             else:
-                words = {name: _WORDS for name in self.header if name not in exact}
-                frame = next(
-                    (rows for rows, _ in self._csv(dict.fromkeys(exact, object), words, low_memory=False)), None
-                )
+                rows = self._csv(dict.fromkeys(exact, object), exact, low_memory=False)
+                frame = next((frame for frame, _ in rows), None)
         if frame is None or not len(frame):
             raise FusionError(f"{self.path} should have rows below its header; found none.")
         return frame
 
     def chunks(
-        self, numbers: Collection[str], others: Collection[str], rows: int
+        self, numbers: Collection[str], others: Collection[str], exact: Collection[str], rows: int
     ) -> Iterator[tuple[pd.DataFrame, float]]:
         """Return the rows in frames of at most ``rows``, each with the share of the file read so far.
 
         Args:
             numbers: the columns of numbers.
-            others: the columns that are text as it stands.
+            others: the columns that are read as text.
+            exact: those of them that are text as it stands.
             rows: per frame.
 
         Raises:
@@ -109,7 +108,7 @@ class TableFile:
             if self.parquet:
                 yield from self._batches([*numbers, *others], rows)
             else:
-                yield from self._csv_chunks(numbers, others, rows)
+                yield from self._csv_chunks(numbers, others, exact, rows)
 
     def _batches(self, columns: Collection[str], rows: int) -> Iterator[tuple[pd.DataFrame, float]]:
         with _pyarrow().ParquetFile(self.path) as file:
@@ -120,12 +119,16 @@ class TableFile:
                 yield batch.to_pandas(ignore_metadata=True).rename(columns=wanted), done / total
 
     def _csv_chunks(
-        self, numbers: Collection[str], others: Collection[str], rows: int
+        self, numbers: Collection[str], others: Collection[str], exact: Collection[str], rows: int
     ) -> Iterator[tuple[pd.DataFrame, float]]:
-        types = {**dict.fromkeys(numbers, "float64"), **dict.fromkeys(others, object)}
+        types = {
+            **dict.fromkeys(numbers, "float64"),
+            **dict.fromkeys(others, "category"),
+            **dict.fromkeys(exact, object),
+        }
         done = 0
         try:
-            for frame, share in self._csv(types, dict.fromkeys(numbers, _WORDS), chunksize=rows):
+            for frame, share in self._csv(types, exact, chunksize=rows):
                 done += len(frame)
                 yield frame, share
             return
@@ -134,17 +137,19 @@ class TableFile:
                 raise
         # A cell is no number to the parser: go on with text, and whoever reads the numbers names the first word.
         texts, passed = dict.fromkeys([*numbers, *others], object), 0
-        for frame, share in self._csv(texts, {}, chunksize=rows):
+        for frame, share in self._csv(texts, exact, chunksize=rows):
             new = frame.iloc[max(done - passed, 0) :]
             passed += len(frame)
             if len(new):
                 yield new, share
 
     def _csv(
-        self, types: dict[str, Any], words: dict[str, list[str]], chunksize: int | None = None, **options: Any
+        self, types: dict[str, Any], exact: Collection[str], chunksize: int | None = None, **options: Any
     ) -> Iterator[tuple[pd.DataFrame, float]]:
         """Return the rows of a CSV: as many at a time as ``chunksize`` says, with the share of the file read so far."""
         named = {"names": self.header, "header": 0, "index_col": False, "sep": self.separator, "decimal": self.decimal}
+        # A list for all columns, where it can be: pandas takes long for each column's own.
+        words = {name: _WORDS for name in self.header if name not in exact} if exact else _WORDS
         missing = {"keep_default_na": False, "na_values": words}
         size = max(self.path.stat().st_size, 1)
         try:

@@ -248,9 +248,9 @@ def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator
     columns = {column.name: column for view in format.views for column in view.columns}
     numbers = [name for name, column in columns.items() if column.kind == "number"]
     others = [name for name, column in columns.items() if column.kind != "number"]
-    others += [] if format.id is None else [format.id]
-    start = 0
-    for frame, fraction in table.chunks(numbers, others, max(rows, _CELLS // len(table.header))):
+    exact = [] if format.id is None else [format.id]
+    start, block = 0, max(rows, _CELLS // max(len(table.header), sum(format.dims)))
+    for frame, fraction in table.chunks(numbers, [*others, *exact], exact, block):
         numbered = np.arange(start, start + len(frame))
         views, unseen = format.encode(frame, what, numbered)
         ids = None

@@ -70,7 +70,7 @@ def test_forms_of_one_table(tables: Tables, content: bytes) -> None:
     table = opened(tables, content)
     assert table.names == ["a", "b"]
     assert table.frame(()).to_numpy().tolist() == [[1, 2], [3, 4]]
-    assert [frame.to_numpy().tolist() for frame, _ in table.chunks(["a", "b"], [], 1)] == [[[1, 2]], [[3, 4]]]
+    assert [frame.to_numpy().tolist() for frame, _ in table.chunks(["a", "b"], [], [], 1)] == [[[1, 2]], [[3, 4]]]
 
 
 def test_line_break_in_a_name(tables: Tables) -> None:
@@ -90,7 +90,7 @@ def test_packed_and_parquet_files_have_the_same_rows(tables: Tables) -> None:
         found = table.frame(())
         assert found["a"].tolist()[0] == 1.5
         assert found.isna().to_numpy().tolist() == frame.isna().to_numpy().tolist()
-        assert sum(len(part) for part, _ in table.chunks(["a"], ["b", "c"], 1)) == 2
+        assert sum(len(part) for part, _ in table.chunks(["a"], ["b", "c"], [], 1)) == 2
 
 
 def test_index_of_pandas(tables: Tables) -> None:
@@ -116,7 +116,7 @@ def test_text_as_it_stands(tables: Tables) -> None:
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 100])
 def test_chunks_are_the_file(tables: Tables, rows: int) -> None:
     table = opened(tables, "a,b,c\n" + "".join(f"{i},x{i},{i}\n" for i in range(7)))
-    parts = list(table.chunks(["a"], ["b"], rows))
+    parts = list(table.chunks(["a"], ["b"], [], rows))
     assert [len(frame) for frame, _ in parts] == [rows] * (7 // rows) + [7 % rows] * bool(7 % rows)
     whole = pd.concat([frame for frame, _ in parts])
     assert whole["a"].tolist() == list(map(float, range(7)))
@@ -128,7 +128,7 @@ def test_chunks_are_the_file(tables: Tables, rows: int) -> None:
 
 def test_chunks_go_on_as_text_after_a_word(tables: Tables) -> None:
     table = opened(tables, "a\n" + "1\n" * 5 + "  NA\n" + "2\n" * 3)
-    whole = [value for frame, _ in table.chunks(["a"], [], 2) for value in frame["a"]]
+    whole = [value for frame, _ in table.chunks(["a"], [], [], 2) for value in frame["a"]]
     assert whole == [1.0, 1.0, 1.0, 1.0, "1", "  NA", "2", "2", "2"]
 
 
@@ -183,7 +183,7 @@ def test_too_many_cells(tables: Tables, text: str, row: int) -> None:
     path = tables.write(text)
     refused(path, f"{{path}} should have 2 cells … in row {row}.  data.separator=',' and data.decimal='.'")
     with pytest.raises(FusionError, match=like(f"{path} should have 2 cells … in row {row}.")):
-        list(open_table(path).chunks(["a", "b"], [], 10))
+        list(open_table(path).chunks(["a", "b"], [], [], 10))
 
 
 def test_open_quote(tables: Tables) -> None:

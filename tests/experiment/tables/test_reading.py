@@ -176,7 +176,7 @@ def test_packed_chunks_count_bytes_of_the_file(tables: Tables) -> None:
 
 
 def test_blocks_are_read_one_after_another(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fusionkit.experiment.tables.reading._CELLS", 6)
+    monkeypatch.setattr("fusionkit.experiment.tables.reading._CELLS", 9)
     source = tables.read("a,c,y\n1,p,0\n2,q,1\n")
     new = "a,c\n" + "".join(f"{i},{'pqr'[i % 3]}\n" for i in range(10))
     chunks = tables.chunks(source, new, 2)
