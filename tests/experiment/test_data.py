@@ -199,8 +199,14 @@ def test_views_that_only_the_test_part_lacks(two: Callable[..., Dataset], arrays
     [
         ({"a": np.ones((60, 5))}, "…views.npz …first.npz, {'a': 4, 'b': 3}; found {'a': 5, 'b': 3}."),
         ({"b": None}, "…views.npz …first.npz, {'a': 4, 'b': 3}; found {'a': 4}."),
-        ({"label": np.array(["x", "y"] * 30)}, "The array 'label' of … numbers …first.npz; found text of shape (rows)."),
-        ({"label": np.zeros((60, 2))}, "The array 'label' of … (rows), as …first.npz; found numbers of shape (rows, 2)."),
+        (
+            {"label": np.array(["x", "y"] * 30)},
+            "The array 'label' of … numbers …first.npz; found text of shape (rows).",
+        ),
+        (
+            {"label": np.zeros((60, 2))},
+            "The array 'label' of … (rows), as …first.npz; found numbers of shape (rows, 2).",
+        ),
         ({"label": np.zeros(60) + np.nan}, "The array 'label' of …views.npz … in 60 rows, the first is row 0."),
         ({"first": {"id": np.arange(60)}}, "…views.npz … 'id' for each row, as …first.npz has; found none."),
     ],

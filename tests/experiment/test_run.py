@@ -19,10 +19,11 @@ import torch
 
 import fusionkit
 from fusionkit import registry
-from fusionkit.config.options import validate
+from fusionkit.config.options import data_options, validate
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results, run
-from fusionkit.experiment.data import load_data, split
+from fusionkit.experiment.data import load_data
+from fusionkit.experiment.splits import split
 from fusionkit.fusion import ElementwiseFusion, Fusion
 from tests.experiment.torch_states import STATES
 from tests.messages import like
@@ -32,15 +33,19 @@ Config = Callable[..., dict[str, Any]]
 
 
 @pytest.mark.exhaustive
-def test_the_default_run_imports_neither_the_compiler_nor_scikit_learn(tmp_path: Path) -> None:
+def test_the_default_run_does_not_import_the_compiler_and_scikit_learn_only_behind_the_training(tmp_path: Path) -> None:
     program = (
-        "import sys; from fusionkit.cli import main; main(sys.argv[1:]);"
-        "print(*sorted({'torch._dynamo', 'sklearn', 'scipy', 'pandas', 'lightning_fabric', 'matplotlib.pyplot'}"
-        " & sys.modules.keys()))"
+        "import sys; from fusionkit.cli import main; from fusionkit.experiment import run\n"
+        "others = {'torch._dynamo', 'pandas', 'lightning_fabric', 'matplotlib.pyplot'}\n"
+        "record = run._Run.record\n"
+        "def trained(self):\n"
+        "    print(*sorted({'sklearn', 'scipy', *others} & sys.modules.keys()))\n"
+        "    return record(self)\n"
+        "run._Run.record = trained; main(sys.argv[1:]); print(*sorted(others & sys.modules.keys()))"
     )
     command = [sys.executable, "-c", program, "run", "train.epochs=1", f"hydra.run.dir={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == ""
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert (lines[0], lines[-1]) == ("", "")
 
 
 def test_the_state_of_torch_does_not_matter(tmp_path: Path, config: Config) -> None:
@@ -58,6 +63,7 @@ def test_a_run_writes_its_files_and_returns_its_record(tmp_path: Path, config: C
         "curve.png",
         "model.safetensors",
         "result.json",
+        "rows.npz",
     ]
     assert json.loads((tmp_path / results.RESULT).read_text(encoding="utf-8")) == found
     assert (tmp_path / results.CURVE).read_bytes().startswith(b"\x89PNG")
@@ -175,7 +181,7 @@ def test_a_piped_run_shows_plain_text(
     assert shown.err.splitlines()[-1].startswith("epoch 5/5  loss ")
     lines = dict(line.split(None, 1) for line in shown.out.splitlines() if line and not line.startswith(" "))
     assert lines["run"] == "parameterized_concatenation (dense) on views.npz, seed 0"
-    assert lines["accuracy"] == f"{found['metrics']['accuracy']:.4f} on 12 test rows"
+    assert lines["accuracy"] == f"{found['metrics']['accuracy']:.4f} on 12 test rows (largest class: 0.3333)"
     assert lines["l"] == "35 learnable parameters of the fusion, n = 5"
     assert lines["parameters"] == "53 of the whole model"
     assert lines["seconds"] == f"{found['seconds']:.1f}"
@@ -300,7 +306,7 @@ def test_some_nan_is_filled_with_the_means_of_the_training_part(
     found = run_job(cfg, tmp_path / "run", quiet=True)
     assert found["data"]["missing"] == {"a": 22, "b": 12}
     model, data = fusionkit.load(tmp_path / "run"), load_data(cfg["data"])
-    training, _ = split(data, seed=0)
+    training = split(data, data_options(cfg["data"]), 0).training
     known = views["b"][training]
     np.testing.assert_allclose(model.scaler.get_buffer("mean_1"), np.nanmean(known, axis=0))
     filled = views["b"].copy()
@@ -310,8 +316,8 @@ def test_some_nan_is_filled_with_the_means_of_the_training_part(
 
 def test_a_view_that_is_absent_in_the_training_part(tmp_path: Path, config: Config, npz: Any, arrays: Any) -> None:
     view = arrays["a"].copy()
-    data = load_data(config()["data"])
-    view[split(data, seed=0)[0]] = np.nan
+    node = config()["data"]
+    view[split(load_data(node), data_options(node), 0).training] = np.nan
     npz(a=view)
     with pytest.raises(FusionError, match=like("View 0 (a) … the training part at least; found it in none.")):
         run_job(config(), tmp_path / "run", quiet=True)
@@ -387,14 +393,14 @@ def test_a_run_that_breaks_while_writing_does_not_look_finished(
     cfg = config(train__epochs=1)
     run_job(cfg, tmp_path / "run", quiet=True)
 
-    def full(result: Any, path: Path) -> None:
+    def full(result: Any, path: Path, tested: Any) -> None:
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("fusionkit.experiment.plots.draw_run", full)
+    monkeypatch.setattr("fusionkit.experiment.run_picture.draw_run", full)
     with pytest.raises(OSError, match="disk full"):
         run_job(cfg, tmp_path / "run", quiet=True)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [results.MODEL]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [results.MODEL, results.ROWS]
     with pytest.raises(FusionError, match=r"found no result\.json in it\.$"):
         fusionkit.load(tmp_path / "run")
 

@@ -86,8 +86,12 @@ class Task(ABC):
         """Return the predicted value of each row, in JSON types: a label, a list of labels' 0 and 1, a number."""
 
     def measure(self, predicted: Array, target: Array) -> dict[str, float | None]:
-        """Return every metric; {} for no rows."""
-        return {name: metric(predicted, target) for name, metric in self.functions.items()} if len(target) else {}
+        """Return every metric, None where it is undefined or infinite; {} for no rows."""
+        if not len(target):
+            return {}
+        with np.errstate(over="ignore"):
+            found = {name: metric(predicted, target) for name, metric in self.functions.items()}
+        return {name: value if value is not None and np.isfinite(value) else None for name, value in found.items()}
 
     def metric(self, name: str | None) -> str:
         """Return the name of a metric, the default for None.
