@@ -135,7 +135,8 @@ def test_labels_that_none_or_all_rows_have() -> None:
     found = Multilabel(["all", "one"]).measure(predicted, target)
     assert (found["roc_auc"], found["average_precision"]) == (None, 1.0)
     assert Multilabel(["none", "one"]).measure(predicted, target & [False, True])["average_precision"] is None
-    assert (found["subset_accuracy"], found["f1_macro"]) == (0.5, pytest.approx((1 + 2 / 3) / 2))
+    assert found["subset_accuracy"] == 0.5
+    assert found["f1_macro"] == pytest.approx((1 + 2 / 3) / 2)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e9])
