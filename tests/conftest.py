@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -14,6 +15,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from fusionkit.contract import workers
+from fusionkit.contract.needs import NEEDS
 from fusionkit.registry import lookup
 from tests.fake_distributions import Site
 
@@ -54,9 +57,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in gone]
 
 
+def pytest_collection_finish() -> None:
+    """Let garbage collections pass over what is imported by now, which is most of what there will be."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_report_collectionfinish(config: pytest.Config) -> str:
     left_out = config.stash.get(LEFT_OUT, 0)
     return f"{left_out} exhaustive tests are left out; pytest --exhaustive runs them too." if left_out else ""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_fresh_interpreter() -> Iterator[None]:
+    """Keep the fresh interpreter of the kit from one run to the next: its imports take a second of processor time."""
+    close, process = workers.close, os.getpid()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "close", lambda: None if os.getpid() == process else close())
+        yield
+    close()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _inductor_if_exhaustive(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Let the kit compile with aot_eager only in the quick suite: inductor takes ten seconds for its first graph."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not pytestconfig.getoption("exhaustive"):
+            patch.setitem(NEEDS, "compiler", lambda: "needs --exhaustive")
+        yield
 
 
 @pytest.fixture(autouse=True)

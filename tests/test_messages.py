@@ -11,6 +11,7 @@ import io
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +24,13 @@ import fusionkit
 from fusionkit import registry
 from fusionkit.cli import main
 from fusionkit.config.fits import check_takes_masks
+from fusionkit.config.options import data_options
 from fusionkit.experiment import FusionClassifier, ViewDropout
+from fusionkit.experiment.data import Dataset
+from fusionkit.experiment.npz import arrays_source
+from fusionkit.experiment.roles import check_roles
+from fusionkit.experiment.splits import split
+from fusionkit.experiment.tasks.choice import choose
 
 FILE = Path(__file__).with_name("messages.json")
 
@@ -46,6 +53,15 @@ def classified(first: float = 1.0, second: float = 1.0, mask: Any = None, predic
     X[0, 0], X[:, 2] = first, second * X[:, 2]
     fitted = FusionClassifier([2, 1], epochs=1, n=2, **options).fit(X, np.arange(8) % 2, mask)
     return fitted.predict(X * predict)
+
+
+def divided(roles: dict[str, Any], label: Any = None, **given: Any) -> Any:
+    """Divide twelve rows, of two classes unless labels are given."""
+    arrays = {"label": np.arange(12) % 2 if label is None else label, "a": np.zeros((12, 1))}
+    source = replace(arrays_source(Path("x.npz"), "", arrays), roles=check_roles(roles, 12, "x.npz"))
+    chosen = choose(source.labels, "classification")
+    data = Dataset("npz", source, chosen.task, chosen.values)
+    return split(data, data_options({"name": "npz", "path": "x.npz", **given}), 0)
 
 
 #: key -> what raises an error
@@ -82,6 +98,19 @@ CALLS: dict[str, Callable[[], Any]] = {
     "missing: a fusion that refuses": lambda: check_takes_masks(
         fusionkit.create("metric", dims=[3, 3], metric=torch.sum), "train.view_dropout is 0.5"
     ),
+    "split: two given": lambda: divided({"split": np.repeat(["train", "test"], 6)}, fold=0),
+    "split: an unknown word": lambda: divided({"split": np.repeat(["train", "tset"], 6)}),
+    "split: no test": lambda: divided({"split": np.repeat("train", 12)}),
+    "split: validation twice": lambda: divided({"split": np.repeat(["train", "val", "test"], 4)}, validation_size=0.2),
+    "split: no fold": lambda: divided({"folds": np.repeat([1, 2, 3], 4)}),
+    "split: a rare class": lambda: divided({}, np.repeat(["a", "b"], [11, 1])),
+    "split: a class in one group": lambda: divided({"group": np.repeat([1, 2, 3], 4)}, np.repeat(["a", "b"], [8, 4])),
+    "split: few groups": lambda: divided({"group": np.repeat(["x", "y", "z"], 4)}, fold=1),
+    "split: no validation part": lambda: divided({"group": np.repeat([1, 2], 6)}, validation_size=0.2),
+    "split: no class in training": lambda: divided({"folds": np.repeat([0, 1], 6)}, np.repeat([0, 1], 6), fold=0),
+    "role: another length": lambda: divided({"group": np.arange(11)}),
+    "role: no name": lambda: divided({"folds": np.append(np.zeros(11), np.nan)}),
+    "role: a negative weight": lambda: divided({"weight": np.arange(12) - 1}),
     "view dropout: no probability": lambda: ViewDropout(1.5),
     "load: no run": lambda: fusionkit.load("nowhere"),
     "check: unknown check": lambda: fusionkit.check("average", select=["gradchek"]),

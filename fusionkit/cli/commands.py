@@ -31,6 +31,8 @@ COMMANDS = {
     "plugins": ("catalog:plugins", "Show which plugins are loaded, which are not, and why"),
     "check": ("check:check", "Verify that operators keep their contract"),
     "run": ("run:run", "Train and evaluate (a Hydra application)"),
+    "predict": ("predict:predict", "Predict with a trained run on new data"),
+    "evaluate": ("predict:evaluate", "Measure a trained run on labelled data"),
     "leaderboard": ("leaderboard:leaderboard", "Compare the runs in a directory"),
     "bench": ("bench:bench", "Measure speed and memory"),
     "study": ("study:study", "Measure accuracy against the number of parameters"),

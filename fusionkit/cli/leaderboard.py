@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,15 +14,17 @@ from fusionkit._util.tables import print_table
 from fusionkit._util.text import printable
 from fusionkit.cli.commands import json_option, output_file, print_json
 from fusionkit.errors import FusionError
-from fusionkit.experiment.leaderboard import Board, read_board
+from fusionkit.experiment.leaderboard import PARTS, Board, Group, Table, read_board
 from fusionkit.experiment.plots import draw_leaderboard
 from fusionkit.experiment.report import write_report
 
 PICTURE = "leaderboard.png"
 #: The columns of ``--csv``.
 COLUMNS = (
-    *("data", "fusion", "fabrication", "encoder", "n", "l", "parameters", "options", "runs", "accuracy", "std"),
-    *("low", "high", "on_front", "seconds", "seeds", "paths"),
+    *("data", "task", "metric", "fusion", "fabrication", "encoder", "n", "l", "parameters", "options", "runs"),
+    *("accuracy", "value", "std", "low", "high"),
+    *("validation", "validation_std", "validation_low", "validation_high", "ranked_by"),
+    *("on_front", "seconds", "seeds", "paths"),
 )
 EPILOG = """\b
 Examples:
@@ -39,8 +42,9 @@ Examples:
 def leaderboard(directory: Path, html_file: Path | None, as_json: bool, as_csv: bool) -> int:
     """Compare the runs below a directory, at any depth.
 
-    Prints a table of means and standard deviations over seeds, and draws DIR/leaderboard.png, accuracy against the
-    number of learnable parameters l.  Runs that cannot be used are reported.
+    Prints a table of means and standard deviations over seeds for each data set, task and metric, and draws
+    DIR/leaderboard.png, the metric against the number of learnable parameters l.  The validation part ranks where every
+    run of a table has one, else the test part.  Runs that cannot be used are reported.
     """
     if as_json and as_csv:
         raise click.UsageError("One of --json and --csv should be given at most; found both.")
@@ -50,7 +54,7 @@ def leaderboard(directory: Path, html_file: Path | None, as_json: bool, as_csv: 
     elif as_csv:
         _print_csv(board)
     else:
-        _print_table(board)
+        _print_tables(board)
     for line in board.left_out():
         print(line, file=sys.stderr)
     _write(board, html_file, quiet=as_json or as_csv)
@@ -64,13 +68,14 @@ def leaderboard(directory: Path, html_file: Path | None, as_json: bool, as_csv: 
 def _write(board: Board, html_file: Path | None, *, quiet: bool) -> None:
     """Draw the picture, write the report, and print their paths."""
     out = sys.stderr if quiet else sys.stdout
-    if board.groups:
+    if points := board.points():
         picture = board.directory / PICTURE
         try:
-            write_atomic(picture, lambda path: draw_leaderboard(board.points(), path))
+            write_atomic(picture, lambda path: draw_leaderboard(points, path))
         except OSError as error:
             raise FusionError(f"{picture} should be writable; found: {error.strerror}.") from error
-        print(f"accuracy against l: {picture}", file=out)
+        metrics = ", ".join(sorted({table.metric for table in board.tables}))
+        print(f"{metrics} against l: {picture}", file=out)
     if html_file is not None:
         try:
             write_report(board, html_file)
@@ -89,18 +94,41 @@ def _print_csv(board: Board) -> None:
         writer.writerow(printable(cell) if isinstance(cell, str) else cell for cell in cells)
 
 
-def _print_table(board: Board) -> None:
-    encoders = any(group.encoder for group in board.groups)
-    options = any(group.options for group in board.groups)
-    columns = ["data", "fusion", "fabrication", *(["encoder"] * encoders), "n", "l", "parameters", "runs", "accuracy"]
-    columns += ["seconds", *(["options"] * options), "directory"]
-    rows = []
-    for group in board.groups:
-        row = group.to_dict() | {"fabrication": group.runs[0].fabrication}
-        spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
-        row["accuracy"] = f"{row['accuracy']:.4f}{spread}"
-        row["seconds"] = None if row["seconds"] is None else f"{row['seconds']:.1f}"
-        row["directory"] = board.shown_directory(group)
-        rows.append([row[column] for column in columns])
-    if rows:
-        print_table(columns, rows, whole=("fusion", "accuracy"))
+def _print_tables(board: Board) -> None:
+    for i, table in enumerate(board.tables):
+        if i:
+            print()
+        print(table.heading)
+        _print_table(board, table)
+
+
+def _print_table(board: Board, table: Table) -> None:
+    rows = [_cells(board, table, group) for group in table.groups]
+    metrics = ["validation"] * (table.part == "validation") + [table.metric]
+    optional = {key: any(row[key] for row in rows) for key in ("encoder", "options", "accuracy")}
+    columns = ["data", "fusion", "fabrication", *(["encoder"] * optional["encoder"]), "n", "l", "parameters", "runs"]
+    columns += [*metrics, *(["accuracy"] * (optional["accuracy"] and table.metric != "accuracy")), "seconds"]
+    columns += [*(["options"] * optional["options"]), "directory"]
+    print_table(columns, ([row[column] for column in columns] for row in rows), whole=("fusion", *metrics))
+
+
+def _cells(board: Board, table: Table, group: Group) -> dict[str, Any]:
+    """Return the cells of a row by column."""
+    row = group.to_dict()
+    return {
+        **row,
+        "encoder": group.encoder,
+        "fabrication": group.runs[0].fabrication,
+        "accuracy": None if row["accuracy"] is None else f"{row['accuracy']:.4f}",
+        "validation": _mean(group, "validation", table.places),
+        table.metric: _mean(group, "metrics", table.places),
+        "seconds": None if row["seconds"] is None else f"{row['seconds']:.1f}",
+        "directory": board.shown_directory(group),
+    }
+
+
+def _mean(group: Group, part: str, places: int) -> str:
+    """Return mean and deviation of the metric that ranks, or why there is none."""
+    if (found := group.summary(part)) is None:
+        return "undefined" if group.first.get(part) else f"no {PARTS[part]} part"
+    return f"{found.mean:.{places}f}" + ("" if found.std is None else f" ± {found.std:.{places}f}")

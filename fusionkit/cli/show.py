@@ -18,7 +18,7 @@ from yaml import YAMLError  # type: ignore[import-untyped, unused-ignore]
 import fusionkit
 from fusionkit import config, registry
 from fusionkit._util.text import error_message
-from fusionkit.cli.commands import json_option, kind_option, print_json, wrong_usage
+from fusionkit.cli.commands import imported, json_option, kind_option, print_json, wrong_usage
 from fusionkit.config.nodes import annotation, yaml_file
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 from fusionkit.registry.catalogue import Record, instead
@@ -29,7 +29,11 @@ FIGURES = ("m", "macs", "elementwise", "parameter_bytes", "buffer_bytes", "outpu
 
 
 @click.command(
-    epilog="\b\nExamples:\n  fusionkit show lowrank\n  fusionkit show parameterized_concatenation dims=[76,216] n=64"
+    epilog="""\b
+Examples:
+  fusionkit show lowrank
+  fusionkit show parameterized_concatenation dims=[76,216] n=64
+  fusionkit show data=table data.path=patients.csv data.label=outcome"""
 )
 @click.argument("name")
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
@@ -39,7 +43,11 @@ def show(name: str, options: tuple[str, ...], kind: Kind | None, as_json: bool) 
     """Show one fusion or fabrication: its origin, signature, formula and traits; with options also its sizes.
 
     NAME is a name, an alias, or DISTRIBUTION/NAME.  The options are those of its constructor: dims=[76,216] n=64.
+    With data=NAME and further options of the command run instead, show what that run would read.
     """
+    if "=" in name:
+        imported("show_data:show_data")([name, *options], as_json)
+        return
     # The output must not contain what a plugin prints while it is imported.
     with redirect_stdout(sys.stderr), wrong_usage():
         found = describe(_record(name, kind), parse(options))

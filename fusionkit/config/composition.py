@@ -281,12 +281,18 @@ def plain_config(cfg: DictConfig) -> dict[str, Any]:
     check_tree(plain)
     data = plain.get("data")
     if isinstance(data, dict):
-        if isinstance(path := data.get("path"), str) and path not in ("", "???"):
-            # A job may run in another folder, and a record be repeated from one.
-            data["path"] = to_absolute_path(os.path.expanduser(path))
+        # A job may run in another folder, and a record be repeated from one.
+        data |= {key: _absolute(data[key]) for key in ("path", "test_path") if key in data}
         if isinstance(missing := data.get("missing"), float) and math.isnan(missing):
             data["missing"] = "nan"  # In Hydra's grammar of overrides this word is a number.
     return {str(key): plain[key] for key in tree}
+
+
+def _absolute(path: Any) -> Any:
+    """Return the absolute path of a file, or of each of a mapping; what is no path is refused later."""
+    if isinstance(path, dict):
+        return {name: _absolute(one) for name, one in path.items()}
+    return to_absolute_path(os.path.expanduser(path)) if isinstance(path, str) and path not in ("", "???") else path
 
 
 def _resolved(cfg: DictConfig, key: Any) -> Any:

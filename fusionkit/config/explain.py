@@ -92,9 +92,12 @@ def _malformed_override(error: Any, loader: CheckingLoader) -> str:
     if "=" not in error.override:
         return f"{text}.{_meant(error.override, loader)}"
     key, _, value = error.override.partition("=")
-    if re.fullmatch(r"[+~]*[\w./@-]+", key) and re.search(r"[^\w=\[\]{}'\"]", value) and value[0] not in "=[{'\"":
+    special = re.search(r"[^\w=\[\]{}'\"]", value, re.ASCII)
+    if re.fullmatch(r"[+~]*[\w./@-]+", key) and special and value[0] not in "=[{'\"":
         quoted = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
         return f"The value of {key} should be in quotes, because of its special characters; write {quoted}."
+    if word := next((word for word in re.findall(r"\w+", value) if not word.isascii()), None):
+        return f'{text}.  Names with other letters or signs should be in quotes: write "{word}" in it.'
     reason = error.message.strip().splitlines()[0].rstrip(".")
     return f"{text}." if error.override in reason else f"{text} ({reason})."
 

@@ -49,14 +49,26 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     for group, options in LATER.items():
         if isinstance(node := plain.get(group), Mapping):
             plain[group] = {key: value for key, value in node.items() if key not in options or value != options[key]}
-    data = plain.get("data")
-    if isinstance(data, Mapping) and (digest := file_digest(data.get("path"))) is not None:
-        plain["data"] = {**_without(data, "path"), "digest": digest}
+    if isinstance(data := plain.get("data"), Mapping):
+        plain["data"] = _with_digests(data)
     records = (find_record(kind, name) for kind, name in operators(plain))
     versions = {text for record in records if record is not None for text in _causes(record)}
     content = {"config": plain, "versions": sorted(versions)}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _with_digests(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the node ``data`` with the digest of each file in place of its path, of those that exist."""
+    found = dict(data)
+    for key, name in (("path", "digest"), ("test_path", "test_digest")):
+        path = found.get(key)
+        files = path if isinstance(path, Mapping) else {key: path}
+        digests = {one: file_digest(file) for one, file in files.items()}
+        if digests and None not in digests.values():
+            del found[key]
+            found[name] = digests if isinstance(path, Mapping) else digests[key]
+    return found
 
 
 def _causes(record: Record) -> Iterator[str]:

@@ -332,6 +332,19 @@ def described(group: str) -> dict[str, str]:
     return {name: expected(schema, whole) for name, schema in whole["properties"].items()}
 
 
+def defaults(cfg: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Return the defaults of a config's options by path: what those are that a config of an earlier version lacks."""
+    node = cfg.get("data")
+    name = str(node.get("name")) if isinstance(node, Mapping) else ""
+    forms: dict[str, type[Options]] = {"npz": NpzOptions, "table": TableOptions}
+    groups: dict[str, type[Options]] = {"model": ModelOptions, "train": TrainOptions, "fusion": FusionNode}
+    groups["data"] = forms.get(name, DataOptions)
+    found: dict[tuple[str, ...], Any] = {(name,): field for name, field in RunConfig.model_fields.items()}
+    found |= {(group, name): field for group, one in groups.items() for name, field in one.model_fields.items()}
+    known = {path: field.default for path, field in found.items() if not field.is_required()}
+    return {**known, ("fusion", "missing"): None}  # Of every operator; its constructor does not see it.
+
+
 def _without_missing(node: Any) -> Any:
     """Return ``node`` without the values that are missing (``???``)."""
     if isinstance(node, Mapping):

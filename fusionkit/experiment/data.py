@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fusionkit._util.text import printable
-from fusionkit.config.options import FileOptions, NpzOptions, data_options
+from fusionkit.config.options import FileOptions, NpzOptions, TableOptions, data_options
 from fusionkit.errors import DimsError, FusionError
 from fusionkit.experiment.missing import presence
 from fusionkit.experiment.npz import EMBEDDED, arrays_source, read_npz
@@ -21,7 +21,14 @@ from fusionkit.experiment.source import Array, Source
 from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.tasks.choice import choose
 
+if TYPE_CHECKING:
+    from fusionkit.experiment.tables.format import TableFormat
+
 Rows = npt.NDArray[np.int64]
+
+
+#: The forms of a user's own data.
+OWN = ("npz", "table")
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ class Dataset:
     @property
     def label(self) -> str:
         """The name to show: of the data set, or of the user's file."""
-        return printable(self.path.name) if self.name in READERS else self.name
+        return printable(self.path.name) if self.name in OWN else self.name
 
     @property
     def rows(self) -> int:
@@ -120,10 +127,6 @@ class Dataset:
         return described
 
 
-#: The forms of a user's own data -> module and function that reads one, imported when it is used.
-READERS = {"npz": "npz:read_npz", "table": "tables.reading:read_table"}
-
-
 def load_data(node: Mapping[str, Any], dims: Any = None, task: str = "classification") -> Dataset:
     """Read the data that a node of ``conf/data`` selects.
 
@@ -151,6 +154,22 @@ def load_data(node: Mapping[str, Any], dims: Any = None, task: str = "classifica
     return data
 
 
+def read_source(options: FileOptions, known: TableFormat | None = None) -> Source:
+    """Read a user's own file, or a file per view.
+
+    Args:
+        options: of the group ``data``.
+        known: how another table was encoded, to encode this one likewise.
+
+    Raises:
+        FusionError: a file that cannot be used.
+    """
+    if isinstance(options, TableOptions):
+        source: Source = _imported("tables.reading:read_table")(options, known=known)
+        return source
+    return read_npz(options)
+
+
 def _built_in(name: str) -> Source:
     if name in EMBEDDED:
         return read_npz(NpzOptions(name="npz", path=str(EMBEDDED[name])))
@@ -160,11 +179,11 @@ def _built_in(name: str) -> Source:
 
 def _own_data(options: FileOptions, task: str) -> Dataset:
     """Return the data of a user's files, those of ``test_path`` last."""
-    read: Callable[..., Source] = _imported(READERS[options.name])
-    source, test_rows = read(options), None
+    source, test_rows = read_source(options), None
     if options.test_path is not None:
-        before, form = len(source.labels.values), {} if source.table is None else {"known": source.table}
-        source = _joined(source, read(options.model_copy(update={"path": options.test_path}), **form))
+        before = len(source.labels.values)
+        test = options.model_copy(update={"path": options.test_path})
+        source = _joined(source, read_source(test, known=source.table))
         test_rows = np.arange(before, len(source.labels.values))
     names = [f"View {key!r} of {source.path}" for key in source.views]
     what = f"The array 'mask' of {source.path}"

@@ -35,6 +35,7 @@ from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError, Terminated
 from fusionkit.experiment import run
 from fusionkit.experiment.load import is_complete
+from fusionkit.experiment.metrics import rank_value, ranked
 from fusionkit.experiment.results import (
     MODEL,
     RESULT,
@@ -72,7 +73,9 @@ class Outcome:
         error: why it failed, or is not applicable.
         overrides: the overrides of this job.
         seconds: its duration, once it has ended.
-        accuracy: of a completed job.
+        metric: which metric ranks a completed job.
+        value: of that metric; None where it is undefined.
+        part: where it was measured, ``validation`` or ``metrics`` (the test part).
         fraction: the part of the job that is done, 0 to 1.
         earlier: whether it was completed before this sweep.
     """
@@ -83,7 +86,9 @@ class Outcome:
     error: str | None = None
     overrides: Sequence[str] = ()
     seconds: float | None = None
-    accuracy: float | None = None
+    metric: str = "accuracy"
+    value: float | None = None
+    part: str = "metrics"
     fraction: float = 0.0
     earlier: bool = False
 
@@ -91,6 +96,11 @@ class Outcome:
     def ended(self) -> bool:
         """Whether the job has completed or failed, or is not applicable."""
         return self.status != "started"
+
+    @property
+    def objective(self) -> float | None:
+        """What the job returns: its value so that more is better; None if it failed or the value is undefined."""
+        return None if self.value is None else rank_value(self.metric, self.value)
 
     def write(self, folder: Path) -> None:
         """Write the outcome to the folder of a sweep, atomically, if that sweep is still running."""
@@ -118,7 +128,7 @@ class Job:
     subdir: str | None = None
 
     def __call__(self, task: DictConfig) -> float | None:
-        """Run one job and return its accuracy, None if it failed; raise only an interruption, or if the state cannot be
+        """Run one job and return its ``Outcome.objective``; raise only an interruption, or if the state cannot be
         written.
         """
         hydra = HydraConfig.get()
@@ -138,7 +148,7 @@ class Job:
         with contextlib.suppress(FileNotFoundError):
             before = Outcome.read(folder / f"{state.number}.json")
         if before is not None and before.ended:  # The launcher was started again, after a process died.
-            return before.accuracy
+            return before.objective
         own_process = before is not None or str(run_dir) in self.suspects
         begun = time.perf_counter()
         done: Mapping[str, Any] | None = None
@@ -155,10 +165,10 @@ class Job:
             with contextlib.suppress(OSError):  # It contains a record of another release.
                 run_dir.rmdir()
         _freeze_imports()
-        final = replace(state, status=result["status"], error=result.get("error"), accuracy=_accuracy(result))
+        final = replace(state, status=result["status"], error=result.get("error"), **_measured(result))
         seconds = time.perf_counter() - begun
         replace(final, seconds=seconds, fraction=1.0, earlier=done is not None).write(folder)
-        return final.accuracy
+        return final.objective
 
     def _run(
         self, cfg: dict[str, Any], task: DictConfig, run_dir: Path, own_process: bool, report: _Reporter
@@ -340,9 +350,22 @@ def _ended(error: BaseException, cfg: Mapping[str, Any]) -> BaseException:
     return FusionError(f"The run should come to its end; found {what}.").with_traceback(error.__traceback__)
 
 
-def _accuracy(result: Mapping[str, Any]) -> float | None:
-    accuracy: float | None = result.get("metrics", {}).get("accuracy")
-    return accuracy
+def objective(result: Mapping[str, Any]) -> float | None:
+    """Return what the job of a record returns to a sweeper: the value that ranks it, so that more is better.
+
+    It is of the validation part where there is one; None if the run failed, or the value is undefined.
+    """
+    return ranked(result, _part(result))
+
+
+def _part(result: Mapping[str, Any]) -> str:
+    return "validation" if result.get("validation") else "metrics"
+
+
+def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``metric``, ``value`` and ``part`` of the outcome of a job."""
+    metric, part = result.get("metric", "accuracy"), _part(result)
+    return {"metric": metric, "value": (result.get(part) or {}).get(metric), "part": part}
 
 
 def sentence(error: BaseException) -> str:

@@ -1,19 +1,26 @@
-"""The runs below a directory, in groups that differ in seed and fold only, as ``fusionkit leaderboard`` shows them."""
+"""The runs below a directory, as ``fusionkit leaderboard`` shows them: a table per data set, task and metric, of groups
+of runs that differ in seed and fold only.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fusionkit._util.text import count_of, one_line, printable
 from fusionkit._util.trees import flatten, mapped
+from fusionkit.config.options import defaults
 from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment.metrics import rank_value
+from fusionkit.experiment.numerals import places
 from fusionkit.experiment.results import RESULT, read_result
 from fusionkit.experiment.statistics import Summary, pareto, summarize
 
@@ -21,8 +28,12 @@ from fusionkit.experiment.statistics import Summary, pareto, summarize
 _HYDRA = ".hydra"
 
 
-_IGNORED = frozenset({"seed", "device", "data.path", "data.fold"})
+_IGNORED = re.compile(r"seed|device|.*\.device|data\.fold|data\.(test_)?path(\..*)?", re.DOTALL)
 _FABRICATION = "fusion.parameter_fabrication."
+#: The key of a record -> what it is called in tables.
+PARTS = {"metrics": "test", "validation": "validation"}
+#: A greater number in a record is a mistake; the deviation of two would be infinite.
+_MOST = 1e100
 
 
 @dataclass(frozen=True)
@@ -33,9 +44,23 @@ class Run:
     result: Mapping[str, Any]
 
     @property
-    def accuracy(self) -> float:
-        """The accuracy on the test part."""
-        return float(self.result["metrics"]["accuracy"])
+    def task(self) -> str:
+        """What was learnt; classification in records of before."""
+        return str(self.result.get("task", "classification"))
+
+    @property
+    def metric(self) -> str:
+        """The metric that ranks the run; accuracy in records of before."""
+        return str(self.result.get("metric", "accuracy"))
+
+    def value(self, part: str, metric: str | None = None) -> float | None:
+        """Return a metric, by default the one that ranks, on ``metrics`` (the test part) or ``validation``.
+
+        Returns:
+            None: it is undefined there, or the run has no such part.
+        """
+        value = (self.result.get(part) or {}).get(metric or self.metric)
+        return None if value is None else float(value)
 
     @property
     def data(self) -> tuple[str, str, str]:
@@ -48,18 +73,23 @@ class Run:
         widths = _canonical(self.result.get("data_dims"))
         return f"{name} {widths}", label, widths
 
-    @property
-    def test_share(self) -> float:
-        """The share of the rows in the test part; a fifth where the record does not contain it."""
+    def share(self, part: str) -> float:
+        """Return the rows of a part divided by those and the training rows; a fifth where the record has no number."""
         data = self.result.get("data", {})
-        test, training = data.get("test_rows"), data.get("training_rows")
-        return float(test / (test + training)) if test and training else 0.2
+        rows, training = data.get(f"{PARTS[part]}_rows"), data.get("training_rows")
+        return float(rows / (rows + training)) if rows and training else 0.2
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config without what may differ within a group: seed, fold, device, and the path of the data."""
+        """The config without what may differ within a group: seed, fold, device, and the paths of the data."""
         flat = {".".join(path): value for path, value in flatten(self.result.get("config", {}))}
-        return {key: value for key, value in flat.items() if key not in _IGNORED and not key.endswith(".device")}
+        return {key: value for key, value in flat.items() if not _IGNORED.fullmatch(key)}
+
+    @property
+    def filled(self) -> dict[str, Any]:
+        """The same, with the defaults of options that a record of before lacks."""
+        known = {".".join(path): value for path, value in defaults(self.result.get("config", {})).items()}
+        return {**known, **self.config}
 
     @property
     def fabrication(self) -> str:
@@ -73,7 +103,7 @@ class Run:
     def key(self) -> str:
         """Return the same text for runs of the same group."""
         facts = [self.result.get(key) for key in ("fusion", "fabrication", "n", "l", "dims", "encoder", "parameters")]
-        return _canonical([self.data[0], facts, self.config])
+        return _canonical([self.data[0], self.task, self.metric, facts, self.config])
 
 
 @dataclass
@@ -82,13 +112,15 @@ class Group:
 
     Attributes:
         data: the name of the data set.
-        runs: at least one, all completed, no two of the same config and seed.
+        runs: at least one, all completed, no two of the same config and seed; all have the value that ranks, or none.
+        part: what ranks its table, ``metrics`` (the test part) or ``validation``.
         options: the options that distinguish the group from others that look alike.
-        on_front: whether no other group of the data set has fewer parameters l and is as accurate.
+        on_front: whether no other group of its table has fewer parameters l and is as good.
     """
 
     data: str
     runs: list[Run]
+    part: str = "metrics"
     options: str = ""
     on_front: bool = False
 
@@ -97,10 +129,26 @@ class Group:
         """The record of the first run."""
         return self.runs[0].result
 
+    def summary(self, part: str, metric: str | None = None) -> Summary | None:
+        """Return mean, deviation and the 95 % interval, corrected for training parts that overlap.
+
+        Returns:
+            None: a run lacks the value; see ``Run.value``.
+        """
+        values = [value for run in self.runs if (value := run.value(part, metric)) is not None]
+        if len(values) < len(self.runs):
+            return None
+        return summarize(values, self.runs[0].share(part), limits(metric or self.runs[0].metric))
+
     @property
-    def summary(self) -> Summary:
-        """Mean, deviation and the 95 % interval, corrected for training parts that overlap."""
-        return summarize([run.accuracy for run in self.runs], self.runs[0].test_share)
+    def ranking(self) -> Summary | None:
+        """The summary of the value that ranks; None where it is undefined, or the runs have no such part."""
+        return self.summary(self.part)
+
+    @property
+    def gain(self) -> float | None:
+        """The mean that ranks, so that more is better."""
+        return None if self.ranking is None else rank_value(self.runs[0].metric, self.ranking.mean)
 
     @property
     def encoder(self) -> str | None:
@@ -110,19 +158,24 @@ class Group:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row in plain JSON types."""
-        summary = self.summary
+        test, validation = self.summary("metrics"), self.summary("validation")
+        accuracy = self.summary("metrics", "accuracy")
         seconds = [run.result["seconds"] for run in self.runs if run.result.get("seconds") is not None]
         seeds = {run.result.get("seed") for run in self.runs} - {None}
         return {
             "data": self.data,
+            "task": self.runs[0].task,
+            "metric": self.runs[0].metric,
+            "ranked_by": PARTS[self.part],
             **{key: self.first.get(key) for key in ("fusion", "fabrication", "encoder", "n", "l", "parameters")},
             "options": self.options,
             "runs": len(self.runs),
             "seeds": sorted(seeds),
-            "accuracy": summary.mean,
-            "std": summary.std,
-            "low": summary.low,
-            "high": summary.high,
+            "value": test and test.mean,
+            **{key: test and getattr(test, key) for key in ("std", "low", "high")},
+            "validation": validation and validation.mean,
+            **{f"validation_{key}": validation and getattr(validation, key) for key in ("std", "low", "high")},
+            "accuracy": accuracy and accuracy.mean,
             "on_front": self.on_front,
             "seconds": statistics.fmean(seconds) if seconds else None,
             "paths": [str(run.path.parent) for run in self.runs],
@@ -138,12 +191,66 @@ class Group:
 
 
 @dataclass
+class Table:
+    """The groups of one data set, task and metric.
+
+    Attributes:
+        groups: the best first; those without a value that ranks last.
+        name: of the data set, with task and metric where it has several tables.
+        validated: how many of the runs have a validation part.
+    """
+
+    groups: list[Group]
+    name: str = ""
+    validated: int = 0
+
+    @property
+    def task(self) -> str:
+        """What was learnt."""
+        return self.groups[0].runs[0].task
+
+    @property
+    def metric(self) -> str:
+        """The metric that ranks."""
+        return self.groups[0].runs[0].metric
+
+    @property
+    def part(self) -> str:
+        """What ranks: ``metrics``, the test part, or ``validation``."""
+        return self.groups[0].part
+
+    @property
+    def ranked_by(self) -> str:
+        """The part and the metric that rank, such as ``test rmse``."""
+        return f"{PARTS[self.part]} {self.metric}"
+
+    @property
+    def less_is_better(self) -> bool:
+        """Whether the best group has the least value."""
+        return rank_value(self.metric, 1.0) < 0
+
+    @property
+    def places(self) -> int:
+        """How many decimals of the metric are shown."""
+        best = self.groups[0].ranking
+        return places(self.metric, 1.0 if best is None else best.mean)
+
+    @property
+    def heading(self) -> str:
+        """What the table compares, and what ranks it."""
+        less = ", less is better" if self.less_is_better else ""
+        which = "not every" if self.validated else "no"
+        why = f" ({which} run has a validation part)" if self.part == "metrics" else ""
+        return f"{self.groups[0].data}: {self.task}, ranked by {self.ranked_by}{less}{why}"
+
+
+@dataclass
 class Board:
     """The runs below a directory.
 
     Attributes:
         directory: the directory that was searched.
-        groups: by data set, the best first.
+        tables: by data set, task and metric.
         failed: runs that failed.
         unfinished: directories of runs without a record: stopped before their end, or still running.
         problems: files that could not be used, each with a sentence.
@@ -151,11 +258,16 @@ class Board:
     """
 
     directory: Path
-    groups: list[Group] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
     failed: list[Run] = field(default_factory=list)
     unfinished: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     repeated: int = 0
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups of all tables."""
+        return [group for table in self.tables for group in table.groups]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -169,8 +281,22 @@ class Board:
         }
 
     def points(self) -> list[dict[str, Any]]:
-        """Return the row and the label of each group, for ``plots.draw_leaderboard``."""
-        return [{**group.to_dict(), "label": group.label} for group in self.groups]
+        """Return what ``plots.draw_leaderboard`` draws of each group that has the value that ranks."""
+        return [
+            {
+                "table": table.name,
+                "label": group.label,
+                "l": group.first["l"],
+                "mean": group.ranking.mean,
+                "std": group.ranking.std,
+                "ranked_by": table.ranked_by,
+                "less_is_better": table.less_is_better,
+                "places": table.places,
+            }
+            for table in self.tables
+            for group in table.groups
+            if group.ranking is not None
+        ]
 
     def left_out(self) -> Iterator[str]:
         """Yield a line for everything that is not in the table."""
@@ -199,7 +325,7 @@ def read_board(directory: Path) -> Board:
     if not directory.is_dir():
         raise ConfigError(f"The directory of runs should exist; found no directory {directory}.")
     board = Board(directory)
-    groups: dict[str, Group] = {}
+    runs: list[Run] = []
     seen: set[str] = set()
     for folder in _run_dirs(directory):
         path = folder / RESULT
@@ -219,8 +345,8 @@ def read_board(directory: Path) -> Board:
         else:
             if digest is not None:
                 seen.add(digest)
-            groups.setdefault(run.key(), Group("", [])).runs.append(run)
-    board.groups = _named(list(groups.values()))
+            runs.append(run)
+    board.tables = _tables(runs)
     return board
 
 
@@ -239,41 +365,85 @@ def _run_dirs(directory: Path) -> Iterator[Path]:
 
 
 def _checked(path: Path) -> dict[str, Any]:
-    """Read a record; one of a completed run should contain an accuracy and l."""
+    """Read a record; one of a completed run should contain l, and its metric for each part that it has."""
     result = read_result(path)
     texts = {key: value for key, value in result.items() if key != "config"}
     result |= mapped(texts, lambda value: printable(value) if isinstance(value, str) else value, printable)
     if result["status"] != "completed":
         return result
-    accuracy = result.get("metrics", {}).get("accuracy")
-    if accuracy is None or not 0 <= accuracy <= 1:
-        raise FusionError(f"{path} should have a number from 0 to 1 as metrics.accuracy; found {accuracy!r}.")
+    metric = Run(path, result).metric
+    for part in PARTS:
+        values = result.get(part) or {metric: None}  # The run has no such part.
+        if metric not in values:
+            raise FusionError(f"{path} should have a number or null as {part}.{metric}; found none.")
+        for name in sorted({metric, "accuracy"} & values.keys()):
+            low, high = limits(name)
+            if (value := values[name]) is not None and not low <= value <= high:
+                raise FusionError(
+                    f"{path} should have a number from {low:g} to {high:g} as {part}.{name}; found {value!r}."
+                )
     if result.get("l") is None:
         raise FusionError(f"{path} should have a non-negative integer as l; found None.")
     return result
 
 
-def _named(groups: list[Group]) -> list[Group]:
-    """Set ``data`` (unique names), ``options`` and ``on_front`` of all groups; return them sorted."""
-    shared = Counter(name for _, name, _ in {group.runs[0].data for group in groups})
+def limits(metric: str) -> tuple[float, float]:
+    """Return the least and the greatest number that a metric can be."""
+    if metric.startswith(("rmse", "mae", "log_loss")):
+        return 0.0, _MOST
+    return (-_MOST if metric.startswith("r2") else 0.0), 1.0
+
+
+def _tables(runs: Sequence[Run]) -> list[Table]:
+    """Return the tables of all runs, sorted, and their groups with unique names of data sets."""
+    shared = Counter(name for _, name, _ in {run.data for run in runs})
+    sorted_runs: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        _, name, short = run.data
+        data = name if shared[name] == 1 else f"{name} ({short})"
+        sorted_runs.setdefault((data, run.task, run.metric), []).append(run)
+    tables = [_table(data, mine) for (data, _, _), mine in sorted(sorted_runs.items())]
+    several = Counter(table.groups[0].data for table in tables)
+    for table in tables:
+        data = table.groups[0].data
+        table.name = data if several[data] == 1 else f"{data}: {table.task} by {table.metric}"
+    return tables
+
+
+def _table(data: str, runs: Sequence[Run]) -> Table:
+    """Return the table of the runs of one data set, task and metric; a run without any part is not ranked."""
+    validated = [run for run in runs if run.result.get("validation")]
+    measured = [run for run in runs if run.result.get("metrics") or run.result.get("validation")]
+    part = "validation" if validated and len(validated) == len(measured) else "metrics"
+    found: dict[tuple[str, bool], Group] = {}
+    for run in runs:
+        found.setdefault((run.key(), run.value(part) is None), Group(data, [], part)).runs.append(run)
+    groups = list(found.values())
+    _set_options(groups)
+    # Encoders have parameters too, which l does not count.
+    own = [(group, group.gain) for group in groups if group.encoder is None]
+    ranked = [(group, gain) for group, gain in own if gain is not None]
+    for i in pareto([(group.first["l"], gain) for group, gain in ranked]):
+        ranked[i][0].on_front = True
+    return Table(sorted(groups, key=_rank), validated=len(validated))
+
+
+def _rank(group: Group) -> tuple[float, int, str]:
+    return math.inf if group.gain is None else -group.gain, group.first["l"], group.label
+
+
+def _set_options(groups: Sequence[Group]) -> None:
+    """Set ``options`` of the groups of a table that look alike."""
     alike: dict[str, list[Group]] = {}
     for group in groups:
-        _, name, short = group.runs[0].data
-        group.data = name if shared[name] == 1 else f"{name} ({short})"
-        looks = [group.data, group.runs[0].fabrication, *map(group.first.get, ("fusion", "n", "l", "encoder"))]
+        looks = [group.runs[0].fabrication, *map(group.first.get, ("fusion", "n", "l", "encoder"))]
         alike.setdefault(_canonical(looks), []).append(group)
     for bucket in alike.values():
-        configs = [group.runs[0].config for group in bucket]
+        configs = [group.runs[0].filled for group in bucket]
         keys = sorted({key for config in configs for key in config})
         differing = [key for key in keys if len({_canonical(config.get(key)) for config in configs}) > 1]
         for group, config in zip(bucket, configs, strict=True):
             group.options = one_line(" ".join(f"{key}={config.get(key)}" for key in differing), 400)
-    for name in {group.data for group in groups}:
-        # Encoders have parameters too, which l does not count.
-        own = [group for group in groups if group.data == name and group.encoder is None]
-        for i in pareto([(group.first["l"], group.summary.mean) for group in own]):
-            own[i].on_front = True
-    return sorted(groups, key=lambda group: (group.data, -group.summary.mean, group.first["l"], group.label))
 
 
 def _canonical(value: Any) -> str:

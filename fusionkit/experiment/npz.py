@@ -9,7 +9,7 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fusionkit._util.files import MAX_RATIO, MAX_UNPACKED, size_on_disk
-from fusionkit.config.options import NpzOptions
+from fusionkit.config.options import FileOptions
 from fusionkit.errors import FusionError, nearest
+from fusionkit.experiment.missing import check_mask
+from fusionkit.experiment.roles import check_roles
 from fusionkit.experiment.source import ROLES, Array, Labels, Source, native
 
 #: The data sets that ship with the package: name -> file.
@@ -36,7 +38,7 @@ _DAMAGES = (
 _LABELS = "numbers or strings, one per row"
 
 
-def read_npz(options: NpzOptions) -> Source:
+def read_npz(options: FileOptions) -> Source:
     """Read and check a ``.npz`` file; nothing is unpickled.
 
     ``label`` is (m,) or (m, t), and a one-dimensional array may have a role; every other array is a view (m, n_i).
@@ -49,12 +51,46 @@ def read_npz(options: NpzOptions) -> Source:
     """
     path = Path(options.path)
     arrays, digest = _read(path)
-    if options.missing == "mask" and "mask" not in arrays:
+    mask = _pop_mask(path, arrays) if options.missing == "mask" else None
+    return arrays_source(path, digest, arrays, mask)
+
+
+def _pop_mask(path: Path, arrays: dict[str, Array]) -> Array:
+    if "mask" not in arrays:
         found = ", ".join(map(repr, arrays)) or "none"
         should = "contain an array 'mask' (rows, views), which data.missing=mask asks for"
         raise FusionError(f"{path} should {should}; found the arrays {found}.")
-    mask = arrays.pop("mask") if options.missing == "mask" else None
-    return arrays_source(path, digest, arrays, mask)
+    return arrays.pop("mask")
+
+
+def read_views(options: FileOptions, names: Sequence[str]) -> tuple[list[Array], Array | None, Array | None]:
+    """Read the views of some names from a file that needs no label; other arrays are ignored.
+
+    Returns:
+        The views (m, n_i) in the order of the names, the mask (m, k) or None, and the ids (m,) or None.
+
+    Raises:
+        FusionError: as ``read_npz``.
+    """
+    path = Path(options.path)
+    arrays, _ = _read(path)
+    mask = _pop_mask(path, arrays) if options.missing == "mask" else None
+    arrays.pop("label", None)
+    roles = {name: arrays.pop(name) for name in ROLES if name in arrays and arrays[name].ndim == 1}
+    for name in names:
+        if name not in arrays:
+            found = ", ".join(map(repr, arrays)) or "none"
+            should = f"contain the view {name!r}, which the run was trained on"
+            raise FusionError(f"{path} should {should}; found the arrays {found}.{nearest(name, arrays)}")
+    views = [_check_view(path, name, arrays[name]) for name in names]
+    rows = {name: len(view) for name, view in zip(names, views, strict=True)}
+    rows |= {name: len(array) for name, array in roles.items() if name == "id"}
+    if len({*rows.values()}) > 1:
+        raise FusionError(f"The arrays of {path} should have the same number of rows; found {rows}.")
+    if mask is not None:
+        check_mask(f"The array 'mask' of {path}", mask, (len(views[0]), len(arrays)))
+        mask = mask[:, [list(arrays).index(name) for name in names]]
+    return views, mask, roles.get("id")
 
 
 def arrays_source(path: Path, digest: str, arrays: dict[str, Array], mask: Array | None = None) -> Source:
@@ -75,7 +111,7 @@ def arrays_source(path: Path, digest: str, arrays: dict[str, Array], mask: Array
     for key, view in views.items():
         if len(view) != rows:
             raise FusionError(f"View {key!r} of {path} should have {rows} rows, as the first view; found {len(view)}.")
-    return Source(path, digest, views, _check_label(path, label, rows), roles, mask)
+    return Source(path, digest, views, _check_label(path, label, rows), check_roles(roles, rows, path), mask)
 
 
 def known_widths(node: Mapping[str, Any]) -> list[int] | None:

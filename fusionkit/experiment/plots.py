@@ -21,27 +21,32 @@ _MARKERS = "osD^vPX*<>"
 _OUTSIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
 
 
-def draw_leaderboard(groups: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw accuracy against l, one panel per data set, to a PNG file.
+def draw_leaderboard(points: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the metric that ranks against l, one panel per table, to a PNG file; the better, the higher.
 
     Args:
-        groups: the rows of the leaderboard: ``data``, ``label``, ``l``, ``accuracy``, ``std``.
+        points: of ``Board.points``: ``table``, ``label``, ``l``, ``mean``, ``std``, ``ranked_by``, ``less_is_better``,
+            ``places``.
         path: the file.
     """
-    sets = list(dict.fromkeys(group["data"] for group in groups))
-    looks = _looks(group["label"] for group in groups)
-    spread = " (mean ± std over seeds)" if any(group["std"] is not None for group in groups) else ""
-    with _figure(path, 9.5, 4.6 * len(sets)) as figure:
-        panels = figure.subplots(len(sets), 1, squeeze=False)[:, 0]
-        for axes, data in zip(panels, sets, strict=True):
-            rows = [group for group in groups if group["data"] == data]
-            for i, row in enumerate(rows):
-                label = f"{one_line(row['label'], 100)}  {row['accuracy']:.4f}" if i < 24 else None
-                style: dict[str, Any] = dict(looks[row["label"]], linestyle="", markersize=7, capsize=3, elinewidth=1)
-                axes.errorbar(row["l"], row["accuracy"], yerr=row["std"] or None, label=label, **style)
-            _l_axis(axes, [row["l"] for row in rows])
-            axes.set_ylabel(f"test accuracy{spread}")
-            axes.set_title(one_line(data, 100))
+    tables = list(dict.fromkeys(point["table"] for point in points))
+    looks = _looks(point["label"] for point in points)
+    with _figure(path, 9.5, 4.6 * len(tables)) as figure:
+        panels = figure.subplots(len(tables), 1, squeeze=False)[:, 0]
+        for axes, table in zip(panels, tables, strict=True):
+            mine = [point for point in points if point["table"] == table]
+            for i, point in enumerate(mine):
+                mean = f"{point['mean']:.{point['places']}f}"
+                label = f"{one_line(point['label'], 100)}  {mean}" if i < 24 else None
+                style: dict[str, Any] = dict(looks[point["label"]], linestyle="", markersize=7, capsize=3, elinewidth=1)
+                axes.errorbar(point["l"], point["mean"], yerr=point["std"] or None, label=label, **style)
+            _l_axis(axes, [point["l"] for point in mine])
+            notes = ["less is better"] if mine[0]["less_is_better"] else []
+            notes += ["mean ± std over seeds"] if any(point["std"] is not None for point in mine) else []
+            axes.set_ylabel(mine[0]["ranked_by"] + (f" ({', '.join(notes)})" if notes else ""))
+            if mine[0]["less_is_better"]:
+                axes.invert_yaxis()
+            axes.set_title(one_line(table, 100))
             axes.legend(**_OUTSIDE)
 
 

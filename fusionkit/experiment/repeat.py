@@ -29,8 +29,8 @@ from fusionkit.experiment.run import takes_group
 
 #: The keys of a record that are results; the others describe the circumstances.
 _FOUND = (
-    *("status", "error", "config_hash", "data", "dims", "n", "l", "parameters"),
-    *("metrics", "confusion", "robustness", "history"),
+    *("status", "error", "config_hash", "data", "dims", "n", "l", "parameters", "task", "metric", "classes", "targets"),
+    *("metrics", "validation", "baseline", "best_epoch", "confusion", "robustness", "history"),
 )
 #: An error names at most this many runs of a directory.
 _LISTED = 12
@@ -59,7 +59,7 @@ def repeat(source: Path, run_dir: Path) -> int:
         _repeat_failed(first, source, config, run_dir)
         return 0
     second = _run(config, run_dir)
-    found = differences(first, {**second, "robustness": _robustness(first, second)})
+    found = differences(first, _comparable(first, second))
     kept = (source / MODEL).exists()  # A study keeps records only.
     if kept and second["status"] == "completed":
         found.update(_tensors(source / MODEL, run_dir / MODEL))
@@ -73,9 +73,11 @@ def repeat(source: Path, run_dir: Path) -> int:
         raise FusionError(
             f"The repetition of {shown(source)} should give the same; found another {', '.join(found)}.{since}"
         )
-    accuracy = second["metrics"].get("accuracy")
-    parts = "curves, confusion and every weight" if kept else "curves and confusion; it has kept no weights"
-    print(f"the same as {shown(source)}, bit for bit: accuracy {accuracy}, {parts}.{since}")
+    same = [*_measured(second), "curves"]
+    same += [what for what, there in (("confusion", second.get("confusion")), ("every weight", kept)) if there]
+    *others, last = same
+    text = f"{', '.join(others)} and {last}" if others else last
+    print(f"the same as {shown(source)}, bit for bit: {text}{'' if kept else '; it has kept no weights'}.{since}")
     return 0
 
 
@@ -104,7 +106,17 @@ def _repeat_failed(first: Mapping[str, Any], source: Path, config: RunConfig, ru
     if second["status"] != "completed":
         how = "as the run did" if second["error"] == first.get("error") else "too, in another way"
         raise FusionError(f"The repetition of {place} failed {how}: {second['error']}")
-    print(f"completed, which {place} had not: accuracy {second['metrics'].get('accuracy')}.")
+    print(f"completed, which {place} had not{''.join(f': {text}' for text in _measured(second))}.")
+
+
+def _measured(result: Mapping[str, Any]) -> list[str]:
+    """Return the metric that ranks with its value on the test part, or on the validation part if that is the only one;
+    nothing for a run that has neither.
+    """
+    metric = result["metric"]
+    if result["metrics"]:
+        return [f"{metric} {result['metrics'].get(metric)}"]
+    return [f"validation {metric} {result['validation'].get(metric)}"] if result.get("validation") else []
 
 
 def differences(
@@ -119,6 +131,19 @@ def differences(
         for record in (first, second)
     )
     return {key: (then.get(key), now.get(key)) for key in then | now if then.get(key) != now.get(key)}
+
+
+def _comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the second record without the results that the first one's release did not record."""
+    found = {**second, "robustness": _robustness(first, second)}
+    if "task" in first:
+        return found
+    found = {key: value for key, value in found.items() if key in first}
+    for key in ("data", "metrics", "history"):
+        then, now = first.get(key), found.get(key)
+        if isinstance(then, Mapping) and isinstance(now, Mapping):
+            found[key] = {name: value for name, value in now.items() if name in then}
+    return found
 
 
 def _robustness(first: Mapping[str, Any], second: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -9,29 +9,31 @@ from importlib import resources
 from pathlib import Path
 from statistics import fmean
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 from fusionkit._util.files import write_atomic
 from fusionkit._util.text import count_of, printable
-from fusionkit.experiment.leaderboard import Board, Group
+from fusionkit.experiment.leaderboard import PARTS, Board, Group, Table, limits
 from fusionkit.experiment.reproduce import command
 
-#: Heading, key of the row, format of its numbers ("" for text).  A column without any value is not shown.
-_COLUMNS = (
-    ("Data", "data", ""),
-    ("Fusion", "fusion", ""),
-    ("Fabrication", "fabrication", ""),
-    ("Encoder", "encoder", ""),
-    ("n", "n", "d"),
-    ("l", "l", ",d"),
-    ("Parameters", "parameters", ",d"),
-    ("Runs", "runs", "d"),
-    ("Accuracy", "accuracy", ".4f"),
-    ("SD", "std", ".4f"),
-    ("95 % interval", "low", ".4f"),
-    ("Seconds", "seconds", ".1f"),
-    ("Options", "options", ""),
-)
+#: Robustness is measured by the first metric of the task.
+_FIRST = {"classification": "accuracy", "multilabel": "average_precision", "regression": "r2"}
+
+
+class _Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        heading: what stands above it.
+        key: of the row.
+        form: the format of its numbers, "" for text.
+        direction: that of the first sorting: 1 rising, -1 falling.
+    """
+
+    heading: str
+    key: str
+    form: str = ""
+    direction: int = 1
 
 
 def write_report(board: Board, path: Path) -> None:
@@ -40,10 +42,8 @@ def write_report(board: Board, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    groups = [_group(i, group) for i, group in enumerate(board.groups)]
-    columns = [
-        column for column in _COLUMNS if not groups or any(group[column[1]] not in (None, "") for group in groups)
-    ]
+    places = [(table, group) for table in board.tables for group in table.groups]
+    groups = [_group(i, table, group) for i, (table, group) in enumerate(places)]
     runs = sum(len(group.runs) for group in board.groups)
     template = Template(resources.files("fusionkit.experiment").joinpath("report.html").read_text(encoding="utf-8"))
     page = template.substitute(
@@ -51,40 +51,123 @@ def write_report(board: Board, path: Path) -> None:
         summary=escape(
             printable(f"{count_of(runs, 'run')} in {count_of(len(groups), 'group')} below {board.directory}")
         ),
-        head="".join(
-            f'<th scope="col"{" class=number" if form else ""} data-key="{key}">'
-            f'<button type="button">{escape(heading)}</button></th>'
-            for heading, key, form in columns
+        tables="".join(
+            _table(table, [group for group in groups if group["table"] == table.name]) for table in board.tables
         ),
-        body="".join(_row(group, columns) for group in groups),
         problems=_problems(board),
         data=_embed({"groups": groups}),
     )
     write_atomic(path, lambda temporary: temporary.write_bytes(page.encode(errors="xmlcharrefreplace")))
 
 
-def _group(i: int, group: Group) -> dict[str, Any]:
+def _columns(table: Table) -> list[_Column]:
+    """Return the columns of a table."""
+    direction = 1 if table.less_is_better else -1
+    numbers = f".{table.places}f"
+    value = "Accuracy" if table.metric == "accuracy" else table.metric
+    if table.part == "validation":
+        metrics = [
+            _Column("Validation", "validation", numbers, direction),
+            _Column("SD", "validation_std", numbers),
+            _Column("95 % interval", "validation_low", numbers, direction),
+            _Column(f"Test {value.lower()}", "value", numbers, direction),
+        ]
+    else:
+        metrics = [
+            _Column(value, "value", numbers, direction),
+            _Column("SD", "std", numbers),
+            _Column("95 % interval", "low", numbers, direction),
+        ]
+    if table.metric != "accuracy":
+        metrics.append(_Column("Accuracy", "accuracy", ".4f", -1))
+    return [
+        _Column("Data", "data"),
+        _Column("Fusion", "fusion"),
+        _Column("Fabrication", "fabrication"),
+        _Column("Encoder", "encoder"),
+        _Column("n", "n", "d"),
+        _Column("l", "l", ",d"),
+        _Column("Parameters", "parameters", ",d"),
+        _Column("Runs", "runs", "d"),
+        *metrics,
+        _Column("Seconds", "seconds", ".1f"),
+        _Column("Options", "options"),
+    ]
+
+
+def _table(table: Table, groups: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table with its heading; a column without any value is left out."""
+    columns = [column for column in _columns(table) if any(group[column.key] not in (None, "") for group in groups)]
+    template = Template(
+        """<section class="board" data-table="$name">
+<h2>$heading</h2>
+<div class="table" tabindex="0" role="region" aria-label="$heading">
+<table>
+<thead><tr><th scope="col"></th>$head</tr></thead>
+<tbody>
+$body</tbody>
+</table>
+</div>
+</section>
+"""
+    )
+    return template.substitute(
+        name=escape(table.name),
+        heading=escape(table.heading),
+        head="".join(
+            f'<th scope="col"{" class=number" if column.form else ""} data-key="{column.key}" '
+            f'data-direction="{column.direction}"><button type="button">{escape(column.heading)}</button></th>'
+            for column in columns
+        ),
+        body="".join(_row(group, columns) for group in groups),
+    )
+
+
+def _group(i: int, table: Table, group: Group) -> dict[str, Any]:
     """Return the data of a group for the page."""
     row = group.to_dict()
     del row["paths"]
+    ranking, first = group.ranking, _FIRST[table.task]
+    whole = group.summary("metrics", first)
+    curve = f"validation_{table.metric}" if group.first.get("validation") else table.metric
     return {
         **row,
         "id": i,
+        "table": table.name,
         "label": group.label,
         "encoder": group.encoder,
         "fabrication": group.runs[0].fabrication if row["fabrication"] else None,
-        "curves": {key: _curve(group, key) for key in ("accuracy", "loss")},
+        "ranked_by": table.ranked_by,
+        "places": table.places,
+        "sign": -1 if table.less_is_better else 1,
+        "share": limits(table.metric) == (0.0, 1.0),
+        "ranking": None if ranking is None else [ranking.mean, ranking.low, ranking.high],
+        "curves": [
+            {
+                "name": f"{PARTS['validation' if group.first.get('validation') else 'metrics']} {table.metric}",
+                "less": table.less_is_better,
+                "values": _curve(group, curve),
+            },
+            {"name": _loss(table.task), "less": True, "values": _curve(group, "loss")},
+        ],
         "views": _views(group),
+        "views_metric": first,
+        "views_whole": None if whole is None else whole.mean,
         "list": [
             {
                 "seed": run.result.get("seed"),
-                "accuracy": run.accuracy,
+                "value": run.value(group.part),
                 "path": printable(str(run.path.parent)),
                 "command": printable(command(run.result, run.path.parent) or "") or None,
             }
             for run in group.runs
         ],
     }
+
+
+def _loss(task: str) -> str:
+    """Return the name of the training loss: those of two tasks are not drawn together."""
+    return "training loss" if task == "classification" else f"training loss, {task}"
 
 
 def _curve(group: Group, key: str) -> list[float]:
@@ -96,7 +179,7 @@ def _curve(group: Group, key: str) -> list[float]:
 
 
 def _views(group: Group) -> dict[str, dict[str, float]]:
-    """Return mean accuracies by kind of disturbance and view (``missing``, ``only``, ``noisy``, ``noise``)."""
+    """Return means of the task's first metric by disturbance (``missing``, ``only``, ``noisy``, ``noise``) and view."""
     tables = [run.result.get("robustness") or {} for run in group.runs]
     means: dict[str, dict[str, float]] = {}
     for kind in ("missing", "only", "noisy", "noise"):
@@ -107,16 +190,16 @@ def _views(group: Group) -> dict[str, dict[str, float]]:
     return means
 
 
-def _row(group: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> str:
+def _row(group: Mapping[str, Any], columns: Sequence[_Column]) -> str:
     cells = []
-    for _, key, form in columns:
+    for _, key, form, _ in columns:
         value = group[key]
         text = "" if value is None else format(value, form)
-        if key == "low" and text:
-            text += f" – {group['high']:.4f}"
+        if key.endswith("low") and text:
+            text += f" – {format(group[key.replace('low', 'high')], form)}"
         mark = ' <span class="front" title="on the Pareto front">◆</span>' if key == "l" and group["on_front"] else ""
         cells.append(f"<td{' class=number' if form else ''}>{escape(text).replace('_', '_<wbr>')}{mark}</td>")
-    label = escape(f"show {group['label']} on {group['data']}", quote=True)
+    label = escape(f"show {group['label']} on {group['table']}", quote=True)
     return f'<tr data-id="{group["id"]}"><td><input type="checkbox" aria-label="{label}"></td>{"".join(cells)}</tr>\n'
 
 

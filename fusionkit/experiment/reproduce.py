@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from fusionkit._util.trees import flatten
 from fusionkit.config import compose
-from fusionkit.config.hashing import LATER
+from fusionkit.config.options import defaults
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 
 #: The keys that differ between the runs of a group; they are set at the end, without composing again.
@@ -61,8 +62,10 @@ def _overrides(config: Mapping[str, Any], wanted: Flat) -> list[str] | None:
             return None
         if name != usual:
             found.append(f"{group}={name}")
-    if (path := wanted.get(("data", "path"))) is not None:
-        found.append(f"data.path={_text(path)}")
+    # Without these, some groups do not compose.
+    needed = ((key, wanted.get(("data", key))) for key in ("path", "label"))
+    found += [f"data.{key}={_text(value)}" for key, value in needed if value is not None]
+    known = defaults(config)
     # First the keys to which others may refer, then the options of the operator; the third pass only compares.
     for inner in (False, True, None):
         try:
@@ -70,7 +73,7 @@ def _overrides(config: Mapping[str, Any], wanted: Flat) -> list[str] | None:
         except (ConfigError, FusionError, RegistryError):
             return None
         given.pop(("fusion", "device"), None)
-        changes = list(islice(_changes(given, wanted), _MAX_OVERRIDES))
+        changes = list(islice(_changes(given, wanted, known), _MAX_OVERRIDES))
         if not changes:
             return found
         if inner is None or len(changes) == _MAX_OVERRIDES or any("${" in text for _, text in changes):
@@ -79,13 +82,14 @@ def _overrides(config: Mapping[str, Any], wanted: Flat) -> list[str] | None:
     return None
 
 
-def _changes(given: Flat, wanted: Flat) -> Iterator[tuple[tuple[str, ...], str]]:
+def _changes(given: Flat, wanted: Flat, known: Flat) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the overrides that make ``wanted`` of ``given``; what ``wanted`` lacks has the values ``known``."""
     for key in sorted(given.keys() | wanted.keys()):
         dotted = ".".join(key)
         if key not in wanted:
-            default = LATER.get(key[0], {}).get(key[-1], _ABSENT)  # Of an option that the record's version lacked.
-            if given[key] != default and not any(other[: len(key)] == key for other in wanted):
-                yield key, f"~{dotted}"
+            if any(other[: len(key)] == key for other in wanted) or given[key] == known.get(key, _ABSENT):
+                continue
+            yield key, f"{dotted}={_text(known[key])}" if key in known else f"~{dotted}"
         elif key not in given:
             shorter = any(key[:i] in given for i in range(1, len(key)))
             yield key, f"{'' if shorter else '++'}{dotted}={_text(wanted[key])}"
@@ -99,8 +103,8 @@ def _composed(overrides: tuple[str, ...]) -> tuple[tuple[tuple[str, ...], Any], 
 
 
 def _flatten(config: Mapping[str, Any]) -> Flat:
-    # An option of the operator is overridden as a whole: its default may be null, or a reference to a group.
-    return dict(flatten(config, whole=lambda path: len(path) == 2 and path[0] == "fusion"))
+    # In the types of a record.  An option is overridden as a whole: its default may be null, or a reference to a group.
+    return dict(flatten(json.loads(json.dumps(config, default=str)), whole=lambda path: len(path) == 2))
 
 
 def _text(value: Any) -> str:

@@ -23,7 +23,7 @@ from fusionkit.config.safe import build
 from fusionkit.core import first_call
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results
-from fusionkit.experiment.data import Dataset, Rows, load_data
+from fusionkit.experiment.data import OWN, Dataset, Rows, load_data
 from fusionkit.experiment.load import save
 from fusionkit.experiment.metrics import confusion_matrix
 from fusionkit.experiment.model import FusionModel, Network, Scaler
@@ -64,7 +64,7 @@ def run_job(
     results.start(run_dir)
     data = load_data(config.tree["data"], config.dims, config.task)
     parts = split(data, config.data, config.seed)
-    if not quiet:
+    if not quiet and data.name in OWN:
         for line in described_data(data, parts):
             print(line, file=sys.stderr, flush=True)
     run = _Run(config, data, parts, None if quiet else run_dir, report)

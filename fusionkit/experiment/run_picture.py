@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def draw_run(result: Mapping[str, Any], path: Path, tested: tuple[Array, Array])
         tested: what the task predicts for the test part, and its targets.
     """
     panels = [*_curves(result), *_tested(result, *tested)]
-    columns = len(panels) if len(panels) <= 3 else (len(panels) + 1) // 2
+    columns = len(panels) if len(panels) <= 4 else (len(panels) + 1) // 2
     rows = -(-len(panels) // columns)
     with _figure(path, 4.0 * columns, 4.1 * rows) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -43,12 +44,9 @@ def draw_run(result: Mapping[str, Any], path: Path, tested: tuple[Array, Array])
         fabrication = f" ({result['fabrication']})" if result["fabrication"] else ""
         metric = result["metric"]
         score = f"{metric} {_number(result['metrics'].get(metric))},  " if result["metrics"] else ""
-        figure.suptitle(
-            f"{result['fusion']}{fabrication} on {result['data']['label']}:  {score}"
-            f"n = {result['n']},  l = {result['l']:,},  seed {result['seed']}",
-            fontsize=12,
-            fontweight="bold",
-        )
+        title = f"{result['fusion']}{fabrication} on {result['data']['label']}:  {score}"
+        title += f"n = {result['n']},  l = {result['l']:,},  seed {result['seed']}"
+        figure.suptitle(fill(title, 40 * columns), fontsize=12, fontweight="bold")
 
 
 def _curves(result: Mapping[str, Any]) -> list[Panel]:
@@ -117,10 +115,8 @@ def _reliability(figure: Figure, axes: Axes, confidence: Array, right: Array, of
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     used = counts > 0
-    x, y = (
-        np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)[used] / counts[used]
-        for values in (confidence, right)
-    )
+    sums = [np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)[used] for values in (confidence, right)]
+    x, y = (one / counts[used] for one in sums)
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":")
     axes.plot(x, y, color=_ORANGE, linewidth=1.2)
     axes.scatter(x, y, s=12 + 120 * counts[used] / counts.max(), color=_ORANGE, zorder=3)

@@ -17,7 +17,7 @@ from fusionkit.config.fits import check_operator, preflight, uses_n
 from fusionkit.config.options import RunConfig
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import run
-from fusionkit.experiment.job import EXPECTED, check_logs, directory_lock, recorded, save_composed
+from fusionkit.experiment.job import EXPECTED, check_logs, directory_lock, objective, recorded, save_composed
 from fusionkit.experiment.npz import known_widths
 from fusionkit.experiment.sweep import run_sweep
 
@@ -54,7 +54,7 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
             with directory_lock(run_dir, wait=False), recorded(config.tree, run_dir):
                 check_logs(run_dir)
                 save_composed(task, run_dir, subdir)
-                return float(run.run_job(config, run_dir)["metrics"]["accuracy"])
+                return objective(run.run_job(config, run_dir))
         except EXPECTED as error:  # Hydra would print a traceback.
             failures.append(error)
             return None

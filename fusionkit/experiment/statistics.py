@@ -1,6 +1,6 @@
-"""Means, intervals and paired comparisons of accuracies over overlapping training parts, and the Pareto front.
+"""Means, intervals and paired comparisons of metrics over overlapping training parts, and the Pareto front.
 
-The training parts of several folds or random splits share most of their rows, so the accuracies are correlated and the
+The training parts of several folds or random splits share most of their rows, so their values are correlated and the
 usual variance of their mean is far too small.  C. Nadeau and Y. Bengio, "Inference for the generalization error",
 Machine Learning 52, 2003, replace 1/J by 1/J + (test rows)/(training rows); R. Bouckaert and E. Frank, "Evaluating the
 replicability of significance tests for comparing learning algorithms", PAKDD 2004, use it for repeated folds.
@@ -18,13 +18,13 @@ from scipy.special import stdtr, stdtrit
 
 @dataclass(frozen=True)
 class Summary:
-    """The statistics of J accuracies.
+    """The statistics of J values of a metric.
 
     Attributes:
         count: J.
         mean: their mean.
         std: their standard deviation, J - 1 in the denominator; None for J = 1.
-        low: lower end of the 95 % interval of the mean, which is cut to 0 to 1; None for J = 1.
+        low: lower end of the 95 % interval of the mean, which is cut to what is possible; None for J = 1.
         high: its upper end.
     """
 
@@ -54,18 +54,19 @@ class Comparison:
     p: float | None
 
 
-def summarize(values: Sequence[float], test_share: float) -> Summary:
-    """Return mean, standard deviation and corrected 95 % interval of accuracies.
+def summarize(values: Sequence[float], test_share: float, limits: tuple[float, float] = (0.0, 1.0)) -> Summary:
+    """Return mean, standard deviation and corrected 95 % interval of a metric.
 
     Args:
         values: one per part; at least one.
         test_share: test rows divided by all rows, above 0 and below 1.
+        limits: the least and the greatest possible value, to which the interval is cut.
     """
     mean, std, error = _corrected(values, test_share)
     if error is None:
         return Summary(len(values), mean, None, None, None)
     half = _quantile(len(values)) * error
-    return Summary(len(values), mean, std, max(0.0, mean - half), min(1.0, mean + half))
+    return Summary(len(values), mean, std, max(limits[0], mean - half), min(limits[1], mean + half))
 
 
 def compare(first: Sequence[float], second: Sequence[float], test_share: float) -> Comparison:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fusionkit._util.tables import print_table
 from fusionkit.experiment import results
-from fusionkit.experiment.data import READERS, Dataset
+from fusionkit.experiment.data import Dataset
 from fusionkit.experiment.metrics import rank_value
 from fusionkit.experiment.splits import Parts
 
@@ -25,18 +25,16 @@ def run_title(fusion: str, fabrication: str | None, data: str, seed: int) -> str
 
 
 def described_data(data: Dataset, parts: Parts) -> Iterator[str]:
-    """Yield lines about a user's own data: rows, views, what was left out, the task and its parts."""
-    if data.name in READERS:
-        widths = ", ".join(f"{name} ({width})" for name, width in zip(data.views, data.dims, strict=True))
-        yield f"data: {data.rows} rows of {data.label}; views with their widths: {widths}"
-        yield from (f"note: {note}" for note in data.source.notes)
-        positive = f"; positive: {data.classes[-1]!r}" if data.strata is not None and len(data.classes) == 2 else ""
-        yield f"task: {data.task.name} ({data.source.labels.what}: {data.reason}{positive})"
-        sizes = [f"{len(rows)} {name}" for name, rows in parts.named().items() if len(rows)]
-        yield f"rows: {', '.join(sizes)}"
+    """Yield lines about data: rows, views, what was left out, the task and the parts."""
+    widths = ", ".join(f"{name} ({width})" for name, width in zip(data.views, data.dims, strict=True))
+    yield f"data: {data.rows} rows of {data.label}; views with their widths: {widths}"
+    yield from (f"note: {note}" for note in data.source.notes)
+    positive = f"; positive: {data.classes[-1]!r}" if data.strata is not None and len(data.classes) == 2 else ""
+    names = data.source.labels.names
+    label = f"{names[0]!r}" if len(names) == 1 else f"{len(names)} columns"
+    yield f"task: {data.task.name}, from {label}: {data.reason}{positive}"
+    yield f"rows: {', '.join(f'{len(rows)} {name}' for name, rows in parts.named().items() if len(rows))}"
     yield from (f"note: {note}" for note in parts.notes)
-    if not len(parts.test):
-        yield "note: all rows train, because data.test_size is 0; the run has no metrics and is not ranked."
 
 
 def print_summary(result: Mapping[str, Any], run_dir: Path) -> None:
@@ -63,6 +61,8 @@ def print_summary(result: Mapping[str, Any], run_dir: Path) -> None:
 def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the lines of the metric that ranks, and of balanced accuracy where the classes are uneven."""
     names = [result["metric"]]
+    if not result["metrics"]:
+        yield "metrics", "none, because all rows train (data.test_size=0); the run is not ranked"
     if _is_uneven(result) and "balanced_accuracy" not in names:
         names.append("balanced_accuracy")
     against = "mean of training" if result["task"] == "regression" else "largest class"

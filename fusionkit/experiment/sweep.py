@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -32,6 +33,7 @@ from fusionkit._util.text import count_of, duration
 from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs, raw
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.job import EXPECTED, NOT_APPLICABLE, Job, Outcome, directory_lock, sentence
+from fusionkit.experiment.numerals import numeral
 from fusionkit.experiment.results import check_own, shown
 
 #: The folder inside the sweep's directory for the states of the jobs.
@@ -70,6 +72,8 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
         raise
     except OSError as error:
         raise FusionError(f"The directory of a sweep should be writable; found {sweep.directory}: {error}.") from error
+    if not sweep.basic:
+        _tell_part(outcomes)
     return _conclude(watch, outcomes, sweep.directory, stopped)
 
 
@@ -132,6 +136,9 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
     if "max_failure_rate" in master.hydra.sweeper and not any("max_failure_rate" in line for line in lines):
         # Optuna would stop at the first trial without a value; here a failed job does not stop the others.
         lines.append("hydra.sweeper.max_failure_rate=1.0")
+    if isinstance(master.hydra.sweeper.get("direction"), Enum):
+        # Optuna's default, minimize; a user's choice is text.  What a job returns is the better, the greater it is.
+        lines.append("hydra.sweeper.direction=maximize")
     node = raw(master)["hydra"]
     timed, directory = "${" in node["sweep"]["dir"], os.path.expanduser(str(master.hydra.sweep.dir))
     if timed or directory != str(master.hydra.sweep.dir):
@@ -214,6 +221,14 @@ def _tidying(directory: Path) -> Callable[[], None]:
                 folder.rmdir()
 
     return tidy
+
+
+def _tell_part(outcomes: Sequence[Outcome]) -> None:
+    """Print a line if a sweeper that compares jobs was given values of the test part."""
+    given = [outcome for outcome in outcomes if outcome.value is not None]
+    if test := [outcome for outcome in given if outcome.part == "metrics"]:
+        jobs = count_of(len(given), "job")
+        print(f"{len(test)} of {jobs} ranked by the test part, because there is no validation part")
 
 
 def _conclude(watch: Watch, outcomes: Sequence[Outcome], sweep_dir: Path, stopped: Exception | None) -> int:
@@ -323,8 +338,9 @@ class Watch:
     def _show(self, outcome: Outcome) -> None:
         ended = sum(one.ended for one in self.outcomes.values())
         parts = [f"{ended}/{self.total or '?'}", "earlier" if outcome.earlier else outcome.status]
-        if outcome.accuracy is not None:
-            parts.append(f"accuracy {outcome.accuracy:.4f}")
+        if outcome.value is not None:
+            part = "validation " if outcome.part == "validation" else ""
+            parts.append(f"{part}{outcome.metric} {numeral(outcome.metric, outcome.value)}")
         if outcome.seconds is not None and not outcome.earlier and outcome.status != NOT_APPLICABLE:
             parts.append(f"{outcome.seconds:.1f} s")
         # The errors follow at the end.

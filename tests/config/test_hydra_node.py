@@ -16,6 +16,7 @@ from fusionkit.config.hydra_bridge import BASIC_LAUNCHER
 from fusionkit.config.hydra_node import check_files, check_search_path
 from fusionkit.core import allowed
 from fusionkit.errors import ConfigError
+from tests.exhaustive import exhaustive
 
 
 def compose(folder: Path | None = None, *overrides: str) -> Any:
@@ -28,22 +29,26 @@ def compose(folder: Path | None = None, *overrides: str) -> Any:
     "overrides",
     [
         ["hydra/job_logging=default"],
-        ["hydra/job_logging=stdout"],
-        ["hydra/job_logging=disabled"],
-        ["hydra/hydra_logging=disabled"],
         ["hydra.run.dir=elsewhere"],
-        ["hydra.run={dir: elsewhere}"],
-        ["hydra.sweep.dir=elsewhere", "hydra.sweep.subdir=x"],
-        ["hydra.output_subdir=null"],
         ["hydra.verbose=true"],
-        ["hydra.verbose=[fusionkit]"],
         ["hydra.job.name=mine"],
         ["hydra/job_logging=default", "hydra.job_logging.handlers.file.filename=/elsewhere/x.log"],
-        ["hydra.sweeper.max_batch_size=3"],
         ["+hydra.job_logging.handlers.x={class:logging.FileHandler,filename:/elsewhere/x.log}"],
-        ["+hydra.job_logging.handlers.x={class:logging.StreamHandler,stream:'ext://sys.stderr'}"],
-        ["hydra/job_logging=default", "hydra.job_logging.root.level=DEBUG"],
         ["+hydra.launcher.timeout_min=3"],
+        *exhaustive(
+            [
+                ["hydra/job_logging=stdout"],
+                ["hydra/job_logging=disabled"],
+                ["hydra/hydra_logging=disabled"],
+                ["hydra.run={dir: elsewhere}"],
+                ["hydra.sweep.dir=elsewhere", "hydra.sweep.subdir=x"],
+                ["hydra.output_subdir=null"],
+                ["hydra.verbose=[fusionkit]"],
+                ["hydra.sweeper.max_batch_size=3"],
+                ["+hydra.job_logging.handlers.x={class:logging.StreamHandler,stream:'ext://sys.stderr'}"],
+                ["hydra/job_logging=default", "hydra.job_logging.root.level=DEBUG"],
+            ]
+        ),
     ],
 )
 def test_hydras_own_options_work(overrides: list[str]) -> None:
@@ -54,18 +59,21 @@ def test_hydras_own_options_work(overrides: list[str]) -> None:
     "text",
     [
         "mode: MULTIRUN",
-        "mode: null",
-        "verbose: true",
-        "verbose: fusionkit",
         "verbose: [fusionkit, hydra]",
-        "job: {chdir: true, name: mine}",
         "help: {app_name: mine, header: '$APP', footer: '${hydra.help.header}'}",
         "sweeper: {params: {seed: '0,1', n: 3, fusion: 'choice(average,summation)'}}",
-        "sweeper: {max_batch_size: 3}",
-        # As in config.yaml, and as Hydra itself has it.
         "run: {dir: 'outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}'}",
-        "run: {dir: 'outputs/${now:%Y-%m-%d}/${now:%H-%M-%S}'}",
-        "output_subdir: .hydra",
+        *exhaustive(
+            [
+                "mode: null",
+                "verbose: true",
+                "verbose: fusionkit",
+                "job: {chdir: true, name: mine}",
+                "sweeper: {max_batch_size: 3}",
+                "run: {dir: 'outputs/${now:%Y-%m-%d}/${now:%H-%M-%S}'}",
+                "output_subdir: .hydra",
+            ]
+        ),
     ],
 )
 def test_a_config_may_change_what_is_listed(text: str, folder: Callable[[dict[str, str]], Path]) -> None:
@@ -94,26 +102,33 @@ def test_a_config_may_choose_among_hydras_own_logging(choice: str, folder: Calla
     ("text", "key"),
     [
         ("run: {dir: elsewhere}", "hydra.run.dir"),
-        ("sweep: {dir: elsewhere}", "hydra.sweep.dir"),
         ("sweep: {subdir: '${hydra.job.num}/x'}", "hydra.sweep.subdir"),
         ("output_subdir: elsewhere", "hydra.output_subdir"),
-        ("output_subdir: null", "hydra.output_subdir"),
         ("runtime: {output_dir: /elsewhere}", "hydra.runtime.output_dir"),
-        ("runtime: {cwd: /elsewhere}", "hydra.runtime.cwd"),
         ("runtime: {choices: {fusion: /elsewhere}}", "hydra.runtime.choices.fusion"),
-        ("job: {name: ../x}", "hydra.job.name"),
         ("job: {name: '${hydra.run.dir}'}", "hydra.job.name"),
-        ("job: {num: 3}", "hydra.job.num"),
-        ("job: {override_dirname: /elsewhere}", "hydra.job.override_dirname"),
-        ("job: {config: {override_dirname: {kv_sep: /../}}}", "hydra.job.config.override_dirname.kv_sep"),
         ("overrides: {task: [seed=1]}", "hydra.overrides.task[0]"),
-        ("verbose: '${oc.select:x}'", "hydra.verbose"),
         ("sweeper: {params: {seed: '${train}'}}", "hydra.sweeper.params.seed"),
         ("job_logging: {version: 2}", "hydra.job_logging.version"),
         ("job_logging: {root: {level: DEBUG}}", "hydra.job_logging.root.level"),
         ("job_logging: {formatters: {simple: {style: '{'}}}", "hydra.job_logging.formatters.simple.style"),
-        ("hydra_logging: {handlers: {x: {class: logging.NullHandler}}}", "hydra.hydra_logging.handlers.x.class"),
-        ("job_logging: {handlers: {x: {class: logging.StreamHandler}}}", "hydra.job_logging.handlers.x.class"),
+        *exhaustive(
+            [
+                ("sweep: {dir: elsewhere}", "hydra.sweep.dir"),
+                ("output_subdir: null", "hydra.output_subdir"),
+                ("runtime: {cwd: /elsewhere}", "hydra.runtime.cwd"),
+                ("job: {name: ../x}", "hydra.job.name"),
+                ("job: {num: 3}", "hydra.job.num"),
+                ("job: {override_dirname: /elsewhere}", "hydra.job.override_dirname"),
+                ("job: {config: {override_dirname: {kv_sep: /../}}}", "hydra.job.config.override_dirname.kv_sep"),
+                ("verbose: '${oc.select:x}'", "hydra.verbose"),
+                (
+                    "hydra_logging: {handlers: {x: {class: logging.NullHandler}}}",
+                    "hydra.hydra_logging.handlers.x.class",
+                ),
+                ("job_logging: {handlers: {x: {class: logging.StreamHandler}}}", "hydra.job_logging.handlers.x.class"),
+            ]
+        ),
     ],
 )
 def test_a_config_may_change_nothing_else(text: str, key: str, folder: Callable[[dict[str, str]], Path]) -> None:

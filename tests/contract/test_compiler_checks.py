@@ -22,11 +22,12 @@ COMPILE_FX = "torch._inductor.compile_fx"
 
 
 @pytest.fixture
-def compile_fx() -> Iterator[Callable[..., Any]]:
+def compile_fx(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Return inductor's entrance; whether a compiler is there is found out anew in the test and after it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch imports what it deprecates.
         compile_fx: Callable[..., Any] = importlib.import_module(COMPILE_FX).compile_fx
+    monkeypatch.setitem(NEEDS, "compiler", _compiler)  # Which the quick suite does without.
     _compiler.cache_clear()
     with torch._inductor.config.patch(force_disable_caches=True):  # Else a graph that was seen before passes it by.
         yield compile_fx

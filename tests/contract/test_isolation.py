@@ -17,6 +17,7 @@ from fusionkit.contract.rules import Check, Rule
 from fusionkit.contract.runner import Plan, stream, stream_in_workers
 from fusionkit.contract.subject import Subject
 from tests.contract.mutants.right import Mix, Total
+from tests.exhaustive import exhaustive
 
 pytestmark = pytest.mark.skipif(not workers.can_fork(), reason="needs a process that can fork")
 
@@ -72,7 +73,7 @@ def test_it_finds_what_one_process_finds() -> None:
     assert seen == wanted
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [2, *exhaustive([1])])
 def test_what_ends_the_process_is_an_error_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
     monkeypatch.setattr(runner, "GRACE", 0.2)
     results = list(stream_in_workers(subjects_of([Total, Mix]), Plan(HOSTILE, time_limit=0.3), jobs=jobs))

@@ -5,9 +5,11 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from fusionkit.config import compose
+from fusionkit.config.options import data_options
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment.data import Dataset, load_data, split
+from fusionkit.experiment.data import Dataset, Rows, load_data
 from fusionkit.experiment.datasets import DATASETS
+from fusionkit.experiment.splits import split
 from tests.messages import like
 
 
@@ -53,8 +55,13 @@ def data() -> Dataset:
     return load_data({"name": "breast_cancer"})
 
 
+def fold_of(data: Dataset, seed: int, fold: int, test_size: float = 0.2) -> tuple[Rows, Rows]:
+    parts = split(data, data_options({"name": "breast_cancer", "test_size": test_size, "fold": fold}), seed)
+    return parts.training, parts.test
+
+
 def test_the_folds_of_a_seed_are_disjoint_and_stratified(data: Dataset) -> None:
-    parts = [split(data, seed=3, fold=fold) for fold in range(5)]
+    parts = [fold_of(data, 3, fold) for fold in range(5)]
     np.testing.assert_array_equal(np.sort(np.concatenate([test for _, test in parts])), np.arange(data.rows))
     for train, test in parts:
         assert not set(train) & set(test)
@@ -63,26 +70,14 @@ def test_the_folds_of_a_seed_are_disjoint_and_stratified(data: Dataset) -> None:
 
 
 def test_other_seeds_make_other_folds(data: Dataset) -> None:
-    assert set(split(data, seed=0, fold=0)[1]) != set(split(data, seed=1, fold=0)[1])
-    assert len(split(data, seed=0, test_size=0.1, fold=9)[1]) == 56
-
-
-@pytest.mark.parametrize("fold", [5, -1])
-def test_no_such_fold(data: Dataset, fold: int) -> None:
-    sentence = f"data.fold … found {fold!r}."
-    with pytest.raises(ConfigError, match=like(sentence)):
-        split(data, seed=0, fold=fold)
-
-
-def test_folds_need_a_part_that_is_small_enough(data: Dataset) -> None:
-    with pytest.raises(ConfigError, match=r"^data\.test_size should be at most 2/3 where data\.fold is given"):
-        split(data, seed=0, test_size=0.9, fold=0)
+    assert set(fold_of(data, 0, 0)[1]) != set(fold_of(data, 1, 0)[1])
+    assert len(fold_of(data, 0, 9, 0.1)[1]) == 56
 
 
 def test_folds_need_rows_of_every_class(data: Dataset) -> None:
     sentence = "Every class of breast_cancer … found 212 of class 'malignant'."
     with pytest.raises(FusionError, match=like(sentence)):
-        split(data, seed=0, test_size=1 / 284, fold=0)
+        fold_of(data, 0, 0, 1 / 284)
 
 
 def test_a_config_with_a_wrong_fold_is_refused() -> None:

@@ -61,6 +61,23 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="module")
+def metrics_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a report of two tables of one data set: by validation accuracy, and by rmse with a run of neither part."""
+    runs = tmp_path_factory.mktemp("metrics")
+    data = {"data": {"name": "table", "label": "own", "digest": "33"}, "task": "classification", "metric": "accuracy"}
+    for name, test, validation, size in (("low", 0.99, 0.8, 90), ("high", 0.8, 0.9, 80)):
+        history = {"loss": [2.0, 1.0], "accuracy": [0.1, test], "validation_accuracy": [0.4, validation]}
+        put(runs, name, test, **data, validation={"accuracy": validation}, history=history, l=size)
+    for name, value, size in (("near", 12.0, 50), ("near1", 13.0, 50), ("far", 150.0, 5)):
+        history = {"loss": [2.0, 1.0], "rmse": [20.0, value]}
+        regression = {"task": "regression", "metric": "rmse", "metrics": {"rmse": value, "r2": 0.5}, "history": history}
+        put(runs, name, 0.0, **{**data, **regression}, seed=int(name[-1] == "1"), l=size)
+    put(runs, "whole", 0.0, **{**data, "task": "regression", "metric": "rmse", "metrics": {}, "l": 1, "history": None})
+    assert cli.main(["leaderboard", str(runs), "--html", str(runs / "report.html")]) == 0
+    return runs / "report.html"
+
+
 def test_it_is_self_contained(page_file: Path) -> None:
     text = page_file.read_text()
     assert not re.search(r"""(src|href)=["'](?!data:)""", re.sub(r"&lt;.*?&gt;", "", text).replace("\\u003c", ""))
@@ -70,10 +87,31 @@ def test_it_is_self_contained(page_file: Path) -> None:
 
 
 def test_the_table_needs_no_script(page_file: Path) -> None:
-    body = page_file.read_text().split("<tbody>")[1].split("</tbody>")[0]
-    assert body.count("<tr ") == 6
-    assert "<td class=number>0.9200</td><td class=number>0.0283</td>" in body
-    assert "&lt;/script&gt;" in body
+    text = page_file.read_text()
+    other, mfeat = (part.split("</tbody>")[0] for part in text.split("<tbody>")[1:])
+    assert (other.count("<tr "), mfeat.count("<tr ")) == (1, 5)
+    assert "<td class=number>0.9200</td><td class=number>0.0283</td>" in mfeat
+    assert "&lt;/script&gt;" in other
+    assert "<h2>mfeat: classification, ranked by test accuracy (no run has a validation part)</h2>" in text
+
+
+def test_a_table_per_metric(metrics_file: Path) -> None:
+    text = metrics_file.read_text()
+    assert re.findall("<h2>(own: .*?)</h2>", text) == [
+        "own: classification, ranked by validation accuracy",
+        "own: regression, ranked by test rmse, less is better (no run has a validation part)",
+    ]
+    heads = [re.findall('<button type="button">(.*?)</button></th>', part) for part in text.split("<thead>")[1:]]
+    assert [head[7:-1] for head in heads] == [["Validation", "Test accuracy"], ["rmse", "SD", "95 % interval"]]
+    first, second = (part.split("</tbody>")[0] for part in text.split("<tbody>")[1:])
+    assert re.findall(r"<td class=number>(0\.\d{4})</td>", first) == ["0.9000", "0.8000", "0.8000", "0.9900"]
+    assert "<td class=number>12.50</td><td class=number>0.71</td><td class=number>4.72 – 20.28</td>" in second
+    groups = json.loads(re.findall(r'id="groups">(.*?)</script>', text, re.S)[0])["groups"]
+    names = [[(curve["name"], curve["values"]) for curve in group["curves"]] for group in groups]
+    assert names[0] == [("validation accuracy", [0.4, 0.9]), ("training loss", [2.0, 1.0])]
+    assert names[2] == [("test rmse", [20.0, 12.5]), ("training loss, regression", [2.0, 1.0])]
+    assert [group["on_front"] for group in groups] == [True, False, True, True, False]
+    assert groups[2]["views_whole"] == 0.5
 
 
 def test_what_is_left_out_is_said(page_file: Path) -> None:
@@ -140,17 +178,18 @@ def column(page: Page, number: int) -> list[str]:
 
 
 def test_browser_sorts(page: Page) -> None:
+    page.locator("#data").select_option("mfeat")
     accuracy = page.get_by_role("button", name="Accuracy", exact=True)
     accuracy.click()
-    assert column(page, 10) == ["0.9700", "0.9200", "0.8500", "0.8000", "0.6000", "0.5000"]
+    assert column(page, 10) == ["0.9700", "0.9200", "0.8500", "0.8000", "0.5000"]
     assert page.locator("th[aria-sort]").get_attribute("aria-sort") == "descending"
     accuracy.click()
-    assert column(page, 10) == ["0.5000", "0.6000", "0.8000", "0.8500", "0.9200", "0.9700"]
-    page.locator("th[data-key=l] button").click()
-    assert [text.split()[0] for text in column(page, 7)] == ["0", "0", "7", "35", "35", "100"]
+    assert column(page, 10) == ["0.5000", "0.8000", "0.8500", "0.9200", "0.9700"]
+    page.locator("th[data-key=l] button").last.click()
+    assert [text.split()[0] for text in column(page, 7)] == ["0", "0", "7", "35", "100"]
     # Without a value: at the end in both directions.
     for _ in range(2):
-        page.locator("th[data-key=seconds] button").click()
+        page.locator("th[data-key=seconds] button").last.click()
         assert column(page, 13)[-1] == ""
 
 
@@ -233,7 +272,7 @@ def test_browser_counts_whole_epochs(browser: Browser, tmp_path: Path, epochs: i
 def test_browser_shows_the_whole_table_at_1200(page: Page) -> None:
     assert page.viewport_size == {"width": 1200, "height": 900}
     page.locator("#data").select_option("mfeat")
-    assert page.locator(".table").evaluate("box => box.scrollWidth <= box.clientWidth")
+    assert page.locator(".table").last.evaluate("box => box.scrollWidth <= box.clientWidth")
 
 
 def test_browser_shows_commands(page: Page) -> None:
@@ -282,4 +321,36 @@ def test_browser_narrow_window(page: Page) -> None:
     assert box is not None
     assert box["width"] <= 360
     # The table scrolls inside its frame.
-    assert page.locator(".table").evaluate("box => box.scrollWidth > box.clientWidth")
+    assert page.locator(".table").last.evaluate("box => box.scrollWidth > box.clientWidth")
+
+
+def test_browser_draws_each_metric_with_the_better_on_top(browser: Browser, metrics_file: Path) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        said: list[str] = []
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(metrics_file.as_uri())
+        titles = page.locator("#against h3").all_inner_texts()
+        assert titles == [
+            "own: classification by accuracy: validation accuracy",
+            "own: regression by rmse: test rmse, less is better",
+        ]
+        heights = page.locator("#against circle").evaluate_all(
+            "dots => dots.map(dot => [Number(dot.dataset.id), Number(dot.getAttribute('cy'))])"
+        )
+        by_id = dict(heights)
+        assert sorted(by_id) == [0, 1, 2, 3]  # The run of neither part has no value.
+        assert by_id[0] < by_id[1]
+        assert by_id[2] < by_id[3]
+        marks = page.locator("#against svg").nth(1).locator("text[text-anchor=end]").all_text_contents()
+        assert [float(mark) for mark in marks] == sorted(map(float, marks), reverse=True)
+        rmse = page.locator("th[data-key=value] button").last
+        for order in (["12.50", "150.00", ""], ["150.00", "12.50", ""]):
+            rmse.click()
+            assert column(page, 9)[2:] == order
+        for box in page.locator("#board tbody input").all():
+            box.check()
+        names = page.locator("#curves h3").all_inner_texts()
+        assert names == ["validation accuracy", "test rmse", "training loss", "training loss, regression"]
+        assert page.locator("#ablation h3").all_inner_texts()[-1].endswith(", r2")
+        assert said == []

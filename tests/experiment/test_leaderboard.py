@@ -100,7 +100,8 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(tmp_path, "c", fabrication="lowrank", config=config, l=14, metrics={"accuracy": 0.95})
     assert main([str(tmp_path)]) == 0
     shown = capsys.readouterr()
-    header, first, second, last = shown.out.splitlines()
+    heading, header, first, second, last = shown.out.splitlines()
+    assert heading == "unknown data: classification, ranked by test accuracy (no run has a validation part)"
     split = re.compile(r"\s{2,}").split
     assert split(header) == [
         "data",
@@ -172,6 +173,132 @@ def test_real_runs_can_be_read(tmp_path: Path, run_dir: Path) -> None:
     (group,) = read_board(run_dir.parent).groups
     assert group.to_dict()["l"] == 35
     assert group.data == "views.npz"
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def regression(test: float | None, validation: float | None = None, **changes: Any) -> dict[str, Any]:
+    parts = {"metrics": {"rmse": test}, "validation": None if validation is None else {"rmse": validation}}
+    return {"task": "regression", "metric": "rmse", **parts, **changes}
+
+
+def named(folder: Path) -> dict[str, list[str]]:
+    """Return the directories of the runs of each group, best first, by the heading of their table."""
+    return {
+        table.heading: [" ".join(run.path.parent.name for run in group.runs) for group in table.groups]
+        for table in read_board(folder).tables
+    }
+
+
+def test_a_table_per_data_set_task_and_metric(tmp_path: Path) -> None:
+    put(tmp_path, "before")
+    put(tmp_path, "now", seed=1, task="classification", metric="accuracy")
+    put(tmp_path, "f1", metric="f1_macro", metrics={"accuracy": 0.9, "f1_macro": 0.7})
+    put(tmp_path, "rmse", **regression(1.5))
+    put(tmp_path, "elsewhere", data={"name": "digits", "digest": "1"})
+    by = "(no run has a validation part)"
+    assert named(tmp_path) == {
+        f"digits: classification, ranked by test accuracy {by}": ["elsewhere"],
+        f"unknown data: classification, ranked by test accuracy {by}": ["before now"],
+        f"unknown data: classification, ranked by test f1_macro {by}": ["f1"],
+        f"unknown data: regression, ranked by test rmse, less is better {by}": ["rmse"],
+    }
+    assert [table.name for table in read_board(tmp_path).tables] == [
+        "digits",
+        "unknown data: classification by accuracy",
+        "unknown data: classification by f1_macro",
+        "unknown data: regression by rmse",
+    ]
+
+
+def test_new_keys_at_their_defaults_do_not_tell_runs_of_before_apart(tmp_path: Path) -> None:
+    train = {"epochs": 3, "lr": 0.1}
+    put(tmp_path, "before", config={"train": train})
+    put(tmp_path, "now", seed=1, config={"train": {**train, "patience": None, "refit": False}, "task": "auto"})
+    (table,) = read_board(tmp_path).tables
+    assert sorted(group.options for group in table.groups) == ["task=auto", "task=classification"]
+
+
+def test_every_place_of_the_data_is_left_out_of_the_group(tmp_path: Path) -> None:
+    for seed, folder in enumerate(("/a", "/b")):
+        paths = {"path": {"rna": f"{folder}/rna.csv"}, "test_path": f"{folder}/test.csv"}
+        put(tmp_path, str(seed), seed=seed, config={"data": paths})
+    put(tmp_path, "other", seed=2, config={"data": {"paths": 1}})
+    assert sorted(len(group.runs) for group in read_board(tmp_path).groups) == [1, 2]
+
+
+def test_less_rmse_is_better(tmp_path: Path) -> None:
+    for name, value, size in (("far", 9.0, 10), ("near", 1.0, 100), ("beaten", 9.5, 20)):
+        put(tmp_path, name, **regression(value, l=size))
+    assert list(named(tmp_path).values()) == [["near", "far", "beaten"]]
+    assert [group.on_front for group in read_board(tmp_path).groups] == [True, True, False]
+
+
+def test_the_validation_part_ranks_where_every_run_has_one(tmp_path: Path) -> None:
+    put(tmp_path, "a", **regression(1.0, 4.0, l=1))
+    put(tmp_path, "b", **regression(2.0, 3.0, l=2))
+    ((heading, order),) = named(tmp_path).items()
+    assert (heading, order) == ("unknown data: regression, ranked by validation rmse, less is better", ["b", "a"])
+    assert [group.on_front for group in read_board(tmp_path).groups] == [True, True]
+    put(tmp_path, "final", **regression(None, l=3, metrics={}))  # Trained on all rows: it is compared with nothing.
+    assert list(named(tmp_path).values()) == [["b", "a", "final"]]
+    put(tmp_path, "c", **regression(1.5, l=3))
+    ((heading, order),) = named(tmp_path).items()
+    assert heading == (
+        "unknown data: regression, ranked by test rmse, less is better (not every run has a validation part)"
+    )
+    assert order == ["a", "c", "b", "final"]
+
+
+def test_what_is_undefined_is_shown_and_not_ranked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    auc = {"task": "classification", "metric": "roc_auc"}
+    for seed, value in enumerate((0.8, None, 0.9)):
+        put(tmp_path, f"{seed}", seed=seed, **auc, metrics={"roc_auc": value, "accuracy": 0.5})
+    put(tmp_path, "whole", l=1, **auc, metrics={})
+    assert main([str(tmp_path)]) == 0
+    _, header, *lines, _ = capsys.readouterr().out.splitlines()
+    split = re.compile(r"\s{2,}").split
+    assert split(header)[6:] == ["runs", "roc_auc", "accuracy", "seconds", "directory"]
+    assert [split(line)[6:8] for line in lines] == [["2", "0.8500 ± 0.0707"], ["1", "no test part"], ["1", "undefined"]]
+    assert main([str(tmp_path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["value"], row["accuracy"]) for row in rows] == [(pytest.approx(0.85), 0.5), (None, None), (None, 0.5)]
+    assert [row["on_front"] for row in rows] == [True, False, False]
+
+
+def test_no_picture_without_any_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "whole", metrics={})
+    assert main([str(tmp_path)]) == 0
+    assert "leaderboard.png" not in capsys.readouterr().out
+    assert not (tmp_path / "leaderboard.png").exists()
+
+
+def test_rows_have_both_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = {"name": "table", "digest": "1", "training_rows": 60, "validation_rows": 20, "test_rows": 40}
+    values = [(12.0, 30.0), (14.0, 33.0), (17.0, 31.0)]
+    for seed, (test, validation) in enumerate(values):
+        put(tmp_path, f"{seed}", seed=seed, data=data, **regression(test, validation))
+    assert main([str(tmp_path), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[-1].startswith("rmse against l: ")
+    (row,) = json.loads(shown.out)["rows"]
+    test = summarize([test for test, _ in values], 40 / 100, (0.0, 1e100))
+    validation = summarize([validation for _, validation in values], 20 / 80, (0.0, 1e100))
+    assert (row["task"], row["metric"], row["ranked_by"]) == ("regression", "rmse", "validation")
+    assert [row[key] for key in ("value", "std", "low", "high")] == [test.mean, test.std, test.low, test.high]
+    keys = ("validation", "validation_std", "validation_low", "validation_high")
+    assert [row[key] for key in keys] == [validation.mean, validation.std, validation.low, validation.high]
+    assert row["accuracy"] is None
+    assert main([str(tmp_path)]) == 0
+    line = capsys.readouterr().out.splitlines()[2]
+    assert "  31.33 ± 1.53  14.33 ± 2.52  " in line
+    assert main([str(tmp_path), "--csv"]) == 0
+    (cells,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert {key: float(cells[key]) for key in ("value", "validation", "validation_std")} == {
+        key: row[key] for key in ("value", "validation", "validation_std")
+    }
+    assert (cells["task"], cells["metric"], cells["accuracy"]) == ("regression", "rmse", "")
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
@@ -260,8 +387,16 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
         ),
         ("[]", "should be the record of a run, with a schema_version; found none."),
         (
-            '{"schema_version": 1, "status": "completed", "metrics": {}, "l": 1}',
-            "should have a number from 0 to 1 as metrics.accuracy; found None.",
+            '{"schema_version": 1, "status": "completed", "metrics": {"f1_macro": 0.5}, "l": 1}',
+            "should have a number or null as metrics.accuracy; found none.",
+        ),
+        (
+            '{"schema_version": 1, "status": "completed", "metric": "rmse", "metrics": {"rmse": -1}, "l": 1}',
+            "should have a number from 0 to 1e+100 as metrics.rmse; found -1.",
+        ),
+        (
+            '{"schema_version": 1, "status": "completed", "validation": {"accuracy": 2}, "l": 1}',
+            "should have a number from 0 to 1 as validation.accuracy; found 2.",
         ),
         (
             '{"schema_version": 1, "status": "completed", "metrics": {"accuracy": NaN}, "l": 1}',

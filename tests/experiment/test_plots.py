@@ -19,16 +19,25 @@ def colours(path: Path) -> int:
     return len(found or ())
 
 
-def rows(count: int, data: str = "mfeat") -> list[dict[str, Any]]:
+def points(count: int, table: str = "mfeat", **changes: Any) -> list[dict[str, Any]]:
     return [
-        {"data": data, "label": f"operator {i}", "l": 10 * i**2, "accuracy": 0.9 + i / 1000, "std": 0.01 if i else None}
+        {
+            **{"table": table, "label": f"operator {i}", "l": 10 * i**2, "mean": 0.9 + i / 1000},
+            **{
+                "std": 0.01 if i else None,
+                "ranked_by": "test accuracy",
+                "less_is_better": False,
+                "places": 4,
+                **changes,
+            },
+        }
         for i in range(count)
     ]
 
 
 @pytest.mark.parametrize("count", [3, *exhaustive([1, 60])])
 def test_leaderboard_picture(tmp_path: Path, count: int) -> None:
-    draw_leaderboard(rows(count), tmp_path / "x.png")
+    draw_leaderboard(points(count), tmp_path / "x.png")
     assert colours(tmp_path / "x.png") > 20
 
 
@@ -57,9 +66,24 @@ def test_names_look_alike_wherever_they_stand() -> None:
     assert len({tuple(look.values()) for look in looks.values()}) == 70
 
 
-def test_leaderboard_picture_has_a_panel_per_data_set(tmp_path: Path) -> None:
-    draw_leaderboard(rows(3), tmp_path / "one.png")
-    draw_leaderboard([*rows(3), *rows(3, "other $ data")], tmp_path / "two.png")
+def test_the_better_is_higher_in_the_leaderboard_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    rmse = points(1, "other", std=None, ranked_by="validation rmse", less_is_better=True, places=2, mean=12.3456)
+    draw_leaderboard([*points(2), *rmse], tmp_path / "x.png")
+    first, second = drawn[0].axes
+    assert (first.get_title("left"), second.get_title("left")) == ("mfeat", "other")
+    assert first.get_ylabel() == "test accuracy (mean ± std over seeds)"
+    assert second.get_ylabel() == "validation rmse (less is better)"
+    assert (first.yaxis_inverted(), second.yaxis_inverted()) == (False, True)
+    legend = second.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["operator 0  12.35"]
+
+
+def test_leaderboard_picture_has_a_panel_per_table(tmp_path: Path) -> None:
+    draw_leaderboard(points(3), tmp_path / "one.png")
+    draw_leaderboard([*points(3), *points(3, "other $ data")], tmp_path / "two.png")
     heights = []
     for name in ("one.png", "two.png"):
         with Image.open(tmp_path / name) as image:

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from fusionkit import cli
+from fusionkit.config import config_hash
 from fusionkit.errors import FusionError
-from fusionkit.experiment import results
+from fusionkit.experiment import repeat, results
 from fusionkit.experiment.repeat import differences
 
 
@@ -86,6 +87,42 @@ def test_what_the_first_release_did_not_measure_is_no_difference(run_dir: Path, 
     status, _, err = again(run_dir, "hydra.run.dir=again")
     assert status == 1
     assert "found another robustness.noise.2." in err
+
+
+def test_a_record_of_before_is_compared_by_what_it_has(run_dir: Path, again: Again) -> None:
+    record = json.loads((run_dir / results.RESULT).read_text())
+    for key in ("task", "metric", "validation", "baseline", "best_epoch", "targets"):
+        record.pop(key, None)
+    record["metrics"].pop("f1_macro")
+    config = record["config"]
+    for node, keys in ((config, ("task", "metric")), (config["train"], ("loss", "patience", "refit", "focal_gamma"))):
+        for key in keys:
+            del node[key]
+    record["config_hash"] = config_hash(config)
+    (run_dir / results.RESULT).write_text(json.dumps(record))
+    status, out, err = again(run_dir, "hydra.run.dir=again")
+    assert status == 0, err
+    assert "bit for bit: accuracy " in out
+    assert results.read_result(Path("again") / results.RESULT)["task"] == "classification"
+
+
+def test_the_new_results_are_compared_too(
+    run_dir: Path, again: Again, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    new = {"task": "regression", "metric": "rmse", "metrics": {}, "confusion": None, "best_epoch": 3}
+    new["validation"], new["baseline"] = {"rmse": 1.25}, {"rmse": 2.0}
+    record = change(run_dir, **new)
+    given = {**record, "best_epoch": 4, "validation": {"rmse": 1.5}, "baseline": {"rmse": 2.5}}
+    monkeypatch.setattr(repeat, "_run", lambda config, run_dir: given)
+    monkeypatch.setattr(repeat, "_tensors", lambda first, second: {})
+    status, out, err = again(run_dir, "hydra.run.dir=again")
+    assert status == 1
+    assert "found another validation.rmse, baseline.rmse, best_epoch." in err
+    assert re.search(r"^best_epoch +3 +4$", out, re.MULTILINE)
+    given = record
+    status, out, err = again(run_dir, "hydra.run.dir=again")
+    assert status == 0, err
+    assert out.endswith("run, bit for bit: validation rmse 1.25, curves and every weight.\n")
 
 
 @pytest.mark.exhaustive
@@ -171,8 +208,6 @@ def test_an_interrupted_run_is_run_again_and_compared_with_nothing(run_dir: Path
 
 
 def test_the_recorded_config_has_the_recorded_hash(run_dir: Path) -> None:
-    from fusionkit.config import config_hash
-
     record = results.read_result(run_dir / results.RESULT)
     assert config_hash(record["config"]) == record["config_hash"]
 

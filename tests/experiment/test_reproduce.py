@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,13 @@ def command_of(words: list[str]) -> tuple[str | None, dict[str, Any]]:
         [],
         ["fusion.preprocess=[{_target_: torch.nn.GELU}]", "train.optimizer=sgd"],
         ["data=npz", "data.path='a b/$x.npz'"],
+        [
+            "data=table",
+            "data.path={rna: a.csv, scan: 'b c.csv'}",
+            "data.label=[x,y]",
+            "data.views={a: [p, q], b: 'scan_*'}",
+        ],
+        ["data=table", "data.path=a.csv", "data.label='\"Größe\"'", "train.class_weight={yes: 5}", "metric=f1_macro"],
         ["fabrication=view_lowrank", "fabrication.r=[1,2,3,1,2,3]", "train.precision='64-true'"],
         *exhaustive(
             [
@@ -50,6 +58,26 @@ def test_the_command_is_short() -> None:
     assert command_of([])[0] == "fusionkit run"
     words = ["data=digits", "fabrication=lowrank", "fabrication.r=4", "seed=3", "data.fold=2"]
     assert command_of(words)[0] == f"fusionkit run {' '.join(words)}"
+
+
+def test_the_keys_that_a_record_of_before_lacks_are_at_the_defaults_of_their_options() -> None:
+    config = compose(["data=npz", "data.path=/x.npz", "train.epochs=3"])
+    for group, keys in {
+        "data": ("test_path", "validation_size", "missing", "impute"),
+        "train": ("loss", "focal_gamma", "class_weight", "patience", "refit", "view_dropout"),
+        "fusion": ("missing",),
+    }.items():
+        config[group] = {key: value for key, value in config[group].items() if key not in keys}
+    for key in ("task", "metric"):
+        del config[key]
+    # What was learnt is said: by default the label decides now.
+    expected = "fusionkit run data=npz data.path=/x.npz task=classification train.epochs=3"
+    assert command({"config": config}, RUN) == expected
+
+
+def test_numbers_as_classes_are_repeated_as_a_record_has_them() -> None:
+    config = json.loads(json.dumps(compose(["train.class_weight={1: 5, 2: 0.5}"])))
+    assert command({"config": config}, RUN) == "fusionkit run 'train.class_weight={1:5,2:0.5}'"
 
 
 def test_runs_of_a_group_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,3 +101,13 @@ def test_pareto_against_the_definition() -> None:
     assert len({points[i] for i in front}) == len(front)
     assert [points[i][0] for i in front] == sorted(points[i][0] for i in front)
     assert pareto([]) == []
+
+
+def test_an_interval_is_cut_to_what_the_metric_can_be() -> None:
+    values, free = [0.5, 1.5, 4.0], (-1e9, 1e9)
+    whole = summarize(values, 0.2, free)
+    assert whole.low is not None
+    assert whole.low < 0 < 1 < (whole.high or 0)
+    assert (summarize(values, 0.2).low, summarize(values, 0.2).high) == (0.0, 1.0)
+    cut = summarize(values, 0.2, (0.0, 1e9))
+    assert (cut.low, cut.high, cut.mean, cut.std) == (0.0, whole.high, 2.0, pytest.approx(1.802775637732))

@@ -315,7 +315,7 @@ def test_the_time_left_counts_what_is_done_and_not_what_was_done_before(
     assert watch.left() is None
     place = "multirun/0123abcd"
     job = Outcome(str(Path(place).absolute()), 0, "started", overrides=("n=4", "seed=0"))
-    replace(job, number=5, status="completed", accuracy=0.5, fraction=1.0, earlier=True).write(tmp_path)
+    replace(job, number=5, status="completed", value=0.5, fraction=1.0, earlier=True).write(tmp_path)
     job.write(tmp_path)
     watch.read()
     assert watch.left() is None
@@ -325,7 +325,7 @@ def test_the_time_left_counts_what_is_done_and_not_what_was_done_before(
     assert watch.left() == pytest.approx(10 / 0.5 * 4.5)
     clock.now = 20.0
     replace(job, status="failed", error="why", seconds=20.0, fraction=1.0).write(tmp_path)
-    replace(job, number=1, status="completed", accuracy=0.75, seconds=20.0, fraction=1.0).write(tmp_path)
+    replace(job, number=1, status="completed", value=0.75, seconds=20.0, fraction=1.0).write(tmp_path)
     assert [outcome.number for outcome in watch.read()] == [0, 1, 5]
     assert watch.left() == pytest.approx(20 / 2 * 3)
     first, *rest = capsys.readouterr().err.splitlines()
@@ -336,10 +336,28 @@ def test_the_time_left_counts_what_is_done_and_not_what_was_done_before(
 
 def test_a_sweep_of_unknown_length_promises_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     watch = Watch(tmp_path, None)
-    Outcome("run", 0, "completed", accuracy=0.5, seconds=1.0, fraction=1.0).write(tmp_path)
+    Outcome("run", 0, "completed", value=0.5, seconds=1.0, fraction=1.0).write(tmp_path)
     watch.read()
     assert watch.left() is None
     assert capsys.readouterr().err == "1/?  completed  accuracy 0.5000  1.0 s  run\n"
+
+
+@pytest.mark.parametrize(
+    ("measured", "shown"),
+    [
+        ({"metric": "rmse", "value": 1.23456}, "  rmse 1.235"),
+        ({"metric": "rmse", "value": 12345.6}, "  rmse 12346"),
+        ({"metric": "mae_weight", "value": 0.000123456}, "  mae_weight 0.0001235"),
+        ({"metric": "r2", "value": -0.25, "part": "validation"}, "  validation r2 -0.2500"),
+        ({"metric": "roc_auc", "value": None}, ""),
+    ],
+)
+def test_a_line_has_the_metric_that_ranks(
+    measured: dict[str, Any], shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Outcome("run", 0, "completed", seconds=1.0, fraction=1.0, **measured).write(tmp_path)
+    Watch(tmp_path, 1).read()
+    assert capsys.readouterr().err == f"1/1  completed{shown}  1.0 s  run\n"
 
 
 def test_on_a_terminal_there_is_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.tasks.classification import Classification
 from fusionkit.experiment.training import Part, Shown, Training, _Display, batch_sizes, train
+from tests.exhaustive import exhaustive
 from tests.messages import like
 
 
@@ -297,7 +298,7 @@ def test_precision(precision: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("view_dropout", "missing"), [(0.0, None), (0.4, None), (0.0, "placeholder")])
+@pytest.mark.parametrize(("view_dropout", "missing"), [(0.4, None), *exhaustive([(0.0, None), (0.0, "placeholder")])])
 def test_two_processes_agree_with_one_and_drop_the_same(
     view_dropout: float, missing: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -365,7 +365,7 @@ def test_spec_takes_a_list_of_aliases() -> None:
 
 CHANGES = {
     "folder": "import os; os.chdir('/')",
-    "recursion limit": "import sys; sys.setrecursionlimit(2000)",
+    "recursion limit": "import sys; sys.setrecursionlimit(sys.getrecursionlimit() + 1000)",
     "default dtype": "import torch; torch.set_default_dtype(torch.float64)",
     "default device": "import torch; torch.set_default_device('meta')",
     "grad mode": "import torch; torch.set_grad_enabled(False)",

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fusionkit._util.text import one_line
-from fusionkit.errors import ConfigError, FusionError
+from fusionkit.errors import ConfigError, FusionError, nearest
 from fusionkit.experiment.source import Labels
-from fusionkit.experiment.tasks.base import Array, Task
+from fusionkit.experiment.tasks.base import Array, Task, key_of
 from fusionkit.experiment.tasks.classification import Classification
 from fusionkit.experiment.tasks.multilabel import Multilabel
 from fusionkit.experiment.tasks.regression import Regression
@@ -71,7 +71,7 @@ def _suggested(labels: Labels) -> tuple[str, str]:
         return "regression", f"{values.shape[1]} columns of numbers: targets"
     different = np.unique(values)
     if texts:
-        return "classification", f"text, {len(different)} different: classes"
+        return "classification", f"text, {len(different)} different ones: classes"
     if values.dtype.kind == "b":
         return "classification", "true and false: classes"
     if values.dtype.kind == "f" and (values != np.floor(values)).any():
@@ -82,13 +82,13 @@ def _suggested(labels: Labels) -> tuple[str, str]:
     return "regression", f"{what}: amounts; classes? task=classification"
 
 
-def _classification(labels: Labels) -> Target:
+def _classification(labels: Labels, least: int = 2) -> Target:
     if labels.values.ndim == 2:
         found = f"{labels.values.shape[1]} columns"
         raise ConfigError(f"{labels.what} should be one column for task=classification; found {found}.")
     different, target = np.unique(labels.values, return_inverse=True)
     classes: list[Any] = different.tolist()
-    if len(classes) < 2:
+    if len(classes) < least:
         raise FusionError(f"{labels.what} should contain at least two classes; found only {classes[0]!r}.")
     return Target(Classification(classes), target.astype(np.int64))
 
@@ -132,6 +132,36 @@ def _tags(labels: Labels, task: str, separator: str) -> Target:
         raise FusionError(f"{labels.what} should contain tags; found none.")
     target = np.array([[tag in row for tag in tags] for row in rows], dtype=bool)
     return Target(Multilabel(tags), target, f"text with tags between {separator!r}, {len(tags)} different ones")
+
+
+def known_target(task: Task, labels: Labels, separator: str | None = None) -> Array:
+    """Return the target that labels are for a task that was learnt.
+
+    Raises:
+        FusionError: labels that the task does not know, or of another kind.
+    """
+    try:
+        if task.name == "classification":
+            found = _classification(labels, least=1)
+        else:
+            found = choose(labels, task.name, separator)
+    except ConfigError as error:
+        raise FusionError(str(error)) from error
+    if task.name == "regression":
+        if found.values.shape[1] != task.outputs:
+            should = f"{labels.what} should have {task.outputs} targets, as the run was trained on"
+            raise FusionError(f"{should}; found {found.values.shape[1]}.")
+        return found.values
+    places = {key_of(one): i for i, one in enumerate(task.classes)}
+    keys = [key_of(one) for one in found.task.classes]
+    if unknown := [key for key in keys if key not in places]:
+        known = f"{labels.what} should contain what the run was trained on, {', '.join(list(places)[:12])}"
+        raise FusionError(f"{known}; found {unknown[0]!r}.{nearest(unknown[0], places)}")
+    if task.name == "classification":
+        return np.array([places[key] for key in keys], dtype=np.int64)[found.values]
+    target = np.zeros((len(found.values), task.outputs), dtype=bool)
+    target[:, [places[key] for key in keys]] = found.values
+    return target
 
 
 _TASKS: dict[str, Callable[[Labels], Target]] = {

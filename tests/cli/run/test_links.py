@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.exhaustive import exhaustive
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -99,7 +101,7 @@ def test_no_folder_of_configs_where_it_is_null(run: Run, trained: list[dict[str,
     assert not [path for path in Path("a").iterdir() if path.is_dir()]
 
 
-@pytest.mark.parametrize("target", ["config.yaml", "new.log"])
+@pytest.mark.parametrize("target", ["config.yaml", *exhaustive(["new.log"])])
 @pytest.mark.parametrize("sweep", [False, True])
 def test_a_log_file_may_not_be_a_link(
     run: Run, trained: list[dict[str, Any]], elsewhere: Path, sweep: bool, target: str

@@ -11,6 +11,7 @@ import pytest
 
 from fusionkit import cli
 from tests.cli.run.records import record
+from tests.exhaustive import exhaustive
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("train.epochs=1", "n=4")
@@ -30,7 +31,7 @@ def test_a_value_that_needs_quotes_is_said_with_them(path: str, written: str, ru
     assert f"The value of data.path should be in quotes, because of its special characters; write {written}." in err
 
 
-@pytest.mark.parametrize("path", ["~/views.npz", "data (1).npz", "run#1.npz"])
+@pytest.mark.parametrize("path", ["data (1).npz", *exhaustive(["~/views.npz", "run#1.npz"])])
 def test_a_quoted_path_is_read(
     path: str, run: Run, trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -42,7 +43,7 @@ def test_a_quoted_path_is_read(
     assert len(list(Path("sweep").glob("*/result.json"))) == 2
 
 
-@pytest.mark.parametrize("sweep", [False, True])
+@pytest.mark.parametrize("sweep", [True, *exhaustive([False])])
 def test_a_relative_path_is_that_of_the_folder_of_the_command(
     sweep: bool, run: Run, views: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

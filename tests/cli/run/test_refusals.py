@@ -15,7 +15,7 @@ import pytest
 
 from fusionkit import cli
 from fusionkit.errors import ConfigError
-from tests.exhaustive import exhaustive_unless
+from tests.exhaustive import exhaustive, exhaustive_unless
 
 REFUSED = {
     "unknown_operator": (["fusion=sumation"], "found 'sumation'. Did you mean 'summation'"),
@@ -107,7 +107,15 @@ if hydra.__version__.startswith("1.3"):
 
 # Each is one more instance of a mistake that is among the others.
 REPEATED = {
+    "unknown_fabrication",
+    "unknown_preset",
+    "unknown_data",
     "unknown_group",
+    "unknown_experiment",
+    "unknown_top_key",
+    "flag_beside_a_mistake",
+    "wrong_data_dims",
+    "no_config_path",
     "unknown_deep_key",
     "key_by_its_meaning",
     "added_option",
@@ -201,12 +209,12 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     ("argv", "width"),
     [
         (["fusion=concatenation", "n=32"], 649),
-        (["fusion=concatenation", "++n=32"], 649),
         (["fusion=average", "dims=[8,8]", "n=32"], 8),
-        (["fusion=concatenation", "n=649"], None),
         (["fusion=concatenation"], None),
-        (["n=32"], None),
         (["-m", "fusion=concatenation,parameterized_concatenation", "n=32"], None),
+        *exhaustive(
+            [(["fusion=concatenation", "++n=32"], 649), (["fusion=concatenation", "n=649"], None), (["n=32"], None)]
+        ),
     ],
 )
 def test_an_n_that_is_not_used_is_told(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fusionkit.config import config_hash
+from tests.exhaustive import exhaustive
 from tests.fake_distributions import Site
 
 
@@ -143,8 +144,8 @@ def test_an_operator_that_replaces_the_resolver_of_names_does_not_merge_the_jobs
     ("line", "directory"),
     [
         (["seed=0,1", "hydra.sweep.subdir=same"], "same"),
-        (["fusion=average,concatenation", "seed=0,1", "hydra.sweep.subdir='s${seed}'"], "s0"),
         (["device=cpu,cuda", "hydra.sweep.subdir='x${fusionkit.run_name:}'"], "x"),
+        *exhaustive([(["fusion=average,concatenation", "seed=0,1", "hydra.sweep.subdir='s${seed}'"], "s0")]),
     ],
 )
 def test_jobs_that_share_a_directory_are_refused_before_the_first(
@@ -165,7 +166,7 @@ def test_jobs_may_be_numbered_or_named_by_their_keys(
     assert [cfg["seed"] for cfg in trained] == [0, 1, 0, 1]
 
 
-@pytest.mark.parametrize("edited", ["edited_operator", "edited_base"])
+@pytest.mark.parametrize("edited", ["edited_base", *exhaustive(["edited_operator"])])
 def test_a_job_is_run_again_after_the_source_of_its_operator_changed(
     edited: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]], site: Site
 ) -> None:
@@ -183,7 +184,7 @@ def test_a_job_is_run_again_after_the_source_of_its_operator_changed(
     assert len(trained) == 6
 
 
-@pytest.mark.parametrize("fusion", ["concatenation", "lowrank_parameterized_concatenation"])
+@pytest.mark.parametrize("fusion", ["lowrank_parameterized_concatenation", *exhaustive(["concatenation"])])
 def test_a_combination_that_cannot_be_is_listed_and_not_run(
     fusion: str, run: Callable[..., tuple[int, str, str]], trained: list[dict[str, Any]]
 ) -> None:

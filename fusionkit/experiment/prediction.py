@@ -1,0 +1,138 @@
+"""Predictions of a trained run on new data, and its metrics on labelled data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fusionkit.config.options import FileOptions, TableOptions, data_options
+from fusionkit.experiment.data import read_source
+from fusionkit.experiment.load import load
+from fusionkit.experiment.npz import read_views
+from fusionkit.experiment.results import RESULT, read_result
+from fusionkit.experiment.source import Array
+from fusionkit.experiment.tasks.choice import known_target
+
+#: Rows that are read and predicted together.
+BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of new data.
+
+    Attributes:
+        start: the number of the first row.
+        views: k arrays (m, n_i); without a mask, rows of NaN where a view is absent.
+        mask: (m, k), True where a view is present.
+        ids: (m,), None where the run has none.
+        unseen: column -> the number of its cells that the training part does not have.
+        fraction: the part of the data that is read, this batch included.
+    """
+
+    start: int
+    views: list[Array]
+    mask: Array | None = None
+    ids: Array | None = None
+    unseen: dict[str, int] = field(default_factory=dict)
+    fraction: float = 1.0
+
+
+class Predictor:
+    """A trained run and the form of its data.
+
+    Args:
+        run_dir: the directory of a completed run.
+        path: the new data, a file, or a file per view if the run was trained on such.
+        device: where to compute; None is the CPU.
+
+    Attributes:
+        rows: that have been predicted.
+        absent: those of them without any view.
+        unseen: column -> the number of their cells that the training part does not have.
+
+    Raises:
+        FusionError, RegistryError, ConfigError: as ``fusionkit.load``; a path that the run cannot read.
+    """
+
+    def __init__(self, run_dir: Path, path: Any, device: str | None = None) -> None:
+        self.model = load(run_dir, device)
+        self.record = read_result(run_dir / RESULT)
+        node = self.record["config"]["data"]
+        # Data that ship with a package are arrays.
+        form = {"name": "npz"} if node["name"] not in ("npz", "table") else node
+        self.options: FileOptions = data_options({**form, "path": path})  # type: ignore[assignment]
+        self.unseen: Counter[str] = Counter()
+        self.rows = self.absent = 0
+
+    @property
+    def id(self) -> str | None:
+        """The name of the ids; None if the rows are numbered."""
+        return self.options.id if isinstance(self.options, TableOptions) else "id"
+
+    def batches(self, rows: int = BATCH) -> Iterator[tuple[Batch, Array]]:
+        """Yield batches of at most ``rows`` rows, each with what the task predicts for it, (m, c).
+
+        Raises:
+            FusionError: data that cannot be used; the message names column and row.
+        """
+        for batch in self._tables(rows) if self.model.table is not None else self._arrays(rows):
+            self.unseen.update(batch.unseen)
+            self.rows += len(batch.views[0])
+            given = [~np.isnan(view).all(1) for view in batch.views] if batch.mask is None else batch.mask.T
+            self.absent += int((~np.any(given, axis=0)).sum())
+            yield batch, self.predicted(batch.views, batch.mask)
+
+    def predicted(self, views: list[Array], mask: Array | None) -> Array:
+        """Return what the task predicts for raw views (m, n_i), (m, c)."""
+        device = self.model.scaler.get_buffer("mean_0").device
+        tensors = [torch.from_numpy(np.ascontiguousarray(view)).to(device) for view in views]
+        present = None if mask is None else torch.from_numpy(mask).to(device)
+        return self.model.task.predicted(self.model.evaluate(tensors, present).cpu())
+
+    def _tables(self, rows: int) -> Iterator[Batch]:
+        reading = import_module("fusionkit.experiment.tables.reading")  # It imports pandas.
+        for chunk in reading.read_chunks(self.model.table, self.options.path, rows):
+            yield Batch(chunk.start, chunk.views, None, chunk.ids, chunk.unseen, chunk.fraction)
+
+    def _arrays(self, rows: int) -> Iterator[Batch]:
+        views, mask, ids = read_views(self.options, self.model.scaler.names)
+        total = len(views[0])
+        for start in range(0, total, rows):
+            some = [view[start : start + rows] for view in views]
+            chosen, named = (None if one is None else one[start : start + rows] for one in (mask, ids))
+            yield Batch(start, some, chosen, named, fraction=min(1.0, (start + rows) / total))
+
+    def evaluate(self) -> tuple[int, dict[str, float | None]]:
+        """Return the number of rows and the metrics on labelled data.
+
+        Raises:
+            FusionError: data that cannot be used, or a label that the run does not know.
+        """
+        source = read_source(self.options, known=self.model.table)
+        target = known_target(self.model.task, source.labels, getattr(self.options, "label_separator", None))
+        views = [source.views[name] for name in self.model.scaler.names]
+        return len(target), self.model.task.measure(self.predicted(views, source.mask), target)
+
+
+def columns(predictor: Predictor, batch: Batch, predicted: Array) -> dict[str, Any]:
+    """Return the columns of the predictions of a batch: name -> m values."""
+    task, id = predictor.model.task, predictor.id
+    values = task.values(predicted)
+    named: dict[str, Any] = {"row": np.arange(batch.start, batch.start + len(values))}
+    if batch.ids is not None and id is not None:
+        named = {id: batch.ids}
+    if task.name == "multilabel" or (task.outputs > 1 and task.name == "regression"):
+        names = task.classes or task.targets
+        named |= {f"prediction_{name}": one for name, one in zip(names, np.array(values).T, strict=True)}
+    else:
+        named["prediction"] = values
+    named |= {f"probability_{name}": predicted[:, i] for i, name in enumerate(task.classes)}
+    return named

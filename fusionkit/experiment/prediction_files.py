@@ -1,0 +1,51 @@
+"""Files of predictions: written batch by batch, so that memory does not grow with the rows, but for .npz."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+#: The columns of some rows: name -> m values.
+Columns = dict[str, Any]
+
+
+def write_csv(batches: Iterator[Columns], path: Path) -> None:
+    """Write a line per row, below a header."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for i, batch in enumerate(batches):
+            pd.DataFrame(batch).to_csv(file, header=i == 0, index=False)
+
+
+def write_npz(batches: Iterator[Columns], path: Path) -> None:
+    """Write an array per column."""
+    found = list(batches)
+    arrays: Columns = {name: np.concatenate([np.asarray(batch[name]) for batch in found]) for name in found[0]}
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def write_parquet(batches: Iterator[Columns], path: Path) -> None:
+    """Write a row group per batch.
+
+    Raises:
+        ModuleNotFoundError: pyarrow is not installed.
+    """
+    pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    first = pyarrow.table(next(batches))
+    with parquet.ParquetWriter(path, first.schema) as writer:
+        writer.write_table(first)
+        for batch in batches:
+            writer.write_table(pyarrow.table(batch, schema=first.schema))
+
+
+#: ending -> function that writes such a file.
+WRITERS: dict[str, Callable[[Iterator[Columns], Path], None]] = {
+    ".csv": write_csv,
+    ".npz": write_npz,
+    ".parquet": write_parquet,
+}

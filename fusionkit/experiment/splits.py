@@ -1,0 +1,236 @@
+"""Which rows of a data set are its training, its validation and its test part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fusionkit._util.text import count_of
+from fusionkit.errors import ConfigError, FusionError, nearest
+from fusionkit.experiment.draws import Rows, draw_groups, draw_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fusionkit.config.options import DataOptions
+    from fusionkit.experiment.data import Dataset
+
+#: What a given split may say of a row, and the part that it means.
+WORDS = {"train": 0, "validation": 1, "val": 1, "valid": 1, "dev": 1, "test": 2}
+#: A message lists at most this number of values.
+_LISTED = 20
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The rows of each part; those of validation and test may be none.
+
+    Attributes:
+        notes: lines for the user.
+    """
+
+    training: Rows
+    validation: Rows
+    test: Rows
+    notes: list[str] = field(default_factory=list)
+
+    def named(self) -> dict[str, Rows]:
+        """Return the rows of the three parts by their names."""
+        return {"training": self.training, "validation": self.validation, "test": self.test}
+
+
+def split(data: Dataset, options: DataOptions, seed: int) -> Parts:
+    """Divide the rows as the data say (a test file, ``split``, ``folds``), else by ``seed``.
+
+    A validation part that is not given is drawn from the rows that are not test; it does not change which are.
+
+    Raises:
+        ConfigError: two options, or an option and the data, exclude each other; or there is no such fold.
+        FusionError: the data say something else than parts, or a class or a part has too few rows or groups.
+    """
+    source = _source(data, options)
+    everything, validation = np.arange(data.rows), np.arange(0)
+    notes = []
+    if source is not None:
+        rest, validation, test = _given(data, options, source)
+        notes = _cuts(data, source, (rest, validation, test))
+    elif options.test_size:
+        rest, test = _draw(data, everything, "test", options.test_size, seed, options.fold)
+    elif options.fold is not None:
+        raise ConfigError("data.test_size should be above 0 where data.fold is given; found 0.")
+    else:
+        rest, test = everything, np.arange(0)
+    _check_training(data, rest)
+    if options.validation_size:
+        if len(validation):
+            found = f"found {options.validation_size}"
+            raise ConfigError(f"data.validation_size should be 0 where validation rows are given by {source}; {found}.")
+        rest, validation = _draw(data, rest, "validation", options.validation_size, seed)
+        _check_training(data, rest)
+    notes += _lacking(data, "validation", validation) + _lacking(data, "test", test)
+    return Parts(rest, validation, test, notes)
+
+
+def _missing_classes(data: Dataset, rows: Rows) -> list[Any]:
+    if data.strata is None:
+        return []
+    counts = np.bincount(data.strata[rows], minlength=len(data.classes))
+    return [data.classes[index] for index in np.flatnonzero(counts == 0).tolist()]
+
+
+def _check_training(data: Dataset, rows: Rows) -> None:
+    if missing := _missing_classes(data, rows):
+        should = "have rows in the training part"
+        raise FusionError(f"Every class of {data.path} should {should}; found none of class {missing[0]!r}.")
+
+
+def _lacking(data: Dataset, name: str, rows: Rows) -> list[str]:
+    """Return a line that says which classes a part of evaluation lacks, if it lacks any; it may be empty."""
+    missing = _missing_classes(data, rows) if len(rows) else []
+    if not missing:
+        return []
+    found = "class" if len(missing) == 1 else f"{len(missing)} classes, such as"
+    return [f"The {name} part has no row of {found} {missing[0]!r}."]
+
+
+# -- parts that are given ----------------------------------------------------------------------------------------------
+
+
+def _source(data: Dataset, options: DataOptions) -> str | None:
+    """Return what says which rows are test, in words; None: they are drawn."""
+    found = [] if data.test_rows is None else ["data.test_path"]
+    found += [_named(data, options, role) for role in ("split", "folds") if role in data.roles]
+    drawn = ["data.fold"] if options.fold is not None and "folds" not in data.roles else []
+    if len(found + drawn) > 1:
+        should = "be given by one of data.test_path, split, folds with data.fold, or data.fold alone"
+        raise ConfigError(f"The test part should {should}; found {' and '.join(found + drawn)}.")
+    return found[0] if found else None
+
+
+def _named(data: Dataset, options: DataOptions, role: str) -> str:
+    column = getattr(options, role, None)
+    return f"the array {role!r} of {data.path}" if column is None else f"the column {column!r} (data.{role})"
+
+
+def _given(data: Dataset, options: DataOptions, source: str) -> tuple[Rows, Rows, Rows]:
+    """Return the rows of the three parts that ``source`` names; before a validation part is drawn."""
+    if "split" in data.roles:
+        part = _read_words(data.roles["split"], source)
+    elif "folds" in data.roles:
+        part = np.where(_in_fold(data.roles["folds"], options.fold, source), 2, 0)
+    else:
+        part = np.zeros(data.rows, dtype=np.int64)
+        part[data.test_rows] = 2
+    training, validation, test = (np.flatnonzero(part == one) for one in range(3))
+    for name, rows in (("train", training), ("test", test)):
+        if not len(rows):
+            raise FusionError(f"Some rows should be {name} by {source}; found none among {count_of(data.rows, 'row')}.")
+    return training, validation, test
+
+
+def _read_words(words: npt.NDArray[Any], source: str) -> Rows:
+    """Return 0, 1 or 2 for each row: training, validation, test."""
+    values, index = np.unique(words, return_inverse=True)
+    texts = [str(value).strip() for value in values.tolist()]
+    unknown = [i for i, text in enumerate(texts) if text.casefold() not in WORDS]
+    if unknown:
+        row = int(np.isin(index, unknown).argmax())
+        text = texts[index[row]]
+        hint = nearest(text.casefold(), WORDS)
+        raise FusionError(
+            f"The words in {source} should be train, validation (val, valid, dev) or test; "
+            f"found {text!r} in row {row}.{hint}"
+        )
+    return np.array([WORDS[text.casefold()] for text in texts], dtype=np.int64)[index]
+
+
+def _in_fold(folds: npt.NDArray[Any], fold: int | None, source: str) -> npt.NDArray[np.bool_]:
+    """Return which rows have the value ``fold``, also where it is written 2.0 or as text."""
+    values, index = np.unique(folds, return_inverse=True)
+    known = [_number(value) for value in values.tolist()]
+    if fold not in known:
+        different = sorted(set(known), key=lambda value: (isinstance(value, str), value))
+        listed = ", ".join(map(str, different[:_LISTED])) + (", ..." if len(different) > _LISTED else "")
+        found = "null" if fold is None else fold
+        raise ConfigError(f"data.fold should be a value of {source}, for the test part: {listed}; found {found}.")
+    return np.array([value == fold for value in known])[index]
+
+
+def _number(value: Any) -> Any:
+    """Return a whole number as an int, also of text; anything else as it is."""
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return int(number) if number.is_integer() else value
+
+
+def _cuts(data: Dataset, source: str, parts: Sequence[Rows]) -> list[str]:
+    """Return a line that counts the groups that a given split cuts, if there are any."""
+    if "group" not in data.roles:
+        return []
+    names, groups = np.unique(data.roles["group"], return_inverse=True)
+    sides = sum(np.bincount(groups[rows], minlength=len(names)) > 0 for rows in parts)
+    cut = int((np.asarray(sides) > 1).sum())
+    line = f"{cut} of {count_of(len(names), 'group')} have rows in more than one part, by {source}: used as it is."
+    return [line] if cut else []
+
+
+# -- parts that are drawn ----------------------------------------------------------------------------------------------
+
+
+def _draw(data: Dataset, among: Rows, part: str, size: float, seed: int, fold: int | None = None) -> tuple[Rows, Rows]:
+    """Return the rows of ``among`` that stay, and those of the part: fold ``fold`` of ``round(1 / size)``, or drawn."""
+    folds = None if fold is None else _folds(size, fold)
+    strata = None if data.strata is None else data.strata[among]
+    groups = None
+    if "group" in data.roles:
+        _, groups = np.unique(data.roles["group"][among], return_inverse=True)
+    where = str(data.path) if len(among) == data.rows else f"{data.path} outside the test part"
+    _check_counts(data, where, strata, groups, len(among), folds or 2)
+    held = int(np.ceil(size * len(among)))
+    if groups is None:
+        least = "1 row" if strata is None else f"{len(data.classes)} rows, one per class"
+        for name, rows in ((part, held), ("training", len(among) - held)):
+            if rows < (1 if strata is None else len(data.classes)):
+                found = f"{rows} of {len(among)} rows at {part}_size {size}"
+                raise FusionError(f"The {name} part of {data.path} should have at least {least}; found {found}.")
+    if fold is not None and folds is not None:
+        from fusionkit.experiment.folds import fold_of
+
+        stays, drawn = fold_of(strata, groups, rows=len(among), folds=folds, fold=fold, seed=seed)
+    elif groups is not None:
+        stays, drawn = draw_groups(strata, groups, size, seed)
+    else:
+        stays, drawn = draw_rows(strata, len(among), held, seed)
+    return among[stays], among[drawn]
+
+
+def _folds(size: float, fold: int) -> int:
+    """Return the number of folds, of which ``fold`` is one."""
+    folds = round(1 / size)
+    if folds < 2:
+        raise ConfigError("data.test_size should be at most 2/3 where data.fold is given, for two folds or more.")
+    if not 0 <= fold < folds:
+        raise ConfigError(f"data.fold should be null or an integer from 0 to {folds - 1}; found {fold!r}.")
+    return folds
+
+
+def _check_counts(data: Dataset, where: str, strata: Rows | None, groups: Rows | None, rows: int, parts: int) -> None:
+    """Refuse data, or a class, with fewer rows than parts of the split; where there are groups, with fewer groups."""
+    unit, number = ("rows", rows) if groups is None else ("groups", int(groups.max()) + 1)
+    least = f"at least {parts} {unit}, one in each part of the split"
+    if number < parts and (strata is None or groups is not None):
+        raise FusionError(f"{where} should have {least}; found {number}.")
+    if strata is None:
+        return
+    if groups is not None:  # Each pair of a class and a group once.
+        strata = np.unique(strata * number + groups) // number
+    counts = np.bincount(strata, minlength=len(data.classes))
+    smallest = int(counts.argmin())
+    if counts[smallest] < parts:
+        name = f"{counts[smallest]} of class {data.classes[smallest]!r}"
+        raise FusionError(f"Every class of {where} should have {least}; found {name}.")

@@ -1,0 +1,298 @@
+"""Reads a table, or a file per view: all rows to train on, or chunks of new rows to predict."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from fusionkit.config.options import TableOptions
+from fusionkit.errors import FusionError, nearest
+from fusionkit.experiment.source import Source
+from fusionkit.experiment.tables import joining
+from fusionkit.experiment.tables.columns import Floats, Place, text_array
+from fusionkit.experiment.tables.describing import Describer
+from fusionkit.experiment.tables.files import TableFile, open_table
+from fusionkit.experiment.tables.format import TableFormat, View, add_counts
+from fusionkit.experiment.tables.layout import chosen, features, lay_out, names_of, special
+from fusionkit.experiment.tables.roles import read_ids, read_labels, read_role
+
+#: A file is read in blocks of about this number of cells: pandas takes long for each block, however few rows it has.
+_CELLS = 2**21
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of new data.
+
+    Attributes:
+        start: the number of the first row.
+        ids: (m,) as they stand; None where the run has no ``data.id``.
+        views: k arrays (m, n_i), rows of NaN where a view is absent.
+        unseen: column -> the number of cells whose category the training part did not have.
+        fraction: the share of the file that is read so far.
+    """
+
+    start: int
+    ids: npt.NDArray[np.str_] | None
+    views: list[Floats]
+    unseen: dict[str, int]
+    fraction: float
+
+
+def read_table(options: TableOptions, *, labelled: bool = True, known: TableFormat | None = None) -> Source:
+    """Read all rows.
+
+    Args:
+        options: checked.
+        labelled: False: the columns of label and roles need not be there; only ids are read.
+        known: encode with the format of another table, as for a test part in a file of its own.
+
+    Raises:
+        FusionError: the file or a column cannot be used; the message names file, column, row and value.
+        ConfigError: options that do not go together.
+        ModuleNotFoundError: pyarrow, which reads .parquet, is not installed.
+    """
+    if known is not None:
+        _check_form(known, options.path)
+    if isinstance(options.path, str):
+        return _read_one(options, open_table(options.path, options.separator, options.decimal), labelled, known)
+    return _read_joined(options, labelled, known)
+
+
+def _read_one(options: TableOptions, table: TableFile, labelled: bool, known: TableFormat | None) -> Source:
+    what, notes = str(table.path), _index_notes([table])
+    if known is None:
+        layout = lay_out(table.names, options, what, labelled)
+        frame = table.frame(_exact(options))
+        describe = Describer(what, layout.categorical, options.max_categories, options.decimal)
+        known = _format(options, [describe.view(name, columns, frame) for name, columns in layout.views.items()])
+        notes += layout.notes
+    else:
+        special(table.names, options, what, labelled)
+        frame = table.frame(_exact(options))
+    views, unseen = known.encode(frame, what)
+    return Source(
+        path=table.path,
+        digest=table.digest(),
+        views=dict(zip(known.names(), views, strict=True)),
+        **_owned(options, frame, what, labelled),
+        notes=[*notes, *unseen_notes(unseen)],
+        table=known,
+    )
+
+
+def _read_joined(options: TableOptions, labelled: bool, known: TableFormat | None) -> Source:
+    id, tables = joining.id_of(options), _open_files(options)
+    owner = joining.owner_of(tables, options) if labelled else None
+    columns, categorical, notes = _columns(tables, options)
+    views = list(known.names()) if known is not None else list(columns)
+    parts = {
+        name: joining.read_part(table, id, _exact(options))
+        for name, table in tables.items()
+        if name in views or name == owner
+    }
+    joined = joining.join(parts, views, owner, options.join)
+    encoded, described, unseen = {}, [], dict[str, int]()
+    for i, name in enumerate(views):
+        rows = joined.rows[name]
+        if known is None:
+            present, what = rows[rows >= 0], str(tables[name].path)
+            describe = Describer(what, categorical, options.max_categories, options.decimal, present)
+            described.append(describe.view(name, columns[name], parts[name].frame.iloc[present]))
+        format = known or _format(options, described)
+        encoded[name], counts = _encode(format, format.views[i], parts[name], rows)
+        add_counts(unseen, counts)
+    main = parts[owner or views[0]]
+    owned = _owned(options, main.frame, str(main.table.path), labelled, joined)
+    return Source(
+        path=main.table.path,
+        digest=_digest(tables.values()),
+        views=encoded,
+        **owned,
+        notes=[*_index_notes(tables.values()), *notes, *joined.notes, *unseen_notes(unseen)],
+        table=known or _format(options, described, list(tables)),
+    )
+
+
+def _open_files(options: TableOptions) -> dict[str, TableFile]:
+    return {name: open_table(path, options.separator, options.decimal) for name, path in options.path.items()}
+
+
+def _columns(
+    tables: Mapping[str, TableFile], options: TableOptions
+) -> tuple[dict[str, list[str]], frozenset[str], list[str]]:
+    """Return the columns of each file that is a view, those whose numbers are categories, and lines for the user."""
+    names = [name for table in tables.values() for name in table.names]
+    what = "one of the files"
+    dropped = chosen("data.drop", names_of(options.drop), names, what)
+    categorical = chosen("data.categorical", names_of(options.categorical), names, what)
+    columns = {}
+    for name, table in tables.items():
+        if found := [one for one in features(table.names, options) if one not in dropped]:
+            columns[name] = found
+    if not columns:
+        raise FusionError("data.path should have a file with columns besides label and roles; found none.")
+    left = sorted(dropped & set(features(names, options)))
+    return columns, categorical, [f"Left out by data.drop: {', '.join(left)}."] if left else []
+
+
+def _encode(
+    format: TableFormat, view: View, part: joining.Part, rows: joining.Positions
+) -> tuple[Floats, dict[str, int]]:
+    """Return a view of joined rows, NaN where the file lacks them."""
+    present = rows >= 0
+    encoded, unseen = format.encode_view(view, part.frame.iloc[rows[present]], str(part.table.path), rows[present])
+    if present.all():
+        return encoded, unseen
+    array = np.full((len(rows), view.width), np.nan)
+    array[present] = encoded
+    return array, unseen
+
+
+def _owned(
+    options: TableOptions, frame: pd.DataFrame, what: str, labelled: bool, joined: joining.Joined | None = None
+) -> dict[str, Any]:
+    """Return the labels and roles of the rows, as attributes of a source."""
+    names, roles = special(frame.columns, options, what, labelled) if labelled or joined is None else ([], {})
+    labels = read_labels(frame, names, what, options.decimal, options.label_separator is not None)
+    read = {role: read_role(role, frame[name], Place(name, what), options.decimal) for role, name in roles.items()}
+    if joined is not None:
+        if labelled:
+            labels = replace(labels, values=labels.values[joined.keep])
+            read = {role: values[joined.keep] for role, values in read.items()}
+        else:
+            labels = replace(labels, values=np.empty((len(joined.ids), 0)))
+            read = {"id": text_array(joined.ids)}
+    return {"labels": labels, "roles": read}
+
+
+def _exact(options: TableOptions) -> set[str]:
+    """Return the columns that are text as it stands."""
+    tags = names_of(options.label) if options.label_separator is not None else []
+    return {name for name in (options.id, options.group, *tags) if name is not None}
+
+
+def _format(options: TableOptions, views: Sequence[View], files: Sequence[str] = ()) -> TableFormat:
+    return TableFormat(tuple(views), options.id, options.separator, options.decimal, tuple(files), options.impute)
+
+
+def _index_notes(tables: Iterable[TableFile]) -> list[str]:
+    return [f"{table.path}: the first column has no name and is left out." for table in tables if table.unnamed]
+
+
+def unseen_notes(unseen: Mapping[str, int]) -> list[str]:
+    """Return a line that counts the cells with categories that were not seen, by column; none if there are none."""
+    if not unseen:
+        return []
+    counts = ", ".join(f"{name} {count}" for name, count in unseen.items())
+    return [f"Categories that the training part does not have, encoded as zeros: {counts}."]
+
+
+def _digest(tables: Iterable[TableFile]) -> str:
+    """Return one digest of several files."""
+    return hashlib.sha256("".join(table.digest() for table in tables).encode()).hexdigest()
+
+
+def _check_form(format: TableFormat, path: str | Mapping[str, str]) -> None:
+    """Refuse a single file in place of a file per view, and the other way round.
+
+    Raises:
+        FusionError: says which form it should be, or which file is missing or unknown.
+    """
+    if isinstance(path, str):
+        if format.files:
+            found = f"the single file {path}"
+            raise FusionError(
+                f"data.path should be a mapping with a file for each of {list(format.names())}; found {found}."
+            )
+        return
+    if not format.files:
+        raise FusionError(f"data.path should be a single file, as the run was trained on; found {dict(path)}.")
+    for name in format.names():
+        if name not in path:
+            raise FusionError(f"data.path should have a file for the view {name!r}; found files for {list(path)}.")
+    for name in path:
+        if name not in format.files:
+            known = list(format.files)
+            raise FusionError(f"data.path should have files for {known}; found {name!r}.{nearest(name, known)}")
+
+
+def read_chunks(format: TableFormat, path: str | Mapping[str, str], rows: int) -> Iterator[Chunk]:
+    """Read new rows, which need no label.
+
+    A .csv file, or .parquet, is read in constant memory; a file per view is joined as a whole.
+
+    Args:
+        format: of the table that the run was trained on.
+        path: of the same form: a file, or a mapping with a file per view.
+        rows: at most, per chunk.
+
+    Raises:
+        FusionError: the file or a column cannot be used; the message names file, column, row and value.
+        ModuleNotFoundError: pyarrow, which reads .parquet, is not installed.
+    """
+    _check_form(format, path)
+    if isinstance(path, str):
+        yield from _chunks_of_one(format, open_table(path, format.separator, format.decimal), rows)
+    else:
+        yield from _chunks_of_joined(format, path, rows)
+
+
+def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator[Chunk]:
+    what = str(table.path)
+    _check_names(format, table)
+    columns = {column.name: column for view in format.views for column in view.columns}
+    numbers = [name for name, column in columns.items() if column.kind == "number"]
+    others = [name for name in columns if name not in {*numbers}] + ([format.id] if format.id is not None else [])
+    start = 0
+    for frame, fraction in table.chunks(numbers, others, max(rows, _CELLS // len(table.header))):
+        numbered = np.arange(start, start + len(frame))
+        views, unseen = format.encode(frame, what, numbered)
+        ids = None
+        if format.id is not None:
+            ids = text_array(read_ids(frame[format.id], Place(format.id, what, numbered), distinct=False))
+        for i in range(0, len(frame), rows):
+            part = slice(i, i + rows)
+            yield Chunk(
+                start=start + i,
+                ids=None if ids is None else ids[part],
+                views=[view[part] for view in views],
+                unseen={} if i else unseen,
+                fraction=fraction,
+            )
+        start += len(frame)
+    if not start:
+        raise FusionError(f"{what} should have rows below its header; found none.")
+
+
+def _check_names(format: TableFormat, table: TableFile) -> None:
+    """Refuse a file without a column that the run needs, before any row is read."""
+    needed = [column.name for view in format.views for column in view.columns]
+    missing = [name for name in [*needed, format.id] if name is not None and name not in {*table.names}]
+    if missing:
+        found = f"{len(missing)} missing: {', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}."
+        should = "have the columns that the run was trained on"
+        raise FusionError(f"{table.path} should {should}; found {found}{nearest(missing[0], table.names)}")
+
+
+def _chunks_of_joined(format: TableFormat, path: Mapping[str, str], rows: int) -> Iterator[Chunk]:
+    assert format.id is not None
+    parts = {}
+    for name in format.names():
+        parts[name] = joining.read_part(open_table(path[name], format.separator, format.decimal), format.id)
+    joined = joining.join(parts, list(parts))
+    for start in range(0, len(joined.ids), rows):
+        part = slice(start, start + rows)
+        views, unseen = [], dict[str, int]()
+        for view in format.views:
+            array, counts = _encode(format, view, parts[view.name], joined.rows[view.name][part])
+            add_counts(unseen, counts)
+            views.append(array)
+        ids = text_array(joined.ids[part])
+        yield Chunk(start, ids, views, unseen, min(1.0, (start + rows) / len(joined.ids)))
