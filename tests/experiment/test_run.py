@@ -19,10 +19,11 @@ import torch
 
 import fusionkit
 from fusionkit import registry
-from fusionkit.config.options import validate
+from fusionkit.config.options import data_options, validate
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results, run
-from fusionkit.experiment.data import load_data, split
+from fusionkit.experiment.data import load_data
+from fusionkit.experiment.splits import split
 from fusionkit.fusion import ElementwiseFusion, Fusion
 from tests.exhaustive import exhaustive
 from tests.experiment.torch_states import STATES
@@ -59,6 +60,7 @@ def test_a_run_writes_its_files_and_returns_its_record(tmp_path: Path, config: C
         "curve.png",
         "model.safetensors",
         "result.json",
+        "rows.npz",
     ]
     assert json.loads((tmp_path / results.RESULT).read_text(encoding="utf-8")) == found
     assert (tmp_path / results.CURVE).read_bytes().startswith(b"\x89PNG")
@@ -180,7 +182,7 @@ def test_a_piped_run_shows_plain_text(
     assert shown.err.splitlines()[-1].startswith("epoch 5/5  loss ")
     lines = dict(line.split(None, 1) for line in shown.out.splitlines() if line and not line.startswith(" "))
     assert lines["run"] == "parameterized_concatenation (dense) on views.npz, seed 0"
-    assert lines["accuracy"] == f"{found['metrics']['accuracy']:.4f} on 12 test rows"
+    assert lines["accuracy"] == f"{found['metrics']['accuracy']:.4f} on 12 test rows (largest class: 0.3333)"
     assert lines["l"] == "35 learnable parameters of the fusion, n = 5"
     assert lines["parameters"] == "53 of the whole model"
     assert lines["seconds"] == f"{found['seconds']:.1f}"
@@ -305,7 +307,7 @@ def test_some_nan_is_filled_with_the_means_of_the_training_part(
     found = run_job(cfg, tmp_path / "run", quiet=True)
     assert found["data"]["missing"] == {"a": 22, "b": 12}
     model, data = fusionkit.load(tmp_path / "run"), load_data(cfg["data"])
-    training, _ = split(data, seed=0)
+    training = split(data, data_options(cfg["data"]), 0).training
     known = views["b"][training]
     np.testing.assert_allclose(model.scaler.get_buffer("mean_1"), np.nanmean(known, axis=0))
     filled = views["b"].copy()
@@ -315,8 +317,8 @@ def test_some_nan_is_filled_with_the_means_of_the_training_part(
 
 def test_a_view_that_is_absent_in_the_training_part(tmp_path: Path, config: Config, npz: Any, arrays: Any) -> None:
     view = arrays["a"].copy()
-    data = load_data(config()["data"])
-    view[split(data, seed=0)[0]] = np.nan
+    node = config()["data"]
+    view[split(load_data(node), data_options(node), 0).training] = np.nan
     npz(a=view)
     with pytest.raises(FusionError, match=like("View 0 (a) … the training part at least; found it in none.")):
         run_job(config(), tmp_path / "run", quiet=True)
@@ -392,14 +394,14 @@ def test_a_run_that_breaks_while_writing_does_not_look_finished(
     cfg = config(train__epochs=1)
     run_job(cfg, tmp_path / "run", quiet=True)
 
-    def full(result: Any, path: Path) -> None:
+    def full(result: Any, path: Path, tested: Any) -> None:
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("fusionkit.experiment.plots.draw_run", full)
+    monkeypatch.setattr("fusionkit.experiment.run_picture.draw_run", full)
     with pytest.raises(OSError, match="disk full"):
         run_job(cfg, tmp_path / "run", quiet=True)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [results.MODEL]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [results.MODEL, results.ROWS]
     with pytest.raises(FusionError, match=r"found no result\.json in it\.$"):
         fusionkit.load(tmp_path / "run")
 

@@ -86,8 +86,16 @@ class Task(ABC):
         """Return the predicted value of each row, in JSON types: a label, a list of labels' 0 and 1, a number."""
 
     def measure(self, predicted: Array, target: Array) -> dict[str, float | None]:
-        """Return every metric; {} for no rows."""
-        return {name: metric(predicted, target) for name, metric in self.functions.items()} if len(target) else {}
+        """Return every metric as ``score`` does; {} for no rows."""
+        return {name: self.score(name, predicted, target) for name in self.functions} if len(target) else {}
+
+    def score(self, name: str, predicted: Array, target: Array) -> float | None:
+        """Return a metric; None where it is undefined, infinite, or something is predicted that is not finite."""
+        if not np.isfinite(predicted).all():
+            return None
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # Squares of large or small numbers.
+            found = self.functions[name](predicted, target)
+        return found if found is not None and np.isfinite(found) else None
 
     def metric(self, name: str | None) -> str:
         """Return the name of a metric, the default for None.

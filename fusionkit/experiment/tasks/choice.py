@@ -113,7 +113,7 @@ def _multilabel(labels: Labels) -> Target:
 def _regression(labels: Labels) -> Target:
     values = labels.values if labels.values.ndim == 2 else labels.values[:, None]
     if values.dtype.kind in "UO":
-        found = one_line(repr(values.flat[0]), 40)
+        found = one_line(repr(str(values.flat[0])), 40)
         raise ConfigError(f"{labels.what} should contain numbers for task=regression; found {found} in row 0.")
     return Target(Regression(list(labels.names)), values.astype(np.float64))
 
