@@ -1,13 +1,9 @@
-"""The metrics of every task, with the numbers of scikit-learn.
-
-Ranking metrics are scikit-learn's; the others are few lines, because its import takes longer than a short run.
-"""
+"""The metrics of every task, with the numbers of scikit-learn, whose import takes longer than a short run."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -112,18 +108,45 @@ def calibration_error(predicted: Array, target: Array) -> float:
 
 def label_average_precision(predicted: Array, target: Array) -> float | None:
     """Return the average precision, the mean over the labels; None where one has no positive."""
-    return _ranking("average_precision_score", predicted, target) if target.any(0).all() else None
+    return _mean(_average_precision, predicted, target) if target.any(0).all() else None
 
 
 def label_roc_auc(predicted: Array, target: Array) -> float | None:
     """Return the area under the ROC curve, the mean over the labels; None where one has no positive or no negative."""
-    return _ranking("roc_auc_score", predicted, target) if (target.any(0) & ~target.all(0)).all() else None
+    return _mean(_roc_auc, predicted, target) if (target.any(0) & ~target.all(0)).all() else None
 
 
-def _ranking(name: str, predicted: Array, target: Array) -> float:
-    """Return the mean over the labels of a score of scikit-learn."""
-    score: Callable[[Array, Array], float] = getattr(import_module("sklearn.metrics"), name)
-    return float(np.mean([score(target[:, i], predicted[:, i]) for i in range(target.shape[1])]))
+def _mean(score: Callable[[Array, Array], float], predicted: Array, target: Array) -> float:
+    """Return the mean of a score over the labels."""
+    return float(np.mean([score(predicted[:, i], target[:, i]) for i in range(target.shape[1])]))
+
+
+def by_threshold(score: Array, positive: Array) -> tuple[Array, Array]:
+    """Count the positives and the negatives (thresholds,) whose score is at least each of the different scores.
+
+    Args:
+        score: (m,).
+        positive: bool (m,).
+    """
+    order = np.argsort(-score, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    positives = positive[order].cumsum()[last]
+    return positives, last + 1 - positives
+
+
+def _average_precision(score: Array, positive: Array) -> float:
+    """Return the sum over the thresholds of the precision, times the recall that each adds."""
+    true, false = by_threshold(score, positive)
+    return float(np.sum(np.diff(true, prepend=0) * (true / (true + false))) / true[-1])
+
+
+def _roc_auc(score: Array, positive: Array) -> float:
+    """Return the share of the pairs of a positive and a negative in which the positive has the greater score; of equal
+    ones half.
+    """
+    true, false = by_threshold(score, positive)
+    before = np.append(0, true[:-1])
+    return float(np.sum(np.diff(false, prepend=0) * (true + before)) / (2 * true[-1] * false[-1]))
 
 
 def _f1(predicted: Array, target: Array, axis: int | None) -> Array:
@@ -158,8 +181,9 @@ def label_log_loss(predicted: Array, target: Array) -> float:
 
 def r2(predicted: Array, target: Array) -> float | None:
     """Return 1 minus the squared error over that of the mean; None where the target is constant."""
-    around = ((target - target.mean()) ** 2).sum()
-    return float(1 - ((target - predicted) ** 2).sum() / around) if around > 0 else None
+    if target.min() == target.max():
+        return None
+    return float(1 - ((target - predicted) ** 2).sum() / ((target - target.mean()) ** 2).sum())
 
 
 def rmse(predicted: Array, target: Array) -> float:

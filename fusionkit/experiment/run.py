@@ -214,13 +214,12 @@ class Run:
         model, task, rows = self.model, self.model.task, self.parts.test
         part, target = _standardized(model, self.fitted, rows), self.data.target[rows]
         views = {name: view.numpy() for name, view in zip(self.data.views, part.views, strict=True)}
-        measure = task.functions[task.metric(None)]
+        first = task.metric(None)
 
         def score(chosen: Views, mask: Mask | None) -> float | None:
             given = [torch.from_numpy(view).to(model.network.dtype) for view in chosen]
             output = model.network(given, mask=None if mask is None else torch.from_numpy(mask))
-            predicted = task.predicted(task.in_units(output.double()))
-            return measure(predicted, target) if np.isfinite(predicted).all() else None
+            return task.score(first, task.predicted(task.in_units(output.double())), target)
 
         mask = None if self.data.mask is None else self.data.mask[rows]
         refuses = not model.fusion.takes_masks

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fusionkit._util.text import one_line
-from fusionkit.experiment.metrics import CALIBRATION_BINS
+from fusionkit.experiment.metrics import CALIBRATION_BINS, by_threshold
 from fusionkit.experiment.plots import _BLUE, _GREY, _ORANGE, _figure
 from fusionkit.experiment.source import Array
 
@@ -102,11 +102,8 @@ def _curve(
 
 def _roc(figure: Figure, axes: Axes, score: Array, positive: Array, name: Any) -> None:
     """Draw the ROC curve of a class, threshold by threshold."""
-    order = np.argsort(-score, kind="stable")
-    hits, last = positive[order].cumsum(), np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    true = np.append(0, hits[last]) / hits[-1]
-    false = np.append(0, last + 1 - hits[last]) / (len(score) - hits[-1])
-    axes.plot(false, true, color=_BLUE, linewidth=1.8)
+    true, false = by_threshold(score, positive)
+    axes.plot(np.append(0, false / false[-1]), np.append(0, true / true[-1]), color=_BLUE, linewidth=1.8)
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":")
     axes.set_title(f"ROC, positive: {one_line(str(name), 20)}", fontweight="normal")
     axes.set_xlabel("false positive rate")

@@ -255,9 +255,7 @@ class _Best:
         """Return the metric after an epoch; None where it is undefined, or nothing is shown."""
         if self.shown is None or self.part is None:
             return None
-        predicted = predictions(self.task, model, self.part)
-        defined = np.isfinite(predicted).all()  # scikit-learn refuses others.
-        score = self.task.functions[self.metric](predicted, self.shown.target) if defined else None
+        score = self.task.score(self.metric, predictions(self.task, model, self.part), self.shown.target)
         if self.shown.chooses and (value := self._agreed(score)) > self.value:
             self.epoch, self.value = epoch, value
             self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from fusionkit import registry
 from fusionkit.config import compose, config_hash
+from tests.exhaustive import exhaustive
 
 
 def reverse(tree: Any) -> Any:
@@ -37,8 +38,8 @@ def test_the_order_of_keys_the_device_and_the_hydra_node_do_not_matter() -> None
 @pytest.mark.parametrize(
     "override",
     [
-        *("seed=1", "n=65", "train.lr=0.02", "fabrication=lowrank", "fusion/preprocess=gelu", "model.encoder=mlp"),
-        *("train.view_dropout=0.5", "fusion.missing=placeholder"),
+        *("seed=1", "fabrication=lowrank", "fusion/preprocess=gelu", "fusion.missing=placeholder"),
+        *exhaustive(["n=65", "train.lr=0.02", "model.encoder=mlp", "train.view_dropout=0.5"]),
     ],
 )
 def test_whatever_decides_the_result_matters(override: str) -> None:

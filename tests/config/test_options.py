@@ -125,8 +125,8 @@ def test_what_is_right(base: dict[str, Any], key: str, value: Any) -> None:
         (
             "train.class_weight",
             "balance",
-            "train.class_weight should be balanced, a mapping of classes to weights of at least 0, as {yes: 5}, or null; "
-            "found 'balance'.",
+            "train.class_weight should be balanced, a mapping of classes to weights of at least 0, as {yes: 5}, "
+            "or null; found 'balance'.",
         ),
         (
             "train.class_weight",

@@ -13,9 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import fusionkit
+from fusionkit.config.options import data_options
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
 from fusionkit.experiment import results
 from fusionkit.experiment.load import is_complete
+from fusionkit.experiment.splits import split
 from tests.exhaustive import exhaustive
 from tests.experiment.torch_states import STATES
 from tests.messages import like
@@ -39,13 +41,13 @@ def rewrite(run_dir: Path, change: Callable[[dict[str, Any], dict[str, torch.Ten
 def test_loaded_model_gives_the_recorded_accuracy(
     tmp_path: Path, config: Config, arrays: dict[str, Any], encoder: str, name: str
 ) -> None:
-    from fusionkit.experiment.data import load_data, split
+    from fusionkit.experiment.data import load_data
 
     cfg = config(model__encoder=encoder, fusion__parameter_fabrication={"name": name}, fabrication={"name": name})
     result = run_job(cfg, tmp_path / "run", quiet=True)
     model = fusionkit.load(tmp_path / "run")
     assert not model.training
-    _, rows = split(load_data(cfg["data"]), seed=0)
+    rows = split(load_data(cfg["data"]), data_options(cfg["data"]), 0).test
     logits = model([torch.from_numpy(arrays["a"])[rows], torch.from_numpy(arrays["b"])[rows]])
     assert logits.shape == (12, 3)
     found = np.array(model.classes)[logits.argmax(-1).numpy()]

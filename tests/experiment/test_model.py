@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,10 @@ import fusionkit
 from fusionkit.config.options import ModelOptions
 from fusionkit.errors import DimsError, FusionError, RegistryError
 from fusionkit.experiment.model import FusionModel, Network, Scaler, encoder
+from fusionkit.experiment.tasks.base import Task
+from fusionkit.experiment.tasks.classification import Classification
+from fusionkit.experiment.tasks.multilabel import Multilabel
+from fusionkit.experiment.tasks.regression import Regression
 from tests.messages import like
 
 
@@ -25,7 +30,7 @@ def small(kind: str = "none", **options: Any) -> FusionModel:
     return FusionModel(
         Scaler(["a", "b"], [4, 3]),
         Network(fusion, [4, 3], 3, ModelOptions.model_validate({"encoder": kind}), 0.3),
-        ["x", "y", "z"],
+        Classification(["x", "y", "z"]),
     )
 
 
@@ -266,6 +271,95 @@ def test_description_of_an_operator_that_is_not_installed() -> None:
         FusionModel.from_description(description)
 
 
+# -- tasks -------------------------------------------------------------------------------------------------------------
+
+#: Numbers that no float32 holds, and that text should give back to the last bit.
+UNITS = Regression(["a", "b"], [1e9 + 1 / 3, -0.1], [1e-12, 0.1 + 0.2])
+
+
+def of_task(task: Task) -> FusionModel:
+    torch.manual_seed(0)
+    fusion = fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5)
+    network = Network(fusion, [4, 3], task.outputs, ModelOptions())
+    return FusionModel(Scaler(["a", "b"], [4, 3]), network, task).eval()
+
+
+@pytest.mark.parametrize(
+    "task", [Classification([1.5, 2.0]), Multilabel(["red", "round"]), UNITS], ids=lambda t: t.name
+)
+def test_a_description_round_trip_of_every_task(task: Task) -> None:
+    model = of_task(task)
+    rebuilt = FusionModel.from_description(json.loads(json.dumps(model.describe(), allow_nan=False)))
+    assert rebuilt.task == task
+    rebuilt.load_state_dict(model.state_dict())
+    x = [torch.randn(6, 4), torch.randn(6, 3)]
+    assert rebuilt.predict(x) == model.predict(x)
+    assert torch.equal(rebuilt(x), model(x))
+
+
+def test_a_regression_predicts_in_its_units() -> None:
+    task = Regression(["offset", "tiny"], [1e9, 2e-12], [1.0, 1e-12])
+    model, x = of_task(task), [torch.randn(6, 4), torch.randn(6, 3)]
+    standard = model.network(model.scaler(x)).double().detach().numpy()
+    np.testing.assert_array_equal(model.predict(x), standard * [1.0, 1e-12] + [1e9, 2e-12])
+    np.testing.assert_allclose(model(x).detach(), standard * [1.0, 1e-12] + [1e9, 2e-12], rtol=1e-6)
+    assert model.classes == []
+    with pytest.raises(FusionError, match=like("predict_proba … found a regression.")):
+        model.predict_proba(x)
+
+
+def test_a_single_target_is_a_number_per_row() -> None:
+    model = of_task(Regression(["y"], [3.0], [2.0]))
+    with torch.no_grad():
+        model.network.head.weight.zero_()
+        model.network.head.bias.fill_(0.5)
+    assert model.predict([torch.zeros(2, 4), torch.zeros(2, 3)]) == [4.0, 4.0]
+
+
+def test_a_multilabel_model_says_which_labels_a_row_has() -> None:
+    model = of_task(Multilabel(["red", "round", "big"]))
+    with torch.no_grad():
+        model.network.head.weight.zero_()
+        model.network.head.bias.copy_(torch.tensor([0.0, -1e-3, 3.0]))
+    x = [torch.zeros(2, 4), torch.zeros(2, 3)]
+    assert model.predict(x) == [[1, 0, 1]] * 2  # A label is predicted at the probability 0.5.
+    np.testing.assert_allclose(model.predict_proba(x), 1 / (1 + np.exp([[0, 1e-3, -3]] * 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": "clustering"},
+        {"targets": ["a"]},
+        {"targets": "ab"},
+        {"targets": [1, 2]},
+        {"targets": [], "target_mean": [], "target_scale": []},
+        {"target_scale": [1.0, 0.0]},
+        {"target_scale": [1.0, -1.0]},
+        {"target_scale": [1.0, math.inf]},
+        {"target_mean": [0.0, math.nan]},
+        {"target_mean": [0.0, "1"]},
+        {"target_mean": [0.0]},
+        {"target_mean": [0.0, None]},
+        {"target_mean": [[0.0], [0.0]]},
+        {"target_mean": None},
+        {"task": "multilabel"},
+        {"task": "multilabel", "classes": []},
+        {"task": "classification", "classes": "ab"},
+    ],
+    ids=str,
+)
+def test_a_damaged_description_of_a_task(change: dict[str, Any]) -> None:
+    description = of_task(Regression(["a", "b"], [0.0, 0.0], [1.0, 1.0])).describe()
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        FusionModel.from_description({**description, **change})
+
+
+def test_a_data_frame_needs_a_model_of_a_table() -> None:
+    with pytest.raises(FusionError, match=like("A data frame … found a model of arrays.")):
+        small().predict(SimpleNamespace(columns=["a"]))
+
+
 # -- missing views -----------------------------------------------------------------------------------------------------
 
 
@@ -349,7 +443,11 @@ def test_none_is_an_absent_view_whose_encoder_does_not_run() -> None:
     model, x = trained("linear"), views()
     wanted = model(x, torch.tensor([[True, False]]).expand(5, 2))
     model.network.encoders[1].register_forward_hook(lambda *_: pytest.fail("the encoder ran"))
-    for found in (model([x[0], None]), model.evaluate([x[0], None]), model([x[0], None], torch.ones(5, 2).bool())):
+    for found in (
+        model([x[0], None]),
+        model.evaluate([x[0], None]).float(),
+        model([x[0], None], torch.ones(5, 2).bool()),
+    ):
         torch.testing.assert_close(found, wanted)
 
 
@@ -357,7 +455,7 @@ def test_predict_takes_rows_of_nan_as_absent_and_forward_does_not() -> None:
     model, x = trained(), views()
     mask = torch.tensor([[True, True], [True, False], [False, True], [False, False], [True, True]])
     with_nan = [torch.where(mask[:, i : i + 1], view, math.nan) for i, view in enumerate(x)]
-    torch.testing.assert_close(model.evaluate(with_nan), model(x, mask), rtol=0, atol=0)
+    torch.testing.assert_close(model.evaluate(with_nan).float(), model(x, mask), rtol=0, atol=0)
     assert model.predict(with_nan) == model.predict(x, mask) == model.predict(with_nan, mask.numpy())
     assert model(with_nan)[1:4].isnan().all()
 
@@ -417,7 +515,7 @@ def test_some_nan_in_a_row_to_predict_needs_a_model_that_imputes() -> None:
     mended = [view.clone() for view in x]
     mended[0][2, 1] = model.scaler.get_buffer("mean_0")[1]
     for one in (model, again):
-        torch.testing.assert_close(one.evaluate(x), model(mended), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(one.evaluate(x).float(), model(mended), rtol=1e-6, atol=1e-6)
     assert "impute" not in trained().describe()
     with pytest.raises(ValueError, match="impute 'median'"):
         FusionModel.from_description({**model.describe(), "impute": "median"})

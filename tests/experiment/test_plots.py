@@ -3,34 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from matplotlib import rcParams
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fusionkit.experiment.plots import _l_axis, _looks, draw_leaderboard, draw_missing, draw_run
+from fusionkit.experiment.plots import _l_axis, _looks, draw_leaderboard, draw_missing
 from tests.exhaustive import exhaustive
-
-
-def record(classes: list[Any], epochs: int = 5) -> dict[str, Any]:
-    k = len(classes)
-    return {
-        "fusion": "parameterized_concatenation",
-        "fabrication": "dense",
-        "data": {"label": "mfeat"},
-        "metrics": {"accuracy": 0.9},
-        "n": 5,
-        "l": 35,
-        "seed": 0,
-        "classes": classes,
-        "confusion": (np.eye(k, dtype=int) * 9 + 1).tolist(),
-        "history": {
-            "loss": np.linspace(2, 1, epochs).tolist(),
-            "accuracy": np.linspace(0.5, 0.9, epochs).tolist(),
-            "lr": [0.1] * epochs,
-        },
-    }
 
 
 def colours(path: Path) -> int:
@@ -39,34 +17,6 @@ def colours(path: Path) -> int:
         assert image.width > 800
         found = image.convert("RGB").getcolors(image.width * image.height)
     return len(found or ())
-
-
-@pytest.mark.parametrize("epochs", [300, *exhaustive([1, 2])])
-@pytest.mark.parametrize(
-    "classes",
-    [
-        ["$x_1$", "日本", "a_b^{", "\n"],
-        *exhaustive([[0, 1], list(range(10)), [f"a rather long name {i}" for i in range(25)]]),
-    ],
-    ids=["odd names", "two", "ten", "twenty-five"],
-)
-def test_run_picture(tmp_path: Path, classes: list[Any], epochs: int) -> None:
-    draw_run(record(classes, epochs), tmp_path / "curve.png")
-    assert colours(tmp_path / "curve.png") > 50
-
-
-def test_same_record_same_picture(tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
-        draw_run(record([0, 1]), tmp_path / name)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-
-
-def test_matplotlibs_settings_are_left_alone_and_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw_run(record([0, 1]), tmp_path / "a.png")
-    monkeypatch.setitem(rcParams, "axes.facecolor", "red")
-    draw_run(record([0, 1]), tmp_path / "b.png")
-    assert rcParams["axes.facecolor"] == "red"
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def points(count: int, table: str = "mfeat", **changes: Any) -> list[dict[str, Any]]:

@@ -22,22 +22,23 @@ def views() -> dict[str, npt.NDArray[np.float32]]:
     return {"a": sign[:, None], "b": np.full((M, 2), 9.0, dtype=np.float32)}
 
 
-def by_sign(views: Views, mask: Mask | None) -> npt.NDArray[Any]:
-    """Predict the class; 0 where ``a`` is absent."""
+def by_sign(views: Views, mask: Mask | None) -> float:
+    """Return the accuracy of predicting by sign; 0 where ``a`` is absent."""
     found = (views[0][:, 0] > 0).astype(np.int64)
-    return found if mask is None else np.where(mask[:, 0], found, 0)
+    found = found if mask is None else np.where(mask[:, 0], found, 0)
+    return float(np.mean(found == np.arange(M) % 2))
 
 
 def test_missing_views_are_masked(views: dict[str, npt.NDArray[np.float32]]) -> None:
     seen = []
 
-    def predict(given: Views, mask: Mask | None) -> npt.NDArray[Any]:
+    def score(given: Views, mask: Mask | None) -> float:
         if mask is not None:
             assert all(view is clean for view, clean in zip(given, views.values(), strict=True))
             seen.append(mask.all(0).tolist() if (mask == mask[0]).all() else None)
         return by_sign(given, mask)
 
-    found = robustness(predict, views, np.arange(M) % 2, seed=0)
+    found = robustness(score, views, seed=0)
     assert found["missing"] == {"a": 0.5, "b": 1.0}
     assert found["only"] == {"a": 1.0, "b": 0.5}
     assert seen == [[False, True], [True, False], [True, False], [False, True], *[None] * len(RATES) * DRAWS]
@@ -46,12 +47,12 @@ def test_missing_views_are_masked(views: dict[str, npt.NDArray[np.float32]]) -> 
 def test_views_are_missing_at_the_rate_and_one_is_kept(views: dict[str, npt.NDArray[np.float32]]) -> None:
     seen = []
 
-    def predict(given: Views, mask: Mask | None) -> npt.NDArray[Any]:
+    def score(given: Views, mask: Mask | None) -> float:
         if mask is not None:
             seen.append(mask)
         return by_sign(given, mask)
 
-    found = robustness(predict, views, np.arange(M) % 2, seed=0)["missing_rate"]
+    found = robustness(score, views, seed=0)["missing_rate"]
     drawn = np.stack(seen[4:]).reshape(len(RATES), DRAWS, M, 2)
     assert drawn.any(-1).all()
     # Both are dropped with probability rate ** 2; then one of the two stays.
@@ -67,22 +68,22 @@ def test_a_view_that_the_data_lack_stays_absent(views: dict[str, npt.NDArray[np.
     known = np.ones((M, 2), dtype=bool)
     known[::2, 1] = False
 
-    def predict(given: Views, mask: Mask | None) -> npt.NDArray[Any]:
+    def score(given: Views, mask: Mask | None) -> float:
         assert mask is not None
         assert not mask[::2, 1].any()
         return by_sign(given, mask)
 
-    found = robustness(predict, views, np.arange(M) % 2, seed=0, mask=known)
+    found = robustness(score, views, seed=0, mask=known)
     assert found["missing"] == {"a": 0.5, "b": 1.0}
     assert known[1::2].all()  # Nothing was changed in place.
 
 
 def test_a_model_that_refuses_masks_gets_none(views: dict[str, npt.NDArray[np.float32]]) -> None:
-    def predict(given: Views, mask: Mask | None) -> npt.NDArray[Any]:
+    def score(given: Views, mask: Mask | None) -> float:
         assert mask is None
         return by_sign(given, mask)
 
-    found = robustness(predict, views, np.arange(M) % 2, seed=0, refuses=True)
+    found = robustness(score, views, seed=0, refuses=True)
     assert found["missing"] == found["only"] == {"a": None, "b": None}
     assert found["missing_rate"] == {"0.1": None, "0.3": None, "0.5": None, "0.7": None}
     assert found["noisy"]["b"] == 1.0
@@ -91,12 +92,12 @@ def test_a_model_that_refuses_masks_gets_none(views: dict[str, npt.NDArray[np.fl
 def test_noise_has_its_deviation_and_hits_the_named_view(views: dict[str, npt.NDArray[np.float32]]) -> None:
     added = []
 
-    def predict(given: Views, mask: Mask | None) -> npt.NDArray[Any]:
+    def score(given: Views, mask: Mask | None) -> float:
         if mask is None:
             added.append([float((after - before).std()) for after, before in zip(given, views.values(), strict=True)])
         return by_sign(given, mask)
 
-    found = robustness(predict, views, np.arange(M) % 2, seed=3)
+    found = robustness(score, views, seed=3)
     np.testing.assert_allclose(np.asarray(added[:2]), np.eye(2), atol=0.1)
     np.testing.assert_allclose(np.asarray(added[2:]), np.outer([0.5, 1, 2], [1, 1]), rtol=0.1)
     # Three deviations away from the boundary: Phi(-3 / 2) = 0.067 of the rows are on the wrong side.
@@ -105,11 +106,23 @@ def test_noise_has_its_deviation_and_hits_the_named_view(views: dict[str, npt.ND
 
 
 def test_same_seed_same_noise_and_absence(views: dict[str, npt.NDArray[np.float32]]) -> None:
-    target = np.arange(M) % 2
-    first, again, other = (robustness(by_sign, views, target, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (robustness(by_sign, views, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first["noise"]["2"] != other["noise"]["2"]
     assert first["missing_rate"] != other["missing_rate"]
+
+
+def test_scores_that_are_undefined_are_left_out_of_the_mean(views: dict[str, npt.NDArray[np.float32]]) -> None:
+    given: list[float | None] = []
+
+    def score(_: Views, mask: Mask | None) -> float | None:
+        given.append(None if mask is None or len(given) % 2 else len(given) / 100)
+        return given[-1]
+
+    found = robustness(score, views, seed=0)
+    assert found["missing"] == {"a": 0.0, "b": None}
+    assert found["missing_rate"]["0.1"] == pytest.approx((0.04 + 0.06 + 0.08) / 3)
+    assert set(found["noise"].values()) == {None}
 
 
 def test_a_run_records_it(config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

@@ -19,11 +19,13 @@ import torch
 
 import fusionkit
 from fusionkit import registry
-from fusionkit.config.options import validate
+from fusionkit.config.options import data_options, validate
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results, run
-from fusionkit.experiment.data import load_data, split
+from fusionkit.experiment.data import load_data
+from fusionkit.experiment.splits import split
 from fusionkit.fusion import ElementwiseFusion, Fusion
+from tests.exhaustive import exhaustive
 from tests.experiment.torch_states import STATES
 from tests.messages import like
 from tests.run_records import run_job
@@ -58,6 +60,7 @@ def test_a_run_writes_its_files_and_returns_its_record(tmp_path: Path, config: C
         "curve.png",
         "model.safetensors",
         "result.json",
+        "rows.npz",
     ]
     assert json.loads((tmp_path / results.RESULT).read_text(encoding="utf-8")) == found
     assert (tmp_path / results.CURVE).read_bytes().startswith(b"\x89PNG")
@@ -111,7 +114,7 @@ def test_classes_without_a_test_row_are_no_reason_to_warn(
 # -- what the fusion sees ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoder", ["linear", "mlp"])
+@pytest.mark.parametrize("encoder", ["linear", *exhaustive(["mlp"])])
 @pytest.mark.parametrize(("width", "seen"), [(None, 5), (6, 6)])
 def test_an_encoder_makes_widths_equal(tmp_path: Path, config: Config, encoder: str, width: Any, seen: int) -> None:
     cfg = config(model__encoder=encoder, model__encoder_width=width, fusion__name="average", fusion__n=None)
@@ -130,7 +133,11 @@ def test_an_alias_is_recorded_by_its_name(tmp_path: Path, config: Config) -> Non
 
 @pytest.mark.parametrize(
     ("given", "name"),
-    [(None, "dense"), ("lowrank", "lowrank"), ({"name": "lowrank", "r": 2}, "lowrank"), ("identity", "dense")],
+    [
+        (None, "dense"),
+        ({"name": "lowrank", "r": 2}, "lowrank"),
+        *exhaustive([("lowrank", "lowrank"), ("identity", "dense")]),
+    ],
 )
 def test_the_fabrication_is_recorded_by_its_name(tmp_path: Path, config: Config, given: Any, name: str) -> None:
     cfg = config(fusion__parameter_fabrication=given, train__epochs=1)
@@ -175,7 +182,7 @@ def test_a_piped_run_shows_plain_text(
     assert shown.err.splitlines()[-1].startswith("epoch 5/5  loss ")
     lines = dict(line.split(None, 1) for line in shown.out.splitlines() if line and not line.startswith(" "))
     assert lines["run"] == "parameterized_concatenation (dense) on views.npz, seed 0"
-    assert lines["accuracy"] == f"{found['metrics']['accuracy']:.4f} on 12 test rows"
+    assert lines["accuracy"] == f"{found['metrics']['accuracy']:.4f} on 12 test rows (largest class: 0.3333)"
     assert lines["l"] == "35 learnable parameters of the fusion, n = 5"
     assert lines["parameters"] == "53 of the whole model"
     assert lines["seconds"] == f"{found['seconds']:.1f}"
@@ -300,7 +307,7 @@ def test_some_nan_is_filled_with_the_means_of_the_training_part(
     found = run_job(cfg, tmp_path / "run", quiet=True)
     assert found["data"]["missing"] == {"a": 22, "b": 12}
     model, data = fusionkit.load(tmp_path / "run"), load_data(cfg["data"])
-    training, _ = split(data, seed=0)
+    training = split(data, data_options(cfg["data"]), 0).training
     known = views["b"][training]
     np.testing.assert_allclose(model.scaler.get_buffer("mean_1"), np.nanmean(known, axis=0))
     filled = views["b"].copy()
@@ -310,8 +317,8 @@ def test_some_nan_is_filled_with_the_means_of_the_training_part(
 
 def test_a_view_that_is_absent_in_the_training_part(tmp_path: Path, config: Config, npz: Any, arrays: Any) -> None:
     view = arrays["a"].copy()
-    data = load_data(config()["data"])
-    view[split(data, seed=0)[0]] = np.nan
+    node = config()["data"]
+    view[split(load_data(node), data_options(node), 0).training] = np.nan
     npz(a=view)
     with pytest.raises(FusionError, match=like("View 0 (a) … the training part at least; found it in none.")):
         run_job(config(), tmp_path / "run", quiet=True)
@@ -387,14 +394,14 @@ def test_a_run_that_breaks_while_writing_does_not_look_finished(
     cfg = config(train__epochs=1)
     run_job(cfg, tmp_path / "run", quiet=True)
 
-    def full(result: Any, path: Path) -> None:
+    def full(result: Any, path: Path, tested: Any) -> None:
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("fusionkit.experiment.plots.draw_run", full)
+    monkeypatch.setattr("fusionkit.experiment.run_picture.draw_run", full)
     with pytest.raises(OSError, match="disk full"):
         run_job(cfg, tmp_path / "run", quiet=True)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [results.MODEL]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [results.MODEL, results.ROWS]
     with pytest.raises(FusionError, match=r"found no result\.json in it\.$"):
         fusionkit.load(tmp_path / "run")
 

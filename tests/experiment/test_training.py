@@ -4,7 +4,6 @@ import copy
 import multiprocessing
 import random
 import re
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ import fusionkit
 from fusionkit.config.options import ModelOptions, TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
-from fusionkit.experiment.training import Part, Task, _Display, batch_sizes, train
+from fusionkit.experiment.tasks.classification import Classification
+from fusionkit.experiment.training import Part, Shown, Training, _Display, batch_sizes, train
 from tests.exhaustive import exhaustive
 from tests.messages import like
 
@@ -47,21 +47,28 @@ def parts(rows: int = 60) -> tuple[Part, Part]:
     return make(rows), make(30)
 
 
+def training(part: Part, shown: Part | None, options: TrainOptions, seed: int, **more: Any) -> Training:
+    """Return a training of three classes, which shows the accuracy of a part."""
+    measured = None if shown is None else Shown(shown, shown.target.numpy(), "accuracy")
+    return Training(Classification([0, 1, 2]), part, part.target.numpy(), measured, options, seed, **more)
+
+
 def settings(**changes: Any) -> TrainOptions:
     return TrainOptions(**{"epochs": 8, "batch_size": 16, "lr": 0.2, **changes})
 
 
 def fit(seed: int = 0, network: nn.Module | None = None, **changes: Any) -> tuple[nn.Module, Any]:
     network = Linear() if network is None else network
-    history = train(network, Task(*parts(), settings(**changes), seed), "cpu")
+    history = train(network, training(*parts(), settings(**changes), seed), "cpu")
     return network, history
 
 
 def test_training_learns() -> None:
     network, history = fit(label_smoothing=0.1)
     assert history.loss[-1] < 0.7 * history.loss[0]
-    assert history.accuracy[-1] == 1.0
-    assert [len(curve) for curve in asdict(history).values()] == [8, 8, 8]
+    assert history.score[-1] == 1.0
+    assert [len(curve) for curve in (history.loss, history.score, history.lr)] == [8, 8, 8]
+    assert history.best_epoch == 8
     assert not network.training
 
 
@@ -100,7 +107,7 @@ def test_batch_norm_on_two_devices() -> None:
     norm = {"_target_": "torch.nn.BatchNorm1d", "num_features": "{view}"}
     fusion = fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5, preprocess=norm)
     network = Network(fusion, [4, 3], 3, ModelOptions())
-    assert fit(network=network, batch_size=29, devices=2)[1].accuracy[-1] > 0.9  # Of 60 rows, 2 would be left.
+    assert fit(network=network, batch_size=29, devices=2)[1].score[-1] > 0.9  # Of 60 rows, 2 would be left.
 
 
 def test_batch_norm_takes_a_number_of_rows_that_leaves_one_over() -> None:
@@ -203,14 +210,14 @@ def test_view_dropout_draws_by_itself() -> None:
 
 
 def test_the_masks_of_the_data_follow_their_rows_and_view_dropout_restores_none() -> None:
-    training, test = parts()
+    part, test = parts()
     mask = torch.ones(60, 2, dtype=torch.bool)
-    mask[training.target == 1, 1] = False
+    mask[part.target == 1, 1] = False
     network = Recorder()
     for view_dropout in (0.0, 0.5):
         network.masks = []
-        task = Task(Part(training.views, training.target, mask), test, settings(view_dropout=view_dropout, epochs=1), 0)
-        train(network, task, "cpu")
+        options = settings(view_dropout=view_dropout, epochs=1)
+        train(network, training(Part(part.views, part.target, mask), test, options, 0), "cpu")
         counts = torch.cat(network.masks).sum(0).tolist()
         assert counts == [60, 40] if not view_dropout else counts[1] < 35
         order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
@@ -228,7 +235,7 @@ def test_a_network_learns_to_do_without_a_view() -> None:
         network = Network(fusion, [4, 4], 3, ModelOptions())
         train(
             network,
-            Task(Part([10 * clear, vague], target), None, settings(lr=0.02, view_dropout=view_dropout), 0),
+            training(Part([10 * clear, vague], target), None, settings(lr=0.02, view_dropout=view_dropout), 0),
             "cpu",
         )
         with torch.no_grad():
@@ -285,7 +292,7 @@ def test_a_learning_rate_out_of_bounds_diverges_with_an_error() -> None:
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_precision(precision: str, capfd: pytest.CaptureFixture[str]) -> None:
     network, history = fit(precision=precision)
-    assert history.accuracy[-1] > 0.9
+    assert history.score[-1] > 0.9
     expected = {"bf16-mixed": torch.float32, "bf16-true": torch.bfloat16, "64-true": torch.float64}[precision]
     assert next(network.parameters()).dtype == expected
     assert capfd.readouterr() == ("", "")
@@ -307,7 +314,7 @@ def test_two_processes_agree_with_one_and_drop_the_same(
     _, together = fit(network=twin, lr=0.02, view_dropout=view_dropout, devices=2)
     assert capfd.readouterr() == ("", "")
     assert together.loss == pytest.approx(alone.loss, rel=1e-5)
-    assert together.accuracy == alone.accuracy
+    assert together.score == alone.score
     for a, b in zip(network.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -334,7 +341,7 @@ def test_an_error_in_a_process_is_the_error_of_the_run() -> None:
 
 
 def test_progress_on_a_pipe_is_a_few_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    train(Linear(), Task(*parts(), settings(epochs=10), 0, "training it"), "cpu")
+    train(Linear(), training(*parts(), settings(epochs=10), 0, progress="training it"), "cpu")
     shown = capsys.readouterr()
     assert shown.out == ""
     lines = shown.err.splitlines()
@@ -345,7 +352,7 @@ def test_progress_on_a_pipe_is_a_few_plain_lines(capsys: pytest.CaptureFixture[s
 
 def test_long_epochs_print_a_line_every_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
     clock = [0.0]
-    with _Display(50, "", lambda: clock[0]) as progress:
+    with _Display(50, "accuracy", "", lambda: clock[0]) as progress:
         for epoch in range(1, 9):
             clock[0] += 11
             progress.ended(epoch, 0.5, None)
@@ -381,7 +388,7 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    train(Linear(), Task(*parts(), settings(epochs=4), 0, ""), "cpu")
+    train(Linear(), training(*parts(), settings(epochs=4), 0, progress=""), "cpu")
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
     assert re.search(r"epoch 4/4 .* loss \d\.\d{4}  accuracy [01]\.\d{4}", text)
 
@@ -398,9 +405,9 @@ def test_half_precision_needs_an_accelerator() -> None:
 def test_the_meta_device_computes_nothing() -> None:
     sentence = "device … found 'meta'."
     with pytest.raises(ConfigError, match=like(sentence)):
-        train(Linear(), Task(*parts(), settings(), 0), "meta")
+        train(Linear(), training(*parts(), settings(), 0), "meta")
 
 
 def test_a_device_that_does_not_exist() -> None:
     with pytest.raises(FusionError, match=r"^device should .*found 'cuda:99'"):
-        train(Linear(), Task(*parts(), settings(), 0), "cuda:99")
+        train(Linear(), training(*parts(), settings(), 0), "cuda:99")

@@ -69,13 +69,13 @@ def _read_one(options: TableOptions, table: TableFile, labelled: bool, known: Ta
     what, notes = str(table.path), _index_notes([table])
     if known is None:
         layout = lay_out(table.names, options, what, labelled)
-        frame = table.frame(_exact(options))
+        frame = table.frame(_exact(options) | layout.categorical)
         describe = Describer(what, layout.categorical, options.max_categories, options.decimal)
         known = _format(options, [describe.view(name, columns, frame) for name, columns in layout.views.items()])
         notes += layout.notes
     else:
         special(table.names, options, what, labelled)
-        frame = table.frame(_exact(options))
+        frame = table.frame(_exact(options) | _categories(known))
     views, unseen = known.encode(frame, what)
     return Source(
         path=table.path,
@@ -93,7 +93,7 @@ def _read_joined(options: TableOptions, labelled: bool, known: TableFormat | Non
     columns, categorical, notes = _columns(tables, options)
     views = list(known.names()) if known is not None else list(columns)
     parts = {
-        name: joining.read_part(table, id, _exact(options))
+        name: joining.read_part(table, id, _exact(options) | categorical)
         for name, table in tables.items()
         if name in views or name == owner
     }
@@ -183,7 +183,7 @@ def _format(options: TableOptions, views: Sequence[View], files: Sequence[str] =
 
 
 def _index_notes(tables: Iterable[TableFile]) -> list[str]:
-    return [f"{table.path}: the first column has no name and is left out." for table in tables if table.unnamed]
+    return [f"{table.path}: the column without a name, an index, is left out." for table in tables if table.unnamed]
 
 
 def unseen_notes(unseen: Mapping[str, int]) -> list[str]:
@@ -207,10 +207,8 @@ def _check_form(format: TableFormat, path: str | Mapping[str, str]) -> None:
     """
     if isinstance(path, str):
         if format.files:
-            found = f"the single file {path}"
-            raise FusionError(
-                f"data.path should be a mapping with a file for each of {list(format.names())}; found {found}."
-            )
+            should = f"be a mapping with a file for each of {list(format.names())}, as the run was trained on"
+            raise FusionError(f"data.path should {should}; found the single file {path}.")
         return
     if not format.files:
         raise FusionError(f"data.path should be a single file, as the run was trained on; found {dict(path)}.")
@@ -249,9 +247,10 @@ def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator
     _check_names(format, table)
     columns = {column.name: column for view in format.views for column in view.columns}
     numbers = [name for name, column in columns.items() if column.kind == "number"]
-    others = [name for name in columns if name not in {*numbers}] + ([format.id] if format.id is not None else [])
-    start = 0
-    for frame, fraction in table.chunks(numbers, others, max(rows, _CELLS // len(table.header))):
+    others = [name for name, column in columns.items() if column.kind != "number"]
+    exact = [] if format.id is None else [format.id]
+    start, block = 0, max(rows, _CELLS // max(len(table.header), sum(format.dims)))
+    for frame, fraction in table.chunks(numbers, [*others, *exact], exact, block):
         numbered = np.arange(start, start + len(frame))
         views, unseen = format.encode(frame, what, numbered)
         ids = None
@@ -274,7 +273,8 @@ def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator
 def _check_names(format: TableFormat, table: TableFile) -> None:
     """Refuse a file without a column that the run needs, before any row is read."""
     needed = [column.name for view in format.views for column in view.columns]
-    missing = [name for name in [*needed, format.id] if name is not None and name not in {*table.names}]
+    known = {None, *table.names}
+    missing = [str(name) for name in [*needed, format.id] if name not in known]
     if missing:
         found = f"{len(missing)} missing: {', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}."
         should = "have the columns that the run was trained on"
@@ -296,3 +296,8 @@ def _chunks_of_joined(format: TableFormat, path: Mapping[str, str], rows: int) -
             views.append(array)
         ids = text_array(joined.ids[part])
         yield Chunk(start, ids, views, unseen, min(1.0, (start + rows) / len(joined.ids)))
+
+
+def _categories(format: TableFormat) -> set[str]:
+    """Return the columns of categories."""
+    return {column.name for view in format.views for column in view.columns if column.kind == "category"}

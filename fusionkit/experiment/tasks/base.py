@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fusionkit._util.text import key_of
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, nearest
 
@@ -86,8 +87,16 @@ class Task(ABC):
         """Return the predicted value of each row, in JSON types: a label, a list of labels' 0 and 1, a number."""
 
     def measure(self, predicted: Array, target: Array) -> dict[str, float | None]:
-        """Return every metric; {} for no rows."""
-        return {name: metric(predicted, target) for name, metric in self.functions.items()} if len(target) else {}
+        """Return every metric as ``score`` does; {} for no rows."""
+        return {name: self.score(name, predicted, target) for name in self.functions} if len(target) else {}
+
+    def score(self, name: str, predicted: Array, target: Array) -> float | None:
+        """Return a metric; None where it is undefined, infinite, or something is predicted that is not finite."""
+        if not np.isfinite(predicted).all():
+            return None
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # Squares of large or small numbers.
+            found = self.functions[name](predicted, target)
+        return found if found is not None and np.isfinite(found) else None
 
     def metric(self, name: str | None) -> str:
         """Return the name of a metric, the default for None.
@@ -127,15 +136,6 @@ def focal(losses: Tensor, gamma: float) -> Tensor:
     # At p = 1 the gradient of a power below 1 is infinite, and infinity times 0 is NaN.
     missed = (-torch.expm1(-losses)).clamp_min(torch.finfo(losses.dtype).tiny)
     return missed**gamma * losses
-
-
-def key_of(value: Any) -> str:
-    """Return the text by which a class is named in a config: that of 1.0 is 1, that of True is true."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
 
 
 def weights_of(classes: list[Any], given: Mapping[Any, float], name: str) -> npt.NDArray[np.float64]:

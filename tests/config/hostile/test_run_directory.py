@@ -40,11 +40,12 @@ def run_dir(tmp_path: Path) -> Path:
     from fusionkit.experiment import results
     from fusionkit.experiment.load import save
     from fusionkit.experiment.model import FusionModel, Network, Scaler
+    from fusionkit.experiment.tasks.classification import Classification
 
     folder = tmp_path / "run"
     folder.mkdir()
     network = Network(fusionkit.create("average", dims=[4, 4]), [4, 4], 2, ModelOptions())
-    save(FusionModel(Scaler(["a", "b"], [4, 4]), network, [0, 1]), folder / results.MODEL)
+    save(FusionModel(Scaler(["a", "b"], [4, 4]), network, Classification([0, 1])), folder / results.MODEL)
     write_json(folder / results.RESULT, {"schema_version": results.SCHEMA_VERSION, "status": "completed"})
     assert fusionkit.load(folder).fusion.name == "average"
     return folder

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from matplotlib import rcParams
+from matplotlib.figure import Figure
+from PIL import Image
+from sklearn.metrics import roc_curve
+
+from fusionkit.experiment.run_picture import draw_run
+from tests.exhaustive import exhaustive
+
+Array = npt.NDArray[Any]
+Tested = tuple[Array, Array]
+
+
+def record(classes: list[Any] | None = None, epochs: int = 5, **changes: Any) -> dict[str, Any]:
+    k = len(classes or ())
+    return {
+        "fusion": "parameterized_concatenation",
+        "fabrication": "dense",
+        "data": {"label": "mfeat"},
+        "task": "classification",
+        "metric": "accuracy",
+        "metrics": {"accuracy": 0.9},
+        "n": 5,
+        "l": 35,
+        "seed": 0,
+        "classes": classes,
+        "targets": None,
+        "best_epoch": epochs,
+        "confusion": (np.eye(k, dtype=int) * 9 + 1).tolist(),
+        "history": {
+            "loss": np.linspace(2, 1, epochs).tolist(),
+            "accuracy": np.linspace(0.5, 0.9, epochs).tolist(),
+            "lr": [0.1] * epochs,
+        },
+        **changes,
+    }
+
+
+def of_classes(classes: int, rows: int = 60) -> Tested:
+    """Return probabilities (rows, classes), and classes."""
+    random = np.random.default_rng(0)
+    return random.dirichlet(np.ones(classes), rows), np.arange(rows) % classes
+
+
+def of_labels(rows: int = 60) -> Tested:
+    random = np.random.default_rng(0)
+    return random.random((rows, 3)), random.random((rows, 3)) < 0.5
+
+
+def of_targets(targets: int, rows: int = 60) -> Tested:
+    random = np.random.default_rng(0)
+    target = random.standard_normal((rows, targets)) + 1e6
+    return target + random.standard_normal(target.shape), target
+
+
+def regression(targets: int, **changes: Any) -> dict[str, Any]:
+    history = {"loss": [2.0, 1.0], "r2": [None, 0.5], "lr": [0.1, 0.1]}
+    names = [f"target $ {i}" for i in range(targets)]
+    return record(
+        **{
+            "task": "regression",
+            "metric": "r2",
+            "metrics": {"r2": 0.5},
+            "targets": names,
+            "history": history,
+            **changes,
+        }
+    )
+
+
+def colours(path: Path) -> int:
+    """Return how many colours a picture has; a blank one has one."""
+    with Image.open(path) as image:
+        assert image.width > 400
+        found = image.convert("RGB").getcolors(image.width * image.height)
+    return len(found or ())
+
+
+def titles(monkeypatch: pytest.MonkeyPatch, result: dict[str, Any], tested: Tested, path: Path) -> list[str]:
+    """Return the titles of the panels, in their order."""
+    found: list[str] = []
+    save = Figure.savefig
+
+    def saved(figure: Figure, *args: Any, **options: Any) -> None:
+        found.extend(axes.get_title(loc="left") for axes in figure.axes if axes.axison)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", saved)
+    draw_run(result, path, tested)
+    assert colours(path) > 50
+    return found
+
+
+@pytest.mark.parametrize("epochs", [300, *exhaustive([1, 2])])
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ["$x_1$", "日本", "a_b^{", "\n"],
+        *exhaustive([[0, 1], list(range(10)), [f"a rather long name {i}" for i in range(25)]]),
+    ],
+    ids=["odd names", "two", "ten", "twenty-five"],
+)
+def test_run_picture(tmp_path: Path, classes: list[Any], epochs: int) -> None:
+    draw_run(record(classes, epochs), tmp_path / "curve.png", of_classes(len(classes)))
+    assert colours(tmp_path / "curve.png") > 50
+
+
+def test_same_record_same_picture(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw_run(record([0, 1]), tmp_path / name, of_classes(2))
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_matplotlibs_settings_are_left_alone_and_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_run(record([0, 1]), tmp_path / "a.png", of_classes(2))
+    monkeypatch.setitem(rcParams, "axes.facecolor", "red")
+    draw_run(record([0, 1]), tmp_path / "b.png", of_classes(2))
+    assert rcParams["axes.facecolor"] == "red"
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+_CURVES = ["training loss", "test accuracy"]
+_REGRESSION = ["training loss", "test r2"]
+
+
+@pytest.mark.parametrize(
+    ("result", "tested", "panels"),
+    [
+        (
+            lambda: record(["no", "yes"]),
+            of_classes(2),
+            [*_CURVES, "test part: 2 errors in 22 rows", "ROC, positive: yes", "reliability of predicted classes"],
+        ),
+        (
+            lambda: record([0, 1, 2]),
+            of_classes(3),
+            [*_CURVES, "test part: 6 errors in 36 rows", "reliability of predicted classes"],
+        ),
+        (  # More than 30 classes have no confusion matrix.
+            lambda: record(list(range(31))),
+            of_classes(31),
+            [*_CURVES, "reliability of predicted classes"],
+        ),
+        (  # Without a row of one class there is no ROC curve.
+            lambda: record([0, 1], confusion=[[6, 0], [0, 0]]),
+            (of_classes(2, 6)[0], np.zeros(6, dtype=int)),
+            [*_CURVES, "test part: 0 errors in 6 rows", "reliability of predicted classes"],
+        ),
+        (
+            lambda: record([0, 1], confusion=[[0, 0], [1, 0]]),
+            (np.array([[1.0, 0.0]]), np.array([1])),
+            [*_CURVES, "test part: 1 errors in 1 rows", "reliability of predicted classes"],
+        ),
+        (
+            lambda: record(["a", "b", "c"], task="multilabel", confusion=None),
+            of_labels(),
+            [*_CURVES, "reliability of labels"],
+        ),
+        (lambda: regression(1), of_targets(1), [*_REGRESSION, "predicted against true", "residuals"]),
+        (lambda: regression(1), of_targets(1, 1), [*_REGRESSION, "predicted against true", "residuals"]),
+        (lambda: regression(1), of_targets(1, 20_000), [*_REGRESSION, "predicted against true", "residuals"]),
+        (
+            lambda: regression(4),
+            of_targets(4),
+            [*_REGRESSION, "predicted against true (in standard deviations)", "residuals (in standard deviations)"],
+        ),
+        (
+            lambda: regression(9),
+            of_targets(9, 1),
+            [
+                *_REGRESSION,
+                "predicted against true (in standard deviations, 4 of 9 targets)",
+                "residuals (in standard deviations, 4 of 9 targets)",
+            ],
+        ),
+        (  # All rows train.
+            lambda: record([0, 1], metrics={}, confusion=None, history={"loss": [1.0], "lr": [0.1]}, best_epoch=1),
+            of_classes(2, 0),
+            ["training loss"],
+        ),
+        (
+            lambda: record(
+                [0, 1, 2],
+                history={"loss": [3, 2, 1], "validation_accuracy": [0.1, None, 0.3], "lr": [1, 1, 1]},
+                best_epoch=2,
+            ),
+            of_classes(3),
+            [
+                "training loss",
+                "validation accuracy",
+                "test part: 6 errors in 36 rows",
+                "reliability of predicted classes",
+            ],
+        ),
+        (
+            lambda: regression(
+                1, metrics={"r2": None}, history={"loss": [1.0], "r2": [None], "lr": [1.0]}, best_epoch=1
+            ),
+            of_targets(1, 1),
+            [*_REGRESSION, "predicted against true", "residuals"],
+        ),
+    ],
+    ids=[
+        *("two classes", "three", "31", "one absent", "one row", "labels", "number", "one number", "many rows"),
+        *("targets", "many targets", "no test part", "validation", "undefined"),
+    ],
+)
+def test_the_panels_of_a_task(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    result: Callable[[], dict[str, Any]],
+    tested: Tested,
+    panels: list[str],
+) -> None:
+    assert titles(monkeypatch, result(), tested, tmp_path / "x.png") == panels
+
+
+def test_the_curves_are_those_of_scikit_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, Array] = {}
+
+    def saved(figure: Figure, *_: Any, **__: Any) -> None:
+        drawn.update(
+            {axes.get_title(loc="left"): np.asarray(axes.lines[0].get_xydata()) for axes in figure.axes if axes.lines}
+        )
+
+    monkeypatch.setattr(Figure, "savefig", saved)
+    predicted, target = of_classes(2)
+    predicted = predicted.round(1)  # With ties.
+    draw_run(record(["no", "yes"]), tmp_path / "x.png", (predicted, target))
+    false, true, _ = roc_curve(target, predicted[:, 1], drop_intermediate=False)
+    np.testing.assert_allclose(drawn["ROC, positive: yes"], np.stack([false, true], 1))
+
+
+def test_reliability_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Array] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure.axes[-1].lines[1].get_xydata()))
+    predicted = np.array([[0.65, 0.35, 0.0], [0.61, 0.39, 0.0], [0.0, 0.1, 0.9]])
+    draw_run(record([0, 1, 2]), tmp_path / "x.png", (predicted, np.array([0, 1, 2])))
+    np.testing.assert_allclose(drawn[0], [[0.63, 0.5], [0.9, 1.0]])
+
+
+def test_the_best_epoch_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure.axes[1]))
+    history = {"loss": [3, 2, 1], "validation_rmse": [0.9, 0.2, 0.4], "lr": [1, 1, 1]}
+    draw_run(regression(1, metric="rmse", metrics={}, history=history, best_epoch=2), tmp_path / "x.png", of_targets(1))
+    assert drawn[0].lines[1].get_xydata().tolist() == [[2.0, 0.2]]
+    assert drawn[0].get_title(loc="right") == "0.2000"
