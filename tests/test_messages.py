@@ -133,7 +133,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "estimator: a constant target": lambda: regressed(y=np.ones(8)),
     "train: an unknown option": lambda: train({"a": np.eye(8)}, np.arange(8), epoch=3),
     "train: an option that is wrong": lambda: train({"a": np.eye(8)}, np.arange(8), test_size=1),
-    "train: views without names": lambda: train([np.eye(8)], np.arange(8)),  # type: ignore[arg-type]
+    "train: views without names": lambda: train([np.eye(8)], np.arange(8)),
     "train: a view with the name of a role": lambda: train({"weight": np.eye(8)}, np.arange(8)),
     "train: a label that is missing": lambda: train({"a": np.eye(8)}, [*"abcdefg", None]),
     "load: no run": lambda: fusionkit.load("nowhere"),
