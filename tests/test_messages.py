@@ -25,13 +25,14 @@ import fusionkit
 from fusionkit import registry
 from fusionkit.cli import main
 from fusionkit.config.fits import check_takes_masks
-from fusionkit.config.options import data_options
+from fusionkit.config.options import TableOptions, data_options, validate_group
 from fusionkit.experiment import FusionClassifier, FusionRegressor, ViewDropout, train
 from fusionkit.experiment.data import Dataset
 from fusionkit.experiment.npz import arrays_source
 from fusionkit.experiment.roles import check_roles
 from fusionkit.experiment.splits import split
 from fusionkit.experiment.tasks.choice import choose
+from fusionkit.experiment.tables.reading import read_table
 
 FILE = Path(__file__).with_name("messages.json")
 
@@ -70,6 +71,12 @@ def regressed(y: Any = None, sample_weight: Any = None, **options: Any) -> Any:
     frame = pd.DataFrame(np.arange(24.0).reshape(8, 3) % 5, columns=["age", "sex", "dose"])
     regressor = FusionRegressor(**{"epochs": 1, "n": 2, **options})
     return regressor.fit(frame, np.arange(8.0) if y is None else y, sample_weight=sample_weight)
+def table(text: str, encoding: str = "utf-8", **options: Any) -> Any:
+    """Read a table, patients.csv."""
+    with TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("patients.csv").write_text(text, encoding=encoding)
+        node = {"name": "table", "path": "patients.csv", "label": "outcome", **options}
+        return read_table(validate_group(TableOptions, node, "data"))
 
 
 #: key -> what raises an error
@@ -139,6 +146,17 @@ CALLS: dict[str, Callable[[], Any]] = {
     "load: no run": lambda: fusionkit.load("nowhere"),
     "check: unknown check": lambda: fusionkit.check("average", select=["gradchek"]),
     "check: no operator": lambda: fusionkit.check(3),
+    "table: no such column": lambda: table("age,sex,outcome\n50,f,1\n", label="outcom"),
+    "table: a column of mixed types": lambda: table("age,outcome\n50,1\n61,0\nunknown,1\n"),
+    "table: a decimal comma": lambda: table("age;outcome\n50,5;1\n61;0\n"),
+    "table: too many categories": lambda: table("name,outcome\nAnn,1\nBob,0\nCy,1\n", max_categories=2),
+    "table: a missing number": lambda: table("age,dose,outcome\n50,1,1\n,2,0\n"),
+    "table: a missing label": lambda: table("age,outcome\n50,1\n51,\n"),
+    "table: a column without a value": lambda: table("age,dose,outcome\n50,,1\n51,NA,0\n"),
+    "table: a column in no view": lambda: table("a__age,a__sex,dose,outcome\n50,f,1,1\n"),
+    "table: a doubled id": lambda: table("patient,age,outcome\n007,50,1\n007,51,1\n", id="patient"),
+    "table: another number of cells": lambda: table("age,outcome\n50,5,1\n"),
+    "table: no UTF-8": lambda: table("größe,outcome\n50,1\n", encoding="latin-1"),
 }
 
 #: key -> a command line that is refused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reprlib import Repr
+from typing import Any
 
 _REPR = Repr()
 _REPR.maxother = _REPR.maxstring = 100

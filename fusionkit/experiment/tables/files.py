@@ -121,11 +121,7 @@ class TableFile:
     def _csv_chunks(
         self, numbers: Collection[str], others: Collection[str], exact: Collection[str], rows: int
     ) -> Iterator[tuple[pd.DataFrame, float]]:
-        types = {
-            **dict.fromkeys(numbers, "float64"),
-            **dict.fromkeys(others, "category"),
-            **dict.fromkeys(exact, object),
-        }
+        types = {**dict.fromkeys(numbers, "float64"), **dict.fromkeys(others, object)}
         done = 0
         try:
             for frame, share in self._csv(types, exact, chunksize=rows):

@@ -22,8 +22,8 @@ from fusionkit.experiment.tables.format import TableFormat, View, add_counts
 from fusionkit.experiment.tables.layout import chosen, features, lay_out, names_of, special
 from fusionkit.experiment.tables.roles import read_ids, read_labels, read_role
 
-#: A file is read in blocks of about this number of cells: pandas takes long for each block, however few rows it has.
-_CELLS = 2**21
+#: The most rows and cells of the blocks in which a file is read: pandas takes long for each block, however small.
+_ROWS, _CELLS = 2**14, 2**21
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator
     numbers = [name for name, column in columns.items() if column.kind == "number"]
     others = [name for name, column in columns.items() if column.kind != "number"]
     exact = [] if format.id is None else [format.id]
-    start, block = 0, max(rows, _CELLS // max(len(table.header), sum(format.dims)))
+    start, block = 0, max(rows, min(_ROWS, _CELLS // max(len(table.header), sum(format.dims))))
     for frame, fraction in table.chunks(numbers, [*others, *exact], exact, block):
         numbered = np.arange(start, start + len(frame))
         views, unseen = format.encode(frame, what, numbered)
