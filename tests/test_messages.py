@@ -31,8 +31,8 @@ from fusionkit.experiment.data import Dataset
 from fusionkit.experiment.npz import arrays_source
 from fusionkit.experiment.roles import check_roles
 from fusionkit.experiment.splits import split
-from fusionkit.experiment.tasks.choice import choose
 from fusionkit.experiment.tables.reading import read_table
+from fusionkit.experiment.tasks.choice import choose
 
 FILE = Path(__file__).with_name("messages.json")
 
@@ -71,6 +71,8 @@ def regressed(y: Any = None, sample_weight: Any = None, **options: Any) -> Any:
     frame = pd.DataFrame(np.arange(24.0).reshape(8, 3) % 5, columns=["age", "sex", "dose"])
     regressor = FusionRegressor(**{"epochs": 1, "n": 2, **options})
     return regressor.fit(frame, np.arange(8.0) if y is None else y, sample_weight=sample_weight)
+
+
 def table(text: str, encoding: str = "utf-8", **options: Any) -> Any:
     """Read a table, patients.csv."""
     with TemporaryDirectory() as folder, contextlib.chdir(folder):
