@@ -109,6 +109,14 @@ def test_new_rows_need_no_label(tables: Tables, trained: Source) -> None:
     equal(chunks[1].views[1], [[1]])
 
 
+def test_labelled_rows_need_no_other_role(tables: Tables) -> None:
+    trained = tables.join(FILES, group="who", drop="z")
+    files = tables.files(rna="id,x\n1,2\n", scan="id,s\n1,3\n", labels="id,y\n1,c\n")
+    source = read_table(tables.options(files, id="id", group="who", drop="z"), known=trained.table)
+    assert list(source.roles) == ["id"]
+    equal(source.views["rna"], [[2]])
+
+
 def test_labelled_rows_in_the_format_of_the_run(tables: Tables, trained: Source) -> None:
     files = tables.files(rna="z,id,x\n1,7,2\n", scan="id,s\n7,3\n", labels="id,who,y\n7,p,c\n5,q,a\n")
     source = read_table(tables.options(files, id="id", group="who"), known=trained.table)
