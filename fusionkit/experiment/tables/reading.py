@@ -287,10 +287,10 @@ def _check_names(format: TableFormat, table: TableFile) -> None:
 
 
 def _chunks_of_joined(format: TableFormat, path: Mapping[str, str], rows: int) -> Iterator[Chunk]:
-    assert format.id is not None
     parts = {}
     for name in format.names():
-        parts[name] = joining.read_part(open_table(path[name], format.separator, format.decimal), format.id)
+        table = open_table(path[name], format.separator, format.decimal)
+        parts[name] = joining.read_part(table, str(format.id), _categories(format))
     joined = joining.join(parts, list(parts))
     for start in range(0, len(joined.ids), rows):
         part = slice(start, start + rows)

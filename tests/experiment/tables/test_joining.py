@@ -133,6 +133,16 @@ def test_without_labels(tables: Tables, trained: Source) -> None:
     equal(source.views["scan"], [[4], [3]])
 
 
+def test_text_that_looks_like_numbers_in_new_rows(tables: Tables) -> None:
+    trained = tables.join({"a": "id,y,c\n1,0,1.0\n2,0,x\n3,1,y\n", "b": "id,d\n1,1\n2,2\n3,2\n"}, categorical="d")
+    assert trained.table is not None
+    files = tables.files(a="id,c\n1,1.0\n2,1\n", b="id,d\n1,2.0\n2,1\n")
+    (chunk,) = read_chunks(trained.table, files, 9)
+    equal(chunk.views[0], [[1, 0, 0], [0, 0, 0]])
+    equal(chunk.views[1], [[0, 1], [1, 0]])
+    assert chunk.unseen == {"c": 1}
+
+
 @pytest.mark.parametrize(
     ("names", "found"),
     [
