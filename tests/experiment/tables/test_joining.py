@@ -56,6 +56,11 @@ def test_inner(tables: Tables) -> None:
     assert source.notes[-1] == "2 rows without all views, left out by data.join=inner."
 
 
+def test_ids_may_be_groups(tables: Tables) -> None:
+    source = tables.join(FILES, group="id", drop="who")
+    assert source.roles["group"].tolist() == source.roles["id"].tolist() == ["2", "1", "04"]
+
+
 def test_complete_files_need_no_note(tables: Tables) -> None:
     source = tables.join({"a": "id,y,x\n1,0,5\n2,1,6\n", "b": "id,w\n2,7\n1,8\n"})
     assert list(source.views) == ["a", "b"]
