@@ -185,12 +185,13 @@ def test_json_and_back() -> None:
         (["views", 0, "columns", 1, "categories"], [1, 2]),
         (["views", 0, "columns", 0, "categories"], ["x"]),
         (["id"], 3),
+        (["files"], ["a", "b"]),
         (["impute"], "median"),
         (["decimal"], None),
     ],
 )
 def test_damaged_description(path: list[Any], value: Any) -> None:
-    described = node = copy.deepcopy(TABLE.to_json())
+    described = node = copy.deepcopy(STRICT.to_json())
     for key in path[:-1]:
         node = node[key]
     node[path[-1]] = value
