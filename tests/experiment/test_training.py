@@ -51,8 +51,8 @@ def parts(rows: int = 60) -> tuple[Part, Part]:
 def training(part: Part, shown: Part | None, options: TrainOptions, seed: int, **more: Any) -> Training:
     """Return a training of three classes, which shows the accuracy of a part."""
     # Copies, because a tensor that is sent to another process moves to other memory.
-    measured = None if shown is None else Shown(shown, np.array(shown.target), "accuracy")
-    return Training(Classification([0, 1, 2]), part, np.array(part.target), measured, options, seed, **more)
+    measured = None if shown is None else Shown(shown, shown.target.numpy().copy(), "accuracy")
+    return Training(Classification([0, 1, 2]), part, part.target.numpy().copy(), measured, options, seed, **more)
 
 
 def settings(**changes: Any) -> TrainOptions:
