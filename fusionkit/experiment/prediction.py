@@ -20,9 +20,6 @@ from fusionkit.experiment.results import RESULT, read_result
 from fusionkit.experiment.source import Array
 from fusionkit.experiment.tasks.choice import known_target
 
-#: Rows that are read and predicted together.
-BATCH = 10_000
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -77,7 +74,7 @@ class Predictor:
         """The name of the ids; None if the rows are numbered."""
         return self.options.id if isinstance(self.options, TableOptions) else "id"
 
-    def batches(self, rows: int = BATCH) -> Iterator[tuple[Batch, Array]]:
+    def batches(self, rows: int) -> Iterator[tuple[Batch, Array]]:
         """Yield batches of at most ``rows`` rows, each with what the task predicts for it, (m, c).
 
         Raises:

@@ -293,7 +293,7 @@ def test_complete_data_are_recorded_as_before(tmp_path: Path, config: Config) ->
         config(train__epochs=1, train__view_dropout=0.0, data__missing="nan", data__impute=None), tmp_path, quiet=True
     )
     assert not {"missing", "rows_without_views"} & found["data"].keys()
-    same = "metrics", "history", "robustness", "config_hash", "data"
+    same = "metrics", "history", "robustness", "data"
     assert [later[key] for key in same] == [found[key] for key in same]
 
 

@@ -69,7 +69,7 @@ def test_what_auto_takes(values: Any, task: str) -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        (["b", "a", "b"], "text, 2 different: classes"),
+        (["b", "a", "b"], "text, 2 different ones: classes"),
         ([True, False], "true and false: classes"),
         ([0.5, 1.0], "numbers with fractions: amounts; classes? task=classification"),
         (whole(7, 2), "whole numbers, 7 different ones: classes; amounts? task=regression"),
