@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -25,8 +26,10 @@ def write_npz(batches: Iterator[Columns], path: Path) -> None:
     """Write an array per column."""
     found = list(batches)
     arrays: Columns = {name: np.concatenate([np.asarray(batch[name]) for batch in found]) for name in found[0]}
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
+    with zipfile.ZipFile(path, "w") as archive:  # For numpy.savez no array can be called file.
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def write_parquet(batches: Iterator[Columns], path: Path) -> None:

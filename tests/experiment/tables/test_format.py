@@ -121,7 +121,7 @@ def test_words_in_a_numeric_column() -> None:
 
 
 def test_missing_numbers_are_counted() -> None:
-    refused("Column 'age' … view 'b'; found 2, the first in row 1.  data.impute=mean", age=[1, None, None])
+    refused("Column 'age' … view 'b'; found 2, the first in row 1.  In a run, data.impute=mean", age=[1, None, None])
     refused("Column 'ok' … view 'a'; found 1, the first in row 0.  data.impute=mean", ok=[None, True])
 
 
