@@ -44,7 +44,7 @@ NAMES = {
     "fusionkit.contract.subject": ["Subject"],
     "fusionkit.contract.tracking": ["Allocations"],
     "fusionkit.errors": ["ConfigError", "DimsError", "FusionError", "OptionError", "RegistryError", "nearest"],
-    "fusionkit.experiment": ["FusionClassifier"],
+    "fusionkit.experiment": ["FusionClassifier", "FusionRegressor", "train"],
     "fusionkit.fabrication": ["Fabrication"],
     "fusionkit.fusion": ["Fusion", "Traits", "check_size", "in_place_ok", "FusionOptions"],
     "fusionkit.registry": ["find", "isolated", "load", "names", "plugins", "records", "register", "resolve"],

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -24,12 +25,13 @@ import fusionkit
 from fusionkit import registry
 from fusionkit.cli import main
 from fusionkit.config.fits import check_takes_masks
-from fusionkit.config.options import data_options
-from fusionkit.experiment import FusionClassifier, ViewDropout
+from fusionkit.config.options import TableOptions, data_options, validate_group
+from fusionkit.experiment import FusionClassifier, FusionRegressor, ViewDropout, train
 from fusionkit.experiment.data import Dataset
 from fusionkit.experiment.npz import arrays_source
 from fusionkit.experiment.roles import check_roles
 from fusionkit.experiment.splits import split
+from fusionkit.experiment.tables.reading import read_table
 from fusionkit.experiment.tasks.choice import choose
 
 FILE = Path(__file__).with_name("messages.json")
@@ -62,6 +64,21 @@ def divided(roles: dict[str, Any], label: Any = None, **given: Any) -> Any:
     chosen = choose(source.labels, "classification")
     data = Dataset("npz", source, chosen.task, chosen.values)
     return split(data, data_options({"name": "npz", "path": "x.npz", **given}), 0)
+
+
+def regressed(y: Any = None, sample_weight: Any = None, **options: Any) -> Any:
+    """Fit a regressor on a data frame with the columns age, sex and dose."""
+    frame = pd.DataFrame(np.arange(24.0).reshape(8, 3) % 5, columns=["age", "sex", "dose"])
+    regressor = FusionRegressor(**{"epochs": 1, "n": 2, **options})
+    return regressor.fit(frame, np.arange(8.0) if y is None else y, sample_weight=sample_weight)
+
+
+def table(text: str, encoding: str = "utf-8", **options: Any) -> Any:
+    """Read a table, patients.csv."""
+    with TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("patients.csv").write_text(text, encoding=encoding)
+        node = {"name": "table", "path": "patients.csv", "label": "outcome", **options}
+        return read_table(validate_group(TableOptions, node, "data"))
 
 
 #: key -> what raises an error
@@ -112,9 +129,36 @@ CALLS: dict[str, Callable[[], Any]] = {
     "role: no name": lambda: divided({"folds": np.append(np.zeros(11), np.nan)}),
     "role: a negative weight": lambda: divided({"weight": np.arange(12) - 1}),
     "view dropout: no probability": lambda: ViewDropout(1.5),
+    "estimator: columns in no view": lambda: regressed(views={"clinical": ["age"]}),
+    "estimator: a column in two views": lambda: regressed(views={"clinical": ["age", "sex"], "scan": slice(1, 3)}),
+    "estimator: a view of an unknown column": lambda: regressed(views={"clinical": ["agee"]}),
+    "estimator: a slice that is too long": lambda: regressed(views={"scan": slice(0, 80)}),
+    "estimator: a parameter that is wrong": lambda: regressed(epochs=0),
+    "estimator: a loss of another task": lambda: regressed(loss="focal"),
+    "estimator: patience without rows held out": lambda: regressed(patience=3),
+    "estimator: rows held out lack a class": lambda: classified(validation_fraction=0.9),
+    "estimator: a weight of no class": lambda: classified(class_weight={2: 5}),
+    "estimator: no weight above zero": lambda: regressed(sample_weight=[0] * 8),
+    "estimator: a constant target": lambda: regressed(y=np.ones(8)),
+    "train: an unknown option": lambda: train({"a": np.eye(8)}, np.arange(8), epoch=3),
+    "train: an option that is wrong": lambda: train({"a": np.eye(8)}, np.arange(8), test_size=1),
+    "train: views without names": lambda: train([np.eye(8)], np.arange(8)),
+    "train: a view with the name of a role": lambda: train({"weight": np.eye(8)}, np.arange(8)),
+    "train: a label that is missing": lambda: train({"a": np.eye(8)}, [*"abcdefg", None]),
     "load: no run": lambda: fusionkit.load("nowhere"),
     "check: unknown check": lambda: fusionkit.check("average", select=["gradchek"]),
     "check: no operator": lambda: fusionkit.check(3),
+    "table: no such column": lambda: table("age,sex,outcome\n50,f,1\n", label="outcom"),
+    "table: a column of mixed types": lambda: table("age,outcome\n50,1\n61,0\nunknown,1\n"),
+    "table: a decimal comma": lambda: table("age;outcome\n50,5;1\n61;0\n"),
+    "table: too many categories": lambda: table("name,outcome\nAnn,1\nBob,0\nCy,1\n", max_categories=2),
+    "table: a missing number": lambda: table("age,dose,outcome\n50,1,1\n,2,0\n"),
+    "table: a missing label": lambda: table("age,outcome\n50,1\n51,\n"),
+    "table: a column without a value": lambda: table("age,dose,outcome\n50,,1\n51,NA,0\n"),
+    "table: a column in no view": lambda: table("a__age,a__sex,dose,outcome\n50,f,1,1\n"),
+    "table: a doubled id": lambda: table("patient,age,outcome\n007,50,1\n007,51,1\n", id="patient"),
+    "table: another number of cells": lambda: table("age,outcome\n50,5,1\n"),
+    "table: no UTF-8": lambda: table("größe,outcome\n50,1\n", encoding="latin-1"),
 }
 
 #: key -> a command line that is refused

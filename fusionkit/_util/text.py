@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reprlib import Repr
+from typing import Any
 
 _REPR = Repr()
 _REPR.maxother = _REPR.maxstring = 100
@@ -52,3 +53,12 @@ def _message(error: BaseException, limit: int | None) -> str:
 def short_repr(value: object) -> str:
     """Return a ``repr`` of about 100 characters at most; type and address of an object whose ``repr`` fails."""
     return printable(_REPR.repr(value))
+
+
+def key_of(value: Any) -> str:
+    """Return the text by which a class is named in a config: that of 1.0 is 1, that of True is true."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

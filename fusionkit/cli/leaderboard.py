@@ -14,7 +14,7 @@ from fusionkit._util.tables import print_table
 from fusionkit._util.text import printable
 from fusionkit.cli.commands import json_option, output_file, print_json
 from fusionkit.errors import FusionError
-from fusionkit.experiment.leaderboard import PARTS, Board, Group, Table, read_board
+from fusionkit.experiment.leaderboard import Board, Group, Table, read_board
 from fusionkit.experiment.plots import draw_leaderboard
 from fusionkit.experiment.report import write_report
 
@@ -130,5 +130,5 @@ def _cells(board: Board, table: Table, group: Group) -> dict[str, Any]:
 def _mean(group: Group, part: str, places: int) -> str:
     """Return mean and deviation of the metric that ranks, or why there is none."""
     if (found := group.summary(part)) is None:
-        return "undefined" if group.first.get(part) else f"no {PARTS[part]} part"
+        return group.absent(part)
     return f"{found.mean:.{places}f}" + ("" if found.std is None else f" ± {found.std:.{places}f}")

@@ -24,13 +24,6 @@ from fusionkit.hookspecs import PROJECT
 from fusionkit.registry import Kind, Record
 from fusionkit.registry.catalogue import KINDS
 
-#: Options that earlier versions did not have: at their default they do not count, so that sweeps of before go on.
-LATER: dict[str, dict[str, Any]] = {
-    "fusion": {"missing": None},
-    "data": {"missing": "nan", "impute": None},
-    "train": {"view_dropout": 0.0},
-}
-
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that name the experiment ``cfg`` describes.
@@ -46,9 +39,6 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     plain |= {kind: mapped(plain[kind], _unprefixed, lambda key: key) for kind in KINDS if kind in plain}
     if isinstance(plain.get("fusion"), Mapping):
         plain["fusion"] = _without(plain["fusion"], "device")
-    for group, options in LATER.items():
-        if isinstance(node := plain.get(group), Mapping):
-            plain[group] = {key: value for key, value in node.items() if key not in options or value != options[key]}
     if isinstance(data := plain.get("data"), Mapping):
         plain["data"] = _with_digests(data)
     records = (find_record(kind, name) for kind, name in operators(plain))

@@ -5,11 +5,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["FusionClassifier", "ViewDropout"]
+__all__ = ["FusionClassifier", "FusionRegressor", "ViewDropout", "train"]
 
 
 #: Where what is exported is.  Commands that need neither torch nor scikit-learn import other submodules alone.
-_MODULES = {"FusionClassifier": "classifier", "ViewDropout": "view_dropout"}
+_MODULES = {
+    "FusionClassifier": "classifier",
+    "FusionRegressor": "regressor",
+    "ViewDropout": "view_dropout",
+    "train": "in_memory",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -174,7 +174,7 @@ def _built_in(name: str) -> Source:
     if name in EMBEDDED:
         return read_npz(NpzOptions(name="npz", path=str(EMBEDDED[name])))
     arrays = _imported("datasets:DATASETS")[name]()
-    return arrays_source(Path(name), _arrays_digest(arrays), arrays)
+    return arrays_source(Path(name), arrays_digest(arrays), arrays)
 
 
 def _own_data(options: FileOptions, task: str) -> Dataset:
@@ -185,6 +185,22 @@ def _own_data(options: FileOptions, task: str) -> Dataset:
         test = options.model_copy(update={"path": options.test_path})
         source = _joined(source, read_source(test, known=source.table))
         test_rows = np.arange(before, len(source.labels.values))
+    return dataset(options, source, task, test_rows)
+
+
+def dataset(options: FileOptions, source: Source, task: str, test_rows: Rows | None = None) -> Dataset:
+    """Return a user's own data with their task, and which views are present.
+
+    Args:
+        options: of the group ``data``.
+        source: all rows.
+        task: ``auto``, or what the label should be.
+        test_rows: those of ``test_path``.
+
+    Raises:
+        ConfigError: the label cannot be that of the task.
+        FusionError: views or a mask that cannot be used.
+    """
     names = [f"View {key!r} of {source.path}" for key in source.views]
     what = f"The array 'mask' of {source.path}"
     present = presence(names, list(source.views.values()), source.mask, options.impute, what)
@@ -244,7 +260,8 @@ def _joined_role(name: str, first: Source, second: Source) -> Array:
     raise FusionError(f"{second.path} should have {name!r} for each row, as {first.path} has; found none.")
 
 
-def _arrays_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+def arrays_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Return a SHA-256 of names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, array in arrays.items():
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())

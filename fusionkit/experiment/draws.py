@@ -136,7 +136,7 @@ class _Side:
         return taken, worth
 
     def _badness(self, sums: Counts, number: Rows) -> float:
-        """Return how far off a side is that has so many rows and groups of each class, both (C,)."""
+        """Return how far off a side with these numbers of rows and groups of each class is, both (C,)."""
         outside = np.maximum(self.least - number, 0) + np.maximum(number - self.most, 0)
         off = (sums / self._total - self.share) ** 2
         return float(off.mean() + (sums.sum() / self._total.sum() - self.share) ** 2 + 10 * outside.sum())

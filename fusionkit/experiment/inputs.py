@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from fusionkit.errors import FusionError
-from fusionkit.experiment.source import check_unmasked
+from fusionkit.errors import FusionError, nearest
+from fusionkit.experiment.source import check_order, check_unmasked
 
 #: The types of views.  PyTorch computes in them as they are.
 REAL = [np.float64, np.float32]
@@ -65,22 +64,70 @@ def check_views(views: Sequence[Any], fitted: Sequence[Names] | None) -> tuple[l
     return arrays, names
 
 
-class View(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Stands for one view where scikit-learn checks its names; its own name is in the messages."""
+def view_columns(views: Mapping[str, Any], names: Names, count: int) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the numbers of the columns of each view.
 
-
-def check_order(what: str, first: Any, other: Any) -> None:
-    """Refuse two data frames of the same rows in another order.
+    Args:
+        views: name -> a slice, or a list of names or integers.
+        names: of the ``count`` columns of X; None: they have none.
+        count: how many there are.
 
     Raises:
-        FusionError: their indexes differ only in order.
+        FusionError: there is no such column, or one is in no view or in two.
     """
-    if all(hasattr(frame, "columns") and hasattr(frame, "index") for frame in (first, other)):
-        index, wanted = other.index, first.index
-        if not index.equals(wanted) and Counter(index) == Counter(wanted):
-            should = "have their rows in the same order"
-            advice = "view.loc[other.index] reorders one."
-            raise FusionError(f"{what} should {should}; found indexes that differ only in order.  {advice}")
+    if not views:
+        raise FusionError("views should contain a view; found an empty mapping.")
+    found = {str(view): _columns(f"views[{view!r}]", given, names, count) for view, given in views.items()}
+    holders: list[list[str]] = [[] for _ in range(count)]
+    for view, columns in found.items():
+        for column in columns:
+            holders[column].append(repr(view))
+    for column, held in enumerate(holders):
+        if len(held) != 1:
+            what = column if names is None else repr(names[column])
+            where = f"it in {' and in '.join(held)}" if held else "it in none"
+            raise FusionError(f"Column {what} of X should be in one view, by views; found {where}.")
+    return {view: np.array(columns, dtype=np.int64) for view, columns in found.items()}
+
+
+def _columns(key: str, given: Any, names: Names, count: int) -> list[int]:
+    """Return the numbers of the columns that one view names."""
+    if isinstance(given, slice):
+        ends = [end for end in (given.start, given.stop) if end is not None]
+        if not all(isinstance(end, int | np.integer) and abs(int(end)) <= count for end in ends):
+            raise FusionError(f"{key} should be a slice of the {count} columns of X; found {given!r}.")
+        columns = [*range(count)[given]]
+    else:
+        columns = [_column(key, one, names, count) for one in ([given] if isinstance(given, str) else given)]
+    if not columns:
+        raise FusionError(f"{key} should have a column; found {given!r}.")
+    return columns
+
+
+def _column(key: str, one: Any, names: Names, count: int) -> int:
+    known = [] if names is None else names.tolist()
+    if isinstance(one, str):
+        if one not in known:
+            named = "name columns of X" if known else "contain integers, as the columns of X have no names"
+            raise FusionError(f"{key} should {named}; found {one!r}.{nearest(one, known)}")
+        return known.index(one)
+    if not isinstance(one, int | np.integer) or not -count <= one < count:
+        should = f"contain names of columns, or integers below {count}, the number of columns of X"
+        raise FusionError(f"{key} should {should}; found {one!r}.")
+    return int(one) % count
+
+
+def reordered(X: Any, names: npt.NDArray[np.object_]) -> Any:
+    """Return a data frame with its columns in the order of ``names``; as it is if it has others, or is no data frame.
+
+    scikit-learn refuses others by their names.
+    """
+    columns = [*getattr(X, "columns", ())]
+    return X[names.tolist()] if len(columns) == len(names) and {*columns} == {*names} else X
+
+
+class View(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Stands for one view where scikit-learn checks its names; its own name is in the messages."""
 
 
 def _check_rows(views: Sequence[Any]) -> None:

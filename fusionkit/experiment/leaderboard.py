@@ -10,10 +10,10 @@ import os
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fusionkit._util.text import count_of, one_line, printable
 from fusionkit._util.trees import flatten, mapped
@@ -34,6 +34,15 @@ _FABRICATION = "fusion.parameter_fabrication."
 PARTS = {"metrics": "test", "validation": "validation"}
 #: A greater number in a record is a mistake; the deviation of two would be infinite.
 _MOST = 1e100
+
+
+class DataSet(NamedTuple):
+    """What identifies the data of a run: the same table with another column as label is another data set."""
+
+    digest: str
+    label: str
+    name: str
+    short: str
 
 
 @dataclass(frozen=True)
@@ -63,15 +72,15 @@ class Run:
         return None if value is None else float(value)
 
     @property
-    def data(self) -> tuple[str, str, str]:
-        """The identity of the data set (runs of two are never averaged), its name, and a short form of the identity."""
+    def data(self) -> DataSet:
+        """What was learnt from; runs of two data sets are never averaged."""
         data = self.result.get("data", {})
-        name = data.get("name") or "unknown data"
-        label = str(data.get("label") or name)
-        if digest := data.get("digest"):
-            return str(digest), label, str(digest)[:8]
+        name = str(data.get("name") or "unknown data")
+        columns = self.config.get("data.label") or []
+        label = printable(", ".join(map(str, columns if isinstance(columns, list) else [columns])))
         widths = _canonical(self.result.get("data_dims"))
-        return f"{name} {widths}", label, widths
+        digest = str(data.get("digest") or f"{name} {widths}")
+        return DataSet(digest, label, str(data.get("label") or name), digest[:8] if data.get("digest") else widths)
 
     def share(self, part: str) -> float:
         """Return the rows of a part divided by those and the training rows; a fifth where the record has no number."""
@@ -103,7 +112,7 @@ class Run:
     def key(self) -> str:
         """Return the same text for runs of the same group."""
         facts = [self.result.get(key) for key in ("fusion", "fabrication", "n", "l", "dims", "encoder", "parameters")]
-        return _canonical([self.data[0], self.task, self.metric, facts, self.config])
+        return _canonical([self.data[:2], self.task, self.metric, facts, self.config])
 
 
 @dataclass
@@ -139,6 +148,10 @@ class Group:
         if len(values) < len(self.runs):
             return None
         return summarize(values, self.runs[0].share(part), limits(metric or self.runs[0].metric))
+
+    def absent(self, part: str) -> str:
+        """Return why the group has no ``summary`` of a part."""
+        return "undefined" if self.first.get(part) else f"no {PARTS[part]} part"
 
     @property
     def ranking(self) -> Summary | None:
@@ -396,18 +409,28 @@ def limits(metric: str) -> tuple[float, float]:
 
 def _tables(runs: Sequence[Run]) -> list[Table]:
     """Return the tables of all runs, sorted, and their groups with unique names of data sets."""
-    shared = Counter(name for _, name, _ in {run.data for run in runs})
+    names = _names({run.data for run in runs})
     sorted_runs: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        _, name, short = run.data
-        data = name if shared[name] == 1 else f"{name} ({short})"
-        sorted_runs.setdefault((data, run.task, run.metric), []).append(run)
+        sorted_runs.setdefault((names[run.data], run.task, run.metric), []).append(run)
     tables = [_table(data, mine) for (data, _, _), mine in sorted(sorted_runs.items())]
     several = Counter(table.groups[0].data for table in tables)
     for table in tables:
         data = table.groups[0].data
         table.name = data if several[data] == 1 else f"{data}: {table.task} by {table.metric}"
     return tables
+
+
+def _names(sets: Set[DataSet]) -> dict[DataSet, str]:
+    """Return a name for each data set; of two with one name it has what tells them apart."""
+    names = {}
+    for one in sets:
+        others = [other for other in sets if other.name == one.name and other != one]
+        labels = [one.label] if any(other.label != one.label for other in others) else []
+        files = [one.short] if any(other.digest != one.digest for other in others) else []
+        apart = ", ".join(filter(None, [*labels, *files]))
+        names[one] = f"{one.name} ({apart})" if apart else one.name
+    return names
 
 
 def _table(data: str, runs: Sequence[Run]) -> Table:

@@ -141,6 +141,8 @@ def _group(i: int, table: Table, group: Group) -> dict[str, Any]:
         "places": table.places,
         "sign": -1 if table.less_is_better else 1,
         "share": limits(table.metric) == (0.0, 1.0),
+        "absent": {key: group.absent(part) for key, part in (("value", "metrics"), ("validation", "validation"))},
+        "unranked": group.absent(group.part),
         "ranking": None if ranking is None else [ranking.mean, ranking.low, ranking.high],
         "curves": [
             {
@@ -194,7 +196,7 @@ def _row(group: Mapping[str, Any], columns: Sequence[_Column]) -> str:
     cells = []
     for _, key, form, _ in columns:
         value = group[key]
-        text = "" if value is None else format(value, form)
+        text = group["absent"].get(key, "") if value is None else format(value, form)
         if key.endswith("low") and text:
             text += f" – {format(group[key.replace('low', 'high')], form)}"
         mark = ' <span class="front" title="on the Pareto front">◆</span>' if key == "l" and group["on_front"] else ""

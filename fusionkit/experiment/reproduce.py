@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -103,8 +102,8 @@ def _composed(overrides: tuple[str, ...]) -> tuple[tuple[tuple[str, ...], Any], 
 
 
 def _flatten(config: Mapping[str, Any]) -> Flat:
-    # In the types of a record.  An option is overridden as a whole: its default may be null, or a reference to a group.
-    return dict(flatten(json.loads(json.dumps(config, default=str)), whole=lambda path: len(path) == 2))
+    # An option is overridden as a whole: its default may be null, or a reference to a group.
+    return dict(flatten(config, whole=lambda path: len(path) == 2))
 
 
 def _text(value: Any) -> str:

@@ -98,8 +98,10 @@ class Result(BaseModel):
     validation: dict[str, float | None] | None = Field(
         None, description="The same on the validation part; null: there is none."
     )
-    baseline: dict[str, float | None] | None = Field(
-        None, description="The same on the test part, for the largest class or the mean of the training part."
+    baseline: dict[str, float | None] | Name | None = Field(
+        None,
+        description="The same on the test part, for the largest class or the mean of the training part; in the record "
+        "of a study's baseline its name.",
     )
     best_epoch: Natural | None = Field(None, description="The epoch of the model that was kept.")
     seconds: Annotated[float, Field(ge=0, le=1e10)] | None = Field(None, description="Duration of the run.")

@@ -68,7 +68,7 @@ def run_job(
     if not quiet and data.name in OWN:
         for line in described_data(data, parts):
             print(line, file=sys.stderr, flush=True)
-    run = _Run(config, data, parts, None if quiet else run_dir, report)
+    run = Run(config, data, parts, None if quiet else f", in {results.shown(run_dir)}", report)
     run.train()
     result = run.record()
     if not record_only:
@@ -81,14 +81,14 @@ def run_job(
     return result
 
 
-class _Run:
+class Run:
     """The training of a run, once, or with ``train.refit`` twice, and what is measured then.
 
     Args:
         config: of the run.
         data: all rows.
         parts: of them.
-        run_dir: named in the progress; None shows none.
+        where: ends the title of the progress; None shows neither.
         report: as for ``run_job``.
 
     Raises:
@@ -100,10 +100,10 @@ class _Run:
         config: RunConfig,
         data: Dataset,
         parts: Parts,
-        run_dir: Path | None,
-        report: Callable[[float], None] | None,
+        where: str | None,
+        report: Callable[[float], None] | None = None,
     ) -> None:
-        self.config, self.data, self.parts, self.run_dir, self.report = config, data, parts, run_dir, report
+        self.config, self.data, self.parts, self.where, self.report = config, data, parts, where, report
         self.metric = data.task.metric(config.metric)
         self.validation: dict[str, float | None] | None = None
         for key, value in (("patience", config.train.patience), ("refit", config.train.refit)):
@@ -138,10 +138,10 @@ class _Run:
         self.fitted = data = self.data.fitted(rows)
         model = _untrained(config, data, rows)
         progress = None
-        if self.run_dir is not None:
+        if self.where is not None:
             again = "" if stop is None else f", again with the validation part for {count_of(stop, 'epoch')}"
             title = run_title(model.describe()["fusion"]["name"], _fabrication(model.fusion), data.label, config.seed)
-            progress = f"training {title}{again}, in {results.shown(self.run_dir)}"
+            progress = f"training {title}{again}{self.where}"
         measured = None
         if len(shown):
             measured = Shown(_standardized(model, data, shown), data.target[shown], self.metric, chooses)

@@ -127,7 +127,7 @@ def _reliability(figure: Figure, axes: Axes, confidence: Array, right: Array, of
 
 
 def _chosen(rows: int) -> Array:
-    """Return at most so many rows as a scatter plot can show, evenly spaced."""
+    """Return the numbers of rows, evenly spaced, that a scatter plot can show."""
     return np.unique(np.linspace(0, rows - 1, min(rows, _MAX_POINTS)).astype(int))
 
 

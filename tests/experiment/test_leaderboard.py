@@ -212,6 +212,15 @@ def test_a_table_per_data_set_task_and_metric(tmp_path: Path) -> None:
     ]
 
 
+def test_another_label_is_another_data_set(tmp_path: Path) -> None:
+    data = {"name": "table", "label": "t.csv", "digest": "12345678ab"}
+    for name, label in (("a", "dose"), ("b", ["dose", "age"]), ("c", "dose")):
+        put(tmp_path, name, data=data, seed=ord(name), config={"data": {"label": label}}, **regression(1.0))
+    tables = read_board(tmp_path).tables
+    assert [table.name for table in tables] == ["t.csv (dose)", "t.csv (dose, age)"]
+    assert [[len(group.runs) for group in table.groups] for table in tables] == [[2], [1]]
+
+
 def test_new_keys_at_their_defaults_do_not_tell_runs_of_before_apart(tmp_path: Path) -> None:
     train = {"epochs": 3, "lr": 0.1}
     put(tmp_path, "before", config={"train": train})
@@ -277,14 +286,14 @@ def test_no_picture_without_any_value(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_rows_have_both_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = {"name": "table", "digest": "1", "training_rows": 60, "validation_rows": 20, "test_rows": 40}
     values = [(12.0, 30.0), (14.0, 33.0), (17.0, 31.0)]
-    for seed, (test, validation) in enumerate(values):
-        put(tmp_path, f"{seed}", seed=seed, data=data, **regression(test, validation))
+    for seed, pair in enumerate(values):
+        put(tmp_path, f"{seed}", seed=seed, data=data, **regression(*pair))
     assert main([str(tmp_path), "--json"]) == 0
     shown = capsys.readouterr()
     assert shown.err.splitlines()[-1].startswith("rmse against l: ")
     (row,) = json.loads(shown.out)["rows"]
-    test = summarize([test for test, _ in values], 40 / 100, (0.0, 1e100))
-    validation = summarize([validation for _, validation in values], 20 / 80, (0.0, 1e100))
+    test = summarize([value for value, _ in values], 40 / 100, (0.0, 1e100))
+    validation = summarize([value for _, value in values], 20 / 80, (0.0, 1e100))
     assert (row["task"], row["metric"], row["ranked_by"]) == ("regression", "rmse", "validation")
     assert [row[key] for key in ("value", "std", "low", "high")] == [test.mean, test.std, test.low, test.high]
     keys = ("validation", "validation_std", "validation_low", "validation_high")

@@ -109,7 +109,7 @@ def test_a_record_of_before_is_compared_by_what_it_has(run_dir: Path, again: Aga
 def test_the_new_results_are_compared_too(
     run_dir: Path, again: Again, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    new = {"task": "regression", "metric": "rmse", "metrics": {}, "confusion": None, "best_epoch": 3}
+    new: dict[str, Any] = {"task": "regression", "metric": "rmse", "metrics": {}, "confusion": None, "best_epoch": 3}
     new["validation"], new["baseline"] = {"rmse": 1.25}, {"rmse": 2.0}
     record = change(run_dir, **new)
     given = {**record, "best_epoch": 4, "validation": {"rmse": 1.5}, "baseline": {"rmse": 2.5}}

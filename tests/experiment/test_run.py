@@ -25,6 +25,7 @@ from fusionkit.experiment import results, run
 from fusionkit.experiment.data import load_data
 from fusionkit.experiment.splits import split
 from fusionkit.fusion import ElementwiseFusion, Fusion
+from tests.exhaustive import exhaustive
 from tests.experiment.torch_states import STATES
 from tests.messages import like
 from tests.run_records import run_job
@@ -113,7 +114,7 @@ def test_classes_without_a_test_row_are_no_reason_to_warn(
 # -- what the fusion sees ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoder", ["linear", "mlp"])
+@pytest.mark.parametrize("encoder", ["linear", *exhaustive(["mlp"])])
 @pytest.mark.parametrize(("width", "seen"), [(None, 5), (6, 6)])
 def test_an_encoder_makes_widths_equal(tmp_path: Path, config: Config, encoder: str, width: Any, seen: int) -> None:
     cfg = config(model__encoder=encoder, model__encoder_width=width, fusion__name="average", fusion__n=None)
@@ -132,7 +133,11 @@ def test_an_alias_is_recorded_by_its_name(tmp_path: Path, config: Config) -> Non
 
 @pytest.mark.parametrize(
     ("given", "name"),
-    [(None, "dense"), ("lowrank", "lowrank"), ({"name": "lowrank", "r": 2}, "lowrank"), ("identity", "dense")],
+    [
+        (None, "dense"),
+        ({"name": "lowrank", "r": 2}, "lowrank"),
+        *exhaustive([("lowrank", "lowrank"), ("identity", "dense")]),
+    ],
 )
 def test_the_fabrication_is_recorded_by_its_name(tmp_path: Path, config: Config, given: Any, name: str) -> None:
     cfg = config(fusion__parameter_fabrication=given, train__epochs=1)

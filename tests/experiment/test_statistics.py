@@ -110,4 +110,5 @@ def test_an_interval_is_cut_to_what_the_metric_can_be() -> None:
     assert whole.low < 0 < 1 < (whole.high or 0)
     assert (summarize(values, 0.2).low, summarize(values, 0.2).high) == (0.0, 1.0)
     cut = summarize(values, 0.2, (0.0, 1e9))
-    assert (cut.low, cut.high, cut.mean, cut.std) == (0.0, whole.high, 2.0, pytest.approx(1.802775637732))
+    assert (cut.low, cut.high, cut.mean) == (0.0, whole.high, 2.0)
+    assert cut.std == pytest.approx(1.802775637732)

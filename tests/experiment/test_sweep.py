@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -18,13 +20,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 
+import fusionkit.experiment.run
 from fusionkit import cli
 from fusionkit.config.options import RunConfig
 from fusionkit.errors import FusionError
 from fusionkit.experiment import sweep
 from fusionkit.experiment.job import Outcome, directory_lock
 from fusionkit.experiment.sweep import OUTCOMES, Watch
+from tests import study_sweeper
 from tests.exhaustive import exhaustive
 from tests.fake_distributions import Site
 
@@ -152,6 +159,89 @@ def test_two_processes_per_job_inside_a_parallel_sweep(capsys: pytest.CaptureFix
     assert two["metrics"]["log_loss"] == pytest.approx(one["metrics"]["log_loss"], rel=1e-3)
 
 
+# -- sweepers that compare jobs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _study(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let Hydra discover a sweeper with Optuna's ``direction``."""
+    plugins, store = Plugins.instance(), ConfigStore.instance()
+    package = sys.modules.get("hydra_plugins") or types.ModuleType("hydra_plugins")
+    monkeypatch.setitem(sys.modules, "hydra_plugins", package)
+    monkeypatch.setitem(sys.modules, "hydra_plugins.study", study_sweeper)
+    monkeypatch.setattr(package, "study", study_sweeper, raising=False)
+    monkeypatch.setattr(study_sweeper.StudySweeper, "__module__", "hydra_plugins.study")
+    monkeypatch.setattr(study_sweeper.StudySweeper, "made", [])
+    plugins.register(study_sweeper.StudySweeper)
+    monkeypatch.setattr(store, "repo", copy.deepcopy(store.repo))
+    store.store("study", study_sweeper.StudyConfig, "hydra/sweeper")
+    yield
+    plugins.plugin_type_to_subclass_list[Sweeper].remove(study_sweeper.StudySweeper)
+    plugins.class_name_to_class.pop("hydra_plugins.study.StudySweeper")
+
+
+#: By seed: the record that a run gives.
+RECORDS: dict[int, dict[str, Any]] = {
+    0: {"metrics": {"accuracy": 0.5}},
+    1: {"task": "regression", "metric": "rmse", "metrics": {"rmse": 2.5}, "validation": None},
+    2: {"task": "regression", "metric": "rmse", "metrics": {"rmse": 2.5}, "validation": {"rmse": 4.0}},
+    3: {"task": "regression", "metric": "r2", "metrics": {}, "validation": {"r2": 0.25}},
+    4: {"metric": "roc_auc", "metrics": {"roc_auc": 0.75}, "validation": {"roc_auc": None}},
+    5: {"metrics": {}, "validation": None},
+}
+
+
+@pytest.fixture
+def _recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_job(config: RunConfig, run_dir: Path, **options: Any) -> dict[str, Any]:
+        if config.seed == 6:
+            raise FusionError("The seed should be another one; found 6.")
+        return {"status": "completed", **RECORDS[config.seed]}
+
+    monkeypatch.setattr(fusionkit.experiment.run, "run_job", run_job)
+
+
+@pytest.mark.usefixtures("_study", "_recorded")
+def test_a_job_returns_its_metric_so_that_more_is_better(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["run", "-m", *DATA, "fusion=concatenation", "hydra/sweeper=study", "seed=0,1,2,3,4,5,6"]
+    assert cli.main(line) == 1
+    out, err = capsys.readouterr()
+    (made,) = study_sweeper.StudySweeper.made
+    assert made.returned == [0.5, -2.5, -4.0, 0.25, None, None, None]
+    assert (made.direction, made.max_failure_rate) == ("maximize", 1.0)
+    assert out.splitlines()[0] == "2 of 4 jobs ranked by the test part, because there is no validation part"
+    lines = dict(zip(range(7), err.splitlines(), strict=False))
+    assert re.match(r"2/\?  completed  rmse 2\.500  \d", lines[1])
+    assert re.match(r"3/\?  completed  validation rmse 4\.000  \d", lines[2])
+    assert re.match(r"5/\?  completed  \d", lines[4])
+
+
+@pytest.mark.usefixtures("_study", "_recorded")
+@pytest.mark.parametrize(
+    ("options", "file", "direction"),
+    [
+        (["hydra/sweeper=study", "hydra.sweeper.direction=minimize"], "", "minimize"),
+        (["hydra/sweeper=study", "hydra.sweeper.direction=[maximize]"], "", ["maximize"]),
+        (["+experiment=own"], "direction: minimize", "minimize"),
+        (["+experiment=own"], "max_failure_rate: 0.5", "maximize"),
+    ],
+)
+def test_the_direction_is_the_users_where_there_is_one(options: list[str], file: str, direction: Any) -> None:
+    Path("conf/experiment").mkdir(parents=True)
+    defaults = "# @package _global_\ndefaults: [{override /hydra/sweeper: study}]\n"
+    Path("conf/experiment/own.yaml").write_text(f"{defaults}hydra: {{sweeper: {{{file}}}}}\n")
+    line = ["--config-dir", "conf", *DATA, "fusion=concatenation", *options, "seed=0"]
+    assert cli.main(["run", "-m", *line]) == 0
+    (made,) = study_sweeper.StudySweeper.made
+    assert made.direction == direction
+
+
+@pytest.mark.usefixtures("_recorded")
+def test_a_sweep_that_compares_nothing_tells_no_part(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "-m", *DATA, "fusion=concatenation", "seed=0,1"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
 # -- sweeps that are killed --------------------------------------------------------------------------------------------
 
 
@@ -238,8 +328,6 @@ def test_a_directory_that_cannot_be_written_is_one_sentence(
 def test_an_interrupted_sweep_prints_its_progress_and_how_to_resume(
     where: list[str], again: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import fusionkit.experiment.run
-
     def run_job(config: RunConfig, run_dir: Path, **options: Any) -> dict[str, Any]:
         if config.seed == 2:
             raise KeyboardInterrupt

@@ -27,8 +27,8 @@ from fusionkit.experiment.tables.columns import MISSING
 
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".parquet")
 _SEPARATORS = ",;\t|"
-#: With blanks around them too, which pandas skips around numbers alone.
-_WORDS = [f"{before}{word}{after}" for word in MISSING for before in ("", " ") for after in ("", " ")]
+#: With a blank before them too, which pandas skips before numbers alone.
+_WORDS = [f"{blank}{word}" for word in MISSING for blank in ("", " ")]
 #: pandas writes its index under such a name.
 _INDEX = re.compile(r"__index_level_\d+__")
 #: What reading a damaged file raises; pyarrow's and pandas' own exceptions are ValueErrors or OSErrors.
@@ -53,8 +53,8 @@ class TableFile:
 
     @property
     def unnamed(self) -> bool:
-        """Whether the first column is an index without a name."""
-        return self.header[:1] == [""]
+        """Whether a column is an index without a name."""
+        return "" in self.header
 
     @property
     def names(self) -> list[str]:
@@ -68,7 +68,7 @@ class TableFile:
 
     def digest(self) -> str:
         """Return the SHA-256 of the file."""
-        with reading(self.path), self.path.open("rb") as file:
+        with explained(self.path), self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def frame(self, exact: Collection[str]) -> pd.DataFrame:
@@ -80,34 +80,35 @@ class TableFile:
         Raises:
             FusionError: a damaged file, or one without rows.
         """
-        with reading(self.path):
+        with explained(self.path):
             if self.parquet:
                 frame = _pyarrow().read_table(self.path).to_pandas(ignore_metadata=True).set_axis(self.header, axis=1)
             else:
-                words = {name: _WORDS for name in self.header if name not in exact}
-                (frame, _), *_ = self._csv(dict.fromkeys(exact, object), words, low_memory=False)
-        if not len(frame):
+                rows = self._csv(dict.fromkeys(exact, object), exact, low_memory=False)
+                frame = next((frame for frame, _ in rows), None)
+        if frame is None or not len(frame):
             raise FusionError(f"{self.path} should have rows below its header; found none.")
         return frame
 
     def chunks(
-        self, numbers: Collection[str], others: Collection[str], rows: int
+        self, numbers: Collection[str], others: Collection[str], exact: Collection[str], rows: int
     ) -> Iterator[tuple[pd.DataFrame, float]]:
         """Return the rows in frames of at most ``rows``, each with the share of the file read so far.
 
         Args:
             numbers: the columns of numbers.
-            others: the columns that are text as it stands.
+            others: the columns that are read as text.
+            exact: those of them that are text as it stands.
             rows: per frame.
 
         Raises:
             FusionError: a damaged file.
         """
-        with reading(self.path):
+        with explained(self.path):
             if self.parquet:
                 yield from self._batches([*numbers, *others], rows)
             else:
-                yield from self._csv_chunks(numbers, others, rows)
+                yield from self._csv_chunks(numbers, others, exact, rows)
 
     def _batches(self, columns: Collection[str], rows: int) -> Iterator[tuple[pd.DataFrame, float]]:
         with _pyarrow().ParquetFile(self.path) as file:
@@ -118,12 +119,12 @@ class TableFile:
                 yield batch.to_pandas(ignore_metadata=True).rename(columns=wanted), done / total
 
     def _csv_chunks(
-        self, numbers: Collection[str], others: Collection[str], rows: int
+        self, numbers: Collection[str], others: Collection[str], exact: Collection[str], rows: int
     ) -> Iterator[tuple[pd.DataFrame, float]]:
         types = {**dict.fromkeys(numbers, "float64"), **dict.fromkeys(others, object)}
         done = 0
         try:
-            for frame, share in self._csv(types, dict.fromkeys(numbers, _WORDS), chunksize=rows):
+            for frame, share in self._csv(types, exact, chunksize=rows):
                 done += len(frame)
                 yield frame, share
             return
@@ -132,17 +133,19 @@ class TableFile:
                 raise
         # A cell is no number to the parser: go on with text, and whoever reads the numbers names the first word.
         texts, passed = dict.fromkeys([*numbers, *others], object), 0
-        for frame, share in self._csv(texts, {}, chunksize=rows):
+        for frame, share in self._csv(texts, exact, chunksize=rows):
             new = frame.iloc[max(done - passed, 0) :]
             passed += len(frame)
             if len(new):
                 yield new, share
 
     def _csv(
-        self, types: dict[str, Any], words: dict[str, list[str]], chunksize: int | None = None, **options: Any
+        self, types: dict[str, Any], exact: Collection[str], chunksize: int | None = None, **options: Any
     ) -> Iterator[tuple[pd.DataFrame, float]]:
         """Return the rows of a CSV: as many at a time as ``chunksize`` says, with the share of the file read so far."""
         named = {"names": self.header, "header": 0, "index_col": False, "sep": self.separator, "decimal": self.decimal}
+        # A list for all columns, where it can be: pandas takes long for each column's own.
+        words = {name: _WORDS for name in self.header if name not in exact} if exact else _WORDS
         missing = {"keep_default_na": False, "na_values": words}
         size = max(self.path.stat().st_size, 1)
         try:
@@ -193,7 +196,7 @@ def open_table(path: str | Path, separator: str | None = None, decimal: str = ".
     path = Path(path)
     if separator == decimal:
         raise ConfigError(f"data.separator and data.decimal should differ; found {decimal!r} for both.")
-    with reading(path):
+    with explained(path):
         if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):  # Opening a pipe would wait for a writer.
             raise FusionError(f"The data file should be a table; found {path}: a pipe or a device.")
         if not path.name.lower().endswith(ENDINGS) and not path.is_dir():
@@ -201,7 +204,7 @@ def open_table(path: str | Path, separator: str | None = None, decimal: str = ".
         if path.name.lower().endswith(".parquet"):
             with _pyarrow().ParquetFile(path) as file:
                 names = ["" if _INDEX.fullmatch(name) else name for name in file.schema_arrow.names]
-            table = TableFile(path, _ordered(names), ",", decimal)
+            table = TableFile(path, _stripped(names), ",", decimal)
         else:
             names, separator = _csv_header(path, separator, decimal)
             table = TableFile(path, names, separator, decimal)
@@ -209,7 +212,7 @@ def open_table(path: str | Path, separator: str | None = None, decimal: str = ".
     return table
 
 
-def _ordered(names: list[str]) -> list[str]:
+def _stripped(names: list[str]) -> list[str]:
     return [name.strip() for name in names]
 
 
@@ -218,7 +221,7 @@ def _check_header(table: TableFile) -> None:
         if count > 1:
             raise FusionError(f"{table.path} should have columns of different names; found {name!r} {count} times.")
     for i, name in enumerate(table.header[1:], start=1):
-        if not name:
+        if not name and not table.parquet:
             raise FusionError(f"{table.path} should name its columns in the header; found none for column {i}, from 0.")
     if not table.names:
         raise FusionError(f"{table.path} should have a header with the names of its columns; found none.")
@@ -236,7 +239,7 @@ def _csv_header(path: Path, separator: str | None, decimal: str) -> tuple[list[s
         order = "\t,;|" if path.name.lower().endswith(".tsv") else _SEPARATORS
         separator = max(order.replace(decimal, ""), key=outside.count)  # The first of equals.
     rows = list(csv.reader(io.StringIO(record, newline=""), delimiter=separator))
-    return _ordered(rows[0] if rows else [""]), separator
+    return _stripped(rows[0] if rows else [""]), separator
 
 
 def _next(reader: Any, rows: int | None) -> pd.DataFrame | None:
@@ -259,7 +262,7 @@ def _pyarrow() -> Any:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Say in one sentence what is wrong with a file.
 
     Raises:
@@ -267,7 +270,7 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         found = f"{path}: {os.strerror(error.errno) if error.errno else error_message(error)}"
         raise FusionError(f"The data file should be a table; found {found}.") from None
     except UnicodeDecodeError as error:

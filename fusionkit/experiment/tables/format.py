@@ -92,6 +92,10 @@ class TableFormat:
     files: tuple[str, ...] = ()
     impute: Literal["mean"] | None = None
 
+    def __post_init__(self) -> None:
+        if self.files and self.id is None:
+            raise ValueError("A file per view should have a column of ids; found none.")
+
     @property
     def dims(self) -> list[int]:
         """The widths of the encoded views."""

@@ -157,11 +157,11 @@ def _check_once(views: dict[str, list[str]], free: list[str], options: TableOpti
         found = holders.get(column, [])
         if len(found) == 1:
             continue
-        where = f"in {' and in '.join(map(repr, found))}" if found else "it in none"
+        where = f"in {' and in '.join(map(repr, found))}" if found else "in none"
         how = "data.views" if options.views is not None else "its prefix, as in view__column"
         should = f"be in one view, by {how}"
         way_out = _WAY_OUT.format(quoted(column))
-        raise FusionError(f"Column {column!r} of {what} should {should}; found {where}.  {way_out}")
+        raise FusionError(f"Column {column!r} of {what} should {should}; found it {where}.  {way_out}")
 
 
 def names_of(value: str | Sequence[str] | None) -> list[str]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from fusionkit.config.options import TableOptions
 from fusionkit.errors import FusionError, nearest
-from fusionkit.experiment.source import Source
+from fusionkit.experiment.source import ROLES, Source
 from fusionkit.experiment.tables import joining
 from fusionkit.experiment.tables.columns import Floats, Place, text_array
 from fusionkit.experiment.tables.describing import Describer
@@ -22,8 +22,8 @@ from fusionkit.experiment.tables.format import TableFormat, View, add_counts
 from fusionkit.experiment.tables.layout import chosen, features, lay_out, names_of, special
 from fusionkit.experiment.tables.roles import read_ids, read_labels, read_role
 
-#: A file is read in blocks of about this number of cells: pandas takes long for each block, however few rows it has.
-_CELLS = 2**21
+#: The most rows and cells of the blocks in which a file is read: pandas takes long for each block, however small.
+_ROWS, _CELLS = 2**14, 2**21
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def read_table(options: TableOptions, *, labelled: bool = True, known: TableForm
     Args:
         options: checked.
         labelled: False: the columns of label and roles need not be there; only ids are read.
-        known: encode with the format of another table, as for a test part in a file of its own.
+        known: encode with the format of another table, as for a test part in a file of its own; of the roles only the
+            id need be there.
 
     Raises:
         FusionError: the file or a column cannot be used; the message names file, column, row and value.
@@ -69,13 +70,14 @@ def _read_one(options: TableOptions, table: TableFile, labelled: bool, known: Ta
     what, notes = str(table.path), _index_notes([table])
     if known is None:
         layout = lay_out(table.names, options, what, labelled)
-        frame = table.frame(_exact(options))
+        frame = table.frame(_exact(options) | layout.categorical)
         describe = Describer(what, layout.categorical, options.max_categories, options.decimal)
         known = _format(options, [describe.view(name, columns, frame) for name, columns in layout.views.items()])
         notes += layout.notes
     else:
-        special(table.names, options, what, labelled)
-        frame = table.frame(_exact(options))
+        _check_names(known, table)
+        options = _where_present(options, table.names)
+        frame = table.frame(_exact(options) | _categories(known))
     views, unseen = known.encode(frame, what)
     return Source(
         path=table.path,
@@ -89,11 +91,14 @@ def _read_one(options: TableOptions, table: TableFile, labelled: bool, known: Ta
 
 def _read_joined(options: TableOptions, labelled: bool, known: TableFormat | None) -> Source:
     id, tables = joining.id_of(options), _open_files(options)
-    owner = joining.owner_of(tables, options) if labelled else None
-    columns, categorical, notes = _columns(tables, options)
-    views = list(known.names()) if known is not None else list(columns)
+    if known is None:
+        columns, categorical, notes = _columns(tables, options)
+    else:
+        options = _where_present(options, [name for table in tables.values() for name in table.names])
+        columns, categorical, notes = known.names(), _categories(known), []
+    owner, views = joining.owner_of(tables, options) if labelled else None, list(columns)
     parts = {
-        name: joining.read_part(table, id, _exact(options))
+        name: joining.read_part(table, id, _exact(options) | categorical)
         for name, table in tables.items()
         if name in views or name == owner
     }
@@ -183,7 +188,7 @@ def _format(options: TableOptions, views: Sequence[View], files: Sequence[str] =
 
 
 def _index_notes(tables: Iterable[TableFile]) -> list[str]:
-    return [f"{table.path}: the first column has no name and is left out." for table in tables if table.unnamed]
+    return [f"{table.path}: the column without a name, an index, is left out." for table in tables if table.unnamed]
 
 
 def unseen_notes(unseen: Mapping[str, int]) -> list[str]:
@@ -207,10 +212,8 @@ def _check_form(format: TableFormat, path: str | Mapping[str, str]) -> None:
     """
     if isinstance(path, str):
         if format.files:
-            found = f"the single file {path}"
-            raise FusionError(
-                f"data.path should be a mapping with a file for each of {list(format.names())}; found {found}."
-            )
+            should = f"be a mapping with a file for each of {list(format.names())}, as the run was trained on"
+            raise FusionError(f"data.path should {should}; found the single file {path}.")
         return
     if not format.files:
         raise FusionError(f"data.path should be a single file, as the run was trained on; found {dict(path)}.")
@@ -249,9 +252,10 @@ def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator
     _check_names(format, table)
     columns = {column.name: column for view in format.views for column in view.columns}
     numbers = [name for name, column in columns.items() if column.kind == "number"]
-    others = [name for name in columns if name not in {*numbers}] + ([format.id] if format.id is not None else [])
-    start = 0
-    for frame, fraction in table.chunks(numbers, others, max(rows, _CELLS // len(table.header))):
+    others = [name for name, column in columns.items() if column.kind != "number"]
+    exact = [] if format.id is None else [format.id]
+    start, block = 0, max(rows, min(_ROWS, _CELLS // max(len(table.header), sum(format.dims))))
+    for frame, fraction in table.chunks(numbers, [*others, *exact], exact, block):
         numbered = np.arange(start, start + len(frame))
         views, unseen = format.encode(frame, what, numbered)
         ids = None
@@ -274,7 +278,8 @@ def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator
 def _check_names(format: TableFormat, table: TableFile) -> None:
     """Refuse a file without a column that the run needs, before any row is read."""
     needed = [column.name for view in format.views for column in view.columns]
-    missing = [name for name in [*needed, format.id] if name is not None and name not in {*table.names}]
+    known = {None, *table.names}
+    missing = [str(name) for name in [*needed, format.id] if name not in known]
     if missing:
         found = f"{len(missing)} missing: {', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}."
         should = "have the columns that the run was trained on"
@@ -282,10 +287,10 @@ def _check_names(format: TableFormat, table: TableFile) -> None:
 
 
 def _chunks_of_joined(format: TableFormat, path: Mapping[str, str], rows: int) -> Iterator[Chunk]:
-    assert format.id is not None
     parts = {}
     for name in format.names():
-        parts[name] = joining.read_part(open_table(path[name], format.separator, format.decimal), format.id)
+        table = open_table(path[name], format.separator, format.decimal)
+        parts[name] = joining.read_part(table, str(format.id), _categories(format))
     joined = joining.join(parts, list(parts))
     for start in range(0, len(joined.ids), rows):
         part = slice(start, start + rows)
@@ -296,3 +301,14 @@ def _chunks_of_joined(format: TableFormat, path: Mapping[str, str], rows: int) -
             views.append(array)
         ids = text_array(joined.ids[part])
         yield Chunk(start, ids, views, unseen, min(1.0, (start + rows) / len(joined.ids)))
+
+
+def _categories(format: TableFormat) -> frozenset[str]:
+    """Return the columns of categories."""
+    return frozenset(column.name for view in format.views for column in view.columns if column.kind == "category")
+
+
+def _where_present(options: TableOptions, names: Sequence[str]) -> TableOptions:
+    """Return the options without the roles whose columns new rows lack; they need an id alone."""
+    absent = [role for role in ROLES if role != "id" and getattr(options, role) not in names]
+    return options.model_copy(update=dict.fromkeys(absent))

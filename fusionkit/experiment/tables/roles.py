@@ -74,8 +74,10 @@ def read_ids(series: pd.Series[Any], place: Place, distinct: bool = True) -> lis
         FusionError: one is empty, or there twice.
     """
     ids = exact_text(series)
-    _refuse_missing(np.asarray([not one.strip() for one in ids]), place, "an id")
-    if distinct and len(first := {one: row for row, one in reversed([*enumerate(ids)])}) < len(ids):
+    if not all(map(str.strip, ids)):
+        _refuse_missing(np.asarray([not one.strip() for one in ids]), place, "an id")
+    if distinct and len({*ids}) < len(ids):
+        first = {one: row for row, one in reversed([*enumerate(ids)])}
         row = next(row for row, one in enumerate(ids) if first[one] != row)
         found = f"{short_repr(ids[row])} in row {first[ids[row]]} and again in row {row}"
         raise FusionError(f"{place} should have an id of its own in every row; found {found}.")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fusionkit._util.text import key_of
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, nearest
 
@@ -135,15 +136,6 @@ def focal(losses: Tensor, gamma: float) -> Tensor:
     # At p = 1 the gradient of a power below 1 is infinite, and infinity times 0 is NaN.
     missed = (-torch.expm1(-losses)).clamp_min(torch.finfo(losses.dtype).tiny)
     return missed**gamma * losses
-
-
-def key_of(value: Any) -> str:
-    """Return the text by which a class is named in a config: that of 1.0 is 1, that of True is true."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
 
 
 def weights_of(classes: list[Any], given: Mapping[Any, float], name: str) -> npt.NDArray[np.float64]:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fusionkit._util.text import one_line
+from fusionkit._util.text import key_of, one_line
 from fusionkit.errors import ConfigError, FusionError, nearest
 from fusionkit.experiment.source import Labels
-from fusionkit.experiment.tasks.base import Array, Task, key_of
+from fusionkit.experiment.tasks.base import Array, Task
 from fusionkit.experiment.tasks.classification import Classification
 from fusionkit.experiment.tasks.multilabel import Multilabel
 from fusionkit.experiment.tasks.regression import Regression

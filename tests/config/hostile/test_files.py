@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from fusionkit.errors import ConfigError
 from tests.config import application as app
 from tests.config.hostile.attacks import CALL, EVIL, Evil, arm_resolver, experiment, fired, refused
+from tests.exhaustive import exhaustive_unless
 
 
 def test_yaml_tags_are_refused(folder: Callable[[dict[str, str]], Path]) -> None:
@@ -91,7 +92,7 @@ MULTIPLYING = {
 }
 
 
-@pytest.mark.parametrize("form", MULTIPLYING)
+@pytest.mark.parametrize("form", exhaustive_unless({"texts", "mappings", "by_default"}.__contains__, MULTIPLYING))
 def test_references_that_multiply_are_refused(form: str, folder: Callable[[dict[str, str]], Path]) -> None:
     lines = ["# @package evil", "way: ${evil}", "a0: xxxxxxxxxx"]
     lines += [f"a{i}: {MULTIPLYING[form].replace('BELOW', f'a{i - 1}')}" for i in range(1, 11)]
