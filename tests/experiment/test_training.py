@@ -463,17 +463,17 @@ def test_the_model_is_that_of_the_first_of_the_best_epochs(scores: list[float], 
 
 
 def test_less_is_better_for_some_metrics() -> None:
-    scores = [0.1, 0.9, 0.3]
-    assert chosen(scores, "log_loss")[1].best_epoch == 2
+    assert chosen([0.1, 0.9, 0.3], "log_loss")[1].best_epoch == 2
     network, part = Linear(), Part([torch.zeros(10, 4), torch.zeros(10, 3)], torch.arange(10.0)[:, None])
     network.layer = nn.Linear(7, 1)
     shown = Shown(part, np.arange(10.0)[:, None], "rmse", chooses=True)
     task = Regression(["y"], [0.0], [1.0])
     history = train(network, Training(task, part, shown.target, shown, settings(lr=3.0, optimizer="sgd"), 0), "cpu")
-    assert history.best_epoch == 1 + int(np.argmin(history.score))
+    scores = [score for score in history.score if score is not None]
+    assert history.best_epoch == 1 + int(np.argmin(scores)) < 8
     output = network([torch.zeros(10, 4), torch.zeros(10, 3)]).detach().numpy()
     found = float(np.sqrt(np.mean((output - shown.target) ** 2)))
-    assert found == pytest.approx(min(history.score), rel=1e-6)
+    assert found == pytest.approx(min(scores), rel=1e-6)
 
 
 @pytest.mark.parametrize(
