@@ -346,7 +346,7 @@ class FusionModel(nn.Module):
         """
         if self.table is None:
             raise FusionError("A data frame should be given to a model of a table; found a model of arrays.")
-        views, unseen = self.table.encode(frame, "The data frame")
+        views, unseen = self.table.encode(frame, "the data frame")
         if unseen:
             counts = ", ".join(f"{count} in {column!r}" for column, count in unseen.items())
             warnings.warn(f"Values that the training part lacks count as missing: {counts}.", UserWarning, stacklevel=2)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 #: The columns of some rows: name -> m values.
 Columns = dict[str, Any]
@@ -17,9 +16,10 @@ Columns = dict[str, Any]
 
 def write_csv(batches: Iterator[Columns], path: Path) -> None:
     """Write a line per row, below a header."""
+    pandas = import_module("pandas")  # It takes as long as torch, and .npz does not need it.
     with path.open("w", encoding="utf-8", newline="") as file:
         for i, batch in enumerate(batches):
-            pd.DataFrame(batch).to_csv(file, header=i == 0, index=False)
+            pandas.DataFrame(batch).to_csv(file, header=i == 0, index=False)
 
 
 def write_npz(batches: Iterator[Columns], path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,3 +229,13 @@ class TestArrays:
         np.savez(tmp_path / "views.npz", **arrays)
         with pytest.raises(FusionError, match=r"View 'a'.*the first is row 50"):
             next(Predictor(run, str(tmp_path / "views.npz")).batches(10))
+
+
+def test_arrays_need_no_pandas(run_dir: Path, tmp_path: Path, npz: Callable[..., Path]) -> None:
+    code = (
+        "import sys; from fusionkit import cli; status = cli.main(sys.argv[1:]);"
+        "print(status, [name for name in ('pandas', 'sklearn', 'pyarrow') if name in sys.modules])"
+    )
+    command = ["predict", str(run_dir), f"data.path={npz()}", "--out", str(tmp_path / "predictions.npz")]
+    found = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "0 []"

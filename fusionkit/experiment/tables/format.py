@@ -224,10 +224,10 @@ def _find(name: str, view: View, frame: pd.DataFrame, what: str) -> pd.Series[An
         frame = frame.set_axis([str(one).strip() for one in frame.columns], axis=1)
     if name not in frame.columns:
         found = f"none.{nearest(name, frame.columns)}"
-        raise FusionError(f"{what} should have a column {name!r}, of the view {view.name!r}; found {found}")
+        raise FusionError(f"The column {name!r} of the view {view.name!r} should be in {what}; found {found}")
     column = frame[name]
     if column.ndim > 1:
-        raise FusionError(f"{what} should have one column {name!r}; found {column.shape[1]}.")
+        raise FusionError(f"The column {name!r} should be in {what} once; found it {column.shape[1]} times.")
     return column
 
 
