@@ -387,3 +387,28 @@ def test_a_warning_where_the_model_is_not_better_than_its_baseline(
     assert found["metrics"]["rmse"] >= found["baseline"]["rmse"]
     (line,) = shown(capsys.readouterr().out)["warning"]
     assert line.startswith("the rmse is not better than that of the baseline: ")
+
+
+def test_a_metric_that_the_validation_part_does_not_define_keeps_the_last_epoch(
+    task_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = np.array(["test", "train", "train", "train", "dev"] * 12)
+    split[(np.arange(60) % 3 == 1) & (split == "dev")] = "train"  # Class "yes" is in no row of the validation part.
+    found = task_run("binary", {"split": split}, metric="roc_auc", train__patience=2, quiet=False)
+    assert (found["validation"]["roc_auc"], found["best_epoch"], len(found["history"]["loss"])) == (None, 40, 40)
+    line = f"undefined on {found['data']['validation_rows']} validation rows, so the last epoch is kept"
+    assert shown(capsys.readouterr().out)["roc_auc"][0] == line
+
+
+# -- missing views -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_views_may_be_absent_for_every_task(task: str, task_run: Any, arrays: dict[str, Any], tmp_path: Path) -> None:
+    views = {"a": arrays["a"].copy(), "b": arrays["b"].astype(float)}
+    views["a"][:10] = np.nan
+    views["b"][8:20] = np.nan
+    found = task_run(task, views, data__validation_size=0.25, train__view_dropout=0.2)
+    assert found["data"]["missing"] == {"a": 10, "b": 12}
+    assert found["metrics"][found["metric"]] > found["baseline"][found["metric"]]
+    assert np.isfinite(fusionkit.load(tmp_path / "run").predict(list(views.values()))).all()
