@@ -137,10 +137,10 @@ def join(parts: dict[str, Part], views: Sequence[str], owner: str | None = None,
     for name, found in positions.items():
         table = parts[name].table
         if owner and (extra := len(parts[name].ids) - int((found >= 0).sum())):
-            notes.append(f"{table.path}: {count_of(extra, 'id')} without a label, left out.")
+            notes.append(f"{table.path.name}: {count_of(extra, 'id')} without a label, left out.")
         if absent := int((rows[name] < 0).sum()):
             notes.append(
-                f"{table.path}: the view {name!r} is absent from {absent} of {count_of(len(rows[name]), 'row')}."
+                f"{table.path.name}: the view {name!r} is absent from {absent} of {count_of(len(rows[name]), 'row')}."
             )
     if left := int((~keep).sum()):
         notes.append(f"{count_of(left, 'row')} without all views, left out by data.join=inner.")

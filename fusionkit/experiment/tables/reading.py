@@ -188,7 +188,9 @@ def _format(options: TableOptions, views: Sequence[View], files: Sequence[str] =
 
 
 def _index_notes(tables: Iterable[TableFile]) -> list[str]:
-    return [f"{table.path}: the column without a name, an index, is left out." for table in tables if table.unnamed]
+    return [
+        f"{table.path.name}: the column without a name, an index, is left out." for table in tables if table.unnamed
+    ]
 
 
 def unseen_notes(unseen: Mapping[str, int]) -> list[str]:
