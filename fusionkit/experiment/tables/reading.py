@@ -122,6 +122,7 @@ def _read_joined(options: TableOptions, labelled: bool, known: TableFormat | Non
         **owned,
         notes=[*_index_notes(tables.values()), *notes, *joined.notes, *unseen_notes(unseen)],
         table=known or _format(options, described, list(tables)),
+        unlabelled=joined.unlabelled,
     )
 
 
