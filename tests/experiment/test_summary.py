@@ -9,8 +9,17 @@ import pytest
 
 from fusionkit.config import compose
 from fusionkit.config.options import validate
+from fusionkit.experiment.data import load_data
 from fusionkit.experiment.run import run_job
-from fusionkit.experiment.summary import print_summary
+from fusionkit.experiment.splits import split
+from fusionkit.experiment.summary import described_data, print_summary
+
+
+def test_a_built_in_data_set_needs_no_reason() -> None:
+    config = validate(compose([]))
+    data = load_data(config.tree["data"])
+    lines = list(described_data(data, split(data, config.data, 0)))
+    assert lines[1:] == ["task: classification, from 'label'", "rows: 1600 training, 400 test"]
 
 
 def test_what_is_absent_and_left_out_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
