@@ -94,7 +94,7 @@ class Cells:
     Attributes:
         codes: (m,) the position of each row's value in ``values``; -1 where it is missing.
         values: the different ones: a float, a boolean, or text that is neither.
-        texts: the same, as they stand.
+        texts: the same, as they stand but for blanks around them.
     """
 
     def __init__(self, column: pd.Series[Any], place: Place, decimal: str = ".") -> None:
@@ -109,7 +109,8 @@ class Cells:
         positions = np.where(known, np.cumsum(known) - 1, -1)
         self.place, self.decimal = place, decimal
         self.codes: Codes = positions[codes]
-        self.texts = [as_text(one) for one, value in zip(found.tolist(), values, strict=True) if value is not None]
+        kept = zip(found.tolist(), values, strict=True)
+        self.texts = [as_text(one).strip() for one, value in kept if value is not None]
         self.values: list[float | bool | str] = [value for value in values if value is not None]
 
     def kind(self, advice: str = "") -> str:

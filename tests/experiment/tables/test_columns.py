@@ -98,10 +98,10 @@ def test_lists_are_no_cells() -> None:
         cells("a", [1, 2])
 
 
-def test_text_stays_as_it_stands() -> None:
-    codes, texts = categories(pd.Series([" a", "b", None, " a"]), PLACE, ".", numeric=False)
+def test_text_stays_as_it_stands_but_for_blanks_around_it() -> None:
+    codes, texts = categories(pd.Series([" a b", "1.0", None, " a b"]), PLACE, ".", numeric=False)
     assert codes.tolist() == [0, 1, -1, 0]
-    assert texts == [" a", "b"]
+    assert texts == ["a b", "1.0"]
 
 
 @pytest.mark.parametrize(

@@ -282,3 +282,11 @@ def test_free_text(tables: Tables) -> None:
 
 def test_doubled_id(tables: Tables) -> None:
     tables.refused("id,a,y\n1,1,1\n1,1,1\n", "Column 'id' of {t} … '1' in row 0 and again in row 1.", id="id")
+
+
+def test_blanks_around_text_do_not_count(tables: Tables) -> None:
+    source = tables.read("id , kind, part, y\n a, u, train, p\nb,u ,train,p \nc,v,test,q\n", id="id", split="part")
+    equal(source.views["table"], [[1, 0], [1, 0], [0, 1]])
+    assert source.labels.values.tolist() == ["p", "p", "q"]
+    assert source.roles["split"].tolist() == ["train", "train", "test"]
+    assert source.roles["id"].tolist() == [" a", "b", "c"]
