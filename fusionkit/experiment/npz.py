@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fusionkit._util.files import MAX_RATIO, MAX_UNPACKED, size_on_disk
+from fusionkit._util.text import count_of
 from fusionkit.config.options import FileOptions
 from fusionkit.errors import FusionError, nearest
 from fusionkit.experiment.missing import check_mask
@@ -250,15 +251,15 @@ def _plain_label(what: str, label: npt.NDArray[Any]) -> npt.NDArray[Any]:
         exact, label = label, label.astype(np.float64)
         wrong = ~np.isfinite(label.reshape(len(label), -1)).all(1)
         if count := int(wrong.sum()):
-            found = f"NaN or infinite in {count} rows, the first is row {int(wrong.argmax())}"
+            found = f"NaN or infinite in {count_of(count, 'row')}, the first is row {int(wrong.argmax())}"
             raise FusionError(f"{what} should be finite; found {found}.")
         if (exact != label).any():
             raise FusionError(f"{what} should contain numbers that float64 can hold; found dtype {exact.dtype}.")
     if label.dtype.kind == "U":
         empty = np.strings.str_len(np.strings.strip(label)).reshape(len(label), -1).min(1) == 0
         if count := int(empty.sum()):
-            found = f"{count} empty ones, the first in row {int(empty.argmax())}"
-            raise FusionError(f"{what} should have no empty text; found {found}.")
+            found = f"{count_of(count, 'row')} without, the first is row {int(empty.argmax())}"
+            raise FusionError(f"{what} should have a text in every row; found {found}.")
         try:
             "".join(set(label.ravel().tolist())).encode()
         except UnicodeEncodeError as error:  # No record could hold it.

@@ -62,7 +62,8 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the lines of the metric that ranks, and of balanced accuracy where the classes are uneven."""
     names = [result["metric"]]
     if not result["metrics"]:
-        yield "metrics", "none, because all rows train (data.test_size=0); the run is not ranked"
+        why = "no rows are test" if result["validation"] else "all rows train"
+        yield "metrics", f"none, because {why} (data.test_size=0)" + ("" if result["validation"] else "; it is not ranked")
     if _is_uneven(result) and "balanced_accuracy" not in names:
         names.append("balanced_accuracy")
     against = "mean of training" if result["task"] == "regression" else "largest class"

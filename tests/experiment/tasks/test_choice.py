@@ -69,8 +69,8 @@ def test_what_auto_takes(values: Any, task: str) -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        (["b", "a", "b"], "text, 2 different: classes"),
-        ([True, False], "true and false: classes"),
+        (["b", "a", "b"], "text, 2 different ones: classes"),
+        ([True, False], "true and false: classes; amounts? task=regression"),
         ([0.5, 1.0], "numbers with fractions: amounts; classes? task=classification"),
         (whole(7, 2), "whole numbers, 7 different ones: classes; amounts? task=regression"),
         (whole(25, 2), "whole numbers, 25 different ones: amounts; classes? task=classification"),
@@ -82,7 +82,7 @@ def test_the_reason_says_what_was_taken_and_the_key_that_changes_it(values: Any,
     assert chosen(values).reason == reason
     if "task=" in reason:
         other = reason.rpartition("task=")[2]
-        assert chosen(values, other).reason == f"{reason}, as task={other} says"
+        assert chosen(values, other).reason == f"{reason.partition(':')[0]}, for task={other}"
 
 
 def test_a_target_of_each_task() -> None:
