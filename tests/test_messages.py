@@ -25,11 +25,12 @@ import fusionkit
 from fusionkit import registry
 from fusionkit.cli import main
 from fusionkit.config.fits import check_takes_masks
-from fusionkit.config.options import TableOptions, data_options, validate_group
+from fusionkit.config.options import TableOptions, TrainOptions, data_options, validate_group
 from fusionkit.experiment import FusionClassifier, FusionRegressor, ViewDropout, train
 from fusionkit.experiment.data import Dataset
 from fusionkit.experiment.npz import arrays_source
 from fusionkit.experiment.roles import check_roles
+from fusionkit.experiment.source import Labels
 from fusionkit.experiment.splits import split
 from fusionkit.experiment.tables.reading import read_table
 from fusionkit.experiment.tasks.choice import choose
@@ -81,6 +82,22 @@ def table(text: str, encoding: str = "utf-8", **options: Any) -> Any:
         return read_table(validate_group(TableOptions, node, "data"))
 
 
+def chosen(values: Any, task: str = "auto", separator: str | None = None) -> Any:
+    values = np.asarray(values)
+    names = ["y"] if values.ndim == 1 else [f"y{i}" for i in range(values.shape[1])]
+    return choose(Labels(values, names, "The label"), task, separator)
+
+
+def losses(values: Any, **options: Any) -> Any:
+    target = chosen(values)
+    settings = TrainOptions(epochs=1, batch_size=1, lr=0.1, **options)
+    return target.task.fitted(target.values).criterion(settings, target.values)
+
+
+def array_source(**arrays: Any) -> Any:
+    return arrays_source(Path("data.npz"), "", {"a": np.zeros((3, 2)), **arrays})
+
+
 #: key -> what raises an error
 CALLS: dict[str, Callable[[], Any]] = {
     "views: none": lambda: average([]),
@@ -115,6 +132,23 @@ CALLS: dict[str, Callable[[], Any]] = {
     "missing: a fusion that refuses": lambda: check_takes_masks(
         fusionkit.create("metric", dims=[3, 3], metric=torch.sum), "train.view_dropout is 0.5"
     ),
+    "task: text as amounts": lambda: chosen(["high", "low"], "regression"),
+    "task: three values as labels": lambda: chosen([0, 1, 2], "multilabel"),
+    "task: text as labels": lambda: chosen(["red;round", "red"], "multilabel"),
+    "task: several columns with text": lambda: chosen([["a", "1"], ["b", "2"]]),
+    "task: several columns as classes": lambda: chosen([[0, 1], [1, 1]], "classification"),
+    "task: one class": lambda: chosen([7, 7]),
+    "task: tags of numbers": lambda: chosen([1, 2], separator=";"),
+    "task: a metric of another one": lambda: chosen([0, 1]).task.metric("rmse"),
+    "task: a metric that is misspelt": lambda: chosen([0, 1]).task.metric("acuracy"),
+    "task: a loss of another one": lambda: losses([0, 1], loss="huber"),
+    "task: a weight of no class": lambda: losses(["no", "yes"], class_weight={"yess": 5}),
+    "task: weights of no classes": lambda: losses([0.5, 1], class_weight="balanced"),
+    "task: a constant target": lambda: losses([[0.5, 7], [1, 7]]),
+    "task: a target of any size": lambda: losses([0.5, 1e200]),
+    "label: missing": lambda: array_source(label=np.array([0.5, np.nan, np.nan])),
+    "label: empty": lambda: array_source(label=np.array(["a", "", "b"])),
+    "label: another shape": lambda: array_source(label=np.zeros(2)),
     "split: two given": lambda: divided({"split": np.repeat(["train", "test"], 6)}, fold=0),
     "split: an unknown word": lambda: divided({"split": np.repeat(["train", "tset"], 6)}),
     "split: no test": lambda: divided({"split": np.repeat("train", 12)}),

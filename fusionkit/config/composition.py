@@ -220,7 +220,8 @@ class CheckingLoader(hydra_bridge.InspectingLoader):
         hydra = tree.pop("hydra")
         if self.level != "safety":
             # Said here, because references would lead to what is absent.
-            absent = [name for name in RunConfig.model_fields if name not in tree]
+            needed = [name for name, field in RunConfig.model_fields.items() if field.is_required()]
+            absent = [name for name in needed if name not in tree]
             refuse(f"{name} should be in the configuration; found nothing." for name in absent)
             chosen = {str(group): option for group, option in hydra["runtime"]["choices"].items()}
             refuse(

@@ -73,8 +73,8 @@ def _with_processing(reset: Reset) -> Reset:
         for processing in (self.preprocess, self.postprocess):
             if processing is not None:
                 processing.reset_parameters(args[0] if args else kwargs.get("generator"))
-        if self.missing is not None and self.require_parameters:
-            self.missing.reset_parameters()
+        if self.stand_in is not None and self.require_parameters:
+            self.stand_in.reset_parameters()
 
     return reset_parameters  # type: ignore[return-value]
 
@@ -134,7 +134,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         self._specs = (preprocess, postprocess)
         self.preprocess: Processing | None = None
         self.postprocess: Processing | None = None
-        self.missing: masking.Missing | None = None
+        self.stand_in: masking.Missing | None = None
 
     # ------------------------------------------------------------------ what a subclass writes
 
@@ -160,7 +160,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
 
         With ``require_parameters=False`` only those of pre- and postprocess exist.
         """
-        own = [child for name, child in self.named_children() if name not in ("preprocess", "postprocess", "missing")]
+        own = [child for name, child in self.named_children() if name not in ("preprocess", "postprocess", "stand_in")]
         resets = [reset for child in own if callable(reset := getattr(child, "reset_parameters", None))]
         reset_all(resets, self, generator)
 
@@ -266,7 +266,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     @property
     def takes_masks(self) -> bool:
         """Whether views may be absent: by the trait ``missing``, or by the option of that name."""
-        return self.traits.missing != "refuse" or self.missing is not None
+        return self.traits.missing != "refuse" or self.stand_in is not None
 
     @classmethod
     def absent_view(cls) -> str:

@@ -98,8 +98,8 @@ def add_missing(self: Fusion, kind: Any) -> None:
 
 def attach(self: Fusion, part: Missing) -> None:
     """Register the parameters of the option ``missing`` behind all others of the operator."""
-    self.missing = part
-    self._layout |= {f"missing.{name}": tuple(parameter.shape) for name, parameter in part.named_parameters()}
+    self.stand_in = part
+    self._layout |= {f"stand_in.{name}": tuple(parameter.shape) for name, parameter in part.named_parameters()}
     if not self.require_parameters:
         part.remove_parameters()
 
@@ -140,7 +140,7 @@ def fuse_present(self: Fusion, views: Sequence[Tensor | None], mask: Tensor, by_
 
     ``by_row`` is False where only whole views are absent, which are None.
     """
-    part, k = self.missing, len(views)
+    part, k = self.stand_in, len(views)
     kind = None if part is None else part.kind
     fills: Sequence[float | Tensor] = [self.fill] * k
     like = next(view for view in views if view is not None)

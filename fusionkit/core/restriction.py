@@ -72,8 +72,8 @@ def surround(self: Fusion, made: F, views: Sequence[int]) -> F:
     made.adopt(self._key, self._name, options)
     made.preprocess = None if self.preprocess is None else self.preprocess.restrict(views)
     made.postprocess = copy.deepcopy(self.postprocess)
-    if self.missing is not None:
-        made.attach(self.missing.restrict(views))
+    if self.stand_in is not None:
+        made.attach(self.stand_in.restrict(views))
     return made.train(self.training)
 
 
@@ -101,7 +101,7 @@ def _parts(op: nn.Module) -> dict[str, Part]:
     """Return the parameters, buffers and modules of an operator, but for what surrounds it."""
     own: list[tuple[str, Part]] = [*op.named_parameters(recurse=False), *op.named_buffers(recurse=False)]
     own += op.named_children()
-    return {name: part for name, part in own if name not in SURROUNDING}
+    return {name: part for name, part in own if name not in (*SURROUNDING, "stand_in")}
 
 
 def _picked(source: Part, views: Sequence[int], k: int) -> Part:

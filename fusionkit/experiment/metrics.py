@@ -1,4 +1,7 @@
-"""The metrics of every task, with the numbers of scikit-learn, whose import takes longer than a short run."""
+"""The metrics of every task, with the numbers of scikit-learn.
+
+Its import takes longer than a short training: the ranking metrics, which are its own, import it when they are used.
+"""
 
 from __future__ import annotations
 
@@ -108,45 +111,20 @@ def calibration_error(predicted: Array, target: Array) -> float:
 
 def label_average_precision(predicted: Array, target: Array) -> float | None:
     """Return the average precision, the mean over the labels; None where one has no positive."""
-    return _mean(_average_precision, predicted, target) if target.any(0).all() else None
+    return _ranking("average_precision_score", predicted, target) if target.any(0).all() else None
 
 
 def label_roc_auc(predicted: Array, target: Array) -> float | None:
     """Return the area under the ROC curve, the mean over the labels; None where one has no positive or no negative."""
-    return _mean(_roc_auc, predicted, target) if (target.any(0) & ~target.all(0)).all() else None
+    return _ranking("roc_auc_score", predicted, target) if (target.any(0) & ~target.all(0)).all() else None
 
 
-def _mean(score: Callable[[Array, Array], float], predicted: Array, target: Array) -> float:
-    """Return the mean of a score over the labels."""
-    return float(np.mean([score(predicted[:, i], target[:, i]) for i in range(target.shape[1])]))
+def _ranking(name: str, predicted: Array, target: Array) -> float:
+    """Return the mean over the labels of a score of scikit-learn."""
+    from sklearn import metrics
 
-
-def by_threshold(score: Array, positive: Array) -> tuple[Array, Array]:
-    """Count the positives and the negatives (thresholds,) whose score is at least each of the different scores.
-
-    Args:
-        score: (m,).
-        positive: bool (m,).
-    """
-    order = np.argsort(-score, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    positives = positive[order].cumsum()[last]
-    return positives, last + 1 - positives
-
-
-def _average_precision(score: Array, positive: Array) -> float:
-    """Return the sum over the thresholds of the precision, times the recall that each adds."""
-    true, false = by_threshold(score, positive)
-    return float(np.sum(np.diff(true, prepend=0) * (true / (true + false))) / true[-1])
-
-
-def _roc_auc(score: Array, positive: Array) -> float:
-    """Return the share of the pairs of a positive and a negative in which the positive has the greater score; of equal
-    ones half.
-    """
-    true, false = by_threshold(score, positive)
-    before = np.append(0, true[:-1])
-    return float(np.sum(np.diff(false, prepend=0) * (true + before)) / (2 * true[-1] * false[-1]))
+    score: Callable[[Array, Array], float] = getattr(metrics, name)
+    return float(np.mean([score(target[:, i], predicted[:, i]) for i in range(target.shape[1])]))
 
 
 def _f1(predicted: Array, target: Array, axis: int | None) -> Array:

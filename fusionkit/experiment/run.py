@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fusionkit import registry
 from fusionkit._util.files import write_atomic, write_json
+from fusionkit._util.text import count_of
 from fusionkit.config.fits import check_takes_masks, check_view_dropout
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import RunConfig
@@ -138,14 +139,17 @@ class Run:
         model = _untrained(config, data, rows)
         progress = None
         if self.where is not None:
-            again = "" if stop is None else f" again, on training and validation part, {stop} epochs"
+            again = "" if stop is None else f", again with the validation part for {count_of(stop, 'epoch')}"
             title = run_title(model.describe()["fusion"]["name"], _fabrication(model.fusion), data.label, config.seed)
             progress = f"training {title}{again}{self.where}"
         measured = None
         if len(shown):
             measured = Shown(_standardized(model, data, shown), data.target[shown], self.metric, chooses)
         part, target = _standardized(model, data, rows), data.target[rows]
-        training = Training(model.task, part, target, measured, config.train, config.seed, progress, self.report, stop)
+        report = self.report
+        if report is not None and config.train.refit:
+            report = partial(_report_half, report, stop is not None)
+        training = Training(model.task, part, target, measured, config.train, config.seed, progress, report, stop)
         return model, train(model.network, training, check_device(config.device))
 
     def predicted(self, rows: Rows) -> Array:
@@ -154,13 +158,13 @@ class Run:
         Raises:
             FusionError: outputs that are not finite.
         """
-        epochs = self.config.train.epochs
         views = [view[rows] for view in self.fitted.views.values()]
         try:
             with threads(self.model.network, self.config.train, torch.device("cpu")):
                 output = self.model.evaluate(views, _mask(self.data, rows))
         except FusionError as error:
-            raise FusionError(f"{str(error).rstrip('.')} after epoch {epochs}, the last.") from error
+            last = ", the last" if self.history.best_epoch == len(self.history.loss) else ""
+            raise FusionError(f"{str(error).rstrip('.')} after epoch {self.history.best_epoch}{last}.") from error
         return self.model.task.predicted(output)
 
     def record(self) -> dict[str, Any]:
@@ -234,6 +238,11 @@ class Run:
         write_atomic(run_dir / results.ROWS, partial(_write_rows, self.parts.named(), self.data))
         tested = (self.tested, self.data.target[self.parts.test])
         write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path, tested))
+
+
+def _report_half(report: Callable[[float], None], second: bool, done: float) -> None:
+    """Report the fraction of two trainings that is done, from that of one."""
+    report((second + done) / 2)
 
 
 def _write_rows(named: Mapping[str, Rows], data: Dataset, path: Path) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import roc_curve
 
 from fusionkit._util.text import one_line
-from fusionkit.experiment.metrics import CALIBRATION_BINS, by_threshold
+from fusionkit.experiment.metrics import CALIBRATION_BINS
 from fusionkit.experiment.plots import _BLUE, _GREY, _ORANGE, _figure
 from fusionkit.experiment.source import Array
 
@@ -101,9 +102,9 @@ def _curve(
 
 
 def _roc(figure: Figure, axes: Axes, score: Array, positive: Array, name: Any) -> None:
-    """Draw the ROC curve of a class, threshold by threshold."""
-    true, false = by_threshold(score, positive)
-    axes.plot(np.append(0, false / false[-1]), np.append(0, true / true[-1]), color=_BLUE, linewidth=1.8)
+    """Draw the ROC curve of a class."""
+    false, true, _ = roc_curve(positive, score)
+    axes.plot(false, true, color=_BLUE, linewidth=1.8)
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":")
     axes.set_title(f"ROC, positive: {one_line(str(name), 20)}", fontweight="normal")
     axes.set_xlabel("false positive rate")

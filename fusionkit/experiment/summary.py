@@ -71,8 +71,10 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in names:
         if result["validation"] is not None:
             rows = result["data"]["validation_rows"]
-            best = f", best in epoch {result['best_epoch']}" if name == result["metric"] else ""
-            yield name, f"{_number(result['validation'][name])} on {rows} validation rows{best}"
+            value, best = result["validation"][name], ""
+            if name == result["metric"]:
+                best = f", best in epoch {result['best_epoch']}" if value is not None else ", so the last epoch is kept"
+            yield name, f"{_number(value)} on {rows} validation rows{best}"
         if result["metrics"]:
             baseline = f"{against}: {_number(result['baseline'][name])}"
             yield name, f"{_number(result['metrics'][name])} on {result['data']['test_rows']} test rows ({baseline})"

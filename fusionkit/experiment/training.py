@@ -183,7 +183,7 @@ def train(network: nn.Module, training: Training, device: Any) -> History:
 def _has_unused_parameters(network: nn.Module, training: Training) -> bool:
     """Whether the fusion has parameters for absent views, by its option ``missing``, and no view is ever absent."""
     complete = training.part.mask is None and not training.settings.view_dropout
-    part = network.fusion.missing if isinstance(network, Network) else None
+    part = network.fusion.stand_in if isinstance(network, Network) else None
     return complete and part is not None and any(parameter.requires_grad for parameter in part.parameters())
 
 

@@ -30,7 +30,8 @@ def test_a_qualified_name_with_and_without_the_prefix(name: str) -> None:
 def test_compose_gives_plain_containers() -> None:
     cfg = config.compose(["fabrication=lowrank", "n=3"])
     assert json.loads(json.dumps(cfg)) == cfg
-    assert set(cfg) == {"n", "dims", "device", "seed", "fusion", "fabrication", "data", "model", "train"}
+    groups = {"fusion", "fabrication", "data", "model", "train"}
+    assert set(cfg) == {"n", "dims", "device", "task", "metric", "seed"} | groups
     assert cfg["fusion"]["parameter_fabrication"] == {"name": "lowrank", "r": None}
     assert cfg["fusion"]["parameter_fabrication"] is not cfg["fabrication"]
 

@@ -151,14 +151,14 @@ def test_a_call_without_a_mask_records_the_same_operations() -> None:
 MISSING: dict[str, Callable[[Fusion, list[Tensor], Tensor], Tensor]] = {
     "placeholder": lambda op, x, mask: op(
         [
-            torch.where(mask[:, i : i + 1], view, op.get_parameter("missing.placeholder")[WIDTH * i : WIDTH * (i + 1)])
+            torch.where(mask[:, i : i + 1], view, op.get_parameter("stand_in.placeholder")[WIDTH * i : WIDTH * (i + 1)])
             for i, view in enumerate(x)
         ]
     ),
     "indicator": lambda op, x, mask: torch.stack(
         [
             torch.stack([x[i][row] for i in range(K) if mask[row, i]] or [torch.zeros(WIDTH).double()]).mean(0)
-            + sum(op.get_parameter("missing.indicator")[i] for i in range(K) if not mask[row, i])
+            + sum(op.get_parameter("stand_in.indicator")[i] for i in range(K) if not mask[row, i])
             for row in range(len(mask))
         ]
     ),
@@ -191,7 +191,7 @@ def test_the_option_missing(kind: str) -> None:
 
 def test_placeholders_start_at_the_fill_or_at_zero() -> None:
     for name, start in (("product", 1.0), ("maximum", 0.0), ("average", 0.0)):
-        parameter = _create(name, missing="placeholder").get_parameter("missing.placeholder")
+        parameter = _create(name, missing="placeholder").get_parameter("stand_in.placeholder")
         assert torch.equal(parameter, torch.full_like(parameter, start))
 
 
@@ -227,7 +227,7 @@ def test_the_option_counts_beside_the_parameters_of_a_mixin() -> None:
 
 def test_reset_parameters_resets_the_option() -> None:
     op = _create("parameterized_weighted_summation", missing="indicator")
-    indicator = op.get_parameter("missing.indicator")
+    indicator = op.get_parameter("stand_in.indicator")
     with torch.no_grad():
         indicator.fill_(3.0)
     op.reset_parameters()

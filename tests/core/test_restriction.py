@@ -42,13 +42,13 @@ def test_the_parts_are_copies() -> None:
     op.name = "mine"
     op.get_parameter("weight").requires_grad_(False)
     with torch.no_grad():
-        op.get_parameter("missing.indicator").normal_()
+        op.get_parameter("stand_in.indicator").normal_()
     state = torch.random.get_rng_state()
     less = op.restrict([2, 0])
     assert torch.equal(torch.random.get_rng_state(), state)
     assert (less.name, less.training) == ("mine", False)
     assert not less.get_parameter("weight").requires_grad
-    assert torch.equal(less.get_parameter("missing.indicator"), op.get_parameter("missing.indicator")[[2, 0]])
+    assert torch.equal(less.get_parameter("stand_in.indicator"), op.get_parameter("stand_in.indicator")[[2, 0]])
     with torch.no_grad():
         less.get_parameter("weight").fill_(7.0)
     assert 7.0 not in op.get_parameter("weight")
@@ -69,7 +69,7 @@ def test_fold_keeps_the_option_missing() -> None:
         "parameterized_concatenation", dims=[2, 3], n=4, missing="placeholder", parameter_fabrication="lowrank"
     )
     with torch.no_grad():
-        op.missing.placeholder.normal_()
+        op.stand_in.placeholder.normal_()
     x, mask = [torch.randn(5, 2), torch.randn(5, 3)], torch.rand(5, 2) < 0.5
     state = torch.random.get_rng_state()
     folded = op.fold()

@@ -179,7 +179,7 @@ def test_labels_of_several_columns_are_numbered(npz: Write, arrays: dict[str, An
 
 def test_an_empty_label(npz: Write) -> None:
     label = np.array(["x", "y", " "] * 20)
-    refused(npz(label=label), "The array 'label' of {path} … found 20 rows without, the first is row 2.")
+    refused(npz(label=label), "The array 'label' of {path} … empty text; found it in 20 rows, the first is row 2.")
 
 
 def test_nan_in_one_of_several_targets(npz: Write, arrays: dict[str, Any]) -> None:

@@ -235,7 +235,7 @@ def test_the_curves_are_those_of_scikit_learn(tmp_path: Path, monkeypatch: pytes
     predicted, target = of_classes(2)
     predicted = predicted.round(1)  # With ties.
     draw_run(record(["no", "yes"]), tmp_path / "x.png", (predicted, target))
-    false, true, _ = roc_curve(target, predicted[:, 1], drop_intermediate=False)
+    false, true, _ = roc_curve(target, predicted[:, 1])
     np.testing.assert_allclose(drawn["ROC, positive: yes"], np.stack([false, true], 1))
 
 

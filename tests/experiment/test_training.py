@@ -16,6 +16,7 @@ from fusionkit.config.options import ModelOptions, TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.tasks.classification import Classification
+from fusionkit.experiment.tasks.regression import Regression
 from fusionkit.experiment.training import Part, Shown, Training, _Display, batch_sizes, train
 from tests.exhaustive import exhaustive
 from tests.messages import like
@@ -49,8 +50,9 @@ def parts(rows: int = 60) -> tuple[Part, Part]:
 
 def training(part: Part, shown: Part | None, options: TrainOptions, seed: int, **more: Any) -> Training:
     """Return a training of three classes, which shows the accuracy of a part."""
-    measured = None if shown is None else Shown(shown, shown.target.numpy(), "accuracy")
-    return Training(Classification([0, 1, 2]), part, part.target.numpy(), measured, options, seed, **more)
+    # Copies, because a tensor that is sent to another process moves to other memory.
+    measured = None if shown is None else Shown(shown, shown.target.numpy().copy(), "accuracy")
+    return Training(Classification([0, 1, 2]), part, part.target.numpy().copy(), measured, options, seed, **more)
 
 
 def settings(**changes: Any) -> TrainOptions:
@@ -411,3 +413,183 @@ def test_the_meta_device_computes_nothing() -> None:
 def test_a_device_that_does_not_exist() -> None:
     with pytest.raises(FusionError, match=r"^device should .*found 'cuda:99'"):
         train(Linear(), training(*parts(), settings(), 0), "cuda:99")
+
+
+# -- the best epoch ----------------------------------------------------------------------------------------------------
+
+
+class Scores(nn.Module):
+    """Predicts so that the metric of epoch i is the i-th of the given numbers; its parameter counts the epochs."""
+
+    def __init__(self, scores: list[float]) -> None:
+        super().__init__()
+        self.scores, self.epoch = scores, nn.Parameter(torch.zeros(1))
+        self.counted = -1
+
+    def train(self, mode: bool = True) -> Scores:
+        if mode and self.counted + 1 < len(self.scores):
+            self.counted += 1
+            self.epoch.data.fill_(self.counted)
+        return super().train(mode)
+
+    def forward(self, x: list[torch.Tensor]) -> torch.Tensor:
+        """Return outputs of which the given share is right, for targets of class 1."""
+        rows = len(x[0])
+        right = torch.arange(rows) < round(self.scores[int(self.epoch)] * rows)
+        return torch.stack([~right, right], -1).float() * 9 + 0 * self.epoch
+
+
+def chosen(
+    scores: list[float], metric: str = "accuracy", *, chooses: bool = True, classes: int = 1, **changes: Any
+) -> tuple[Scores, Any]:
+    """Train for the scores on 10 rows of class 1, which choose the epoch."""
+    network, part = Scores(scores), Part([torch.zeros(10, 1)], torch.full((10,), classes))
+    shown = Shown(part, part.target.numpy(), metric, chooses)
+    options = settings(**{"epochs": len(scores), "lr": 1e-9, "scheduler": "constant", **changes})
+    given = Training(Classification([0, 1]), part, part.target.numpy(), shown, options, 0)
+    return network, train(network, given, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [([0.1, 0.5, 0.3], 2), ([0.5, 0.5, 0.5], 1), ([0.1, 0.9, 0.9, 0.2], 2), ([0.0, 0.0], 1), ([0.1, 0.2, 0.3], 3)],
+)
+def test_the_model_is_that_of_the_first_of_the_best_epochs(scores: list[float], best: int) -> None:
+    network, history = chosen(scores)
+    assert history.score == pytest.approx(scores)
+    assert (history.best_epoch, int(network.epoch)) == (best, best - 1)
+    network, history = chosen(scores, chooses=False)  # A test part chooses nothing.
+    assert (history.best_epoch, int(network.epoch)) == (len(scores), len(scores) - 1)
+
+
+def test_less_is_better_for_some_metrics() -> None:
+    assert chosen([0.1, 0.9, 0.3], "log_loss")[1].best_epoch == 2
+    network, part = Linear(), Part([torch.zeros(10, 4), torch.zeros(10, 3)], torch.arange(10.0)[:, None])
+    network.layer = nn.Linear(7, 1)
+    shown = Shown(part, np.arange(10.0)[:, None], "rmse", chooses=True)
+    task = Regression(["y"], [0.0], [1.0])
+    history = train(network, Training(task, part, shown.target, shown, settings(lr=3.0, optimizer="sgd"), 0), "cpu")
+    scores = [score for score in history.score if score is not None]
+    assert history.best_epoch == 1 + int(np.argmin(scores)) < 8
+    output = network([torch.zeros(10, 4), torch.zeros(10, 3)]).detach().numpy()
+    found = float(np.sqrt(np.mean((output - shown.target) ** 2)))
+    assert found == pytest.approx(min(scores), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "epochs"),
+    [
+        ([0.5, 0.4, 0.4, 0.4, 0.9], 2, 3),
+        ([0.5, 0.5, 0.6, 0.1, 0.9], 2, 5),
+        ([0.5, 0.5, 0.5], 1, 2),
+        ([0.1, 0.2, 0.3], 1, 3),
+        ([0.3, 0.2, 0.1], 9, 3),
+        ([0.3, 0.2, 0.1], None, 3),
+    ],
+)
+def test_patience_stops_after_epochs_without_a_better_one(scores: list[float], patience: Any, epochs: int) -> None:
+    _, history = chosen(scores, patience=patience)
+    assert len(history.loss) == len(history.score) == len(history.lr) == epochs
+
+
+def test_the_schedule_is_not_shortened() -> None:
+    scores = [0.5, 0.4, 0.4, 0.4, 0.9]
+    whole, stopped = (chosen(scores, patience=p, scheduler="onecycle", lr=0.1)[1].lr for p in (None, 2))
+    assert stopped == whole[:3]
+
+
+def test_a_metric_that_is_always_undefined_stops_nothing_and_leaves_the_last_model() -> None:
+    network, history = chosen([0.1, 0.5, 0.3], "roc_auc", patience=1)
+    assert history.score == [None, None, None]
+    assert (history.best_epoch, int(network.epoch)) == (3, 2)
+
+
+def test_stop_ends_a_training_with_the_schedule_of_all_epochs() -> None:
+    part, shown = parts()
+    whole, stopped = Linear(), Linear()
+    curves = [
+        train(network, training(part, shown, settings(), 0, stop=stop), "cpu")
+        for network, stop in ((whole, None), (stopped, 3))
+    ]
+    assert curves[1].loss == curves[0].loss[:3]
+    assert curves[1].lr == curves[0].lr[:3]
+    assert curves[1].best_epoch == 3
+
+
+def test_the_weights_are_those_of_the_best_epoch() -> None:
+    part, shown = parts()
+    given = training(part, shown, settings(lr=0.01), 0)
+    assert given.shown is not None
+    given.shown.chooses, given.shown.metric = True, "accuracy"
+    network, again = Linear(), Linear()
+    history = train(network, given, "cpu")
+    assert 1 < history.best_epoch < 8  # The first at which all are right.
+    train(again, training(part, shown, settings(lr=0.01), 0, stop=history.best_epoch), "cpu")
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.exhaustive
+def test_two_processes_choose_the_epoch_of_one() -> None:
+    part, shown = parts()
+    found = []
+    for devices in (1, 2):
+        network = Network(fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5), [4, 3], 3, ModelOptions())
+        given = training(part, shown, settings(lr=0.02, devices=devices, patience=2), 0)
+        assert given.shown is not None
+        given.shown.chooses = True
+        torch.manual_seed(0)
+        found.append(train(network, given, "cpu"))
+    assert found[0].best_epoch == found[1].best_epoch
+    assert found[0].score == found[1].score
+
+
+# -- weights -----------------------------------------------------------------------------------------------------------
+
+
+def weighted(weight: torch.Tensor | None, **changes: Any) -> tuple[nn.Module, Any]:
+    part, shown = parts()
+    part.weight = weight
+    network = Linear()
+    network.dropout.p = 0.0
+    return network, train(network, training(part, shown, settings(**changes), 0), "cpu")
+
+
+def test_weights_of_1_change_nothing() -> None:
+    (first, curves), (second, again) = weighted(None), weighted(torch.ones(60))
+    assert again.loss == pytest.approx(curves.loss)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_weights_follow_their_rows() -> None:
+    part, _ = parts()
+    weight = torch.linspace(0, 2, 60)
+    with torch.no_grad():
+        network = Linear()
+        losses = nn.functional.cross_entropy(network.layer(torch.cat(part.views, -1)), part.target, reduction="none")
+    _, history = weighted(weight, epochs=1, lr=1e-30)  # The network stays as it was.
+    assert history.loss[0] == pytest.approx(float((weight * losses).mean()), rel=1e-5)
+
+
+def test_rows_of_weight_0_teach_nothing() -> None:
+    part, shown = parts()
+    weight = (torch.arange(60) % 2).float()
+    wrong = Part(part.views, torch.where(weight > 0, part.target, 2 - part.target), None, weight)
+    found = []
+    for one in (Part(part.views, part.target, None, weight), wrong):
+        network = Linear()
+        train(network, training(one, shown, settings(), 0), "cpu")
+        found.append(network)
+    assert all(torch.equal(a, b) for a, b in zip(found[0].parameters(), found[1].parameters(), strict=True))
+
+
+@pytest.mark.exhaustive
+def test_two_processes_agree_about_weights() -> None:
+    part, shown = parts()
+    part.weight = torch.linspace(0, 2, 60)
+    found = []
+    for devices in (1, 2):
+        torch.manual_seed(0)
+        network = Network(fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5), [4, 3], 3, ModelOptions())
+        found.append(train(network, training(part, shown, settings(lr=0.02, devices=devices), 0), "cpu"))
+    assert found[1].loss == pytest.approx(found[0].loss, rel=1e-5)

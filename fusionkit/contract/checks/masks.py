@@ -84,7 +84,7 @@ def check_mask_all_present(subject: Subject) -> None:
         view[2 * i], view[2 * i + 1] = 0, torch.nan
         view[-1] = 0
     own = any("_fuse_masked" in vars(cls) for cls in type(op).__mro__ if cls is not Fusion)
-    exact = not own and op.missing is None
+    exact = not own and op.stand_in is None
     mask = torch.ones(2 * k + 2, k, dtype=torch.bool)
     equal("the output with a mask that is True", subject.forward(op, x, mask=mask), subject.forward(op, x), exact=exact)
 
@@ -132,7 +132,7 @@ def check_mask_restriction(subject: Subject) -> None:
     the views, list them in `per_view`, or write `restrict`.
     """
     op = _operator(subject)
-    skip_if(op.missing is not None, "the option missing replaces the rule of the operator")
+    skip_if(op.stand_in is not None, "the option missing replaces the rule of the operator")
     trains = not subject.promises(copy.deepcopy(op).train()).stochastic
     mixed = subject.promises(op).batch_independent
     for scale in (1.0, 1e10):
@@ -211,7 +211,7 @@ def check_mask_permutation(subject: Subject) -> None:
     """
     op = _operator(subject)
     skip_if(not subject.promises(op).permutation_invariant, "permutation_invariant is not declared")
-    skip_if(op.missing is not None, "the option missing has parameters of each view")
+    skip_if(op.stand_in is not None, "the option missing has parameters of each view")
     x, mask = _mixed(subject)
     k = len(x)
     skip_if(k < 2 or len(set(subject.dims)) > 1, "the case has no two views of equal width")
@@ -324,7 +324,7 @@ def check_mask_options(subject: Subject) -> None:
 
     `calculate_l` counts the parameters of the class; the base class adds those of the option.
     """
-    skip_if(subject.deterministic_operator().missing is not None, "the case has the option missing")
+    skip_if(subject.deterministic_operator().stand_in is not None, "the case has the option missing")
     for kind in get_args(StandIn):
         op = subject.operator()
         if kind == "rescale" and not op.traits.linear:
@@ -340,7 +340,7 @@ def check_mask_options(subject: Subject) -> None:
         mask[0] = False  # The only absent view, where there is one view.
         out = subject.forward(op, x, mask=mask)
         equal(f"the output with missing={kind!r} and w", subject.forward(op, x, w=op.flat_w().detach(), mask=mask), out)
-        part = op.missing
+        part = op.stand_in
         assert part is not None
         if (op.preprocess, op.postprocess) == (None, None):
             equal(f"the output with missing={kind!r}", out, _by_formula(subject, op, plain, x, mask))
@@ -352,7 +352,7 @@ def check_mask_options(subject: Subject) -> None:
 
 
 def _by_formula(subject: Subject, op: Fusion, plain: Fusion, x: Sequence[Tensor], mask: Tensor) -> Tensor:
-    part = op.missing
+    part = op.stand_in
     assert part is not None
     if part.kind == "placeholder":
         pieces = part.placeholder.split(list(subject.dims))

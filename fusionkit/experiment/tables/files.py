@@ -68,7 +68,7 @@ class TableFile:
 
     def digest(self) -> str:
         """Return the SHA-256 of the file."""
-        with reading(self.path), self.path.open("rb") as file:
+        with explained(self.path), self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def frame(self, exact: Collection[str]) -> pd.DataFrame:
@@ -80,7 +80,7 @@ class TableFile:
         Raises:
             FusionError: a damaged file, or one without rows.
         """
-        with reading(self.path):
+        with explained(self.path):
             if self.parquet:
                 frame = _pyarrow().read_table(self.path).to_pandas(ignore_metadata=True).set_axis(self.header, axis=1)
             else:
@@ -104,7 +104,7 @@ class TableFile:
         Raises:
             FusionError: a damaged file.
         """
-        with reading(self.path):
+        with explained(self.path):
             if self.parquet:
                 yield from self._batches([*numbers, *others], rows)
             else:
@@ -196,7 +196,7 @@ def open_table(path: str | Path, separator: str | None = None, decimal: str = ".
     path = Path(path)
     if separator == decimal:
         raise ConfigError(f"data.separator and data.decimal should differ; found {decimal!r} for both.")
-    with reading(path):
+    with explained(path):
         if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):  # Opening a pipe would wait for a writer.
             raise FusionError(f"The data file should be a table; found {path}: a pipe or a device.")
         if not path.name.lower().endswith(ENDINGS) and not path.is_dir():
@@ -204,7 +204,7 @@ def open_table(path: str | Path, separator: str | None = None, decimal: str = ".
         if path.name.lower().endswith(".parquet"):
             with _pyarrow().ParquetFile(path) as file:
                 names = ["" if _INDEX.fullmatch(name) else name for name in file.schema_arrow.names]
-            table = TableFile(path, _ordered(names), ",", decimal)
+            table = TableFile(path, _stripped(names), ",", decimal)
         else:
             names, separator = _csv_header(path, separator, decimal)
             table = TableFile(path, names, separator, decimal)
@@ -212,7 +212,7 @@ def open_table(path: str | Path, separator: str | None = None, decimal: str = ".
     return table
 
 
-def _ordered(names: list[str]) -> list[str]:
+def _stripped(names: list[str]) -> list[str]:
     return [name.strip() for name in names]
 
 
@@ -239,7 +239,7 @@ def _csv_header(path: Path, separator: str | None, decimal: str) -> tuple[list[s
         order = "\t,;|" if path.name.lower().endswith(".tsv") else _SEPARATORS
         separator = max(order.replace(decimal, ""), key=outside.count)  # The first of equals.
     rows = list(csv.reader(io.StringIO(record, newline=""), delimiter=separator))
-    return _ordered(rows[0] if rows else [""]), separator
+    return _stripped(rows[0] if rows else [""]), separator
 
 
 def _next(reader: Any, rows: int | None) -> pd.DataFrame | None:
@@ -262,7 +262,7 @@ def _pyarrow() -> Any:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Say in one sentence what is wrong with a file.
 
     Raises:
@@ -270,7 +270,7 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         found = f"{path}: {os.strerror(error.errno) if error.errno else error_message(error)}"
         raise FusionError(f"The data file should be a table; found {found}.") from None
     except UnicodeDecodeError as error:

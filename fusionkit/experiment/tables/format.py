@@ -92,6 +92,10 @@ class TableFormat:
     files: tuple[str, ...] = ()
     impute: Literal["mean"] | None = None
 
+    def __post_init__(self) -> None:
+        if self.files and self.id is None:
+            raise ValueError("A file per view should have a column of ids; found none.")
+
     @property
     def dims(self) -> list[int]:
         """The widths of the encoded views."""
@@ -174,7 +178,7 @@ class TableFormat:
             if self.impute is None and (count := int(missing.sum())):
                 should = f"have no missing number in a row that has the view {view.name!r}"
                 found = f"{count}, the first in row {place.first(missing)}"
-                advice = "data.impute=mean fills them with the means of the training part."
+                advice = "In a run, data.impute=mean fills them with the means of the training part."
                 raise FusionError(f"{place} should {should}; found {found}.  {advice}")
 
     def fitted(
@@ -220,10 +224,10 @@ def _find(name: str, view: View, frame: pd.DataFrame, what: str) -> pd.Series[An
         frame = frame.set_axis([str(one).strip() for one in frame.columns], axis=1)
     if name not in frame.columns:
         found = f"none.{nearest(name, frame.columns)}"
-        raise FusionError(f"{what} should have a column {name!r}, of the view {view.name!r}; found {found}")
+        raise FusionError(f"The column {name!r} of the view {view.name!r} should be in {what}; found {found}")
     column = frame[name]
     if column.ndim > 1:
-        raise FusionError(f"{what} should have one column {name!r}; found {column.shape[1]}.")
+        raise FusionError(f"The column {name!r} should be in {what} once; found it {column.shape[1]} times.")
     return column
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from fusionkit._util.text import count_of, short_repr
 from fusionkit.config.options import TableOptions
 from fusionkit.errors import ConfigError, FusionError, nearest
+from fusionkit.experiment.source import ROLES
 from fusionkit.experiment.tables.columns import Place
 from fusionkit.experiment.tables.files import TableFile
 from fusionkit.experiment.tables.layout import names_of
@@ -61,7 +62,8 @@ def owner_of(tables: Mapping[str, TableFile], options: TableOptions) -> str:
     """
     owner, first = "", ""
     keys = [("label", label) for label in names_of(options.label)]
-    keys += [(key, column) for key in ("group", "split", "folds", "weight") if (column := getattr(options, key))]
+    roles = {key: getattr(options, key) for key in ROLES}
+    keys += [(key, column) for key, column in roles.items() if column not in (None, options.id)]  # All have the id.
     for key, column in keys:
         holders = [name for name, table in tables.items() if column in table.names]
         if len(holders) != 1:

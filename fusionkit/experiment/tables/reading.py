@@ -13,7 +13,7 @@ import pandas as pd
 
 from fusionkit.config.options import TableOptions
 from fusionkit.errors import FusionError, nearest
-from fusionkit.experiment.source import Source
+from fusionkit.experiment.source import ROLES, Source
 from fusionkit.experiment.tables import joining
 from fusionkit.experiment.tables.columns import Floats, Place, text_array
 from fusionkit.experiment.tables.describing import Describer
@@ -51,7 +51,8 @@ def read_table(options: TableOptions, *, labelled: bool = True, known: TableForm
     Args:
         options: checked.
         labelled: False: the columns of label and roles need not be there; only ids are read.
-        known: encode with the format of another table, as for a test part in a file of its own.
+        known: encode with the format of another table, as for a test part in a file of its own; of the roles only the
+            id need be there.
 
     Raises:
         FusionError: the file or a column cannot be used; the message names file, column, row and value.
@@ -74,7 +75,8 @@ def _read_one(options: TableOptions, table: TableFile, labelled: bool, known: Ta
         known = _format(options, [describe.view(name, columns, frame) for name, columns in layout.views.items()])
         notes += layout.notes
     else:
-        special(table.names, options, what, labelled)
+        _check_names(known, table)
+        options = _where_present(options, table.names)
         frame = table.frame(_exact(options) | _categories(known))
     views, unseen = known.encode(frame, what)
     return Source(
@@ -89,9 +91,12 @@ def _read_one(options: TableOptions, table: TableFile, labelled: bool, known: Ta
 
 def _read_joined(options: TableOptions, labelled: bool, known: TableFormat | None) -> Source:
     id, tables = joining.id_of(options), _open_files(options)
-    owner = joining.owner_of(tables, options) if labelled else None
-    columns, categorical, notes = _columns(tables, options)
-    views = list(known.names()) if known is not None else list(columns)
+    if known is None:
+        columns, categorical, notes = _columns(tables, options)
+    else:
+        options = _where_present(options, [name for table in tables.values() for name in table.names])
+        columns, categorical, notes = known.names(), _categories(known), []
+    owner, views = joining.owner_of(tables, options) if labelled else None, list(columns)
     parts = {
         name: joining.read_part(table, id, _exact(options) | categorical)
         for name, table in tables.items()
@@ -282,10 +287,10 @@ def _check_names(format: TableFormat, table: TableFile) -> None:
 
 
 def _chunks_of_joined(format: TableFormat, path: Mapping[str, str], rows: int) -> Iterator[Chunk]:
-    assert format.id is not None
     parts = {}
     for name in format.names():
-        parts[name] = joining.read_part(open_table(path[name], format.separator, format.decimal), format.id)
+        table = open_table(path[name], format.separator, format.decimal)
+        parts[name] = joining.read_part(table, str(format.id), _categories(format))
     joined = joining.join(parts, list(parts))
     for start in range(0, len(joined.ids), rows):
         part = slice(start, start + rows)
@@ -298,6 +303,12 @@ def _chunks_of_joined(format: TableFormat, path: Mapping[str, str], rows: int) -
         yield Chunk(start, ids, views, unseen, min(1.0, (start + rows) / len(joined.ids)))
 
 
-def _categories(format: TableFormat) -> set[str]:
+def _categories(format: TableFormat) -> frozenset[str]:
     """Return the columns of categories."""
-    return {column.name for view in format.views for column in view.columns if column.kind == "category"}
+    return frozenset(column.name for view in format.views for column in view.columns if column.kind == "category")
+
+
+def _where_present(options: TableOptions, names: Sequence[str]) -> TableOptions:
+    """Return the options without the roles whose columns new rows lack; they need an id alone."""
+    absent = [role for role in ROLES if role != "id" and getattr(options, role) not in names]
+    return options.model_copy(update=dict.fromkeys(absent))

@@ -67,8 +67,8 @@ def _suggested(labels: Labels) -> tuple[str, str]:
         if texts:
             return "multilabel", "several columns"  # Which its function refuses.
         if np.isin(values, (0, 1)).all():
-            return "multilabel", f"{values.shape[1]} columns of 0 and 1: labels; amounts? task=regression"
-        return "regression", f"{values.shape[1]} columns of numbers: targets"
+            return "multilabel", "only 0 and 1: labels; amounts? task=regression"
+        return "regression", "numbers: targets"
     different = np.unique(values)
     if texts:
         return "classification", f"text, {len(different)} different ones: classes"

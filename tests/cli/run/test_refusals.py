@@ -55,7 +55,10 @@ REFUSED = {
     "short_flag": (["-n", "32"], "found '-n 32'. Did you mean n=32?"),
     "unknown_flag": (["--bogus"], "--from; found '--bogus'. Overrides have the form key=value."),
     "abbreviated_flag": (["--multi"], "found '--multi'. Did you mean '--multirun'?"),
-    "key_of_another_option": (["data.path=x.npz"], "There is no key 'data.path' here. It belongs to data=npz."),
+    "key_of_another_option": (
+        ["data.path=x.npz"],
+        "There is no key 'data.path' here. It belongs to data=npz, data=table.",
+    ),
     "key_of_another_option_misspelt": (
         ["fabrication.rank=4"],
         "There is no key 'fabrication.rank'. Did you mean fabrication.r, which belongs to "

@@ -140,6 +140,10 @@ def test_missing_file(tmp_path: Path) -> None:
     refused(tmp_path / "t.parquet", "The data file … found {path}: No such file or directory.")
 
 
+def test_file_in_place_of_a_directory(tables: Tables) -> None:
+    refused(tables.write("a\n1\n") + "/t.csv", "The data file … found {path}: Not a directory.")
+
+
 def test_directory(tmp_path: Path) -> None:
     refused(tmp_path, "The data file … found {path}: Is a directory.")
 

@@ -56,6 +56,11 @@ def test_inner(tables: Tables) -> None:
     assert source.notes[-1] == "2 rows without all views, left out by data.join=inner."
 
 
+def test_ids_may_be_groups(tables: Tables) -> None:
+    source = tables.join(FILES, group="id", drop="who")
+    assert source.roles["group"].tolist() == source.roles["id"].tolist() == ["2", "1", "04"]
+
+
 def test_complete_files_need_no_note(tables: Tables) -> None:
     source = tables.join({"a": "id,y,x\n1,0,5\n2,1,6\n", "b": "id,w\n2,7\n1,8\n"})
     assert list(source.views) == ["a", "b"]
@@ -109,6 +114,14 @@ def test_new_rows_need_no_label(tables: Tables, trained: Source) -> None:
     equal(chunks[1].views[1], [[1]])
 
 
+def test_labelled_rows_need_no_other_role(tables: Tables) -> None:
+    trained = tables.join(FILES, group="who", drop="z")
+    files = tables.files(rna="id,x\n1,2\n", scan="id,s\n1,3\n", labels="id,y\n1,c\n")
+    source = read_table(tables.options(files, id="id", group="who", drop="z"), known=trained.table)
+    assert list(source.roles) == ["id"]
+    equal(source.views["rna"], [[2]])
+
+
 def test_labelled_rows_in_the_format_of_the_run(tables: Tables, trained: Source) -> None:
     files = tables.files(rna="z,id,x\n1,7,2\n", scan="id,s\n7,3\n", labels="id,who,y\n7,p,c\n5,q,a\n")
     source = read_table(tables.options(files, id="id", group="who"), known=trained.table)
@@ -123,6 +136,16 @@ def test_without_labels(tables: Tables, trained: Source) -> None:
     assert source.roles["id"].tolist() == ["1", "2"]
     assert source.labels.values.shape == (2, 0)
     equal(source.views["scan"], [[4], [3]])
+
+
+def test_text_that_looks_like_numbers_in_new_rows(tables: Tables) -> None:
+    trained = tables.join({"a": "id,y,c\n1,0,1.0\n2,0,x\n3,1,y\n", "b": "id,d\n1,1\n2,2\n3,2\n"}, categorical="d")
+    assert trained.table is not None
+    files = tables.files(a="id,c\n1,1.0\n2,1\n", b="id,d\n1,2.0\n2,1\n")
+    (chunk,) = read_chunks(trained.table, files, 9)
+    equal(chunk.views[0], [[1, 0, 0], [0, 0, 0]])
+    equal(chunk.views[1], [[0, 1], [1, 0]])
+    assert chunk.unseen == {"c": 1}
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,19 @@ def test_test_part_in_a_file_of_its_own(tables: Tables) -> None:
     assert "c 1" in note
 
 
+def test_known_tables_need_no_role_but_the_id(tables: Tables) -> None:
+    text = "id,f,g,a,b,y\n1,0,u,1,2,p\n2,1,u,3,4,q\n"
+    options: dict[str, Any] = {"id": "id", "folds": "f", "group": "g", "drop": "b"}
+    source = tables.read(text, **options)
+    test = read_table(tables.options(tables.write("y,a,g,id\np,5,v,3\n"), **options), known=source.table)
+    assert {role: values.tolist() for role, values in test.roles.items()} == {"id": ["3"], "group": ["v"]}
+    equal(test.views["table"], [[5]])
+    with pytest.raises(FusionError, match=like("…/t.csv … found 2 missing: a, id.")):
+        read_table(tables.options(tables.write("y,f\np,5\n"), **options), known=source.table)
+    with pytest.raises(FusionError, match=like("data.label should name a column of …/t.csv; found 'y'.")):
+        read_table(tables.options(tables.write("a,id\n1,5\n"), **options), known=source.table)
+
+
 def test_without_labels(tables: Tables) -> None:
     source = read_table(tables.options(tables.write("a,p\n1,x\n"), id="p", weight="w"), labelled=False)
     equal(source.views["table"], [[1]])
@@ -243,7 +256,10 @@ def test_several_files_in_place_of_one(tables: Tables) -> None:
     ("text", "sentence"),
     [
         ("a,y\n1,0\n,\n", "Column 'y' of {t} … found 1 row without, the first is row 1."),
-        ("a,b,y\n1,2,0\n1,,0\n", "Column 'b' of {t} … view 'table'; found 1, the first in row 1.  data.impute=mean"),
+        (
+            "a,b,y\n1,2,0\n1,,0\n",
+            "Column 'b' of {t} … view 'table'; found 1, the first in row 1.  In a run, data.impute=mean",
+        ),
         ("a,y\n1,0\ninf,0\n", "Column 'a' of {t} … found 1 infinite, the first in row 1."),
         ("a,y\n1,0\n1e999,0\n", "Column 'a' of {t} … found 1 infinite, the first in row 1."),
         ("a,b,y\n1,,0\n2,NA,0\n", "Column 'b' of {t} … found none.  data.drop=b "),

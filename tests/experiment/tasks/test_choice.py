@@ -74,8 +74,8 @@ def test_what_auto_takes(values: Any, task: str) -> None:
         ([0.5, 1.0], "numbers with fractions: amounts; classes? task=classification"),
         (whole(7, 2), "whole numbers, 7 different ones: classes; amounts? task=regression"),
         (whole(25, 2), "whole numbers, 25 different ones: amounts; classes? task=classification"),
-        ([[0, 1], [1, 1]], "2 columns of 0 and 1: labels; amounts? task=regression"),
-        ([[0, 1, 5], [1, 1, 5]], "3 columns of numbers: targets"),
+        ([[0, 1], [1, 1]], "only 0 and 1: labels; amounts? task=regression"),
+        ([[0, 1, 5], [1, 1, 5]], "numbers: targets"),
     ],
 )
 def test_the_reason_says_what_was_taken_and_the_key_that_changes_it(values: Any, reason: str) -> None:
