@@ -295,7 +295,9 @@ def test_all_rows_may_train(task: str, task_run: Any, tmp_path: Path, capsys: py
 def test_all_rows_but_the_validation_part_may_train(task_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     found = task_run("classification", data__test_size=0, data__validation_size=0.2, train__refit=True, quiet=False)
     assert (found["metrics"], found["validation"]["accuracy"] > 0.9) == ({}, True)
-    assert "again with the validation part for" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "again with the validation part for" in shown.err
+    assert "metrics     none, because no row is test (data.test_size=0)" in shown.out.splitlines()
 
 
 def test_the_rows_of_each_part_are_kept(task_run: Any, tmp_path: Path) -> None:
