@@ -79,7 +79,13 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if result["metrics"]:
             baseline = f"{against}: {_number(name, result['baseline'][name])}"
             value, rows = result["metrics"][name], result["data"]["test_rows"]
-            yield name, f"{_number(name, value)} on {rows} test rows ({baseline})"
+            yield name, f"{_number(name, value)} on {rows} test rows ({baseline}{_positive(result, name)})"
+
+
+def _positive(result: Mapping[str, Any], metric: str) -> str:
+    """Return which of two classes is the positive one of a metric that has one."""
+    two = result["task"] == "classification" and len(result["classes"]) == 2
+    return f"; positive: {result['classes'][-1]!r}" if two and metric in ("roc_auc", "average_precision") else ""
 
 
 def _number(metric: str, value: float | None) -> str:

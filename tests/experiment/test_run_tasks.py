@@ -383,6 +383,19 @@ def test_balanced_accuracy_stands_beside_the_accuracy_of_uneven_classes(
     assert base == 0.5
 
 
+def test_the_positive_class_of_two_stands_beside_its_metric(task_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    found = task_run("binary", metric="roc_auc", train__epochs=1, quiet=False)
+    line = f"{found['metrics']['roc_auc']:.4f} on 12 test rows (largest class: 0.5000; positive: 'yes')"
+    assert shown(capsys.readouterr().out)["roc_auc"] == [line]
+
+
+def test_a_small_unit_is_shown_with_its_digits(task_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    found = task_run("targets", metric="rmse_1", train__epochs=1, quiet=False)
+    (line,) = shown(capsys.readouterr().out)["rmse_1"]
+    assert float(line.split()[0]) == pytest.approx(found["metrics"]["rmse_1"], rel=1e-2)
+    assert 0 < found["metrics"]["rmse_1"] < 1e-8
+
+
 def test_a_warning_where_the_model_is_not_better_than_its_baseline(
     task_run: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

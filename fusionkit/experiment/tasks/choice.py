@@ -101,7 +101,7 @@ def _multilabel(labels: Labels) -> Target:
                 f"{labels.what} should be one column of text, or several columns of numbers or of true and false; "
                 f"found {values.shape[1]} columns with text."
             )
-        advice = "data.label_separator=';' divides a text into tags."
+        advice = "In a table data.label_separator=';' divides a text into tags."
         raise ConfigError(f"{labels.what} should contain 0 and 1 for task=multilabel; found text.  {advice}")
     wrong = ~np.isin(values, (0, 1))
     if wrong.any():
