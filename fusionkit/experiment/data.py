@@ -121,6 +121,8 @@ class Dataset:
         }
         if self.classes:
             described["classes"] = self.classes
+        if self.source.unlabelled:
+            described["unlabelled"] = self.source.unlabelled
         if self.mask is not None:
             absent = dict(zip(self.views, (~self.mask).sum(0).tolist(), strict=True))
             described |= {"missing": absent, "rows_without_views": int((~self.mask.any(1)).sum())}
@@ -243,6 +245,7 @@ def _joined(first: Source, second: Source) -> Source:
         roles={name: _joined_role(name, first, second) for name in first.roles},
         mask=np.concatenate(masks) if masks else None,
         notes=[*first.notes, *second.notes],
+        unlabelled=first.unlabelled + second.unlabelled,
     )
 
 

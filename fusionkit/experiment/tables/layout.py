@@ -50,7 +50,7 @@ def lay_out(names: Sequence[str], options: TableOptions, what: str, labelled: bo
     free = features(names, options)
     known = set(names)
     dropped = chosen("data.drop", names_of(options.drop), names, what) & known
-    notes = [f"Left out of {what} by data.drop: {', '.join(left)}."] if (left := sorted(dropped & set(free))) else []
+    notes = [f"Left out by data.drop: {', '.join(left)}."] if (left := sorted(dropped & set(free))) else []
     free = [name for name in free if name not in dropped]
     if not free:
         should = "have a column besides the label, roles and what data.drop leaves out"
@@ -60,9 +60,7 @@ def lay_out(names: Sequence[str], options: TableOptions, what: str, labelled: bo
     else:
         views = _by_prefix(free)
         if len(views) == 1 and _ONE_VIEW in views:
-            notes.append(
-                f"All {len(free)} columns are one view; names such as a__age and b__dose, or data.views, make several."
-            )
+            notes.append("All columns are one view; names such as a__age and b__dose, or data.views, make several.")
     _check_once(views, free, options, what)
     return Layout(views, labels, roles, chosen("data.categorical", names_of(options.categorical), names, what), notes)
 

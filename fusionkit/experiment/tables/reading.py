@@ -122,6 +122,7 @@ def _read_joined(options: TableOptions, labelled: bool, known: TableFormat | Non
         **owned,
         notes=[*_index_notes(tables.values()), *notes, *joined.notes, *unseen_notes(unseen)],
         table=known or _format(options, described, list(tables)),
+        unlabelled=joined.unlabelled,
     )
 
 
@@ -188,7 +189,9 @@ def _format(options: TableOptions, views: Sequence[View], files: Sequence[str] =
 
 
 def _index_notes(tables: Iterable[TableFile]) -> list[str]:
-    return [f"{table.path}: the column without a name, an index, is left out." for table in tables if table.unnamed]
+    return [
+        f"{table.path.name}: the column without a name, an index, is left out." for table in tables if table.unnamed
+    ]
 
 
 def unseen_notes(unseen: Mapping[str, int]) -> list[str]:
