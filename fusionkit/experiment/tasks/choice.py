@@ -99,7 +99,7 @@ def _multilabel(labels: Labels) -> Target:
         if labels.values.ndim == 2:
             raise FusionError(
                 f"{labels.what} should be one column of text, or several columns of numbers or of true and false; "
-                f"found {values.shape[1]} columns with text."
+                f"found text in one of {values.shape[1]} columns."
             )
         advice = "In a table data.label_separator=';' divides a text into tags."
         raise ConfigError(f"{labels.what} should contain 0 and 1 for task=multilabel; found text.  {advice}")
