@@ -14,6 +14,7 @@ from fusionkit._util.text import count_of
 from fusionkit.experiment import results
 from fusionkit.experiment.data import Dataset
 from fusionkit.experiment.metrics import REGRESSION, rank_value
+from fusionkit.experiment.numerals import numeral
 from fusionkit.experiment.splits import Parts
 
 #: Above this multiple of its equal share, the largest class makes accuracy look better than it is.
@@ -76,7 +77,8 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     names = [result["metric"]]
     names += [name for name in REGRESSION if name in result["metrics"] and name not in names]
     if not result["metrics"]:
-        yield "metrics", "none, because all rows train (data.test_size=0); the run is not ranked"
+        all_train = "all rows train (data.test_size=0); the run is not ranked"
+        yield "metrics", f"none, because {'no row is test (data.test_size=0)' if result['validation'] else all_train}"
     if _is_uneven(result) and "balanced_accuracy" not in names:
         names.append("balanced_accuracy")
     against = "mean of training" if result["task"] == "regression" else "largest class"
@@ -87,16 +89,21 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             value, best = result["validation"][name], ""
             if name == result["metric"]:
                 best = f", best in epoch {result['best_epoch']}" if value is not None else ", so the last epoch is kept"
-            yield name, f"{_number(value)} on {rows} validation rows{best}"
+            yield name, f"{_number(name, value)} on {rows} validation rows{best}"
         if result["metrics"]:
-            baseline = f"{against}: {_number(result['baseline'][name])}"
-            yield name, f"{_number(result['metrics'][name])} on {result['data']['test_rows']} test rows ({baseline})"
+            baseline = f"{against}: {_number(name, result['baseline'][name])}"
+            value, rows = result["metrics"][name], result["data"]["test_rows"]
+            yield name, f"{_number(name, value)} on {rows} test rows ({baseline}{_positive(result, name)})"
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return "undefined"
-    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.6g}"
+def _positive(result: Mapping[str, Any], metric: str) -> str:
+    """Return which of two classes is the positive one of a metric that has one."""
+    two = result["task"] == "classification" and len(result["classes"]) == 2
+    return f"; positive: {result['classes'][-1]!r}" if two and metric in ("roc_auc", "average_precision") else ""
+
+
+def _number(metric: str, value: float | None) -> str:
+    return "undefined" if value is None else numeral(metric, value)
 
 
 def _is_uneven(result: Mapping[str, Any]) -> bool:

@@ -123,11 +123,13 @@ def _finite(numbers: npt.NDArray[np.float64], place: Place) -> Array:
 
 
 def _weights(values: Array, place: Place) -> Array:
-    if values.dtype.kind not in "iuf":
-        raise FusionError(f"{place} should contain numbers of at least 0; found {short_repr(values[:1].tolist()[0])}.")
+    should = f"{place} should contain numbers of at least 0, finite in float32"
+    if values.dtype.kind == "U":
+        words = np.ones(len(values), dtype=bool)
+        raise FusionError(f"{should}; found {short_repr(values[0].item())} in row {place.first(words)}.")
     weights = values.astype(np.float64)
-    negative = weights < 0
-    if negative.any():
-        row = place.first(negative)
-        raise FusionError(f"{place} should contain numbers of at least 0; found {weights[negative][0]:g} in row {row}.")
+    with np.errstate(over="ignore"):
+        wrong = (weights < 0) | ~np.isfinite(weights.astype(np.float32))  # The type of the losses.
+    if wrong.any():
+        raise FusionError(f"{should}; found {weights[wrong][0]:g} in row {place.first(wrong)}.")
     return weights
