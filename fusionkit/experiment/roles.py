@@ -40,7 +40,8 @@ def _weights(values: Array, what: str) -> Array:
         raise FusionError(f"{what} should contain real numbers; found dtype {values.dtype}.")
     with np.errstate(over="ignore"):  # A long double may become infinite, which is refused.
         weights = values.astype(np.float64)
-    _refuse(~(np.isfinite(weights) & (weights >= 0)), weights, f"{what} should contain finite numbers of at least 0")
+        finite = np.isfinite(weights.astype(np.float32))  # The type of the losses that they multiply.
+    _refuse(~(finite & (weights >= 0)), weights, f"{what} should contain numbers of at least 0, finite in float32")
     if not weights.any():
         raise FusionError(f"{what} should have a weight above 0; found nothing but 0.")
     return weights

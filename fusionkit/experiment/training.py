@@ -26,6 +26,7 @@ from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.metrics import rank_value
 from fusionkit.experiment.model import Network
+from fusionkit.experiment.numerals import numeral
 from fusionkit.experiment.optimizer import Optimizer, one_cycle
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.tasks.base import Array, Task
@@ -415,7 +416,7 @@ class _Display(ProgressBar):
     def ended(self, epoch: int, loss: float, score: float | None) -> None:
         """Show the state after ``epoch``: as a line, the first epoch, each fifth of all, and one in 30 seconds."""
         left = (self.clock() - self.begun) / epoch * (self.epochs - epoch)
-        shown = f"  {self.metric} {'-' if score is None else format(score, '.4f')}" if self.metric else ""
+        shown = f"  {self.metric} {'-' if score is None else numeral(self.metric, score)}" if self.metric else ""
         after = f"loss {loss:.4f}{shown}" + (f"  {left:.0f} s left" if left >= 1 else "")
         fifth = epoch * 5 // self.epochs > (epoch - 1) * 5 // self.epochs
         self.update(epoch, f"epoch {epoch}/{self.epochs}", after, now=epoch == 1 or fifth)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fusionkit._util.text import count_of, short_repr
 from fusionkit.errors import FusionError
 from fusionkit.experiment.source import Labels
-from fusionkit.experiment.tables.columns import Cells, Place, exact_text, floats, is_numeric, text_array
+from fusionkit.experiment.tables.columns import Cells, Place, exact_text, floats, is_numeric, quoted, text_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,8 @@ def read_ids(series: pd.Series[Any], place: Place, distinct: bool = True) -> lis
         first = {one: row for row, one in reversed([*enumerate(ids)])}
         row = next(row for row, one in enumerate(ids) if first[one] != row)
         found = f"{short_repr(ids[row])} in row {first[ids[row]]} and again in row {row}"
-        raise FusionError(f"{place} should have an id of its own in every row; found {found}.")
+        advice = f"data.group={quoted(place.column)} keeps rows that belong together on one side of a split."
+        raise FusionError(f"{place} should have an id of its own in every row; found {found}.  {advice}")
     return ids
 
 
@@ -122,11 +123,13 @@ def _finite(numbers: npt.NDArray[np.float64], place: Place) -> Array:
 
 
 def _weights(values: Array, place: Place) -> Array:
-    if values.dtype.kind not in "iuf":
-        raise FusionError(f"{place} should contain numbers of at least 0; found {short_repr(values[:1].tolist()[0])}.")
+    should = f"{place} should contain numbers of at least 0, finite in float32"
+    if values.dtype.kind == "U":
+        words = np.ones(len(values), dtype=bool)
+        raise FusionError(f"{should}; found {short_repr(values[0].item())} in row {place.first(words)}.")
     weights = values.astype(np.float64)
-    negative = weights < 0
-    if negative.any():
-        row = place.first(negative)
-        raise FusionError(f"{place} should contain numbers of at least 0; found {weights[negative][0]:g} in row {row}.")
+    with np.errstate(over="ignore"):
+        wrong = (weights < 0) | ~np.isfinite(weights.astype(np.float32))  # The type of the losses.
+    if wrong.any():
+        raise FusionError(f"{should}; found {weights[wrong][0]:g} in row {place.first(wrong)}.")
     return weights
