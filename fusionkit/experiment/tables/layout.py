@@ -21,35 +21,29 @@ class Layout:
 
     Attributes:
         views: name -> columns.
-        labels: columns.
-        roles: of ``ROLES`` -> column.
         categorical: columns whose numbers are categories.
         notes: lines for the user.
     """
 
     views: dict[str, list[str]]
-    labels: list[str]
-    roles: dict[str, str]
     categorical: frozenset[str]
     notes: list[str]
 
 
-def lay_out(names: Sequence[str], options: TableOptions, what: str, labelled: bool = True) -> Layout:
+def lay_out(names: Sequence[str], options: TableOptions, what: str) -> Layout:
     """Decide what each column of one file is.
 
     Args:
         names: of its columns.
         options: of the run.
         what: names the file in messages.
-        labelled: False: the columns of label and roles, but the id, need not be there.
 
     Raises:
         FusionError: a column that an option names does not exist, or one is in no view or in two.
     """
-    labels, roles = special(names, options, what, labelled)
+    special(names, options, what)
     free = features(names, options)
-    known = set(names)
-    dropped = chosen("data.drop", names_of(options.drop), names, what) & known
+    dropped = chosen("data.drop", options.drop, names, what)
     notes = [f"Left out of {what} by data.drop: {', '.join(left)}."] if (left := sorted(dropped & set(free))) else []
     free = [name for name in free if name not in dropped]
     if not free:
@@ -64,12 +58,10 @@ def lay_out(names: Sequence[str], options: TableOptions, what: str, labelled: bo
                 f"All {len(free)} columns are one view; names such as a__age and b__dose, or data.views, make several."
             )
     _check_once(views, free, options, what)
-    return Layout(views, labels, roles, chosen("data.categorical", names_of(options.categorical), names, what), notes)
+    return Layout(views, chosen("data.categorical", options.categorical, names, what), notes)
 
 
-def special(
-    names: Collection[str], options: TableOptions, what: str, labelled: bool = True
-) -> tuple[list[str], dict[str, str]]:
+def special(names: Collection[str], options: TableOptions, what: str) -> tuple[list[str], dict[str, str]]:
     """Return the columns of the label, and those with a role.
 
     Raises:
@@ -79,9 +71,6 @@ def special(
     if not labels or len({*labels}) < len(labels):
         raise FusionError(f"data.label should name different columns; found {labels}.")
     roles = {role: column for role in ROLES if (column := getattr(options, role)) is not None}
-    if not labelled:
-        roles = {role: column for role, column in roles.items() if role == "id"}
-        labels = []
     for key, column in [*(("label", label) for label in labels), *roles.items()]:
         if column not in names:
             should = f"name a column of {what}"
@@ -95,22 +84,19 @@ def features(names: Iterable[str], options: TableOptions) -> list[str]:
     return [name for name in names if name not in taken]
 
 
-def chosen(key: str, patterns: Sequence[str], names: Sequence[str], what: str) -> frozenset[str]:
+def chosen(key: str, patterns: str | Sequence[str] | None, names: Sequence[str], what: str) -> frozenset[str]:
     """Return the columns that patterns mean.
 
     Raises:
         FusionError: a pattern means none.
     """
-    found: set[str] = set()
-    known = set(names)
-    for pattern in patterns:
-        found.update(_matching(key, pattern, names, known, what))
-    return frozenset(found)
+    known = dict.fromkeys(names)
+    return frozenset(name for pattern in names_of(patterns) for name in _matching(key, pattern, known, what))
 
 
-def _matching(key: str, pattern: str, names: Sequence[str], known: set[str], what: str) -> list[str]:
+def _matching(key: str, pattern: str, names: Collection[str], what: str) -> list[str]:
     """Return the columns that a pattern means, in which * stands for any text and ? for one character."""
-    if pattern in known:
+    if pattern in names:
         return [pattern]
     regex = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
     found = [name for name in names if re.fullmatch(regex, name, re.DOTALL)]
@@ -121,8 +107,8 @@ def _matching(key: str, pattern: str, names: Sequence[str], known: set[str], wha
 
 def _given(names: Sequence[str], free: list[str], options: TableOptions, what: str) -> dict[str, list[str]]:
     """Return the views that ``data.views`` names."""
-    known, usable = set(names), set(free)
-    taken = known - set(features(names, options))
+    known, usable = dict.fromkeys(names), {*free}
+    taken = {*names} - {*features(names, options)}
     views: dict[str, list[str]] = {}
     for view, columns in (options.views or {}).items():
         key = f"data.views.{view}"
@@ -130,7 +116,7 @@ def _given(names: Sequence[str], free: list[str], options: TableOptions, what: s
         for pattern in names_of(columns):
             if pattern in taken:
                 raise FusionError(f"{key} should name columns without another role; found {pattern!r}.")
-            found.update(dict.fromkeys(_matching(key, pattern, names, known, what)))
+            found.update(dict.fromkeys(_matching(key, pattern, known, what)))
         views[view] = [name for name in found if name in usable]
         if not views[view]:
             raise FusionError(f"{key} should have at least one column that is not left out; found none.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ import pandas as pd
 
 from fusionkit.config.options import TableOptions
 from fusionkit.errors import FusionError, nearest
-from fusionkit.experiment.source import ROLES, Source
+from fusionkit.experiment.source import ROLES, Array, Labels, Source
 from fusionkit.experiment.tables import joining
 from fusionkit.experiment.tables.columns import Floats, Place, text_array
 from fusionkit.experiment.tables.describing import Describer
@@ -45,12 +44,11 @@ class Chunk:
     fraction: float
 
 
-def read_table(options: TableOptions, *, labelled: bool = True, known: TableFormat | None = None) -> Source:
+def read_table(options: TableOptions, known: TableFormat | None = None) -> Source:
     """Read all rows.
 
     Args:
         options: checked.
-        labelled: False: the columns of label and roles need not be there; only ids are read.
         known: encode with the format of another table, as for a test part in a file of its own; of the roles only the
             id need be there.
 
@@ -62,14 +60,14 @@ def read_table(options: TableOptions, *, labelled: bool = True, known: TableForm
     if known is not None:
         _check_form(known, options.path)
     if isinstance(options.path, str):
-        return _read_one(options, open_table(options.path, options.separator, options.decimal), labelled, known)
-    return _read_joined(options, labelled, known)
+        return _read_one(options, open_table(options.path, options.separator, options.decimal), known)
+    return _read_joined(options, known)
 
 
-def _read_one(options: TableOptions, table: TableFile, labelled: bool, known: TableFormat | None) -> Source:
+def _read_one(options: TableOptions, table: TableFile, known: TableFormat | None) -> Source:
     what, notes = str(table.path), _index_notes([table])
     if known is None:
-        layout = lay_out(table.names, options, what, labelled)
+        layout = lay_out(table.names, options, what)
         frame = table.frame(_exact(options) | layout.categorical)
         describe = Describer(what, layout.categorical, options.max_categories, options.decimal)
         known = _format(options, [describe.view(name, columns, frame) for name, columns in layout.views.items()])
@@ -79,24 +77,26 @@ def _read_one(options: TableOptions, table: TableFile, labelled: bool, known: Ta
         options = _where_present(options, table.names)
         frame = table.frame(_exact(options) | _categories(known))
     views, unseen = known.encode(frame, what)
+    labels, roles = _labels_and_roles(options, frame, what)
     return Source(
         path=table.path,
         digest=table.digest(),
         views=dict(zip(known.names(), views, strict=True)),
-        **_owned(options, frame, what, labelled),
+        labels=labels,
+        roles=roles,
         notes=[*notes, *unseen_notes(unseen)],
         table=known,
     )
 
 
-def _read_joined(options: TableOptions, labelled: bool, known: TableFormat | None) -> Source:
+def _read_joined(options: TableOptions, known: TableFormat | None) -> Source:
     id, tables = joining.id_of(options), _open_files(options)
     if known is None:
         columns, categorical, notes = _columns(tables, options)
     else:
         options = _where_present(options, [name for table in tables.values() for name in table.names])
         columns, categorical, notes = known.names(), _categories(known), []
-    owner, views = joining.owner_of(tables, options) if labelled else None, list(columns)
+    owner, views = joining.owner_of(tables, options), list(columns)
     parts = {
         name: joining.read_part(table, id, _exact(options) | categorical)
         for name, table in tables.items()
@@ -113,13 +113,13 @@ def _read_joined(options: TableOptions, labelled: bool, known: TableFormat | Non
         format = known or _format(options, described)
         encoded[name], counts = _encode(format, format.views[i], parts[name], rows)
         add_counts(unseen, counts)
-    main = parts[owner or views[0]]
-    owned = _owned(options, main.frame, str(main.table.path), labelled, joined)
+    labels, roles = _labels_and_roles(options, parts[owner].frame, str(tables[owner].path))
     return Source(
-        path=main.table.path,
+        path=tables[owner].path,
         digest=_digest(tables.values()),
         views=encoded,
-        **owned,
+        labels=replace(labels, values=labels.values[joined.keep]),
+        roles={role: values[joined.keep] for role, values in roles.items()},
         notes=[*_index_notes(tables.values()), *notes, *joined.notes, *unseen_notes(unseen)],
         table=known or _format(options, described, list(tables)),
     )
@@ -135,8 +135,8 @@ def _columns(
     """Return the columns of each file that is a view, those whose numbers are categories, and lines for the user."""
     names = [name for table in tables.values() for name in table.names]
     what = "one of the files"
-    dropped = chosen("data.drop", names_of(options.drop), names, what)
-    categorical = chosen("data.categorical", names_of(options.categorical), names, what)
+    dropped = chosen("data.drop", options.drop, names, what)
+    categorical = chosen("data.categorical", options.categorical, names, what)
     columns = {}
     for name, table in tables.items():
         if found := [one for one in features(table.names, options) if one not in dropped]:
@@ -160,21 +160,11 @@ def _encode(
     return array, unseen
 
 
-def _owned(
-    options: TableOptions, frame: pd.DataFrame, what: str, labelled: bool, joined: joining.Joined | None = None
-) -> dict[str, Any]:
-    """Return the labels and roles of the rows, as attributes of a source."""
-    names, roles = special(frame.columns, options, what, labelled) if labelled or joined is None else ([], {})
+def _labels_and_roles(options: TableOptions, frame: pd.DataFrame, what: str) -> tuple[Labels, dict[str, Array]]:
+    names, columns = special(frame.columns, options, what)
     labels = read_labels(frame, names, what, options.decimal, options.label_separator is not None)
-    read = {role: read_role(role, frame[name], Place(name, what), options.decimal) for role, name in roles.items()}
-    if joined is not None:
-        if labelled:
-            labels = replace(labels, values=labels.values[joined.keep])
-            read = {role: values[joined.keep] for role, values in read.items()}
-        else:
-            labels = replace(labels, values=np.empty((len(joined.ids), 0)))
-            read = {"id": text_array(joined.ids)}
-    return {"labels": labels, "roles": read}
+    roles = {role: read_role(role, frame[name], Place(name, what), options.decimal) for role, name in columns.items()}
+    return labels, roles
 
 
 def _exact(options: TableOptions) -> set[str]:
