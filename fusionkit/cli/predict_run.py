@@ -18,6 +18,7 @@ from fusionkit._util.tables import print_table
 from fusionkit._util.text import count_of
 from fusionkit.cli.commands import print_json, wrong_usage
 from fusionkit.errors import ConfigError, nearest
+from fusionkit.experiment.metrics import numeral
 from fusionkit.experiment.prediction import Predictor, columns
 from fusionkit.experiment.prediction_files import WRITERS
 
@@ -43,8 +44,7 @@ def evaluate(run_dir: Path, overrides: Sequence[str], device: str, as_json: bool
         print_json({"task": predictor.model.task.name, "rows": rows, "metrics": metrics})
         return
     print_table(
-        ("metric", f"on {count_of(rows, 'row')}"),
-        [(name, "undefined" if value is None else f"{value:.6g}") for name, value in metrics.items()],
+        ("metric", f"on {count_of(rows, 'row')}"), [(name, numeral(name, value)) for name, value in metrics.items()]
     )
 
 

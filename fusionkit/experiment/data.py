@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,9 @@ from fusionkit.errors import DimsError, FusionError
 from fusionkit.experiment.missing import presence
 from fusionkit.experiment.npz import EMBEDDED, arrays_source, read_npz
 from fusionkit.experiment.source import Array, Source
+from fusionkit.experiment.tables.format import TableFormat
 from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.tasks.choice import choose
-
-if TYPE_CHECKING:
-    from fusionkit.experiment.tables.format import TableFormat
 
 Rows = npt.NDArray[np.int64]
 

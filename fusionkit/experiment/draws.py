@@ -66,8 +66,9 @@ def draw_groups(strata: Rows | None, groups: Rows, size: float, seed: int) -> tu
         size: the share of the rows that are held out, above 0 and below 1.
         seed: of the draw.
     """
-    counts = np.zeros((groups.max() + 1, 1 if strata is None else strata.max() + 1))
-    np.add.at(counts, (groups, 0 if strata is None else strata), 1)
+    strata = np.zeros_like(groups) if strata is None else strata
+    counts = np.zeros((groups.max() + 1, strata.max() + 1))
+    np.add.at(counts, (groups, strata), 1)
     found = (counts > 0).sum(0)
     # Two groups of a class stay where it has three, so that a validation part can be drawn from those that stay.
     least, most = np.ones_like(found), np.maximum(found - 2, 1)

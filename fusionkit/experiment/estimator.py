@@ -321,7 +321,4 @@ class FusionEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn
 def _weights(sample_weight: Any, rows: int) -> npt.NDArray[np.float64]:
     """Return the weights of the rows, (m,), checked."""
     check_unmasked("sample_weight", sample_weight)
-    weights = np.asarray(sample_weight)
-    if weights.shape == (rows,) and not weights.any():
-        raise FusionError(f"sample_weight should be above zero in a row at least; found zero in all {rows} rows.")
-    return check_role("weight", weights, rows, "sample_weight")
+    return check_role("weight", np.asarray(sample_weight), rows, "sample_weight")

@@ -21,8 +21,8 @@ from fusionkit._util.text import count_of
 from fusionkit.config.options import FileOptions
 from fusionkit.errors import FusionError, nearest
 from fusionkit.experiment.missing import check_mask
-from fusionkit.experiment.roles import check_roles
-from fusionkit.experiment.source import ROLES, Array, Labels, Source, native
+from fusionkit.experiment.roles import check_role
+from fusionkit.experiment.source import ROLES, Array, Labels, Source, decoded, native
 
 #: The data sets that ship with the package: name -> file.
 EMBEDDED: dict[str, Path] = {"mfeat": Path(__file__).parents[1] / "data" / "mfeat.npz"}
@@ -112,7 +112,8 @@ def arrays_source(path: Path, digest: str, arrays: dict[str, Array], mask: Array
     for key, view in views.items():
         if len(view) != rows:
             raise FusionError(f"View {key!r} of {path} should have {rows} rows, as the first view; found {len(view)}.")
-    return Source(path, digest, views, _check_label(path, label, rows), check_roles(roles, rows, path), mask)
+    checked = {role: check_role(role, one, rows, f"The array {role!r} of {path}") for role, one in roles.items()}
+    return Source(path, digest, views, _check_label(path, label, rows), checked, mask)
 
 
 def known_widths(node: Mapping[str, Any]) -> list[int] | None:
@@ -241,12 +242,7 @@ def _check_label(path: Path, label: Array, rows: int) -> Labels:
 
 def _plain_label(what: str, label: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the labels in a type that JSON has; those that differ still do."""
-    if label.dtype.kind == "S":
-        try:
-            label = np.char.decode(label, "utf-8")
-        except UnicodeDecodeError as error:  # To replace what is no UTF-8 could make different labels equal.
-            hint = "numpy.char.decode(label, 'latin-1') decodes another encoding."
-            raise FusionError(f"{what} should contain text in UTF-8; found {error.object!r}.  {hint}") from None
+    label = decoded(what, label)
     if label.dtype.kind == "f":
         exact, label = label, label.astype(np.float64)
         wrong = ~np.isfinite(label.reshape(len(label), -1)).all(1)

@@ -62,6 +62,19 @@ class Source:
     table: TableFormat | None = None
 
 
+def decoded(what: str, values: Array) -> Array:
+    """Return bytes as text, anything else as it is.
+
+    Raises:
+        FusionError: bytes that are no UTF-8; to replace them could make different values equal.
+    """
+    try:
+        return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+    except UnicodeDecodeError as error:
+        hint = "numpy.char.decode(array, 'latin-1') decodes another encoding."
+        raise FusionError(f"{what} should contain text in UTF-8; found {error.object!r}.  {hint}") from None
+
+
 def check_unmasked(what: str, values: Any) -> None:
     """Refuse the masked entries of an array, whose data are no values.
 

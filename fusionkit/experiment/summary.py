@@ -12,7 +12,7 @@ import numpy as np
 from fusionkit._util.tables import print_table
 from fusionkit.experiment import results
 from fusionkit.experiment.data import Dataset
-from fusionkit.experiment.metrics import rank_value
+from fusionkit.experiment.metrics import numeral, rank_value
 from fusionkit.experiment.splits import Parts
 
 #: Above this multiple of its equal share, the largest class makes accuracy look better than it is.
@@ -71,16 +71,13 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if result["validation"] is not None:
             rows = result["data"]["validation_rows"]
             best = f", best in epoch {result['best_epoch']}" if name == result["metric"] else ""
-            yield name, f"{_number(result['validation'][name])} on {rows} validation rows{best}"
+            yield name, f"{numeral(name, result['validation'][name])} on {rows} validation rows{best}"
         if result["metrics"]:
-            baseline = f"{against}: {_number(result['baseline'][name])}"
-            yield name, f"{_number(result['metrics'][name])} on {result['data']['test_rows']} test rows ({baseline})"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "undefined"
-    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.6g}"
+            baseline = f"{against}: {numeral(name, result['baseline'][name])}"
+            yield (
+                name,
+                f"{numeral(name, result['metrics'][name])} on {result['data']['test_rows']} test rows ({baseline})",
+            )
 
 
 def _is_uneven(result: Mapping[str, Any]) -> bool:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from fusionkit._util.progress import ProgressBar
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment.metrics import rank_value
+from fusionkit.experiment.metrics import numeral, rank_value
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.optimizer import Optimizer, one_cycle
 from fusionkit.experiment.state import exclusive
@@ -415,7 +415,7 @@ class _Display(ProgressBar):
     def ended(self, epoch: int, loss: float, score: float | None) -> None:
         """Show the state after ``epoch``: as a line, the first epoch, each fifth of all, and one in 30 seconds."""
         left = (self.clock() - self.begun) / epoch * (self.epochs - epoch)
-        shown = f"  {self.metric} {'-' if score is None else format(score, '.4f')}" if self.metric else ""
-        after = f"loss {loss:.4f}{shown}" + (f"  {left:.0f} s left" if left >= 1 else "")
+        measured = f"  {self.metric} {numeral(self.metric, score)}" if self.metric else ""
+        after = f"loss {loss:.4f}{measured}" + (f"  {left:.0f} s left" if left >= 1 else "")
         fifth = epoch * 5 // self.epochs > (epoch - 1) * 5 // self.epochs
         self.update(epoch, f"epoch {epoch}/{self.epochs}", after, now=epoch == 1 or fifth)

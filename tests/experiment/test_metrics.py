@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as reference
 
 from fusionkit.experiment import metrics
-from fusionkit.experiment.metrics import confusion_matrix, rank_value, ranked
+from fusionkit.experiment.metrics import confusion_matrix, numeral, rank_value, ranked
 from fusionkit.experiment.tasks.classification import Classification
 from fusionkit.experiment.tasks.multilabel import Multilabel
 from fusionkit.experiment.tasks.regression import Regression
@@ -223,3 +223,21 @@ def test_a_metric_that_the_task_lacks(task: Any, sentence: str) -> None:
 
     with pytest.raises(ConfigError, match=sentence):
         task.metric("acuracy")
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        ("accuracy", 0.975, "0.9750"),
+        ("r2", -12.25, "-12.2500"),
+        ("log_loss", 0.00012, "0.0001"),
+        ("rmse", 1.23456, "1.235"),
+        ("rmse", 0.0, "0.0000"),
+        ("rmse", 123456.7, "123457"),
+        ("mae_weight", 0.0123456, "0.01235"),
+        ("r2", None, "undefined"),
+        ("mae", 1e-30, "0.000000000000"),
+    ],
+)
+def test_four_decimals_or_four_digits_of_what_has_a_unit(metric: str, value: float | None, text: str) -> None:
+    assert numeral(metric, value) == text

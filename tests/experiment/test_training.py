@@ -359,9 +359,9 @@ def test_long_epochs_print_a_line_every_half_minute(capsys: pytest.CaptureFixtur
             clock[0] += 11
             progress.ended(epoch, 0.5, None)
     assert capsys.readouterr().err.splitlines() == [
-        "epoch 1/50  loss 0.5000  accuracy -  539 s left",
-        "epoch 4/50  loss 0.5000  accuracy -  506 s left",
-        "epoch 7/50  loss 0.5000  accuracy -  473 s left",
+        "epoch 1/50  loss 0.5000  accuracy undefined  539 s left",
+        "epoch 4/50  loss 0.5000  accuracy undefined  506 s left",
+        "epoch 7/50  loss 0.5000  accuracy undefined  473 s left",
     ]
 
 

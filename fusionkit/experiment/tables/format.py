@@ -117,7 +117,7 @@ class TableFormat:
         Raises:
             ValueError: a damaged description.
         """
-        return _FORMAT.validate_json(json.dumps(value), strict=True)
+        return TypeAdapter(cls).validate_json(json.dumps(value), strict=True)
 
     def encode(
         self, frame: pd.DataFrame, what: str, rows: npt.NDArray[np.int64] | None = None
@@ -205,7 +205,10 @@ class TableFormat:
         return replace(self, views=tuple(described)), arrays
 
 
-_FORMAT = TypeAdapter(TableFormat)
+def unseen_text(unseen: Mapping[str, int]) -> str:
+    """Return a sentence that counts the cells with categories that were not seen, by column."""
+    counts = ", ".join(f"{count} in {name!r}" for name, count in unseen.items())
+    return f"Categories that the training part does not have, encoded as zeros: {counts}."
 
 
 def add_counts(total: dict[str, int], counts: Mapping[str, int]) -> None:

@@ -17,7 +17,7 @@ from fusionkit.experiment.tables import joining
 from fusionkit.experiment.tables.columns import Floats, Place, text_array
 from fusionkit.experiment.tables.describing import Describer
 from fusionkit.experiment.tables.files import TableFile, open_table
-from fusionkit.experiment.tables.format import TableFormat, View, add_counts
+from fusionkit.experiment.tables.format import TableFormat, View, add_counts, unseen_text
 from fusionkit.experiment.tables.layout import chosen, features, lay_out, names_of, special
 from fusionkit.experiment.tables.roles import read_ids, read_labels, read_role
 
@@ -84,7 +84,7 @@ def _read_one(options: TableOptions, table: TableFile, known: TableFormat | None
         views=dict(zip(known.names(), views, strict=True)),
         labels=labels,
         roles=roles,
-        notes=[*notes, *unseen_notes(unseen)],
+        notes=[*notes, *map(unseen_text, [unseen] if unseen else [])],
         table=known,
     )
 
@@ -120,7 +120,7 @@ def _read_joined(options: TableOptions, known: TableFormat | None) -> Source:
         views=encoded,
         labels=replace(labels, values=labels.values[joined.keep]),
         roles={role: values[joined.keep] for role, values in roles.items()},
-        notes=[*_index_notes(tables.values()), *notes, *joined.notes, *unseen_notes(unseen)],
+        notes=[*_index_notes(tables.values()), *notes, *joined.notes, *map(unseen_text, [unseen] if unseen else [])],
         table=known or _format(options, described, list(tables)),
     )
 
@@ -179,14 +179,6 @@ def _format(options: TableOptions, views: Sequence[View], files: Sequence[str] =
 
 def _index_notes(tables: Iterable[TableFile]) -> list[str]:
     return [f"{table.path}: the column without a name, an index, is left out." for table in tables if table.unnamed]
-
-
-def unseen_notes(unseen: Mapping[str, int]) -> list[str]:
-    """Return a line that counts the cells with categories that were not seen, by column; none if there are none."""
-    if not unseen:
-        return []
-    counts = ", ".join(f"{name} {count}" for name, count in unseen.items())
-    return [f"Categories that the training part does not have, encoded as zeros: {counts}."]
 
 
 def _digest(tables: Iterable[TableFile]) -> str:

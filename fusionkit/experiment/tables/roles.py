@@ -10,14 +10,12 @@ import numpy.typing as npt
 
 from fusionkit._util.text import count_of, short_repr
 from fusionkit.errors import FusionError
-from fusionkit.experiment.source import Labels
+from fusionkit.experiment.roles import check_role
+from fusionkit.experiment.source import Array, Labels
 from fusionkit.experiment.tables.columns import Cells, Place, exact_text, floats, is_numeric, text_array
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Array = npt.NDArray[Any]
-Rows = npt.NDArray[np.int64] | None
 
 
 def read_labels(frame: pd.DataFrame, names: Sequence[str], what: str, decimal: str, tags: bool) -> Labels:
@@ -52,14 +50,14 @@ def read_role(role: str, series: pd.Series[Any], place: Place, decimal: str) -> 
     """Return the values (m,) of a column with a role.
 
     Raises:
-        FusionError: a value is missing; an id is there twice; a weight is no finite number of at least 0.
+        FusionError: a value is missing; an id is there twice; as ``check_role``.
     """
     if role == "id":
         return text_array(read_ids(series, place))
     if role == "group":
         return _texts(series, place, "a group")
     values = _values(series, place, "a value", decimal, strict=role == "weight")
-    return _weights(values, place) if role == "weight" else values
+    return check_role(role, values, len(series), str(place))
 
 
 def read_ids(series: pd.Series[Any], place: Place, distinct: bool = True) -> list[str]:
@@ -119,14 +117,3 @@ def _finite(numbers: npt.NDArray[np.float64], place: Place) -> Array:
         found = f"{count} infinite, the first in row {place.first(infinite)}"
         raise FusionError(f"{place} should contain finite numbers; found {found}.")
     return numbers
-
-
-def _weights(values: Array, place: Place) -> Array:
-    if values.dtype.kind not in "iuf":
-        raise FusionError(f"{place} should contain numbers of at least 0; found {short_repr(values[:1].tolist()[0])}.")
-    weights = values.astype(np.float64)
-    negative = weights < 0
-    if negative.any():
-        row = place.first(negative)
-        raise FusionError(f"{place} should contain numbers of at least 0; found {weights[negative][0]:g} in row {row}.")
-    return weights
