@@ -25,21 +25,22 @@ from fusionkit.experiment.prediction_files import WRITERS
 
 def predict(run_dir: Path, overrides: Sequence[str], out: Path, device: str, batch_size: int) -> None:
     """Write the predictions of a run on new data to ``out``."""
-    if out.suffix not in WRITERS:
+    write = WRITERS.get(out.suffix.lower())
+    if write is None:
         raise click.BadParameter(f"should end in one of {', '.join(WRITERS)}; found {out.name!r}.", param_hint="--out")
     predictor = _predictor(run_dir, overrides, device)
     with ProgressBar(1.0) as bar:
         batches = _shown(predictor, batch_size, bar)
-        write_atomic(out, partial(WRITERS[out.suffix], batches))
-    for line in _notes(predictor):
-        print(f"warning: {line}", file=sys.stderr)
+        write_atomic(out, partial(write, batches))
+    _warn(predictor)
     print(f"{count_of(predictor.rows, 'row')} predicted, in {out}")
 
 
 def evaluate(run_dir: Path, overrides: Sequence[str], device: str, as_json: bool) -> None:
     """Print the metrics of a run on labelled data."""
     predictor = _predictor(run_dir, overrides, device)
-    rows, metrics = predictor.evaluate()
+    metrics, rows = predictor.evaluate(), predictor.rows
+    _warn(predictor)
     if as_json:
         print_json({"task": predictor.model.task.name, "rows": rows, "metrics": metrics})
         return
@@ -82,9 +83,12 @@ def _shown(predictor: Predictor, rows: int, bar: ProgressBar) -> Iterator[dict[s
         bar.update(batch.fraction, f"row {batch.start + len(predicted)}")
 
 
-def _notes(predictor: Predictor) -> Iterator[str]:
+def _warn(predictor: Predictor) -> None:
+    lines = [f"note: {note}" for note in predictor.notes]
     if predictor.unseen:
         counts = ", ".join(f"{count} in {column!r}" for column, count in predictor.unseen.items())
-        yield f"categories that the training part does not have count as missing: {counts}."
+        lines.append(f"warning: categories that the training part does not have count as missing: {counts}.")
     if predictor.absent:
-        yield f"{count_of(predictor.absent, 'row')} without any view."
+        lines.append(f"warning: {count_of(predictor.absent, 'row')} without any view.")
+    for line in lines:
+        print(line, file=sys.stderr)

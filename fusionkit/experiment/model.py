@@ -271,26 +271,27 @@ class FusionModel(nn.Module):
 
     @exclusive()
     @torch.no_grad()
-    def evaluate(self, x: Any, mask: Any = None) -> Tensor:
+    def evaluate(self, x: Any, mask: Any = None, *, empty: bool = False) -> Tensor:
         """Return what ``forward`` does, but always in evaluation mode, finite and in float64.
 
         Args:
             x: as for ``forward``, or a data frame for a model of a table; without a mask, rows of a view that are all
                 NaN are absent.
             mask: as for ``forward``.
+            empty: whether there may be rows none of which has a view, as in one batch of many.
 
         Raises:
             DimsError, FusionError: as ``forward``; also views or outputs that are not finite, or no row with a view.
         """
         views = self.scaler(self.encode(x) if hasattr(x, "columns") else x, self.network.dtype)
-        present = self._presence(views, mask)
+        present = self._presence(views, mask, empty)
         with evaluating(self):
             output = self.task.in_units(self.network(views, mask=present).double())
         if not output.isfinite().all():
             raise FusionError("The trained model should give finite outputs; found others.")
         return output
 
-    def _presence(self, views: Sequence[Tensor | None], mask: Any) -> Tensor | None:
+    def _presence(self, views: Sequence[Tensor | None], mask: Any, empty: bool) -> Tensor | None:
         """Return which standardized views are present, (..., k); None if all are."""
         given = [view for view in views if view is not None]
         if not given:
@@ -307,7 +308,7 @@ class FusionModel(nn.Module):
             column = None if mask is None else mask[..., i]
             columns.append(present_rows(f"View {i} ({name})", view, column, impute=self.scaler.impute))
         present = torch.stack(columns, -1)
-        if present.numel() and not present.any():
+        if present.numel() and not empty and not present.any():
             raise FusionError(f"At least one row should have a view; found none in {leading.numel()} rows.")
         return None if present.all() and len(given) == len(views) else present
 
@@ -342,7 +343,7 @@ class FusionModel(nn.Module):
         """
         if self.table is None:
             raise FusionError("A data frame should be given to a model of a table; found a model of arrays.")
-        views, unseen = self.table.encode(frame, "The data frame")
+        views, unseen = self.table.encode(frame, "the data frame")
         if unseen:
             warnings.warn(unseen_text(unseen), UserWarning, stacklevel=2)
         return views

@@ -64,34 +64,45 @@ def _pop_mask(path: Path, arrays: dict[str, Array]) -> Array:
     return arrays.pop("mask")
 
 
-def read_views(options: FileOptions, names: Sequence[str]) -> tuple[list[Array], Array | None, Array | None]:
-    """Read the views of some names from a file that needs no label; other arrays are ignored.
+def _pop_label(path: Path, arrays: dict[str, Array]) -> Array:
+    if "label" not in arrays:
+        found = (", ".join(map(repr, arrays)) or "none") + "." + nearest("label", arrays)
+        raise FusionError(f"{path} should contain an array 'label', a row per row; found the arrays {found}")
+    return arrays.pop("label")
 
-    Returns:
-        The views (m, n_i) in the order of the names, the mask (m, k) or None, and the ids (m,) or None.
+
+def read_views(options: FileOptions, names: Sequence[str], labelled: bool = False) -> Source:
+    """Read the views of some names, in this order, and ids; other arrays are ignored.
+
+    Args:
+        options: of the group ``data``.
+        names: of the views.
+        labelled: whether to read the label, which else need not be there.
 
     Raises:
         FusionError: as ``read_npz``.
     """
     path = Path(options.path)
-    arrays, _ = _read(path)
+    arrays, digest = _read(path)
     mask = _pop_mask(path, arrays) if options.missing == "mask" else None
-    arrays.pop("label", None)
+    label = _pop_label(path, arrays) if labelled else arrays.pop("label", np.empty(0))
     roles = {name: arrays.pop(name) for name in ROLES if name in arrays and arrays[name].ndim == 1}
     for name in names:
         if name not in arrays:
             found = ", ".join(map(repr, arrays)) or "none"
             should = f"contain the view {name!r}, which the run was trained on"
             raise FusionError(f"{path} should {should}; found the arrays {found}.{nearest(name, arrays)}")
-    views = [_check_view(path, name, arrays[name]) for name in names]
-    rows = {name: len(view) for name, view in zip(names, views, strict=True)}
-    rows |= {name: len(array) for name, array in roles.items() if name == "id"}
-    if len({*rows.values()}) > 1:
-        raise FusionError(f"The arrays of {path} should have the same number of rows; found {rows}.")
+    views = {name: _check_view(path, name, arrays[name]) for name in names}
+    ids = {"id": roles["id"]} if "id" in roles else {}
+    counts = {name: len(array) for name, array in {**views, **ids}.items()}
+    if len({*counts.values()}) > 1:
+        raise FusionError(f"The arrays of {path} should have the same number of rows; found {counts}.")
+    rows = counts[names[0]]
     if mask is not None:
-        check_mask(f"The array 'mask' of {path}", mask, (len(views[0]), len(arrays)))
+        check_mask(f"The array 'mask' of {path}", mask, (rows, len(arrays)))
         mask = mask[:, [list(arrays).index(name) for name in names]]
-    return views, mask, roles.get("id")
+    labels = _check_label(path, label, rows) if labelled else Labels(np.empty((rows, 0)), [], "")
+    return Source(path, digest, views, labels, ids, mask)
 
 
 def arrays_source(path: Path, digest: str, arrays: dict[str, Array], mask: Array | None = None) -> Source:
@@ -100,10 +111,7 @@ def arrays_source(path: Path, digest: str, arrays: dict[str, Array], mask: Array
     Raises:
         FusionError: as ``read_npz``.
     """
-    if "label" not in arrays:
-        found = (", ".join(map(repr, arrays)) or "none") + "." + nearest("label", arrays)
-        raise FusionError(f"{path} should contain an array 'label', a row per row; found the arrays {found}")
-    label = arrays.pop("label")
+    label = _pop_label(path, arrays)
     roles = {name: arrays.pop(name) for name in ROLES if name in arrays and arrays[name].ndim == 1}
     if not arrays:
         raise FusionError(f"{path} should contain at least one view besides 'label'; found none.")

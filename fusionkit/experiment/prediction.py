@@ -15,6 +15,7 @@ import torch
 from fusionkit.config.options import FileOptions, TableOptions, data_options
 from fusionkit.experiment.data import read_source
 from fusionkit.experiment.load import load
+from fusionkit.experiment.missing import presence
 from fusionkit.experiment.npz import read_views
 from fusionkit.experiment.results import RESULT, read_result
 from fusionkit.experiment.source import Array
@@ -54,6 +55,7 @@ class Predictor:
         rows: that have been predicted.
         absent: those of them without any view.
         unseen: column -> the number of their cells that the training part does not have.
+        notes: lines for the user about labelled data.
 
     Raises:
         FusionError, RegistryError, ConfigError: as ``fusionkit.load``; a path that the run cannot read.
@@ -68,6 +70,7 @@ class Predictor:
         self.options: FileOptions = data_options({**form, "path": path})  # type: ignore[assignment]
         self.unseen: Counter[str] = Counter()
         self.rows = self.absent = 0
+        self.notes: list[str] = []
 
     @property
     def id(self) -> str | None:
@@ -82,17 +85,17 @@ class Predictor:
         """
         for batch in self._tables(rows) if self.model.table is not None else self._arrays(rows):
             self.unseen.update(batch.unseen)
-            self.rows += len(batch.views[0])
-            given = [~np.isnan(view).all(1) for view in batch.views] if batch.mask is None else batch.mask.T
-            self.absent += int((~np.any(given, axis=0)).sum())
             yield batch, self.predicted(batch.views, batch.mask)
 
     def predicted(self, views: list[Array], mask: Array | None) -> Array:
-        """Return what the task predicts for raw views (m, n_i), (m, c)."""
+        """Return what the task predicts for raw views (m, n_i), (m, c), and count the rows."""
+        given = np.stack([~np.isnan(view).all(1) for view in views], 1) if mask is None else mask
+        self.rows += len(given)
+        self.absent += int((~given.any(1)).sum())
         device = self.model.scaler.get_buffer("mean_0").device
         tensors = [torch.from_numpy(np.ascontiguousarray(view)).to(device) for view in views]
         present = None if mask is None else torch.from_numpy(mask).to(device)
-        return self.model.task.predicted(self.model.evaluate(tensors, present).cpu())
+        return self.model.task.predicted(self.model.evaluate(tensors, present, empty=True).cpu())
 
     def _tables(self, rows: int) -> Iterator[Batch]:
         reading = import_module("fusionkit.experiment.tables.reading")  # It imports pandas.
@@ -100,23 +103,28 @@ class Predictor:
             yield Batch(chunk.start, chunk.views, None, chunk.ids, chunk.unseen, chunk.fraction)
 
     def _arrays(self, rows: int) -> Iterator[Batch]:
-        views, mask, ids = read_views(self.options, self.model.scaler.names)
-        total = len(views[0])
+        source = read_views(self.options, self.model.scaler.names)
+        views, ids = list(source.views.values()), source.roles.get("id")
+        names = [f"View {name!r} of {source.path}" for name in source.views]
+        mask, total = presence(names, views, source.mask, self.model.scaler.impute), len(views[0])
         for start in range(0, total, rows):
             some = [view[start : start + rows] for view in views]
             chosen, named = (None if one is None else one[start : start + rows] for one in (mask, ids))
             yield Batch(start, some, chosen, named, fraction=min(1.0, (start + rows) / total))
 
-    def evaluate(self) -> tuple[int, dict[str, float | None]]:
-        """Return the number of rows and the metrics on labelled data.
+    def evaluate(self) -> dict[str, float | None]:
+        """Return the metrics on labelled data.
 
         Raises:
             FusionError: data that cannot be used, or a label that the run does not know.
         """
-        source = read_source(self.options, known=self.model.table)
+        if self.model.table is None:
+            source = read_views(self.options, self.model.scaler.names, labelled=True)
+        else:
+            source = read_source(self.options, known=self.model.table)
+        self.notes = source.notes
         target = known_target(self.model.task, source.labels, getattr(self.options, "label_separator", None))
-        views = [source.views[name] for name in self.model.scaler.names]
-        return len(target), self.model.task.measure(self.predicted(views, source.mask), target)
+        return self.model.task.measure(self.predicted(list(source.views.values()), source.mask), target)
 
 
 def columns(predictor: Predictor, batch: Batch, predicted: Array) -> dict[str, Any]:

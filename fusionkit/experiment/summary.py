@@ -70,14 +70,13 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in names:
         if result["validation"] is not None:
             rows = result["data"]["validation_rows"]
-            best = f", best in epoch {result['best_epoch']}" if name == result["metric"] else ""
-            yield name, f"{numeral(name, result['validation'][name])} on {rows} validation rows{best}"
+            value, best = result["validation"][name], ""
+            if name == result["metric"]:
+                best = f", best in epoch {result['best_epoch']}" if value is not None else ", so the last epoch is kept"
+            yield name, f"{numeral(name, value)} on {rows} validation rows{best}"
         if result["metrics"]:
-            baseline = f"{against}: {numeral(name, result['baseline'][name])}"
-            yield (
-                name,
-                f"{numeral(name, result['metrics'][name])} on {result['data']['test_rows']} test rows ({baseline})",
-            )
+            found, baseline = (numeral(name, result[key][name]) for key in ("metrics", "baseline"))
+            yield name, f"{found} on {result['data']['test_rows']} test rows ({against}: {baseline})"
 
 
 def _is_uneven(result: Mapping[str, Any]) -> bool:

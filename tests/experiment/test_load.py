@@ -167,6 +167,25 @@ def test_damaged_descriptions_are_refused_in_one_sentence(run_dir: Path, key: st
         fusionkit.load(run_dir)
 
 
+@pytest.mark.parametrize("key", ["task", "targets", "target_mean", "target_scale"])
+@pytest.mark.parametrize("value", [None, 3, "x", [], {}, [[]], [-1], ["x"], [float("nan")], [float("inf")], [0.0]])
+def test_a_damaged_description_of_a_regression(run_dir: Path, key: str, value: Any) -> None:
+    regression = {"task": "regression", "targets": ["y"], "target_mean": [0.0], "target_scale": [1.0]}
+
+    def damage(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        del description["classes"]
+        for name in ("network.head.weight", "network.head.bias"):
+            tensors[name] = tensors[name][:1].clone()
+        description.update({**regression, key: value})
+
+    rewrite(run_dir, damage)
+    if (key, value) in (("target_mean", [-1]), ("target_mean", [0.0]), ("targets", ["x"])):  # As good as any other.
+        assert fusionkit.load(run_dir).describe()[key] == value
+        return
+    with pytest.raises(FusionError, match=r"model\.safetensors should describe a model; found "):
+        fusionkit.load(run_dir)
+
+
 HUGE = 10**12
 
 

@@ -19,6 +19,7 @@ from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import results, run
 from fusionkit.experiment.data import load_data
 from fusionkit.experiment.splits import Parts, split
+from tests.exhaustive import exhaustive
 from tests.messages import like
 from tests.run_records import run_job
 
@@ -387,3 +388,60 @@ def test_a_warning_where_the_model_is_not_better_than_its_baseline(
     assert found["metrics"]["rmse"] >= found["baseline"]["rmse"]
     (line,) = shown(capsys.readouterr().out)["warning"]
     assert line.startswith("the rmse is not better than that of the baseline: ")
+
+
+def test_a_metric_that_the_validation_part_does_not_define_keeps_the_last_epoch(
+    task_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = np.array(["test", "train", "train", "train", "dev"] * 12)
+    split[(np.arange(60) % 3 == 1) & (split == "dev")] = "train"  # Class "yes" is in no row of the validation part.
+    found = task_run("binary", {"split": split}, metric="roc_auc", train__patience=2, quiet=False)
+    assert (found["validation"]["roc_auc"], found["best_epoch"], len(found["history"]["loss"])) == (None, 40, 40)
+    line = f"undefined on {found['data']['validation_rows']} validation rows, so the last epoch is kept"
+    assert shown(capsys.readouterr().out)["roc_auc"][0] == line
+
+
+# -- missing views -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_views_may_be_absent_for_every_task(task: str, task_run: Any, arrays: dict[str, Any], tmp_path: Path) -> None:
+    views = {"a": arrays["a"].copy(), "b": arrays["b"].astype(float)}
+    views["a"][:10] = np.nan
+    views["b"][8:20] = np.nan
+    found = task_run(task, views, data__validation_size=0.25, train__view_dropout=0.2)
+    assert found["data"]["missing"] == {"a": 10, "b": 12}
+    assert found["metrics"][found["metric"]] > found["baseline"][found["metric"]]
+    assert np.isfinite(fusionkit.load(tmp_path / "run").predict(list(views.values()))).all()
+
+
+# -- precision ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "precision", "options"),
+    [
+        ("regression", "64-true", {"train__loss": "huber"}),
+        ("multilabel", "bf16-true", {"train__loss": "focal", "train__class_weight": "balanced"}),
+        ("binary", "64-true", {"train__class_weight": {"yes": 3}}),
+        *exhaustive([("targets", "bf16-mixed", {}), ("binary", "bf16-mixed", {"train__loss": "focal"})]),
+    ],
+)
+def test_tasks_train_in_every_precision(
+    task: str, precision: str, options: dict[str, Any], task_run: Any, arrays: dict[str, Any], tmp_path: Path
+) -> None:
+    weight = np.linspace(0.5, 2, 60)
+    found = task_run(task, {"weight": weight}, train__precision=precision, train__epochs=10, **options)
+    assert found["metrics"][found["metric"]] > found["baseline"][found["metric"]]
+    predicted = np.array(fusionkit.load(tmp_path / "run").predict([arrays["a"], arrays["b"]]))
+    if task == "regression":  # The numbers of a model in double precision keep theirs.
+        assert np.abs(predicted - labelled(arrays, task)).max() < 20
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("task", TASKS)
+def test_two_devices_train_every_task(task: str, task_run: Any) -> None:
+    options = {"data__validation_size": 0.25, "train__patience": 3, "train__refit": True, "train__batch_size": 16}
+    found, alone = task_run(task, train__devices=2, **options), task_run(task, **options)
+    assert found["best_epoch"] == alone["best_epoch"]
+    assert found["history"]["loss"] == pytest.approx(alone["history"]["loss"], rel=1e-3)

@@ -178,7 +178,7 @@ class TableFormat:
             if self.impute is None and (count := int(missing.sum())):
                 should = f"have no missing number in a row that has the view {view.name!r}"
                 found = f"{count}, the first in row {place.first(missing)}"
-                advice = "data.impute=mean fills them with the means of the training part."
+                advice = "In a run, data.impute=mean fills them with the means of the training part."
                 raise FusionError(f"{place} should {should}; found {found}.  {advice}")
 
     def fitted(
@@ -227,10 +227,10 @@ def _find(name: str, view: View, frame: pd.DataFrame, what: str) -> pd.Series[An
         frame = frame.set_axis([str(one).strip() for one in frame.columns], axis=1)
     if name not in frame.columns:
         found = f"none.{nearest(name, frame.columns)}"
-        raise FusionError(f"{what} should have a column {name!r}, of the view {view.name!r}; found {found}")
+        raise FusionError(f"The column {name!r} of the view {view.name!r} should be in {what}; found {found}")
     column = frame[name]
     if column.ndim > 1:
-        raise FusionError(f"{what} should have one column {name!r}; found {column.shape[1]}.")
+        raise FusionError(f"The column {name!r} should be in {what} once; found it {column.shape[1]} times.")
     return column
 
 

@@ -106,12 +106,14 @@ def refused(sentence: str, table: TableFormat = STRICT, **columns: Any) -> None:
 
 
 def test_missing_column() -> None:
-    with pytest.raises(FusionError, match=like("X … 'age', of the view 'b'; found none. Did you mean 'agee'?")):
+    with pytest.raises(
+        FusionError, match=like("The column 'age' of the view 'b' … in X; found none. Did you mean 'agee'?")
+    ):
         STRICT.encode(pd.DataFrame({"agee": [1]}), "X")
 
 
 def test_doubled_column() -> None:
-    with pytest.raises(FusionError, match=like("X … one column 'age'; found 2.")):
+    with pytest.raises(FusionError, match=like("The column 'age' … in X once; found it 2 times.")):
         STRICT.encode(pd.DataFrame([[1, 2]], columns=["age", "age"]), "X")
 
 
@@ -121,8 +123,8 @@ def test_words_in_a_numeric_column() -> None:
 
 
 def test_missing_numbers_are_counted() -> None:
-    refused("Column 'age' … view 'b'; found 2, the first in row 1.  data.impute=mean", age=[1, None, None])
-    refused("Column 'ok' … view 'a'; found 1, the first in row 0.  data.impute=mean", ok=[None, True])
+    refused("Column 'age' … view 'b'; found 2, the first in row 1.  In a run, data.impute=mean", age=[1, None, None])
+    refused("Column 'ok' … view 'a'; found 1, the first in row 0.  In a run, data.impute=mean", ok=[None, True])
 
 
 def test_infinite_numbers() -> None:
