@@ -61,7 +61,7 @@ def divided(roles: dict[str, Any], label: Any = None, **given: Any) -> Any:
     arrays = {"label": np.arange(12) % 2 if label is None else label, "a": np.zeros((12, 1))}
     source = arrays_source(Path("x.npz"), "", {**arrays, **roles})
     chosen = choose(source.labels, "classification")
-    data = Dataset("npz", source, chosen.task, chosen.values)
+    data = Dataset(**vars(source), name="npz", task=chosen.task, target=chosen.values)
     return split(data, data_options({"name": "npz", "path": "x.npz", **given}), 0)
 
 

@@ -21,6 +21,7 @@ from fusionkit.errors import ConfigError, nearest
 from fusionkit.experiment.metrics import numeral
 from fusionkit.experiment.prediction import Predictor, columns
 from fusionkit.experiment.prediction_files import WRITERS
+from fusionkit.experiment.tables.format import unseen_text
 
 
 def predict(run_dir: Path, overrides: Sequence[str], out: Path, device: str, batch_size: int) -> None:
@@ -86,8 +87,7 @@ def _shown(predictor: Predictor, rows: int, bar: ProgressBar) -> Iterator[dict[s
 def _warn(predictor: Predictor) -> None:
     lines = [f"note: {note}" for note in predictor.notes]
     if predictor.unseen:
-        counts = ", ".join(f"{count} in {column!r}" for column, count in predictor.unseen.items())
-        lines.append(f"warning: categories that the training part does not have count as missing: {counts}.")
+        lines.append(f"warning: {unseen_text(predictor.unseen)}")
     if predictor.absent:
         lines.append(f"warning: {count_of(predictor.absent, 'row')} without any view.")
     for line in lines:

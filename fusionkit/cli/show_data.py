@@ -39,7 +39,7 @@ def show_data(overrides: Sequence[str], as_json: bool) -> None:
                 "targets": data.task.targets or None,
                 "columns": {name: list(_columns(data, name)) for name in data.views},
                 "parts": {name: len(rows) for name, rows in parts.named().items()},
-                "notes": [*data.source.notes, *parts.notes],
+                "notes": [*data.notes, *parts.notes],
             }
         )
         return
@@ -56,7 +56,7 @@ def show_data(overrides: Sequence[str], as_json: bool) -> None:
 
 def _columns(data: Dataset, view: str) -> Iterator[str]:
     """Yield the columns of a view of a table, with their categories."""
-    for one in data.source.table.views if data.source.table is not None else ():
+    for one in data.table.views if data.table is not None else ():
         for column in one.columns if one.name == view else ():
             categories = f" ({_some(column.categories)})" if column.categories else ""
             yield f"{column.name}{' (true, false)' if column.kind == 'boolean' else categories}"

@@ -28,7 +28,7 @@ from fusionkit.experiment.missing import presence
 from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.parameters import named, own_names
 from fusionkit.experiment.roles import check_role
-from fusionkit.experiment.source import Array, check_order, check_unmasked
+from fusionkit.experiment.source import Array, check_orders, check_unmasked
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.tasks.choice import Target
 from fusionkit.experiment.training import Part, Shown, Training, seeded, threads, train
@@ -250,7 +250,7 @@ class FusionEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn
         check_unmasked("mask", mask)
         parts = isinstance(X, list | tuple) and X and all(getattr(view, "ndim", None) == 2 for view in X)
         for view in X if parts else [X]:
-            check_order("X and mask", view, mask)
+            check_orders([("X", view), ("mask", mask)])
         views, y = self._checked_list(X, y) if parts else self._checked_matrix(X, y)
         return views, y, None if mask is None else np.asarray(mask)
 

@@ -25,7 +25,7 @@ from fusionkit.experiment.model import FusionModel
 from fusionkit.experiment.npz import arrays_source
 from fusionkit.experiment.parameters import named, own_names
 from fusionkit.experiment.run import Run, takes_group
-from fusionkit.experiment.source import ROLES, Array, Source, check_order, check_unmasked
+from fusionkit.experiment.source import ROLES, Array, Source, check_orders, check_unmasked
 from fusionkit.experiment.splits import split as divide
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.summary import described_data
@@ -146,7 +146,7 @@ def _source(views: Mapping[str, Any], label: Any, roles: Mapping[str, Any], mask
             raise FusionError(f"A view should have another name than {', '.join(_TAKEN)}; found {name!r}.")
     frames = {name: view for name, view in views.items() if hasattr(view, "columns")}
     given = {key: _framed(key, values) for key, values in (("label", label), *roles.items(), ("mask", mask))}
-    _check_orders(frames, given)
+    check_orders([*((f"views[{name!r}]", frame) for name, frame in frames.items()), *given.items()])
     arrays, table = {name: _array(f"View {name!r}", view) for name, view in views.items() if name not in frames}, None
     if frames:
         encoded, table = _pandas("encode_frames")(frames, impute, whole=len(frames) == len(views))
@@ -176,14 +176,6 @@ def _framed(key: str, values: Any) -> Any:
     if not hasattr(values, "to_frame"):
         return values
     return values.to_frame(key if values.name is None else values.name)
-
-
-def _check_orders(frames: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse data frames of the same rows in another order."""
-    framed = [*((f"views[{name!r}]", frame) for name, frame in frames.items()), *given.items()]
-    framed = [(name, frame) for name, frame in framed if hasattr(frame, "columns")]
-    for name, frame in framed[1:]:
-        check_order(f"{framed[0][0]} and {name}", framed[0][1], frame)
 
 
 def _array(what: str, values: Any) -> Array:

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from fusionkit.errors import FusionError, nearest
-from fusionkit.experiment.source import check_order, check_unmasked
+from fusionkit.experiment.source import check_orders, check_unmasked
 
 #: The types of views.  PyTorch computes in them as they are.
 REAL = [np.float64, np.float32]
@@ -135,7 +135,4 @@ def _check_rows(views: Sequence[Any]) -> None:
     if len({*rows}) > 1:
         raise FusionError(f"The views should have the same number of rows; found {rows}.")
     # Not the index of y: scikit-learn's permutation tests shuffle y together with its index.
-    framed = [(i, view) for i, view in enumerate(views) if hasattr(view, "columns") and hasattr(view, "index")]
-    for i, view in framed[1:]:
-        first, other = framed[0]
-        check_order(f"Views {first} and {i} of X", other, view)
+    check_orders((f"View {i} of X", view) for i, view in enumerate(views))

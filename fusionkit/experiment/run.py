@@ -290,7 +290,7 @@ def build_model(config: RunConfig, data: Dataset) -> FusionModel:
         raise ConfigError("fusion.require_parameters should be true for training; found false.")
     network = Network(fusion, data.dims, data.task.outputs, config.model, config.train.input_dropout)
     scaler = Scaler(list(data.views), data.dims, data.impute)
-    return FusionModel(scaler, network, data.task, data.source.table)
+    return FusionModel(scaler, network, data.task, data.table)
 
 
 def takes_group(config: RunConfig) -> bool:

@@ -28,9 +28,9 @@ def described_data(data: Dataset, parts: Parts) -> Iterator[str]:
     """Yield lines about data: rows, views, what was left out, the task and the parts."""
     widths = ", ".join(f"{name} ({width})" for name, width in zip(data.views, data.dims, strict=True))
     yield f"data: {data.rows} rows of {data.label}; views with their widths: {widths}"
-    yield from (f"note: {note}" for note in data.source.notes)
+    yield from (f"note: {note}" for note in data.notes)
     positive = f"; positive: {data.classes[-1]!r}" if data.strata is not None and len(data.classes) == 2 else ""
-    names = data.source.labels.names
+    names = data.labels.names
     label = f"{names[0]!r}" if len(names) == 1 else f"{len(names)} columns"
     yield f"task: {data.task.name}, from {label}: {data.reason}{positive}"
     yield f"rows: {', '.join(f'{len(rows)} {name}' for name, rows in parts.named().items() if len(rows))}"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from fusionkit.config.options import TableOptions
 from fusionkit.errors import FusionError, nearest
-from fusionkit.experiment.source import ROLES, Array, Labels, Source
+from fusionkit.experiment.source import ROLES, Array, Batch, Labels, Source
 from fusionkit.experiment.tables import joining
 from fusionkit.experiment.tables.columns import Floats, Place, text_array
 from fusionkit.experiment.tables.describing import Describer
@@ -23,25 +22,6 @@ from fusionkit.experiment.tables.roles import read_ids, read_labels, read_role
 
 #: The most rows and cells of the blocks in which a file is read: pandas takes long for each block, however small.
 _ROWS, _CELLS = 2**14, 2**21
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some rows of new data.
-
-    Attributes:
-        start: the number of the first row.
-        ids: (m,) as they stand; None where the run has no ``data.id``.
-        views: k arrays (m, n_i), rows of NaN where a view is absent.
-        unseen: column -> the number of cells whose category the training part did not have.
-        fraction: the share of the file that is read so far.
-    """
-
-    start: int
-    ids: npt.NDArray[np.str_] | None
-    views: list[Floats]
-    unseen: dict[str, int]
-    fraction: float
 
 
 def read_table(options: TableOptions, known: TableFormat | None = None) -> Source:
@@ -208,7 +188,7 @@ def _check_form(format: TableFormat, path: str | Mapping[str, str]) -> None:
             raise FusionError(f"data.path should have files for {known}; found {name!r}.{nearest(name, known)}")
 
 
-def read_chunks(format: TableFormat, path: str | Mapping[str, str], rows: int) -> Iterator[Chunk]:
+def read_chunks(format: TableFormat, path: str | Mapping[str, str], rows: int) -> Iterator[Batch]:
     """Read new rows, which need no label.
 
     A .csv file, or .parquet, is read in constant memory; a file per view is joined as a whole.
@@ -229,7 +209,7 @@ def read_chunks(format: TableFormat, path: str | Mapping[str, str], rows: int) -
         yield from _chunks_of_joined(format, path, rows)
 
 
-def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator[Chunk]:
+def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator[Batch]:
     what = str(table.path)
     _check_names(format, table)
     columns = {column.name: column for view in format.views for column in view.columns}
@@ -245,7 +225,7 @@ def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator
             ids = text_array(read_ids(frame[format.id], Place(format.id, what, numbered), distinct=False))
         for i in range(0, len(frame), rows):
             part = slice(i, i + rows)
-            yield Chunk(
+            yield Batch(
                 start=start + i,
                 ids=None if ids is None else ids[part],
                 views=[view[part] for view in views],
@@ -268,7 +248,7 @@ def _check_names(format: TableFormat, table: TableFile) -> None:
         raise FusionError(f"{table.path} should {should}; found {found}{nearest(missing[0], table.names)}")
 
 
-def _chunks_of_joined(format: TableFormat, path: Mapping[str, str], rows: int) -> Iterator[Chunk]:
+def _chunks_of_joined(format: TableFormat, path: Mapping[str, str], rows: int) -> Iterator[Batch]:
     parts = {}
     for name in format.names():
         table = open_table(path[name], format.separator, format.decimal)
@@ -282,7 +262,7 @@ def _chunks_of_joined(format: TableFormat, path: Mapping[str, str], rows: int) -
             add_counts(unseen, counts)
             views.append(array)
         ids = text_array(joined.ids[part])
-        yield Chunk(start, ids, views, unseen, min(1.0, (start + rows) / len(joined.ids)))
+        yield Batch(start, views, ids, None, unseen, min(1.0, (start + rows) / len(joined.ids)))
 
 
 def _categories(format: TableFormat) -> frozenset[str]:
