@@ -6,7 +6,7 @@ Its import takes longer than a short training: the ranking metrics, which are it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,17 +25,6 @@ _WITH_UNIT = ("rmse", "mae")
 def rank_value(metric: str, value: float) -> float:
     """Return the value of a metric so that more is better: rmse, mae, log_loss and calibration_error with a minus."""
     return -value if metric.startswith(_LESS_IS_BETTER) else value
-
-
-def ranked(result: Mapping[str, Any], part: str = "metrics") -> float | None:
-    """Return the value that ranks a run, more is better; None where its metric is undefined or was not measured.
-
-    Args:
-        result: the record of the run.
-        part: ``metrics``, of the test part, or ``validation``.
-    """
-    value = (result.get(part) or {}).get(result.get("metric", "accuracy"))
-    return None if value is None else rank_value(result.get("metric", "accuracy"), value)
 
 
 def places(metric: str, value: float) -> int:

@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as reference
 
 from fusionkit.experiment import metrics
-from fusionkit.experiment.metrics import confusion_matrix, numeral, rank_value, ranked
+from fusionkit.experiment.metrics import confusion_matrix, numeral, rank_value
 from fusionkit.experiment.tasks.classification import Classification
 from fusionkit.experiment.tasks.multilabel import Multilabel
 from fusionkit.experiment.tasks.regression import Regression
@@ -193,19 +193,11 @@ def test_an_error_whose_square_overflows_is_none() -> None:
 @pytest.mark.parametrize("metric", ["rmse", "mae", "log_loss", "calibration_error", "rmse_price", "mae_0"])
 def test_less_is_better(metric: str) -> None:
     assert rank_value(metric, 0.5) == -0.5
-    assert ranked({"metric": metric, "metrics": {metric: 2.0}}) == -2.0
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "r2", "r2_rmse", "roc_auc", "f1_micro"])
 def test_more_is_better(metric: str) -> None:
     assert rank_value(metric, 0.5) == 0.5
-
-
-def test_what_ranks_a_run() -> None:
-    assert ranked({"metrics": {"accuracy": 0.5}}) == 0.5  # A record of an earlier version.
-    result = {"metric": "rmse", "metrics": {"rmse": None}, "validation": {"rmse": 3.0}}
-    assert (ranked(result), ranked(result, "validation")) == (None, -3.0)
-    assert ranked({"metric": "r2", "metrics": {}, "validation": None}, "validation") is None
 
 
 @pytest.mark.parametrize(

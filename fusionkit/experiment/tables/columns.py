@@ -83,6 +83,19 @@ def floats(column: pd.Series[Any]) -> Floats:
     return np.asarray(column.to_numpy(np.float64, **options))
 
 
+def check_finite(numbers: Floats, place: Place) -> Floats:
+    """Return the numbers of a column.
+
+    Raises:
+        FusionError: some are infinite.
+    """
+    infinite = np.isinf(numbers)
+    if count := int(infinite.sum()):
+        found = f"{count} infinite, the first in row {place.first(infinite)}"
+        raise FusionError(f"{place} should contain finite numbers; found {found}.")
+    return numbers
+
+
 class Cells:
     """The different values of a column that may hold anything.
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from fusionkit.errors import FusionError, nearest
-from fusionkit.experiment.tables.columns import Cells, Floats, Place, categories, floats, is_numeric
+from fusionkit.experiment.tables.columns import Cells, Floats, Place, categories, check_finite, floats, is_numeric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,11 +169,8 @@ class TableFormat:
         if np.isfinite(array).all():
             return
         for column, part in view.parts():
-            place, cells = Place(column.name, what, rows), array[:, part.start]
-            infinite = np.isinf(cells)
-            if count := int(infinite.sum()):
-                found = f"{count} infinite, the first in row {place.first(infinite)}"
-                raise FusionError(f"{place} should contain finite numbers; found {found}.")
+            place = Place(column.name, what, rows)
+            cells = check_finite(array[:, part.start], place)
             missing = np.isnan(cells) & ~absent
             if self.impute is None and (count := int(missing.sum())):
                 should = f"have no missing number in a row that has the view {view.name!r}"

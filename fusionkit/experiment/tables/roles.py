@@ -12,7 +12,7 @@ from fusionkit._util.text import count_of, short_repr
 from fusionkit.errors import FusionError
 from fusionkit.experiment.roles import check_role
 from fusionkit.experiment.source import Array, Labels
-from fusionkit.experiment.tables.columns import Cells, Place, exact_text, floats, is_numeric, text_array
+from fusionkit.experiment.tables.columns import Cells, Place, check_finite, exact_text, floats, is_numeric, text_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,14 +94,14 @@ def _values(series: pd.Series[Any], place: Place, noun: str, decimal: str, stric
         _refuse_missing(series.isna().to_numpy(), place, noun)
         if series.dtype.kind in "ib" or (series.dtype.kind == "u" and series.max() < 2**63):
             return np.asarray(series.to_numpy(np.bool_ if series.dtype.kind == "b" else np.int64))
-        return _finite(floats(series), place)
+        return check_finite(floats(series), place)
     cells = Cells(series, place, decimal)
     _refuse_missing(cells.codes < 0, place, noun)
     kinds = {type(value) for value in cells.values}
     if kinds == {bool}:
         return np.asarray(cells.values)[cells.codes]
     if kinds == {float} or (strict and cells.kind() == "number"):
-        return _finite(cells.numbers(), place)
+        return check_finite(cells.numbers(), place)
     return text_array(cells.texts)[cells.codes]
 
 
@@ -109,11 +109,3 @@ def _refuse_missing(missing: npt.NDArray[np.bool_], place: Place, noun: str) -> 
     if count := int(missing.sum()):
         found = f"{count_of(count, 'row')} without, the first is row {place.first(missing)}"
         raise FusionError(f"{place} should have {noun} in every row; found {found}.")
-
-
-def _finite(numbers: npt.NDArray[np.float64], place: Place) -> Array:
-    infinite = np.isinf(numbers)
-    if count := int(infinite.sum()):
-        found = f"{count} infinite, the first in row {place.first(infinite)}"
-        raise FusionError(f"{place} should contain finite numbers; found {found}.")
-    return numbers
