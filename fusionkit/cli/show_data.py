@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from fusionkit.config.composition import compose
 from fusionkit.config.options import validate
 from fusionkit.experiment.data import Dataset, load_data
 from fusionkit.experiment.splits import split
-from fusionkit.experiment.summary import described_data
+from fusionkit.experiment.summary import print_data
 
 #: Names of columns and categories that are shown of each view and column.
 _SHOWN = 20
@@ -43,8 +44,7 @@ def show_data(overrides: Sequence[str], as_json: bool) -> None:
             }
         )
         return
-    for line in described_data(data, parts):
-        print(line)
+    print_data(data, parts, sys.stdout)
     print_table(
         ("view", "width", "absent", "columns"),
         [

@@ -28,7 +28,7 @@ from fusionkit.experiment.run import Run, takes_group
 from fusionkit.experiment.source import ROLES, Array, Source, check_orders, check_unmasked
 from fusionkit.experiment.splits import split as divide
 from fusionkit.experiment.state import exclusive
-from fusionkit.experiment.summary import described_data
+from fusionkit.experiment.summary import print_data
 
 #: The options that other values of a config refer to.
 _SHARED = ("n", "device", "seed")
@@ -128,8 +128,7 @@ def _prepared(tree: dict[str, Any], source: Source, progress: bool) -> Run:
     parts = divide(data, config.data, config.seed)
     check_operator(config, data.dims)
     if progress:
-        for line in described_data(data, parts):
-            print(line, file=sys.stderr, flush=True)
+        print_data(data, parts, sys.stderr)
     return Run(config, data, parts, "" if progress else None)
 
 

@@ -32,7 +32,7 @@ from fusionkit.experiment.robustness import Mask, Views, robustness
 from fusionkit.experiment.source import Array
 from fusionkit.experiment.splits import Parts, split
 from fusionkit.experiment.state import exclusive
-from fusionkit.experiment.summary import described_data, print_summary, run_title
+from fusionkit.experiment.summary import print_data, print_summary, run_title
 from fusionkit.experiment.training import History, Part, Shown, Training, seeded, threads, train
 from fusionkit.fusion import Fusion, check_device
 
@@ -66,8 +66,7 @@ def run_job(
     data = load_data(config.tree["data"], config.dims, config.task)
     parts = split(data, config.data, config.seed)
     if not quiet and data.name in OWN:
-        for line in described_data(data, parts):
-            print(line, file=sys.stderr, flush=True)
+        print_data(data, parts, sys.stderr)
     run = Run(config, data, parts, None if quiet else f", in {results.shown(run_dir)}", report)
     run.train()
     result = run.record()

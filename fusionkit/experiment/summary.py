@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from fusionkit.experiment.splits import Parts
 
 #: Above this multiple of its equal share, the largest class makes accuracy look better than it is.
 _UNEVEN = 1.5
+_BASELINES = {"classification": "largest class", "multilabel": "shares of training", "regression": "mean of training"}
 
 
 def run_title(fusion: str, fabrication: str | None, data: str, seed: int) -> str:
@@ -24,8 +25,13 @@ def run_title(fusion: str, fabrication: str | None, data: str, seed: int) -> str
     return f"{fusion} ({fabrication}) on {data}, seed {seed}" if fabrication else f"{fusion} on {data}, seed {seed}"
 
 
-def described_data(data: Dataset, parts: Parts) -> Iterator[str]:
-    """Yield lines about data: rows, views, what was left out, the task and the parts."""
+def print_data(data: Dataset, parts: Parts, file: TextIO) -> None:
+    """Print rows, views, what was left out, the task and the parts."""
+    for line in _described(data, parts):
+        print(line, file=file, flush=True)
+
+
+def _described(data: Dataset, parts: Parts) -> Iterator[str]:
     widths = ", ".join(f"{name} ({width})" for name, width in zip(data.views, data.dims, strict=True))
     yield f"data: {data.rows} rows of {data.label}; views with their widths: {widths}"
     yield from (f"note: {note}" for note in data.notes)
@@ -65,8 +71,7 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "metrics", "none, because all rows train (data.test_size=0); the run is not ranked"
     if _is_uneven(result) and "balanced_accuracy" not in names:
         names.append("balanced_accuracy")
-    against = "mean of training" if result["task"] == "regression" else "largest class"
-    against = "shares of training" if result["task"] == "multilabel" else against
+    against = _BASELINES[result["task"]]
     for name in names:
         if result["validation"] is not None:
             rows = result["data"]["validation_rows"]
