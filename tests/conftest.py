@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import random
 import signal
@@ -108,6 +109,22 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     for name, module in list(sys.modules.items()):
         if (getattr(module, "__file__", None) or "").startswith(str(folder)):
             del sys.modules[name]
+
+
+@pytest.fixture
+def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in an empty directory; what a run changes in logging and Hydra is as before afterwards."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    level, handlers, config = root.level, list(root.handlers), HydraConfig.instance().cfg
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    HydraConfig.instance().cfg = config
+    GlobalHydra.instance().clear()
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import click
+import numpy as np
+import pandas as pd
 import pytest
 
 import fusionkit
@@ -38,6 +40,32 @@ def test_ten_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
     exec(block("## Ten lines"), {})
     assert capsys.readouterr().out.splitlines() == ["64 3360", "True"]
     assert loaded == [Path("outputs/2026-01-02/10-00-00-000000")]
+
+
+@pytest.mark.usefixtures("empty_directory")
+def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    text = README[README.index("## Your own table") :]
+    table, commands, shown, predictions = (
+        block.splitlines() for block in re.findall(r"```\n(.*?)```", text, re.DOTALL)[:4]
+    )
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame({name: generator.standard_normal(600).round(3) for name in table[0].split(",")})
+    frame["patient"] = [f"p{i:04d}" for i in range(600)]
+    frame["clinical__age"] = generator.integers(20, 80, 600)
+    frame["clinical__sex"] = generator.choice(["male", "female"], 600)
+    frame["outcome"] = np.where(frame["scan__0"] > 0, "healthy", "ill")
+    frame.to_csv("patients.csv", index=False)
+    frame.drop(columns="outcome").head(3).to_csv("new.csv", index=False)
+    for command in commands:
+        quick = ["train.epochs=1"] if command.startswith("fusionkit run") else []
+        assert cli.main([*shlex.split(command)[1:], *quick]) == 0
+    out, err = capsys.readouterr()
+    stable = [line for line in shown if line.startswith(("data:", "task:", "rows:", "predict "))]
+    assert len(stable) == 4
+    assert {" ".join(line.split()) for line in stable} <= {" ".join(line.split()) for line in (out + err).splitlines()}
+    written = Path("predictions.csv").read_text().splitlines()
+    assert written[0] == predictions[0]
+    assert [line.split(",")[0] for line in written[1:]] == ["p0000", "p0001", "p0002"]
 
 
 def test_the_search_finds_something(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, TypeAdapter, create_model
 
 from fusionkit import registry
 from fusionkit._util.trees import flatten, to_python
@@ -25,7 +25,6 @@ from fusionkit.registry import Kind
 
 Size = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-PositiveFraction = Annotated[float, Field(gt=0, lt=1)]
 Widths = Annotated[
     Annotated[tuple[Size, ...], Field(strict=False, min_length=1)] | None,
     Field(json_schema_extra={"expected": "a list of integers of at least 1, or null"}),
@@ -93,11 +92,12 @@ _Files: Any = Annotated[
     Annotated[Text, Field(min_length=1)] | Annotated[dict[str, Text], Field(min_length=1)],
     Field(json_schema_extra={"expected": "a file, or a mapping of a file per view such as {rna: rna.csv}"}),
 ]
-_Column: Any = Annotated[Text, Field(min_length=1)] | None
-_Columns: Any = Annotated[
-    Annotated[Text, Field(min_length=1)] | list[Text],
-    Field(json_schema_extra={"expected": "a column, or a list of columns"}),
+#: Numbers too, which Hydra reads as such: pandas names columns so.
+_Name: Any = Annotated[
+    Text, Field(min_length=1), BeforeValidator(lambda name: str(name) if type(name) is int else name)
 ]
+_Column: Any = _Name | None
+_Columns: Any = Annotated[_Name | list[_Name], Field(json_schema_extra={"expected": "a column, or a list of columns"})]
 
 
 class TableOptions(FileOptions):

@@ -92,6 +92,8 @@ class Dataset(Source):
         }
         if self.classes:
             described["classes"] = self.classes
+        if self.unlabelled:
+            described["unlabelled"] = self.unlabelled
         if self.mask is not None:
             absent = dict(zip(self.views, (~self.mask).sum(0).tolist(), strict=True))
             described |= {"missing": absent, "rows_without_views": int((~self.mask.any(1)).sum())}
@@ -221,6 +223,7 @@ def _joined(first: Source, second: Source) -> Source:
         roles={name: _joined_role(name, first, second) for name in first.roles},
         mask=np.concatenate(masks) if masks else None,
         notes=[*first.notes, *second.notes],
+        unlabelled=first.unlabelled + second.unlabelled,
     )
 
 

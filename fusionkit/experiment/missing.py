@@ -69,6 +69,11 @@ def present_rows(what: str, view: Any, given: Any = None, *, impute: str | None 
     Raises:
         FusionError: a present row has NaN, or an infinite value.
     """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if given is None and math.isfinite(
+            float(view.sum())
+        ):  # As it is nearly always; the rest takes five times as long.
+            return view[..., 0] == view[..., 0]
     nan = view != view  # True for NaN alone, in arrays and in tensors.
     present = ~nan.all(-1) if given is None else given
     wrong = present & (nan.any(-1) if impute is None else nan.all(-1))

@@ -50,6 +50,7 @@ class Source:
         mask: (m, k), True where a view of a row is present; None: where it is not all NaN.
         notes: lines for the user: what was left out, how to name views.
         table: how a table was encoded; None for arrays.
+        unlabelled: the number of ids that were left out because they have no label.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Source:
     mask: npt.NDArray[np.bool_] | None = None
     notes: list[str] = field(default_factory=list)
     table: TableFormat | None = None
+    unlabelled: int = 0
 
 
 @dataclass(frozen=True)

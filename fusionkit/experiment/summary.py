@@ -10,6 +10,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from fusionkit._util.tables import print_table
+from fusionkit._util.text import count_of
 from fusionkit.experiment import results
 from fusionkit.experiment.data import Dataset
 from fusionkit.experiment.metrics import numeral, rank_value
@@ -26,19 +27,21 @@ def run_title(fusion: str, fabrication: str | None, data: str, seed: int) -> str
 
 
 def print_data(data: Dataset, parts: Parts, file: TextIO) -> None:
-    """Print rows, views, what was left out, the task and the parts."""
-    for line in _described(data, parts):
+    """Print the lines of ``described_data``."""
+    for line in described_data(data, parts):
         print(line, file=file, flush=True)
 
 
-def _described(data: Dataset, parts: Parts) -> Iterator[str]:
+def described_data(data: Dataset, parts: Parts) -> Iterator[str]:
+    """Yield lines about data: rows, views, what was left out, the task and the parts."""
     widths = ", ".join(f"{name} ({width})" for name, width in zip(data.views, data.dims, strict=True))
     yield f"data: {data.rows} rows of {data.label}; views with their widths: {widths}"
     yield from (f"note: {note}" for note in data.notes)
     positive = f"; positive: {data.classes[-1]!r}" if data.strata is not None and len(data.classes) == 2 else ""
     names = data.labels.names
     label = f"{names[0]!r}" if len(names) == 1 else f"{len(names)} columns"
-    yield f"task: {data.task.name}, from {label}: {data.reason}{positive}"
+    reason = f": {data.reason}" if data.reason else ""  # A built-in data set needs none.
+    yield f"task: {data.task.name}, from {label}{reason}{positive}"
     yield f"rows: {', '.join(f'{len(rows)} {name}' for name, rows in parts.named().items() if len(rows))}"
     yield from (f"note: {note}" for note in parts.notes)
 
@@ -51,6 +54,7 @@ def print_summary(result: Mapping[str, Any], run_dir: Path) -> None:
         [
             *_metrics(result),
             *_missing(result["data"]),
+            *_left_out(result["data"]),
             ("l", f"{result['l']} learnable parameters of the fusion, n = {result['n']}"),
             ("parameters", f"{result['parameters']} of the whole model"),
             ("contract", "n, l, shape, dtype and device verified at the first call; more by fusionkit check"),
@@ -108,3 +112,8 @@ def _missing(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     parts = ", ".join(f"{name} in {count}" for name, count in data["missing"].items() if count)
     without = f"{data['rows_without_views']} rows without any view"
     return [("missing", f"{absent} of {rows * len(data['views'])} views ({parts} of {rows} rows); {without}")]
+
+
+def _left_out(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the line of the summary about ids without a label; none where there are none."""
+    return [("left out", f"{count_of(data['unlabelled'], 'id')} without a label")] if "unlabelled" in data else []

@@ -339,3 +339,14 @@ def test_a_catch_all_takes_anything(site: Site) -> None:
     site.install("ops-plugin", PLUGIN)
     (site.folder / "ops.py").write_text(OPERATOR)
     assert compose(["fusion=anything", "+fusion.whatever=1"])["fusion"]["whatever"] == 1
+
+
+def test_columns_may_be_called_by_numbers() -> None:
+    node = {"name": "table", "path": "a.csv", "label": 3, "id": 0, "drop": [1, "b"], "views": {"a": 2, "c": ["d", 4]}}
+    options = schema.data_options(node)
+    assert isinstance(options, schema.TableOptions)
+    assert (options.label, options.id, options.drop) == ("3", "0", ["1", "b"])
+    assert options.views == {"a": "2", "c": ["d", "4"]}
+    for wrong in (True, 1.5, [None]):
+        with pytest.raises(ConfigError, match=r"data\.label should be a column, or a list of columns; found "):
+            schema.data_options({**node, "label": wrong})

@@ -104,12 +104,14 @@ class Joined:
         rows: file -> (m,) the numbers of these rows in the file; -1 where it lacks the id.
         keep: of the rows before ``data.join``, those that are left.
         notes: lines for the user.
+        unlabelled: the number of ids that are left out because they have no label.
     """
 
     ids: list[str]
     rows: dict[str, Positions]
     keep: npt.NDArray[np.bool_]
     notes: list[str]
+    unlabelled: int
 
 
 def join(parts: dict[str, Part], views: Sequence[str], owner: str | None = None, how: str = "outer") -> Joined:
@@ -135,14 +137,15 @@ def join(parts: dict[str, Part], views: Sequence[str], owner: str | None = None,
     for name, found in positions.items():
         table = parts[name].table
         if owner and (extra := len(parts[name].ids) - int((found >= 0).sum())):
-            notes.append(f"{table.path}: {count_of(extra, 'id')} without a label, left out.")
+            notes.append(f"{table.path.name}: {count_of(extra, 'id')} without a label, left out.")
         if absent := int((rows[name] < 0).sum()):
             notes.append(
-                f"{table.path}: the view {name!r} is absent from {absent} of {count_of(len(rows[name]), 'row')}."
+                f"{table.path.name}: the view {name!r} is absent from {absent} of {count_of(len(rows[name]), 'row')}."
             )
     if left := int((~keep).sum()):
         notes.append(f"{count_of(left, 'row')} without all views, left out by data.join=inner.")
-    return Joined([one for one, kept in zip(ids, keep, strict=True) if kept], rows, keep, notes)
+    unlabelled = len({one for name in views for one in parts[name].ids}.difference(ids))
+    return Joined([one for one, kept in zip(ids, keep, strict=True) if kept], rows, keep, notes, unlabelled)
 
 
 def _positions(part: Part, ids: list[str]) -> Positions:

@@ -44,7 +44,7 @@ def lay_out(names: Sequence[str], options: TableOptions, what: str) -> Layout:
     special(names, options, what)
     free = features(names, options)
     dropped = chosen("data.drop", options.drop, names, what)
-    notes = [f"Left out of {what} by data.drop: {', '.join(left)}."] if (left := sorted(dropped & set(free))) else []
+    notes = [f"Left out by data.drop: {', '.join(left)}."] if (left := sorted(dropped & set(free))) else []
     free = [name for name in free if name not in dropped]
     if not free:
         should = "have a column besides the label, roles and what data.drop leaves out"
@@ -54,9 +54,7 @@ def lay_out(names: Sequence[str], options: TableOptions, what: str) -> Layout:
     else:
         views = _by_prefix(free)
         if len(views) == 1 and _ONE_VIEW in views:
-            notes.append(
-                f"All {len(free)} columns are one view; names such as a__age and b__dose, or data.views, make several."
-            )
+            notes.append("All columns are one view; names such as a__age and b__dose, or data.views, make several.")
     _check_once(views, free, options, what)
     return Layout(views, chosen("data.categorical", options.categorical, names, what), notes)
 

@@ -102,6 +102,7 @@ def _read_joined(options: TableOptions, known: TableFormat | None) -> Source:
         roles={role: values[joined.keep] for role, values in roles.items()},
         notes=[*_index_notes(tables.values()), *notes, *joined.notes, *map(unseen_text, [unseen] if unseen else [])],
         table=known or _format(options, described, list(tables)),
+        unlabelled=joined.unlabelled,
     )
 
 
@@ -158,7 +159,9 @@ def _format(options: TableOptions, views: Sequence[View], files: Sequence[str] =
 
 
 def _index_notes(tables: Iterable[TableFile]) -> list[str]:
-    return [f"{table.path}: the column without a name, an index, is left out." for table in tables if table.unnamed]
+    return [
+        f"{table.path.name}: the column without a name, an index, is left out." for table in tables if table.unnamed
+    ]
 
 
 def _digest(tables: Iterable[TableFile]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,8 @@ from fusionkit.config.options import RunConfig
 
 
 @pytest.fixture(autouse=True)
-def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    import logging
-
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-
-    monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    level, handlers, config = root.level, list(root.handlers), HydraConfig.instance().cfg
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    HydraConfig.instance().cfg = config
-    GlobalHydra.instance().clear()
+def _empty(empty_directory: None) -> None:
+    pass
 
 
 @pytest.fixture

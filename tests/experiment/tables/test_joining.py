@@ -38,10 +38,12 @@ def test_outer(tables: Tables) -> None:
 
 
 def test_what_was_left_out_is_counted(tables: Tables) -> None:
-    notes = [note.replace(f"{tables.folder}/", "") for note in tables.join(FILES, group="who").notes]
-    assert notes == [
+    source = tables.join({**FILES, "scan": FILES["scan"] + "0,9\n"}, group="who")
+    assert source.unlabelled == 2  # 3 and 9; the latter is in two files.
+    assert source.notes == [
         "rna.csv: 2 ids without a label, left out.",
         "rna.csv: the view 'rna' is absent from 1 of 3 rows.",
+        "scan.csv: 1 id without a label, left out.",
         "scan.csv: the view 'scan' is absent from 1 of 3 rows.",
     ]
 

@@ -31,7 +31,7 @@ def test_one_view_and_how_to_name_several() -> None:
     layout = laid("y a b")
     assert layout.views == {"table": ["a", "b"]}
     (note,) = layout.notes
-    assert "All 2 columns" in note
+    assert "All columns" in note
     assert "a__age" in note
     assert "data.views" in note
 
@@ -84,7 +84,7 @@ def test_several_labels() -> None:
 def test_drop() -> None:
     layout = laid("a b1 b2 y", drop=["b*"])
     assert layout.views == {"table": ["a"]}
-    assert layout.notes[0] == "Left out of t.csv by data.drop: b1, b2."
+    assert layout.notes[0] == "Left out by data.drop: b1, b2."
     assert laid("a b y", drop="b", views={"v": "*"}).views == {"v": ["a"]}
 
 
