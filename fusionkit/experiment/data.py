@@ -75,7 +75,7 @@ class Dataset(Source):
         return len(self.target)
 
     def fitted(self, training_rows: Rows) -> Dataset:
-        """Return the data in which the categories count that the training rows have; the others become zeros."""
+        """Return the data with zeros for the categories that the training rows lack."""
         if self.table is None:
             return self
         table, views = self.table.fitted(self.views, training_rows)

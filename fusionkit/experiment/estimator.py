@@ -31,7 +31,7 @@ from fusionkit.experiment.roles import check_role
 from fusionkit.experiment.source import Array, check_orders, check_unmasked
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.tasks.choice import Target
-from fusionkit.experiment.training import Part, Shown, Training, seeded, threads, train
+from fusionkit.experiment.training import Monitored, Part, Training, seeded, threads, train
 from fusionkit.fusion import Fusion, check_dims
 
 
@@ -176,7 +176,7 @@ class FusionEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn
 
         shown = None
         if held_out is not None:
-            shown = Shown(part(held_out), target.values[held_out], task.metric(None), chooses=True)
+            shown = Monitored(part(held_out), target.values[held_out], task.metric(None), chooses=True)
         progress = "" if self.verbose else None
         training = Training(task, part(rows), target.values[rows], shown, settings, seed, progress)
         self.history_ = train(network, training, self.device)

@@ -33,7 +33,7 @@ from fusionkit.experiment.source import Array
 from fusionkit.experiment.splits import Parts, split
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.summary import print_data, print_summary, run_title
-from fusionkit.experiment.training import History, Part, Shown, Training, seeded, threads, train
+from fusionkit.experiment.training import History, Monitored, Part, Training, seeded, threads, train
 from fusionkit.fusion import Fusion, check_device
 
 
@@ -143,7 +143,7 @@ class Run:
             progress = f"training {title}{again}{self.where}"
         measured = None
         if len(shown):
-            measured = Shown(_standardized(model, data, shown), data.target[shown], self.metric, chooses)
+            measured = Monitored(_standardized(model, data, shown), data.target[shown], self.metric, chooses)
         part, target = _standardized(model, data, rows), data.target[rows]
         report = self.report
         if report is not None and config.train.refit:

@@ -181,7 +181,7 @@ class TableFormat:
     def fitted(
         self, views: Mapping[str, npt.NDArray[Any]], training_rows: npt.NDArray[Any]
     ) -> tuple[TableFormat, dict[str, npt.NDArray[Any]]]:
-        """Return the format that counts as seen what occurs in the training part, and the views encoded with it.
+        """Return the format whose seen categories are those of the training part, and the views as it encodes them.
 
         Args:
             views: as they were encoded with this format.
