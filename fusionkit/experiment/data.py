@@ -52,7 +52,7 @@ class Dataset(Source):
     @property
     def classes(self) -> list[Any]:
         """The label values of a classification, sorted; the labels of a multilabel task; else empty."""
-        return self.task.classes
+        return list(self.task.classes)
 
     @property
     def strata(self) -> Rows | None:

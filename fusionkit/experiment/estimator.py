@@ -153,7 +153,8 @@ class FusionEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn
         present = presence([f"View {i} of X" for i in range(len(views))], views, mask)
         weight = None
         if sample_weight is not None:
-            weight = _weights(sample_weight, len(y))
+            check_unmasked("sample_weight", sample_weight)
+            weight = check_role("weight", np.asarray(sample_weight), len(y), "sample_weight")
             kept = weight > 0
             views, y, weight = [view[kept] for view in views], y[kept], weight[kept]
             present = None if present is None or present[kept].all() else present[kept]
@@ -316,9 +317,3 @@ class FusionEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn
             what = "views should be widths that add up to the columns of X"
             raise DimsError(f"{what}; found {widths}, which are {sum(widths)}, and n_features = {columns}.")
         return widths
-
-
-def _weights(sample_weight: Any, rows: int) -> npt.NDArray[np.float64]:
-    """Return the weights of the rows, (m,), checked."""
-    check_unmasked("sample_weight", sample_weight)
-    return check_role("weight", np.asarray(sample_weight), rows, "sample_weight")

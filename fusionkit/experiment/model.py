@@ -250,7 +250,7 @@ class FusionModel(nn.Module):
     @property
     def classes(self) -> list[Any]:
         """The label values, or the labels, in the order of the logits; [] for a regression."""
-        return self.task.classes
+        return list(self.task.classes)
 
     def forward(self, x: Sequence[Any], mask: Any = None) -> Tensor:
         """Return logits (..., c), or the numbers (..., t) of a regression in their units.

@@ -42,10 +42,7 @@ def lay_out(names: Sequence[str], options: TableOptions, what: str) -> Layout:
         FusionError: a column that an option names does not exist, or one is in no view or in two.
     """
     special(names, options, what)
-    free = features(names, options)
-    dropped = chosen("data.drop", options.drop, names, what)
-    notes = [f"Left out by data.drop: {', '.join(left)}."] if (left := sorted(dropped & set(free))) else []
-    free = [name for name in free if name not in dropped]
+    free, categorical, notes = kept(names, options, what)
     if not free:
         should = "have a column besides the label, roles and what data.drop leaves out"
         raise FusionError(f"{what} should {should}; found none.")
@@ -56,7 +53,22 @@ def lay_out(names: Sequence[str], options: TableOptions, what: str) -> Layout:
         if len(views) == 1 and _ONE_VIEW in views:
             notes.append("All columns are one view; names such as a__age and b__dose, or data.views, make several.")
     _check_once(views, free, options, what)
-    return Layout(views, chosen("data.categorical", options.categorical, names, what), notes)
+    return Layout(views, categorical, notes)
+
+
+def kept(names: Sequence[str], options: TableOptions, what: str) -> tuple[list[str], frozenset[str], list[str]]:
+    """Return the columns that views may have, those whose numbers are categories, and lines for the user.
+
+    Raises:
+        FusionError: as ``chosen``.
+    """
+    dropped, categorical = (
+        chosen(f"data.{key}", getattr(options, key), names, what) for key in ("drop", "categorical")
+    )
+    free = features(names, options)
+    left = sorted(dropped & {*free})
+    notes = [f"Left out by data.drop: {', '.join(left)}."] if left else []
+    return [name for name in free if name not in dropped], categorical, notes
 
 
 def special(names: Collection[str], options: TableOptions, what: str) -> tuple[list[str], dict[str, str]]:

@@ -17,7 +17,7 @@ from fusionkit.experiment.tables.columns import Floats, Place, text_array
 from fusionkit.experiment.tables.describing import Describer
 from fusionkit.experiment.tables.files import TableFile, open_table
 from fusionkit.experiment.tables.format import TableFormat, View, add_counts, unseen_text
-from fusionkit.experiment.tables.layout import chosen, features, lay_out, names_of, special
+from fusionkit.experiment.tables.layout import kept, lay_out, names_of, special
 from fusionkit.experiment.tables.roles import read_ids, read_labels, read_role
 
 #: The most rows and cells of the blocks in which a file is read: pandas takes long for each block, however small.
@@ -70,7 +70,8 @@ def _read_one(options: TableOptions, table: TableFile, known: TableFormat | None
 
 
 def _read_joined(options: TableOptions, known: TableFormat | None) -> Source:
-    id, tables = joining.id_of(options), _open_files(options)
+    id = joining.id_of(options)
+    tables = {name: open_table(path, options.separator, options.decimal) for name, path in options.path.items()}
     if known is None:
         columns, categorical, notes = _columns(tables, options)
     else:
@@ -96,7 +97,7 @@ def _read_joined(options: TableOptions, known: TableFormat | None) -> Source:
     labels, roles = _labels_and_roles(options, parts[owner].frame, str(tables[owner].path))
     return Source(
         path=tables[owner].path,
-        digest=_digest(tables.values()),
+        digest=hashlib.sha256("".join(table.digest() for table in tables.values()).encode()).hexdigest(),
         views=encoded,
         labels=replace(labels, values=labels.values[joined.keep]),
         roles={role: values[joined.keep] for role, values in roles.items()},
@@ -106,26 +107,18 @@ def _read_joined(options: TableOptions, known: TableFormat | None) -> Source:
     )
 
 
-def _open_files(options: TableOptions) -> dict[str, TableFile]:
-    return {name: open_table(path, options.separator, options.decimal) for name, path in options.path.items()}
-
-
 def _columns(
     tables: Mapping[str, TableFile], options: TableOptions
 ) -> tuple[dict[str, list[str]], frozenset[str], list[str]]:
     """Return the columns of each file that is a view, those whose numbers are categories, and lines for the user."""
     names = [name for table in tables.values() for name in table.names]
-    what = "one of the files"
-    dropped = chosen("data.drop", options.drop, names, what)
-    categorical = chosen("data.categorical", options.categorical, names, what)
-    columns = {}
-    for name, table in tables.items():
-        if found := [one for one in features(table.names, options) if one not in dropped]:
-            columns[name] = found
+    free, categorical, notes = kept(names, options, "one of the files")
+    usable = {*free}
+    columns = {name: [one for one in table.names if one in usable] for name, table in tables.items()}
+    columns = {name: found for name, found in columns.items() if found}
     if not columns:
         raise FusionError("data.path should have a file with columns besides label and roles; found none.")
-    left = sorted(dropped & set(features(names, options)))
-    return columns, categorical, [f"Left out by data.drop: {', '.join(left)}."] if left else []
+    return columns, categorical, notes
 
 
 def _encode(
@@ -162,11 +155,6 @@ def _index_notes(tables: Iterable[TableFile]) -> list[str]:
     return [
         f"{table.path.name}: the column without a name, an index, is left out." for table in tables if table.unnamed
     ]
-
-
-def _digest(tables: Iterable[TableFile]) -> str:
-    """Return one digest of several files."""
-    return hashlib.sha256("".join(table.digest() for table in tables).encode()).hexdigest()
 
 
 def _check_form(format: TableFormat, path: str | Mapping[str, str]) -> None:

@@ -33,8 +33,8 @@ class Task(ABC):
 
     name: ClassVar[str]
     losses: ClassVar[tuple[str, ...]]
-    classes: list[Any]
-    targets: list[str]
+    classes: Sequence[Any] = ()
+    targets: Sequence[str] = ()
 
     @property
     @abstractmethod

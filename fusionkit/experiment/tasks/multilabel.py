@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +22,6 @@ class Multilabel(Task):
     name: ClassVar[str] = "multilabel"
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal")
     classes: list[Any]
-    targets: list[str] = field(default_factory=list)
 
     @property
     def outputs(self) -> int:
