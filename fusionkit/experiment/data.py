@@ -24,8 +24,7 @@ from fusionkit.experiment.tasks.choice import choose
 
 Rows = npt.NDArray[np.int64]
 
-
-#: The forms of a user's own data.
+#: The data groups that read a user's own files.
 OWN = ("npz", "table")
 
 

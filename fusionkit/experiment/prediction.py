@@ -22,7 +22,7 @@ from fusionkit.experiment.tasks.choice import known_target
 
 
 class Predictor:
-    """A trained run and the form of its data.
+    """Predicts new data with a trained run.
 
     Args:
         run_dir: the directory of a completed run.

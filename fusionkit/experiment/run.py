@@ -87,7 +87,7 @@ class Run:
         config: of the run.
         data: all rows.
         parts: of them.
-        where: ends the title of the progress; None shows neither.
+        where: the end of the title above the progress bar; None shows neither title nor bar.
         report: as for ``run_job``.
 
     Raises:

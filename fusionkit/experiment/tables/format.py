@@ -29,7 +29,7 @@ class Column:
         kind: ``number``; ``boolean``, encoded as 0 and 1; or ``category``, one-hot.
         categories: the texts, in the order of the encoded columns.
         seen: which of the categories occur in the training part; the others are encoded as zeros.
-        numeric: whether the categories are numbers, written in any way.
+        numeric: whether the categories are numbers: 1 and 1.0 are then the same one.
     """
 
     name: str

@@ -102,7 +102,7 @@ class Joined:
     Attributes:
         ids: (m,) of the rows.
         rows: file -> (m,) the numbers of these rows in the file; -1 where it lacks the id.
-        keep: of the rows before ``data.join``, those that are left.
+        keep: for each row before ``data.join``, whether it is left.
         notes: lines for the user.
         unlabelled: the number of ids that are left out because they have no label.
     """

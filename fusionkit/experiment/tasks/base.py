@@ -80,7 +80,7 @@ class Task(ABC):
 
     @abstractmethod
     def baseline(self, target: Array) -> Array:
-        """Return what ``predicted`` is for a model that ignores the views, (1, c), from the targets of training."""
+        """Return the prediction (1, c) of a model that ignores the views and knows only the targets of training."""
 
     @abstractmethod
     def values(self, predicted: Array) -> list[Any]:
