@@ -203,12 +203,12 @@ def read_chunks(format: TableFormat, path: str | Mapping[str, str], rows: int) -
 def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator[Batch]:
     what = str(table.path)
     _check_names(format, table)
-    columns = {column.name: column for view in format.views for column in view.columns}
-    numbers = [name for name, column in columns.items() if column.kind == "number"]
-    others = [name for name, column in columns.items() if column.kind != "number"]
     exact = [] if format.id is None else [format.id]
+    columns = [column for view in format.views for column in view.columns]
+    texts = [*exact, *(column.name for column in columns if column.kind != "number")]
+    names = [*exact, *(column.name for column in columns)]
     start, block = 0, max(rows, min(_ROWS, _CELLS // max(len(table.header), sum(format.dims))))
-    for frame, fraction in table.chunks(numbers, [*others, *exact], exact, block):
+    for frame, fraction in table.chunks(names, texts, exact, block):
         numbered = np.arange(start, start + len(frame))
         views, unseen = format.encode(frame, what, numbered)
         ids = None
