@@ -56,10 +56,10 @@ def show_data(overrides: Sequence[str], as_json: bool) -> None:
 
 def _columns(data: Dataset, view: str) -> Iterator[str]:
     """Yield the columns of a view of a table, with their categories."""
-    for one in data.table.views if data.table is not None else ():
-        for column in one.columns if one.name == view else ():
-            categories = f" ({_some(column.categories)})" if column.categories else ""
-            yield f"{column.name}{' (true, false)' if column.kind == 'boolean' else categories}"
+    views = {one.name: one.columns for one in data.table.views} if data.table is not None else {}
+    for column in views.get(view, ()):
+        categories = f" ({_some(column.categories)})" if column.categories else ""
+        yield f"{column.name}{' (true, false)' if column.kind == 'boolean' else categories}"
 
 
 def _some(names: Sequence[Any]) -> str:

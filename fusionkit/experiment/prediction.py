@@ -41,8 +41,7 @@ class Predictor:
 
     def __init__(self, run_dir: Path, path: Any, device: str | None = None) -> None:
         self.model = load(run_dir, device)
-        self.record = read_result(run_dir / RESULT)
-        node = self.record["config"]["data"]
+        node = read_result(run_dir / RESULT)["config"]["data"]
         # Data that ship with a package are arrays.
         form = {"name": "npz"} if node["name"] not in ("npz", "table") else node
         self.options: FileOptions = data_options({**form, "path": path})  # type: ignore[assignment]
