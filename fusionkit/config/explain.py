@@ -96,6 +96,9 @@ def _malformed_override(error: Any, loader: CheckingLoader) -> str:
     if re.fullmatch(r"[+~]*[\w./@-]+", key) and special and value[0] not in "=[{'\"":
         quoted = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
         return f"The value of {key} should be in quotes, because of its special characters; write {quoted}."
+    if name := re.search(r"""[{,]\s*("[^"]*"|'[^']*'|\w*[^\x00-\x7f]\w*)\s*:""", value):
+        plain = "Names before a colon should have plain letters, without quotes"
+        return f"{text}.  {plain}; a mapping with {name[1]} can stand in a config file alone (--config-dir)."
     if word := next((word for word in re.findall(r"\w+", value) if not word.isascii()), None):
         return f'{text}.  Names with other letters or signs should be in quotes: write "{word}" in it.'
     reason = error.message.strip().splitlines()[0].rstrip(".")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fusionkit._util.text import printable
 from fusionkit.config.options import FileOptions, NpzOptions, TableOptions, data_options
-from fusionkit.errors import DimsError, FusionError
+from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment.missing import presence
 from fusionkit.experiment.npz import EMBEDDED, arrays_source, read_npz
 from fusionkit.experiment.source import Array, Source
@@ -151,11 +151,17 @@ def _built_in(name: str) -> Source:
 
 def _own_data(options: FileOptions, task: str) -> Dataset:
     """Return the data of a user's files, those of ``test_path`` last."""
-    source, test_rows = read_source(options), None
+    form, source, test_rows = type(options.path), read_source(options), None
     if options.test_path is not None:
+        if not isinstance(options.test_path, form):
+            should = "a file" if form is str else f"a mapping of {', '.join(options.path)} to files"
+            raise ConfigError(f"data.test_path should be {should}, as data.path is; found {options.test_path!r}.")
         before = len(source.labels.values)
         test = options.model_copy(update={"path": options.test_path})
-        source = _joined(source, read_source(test, known=source.table))
+        try:
+            source = _joined(source, read_source(test, known=source.table))
+        except FusionError as error:
+            raise FusionError(str(error).replace("data.path", "data.test_path")) from error
         test_rows = np.arange(before, len(source.labels.values))
     return dataset(options, source, task, test_rows)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
@@ -20,6 +22,9 @@ def fold_of(
     kinds = {(True, False): StratifiedKFold, (False, False): KFold}
     kind = kinds.get((strata is not None, groups is not None), StratifiedGroupKFold)
     classes = np.zeros(rows, dtype=np.int64) if strata is None else strata
-    parts = list(kind(folds, shuffle=True, random_state=seed).split(classes, classes, groups))[fold]
+    with warnings.catch_warnings():
+        # Of groups: a class may have fewer rows than there are folds.
+        warnings.filterwarnings("ignore", "The least populated class in y has only", UserWarning)
+        parts = list(kind(folds, shuffle=True, random_state=seed).split(classes, classes, groups))[fold]
     outside, inside = (np.asarray(part, dtype=np.int64) for part in parts)
     return outside, inside

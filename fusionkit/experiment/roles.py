@@ -29,10 +29,11 @@ def check_role(role: str, values: Array, rows: int, what: str) -> Array:
 
 def _weights(values: Array, what: str) -> Array:
     if values.dtype.kind not in "fiub":
-        raise FusionError(f"{what} should contain real numbers; found {short_repr(values[:1].tolist()[0])}.")
+        raise FusionError(f"{what} should contain real numbers; found {short_repr(values[0].item())} in row 0.")
     with np.errstate(over="ignore"):  # A long double may become infinite, which is refused.
         weights = values.astype(np.float64)
-    _refuse(~(np.isfinite(weights) & (weights >= 0)), weights, f"{what} should contain finite numbers of at least 0")
+        finite = np.isfinite(weights.astype(np.float32))  # The type of the losses that they multiply.
+    _refuse(~(finite & (weights >= 0)), weights, f"{what} should contain numbers of at least 0, finite in float32")
     if not weights.any():
         raise FusionError(f"{what} should have a weight above zero; found zero in all {len(values)} rows.")
     return weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +106,16 @@ def check_unmasked(what: str, values: Any) -> None:
     """
     if isinstance(values, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(values).sum())):
         raise FusionError(f"{what} should have no masked entries; found {masked}.")
+
+
+def misplaced(views: Mapping[str, Iterable[Any]], columns: Iterable[Any]) -> tuple[Any, str] | None:
+    """Return the first column that is in no view or in two, and where it is, for messages; None if there is none."""
+    holders: dict[Any, list[str]] = {column: [] for column in columns}
+    for view, own in views.items():
+        for column in own:
+            holders[column].append(repr(view))
+    wrong = ((column, held) for column, held in holders.items() if len(held) != 1)
+    return next(((column, f"it in {' and in '.join(held) or 'none'}") for column, held in wrong), None)
 
 
 def check_orders(named: Iterable[tuple[str, Any]]) -> None:

@@ -85,6 +85,8 @@ def _check_training(data: Dataset, rows: Rows) -> None:
     if missing := _missing_classes(data, rows):
         should = "have rows in the training part"
         raise FusionError(f"Every class of {data.path} should {should}; found none of class {missing[0]!r}.")
+    if "weight" in data.roles and not data.roles["weight"][rows].any():
+        raise FusionError(f"Some rows of the training part of {data.path} should have a weight above 0; found none.")
 
 
 def _lacking(data: Dataset, name: str, rows: Rows) -> list[str]:
@@ -220,17 +222,21 @@ def _folds(size: float, fold: int) -> int:
 
 
 def _check_counts(data: Dataset, where: str, strata: Rows | None, groups: Rows | None, rows: int, parts: int) -> None:
-    """Refuse data, or a class, with fewer rows than parts of the split; where there are groups, with fewer groups."""
+    """Refuse data, or a class, with fewer rows than parts of the split; data with fewer groups, a class with one group:
+    some folds may lack it.
+    """
     unit, number = ("rows", rows) if groups is None else ("groups", int(groups.max()) + 1)
-    least = f"at least {parts} {unit}, one in each part of the split"
+    least = "at least {} {}, one in each part of the split"
     if number < parts and (strata is None or groups is not None):
-        raise FusionError(f"{where} should have {least}; found {number}.")
+        raise FusionError(f"{where} should have {least.format(parts, unit)}; found {number}.")
     if strata is None:
         return
+    if groups is not None and (largest := int(np.bincount(strata).max())) < parts:
+        raise FusionError(f"Some class of {where} should have {least.format(parts, 'rows')}; found at most {largest}.")
     if groups is not None:  # Each pair of a class and a group once.
-        strata = np.unique(strata * number + groups) // number
+        strata, parts = np.unique(strata * number + groups) // number, 2
     counts = np.bincount(strata, minlength=len(data.classes))
     smallest = int(counts.argmin())
     if counts[smallest] < parts:
         name = f"{counts[smallest]} of class {data.classes[smallest]!r}"
-        raise FusionError(f"Every class of {where} should have {least}; found {name}.")
+        raise FusionError(f"Every class of {where} should have {least.format(parts, unit)}; found {name}.")

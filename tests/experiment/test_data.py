@@ -73,7 +73,7 @@ def test_nan_and_infinity(npz: Write, arrays: dict[str, Any]) -> None:
     view[9, 0] = -np.inf
     refused(npz(a=view), "View 'a' of {path} … found 1 infinite among 240 values.")
     view[3, 1] = view[7, 2] = np.nan
-    refused(npz(a=view), "View 'a' of {path} … found 2 with NaN, the first is row 3.  In a run, data.impute=mean …")
+    refused(npz(a=view), "View 'a' of {path} … found 2 with NaN, the first is row 3.  A run with data.impute=mean …")
 
 
 def absent(arrays: dict[str, Any], filler: float = np.nan) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
@@ -140,7 +140,7 @@ def test_some_nan_in_a_row_is_refused_unless_it_is_imputed(npz: Write, arrays: d
     views, mask = absent(arrays)
     views["a"][10:12, 2] = np.nan
     path = npz(**views)
-    refused(path, "View 'a' of {path} … found 2 with NaN, the first is row 10.  In a run, data.impute=mean …")
+    refused(path, "View 'a' of {path} … found 2 with NaN, the first is row 10.  A run with data.impute=mean …")
     data = read(path, impute="mean")
     assert data.impute == "mean"
     assert data.mask is not None
@@ -214,6 +214,33 @@ def test_views_that_only_the_test_part_lacks(two: Callable[..., Dataset], arrays
 def test_a_test_part_of_another_form(two: Callable[..., Dataset], changed: dict[str, Any], sentence: str) -> None:
     with pytest.raises(FusionError, match=like(sentence)):
         two(**changed)
+
+
+@pytest.mark.parametrize(
+    ("path", "test_path", "found"),
+    [
+        ("a.csv", {"a": "b.csv"}, "data.test_path should be a file, as data.path is; found {'a': 'b.csv'}."),
+        ({"a": "a.csv", "b": "b.csv"}, "b.csv", "a mapping of a, b to files, as data.path is; found 'b.csv'."),
+        ({"a": "a.csv", "b": "b.csv"}, {"a": "a.csv"}, "data.test_path should have a file for the view 'b'; found"),
+        (
+            {"a": "a.csv", "b": "b.csv"},
+            {"a": "b.csv", "b": "b.csv"},
+            "one of the files b.csv, b.csv; found 'y' in none.",
+        ),
+    ],
+)
+def test_a_file_per_view_is_tested_by_one_per_view(path: Any, test_path: Any, found: str, tmp_path: Path) -> None:
+    columns = {"a": "id,x,y\n1,2,no\n2,3,yes\n", "b": "id,z\n1,5\n2,7\n"}
+    for name, text in columns.items():
+        (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+
+    def place(given: Any) -> Any:
+        return {key: place(one) for key, one in given.items()} if isinstance(given, dict) else str(tmp_path / given)
+
+    node = {"name": "table", "id": "id", "label": "y", "path": place(path), "test_path": place(test_path)}
+    with pytest.raises((ConfigError, FusionError)) as caught:
+        load_data(node, None, "auto")
+    assert found in str(caught.value).replace(f"{tmp_path}/", "")
 
 
 def test_weights_of_the_training_file_need_none_in_the_test_file(two: Callable[..., Dataset]) -> None:

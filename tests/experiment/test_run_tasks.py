@@ -295,7 +295,9 @@ def test_all_rows_may_train(task: str, task_run: Any, tmp_path: Path, capsys: py
 def test_all_rows_but_the_validation_part_may_train(task_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     found = task_run("classification", data__test_size=0, data__validation_size=0.2, train__refit=True, quiet=False)
     assert (found["metrics"], found["validation"]["accuracy"] > 0.9) == ({}, True)
-    assert "again with the validation part for" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "again with the validation part for" in shown.err
+    assert "metrics     none, because no row is test (data.test_size=0)" in shown.out.splitlines()
 
 
 def test_the_rows_of_each_part_are_kept(task_run: Any, tmp_path: Path) -> None:
@@ -379,6 +381,19 @@ def test_balanced_accuracy_stands_beside_the_accuracy_of_uneven_classes(
     value, base = found["metrics"]["balanced_accuracy"], found["baseline"]["balanced_accuracy"]
     assert out["balanced_accuracy"] == [f"{value:.4f} on 12 test rows (largest class: {base:.4f})"]
     assert base == 0.5
+
+
+def test_the_positive_class_of_two_stands_beside_its_metric(task_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    found = task_run("binary", metric="roc_auc", train__epochs=1, quiet=False)
+    line = f"{found['metrics']['roc_auc']:.4f} on 12 test rows (largest class: 0.5000; positive: 'yes')"
+    assert shown(capsys.readouterr().out)["roc_auc"] == [line]
+
+
+def test_a_small_unit_is_shown_with_its_digits(task_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    found = task_run("targets", metric="rmse_1", train__epochs=1, quiet=False)
+    (line,) = shown(capsys.readouterr().out)["rmse_1"]
+    assert float(line.split()[0]) == pytest.approx(found["metrics"]["rmse_1"], rel=1e-2)
+    assert 0 < found["metrics"]["rmse_1"] < 1e-8
 
 
 def test_a_warning_where_the_model_is_not_better_than_its_baseline(

@@ -254,6 +254,12 @@ def test_every_class_is_in_the_training_part() -> None:
     refused(data, FusionError, "Every class of x.npz should have rows in the training part; found none of class 'c2'.")
 
 
+def test_a_training_part_needs_a_weight() -> None:
+    roles = {"split": ["train", "train", "test", "val"], "weight": np.array([0.0, 0, 1, 1])}
+    data = table(None, roles, rows=4)
+    refused(data, FusionError, "Some rows of the training part of x.npz … a weight above 0; found none.")
+
+
 def test_classes_that_a_part_lacks_are_noted() -> None:
     words = np.array(["train"] * 6 + ["val", "val", "test", "test"])
     parts = divide(table(np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 2]), {"split": words}))
@@ -368,9 +374,21 @@ def test_too_few_groups_are_refused_with_the_numbers() -> None:
     refused(
         table(np.arange(9) % 2, {"group": ["a"] * 9}), FusionError, "x.npz should have at least 2 groups, … found 1."
     )
-    strata = np.arange(60) // 10 % 2
-    few = table(strata, {"group": np.arange(60) // 10})
-    refused(few, FusionError, "Every class of x.npz should have at least 5 groups, … found 3 of class 'c0'.", fold=0)
+    tiny = table(np.arange(12) // 4, {"group": np.arange(12) // 2})
+    refused(tiny, FusionError, "Some class of x.npz should have at least 5 rows, … found at most 4.", fold=0)
+
+
+def test_a_class_in_fewer_groups_than_folds_is_where_its_groups_are() -> None:
+    group = np.arange(60) // 3
+    strata = np.where(group < 3, 2, group % 2)
+    strata[[0, 3, 6]] = 0  # Two rows of the class in each of three groups: sklearn warns below five rows of a class.
+    strata[[1, 4]] = 1
+    parts = [divide(table(strata, {"group": group}), fold=fold) for fold in range(5)]
+    assert sorted(np.concatenate([one.test for one in parts]).tolist()) == list(range(60))
+    assert all(2 in strata[one.training] for one in parts)
+    lines = [one.notes for one in parts]
+    assert sorted(map(len, lines)) == [0, 0, 0, 1, 1]
+    assert {line for notes in lines for line in notes} == {"The test part has no row of class 'c2'."}
 
 
 def test_a_class_needs_groups_for_a_validation_part() -> None:

@@ -70,7 +70,8 @@ def owner_of(tables: Mapping[str, TableFile], options: TableOptions) -> str:
             paths = " and in ".join(str(tables[name].path) for name in holders)
             known = [name for table in tables.values() for name in table.names]
             found = f"it in {paths}." if holders else f"{column!r} in none.{nearest(column, known)}"
-            raise FusionError(f"data.{key} should name a column of one of the files; found {found}")
+            files = ", ".join(str(table.path) for table in tables.values())
+            raise FusionError(f"data.{key} should name a column of one of the files {files}; found {found}")
         owner, first = owner or holders[0], first or column
         if holders[0] != owner:
             should = f"stand in {tables[owner].path}, as {first!r} does"

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from fusionkit.config.options import TableOptions
 from fusionkit.errors import FusionError, nearest
-from fusionkit.experiment.source import ROLES
+from fusionkit.experiment.source import ROLES, misplaced
 from fusionkit.experiment.tables.columns import quoted
 
 _ONE_VIEW = "table"
-_WAY_OUT = "data.drop={} leaves it out."
 
 
 @dataclass(frozen=True)
@@ -145,19 +144,11 @@ def _by_prefix(free: list[str]) -> dict[str, list[str]]:
 
 def _check_once(views: dict[str, list[str]], free: list[str], options: TableOptions, what: str) -> None:
     """Refuse a column that is in no view, or in two."""
-    holders: dict[str, list[str]] = {}
-    for view, columns in views.items():
-        for column in columns:
-            holders.setdefault(column, []).append(view)
-    for column in free:
-        found = holders.get(column, [])
-        if len(found) == 1:
-            continue
-        where = f"in {' and in '.join(map(repr, found))}" if found else "in none"
+    if (wrong := misplaced(views, free)) is not None:
+        column, where = wrong
         how = "data.views" if options.views is not None else "its prefix, as in view__column"
-        should = f"be in one view, by {how}"
-        way_out = _WAY_OUT.format(quoted(column))
-        raise FusionError(f"Column {column!r} of {what} should {should}; found it {where}.  {way_out}")
+        way_out = f"data.drop={quoted(column)} leaves it out."
+        raise FusionError(f"Column {column!r} of {what} should be in one view, by {how}; found {where}.  {way_out}")
 
 
 def names_of(value: str | Sequence[str] | None) -> list[str]:

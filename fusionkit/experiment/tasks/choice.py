@@ -52,7 +52,7 @@ def choose(labels: Labels, task: str = "auto", separator: str | None = None) -> 
         return _tags(labels, task, separator)
     found, reason = _suggested(labels)
     if task not in ("auto", found):
-        found, reason = task, f"{reason}, as task={task} says"
+        found, reason = task, f"{reason.partition(':')[0]}, for task={task}"
     return replace(_TASKS[found](labels), reason=reason)
 
 
@@ -69,7 +69,7 @@ def _suggested(labels: Labels) -> tuple[str, str]:
     if texts:
         return "classification", f"text, {len(different)} different ones: classes"
     if values.dtype.kind == "b":
-        return "classification", "true and false: classes"
+        return "classification", "true and false: classes; amounts? task=regression"
     if values.dtype.kind == "f" and (values != np.floor(values)).any():
         return "regression", "numbers with fractions: amounts; classes? task=classification"
     what = f"whole numbers, {len(different)} different ones"
@@ -95,9 +95,9 @@ def _multilabel(labels: Labels) -> Target:
         if labels.values.ndim == 2:
             raise FusionError(
                 f"{labels.what} should be one column of text, or several columns of numbers or of true and false; "
-                f"found {values.shape[1]} columns with text."
+                f"found text in one of {values.shape[1]} columns."
             )
-        advice = "data.label_separator=';' divides a text into tags."
+        advice = "In a table data.label_separator=';' divides a text into tags."
         raise ConfigError(f"{labels.what} should contain 0 and 1 for task=multilabel; found text.  {advice}")
     wrong = ~np.isin(values, (0, 1))
     if wrong.any():
@@ -122,6 +122,9 @@ def _tags(labels: Labels, task: str, separator: str) -> Target:
     if values.ndim == 2 or values.dtype.kind not in "UO":
         found = f"{values.shape[1]} columns" if values.ndim == 2 else "numbers"
         raise ConfigError(f"{labels.what} should be one column of text for data.label_separator; found {found}.")
+    if not any(separator in text for text in values.tolist()):
+        found = f"no {separator!r} in any row"
+        raise ConfigError(f"{labels.what} should contain data.label_separator between tags; found {found}.")
     rows = [{tag for part in text.split(separator) if (tag := part.strip())} for text in values.tolist()]
     tags = sorted(set().union(*rows))
     if not tags:

@@ -41,6 +41,11 @@ REFUSED = {
     "added_top_key": (["+nn=3"], "There is no key 'nn'. Did you mean 'n'?"),
     "deleted_key": (["~seed"], "seed should be in the configuration; found nothing."),
     "deleted_group": (["~data"], "data should be in the configuration; found nothing."),
+    "quoted_name_in_a_mapping": (
+        ["data=npz", "data.path=x.npz", 'train.class_weight={no: 1, "Größe": 5}'],
+        'should have plain letters, without quotes; a mapping with "Größe" can stand in a config file alone',
+    ),
+    "name_in_a_mapping_with_other_letters": (["train.class_weight={Größe: 5}"], "a mapping with Größe can stand in"),
     "malformed": (["fusion={"], "An override should have the form key=value; found 'fusion={'"),
     "no_value": (["fusion"], "An override should have the form key=value; found 'fusion'. Did you mean fusion=...?"),
     "bare_option": (["lowrank"], "the form key=value; found 'lowrank'. Did you mean fabrication=lowrank?"),
@@ -212,7 +217,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     ("argv", "width"),
     [
         (["fusion=concatenation", "n=32"], 649),
-        (["fusion=average", "dims=[8,8]", "n=32"], 8),
+        (["fusion=average", "data=digits", "n=32"], 16),
         (["fusion=concatenation"], None),
         (["-m", "fusion=concatenation,parameterized_concatenation", "n=32"], None),
         *exhaustive(

@@ -73,6 +73,7 @@ def test_weights() -> None:
     found = role("weight", [0, 2])
     assert found.dtype == np.float64
     assert found.tolist() == [0.0, 2.0]
+    assert role("weight", [True, False]).tolist() == [1.0, 0.0]
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
@@ -112,7 +113,12 @@ def test_doubled_id() -> None:
 
 @pytest.mark.parametrize(
     ("values", "found"),
-    [([1, -0.5, -2], "-0.5 in row 1"), (["a", "b"], "'a'"), ([1, np.inf], "1 infinite, the first in row 1")],
+    [
+        ([1, -0.5, -2], "-0.5 in row 1"),
+        ([1, 1e300], "1e+300 in row 1"),
+        (["a", "b"], "'a' in row 0"),
+        ([1, np.inf], "1 infinite, the first in row 1"),
+    ],
 )
 def test_no_weight(values: Any, found: str) -> None:
     with pytest.raises(FusionError, match=like(f"Column 'c' of t.csv … found {found}.")):

@@ -67,7 +67,7 @@ def test_what_auto_takes(values: Any, task: str) -> None:
     ("values", "reason"),
     [
         (["b", "a", "b"], "text, 2 different ones: classes"),
-        ([True, False], "true and false: classes"),
+        ([True, False], "true and false: classes; amounts? task=regression"),
         ([0.5, 1.0], "numbers with fractions: amounts; classes? task=classification"),
         (whole(7, 2), "whole numbers, 7 different ones: classes; amounts? task=regression"),
         (whole(25, 2), "whole numbers, 25 different ones: amounts; classes? task=classification"),
@@ -79,7 +79,7 @@ def test_the_reason_says_what_was_taken_and_the_key_that_changes_it(values: Any,
     assert chosen(values).reason == reason
     if "task=" in reason:
         other = reason.rpartition("task=")[2]
-        assert chosen(values, other).reason == f"{reason}, as task={other} says"
+        assert chosen(values, other).reason == f"{reason.partition(':')[0]}, for task={other}"
 
 
 def test_a_target_of_each_task() -> None:
@@ -117,10 +117,10 @@ def test_a_task_that_is_asked_for(values: Any, task: str, expected: Any) -> None
         (["high", "low"], "regression", ConfigError, "The column 'y' … task=regression; found 'high' in row 0."),
         ([0, 2, 1], "multilabel", ConfigError, "The column 'y' … task=multilabel; found 2 in row 1."),
         ([[0, 1], [1, 0.5]], "multilabel", ConfigError, "The column 'y' … task=multilabel; found 0.5 in row 1."),
-        (["a", "b"], "multilabel", ConfigError, "The column 'y' … found text.  data.label_separator=';'"),
+        (["a", "b"], "multilabel", ConfigError, "The column 'y' … found text.  In a table data.label_separator=';'"),
         ([[0, 1], [1, 1]], "classification", ConfigError, "The column 'y' … task=classification; found 2 columns."),
-        ([["a", "1"], ["b", "2"]], "auto", FusionError, "The column 'y' … found 2 columns with text."),
-        ([["a", "1"], ["b", "2"]], "multilabel", FusionError, "The column 'y' … found 2 columns with text."),
+        ([["a", "1"], ["b", "2"]], "auto", FusionError, "The column 'y' … found text in one of 2 columns."),
+        ([["a", "1"], ["b", "2"]], "multilabel", FusionError, "The column 'y' … found text in one of 2 columns."),
         ([["a", "1"], ["b", "2"]], "regression", ConfigError, "The column 'y' … task=regression; found 'a' in row 0."),
         (["a", "a"], "auto", FusionError, "The column 'y' … at least two classes; found only 'a'."),
         ([7, 7, 7], "auto", FusionError, "The column 'y' … at least two classes; found only 7."),
