@@ -51,8 +51,7 @@ def read_labels(frame: pd.DataFrame, names: Sequence[str], what: str, decimal: s
         return Labels(columns[0], list(names), str(Place(names[0], what)))
     if any(column.dtype.kind == "U" for column in columns):
         columns = [column.astype(np.str_) for column in columns]
-    values = np.column_stack(columns) if columns else np.empty((len(frame), 0))
-    return Labels(values, list(names), f"The label of {what}")
+    return Labels(np.column_stack(columns), list(names), f"The label of {what}")
 
 
 def read_role(role: str, series: pd.Series[Any], place: Place, decimal: str) -> Array:
