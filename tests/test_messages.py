@@ -11,7 +11,6 @@ import io
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,7 +28,6 @@ from fusionkit.config.options import TableOptions, TrainOptions, data_options, v
 from fusionkit.experiment import FusionClassifier, FusionRegressor, ViewDropout, train
 from fusionkit.experiment.data import Dataset
 from fusionkit.experiment.npz import arrays_source
-from fusionkit.experiment.roles import check_roles
 from fusionkit.experiment.source import Labels
 from fusionkit.experiment.splits import split
 from fusionkit.experiment.tables.reading import read_table
@@ -61,9 +59,9 @@ def classified(first: float = 1.0, second: float = 1.0, mask: Any = None, predic
 def divided(roles: dict[str, Any], label: Any = None, **given: Any) -> Any:
     """Divide twelve rows, of two classes unless labels are given."""
     arrays = {"label": np.arange(12) % 2 if label is None else label, "a": np.zeros((12, 1))}
-    source = replace(arrays_source(Path("x.npz"), "", arrays), roles=check_roles(roles, 12, "x.npz"))
+    source = arrays_source(Path("x.npz"), "", {**arrays, **roles})
     chosen = choose(source.labels, "classification")
-    data = Dataset("npz", source, chosen.task, chosen.values)
+    data = Dataset(**vars(source), name="npz", task=chosen.task, target=chosen.values)
     return split(data, data_options({"name": "npz", "path": "x.npz", **given}), 0)
 
 

@@ -56,9 +56,9 @@ def short_repr(value: object) -> str:
 
 
 def key_of(value: Any) -> str:
-    """Return the text by which a class is named in a config: that of 1.0 is 1, that of True is true."""
+    """Return the text of a value that names a class, a category or a row: 1 for 1 and 1.0, true for True."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         return str(int(value))
     return str(value)

@@ -18,8 +18,10 @@ from fusionkit._util.tables import print_table
 from fusionkit._util.text import count_of
 from fusionkit.cli.commands import print_json, wrong_usage
 from fusionkit.errors import ConfigError, nearest
+from fusionkit.experiment.metrics import numeral
 from fusionkit.experiment.prediction import Predictor, columns
 from fusionkit.experiment.prediction_files import WRITERS
+from fusionkit.experiment.tables.format import unseen_text
 
 
 def predict(run_dir: Path, overrides: Sequence[str], out: Path, device: str, batch_size: int) -> None:
@@ -44,8 +46,7 @@ def evaluate(run_dir: Path, overrides: Sequence[str], device: str, as_json: bool
         print_json({"task": predictor.model.task.name, "rows": rows, "metrics": metrics})
         return
     print_table(
-        ("metric", f"on {count_of(rows, 'row')}"),
-        [(name, "undefined" if value is None else f"{value:.6g}") for name, value in metrics.items()],
+        ("metric", f"on {count_of(rows, 'row')}"), [(name, numeral(name, value)) for name, value in metrics.items()]
     )
 
 
@@ -86,8 +87,7 @@ def _shown(predictor: Predictor, rows: int, bar: ProgressBar) -> Iterator[dict[s
 def _warn(predictor: Predictor) -> None:
     lines = [f"note: {note}" for note in predictor.notes]
     if predictor.unseen:
-        counts = ", ".join(f"{count} in {column!r}" for column, count in predictor.unseen.items())
-        lines.append(f"warning: categories that the training part does not have count as missing: {counts}.")
+        lines.append(f"warning: {unseen_text(predictor.unseen)}")
     if predictor.absent:
         lines.append(f"warning: {count_of(predictor.absent, 'row')} without any view.")
     for line in lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from fusionkit.config.composition import compose
 from fusionkit.config.options import validate
 from fusionkit.experiment.data import Dataset, load_data
 from fusionkit.experiment.splits import split
-from fusionkit.experiment.summary import described_data
+from fusionkit.experiment.summary import print_data
 
 #: Names of columns and categories that are shown of each view and column.
 _SHOWN = 20
@@ -39,12 +40,11 @@ def show_data(overrides: Sequence[str], as_json: bool) -> None:
                 "targets": data.task.targets or None,
                 "columns": {name: list(_columns(data, name)) for name in data.views},
                 "parts": {name: len(rows) for name, rows in parts.named().items()},
-                "notes": [*data.source.notes, *parts.notes],
+                "notes": [*data.notes, *parts.notes],
             }
         )
         return
-    for line in described_data(data, parts):
-        print(line)
+    print_data(data, parts, sys.stdout)
     print_table(
         ("view", "width", "absent", "columns"),
         [
@@ -56,10 +56,10 @@ def show_data(overrides: Sequence[str], as_json: bool) -> None:
 
 def _columns(data: Dataset, view: str) -> Iterator[str]:
     """Yield the columns of a view of a table, with their categories."""
-    for one in data.source.table.views if data.source.table is not None else ():
-        for column in one.columns if one.name == view else ():
-            categories = f" ({_some(column.categories)})" if column.categories else ""
-            yield f"{column.name}{' (true, false)' if column.kind == 'boolean' else categories}"
+    views = {one.name: one.columns for one in data.table.views} if data.table is not None else {}
+    for column in views.get(view, ()):
+        categories = f" ({_some(column.categories)})" if column.categories else ""
+        yield f"{column.name}{' (true, false)' if column.kind == 'boolean' else categories}"
 
 
 def _some(names: Sequence[Any]) -> str:

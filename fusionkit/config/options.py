@@ -25,7 +25,6 @@ from fusionkit.registry import Kind
 
 Size = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-PositiveFraction = Annotated[float, Field(gt=0, lt=1)]
 Widths = Annotated[
     Annotated[tuple[Size, ...], Field(strict=False, min_length=1)] | None,
     Field(json_schema_extra={"expected": "a list of integers of at least 1, or null"}),

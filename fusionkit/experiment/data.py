@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,26 +18,22 @@ from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment.missing import presence
 from fusionkit.experiment.npz import EMBEDDED, arrays_source, read_npz
 from fusionkit.experiment.source import Array, Source
+from fusionkit.experiment.tables.format import TableFormat
 from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.tasks.choice import choose
 
-if TYPE_CHECKING:
-    from fusionkit.experiment.tables.format import TableFormat
-
 Rows = npt.NDArray[np.int64]
 
-
-#: The forms of a user's own data.
+#: The data groups that read a user's own files.
 OWN = ("npz", "table")
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """k views of the same m rows, and their targets.
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Source):
+    """What a run reads, and its targets; the rows of ``test_path`` are the last ones.
 
     Attributes:
         name: ``mfeat``, ``digits``, ``npz``, ``table``.
-        source: the views as they stand in the file; those of ``test_path`` are the last rows.
         task: not fitted yet.
         target: (m,) or (m, t), as the task takes it.
         impute: ``mean``: present rows may have some NaN, for which the means of the training part stand.
@@ -46,7 +42,6 @@ class Dataset:
     """
 
     name: str
-    source: Source
     task: Task
     target: Array
     impute: str | None = None
@@ -54,34 +49,9 @@ class Dataset:
     test_rows: Rows | None = None
 
     @property
-    def views(self) -> dict[str, Array]:
-        """Name -> array (m, n_i), in the order of the file."""
-        return self.source.views
-
-    @property
-    def mask(self) -> npt.NDArray[np.bool_] | None:
-        """(m, k), True where a view of a row is present; None: all are."""
-        return self.source.mask
-
-    @property
-    def roles(self) -> dict[str, Array]:
-        """The arrays or columns with a role: id, group, split, folds, weight."""
-        return self.source.roles
-
-    @property
-    def path(self) -> Path:
-        """The file; for a data set of scikit-learn only its name."""
-        return self.source.path
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the file, or of the arrays."""
-        return self.source.digest
-
-    @property
     def classes(self) -> list[Any]:
         """The label values of a classification, sorted; the labels of a multilabel task; else empty."""
-        return self.task.classes
+        return list(self.task.classes)
 
     @property
     def strata(self) -> Rows | None:
@@ -104,11 +74,11 @@ class Dataset:
         return len(self.target)
 
     def fitted(self, training_rows: Rows) -> Dataset:
-        """Return the data in which the categories count that the training rows have; the others become zeros."""
-        if self.source.table is None:
+        """Return the data with zeros for the categories that the training rows lack."""
+        if self.table is None:
             return self
-        table, views = self.source.table.fitted(self.views, training_rows)
-        return replace(self, source=replace(self.source, table=table, views=views))
+        table, views = self.table.fitted(self.views, training_rows)
+        return replace(self, table=table, views=views)
 
     def describe(self) -> dict[str, Any]:
         """Return what ``result.json`` records about its data, in JSON types."""
@@ -121,8 +91,8 @@ class Dataset:
         }
         if self.classes:
             described["classes"] = self.classes
-        if self.source.unlabelled:
-            described["unlabelled"] = self.source.unlabelled
+        if self.unlabelled:
+            described["unlabelled"] = self.unlabelled
         if self.mask is not None:
             absent = dict(zip(self.views, (~self.mask).sum(0).tolist(), strict=True))
             described |= {"missing": absent, "rows_without_views": int((~self.mask.any(1)).sum())}
@@ -148,7 +118,7 @@ def load_data(node: Mapping[str, Any], dims: Any = None, task: str = "classifica
     else:
         source = _built_in(options.name)
         chosen = choose(source.labels, "classification" if task == "auto" else task)
-        data = Dataset(options.name, source, chosen.task, chosen.values)
+        data = Dataset(**vars(source), name=options.name, task=chosen.task, target=chosen.values)
     for key, given in (("data.dims", options.dims), ("dims", dims)):
         if given is not None and list(given) != data.dims:
             widths = f"{data.dims}, the widths of the views in {data.path.name}"
@@ -213,8 +183,15 @@ def dataset(options: FileOptions, source: Source, task: str, test_rows: Rows | N
     what = f"The array 'mask' of {source.path}"
     present = presence(names, list(source.views.values()), source.mask, options.impute, what)
     chosen = choose(source.labels, task, getattr(options, "label_separator", None))
-    source = replace(source, mask=present)
-    return Dataset(options.name, source, chosen.task, chosen.values, options.impute, chosen.reason, test_rows)
+    return Dataset(
+        **{**vars(source), "mask": present},
+        name=options.name,
+        task=chosen.task,
+        target=chosen.values,
+        impute=options.impute,
+        reason=chosen.reason,
+        test_rows=test_rows,
+    )
 
 
 def _imported(target: str) -> Any:

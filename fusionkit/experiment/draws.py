@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-
 import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.float64]
-Taken = npt.NDArray[np.bool_]
 
 #: Few groups are drawn again where a draw is far off; ten thousand or more are not: one draw takes long, and is near.
 _ATTEMPTS = 10_000
@@ -70,78 +66,54 @@ def draw_groups(strata: Rows | None, groups: Rows, size: float, seed: int) -> tu
         size: the share of the rows that are held out, above 0 and below 1.
         seed: of the draw.
     """
-    counts = _table(np.zeros_like(groups) if strata is None else strata, groups)
+    strata = np.zeros_like(groups) if strata is None else strata
+    counts = np.zeros((groups.max() + 1, strata.max() + 1))
+    np.add.at(counts, (groups, strata), 1)
     found = (counts > 0).sum(0)
     # Two groups of a class stay where it has three, so that a validation part can be drawn from those that stay.
     least, most = np.ones_like(found), np.maximum(found - 2, 1)
-    if size > 0.5:
+    if size > 0.5:  # Draw the smaller side.
         least, most = found - most, found - least
-    taken = _Side(counts, min(size, 1 - size), least, most).draw(np.random.RandomState(seed))
-    held = (taken if size <= 0.5 else ~taken)[groups]
+    random, usual = np.random.RandomState(seed), np.median(counts.sum(1)) / len(groups)
+    best, badness = _draw_side(counts, min(size, 1 - size), least, most, random)
+    for _ in range(min(_ATTEMPTS // len(counts), 9)):
+        if badness <= 2 * max(0.01, usual / 2) ** 2:  # Off by 1 % or half of a usual group.
+            break
+        other = _draw_side(counts, min(size, 1 - size), least, most, random)
+        best, badness = min((best, badness), other, key=lambda one: one[1])
+    held = (best if size <= 0.5 else ~best)[groups]
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _table(strata: Rows, groups: Rows) -> Counts:
-    """Return the number of rows of each group (G) and class (C): (G, C)."""
-    shape = groups.max() + 1, strata.max() + 1
-    cells = np.bincount(groups * shape[1] + strata, minlength=shape[0] * shape[1])
-    return cells.reshape(shape).astype(np.float64)
+def _draw_side(
+    counts: Counts, share: float, least: Rows, most: Rows, random: np.random.RandomState
+) -> tuple[npt.NDArray[np.bool_], float]:
+    """Return which groups one side of a split takes, (G,), and how far off it is.
 
+    Groups change sides one by one, in random order, while that is better.
 
-@dataclass(frozen=True)
-class _Side:
-    """The smaller side of a split of G groups with rows of C classes.
-
-    Attributes:
-        counts: (G, C), rows.
-        share: of the rows, at most 1/2.
-        least: (C,), the number of groups of a class that the side has at least.
+    Args:
+        counts: (G, C), the number of rows of each group and class.
+        share: of the rows of each class that the side should have.
+        least: (C,), the number of groups of a class that it has at least.
         most: (C,), the number of groups of a class that it has at most.
+        random: of the order.
     """
+    total, present = counts.sum(0), counts > 0
 
-    counts: Counts
-    share: float
-    least: Rows
-    most: Rows
+    def badness_of(rows: Counts, number: Rows) -> float:
+        outside = np.maximum(least - number, 0) + np.maximum(number - most, 0)
+        off = (rows / total - share) ** 2
+        return float(off.mean() + (rows.sum() / total.sum() - share) ** 2 + 10 * outside.sum())
 
-    def draw(self, random: np.random.RandomState) -> Taken:
-        """Return the first draw that is off by 1 % or half of a usual group at most, else the best of up to ten."""
-        groups, usual = len(self.counts), np.median(self.counts.sum(1)) / self.counts.sum()
-        best, worth = self._attempt(random)
-        for _ in range(min(_ATTEMPTS // groups, 9)):
-            if worth <= 2 * max(0.01, usual / 2) ** 2:
-                break
-            other, then = self._attempt(random)
-            if then < worth:
-                best, worth = other, then
-        return best
-
-    def _attempt(self, random: np.random.RandomState) -> tuple[Taken, float]:
-        """Take groups in random order while that is better, those too large last; then change sides, one by one."""
-        taken: Taken = np.zeros(len(self.counts), dtype=bool)
-        present = self.counts > 0
-        sums, number = np.zeros_like(self.counts[0]), np.zeros_like(self.least)
-        order = random.permutation(len(taken))
-        large = np.any(self.counts > np.maximum(1.5 * self.share * self._total, 1), axis=1)
-        worth, changed, candidates = self._badness(sums, number), True, order[~large[order]]
-        while changed:
-            changed = len(candidates) < len(order)
-            for one in candidates:
-                sign = -1 if taken[one] else 1
-                after = sums + sign * self.counts[one], number + sign * present[one]
-                if (then := self._badness(*after)) < worth - 1e-12:
-                    taken[one], worth, changed = not taken[one], then, True
-                    sums, number = after
-            candidates = order
-        return taken, worth
-
-    def _badness(self, sums: Counts, number: Rows) -> float:
-        """Return how far off a side with these numbers of rows and groups of each class is, both (C,)."""
-        outside = np.maximum(self.least - number, 0) + np.maximum(number - self.most, 0)
-        off = (sums / self._total - self.share) ** 2
-        return float(off.mean() + (sums.sum() / self._total.sum() - self.share) ** 2 + 10 * outside.sum())
-
-    @cached_property
-    def _total(self) -> Counts:
-        total: Counts = self.counts.sum(0)
-        return total
+    taken, rows, number = np.zeros(len(counts), dtype=bool), np.zeros_like(total), np.zeros_like(least)
+    badness, order, changed = badness_of(rows, number), random.permutation(len(counts)), True
+    while changed:
+        changed = False
+        for one in order:
+            sign = -1 if taken[one] else 1
+            after = rows + sign * counts[one], number + sign * present[one]
+            if (then := badness_of(*after)) < badness - 1e-12:
+                (rows, number), badness, changed = after, then, True
+                taken[one] = not taken[one]
+    return taken, badness

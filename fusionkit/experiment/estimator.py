@@ -28,10 +28,10 @@ from fusionkit.experiment.missing import presence
 from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.parameters import named, own_names
 from fusionkit.experiment.roles import check_role
-from fusionkit.experiment.source import Array, check_order, check_unmasked
+from fusionkit.experiment.source import Array, check_orders, check_unmasked
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.tasks.choice import Target
-from fusionkit.experiment.training import Part, Shown, Training, seeded, threads, train
+from fusionkit.experiment.training import Monitored, Part, Training, seeded, threads, train
 from fusionkit.fusion import Fusion, check_dims
 
 
@@ -153,7 +153,8 @@ class FusionEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn
         present = presence([f"View {i} of X" for i in range(len(views))], views, mask)
         weight = None
         if sample_weight is not None:
-            weight = _weights(sample_weight, len(y))
+            check_unmasked("sample_weight", sample_weight)
+            weight = check_role("weight", np.asarray(sample_weight), len(y), "sample_weight")
             kept = weight > 0
             views, y, weight = [view[kept] for view in views], y[kept], weight[kept]
             present = None if present is None or present[kept].all() else present[kept]
@@ -176,7 +177,7 @@ class FusionEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn
 
         shown = None
         if held_out is not None:
-            shown = Shown(part(held_out), target.values[held_out], task.metric(None), chooses=True)
+            shown = Monitored(part(held_out), target.values[held_out], task.metric(None), chooses=True)
         progress = "" if self.verbose else None
         training = Training(task, part(rows), target.values[rows], shown, settings, seed, progress)
         self.history_ = train(network, training, self.device)
@@ -250,7 +251,7 @@ class FusionEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn
         check_unmasked("mask", mask)
         parts = isinstance(X, list | tuple) and X and all(getattr(view, "ndim", None) == 2 for view in X)
         for view in X if parts else [X]:
-            check_order("X and mask", view, mask)
+            check_orders([("X", view), ("mask", mask)])
         views, y = self._checked_list(X, y) if parts else self._checked_matrix(X, y)
         return views, y, None if mask is None else np.asarray(mask)
 
@@ -316,12 +317,3 @@ class FusionEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn
             what = "views should be widths that add up to the columns of X"
             raise DimsError(f"{what}; found {widths}, which are {sum(widths)}, and n_features = {columns}.")
         return widths
-
-
-def _weights(sample_weight: Any, rows: int) -> npt.NDArray[np.float64]:
-    """Return the weights of the rows, (m,), checked."""
-    check_unmasked("sample_weight", sample_weight)
-    weights = np.asarray(sample_weight)
-    if weights.shape == (rows,) and not weights.any():
-        raise FusionError(f"sample_weight should be above zero in a row at least; found zero in all {rows} rows.")
-    return check_role("weight", weights, rows, "sample_weight")

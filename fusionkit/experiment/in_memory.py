@@ -25,10 +25,10 @@ from fusionkit.experiment.model import FusionModel
 from fusionkit.experiment.npz import arrays_source
 from fusionkit.experiment.parameters import named, own_names
 from fusionkit.experiment.run import Run, takes_group
-from fusionkit.experiment.source import ROLES, Array, Source, check_order, check_unmasked
+from fusionkit.experiment.source import ROLES, Array, Source, check_orders, check_unmasked
 from fusionkit.experiment.splits import split as divide
 from fusionkit.experiment.state import exclusive
-from fusionkit.experiment.summary import described_data
+from fusionkit.experiment.summary import print_data
 
 #: The options that other values of a config refer to.
 _SHARED = ("n", "device", "seed")
@@ -128,8 +128,7 @@ def _prepared(tree: dict[str, Any], source: Source, progress: bool) -> Run:
     parts = divide(data, config.data, config.seed)
     check_operator(config, data.dims)
     if progress:
-        for line in described_data(data, parts):
-            print(line, file=sys.stderr, flush=True)
+        print_data(data, parts, sys.stderr)
     return Run(config, data, parts, "" if progress else None)
 
 
@@ -146,7 +145,7 @@ def _source(views: Mapping[str, Any], label: Any, roles: Mapping[str, Any], mask
             raise FusionError(f"A view should have another name than {', '.join(_TAKEN)}; found {name!r}.")
     frames = {name: view for name, view in views.items() if hasattr(view, "columns")}
     given = {key: _framed(key, values) for key, values in (("label", label), *roles.items(), ("mask", mask))}
-    _check_orders(frames, given)
+    check_orders([*((f"views[{name!r}]", frame) for name, frame in frames.items()), *given.items()])
     arrays, table = {name: _array(f"View {name!r}", view) for name, view in views.items() if name not in frames}, None
     if frames:
         encoded, table = _pandas("encode_frames")(frames, impute, whole=len(frames) == len(views))
@@ -176,14 +175,6 @@ def _framed(key: str, values: Any) -> Any:
     if not hasattr(values, "to_frame"):
         return values
     return values.to_frame(key if values.name is None else values.name)
-
-
-def _check_orders(frames: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse data frames of the same rows in another order."""
-    framed = [*((f"views[{name!r}]", frame) for name, frame in frames.items()), *given.items()]
-    framed = [(name, frame) for name, frame in framed if hasattr(frame, "columns")]
-    for name, frame in framed[1:]:
-        check_order(f"{framed[0][0]} and {name}", framed[0][1], frame)
 
 
 def _array(what: str, values: Any) -> Array:

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from fusionkit.errors import FusionError, nearest
-from fusionkit.experiment.source import check_order, check_unmasked
+from fusionkit.experiment.source import check_orders, check_unmasked, misplaced
 
 #: The types of views.  PyTorch computes in them as they are.
 REAL = [np.float64, np.float32]
@@ -78,15 +78,9 @@ def view_columns(views: Mapping[str, Any], names: Names, count: int) -> dict[str
     if not views:
         raise FusionError("views should contain a view; found an empty mapping.")
     found = {str(view): _columns(f"views[{view!r}]", given, names, count) for view, given in views.items()}
-    holders: list[list[str]] = [[] for _ in range(count)]
-    for view, columns in found.items():
-        for column in columns:
-            holders[column].append(repr(view))
-    for column, held in enumerate(holders):
-        if len(held) != 1:
-            what = column if names is None else repr(names[column])
-            where = f"it in {' and in '.join(held)}" if held else "it in none"
-            raise FusionError(f"Column {what} of X should be in one view, by views; found {where}.")
+    if (wrong := misplaced(found, range(count))) is not None:
+        what = wrong[0] if names is None else repr(names[wrong[0]])
+        raise FusionError(f"Column {what} of X should be in one view, by views; found {wrong[1]}.")
     return {view: np.array(columns, dtype=np.int64) for view, columns in found.items()}
 
 
@@ -135,7 +129,4 @@ def _check_rows(views: Sequence[Any]) -> None:
     if len({*rows}) > 1:
         raise FusionError(f"The views should have the same number of rows; found {rows}.")
     # Not the index of y: scikit-learn's permutation tests shuffle y together with its index.
-    framed = [(i, view) for i, view in enumerate(views) if hasattr(view, "columns") and hasattr(view, "index")]
-    for i, view in framed[1:]:
-        first, other = framed[0]
-        check_order(f"Views {first} and {i} of X", other, view)
+    check_orders((f"View {i} of X", view) for i, view in enumerate(views))

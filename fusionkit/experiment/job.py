@@ -35,7 +35,7 @@ from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError, Terminated
 from fusionkit.experiment import run
 from fusionkit.experiment.load import is_complete
-from fusionkit.experiment.metrics import rank_value, ranked
+from fusionkit.experiment.metrics import rank_value
 from fusionkit.experiment.results import (
     MODEL,
     RESULT,
@@ -355,16 +355,13 @@ def objective(result: Mapping[str, Any]) -> float | None:
 
     It is of the validation part where there is one; None if the run failed, or the value is undefined.
     """
-    return ranked(result, _part(result))
-
-
-def _part(result: Mapping[str, Any]) -> str:
-    return "validation" if result.get("validation") else "metrics"
+    found = _measured(result)
+    return None if found["value"] is None else rank_value(found["metric"], found["value"])
 
 
 def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``metric``, ``value`` and ``part`` of the outcome of a job."""
-    metric, part = result.get("metric", "accuracy"), _part(result)
+    metric, part = result.get("metric", "accuracy"), "validation" if result.get("validation") else "metrics"
     return {"metric": metric, "value": (result.get(part) or {}).get(metric), "part": part}
 
 

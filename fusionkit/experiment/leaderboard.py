@@ -19,8 +19,7 @@ from fusionkit._util.text import count_of, one_line, printable
 from fusionkit._util.trees import flatten, mapped
 from fusionkit.config.options import defaults
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment.metrics import rank_value
-from fusionkit.experiment.numerals import places
+from fusionkit.experiment.metrics import places, rank_value
 from fusionkit.experiment.results import RESULT, read_result
 from fusionkit.experiment.statistics import Summary, pareto, summarize
 

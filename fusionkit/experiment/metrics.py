@@ -6,7 +6,7 @@ Its import takes longer than a short training: the ranking metrics, which are it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ CALIBRATION_BINS = 15
 
 #: The metrics of which less is better; of several targets each has such a metric with the name of the target behind it.
 _LESS_IS_BETTER = ("rmse", "mae", "log_loss", "calibration_error")
+#: They have the unit of a target, so they may be of any size.
+_WITH_UNIT = ("rmse", "mae")
 
 
 def rank_value(metric: str, value: float) -> float:
@@ -25,15 +27,16 @@ def rank_value(metric: str, value: float) -> float:
     return -value if metric.startswith(_LESS_IS_BETTER) else value
 
 
-def ranked(result: Mapping[str, Any], part: str = "metrics") -> float | None:
-    """Return the value that ranks a run, more is better; None where its metric is undefined or was not measured.
+def places(metric: str, value: float) -> int:
+    """Return how many decimals of a metric are shown: four, or those of four digits where it has a unit."""
+    if not metric.startswith(_WITH_UNIT) or value == 0:
+        return 4
+    return min(12, max(0, 3 - math.floor(math.log10(abs(value)))))
 
-    Args:
-        result: the record of the run.
-        part: ``metrics``, of the test part, or ``validation``.
-    """
-    value = (result.get(part) or {}).get(result.get("metric", "accuracy"))
-    return None if value is None else rank_value(result.get("metric", "accuracy"), value)
+
+def numeral(metric: str, value: float | None) -> str:
+    """Return the value of a metric as text."""
+    return "undefined" if value is None else f"{value:.{places(metric, value)}f}"
 
 
 # -- classification: probabilities (m, c) and classes (m,) -------------------------------------------------------------

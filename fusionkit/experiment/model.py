@@ -6,8 +6,7 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +20,11 @@ from fusionkit.errors import DimsError, FusionError
 from fusionkit.experiment.missing import check_mask, present_rows
 from fusionkit.experiment.source import Array, check_unmasked, native
 from fusionkit.experiment.state import evaluating, exclusive
+from fusionkit.experiment.tables.format import TableFormat, unseen_text
 from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.tasks.choice import from_description
 from fusionkit.fusion import Fusion, check_dims, check_dtype
 from fusionkit.kernels.elementwise import replaced
-
-if TYPE_CHECKING:
-    from fusionkit.experiment.tables.format import TableFormat
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -253,7 +250,7 @@ class FusionModel(nn.Module):
     @property
     def classes(self) -> list[Any]:
         """The label values, or the labels, in the order of the logits; [] for a regression."""
-        return self.task.classes
+        return list(self.task.classes)
 
     def forward(self, x: Sequence[Any], mask: Any = None) -> Tensor:
         """Return logits (..., c), or the numbers (..., t) of a regression in their units.
@@ -348,8 +345,7 @@ class FusionModel(nn.Module):
             raise FusionError("A data frame should be given to a model of a table; found a model of arrays.")
         views, unseen = self.table.encode(frame, "the data frame")
         if unseen:
-            counts = ", ".join(f"{count} in {column!r}" for column, count in unseen.items())
-            warnings.warn(f"Values that the training part lacks count as missing: {counts}.", UserWarning, stacklevel=2)
+            warnings.warn(unseen_text(unseen), UserWarning, stacklevel=2)
         return views
 
     def describe(self) -> dict[str, Any]:
@@ -405,7 +401,5 @@ class FusionModel(nn.Module):
             network = Network(fusion, dims, task.outputs, options, dropout)
             scaler = Scaler(views, dims, impute)
         network.to(check_dtype(str(description["dtype"])))
-        table = None
-        if "table" in description:  # Arrays do not need pandas, which takes as long to import as torch.
-            table = import_module("fusionkit.experiment.tables.format").TableFormat.from_json(description["table"])
+        table = TableFormat.from_json(description["table"]) if "table" in description else None
         return cls(scaler, network, task, table).eval()

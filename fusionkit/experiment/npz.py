@@ -21,8 +21,8 @@ from fusionkit._util.text import count_of
 from fusionkit.config.options import FileOptions
 from fusionkit.errors import FusionError, nearest
 from fusionkit.experiment.missing import check_mask
-from fusionkit.experiment.roles import check_roles
-from fusionkit.experiment.source import ROLES, Array, Labels, Source, native
+from fusionkit.experiment.roles import check_role
+from fusionkit.experiment.source import ROLES, Array, Labels, Source, decoded, native
 
 #: The data sets that ship with the package: name -> file.
 EMBEDDED: dict[str, Path] = {"mfeat": Path(__file__).parents[1] / "data" / "mfeat.npz"}
@@ -36,6 +36,8 @@ _DAMAGES = (
     *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError),
     *(RuntimeError, OverflowError, TypeError),
 )
+_LABEL = "an array 'label', a row per row"
+_MASK = "an array 'mask' (rows, views), which data.missing=mask asks for"
 _LABELS = "numbers or strings, one per row"
 
 
@@ -52,23 +54,16 @@ def read_npz(options: FileOptions) -> Source:
     """
     path = Path(options.path)
     arrays, digest = _read(path)
-    mask = _pop_mask(path, arrays) if options.missing == "mask" else None
+    mask = _pop(path, arrays, "mask", _MASK) if options.missing == "mask" else None
     return arrays_source(path, digest, arrays, mask)
 
 
-def _pop_mask(path: Path, arrays: dict[str, Array]) -> Array:
-    if "mask" not in arrays:
+def _pop(path: Path, arrays: dict[str, Array], name: str, what: str) -> Array:
+    """Take an array out of those of a file; ``what`` describes it in messages."""
+    if name not in arrays:
         found = ", ".join(map(repr, arrays)) or "none"
-        should = "contain an array 'mask' (rows, views), which data.missing=mask asks for"
-        raise FusionError(f"{path} should {should}; found the arrays {found}.")
-    return arrays.pop("mask")
-
-
-def _pop_label(path: Path, arrays: dict[str, Array]) -> Array:
-    if "label" not in arrays:
-        found = (", ".join(map(repr, arrays)) or "none") + "." + nearest("label", arrays)
-        raise FusionError(f"{path} should contain an array 'label', a row per row; found the arrays {found}")
-    return arrays.pop("label")
+        raise FusionError(f"{path} should contain {what}; found the arrays {found}.{nearest(name, arrays)}")
+    return arrays.pop(name)
 
 
 def read_views(options: FileOptions, names: Sequence[str], labelled: bool = False) -> Source:
@@ -84,23 +79,20 @@ def read_views(options: FileOptions, names: Sequence[str], labelled: bool = Fals
     """
     path = Path(options.path)
     arrays, digest = _read(path)
-    mask = _pop_mask(path, arrays) if options.missing == "mask" else None
-    label = _pop_label(path, arrays) if labelled else arrays.pop("label", np.empty(0))
+    mask = _pop(path, arrays, "mask", _MASK) if options.missing == "mask" else None
+    label = _pop(path, arrays, "label", _LABEL) if labelled else arrays.pop("label", np.empty(0))
     roles = {name: arrays.pop(name) for name in ROLES if name in arrays and arrays[name].ndim == 1}
-    for name in names:
-        if name not in arrays:
-            found = ", ".join(map(repr, arrays)) or "none"
-            should = f"contain the view {name!r}, which the run was trained on"
-            raise FusionError(f"{path} should {should}; found the arrays {found}.{nearest(name, arrays)}")
-    views = {name: _check_view(path, name, arrays[name]) for name in names}
+    order = list(arrays)
+    found = {name: _pop(path, arrays, name, f"the view {name!r}, which the run was trained on") for name in names}
+    views = {name: _check_view(path, name, array) for name, array in found.items()}
     ids = {"id": roles["id"]} if "id" in roles else {}
     counts = {name: len(array) for name, array in {**views, **ids}.items()}
     if len({*counts.values()}) > 1:
         raise FusionError(f"The arrays of {path} should have the same number of rows; found {counts}.")
     rows = counts[names[0]]
     if mask is not None:
-        check_mask(f"The array 'mask' of {path}", mask, (rows, len(arrays)))
-        mask = mask[:, [list(arrays).index(name) for name in names]]
+        check_mask(f"The array 'mask' of {path}", mask, (rows, len(order)))
+        mask = mask[:, [order.index(name) for name in names]]
     labels = _check_label(path, label, rows) if labelled else Labels(np.empty((rows, 0)), [], "")
     return Source(path, digest, views, labels, ids, mask)
 
@@ -111,7 +103,7 @@ def arrays_source(path: Path, digest: str, arrays: dict[str, Array], mask: Array
     Raises:
         FusionError: as ``read_npz``.
     """
-    label = _pop_label(path, arrays)
+    label = _pop(path, arrays, "label", _LABEL)
     roles = {name: arrays.pop(name) for name in ROLES if name in arrays and arrays[name].ndim == 1}
     if not arrays:
         raise FusionError(f"{path} should contain at least one view besides 'label'; found none.")
@@ -120,7 +112,8 @@ def arrays_source(path: Path, digest: str, arrays: dict[str, Array], mask: Array
     for key, view in views.items():
         if len(view) != rows:
             raise FusionError(f"View {key!r} of {path} should have {rows} rows, as the first view; found {len(view)}.")
-    return Source(path, digest, views, _check_label(path, label, rows), check_roles(roles, rows, path), mask)
+    checked = {role: check_role(role, one, rows, f"The array {role!r} of {path}") for role, one in roles.items()}
+    return Source(path, digest, views, _check_label(path, label, rows), checked, mask)
 
 
 def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
@@ -226,12 +219,7 @@ def _check_label(path: Path, label: Array, rows: int) -> Labels:
 
 def _plain_label(what: str, label: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the labels in a type that JSON has; those that differ still do."""
-    if label.dtype.kind == "S":
-        try:
-            label = np.char.decode(label, "utf-8")
-        except UnicodeDecodeError as error:  # To replace what is no UTF-8 could make different labels equal.
-            hint = "numpy.char.decode(label, 'latin-1') decodes another encoding."
-            raise FusionError(f"{what} should contain text in UTF-8; found {error.object!r}.  {hint}") from None
+    label = decoded(what, label)
     if label.dtype.kind == "f":
         exact, label = label, label.astype(np.float64)
         wrong = ~np.isfinite(label.reshape(len(label), -1)).all(1)

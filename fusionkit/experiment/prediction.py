@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,33 +17,12 @@ from fusionkit.experiment.load import load
 from fusionkit.experiment.missing import presence
 from fusionkit.experiment.npz import read_views
 from fusionkit.experiment.results import RESULT, read_result
-from fusionkit.experiment.source import Array
+from fusionkit.experiment.source import Array, Batch
 from fusionkit.experiment.tasks.choice import known_target
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Some rows of new data.
-
-    Attributes:
-        start: the number of the first row.
-        views: k arrays (m, n_i); without a mask, rows of NaN where a view is absent.
-        mask: (m, k), True where a view is present.
-        ids: (m,), None where the run has none.
-        unseen: column -> the number of its cells that the training part does not have.
-        fraction: the part of the data that is read, this batch included.
-    """
-
-    start: int
-    views: list[Array]
-    mask: Array | None = None
-    ids: Array | None = None
-    unseen: dict[str, int] = field(default_factory=dict)
-    fraction: float = 1.0
-
-
 class Predictor:
-    """A trained run and the form of its data.
+    """Predicts new data with a trained run.
 
     Args:
         run_dir: the directory of a completed run.
@@ -63,8 +41,7 @@ class Predictor:
 
     def __init__(self, run_dir: Path, path: Any, device: str | None = None) -> None:
         self.model = load(run_dir, device)
-        self.record = read_result(run_dir / RESULT)
-        node = self.record["config"]["data"]
+        node = read_result(run_dir / RESULT)["config"]["data"]
         # Data that ship with a package are arrays.
         form = {"name": "npz"} if node["name"] not in ("npz", "table") else node
         self.options: FileOptions = data_options({**form, "path": path})  # type: ignore[assignment]
@@ -99,8 +76,7 @@ class Predictor:
 
     def _tables(self, rows: int) -> Iterator[Batch]:
         reading = import_module("fusionkit.experiment.tables.reading")  # It imports pandas.
-        for chunk in reading.read_chunks(self.model.table, self.options.path, rows):
-            yield Batch(chunk.start, chunk.views, None, chunk.ids, chunk.unseen, chunk.fraction)
+        yield from reading.read_chunks(self.model.table, self.options.path, rows)
 
     def _arrays(self, rows: int) -> Iterator[Batch]:
         source = read_views(self.options, self.model.scaler.names)
@@ -110,7 +86,7 @@ class Predictor:
         for start in range(0, total, rows):
             some = [view[start : start + rows] for view in views]
             chosen, named = (None if one is None else one[start : start + rows] for one in (mask, ids))
-            yield Batch(start, some, chosen, named, fraction=min(1.0, (start + rows) / total))
+            yield Batch(start, some, named, chosen, fraction=min(1.0, (start + rows) / total))
 
     def evaluate(self) -> dict[str, float | None]:
         """Return the metrics on labelled data.

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from fusionkit._util.text import short_repr
 from fusionkit.errors import FusionError
-
-Array = npt.NDArray[Any]
-
-
-def check_roles(roles: Mapping[str, Array], rows: int, path: object) -> dict[str, Array]:
-    """Return the arrays of a ``.npz`` file that have a role, as ``check_role`` does; each has a value per row."""
-    return {role: check_role(role, values, rows, f"The array {role!r} of {path}") for role, values in roles.items()}
+from fusionkit.experiment.source import Array, decoded
 
 
 def check_role(role: str, values: Array, rows: int, what: str) -> Array:
@@ -37,24 +29,20 @@ def check_role(role: str, values: Array, rows: int, what: str) -> Array:
 
 def _weights(values: Array, what: str) -> Array:
     if values.dtype.kind not in "fiub":
-        raise FusionError(f"{what} should contain real numbers; found dtype {values.dtype}.")
+        raise FusionError(f"{what} should contain real numbers; found {short_repr(values[0].item())} in row 0.")
     with np.errstate(over="ignore"):  # A long double may become infinite, which is refused.
         weights = values.astype(np.float64)
         finite = np.isfinite(weights.astype(np.float32))  # The type of the losses that they multiply.
     _refuse(~(finite & (weights >= 0)), weights, f"{what} should contain numbers of at least 0, finite in float32")
     if not weights.any():
-        raise FusionError(f"{what} should have a weight above 0; found nothing but 0.")
+        raise FusionError(f"{what} should have a weight above zero; found zero in all {len(values)} rows.")
     return weights
 
 
 def _names(values: Array, what: str) -> Array:
     """Return text, bools or integers: what can be compared exactly."""
     should = f"{what} should contain text or whole numbers"
-    if values.dtype.kind == "S":
-        try:
-            values = np.char.decode(values, "utf-8")
-        except UnicodeDecodeError as error:
-            raise FusionError(f"{what} should contain text in UTF-8; found {error.object!r}.") from None
+    values = decoded(what, values)
     if values.dtype.kind == "U":
         _refuse(np.char.str_len(np.char.strip(values)) == 0, values, should)
     elif values.dtype.kind == "f":

@@ -32,8 +32,8 @@ from fusionkit.experiment.robustness import Mask, Views, robustness
 from fusionkit.experiment.source import Array
 from fusionkit.experiment.splits import Parts, split
 from fusionkit.experiment.state import exclusive
-from fusionkit.experiment.summary import described_data, print_summary, run_title
-from fusionkit.experiment.training import History, Part, Shown, Training, seeded, threads, train
+from fusionkit.experiment.summary import print_data, print_summary, run_title
+from fusionkit.experiment.training import History, Monitored, Part, Training, seeded, threads, train
 from fusionkit.fusion import Fusion, check_device
 
 
@@ -67,8 +67,7 @@ def run_job(
     results.start(run_dir)
     data, parts = given or read(config)
     if not quiet and data.name in OWN:
-        for line in described_data(data, parts):
-            print(line, file=sys.stderr, flush=True)
+        print_data(data, parts, sys.stderr)
     run = Run(config, data, parts, None if quiet else f", in {results.shown(run_dir)}", report)
     run.train()
     result = run.record()
@@ -99,7 +98,7 @@ class Run:
         config: of the run.
         data: all rows.
         parts: of them.
-        where: ends the title of the progress; None shows neither.
+        where: the end of the title above the progress bar; None shows neither title nor bar.
         report: as for ``run_job``.
 
     Raises:
@@ -155,7 +154,7 @@ class Run:
             progress = f"training {title}{again}{self.where}"
         measured = None
         if len(shown):
-            measured = Shown(_standardized(model, data, shown), data.target[shown], self.metric, chooses)
+            measured = Monitored(_standardized(model, data, shown), data.target[shown], self.metric, chooses)
         part, target = _standardized(model, data, rows), data.target[rows]
         report = self.report
         if report is not None and config.train.refit:
@@ -301,7 +300,7 @@ def build_model(config: RunConfig, data: Dataset) -> FusionModel:
         raise ConfigError("fusion.require_parameters should be true for training; found false.")
     network = Network(fusion, data.dims, data.task.outputs, config.model, config.train.input_dropout)
     scaler = Scaler(list(data.views), data.dims, data.impute)
-    return FusionModel(scaler, network, data.task, data.source.table)
+    return FusionModel(scaler, network, data.task, data.table)
 
 
 def takes_group(config: RunConfig) -> bool:

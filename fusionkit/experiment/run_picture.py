@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
 from fusionkit._util.text import one_line
-from fusionkit.experiment.metrics import CALIBRATION_BINS
+from fusionkit.experiment.metrics import CALIBRATION_BINS, numeral
 from fusionkit.experiment.plots import _BLUE, _GREY, _ORANGE, _figure
 from fusionkit.experiment.source import Array
 
@@ -44,7 +44,7 @@ def draw_run(result: Mapping[str, Any], path: Path, tested: tuple[Array, Array])
             axes.set_axis_off()
         fabrication = f" ({result['fabrication']})" if result["fabrication"] else ""
         metric = result["metric"]
-        score = f"{metric} {_number(result['metrics'].get(metric))},  " if result["metrics"] else ""
+        score = f"{metric} {numeral(metric, result['metrics'].get(metric))},  " if result["metrics"] else ""
         title = f"{result['fusion']}{fabrication} on {result['data']['label']}:  {score}"
         title += f"n = {result['n']},  l = {result['l']:,},  seed {result['seed']}"
         figure.suptitle(fill(title, 40 * columns), fontsize=12, fontweight="bold")
@@ -80,10 +80,6 @@ def _tested(result: Mapping[str, Any], predicted: Array, target: Array) -> list[
     return [*panels, partial(_reliability, confidence=predicted.max(-1), right=right, of="predicted classes")]
 
 
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4g}" if abs(value) >= 10 else f"{value:.4f}"
-
-
 def _curve(
     figure: Figure, axes: Axes, y: Sequence[float | None], color: str, title: str, best: int | None = None
 ) -> None:
@@ -93,7 +89,7 @@ def _curve(
     axes.plot(x, values, color=color, linewidth=1.8, marker="o" if len(y) < 8 else None)
     axes.plot(x[at], values[at], "o", color=color, markersize=5)
     axes.set_title(title, fontweight="normal")
-    axes.set_title(_number(y[at]), loc="right", color=color)
+    axes.set_title(numeral(title.split()[-1], y[at]), loc="right", color=color)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if title.endswith("accuracy") and y[at] is not None:

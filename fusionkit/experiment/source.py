@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,40 @@ class Source:
     unlabelled: int = 0
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of new data.
+
+    Attributes:
+        start: the number of the first row.
+        views: k arrays (m, n_i); without a mask, rows of NaN where a view is absent.
+        ids: (m,) as they stand; None where the run has none.
+        mask: (m, k), True where a view is present.
+        unseen: column -> the number of its cells with a category that the training part does not have.
+        fraction: the share of the data that is read, this batch included.
+    """
+
+    start: int
+    views: list[Array]
+    ids: Array | None = None
+    mask: Array | None = None
+    unseen: dict[str, int] = field(default_factory=dict)
+    fraction: float = 1.0
+
+
+def decoded(what: str, values: Array) -> Array:
+    """Return bytes as text, anything else as it is.
+
+    Raises:
+        FusionError: bytes that are no UTF-8; to replace them could make different values equal.
+    """
+    try:
+        return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+    except UnicodeDecodeError as error:
+        hint = "numpy.char.decode(array, 'latin-1') decodes another encoding."
+        raise FusionError(f"{what} should contain text in UTF-8; found {error.object!r}.  {hint}") from None
+
+
 def check_unmasked(what: str, values: Any) -> None:
     """Refuse the masked entries of an array, whose data are no values.
 
@@ -74,18 +108,32 @@ def check_unmasked(what: str, values: Any) -> None:
         raise FusionError(f"{what} should have no masked entries; found {masked}.")
 
 
-def check_order(what: str, first: Any, other: Any) -> None:
-    """Refuse two data frames of the same rows in another order.
+def misplaced(views: Mapping[str, Iterable[Any]], columns: Iterable[Any]) -> tuple[Any, str] | None:
+    """Return the first column that is in no view or in two, and where it is, for messages; None if there is none."""
+    holders: dict[Any, list[str]] = {column: [] for column in columns}
+    for view, own in views.items():
+        for column in own:
+            holders[column].append(repr(view))
+    wrong = ((column, held) for column, held in holders.items() if len(held) != 1)
+    return next(((column, f"it in {' and in '.join(held) or 'none'}") for column, held in wrong), None)
+
+
+def check_orders(named: Iterable[tuple[str, Any]]) -> None:
+    """Refuse data frames of the same rows in another order; what is no data frame may be anything.
+
+    Args:
+        named: pairs of a name, for messages, and a data frame.
 
     Raises:
         FusionError: their indexes differ only in order.
     """
-    if all(hasattr(frame, "columns") and hasattr(frame, "index") for frame in (first, other)):
-        index, wanted = other.index, first.index
+    frames = [(name, one.index) for name, one in named if hasattr(one, "columns") and hasattr(one, "index")]
+    for name, index in frames[1:]:
+        first, wanted = frames[0]
         if not index.equals(wanted) and Counter(index) == Counter(wanted):
             should = "have their rows in the same order"
             advice = "view.loc[other.index] reorders one."
-            raise FusionError(f"{what} should {should}; found indexes that differ only in order.  {advice}")
+            raise FusionError(f"{first} and {name} should {should}; found indexes that differ only in order.  {advice}")
 
 
 def native(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

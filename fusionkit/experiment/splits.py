@@ -51,12 +51,12 @@ def split(data: Dataset, options: DataOptions, seed: int) -> Parts:
         ConfigError: two options, or an option and the data, exclude each other; or there is no such fold.
         FusionError: the data say something else than parts, or a class or a part has too few rows or groups.
     """
-    source = _source(data, options)
+    origin = _origin(data, options)
     everything, validation = np.arange(data.rows), np.arange(0)
     notes = []
-    if source is not None:
-        rest, validation, test = _given(data, options, source)
-        notes = _cuts(data, source, (rest, validation, test))
+    if origin is not None:
+        rest, validation, test = _given(data, options, origin)
+        notes = _cuts(data, origin, (rest, validation, test))
     elif options.test_size:
         rest, test = _draw(data, everything, "test", options.test_size, seed, options.fold)
     elif options.fold is not None:
@@ -67,7 +67,7 @@ def split(data: Dataset, options: DataOptions, seed: int) -> Parts:
     if options.validation_size:
         if len(validation):
             found = f"found {options.validation_size}"
-            raise ConfigError(f"data.validation_size should be 0 where validation rows are given by {source}; {found}.")
+            raise ConfigError(f"data.validation_size should be 0 where validation rows are given by {origin}; {found}.")
         rest, validation = _draw(data, rest, "validation", options.validation_size, seed)
         _check_training(data, rest)
     notes += _lacking(data, "validation", validation) + _lacking(data, "test", test)
@@ -101,8 +101,8 @@ def _lacking(data: Dataset, name: str, rows: Rows) -> list[str]:
 # -- parts that are given ----------------------------------------------------------------------------------------------
 
 
-def _source(data: Dataset, options: DataOptions) -> str | None:
-    """Return what says which rows are test, in words; None: they are drawn."""
+def _origin(data: Dataset, options: DataOptions) -> str | None:
+    """Return which file, array or column names the test rows, in words; None: they are drawn."""
     found = [] if data.test_rows is None else ["data.test_path"]
     found += [_named(data, options, role) for role in ("split", "folds") if role in data.roles]
     drawn = ["data.fold"] if options.fold is not None and "folds" not in data.roles else []
@@ -117,23 +117,23 @@ def _named(data: Dataset, options: DataOptions, role: str) -> str:
     return f"the array {role!r} of {data.path}" if column is None else f"the column {column!r} (data.{role})"
 
 
-def _given(data: Dataset, options: DataOptions, source: str) -> tuple[Rows, Rows, Rows]:
-    """Return the rows of the three parts that ``source`` names; before a validation part is drawn."""
+def _given(data: Dataset, options: DataOptions, origin: str) -> tuple[Rows, Rows, Rows]:
+    """Return the rows of the three parts that ``origin`` names; before a validation part is drawn."""
     if "split" in data.roles:
-        part = _read_words(data.roles["split"], source)
+        part = _read_words(data.roles["split"], origin)
     elif "folds" in data.roles:
-        part = np.where(_in_fold(data.roles["folds"], options.fold, source), 2, 0)
+        part = np.where(_in_fold(data.roles["folds"], options.fold, origin), 2, 0)
     else:
         part = np.zeros(data.rows, dtype=np.int64)
         part[data.test_rows] = 2
     training, validation, test = (np.flatnonzero(part == one) for one in range(3))
     for name, rows in (("train", training), ("test", test)):
         if not len(rows):
-            raise FusionError(f"Some rows should be {name} by {source}; found none among {count_of(data.rows, 'row')}.")
+            raise FusionError(f"Some rows should be {name} by {origin}; found none among {count_of(data.rows, 'row')}.")
     return training, validation, test
 
 
-def _read_words(words: npt.NDArray[Any], source: str) -> Rows:
+def _read_words(words: npt.NDArray[Any], origin: str) -> Rows:
     """Return 0, 1 or 2 for each row: training, validation, test."""
     values, index = np.unique(words, return_inverse=True)
     texts = [str(value).strip() for value in values.tolist()]
@@ -143,13 +143,13 @@ def _read_words(words: npt.NDArray[Any], source: str) -> Rows:
         text = texts[index[row]]
         hint = nearest(text.casefold(), WORDS)
         raise FusionError(
-            f"The words in {source} should be train, validation (val, valid, dev) or test; "
+            f"The words in {origin} should be train, validation (val, valid, dev) or test; "
             f"found {text!r} in row {row}.{hint}"
         )
     return np.array([WORDS[text.casefold()] for text in texts], dtype=np.int64)[index]
 
 
-def _in_fold(folds: npt.NDArray[Any], fold: int | None, source: str) -> npt.NDArray[np.bool_]:
+def _in_fold(folds: npt.NDArray[Any], fold: int | None, origin: str) -> npt.NDArray[np.bool_]:
     """Return which rows have the value ``fold``, also where it is written 2.0 or as text."""
     values, index = np.unique(folds, return_inverse=True)
     known = [_number(value) for value in values.tolist()]
@@ -157,7 +157,7 @@ def _in_fold(folds: npt.NDArray[Any], fold: int | None, source: str) -> npt.NDAr
         different = sorted(set(known), key=lambda value: (isinstance(value, str), value))
         listed = ", ".join(map(str, different[:_LISTED])) + (", ..." if len(different) > _LISTED else "")
         found = "null" if fold is None else fold
-        raise ConfigError(f"data.fold should be a value of {source}, for the test part: {listed}; found {found}.")
+        raise ConfigError(f"data.fold should be a value of {origin}, for the test part: {listed}; found {found}.")
     return np.array([value == fold for value in known])[index]
 
 
@@ -170,14 +170,14 @@ def _number(value: Any) -> Any:
     return int(number) if number.is_integer() else value
 
 
-def _cuts(data: Dataset, source: str, parts: Sequence[Rows]) -> list[str]:
+def _cuts(data: Dataset, origin: str, parts: Sequence[Rows]) -> list[str]:
     """Return a line that counts the groups that a given split cuts, if there are any."""
     if "group" not in data.roles:
         return []
     names, groups = np.unique(data.roles["group"], return_inverse=True)
     sides = sum(np.bincount(groups[rows], minlength=len(names)) > 0 for rows in parts)
     cut = int((np.asarray(sides) > 1).sum())
-    line = f"{cut} of {count_of(len(names), 'group')} have rows in more than one part, by {source}: used as it is."
+    line = f"{cut} of {count_of(len(names), 'group')} have rows in more than one part, by {origin}: used as it is."
     return [line] if cut else []
 
 

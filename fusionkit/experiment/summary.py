@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -13,12 +13,12 @@ from fusionkit._util.tables import print_table
 from fusionkit._util.text import count_of
 from fusionkit.experiment import results
 from fusionkit.experiment.data import Dataset
-from fusionkit.experiment.metrics import REGRESSION, rank_value
-from fusionkit.experiment.numerals import numeral
+from fusionkit.experiment.metrics import REGRESSION, numeral, rank_value
 from fusionkit.experiment.splits import Parts
 
 #: Above this multiple of its equal share, the largest class makes accuracy look better than it is.
 _UNEVEN = 1.5
+_BASELINES = {"classification": "largest class", "multilabel": "shares of training", "regression": "mean of training"}
 
 
 def run_title(fusion: str, fabrication: str | None, data: str, seed: int) -> str:
@@ -26,13 +26,19 @@ def run_title(fusion: str, fabrication: str | None, data: str, seed: int) -> str
     return f"{fusion} ({fabrication}) on {data}, seed {seed}" if fabrication else f"{fusion} on {data}, seed {seed}"
 
 
+def print_data(data: Dataset, parts: Parts, file: TextIO) -> None:
+    """Print the lines of ``described_data``."""
+    for line in described_data(data, parts):
+        print(line, file=file, flush=True)
+
+
 def described_data(data: Dataset, parts: Parts) -> Iterator[str]:
     """Yield lines about data: rows, views, what was left out, the task and the parts."""
     widths = ", ".join(f"{name} ({width})" for name, width in zip(data.views, data.dims, strict=True))
     yield f"data: {data.rows} rows of {data.label}; views with their widths: {widths}"
-    yield from (f"note: {note}" for note in data.source.notes)
+    yield from (f"note: {note}" for note in data.notes)
     positive = f"; positive: {data.classes[-1]!r}" if data.strata is not None and len(data.classes) == 2 else ""
-    names = data.source.labels.names
+    names = data.labels.names
     label = f"{names[0]!r}" if len(names) == 1 else f"{len(names)} columns"
     reason = f": {data.reason}" if data.reason else ""  # A built-in data set needs none.
     yield f"task: {data.task.name}, from {label}{reason}{positive}"
@@ -81,29 +87,24 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "metrics", f"none, because {'no row is test (data.test_size=0)' if result['validation'] else all_train}"
     if _is_uneven(result) and "balanced_accuracy" not in names:
         names.append("balanced_accuracy")
-    against = "mean of training" if result["task"] == "regression" else "largest class"
-    against = "shares of training" if result["task"] == "multilabel" else against
+    against = _BASELINES[result["task"]]
     for name in names:
         if result["validation"] is not None:
             rows = result["data"]["validation_rows"]
             value, best = result["validation"][name], ""
             if name == result["metric"]:
                 best = f", best in epoch {result['best_epoch']}" if value is not None else ", so the last epoch is kept"
-            yield name, f"{_number(name, value)} on {rows} validation rows{best}"
+            yield name, f"{numeral(name, value)} on {rows} validation rows{best}"
         if result["metrics"]:
-            baseline = f"{against}: {_number(name, result['baseline'][name])}"
-            value, rows = result["metrics"][name], result["data"]["test_rows"]
-            yield name, f"{_number(name, value)} on {rows} test rows ({baseline}{_positive(result, name)})"
+            found, baseline = (numeral(name, result[key][name]) for key in ("metrics", "baseline"))
+            baseline = f"{against}: {baseline}{_positive(result, name)}"
+            yield name, f"{found} on {result['data']['test_rows']} test rows ({baseline})"
 
 
 def _positive(result: Mapping[str, Any], metric: str) -> str:
     """Return which of two classes is the positive one of a metric that has one."""
     two = result["task"] == "classification" and len(result["classes"]) == 2
     return f"; positive: {result['classes'][-1]!r}" if two and metric in ("roc_auc", "average_precision") else ""
-
-
-def _number(metric: str, value: float | None) -> str:
-    return "undefined" if value is None else numeral(metric, value)
 
 
 def _is_uneven(result: Mapping[str, Any]) -> bool:

@@ -33,7 +33,7 @@ from fusionkit._util.text import count_of, duration
 from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs, raw
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.job import EXPECTED, NOT_APPLICABLE, Job, Outcome, directory_lock, sentence
-from fusionkit.experiment.numerals import numeral
+from fusionkit.experiment.metrics import numeral
 from fusionkit.experiment.results import check_own, shown
 
 #: The folder inside the sweep's directory for the states of the jobs.

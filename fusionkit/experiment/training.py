@@ -24,9 +24,8 @@ from torch import Tensor, nn
 from fusionkit._util.progress import ProgressBar
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment.metrics import rank_value
+from fusionkit.experiment.metrics import numeral, rank_value
 from fusionkit.experiment.model import Network
-from fusionkit.experiment.numerals import numeral
 from fusionkit.experiment.optimizer import Optimizer, one_cycle
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.tasks.base import Array, Task
@@ -111,7 +110,7 @@ class _Process:
 
 
 @dataclass
-class Shown:
+class Monitored:
     """A part that is measured after every epoch.
 
     Attributes:
@@ -135,7 +134,7 @@ class Training:
         task: fitted to the training part.
         part: the standardized training part.
         target: its targets, in their units.
-        shown: the validation part, or the test part; without it the history has no scores.
+        monitored: the validation part, or the test part; without it the history has no scores.
         settings: the recipe.
         seed: of the order of the batches and of dropout; the caller's random state does not change.
         progress: printed on stderr before the first epoch, above a progress bar; None shows neither.
@@ -146,7 +145,7 @@ class Training:
     task: Task
     part: Part
     target: Array
-    shown: Shown | None
+    monitored: Monitored | None
     settings: TrainOptions
     seed: int
     progress: str | None = None
@@ -230,7 +229,7 @@ def _epochs(process: Any, network: nn.Module, training: Training) -> tuple[Histo
                 raise FusionError(f"The training loss should be finite; found {loss} in {where}. {hint}")
             score = best.measure(epoch, steps.model, network)
             history.loss.append(loss)
-            history.score += [] if training.shown is None else [score]
+            history.score += [] if training.monitored is None else [score]
             history.lr.append(steps.optimizer.lr)
             display.ended(epoch, loss, score)
             if training.report is not None and first:
@@ -245,19 +244,19 @@ class _Best:
     """Measures the part that is shown, and keeps the tensors of the best epoch if that part chooses it."""
 
     def __init__(self, training: Training, process: Any) -> None:
-        self.process, self.task, self.shown = process, training.task, training.shown
+        self.process, self.task, self.monitored = process, training.task, training.monitored
         self.patience = training.settings.patience
-        self.metric = "" if self.shown is None else self.shown.metric
-        self.part = None if self.shown is None else self.shown.part.to(process.device)
+        self.metric = "" if self.monitored is None else self.monitored.metric
+        self.part = None if self.monitored is None else self.monitored.part.to(process.device)
         self.epoch, self.value = 0, -math.inf
         self.state: dict[str, Tensor] | None = None
 
     def measure(self, epoch: int, model: nn.Module, network: nn.Module) -> float | None:
         """Return the metric after an epoch; None where it is undefined, or nothing is shown."""
-        if self.shown is None or self.part is None:
+        if self.monitored is None or self.part is None:
             return None
-        score = self.task.score(self.metric, predictions(self.task, model, self.part), self.shown.target)
-        if self.shown.chooses and (value := self._agreed(score)) > self.value:
+        score = self.task.score(self.metric, predictions(self.task, model, self.part), self.monitored.target)
+        if self.monitored.chooses and (value := self._agreed(score)) > self.value:
             self.epoch, self.value = epoch, value
             self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         return score
@@ -416,7 +415,7 @@ class _Display(ProgressBar):
     def ended(self, epoch: int, loss: float, score: float | None) -> None:
         """Show the state after ``epoch``: as a line, the first epoch, each fifth of all, and one in 30 seconds."""
         left = (self.clock() - self.begun) / epoch * (self.epochs - epoch)
-        shown = f"  {self.metric} {'-' if score is None else numeral(self.metric, score)}" if self.metric else ""
-        after = f"loss {loss:.4f}{shown}" + (f"  {left:.0f} s left" if left >= 1 else "")
+        measured = f"  {self.metric} {numeral(self.metric, score)}" if self.metric else ""
+        after = f"loss {loss:.4f}{measured}" + (f"  {left:.0f} s left" if left >= 1 else "")
         fifth = epoch * 5 // self.epochs > (epoch - 1) * 5 // self.epochs
         self.update(epoch, f"epoch {epoch}/{self.epochs}", after, now=epoch == 1 or fifth)

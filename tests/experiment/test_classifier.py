@@ -401,10 +401,10 @@ def test_exchanged_views_are_refused_and_one_without_names_hides_no_other() -> N
 def test_rows_in_another_order_are_refused() -> None:
     views, y = frames()
     shuffled = [views[0], views[1].sample(frac=1, random_state=0)]
-    with pytest.raises(FusionError, match=like("Views 0 and 1 of X … found indexes that differ only in order.")):
+    with pytest.raises(FusionError, match=like("View 0 of X and View 1 of X … differ only in order.")):
         small(views=None).fit(shuffled, y)
     classifier = small(views=None, epochs=1).fit(views, y)
-    with pytest.raises(FusionError, match=like("Views 0 and 1 of X")):
+    with pytest.raises(FusionError, match=like("View 0 of X and View 1 of X")):
         classifier.predict(shuffled)
     classifier.predict([views[0], views[1].set_index(views[1].index + 1000)])
 

@@ -156,7 +156,7 @@ def test_a_long_double_that_float64_cannot_hold(npz: Write, arrays: dict[str, An
 def test_dataset_counts() -> None:
     target = np.array([0, 1])
     source = Source(Path("x"), "", {"a": np.zeros((2, 3))}, Labels(target, ["label"], "The label"))
-    data = Dataset("x", source, Classification([0, 1]), target)
+    data = Dataset(**vars(source), name="x", task=Classification([0, 1]), target=target)
     assert (data.rows, data.dims) == (2, [3])
 
 

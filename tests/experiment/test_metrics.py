@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as reference
 
 from fusionkit.experiment import metrics
-from fusionkit.experiment.metrics import confusion_matrix, rank_value, ranked
+from fusionkit.experiment.metrics import confusion_matrix, numeral, rank_value
 from fusionkit.experiment.tasks.classification import Classification
 from fusionkit.experiment.tasks.multilabel import Multilabel
 from fusionkit.experiment.tasks.regression import Regression
@@ -193,19 +193,11 @@ def test_an_error_whose_square_overflows_is_none() -> None:
 @pytest.mark.parametrize("metric", ["rmse", "mae", "log_loss", "calibration_error", "rmse_price", "mae_0"])
 def test_less_is_better(metric: str) -> None:
     assert rank_value(metric, 0.5) == -0.5
-    assert ranked({"metric": metric, "metrics": {metric: 2.0}}) == -2.0
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "r2", "r2_rmse", "roc_auc", "f1_micro"])
 def test_more_is_better(metric: str) -> None:
     assert rank_value(metric, 0.5) == 0.5
-
-
-def test_what_ranks_a_run() -> None:
-    assert ranked({"metrics": {"accuracy": 0.5}}) == 0.5  # A record of an earlier version.
-    result = {"metric": "rmse", "metrics": {"rmse": None}, "validation": {"rmse": 3.0}}
-    assert (ranked(result), ranked(result, "validation")) == (None, -3.0)
-    assert ranked({"metric": "r2", "metrics": {}, "validation": None}, "validation") is None
 
 
 @pytest.mark.parametrize(
@@ -223,3 +215,21 @@ def test_a_metric_that_the_task_lacks(task: Any, sentence: str) -> None:
 
     with pytest.raises(ConfigError, match=sentence):
         task.metric("acuracy")
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        ("accuracy", 0.975, "0.9750"),
+        ("r2", -12.25, "-12.2500"),
+        ("log_loss", 0.00012, "0.0001"),
+        ("rmse", 1.23456, "1.235"),
+        ("rmse", 0.0, "0.0000"),
+        ("rmse", 123456.7, "123457"),
+        ("mae_weight", 0.0123456, "0.01235"),
+        ("r2", None, "undefined"),
+        ("mae", 1e-30, "0.000000000000"),
+    ],
+)
+def test_four_decimals_or_four_digits_of_what_has_a_unit(metric: str, value: float | None, text: str) -> None:
+    assert numeral(metric, value) == text

@@ -169,7 +169,7 @@ class TestEvaluate:
             finished("classes"), str(written(tmp_path / "new.csv", patients(4, 1).assign(clinical__sex="x")))
         )
         predictor.evaluate()
-        assert ["clinical__sex 4" in note for note in predictor.notes] == [True]
+        assert ["4 in 'clinical__sex'" in note for note in predictor.notes] == [True]
 
 
 def test_a_file_per_view(tmp_path: Path) -> None:

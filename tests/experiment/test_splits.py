@@ -31,7 +31,7 @@ def table(
     chosen = choose(Labels(values, ["label"], "label"), "regression" if strata is None else "classification")
     arrays = {name: np.asarray(given) for name, given in (roles or {}).items()}
     source = Source(Path(path), "", {"a": np.zeros((len(values), 1))}, Labels(values, ["label"], "label"), arrays)
-    return Dataset("npz", source, chosen.task, chosen.values, test_rows=test_rows)
+    return Dataset(**vars(source), name="npz", task=chosen.task, target=chosen.values, test_rows=test_rows)
 
 
 def classes(rows: int = 60, count: int = 3) -> Rows:

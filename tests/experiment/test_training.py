@@ -17,7 +17,7 @@ from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.tasks.classification import Classification
 from fusionkit.experiment.tasks.regression import Regression
-from fusionkit.experiment.training import Part, Shown, Training, _Display, batch_sizes, train
+from fusionkit.experiment.training import Monitored, Part, Training, _Display, batch_sizes, train
 from tests.exhaustive import exhaustive
 from tests.messages import like
 
@@ -51,7 +51,7 @@ def parts(rows: int = 60) -> tuple[Part, Part]:
 def training(part: Part, shown: Part | None, options: TrainOptions, seed: int, **more: Any) -> Training:
     """Return a training of three classes, which shows the accuracy of a part."""
     # Copies, because a tensor that is sent to another process moves to other memory.
-    measured = None if shown is None else Shown(shown, shown.target.numpy().copy(), "accuracy")
+    measured = None if shown is None else Monitored(shown, shown.target.numpy().copy(), "accuracy")
     return Training(Classification([0, 1, 2]), part, part.target.numpy().copy(), measured, options, seed, **more)
 
 
@@ -359,9 +359,9 @@ def test_long_epochs_print_a_line_every_half_minute(capsys: pytest.CaptureFixtur
             clock[0] += 11
             progress.ended(epoch, 0.5, None)
     assert capsys.readouterr().err.splitlines() == [
-        "epoch 1/50  loss 0.5000  accuracy -  539 s left",
-        "epoch 4/50  loss 0.5000  accuracy -  506 s left",
-        "epoch 7/50  loss 0.5000  accuracy -  473 s left",
+        "epoch 1/50  loss 0.5000  accuracy undefined  539 s left",
+        "epoch 4/50  loss 0.5000  accuracy undefined  506 s left",
+        "epoch 7/50  loss 0.5000  accuracy undefined  473 s left",
     ]
 
 
@@ -444,7 +444,7 @@ def chosen(
 ) -> tuple[Scores, Any]:
     """Train for the scores on 10 rows of class 1, which choose the epoch."""
     network, part = Scores(scores), Part([torch.zeros(10, 1)], torch.full((10,), classes))
-    shown = Shown(part, part.target.numpy(), metric, chooses)
+    shown = Monitored(part, part.target.numpy(), metric, chooses)
     options = settings(**{"epochs": len(scores), "lr": 1e-9, "scheduler": "constant", **changes})
     given = Training(Classification([0, 1]), part, part.target.numpy(), shown, options, 0)
     return network, train(network, given, "cpu")
@@ -466,7 +466,7 @@ def test_less_is_better_for_some_metrics() -> None:
     assert chosen([0.1, 0.9, 0.3], "log_loss")[1].best_epoch == 2
     network, part = Linear(), Part([torch.zeros(10, 4), torch.zeros(10, 3)], torch.arange(10.0)[:, None])
     network.layer = nn.Linear(7, 1)
-    shown = Shown(part, np.arange(10.0)[:, None], "rmse", chooses=True)
+    shown = Monitored(part, np.arange(10.0)[:, None], "rmse", chooses=True)
     task = Regression(["y"], [0.0], [1.0])
     history = train(network, Training(task, part, shown.target, shown, settings(lr=3.0, optimizer="sgd"), 0), "cpu")
     scores = [score for score in history.score if score is not None]
@@ -519,8 +519,8 @@ def test_stop_ends_a_training_with_the_schedule_of_all_epochs() -> None:
 def test_the_weights_are_those_of_the_best_epoch() -> None:
     part, shown = parts()
     given = training(part, shown, settings(lr=0.01), 0)
-    assert given.shown is not None
-    given.shown.chooses, given.shown.metric = True, "accuracy"
+    assert given.monitored is not None
+    given.monitored.chooses, given.monitored.metric = True, "accuracy"
     network, again = Linear(), Linear()
     history = train(network, given, "cpu")
     assert 1 < history.best_epoch < 8  # The first at which all are right.
@@ -535,8 +535,8 @@ def test_two_processes_choose_the_epoch_of_one() -> None:
     for devices in (1, 2):
         network = Network(fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5), [4, 3], 3, ModelOptions())
         given = training(part, shown, settings(lr=0.02, devices=devices, patience=2), 0)
-        assert given.shown is not None
-        given.shown.chooses = True
+        assert given.monitored is not None
+        given.monitored.chooses = True
         torch.manual_seed(0)
         found.append(train(network, given, "cpu"))
     assert found[0].best_epoch == found[1].best_epoch

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from fusionkit._util.text import count_of, short_repr
+from fusionkit._util.text import count_of, key_of, short_repr
 from fusionkit.errors import FusionError
 
 if TYPE_CHECKING:
@@ -67,11 +67,6 @@ def number(text: str, decimal: str) -> float | None:
     return float(text.replace(decimal, ".")) if pattern.fullmatch(text) else None
 
 
-def number_text(value: float) -> str:
-    """Return the one text of a number: ``1`` for 1 and 1.0."""
-    return str(int(value)) if value == value // 1 and abs(value) < 2**63 else repr(float(value))
-
-
 def quoted(column: str) -> str:
     """Return a name as it has to stand behind ``data.drop=`` on a command line."""
     return column if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", column) else f"'\"{column}\"'"
@@ -86,6 +81,19 @@ def floats(column: pd.Series[Any]) -> Floats:
     """Return a column of a numeric type as float64; missing numbers are NaN."""
     options = {} if isinstance(column.dtype, np.dtype) else {"na_value": np.nan}
     return np.asarray(column.to_numpy(np.float64, **options))
+
+
+def check_finite(numbers: Floats, place: Place) -> Floats:
+    """Return the numbers of a column.
+
+    Raises:
+        FusionError: some are infinite.
+    """
+    infinite = np.isinf(numbers)
+    if count := int(infinite.sum()):
+        found = f"{count} infinite, the first in row {place.first(infinite)}"
+        raise FusionError(f"{place} should contain finite numbers; found {found}.")
+    return numbers
 
 
 class Cells:
@@ -110,7 +118,7 @@ class Cells:
         self.place, self.decimal = place, decimal
         self.codes: Codes = positions[codes]
         kept = zip(found.tolist(), values, strict=True)
-        self.texts = [as_text(one).strip() for one, value in kept if value is not None]
+        self.texts = [key_of(one).strip() for one, value in kept if value is not None]
         self.values: list[float | bool | str] = [value for value in values if value is not None]
 
     def kind(self, advice: str = "") -> str:
@@ -176,13 +184,6 @@ def _value(value: Any, decimal: str) -> float | bool | str | None:
     return str(value)
 
 
-def as_text(value: Any) -> str:
-    """Return a cell as text: text as it stands, numbers as ``number_text`` writes them."""
-    if isinstance(value, str):
-        return value
-    return number_text(value) if isinstance(value, float) else str(value)
-
-
 def categories(column: pd.Series[Any], place: Place, decimal: str, numeric: bool) -> tuple[Codes, list[str]]:
     """Return a column as categories: the position of each row's text, -1 where it is missing, and the texts.
 
@@ -193,9 +194,7 @@ def categories(column: pd.Series[Any], place: Place, decimal: str, numeric: bool
         numeric: whether text that is a number stands for this number, so that 1 and 1.0 are one category.
     """
     cells = Cells(column, place, decimal)
-    if not numeric:
-        return cells.codes, cells.texts
-    return cells.codes, [str(v).lower() if isinstance(v, bool) else as_text(v) for v in cells.values]
+    return cells.codes, [*map(key_of, cells.values)] if numeric else cells.texts
 
 
 def exact_text(column: pd.Series[Any]) -> list[str]:
@@ -203,11 +202,7 @@ def exact_text(column: pd.Series[Any]) -> list[str]:
     values: list[Any] = column.tolist()
     if set(map(type, values)) == {str}:
         return values
-    return ["" if _nothing(value) else as_text(value) for value in values]
-
-
-def _nothing(value: Any) -> bool:
-    return value is None or (not isinstance(value, str) and value != value)
+    return ["" if missing else key_of(value) for value, missing in zip(values, column.isna(), strict=True)]
 
 
 def text_array(values: Sequence[str]) -> npt.NDArray[np.str_]:

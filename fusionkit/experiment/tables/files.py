@@ -84,21 +84,21 @@ class TableFile:
             if self.parquet:
                 frame = _pyarrow().read_table(self.path).to_pandas(ignore_metadata=True).set_axis(self.header, axis=1)
             else:
-                rows = self._csv(dict.fromkeys(exact, object), exact, low_memory=False)
+                rows = self._csv(exact, exact)
                 frame = next((frame for frame, _ in rows), None)
         if frame is None or not len(frame):
             raise FusionError(f"{self.path} should have rows below its header; found none.")
         return frame
 
     def chunks(
-        self, numbers: Collection[str], others: Collection[str], exact: Collection[str], rows: int
+        self, columns: Collection[str], texts: Collection[str], exact: Collection[str], rows: int
     ) -> Iterator[tuple[pd.DataFrame, float]]:
         """Return the rows in frames of at most ``rows``, each with the share of the file read so far.
 
         Args:
-            numbers: the columns of numbers.
-            others: the columns that are read as text.
-            exact: those of them that are text as it stands.
+            columns: at least these.
+            texts: those that are read as text.
+            exact: those of the texts of which no word stands for a missing value.
             rows: per frame.
 
         Raises:
@@ -106,9 +106,9 @@ class TableFile:
         """
         with explained(self.path):
             if self.parquet:
-                yield from self._batches([*numbers, *others], rows)
+                yield from self._batches(columns, rows)
             else:
-                yield from self._csv_chunks(numbers, others, exact, rows)
+                yield from self._csv(texts, exact, rows)
 
     def _batches(self, columns: Collection[str], rows: int) -> Iterator[tuple[pd.DataFrame, float]]:
         with _pyarrow().ParquetFile(self.path) as file:
@@ -118,29 +118,8 @@ class TableFile:
                 done += batch.num_rows
                 yield batch.to_pandas(ignore_metadata=True).rename(columns=wanted), done / total
 
-    def _csv_chunks(
-        self, numbers: Collection[str], others: Collection[str], exact: Collection[str], rows: int
-    ) -> Iterator[tuple[pd.DataFrame, float]]:
-        types = {**dict.fromkeys(numbers, "float64"), **dict.fromkeys(others, object)}
-        done = 0
-        try:
-            for frame, share in self._csv(types, exact, chunksize=rows):
-                done += len(frame)
-                yield frame, share
-            return
-        except ValueError as error:
-            if isinstance(error, FusionError | UnicodeDecodeError):
-                raise
-        # A cell is no number to the parser: go on with text, and whoever reads the numbers names the first word.
-        texts, passed = dict.fromkeys([*numbers, *others], object), 0
-        for frame, share in self._csv(texts, exact, chunksize=rows):
-            new = frame.iloc[max(done - passed, 0) :]
-            passed += len(frame)
-            if len(new):
-                yield new, share
-
     def _csv(
-        self, types: dict[str, Any], exact: Collection[str], chunksize: int | None = None, **options: Any
+        self, texts: Collection[str], exact: Collection[str], chunksize: int | None = None
     ) -> Iterator[tuple[pd.DataFrame, float]]:
         """Return the rows of a CSV: as many at a time as ``chunksize`` says, with the share of the file read so far."""
         named = {"names": self.header, "header": 0, "index_col": False, "sep": self.separator, "decimal": self.decimal}
@@ -155,10 +134,10 @@ class TableFile:
                     _unpacked(self.path, raw),
                     iterator=True,
                     encoding="utf-8",
-                    dtype=types,
+                    dtype=dict.fromkeys(texts, object),
+                    low_memory=False,
                     **named,
                     **missing,
-                    **options,
                 ) as reader,
             ):
                 while (frame := _next(reader, chunksize)) is not None:

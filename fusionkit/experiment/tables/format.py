@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from fusionkit.errors import FusionError, nearest
-from fusionkit.experiment.tables.columns import Cells, Floats, Place, categories, floats, is_numeric
+from fusionkit.experiment.tables.columns import Cells, Floats, Place, categories, check_finite, floats, is_numeric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ class Column:
         kind: ``number``; ``boolean``, encoded as 0 and 1; or ``category``, one-hot.
         categories: the texts, in the order of the encoded columns.
         seen: which of the categories occur in the training part; the others are encoded as zeros.
-        numeric: whether the categories are numbers, written in any way.
+        numeric: whether the categories are numbers: 1 and 1.0 are then the same one.
     """
 
     name: str
@@ -117,7 +117,7 @@ class TableFormat:
         Raises:
             ValueError: a damaged description.
         """
-        return _FORMAT.validate_json(json.dumps(value), strict=True)
+        return TypeAdapter(cls).validate_json(json.dumps(value), strict=True)
 
     def encode(
         self, frame: pd.DataFrame, what: str, rows: npt.NDArray[np.int64] | None = None
@@ -169,11 +169,8 @@ class TableFormat:
         if np.isfinite(array).all():
             return
         for column, part in view.parts():
-            place, cells = Place(column.name, what, rows), array[:, part.start]
-            infinite = np.isinf(cells)
-            if count := int(infinite.sum()):
-                found = f"{count} infinite, the first in row {place.first(infinite)}"
-                raise FusionError(f"{place} should contain finite numbers; found {found}.")
+            place = Place(column.name, what, rows)
+            cells = check_finite(array[:, part.start], place)
             missing = np.isnan(cells) & ~absent
             if self.impute is None and (count := int(missing.sum())):
                 should = f"have no missing number in a row that has the view {view.name!r}"
@@ -184,7 +181,7 @@ class TableFormat:
     def fitted(
         self, views: Mapping[str, npt.NDArray[Any]], training_rows: npt.NDArray[Any]
     ) -> tuple[TableFormat, dict[str, npt.NDArray[Any]]]:
-        """Return the format that counts as seen what occurs in the training part, and the views encoded with it.
+        """Return the format whose seen categories are those of the training part, and the views as it encodes them.
 
         Args:
             views: as they were encoded with this format.
@@ -205,7 +202,10 @@ class TableFormat:
         return replace(self, views=tuple(described)), arrays
 
 
-_FORMAT = TypeAdapter(TableFormat)
+def unseen_text(unseen: Mapping[str, int]) -> str:
+    """Return a sentence that counts the cells with categories that were not seen, by column."""
+    counts = ", ".join(f"{count} in {name!r}" for name, count in unseen.items())
+    return f"Categories that the training part does not have, encoded as zeros: {counts}."
 
 
 def add_counts(total: dict[str, int], counts: Mapping[str, int]) -> None:

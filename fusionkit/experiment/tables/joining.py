@@ -101,15 +101,13 @@ class Joined:
     """The rows of several files, by their ids.
 
     Attributes:
-        parts: file -> its rows.
         ids: (m,) of the rows.
         rows: file -> (m,) the numbers of these rows in the file; -1 where it lacks the id.
-        keep: of the rows before ``data.join``, those that are left.
+        keep: for each row before ``data.join``, whether it is left.
         notes: lines for the user.
         unlabelled: the number of ids that are left out because they have no label.
     """
 
-    parts: dict[str, Part]
     ids: list[str]
     rows: dict[str, Positions]
     keep: npt.NDArray[np.bool_]
@@ -148,7 +146,7 @@ def join(parts: dict[str, Part], views: Sequence[str], owner: str | None = None,
     if left := int((~keep).sum()):
         notes.append(f"{count_of(left, 'row')} without all views, left out by data.join=inner.")
     unlabelled = len({one for name in views for one in parts[name].ids}.difference(ids))
-    return Joined(parts, [one for one, kept in zip(ids, keep, strict=True) if kept], rows, keep, notes, unlabelled)
+    return Joined([one for one, kept in zip(ids, keep, strict=True) if kept], rows, keep, notes, unlabelled)
 
 
 def _positions(part: Part, ids: list[str]) -> Positions:

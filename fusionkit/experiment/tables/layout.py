@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from fusionkit.config.options import TableOptions
 from fusionkit.errors import FusionError, nearest
-from fusionkit.experiment.source import ROLES
+from fusionkit.experiment.source import ROLES, misplaced
 from fusionkit.experiment.tables.columns import quoted
 
 _ONE_VIEW = "table"
-_WAY_OUT = "data.drop={} leaves it out."
 
 
 @dataclass(frozen=True)
@@ -21,37 +20,28 @@ class Layout:
 
     Attributes:
         views: name -> columns.
-        labels: columns.
-        roles: of ``ROLES`` -> column.
         categorical: columns whose numbers are categories.
         notes: lines for the user.
     """
 
     views: dict[str, list[str]]
-    labels: list[str]
-    roles: dict[str, str]
     categorical: frozenset[str]
     notes: list[str]
 
 
-def lay_out(names: Sequence[str], options: TableOptions, what: str, labelled: bool = True) -> Layout:
+def lay_out(names: Sequence[str], options: TableOptions, what: str) -> Layout:
     """Decide what each column of one file is.
 
     Args:
         names: of its columns.
         options: of the run.
         what: names the file in messages.
-        labelled: False: the columns of label and roles, but the id, need not be there.
 
     Raises:
         FusionError: a column that an option names does not exist, or one is in no view or in two.
     """
-    labels, roles = special(names, options, what, labelled)
-    free = features(names, options)
-    known = set(names)
-    dropped = chosen("data.drop", names_of(options.drop), names, what) & known
-    notes = [f"Left out by data.drop: {', '.join(left)}."] if (left := sorted(dropped & set(free))) else []
-    free = [name for name in free if name not in dropped]
+    special(names, options, what)
+    free, categorical, notes = kept(names, options, what)
     if not free:
         should = "have a column besides the label, roles and what data.drop leaves out"
         raise FusionError(f"{what} should {should}; found none.")
@@ -62,12 +52,25 @@ def lay_out(names: Sequence[str], options: TableOptions, what: str, labelled: bo
         if len(views) == 1 and _ONE_VIEW in views:
             notes.append("All columns are one view; names such as a__age and b__dose, or data.views, make several.")
     _check_once(views, free, options, what)
-    return Layout(views, labels, roles, chosen("data.categorical", names_of(options.categorical), names, what), notes)
+    return Layout(views, categorical, notes)
 
 
-def special(
-    names: Collection[str], options: TableOptions, what: str, labelled: bool = True
-) -> tuple[list[str], dict[str, str]]:
+def kept(names: Sequence[str], options: TableOptions, what: str) -> tuple[list[str], frozenset[str], list[str]]:
+    """Return the columns that views may have, those whose numbers are categories, and lines for the user.
+
+    Raises:
+        FusionError: as ``chosen``.
+    """
+    dropped, categorical = (
+        chosen(f"data.{key}", getattr(options, key), names, what) for key in ("drop", "categorical")
+    )
+    free = features(names, options)
+    left = sorted(dropped & {*free})
+    notes = [f"Left out by data.drop: {', '.join(left)}."] if left else []
+    return [name for name in free if name not in dropped], categorical, notes
+
+
+def special(names: Collection[str], options: TableOptions, what: str) -> tuple[list[str], dict[str, str]]:
     """Return the columns of the label, and those with a role.
 
     Raises:
@@ -77,9 +80,6 @@ def special(
     if not labels or len({*labels}) < len(labels):
         raise FusionError(f"data.label should name different columns; found {labels}.")
     roles = {role: column for role in ROLES if (column := getattr(options, role)) is not None}
-    if not labelled:
-        roles = {role: column for role, column in roles.items() if role == "id"}
-        labels = []
     for key, column in [*(("label", label) for label in labels), *roles.items()]:
         if column not in names:
             should = f"name a column of {what}"
@@ -93,22 +93,19 @@ def features(names: Iterable[str], options: TableOptions) -> list[str]:
     return [name for name in names if name not in taken]
 
 
-def chosen(key: str, patterns: Sequence[str], names: Sequence[str], what: str) -> frozenset[str]:
+def chosen(key: str, patterns: str | Sequence[str] | None, names: Sequence[str], what: str) -> frozenset[str]:
     """Return the columns that patterns mean.
 
     Raises:
         FusionError: a pattern means none.
     """
-    found: set[str] = set()
-    known = set(names)
-    for pattern in patterns:
-        found.update(_matching(key, pattern, names, known, what))
-    return frozenset(found)
+    known = dict.fromkeys(names)
+    return frozenset(name for pattern in names_of(patterns) for name in _matching(key, pattern, known, what))
 
 
-def _matching(key: str, pattern: str, names: Sequence[str], known: set[str], what: str) -> list[str]:
+def _matching(key: str, pattern: str, names: Collection[str], what: str) -> list[str]:
     """Return the columns that a pattern means, in which * stands for any text and ? for one character."""
-    if pattern in known:
+    if pattern in names:
         return [pattern]
     regex = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
     found = [name for name in names if re.fullmatch(regex, name, re.DOTALL)]
@@ -119,8 +116,8 @@ def _matching(key: str, pattern: str, names: Sequence[str], known: set[str], wha
 
 def _given(names: Sequence[str], free: list[str], options: TableOptions, what: str) -> dict[str, list[str]]:
     """Return the views that ``data.views`` names."""
-    known, usable = set(names), set(free)
-    taken = known - set(features(names, options))
+    known, usable = dict.fromkeys(names), {*free}
+    taken = {*names} - {*features(names, options)}
     views: dict[str, list[str]] = {}
     for view, columns in (options.views or {}).items():
         key = f"data.views.{view}"
@@ -128,7 +125,7 @@ def _given(names: Sequence[str], free: list[str], options: TableOptions, what: s
         for pattern in names_of(columns):
             if pattern in taken:
                 raise FusionError(f"{key} should name columns without another role; found {pattern!r}.")
-            found.update(dict.fromkeys(_matching(key, pattern, names, known, what)))
+            found.update(dict.fromkeys(_matching(key, pattern, known, what)))
         views[view] = [name for name in found if name in usable]
         if not views[view]:
             raise FusionError(f"{key} should have at least one column that is not left out; found none.")
@@ -147,19 +144,11 @@ def _by_prefix(free: list[str]) -> dict[str, list[str]]:
 
 def _check_once(views: dict[str, list[str]], free: list[str], options: TableOptions, what: str) -> None:
     """Refuse a column that is in no view, or in two."""
-    holders: dict[str, list[str]] = {}
-    for view, columns in views.items():
-        for column in columns:
-            holders.setdefault(column, []).append(view)
-    for column in free:
-        found = holders.get(column, [])
-        if len(found) == 1:
-            continue
-        where = f"in {' and in '.join(map(repr, found))}" if found else "in none"
+    if (wrong := misplaced(views, free)) is not None:
+        column, where = wrong
         how = "data.views" if options.views is not None else "its prefix, as in view__column"
-        should = f"be in one view, by {how}"
-        way_out = _WAY_OUT.format(quoted(column))
-        raise FusionError(f"Column {column!r} of {what} should {should}; found it {where}.  {way_out}")
+        way_out = f"data.drop={quoted(column)} leaves it out."
+        raise FusionError(f"Column {column!r} of {what} should be in one view, by {how}; found {where}.  {way_out}")
 
 
 def names_of(value: str | Sequence[str] | None) -> list[str]:

@@ -4,53 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from fusionkit.config.options import TableOptions
 from fusionkit.errors import FusionError, nearest
-from fusionkit.experiment.source import ROLES, Source
+from fusionkit.experiment.source import ROLES, Array, Batch, Labels, Source
 from fusionkit.experiment.tables import joining
 from fusionkit.experiment.tables.columns import Floats, Place, text_array
 from fusionkit.experiment.tables.describing import Describer
 from fusionkit.experiment.tables.files import TableFile, open_table
-from fusionkit.experiment.tables.format import TableFormat, View, add_counts
-from fusionkit.experiment.tables.layout import chosen, features, lay_out, names_of, special
+from fusionkit.experiment.tables.format import TableFormat, View, add_counts, unseen_text
+from fusionkit.experiment.tables.layout import kept, lay_out, names_of, special
 from fusionkit.experiment.tables.roles import read_ids, read_labels, read_role
 
 #: The most rows and cells of the blocks in which a file is read: pandas takes long for each block, however small.
 _ROWS, _CELLS = 2**14, 2**21
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Some rows of new data.
-
-    Attributes:
-        start: the number of the first row.
-        ids: (m,) as they stand; None where the run has no ``data.id``.
-        views: k arrays (m, n_i), rows of NaN where a view is absent.
-        unseen: column -> the number of cells whose category the training part did not have.
-        fraction: the share of the file that is read so far.
-    """
-
-    start: int
-    ids: npt.NDArray[np.str_] | None
-    views: list[Floats]
-    unseen: dict[str, int]
-    fraction: float
-
-
-def read_table(options: TableOptions, *, labelled: bool = True, known: TableFormat | None = None) -> Source:
+def read_table(options: TableOptions, known: TableFormat | None = None) -> Source:
     """Read all rows.
 
     Args:
         options: checked.
-        labelled: False: the columns of label and roles need not be there; only ids are read.
         known: encode with the format of another table, as for a test part in a file of its own; of the roles only the
             id need be there.
 
@@ -62,14 +40,14 @@ def read_table(options: TableOptions, *, labelled: bool = True, known: TableForm
     if known is not None:
         _check_form(known, options.path)
     if isinstance(options.path, str):
-        return _read_one(options, open_table(options.path, options.separator, options.decimal), labelled, known)
-    return _read_joined(options, labelled, known)
+        return _read_one(options, open_table(options.path, options.separator, options.decimal), known)
+    return _read_joined(options, known)
 
 
-def _read_one(options: TableOptions, table: TableFile, labelled: bool, known: TableFormat | None) -> Source:
+def _read_one(options: TableOptions, table: TableFile, known: TableFormat | None) -> Source:
     what, notes = str(table.path), _index_notes([table])
     if known is None:
-        layout = lay_out(table.names, options, what, labelled)
+        layout = lay_out(table.names, options, what)
         frame = table.frame(_exact(options) | layout.categorical)
         describe = Describer(what, layout.categorical, options.max_categories, options.decimal)
         known = _format(options, [describe.view(name, columns, frame) for name, columns in layout.views.items()])
@@ -79,24 +57,27 @@ def _read_one(options: TableOptions, table: TableFile, labelled: bool, known: Ta
         options = _where_present(options, table.names)
         frame = table.frame(_exact(options) | _categories(known))
     views, unseen = known.encode(frame, what)
+    labels, roles = _labels_and_roles(options, frame, what)
     return Source(
         path=table.path,
         digest=table.digest(),
         views=dict(zip(known.names(), views, strict=True)),
-        **_owned(options, frame, what, labelled),
-        notes=[*notes, *unseen_notes(unseen)],
+        labels=labels,
+        roles=roles,
+        notes=[*notes, *map(unseen_text, [unseen] if unseen else [])],
         table=known,
     )
 
 
-def _read_joined(options: TableOptions, labelled: bool, known: TableFormat | None) -> Source:
-    id, tables = joining.id_of(options), _open_files(options)
+def _read_joined(options: TableOptions, known: TableFormat | None) -> Source:
+    id = joining.id_of(options)
+    tables = {name: open_table(path, options.separator, options.decimal) for name, path in options.path.items()}
     if known is None:
         columns, categorical, notes = _columns(tables, options)
     else:
         options = _where_present(options, [name for table in tables.values() for name in table.names])
         columns, categorical, notes = known.names(), _categories(known), []
-    owner, views = joining.owner_of(tables, options) if labelled else None, list(columns)
+    owner, views = joining.owner_of(tables, options), list(columns)
     parts = {
         name: joining.read_part(table, id, _exact(options) | categorical)
         for name, table in tables.items()
@@ -113,21 +94,17 @@ def _read_joined(options: TableOptions, labelled: bool, known: TableFormat | Non
         format = known or _format(options, described)
         encoded[name], counts = _encode(format, format.views[i], parts[name], rows)
         add_counts(unseen, counts)
-    main = parts[owner or views[0]]
-    owned = _owned(options, main.frame, str(main.table.path), labelled, joined)
+    labels, roles = _labels_and_roles(options, parts[owner].frame, str(tables[owner].path))
     return Source(
-        path=main.table.path,
-        digest=_digest(tables.values()),
+        path=tables[owner].path,
+        digest=hashlib.sha256("".join(table.digest() for table in tables.values()).encode()).hexdigest(),
         views=encoded,
-        **owned,
-        notes=[*_index_notes(tables.values()), *notes, *joined.notes, *unseen_notes(unseen)],
+        labels=replace(labels, values=labels.values[joined.keep]),
+        roles={role: values[joined.keep] for role, values in roles.items()},
+        notes=[*_index_notes(tables.values()), *notes, *joined.notes, *map(unseen_text, [unseen] if unseen else [])],
         table=known or _format(options, described, list(tables)),
         unlabelled=joined.unlabelled,
     )
-
-
-def _open_files(options: TableOptions) -> dict[str, TableFile]:
-    return {name: open_table(path, options.separator, options.decimal) for name, path in options.path.items()}
 
 
 def _columns(
@@ -135,17 +112,13 @@ def _columns(
 ) -> tuple[dict[str, list[str]], frozenset[str], list[str]]:
     """Return the columns of each file that is a view, those whose numbers are categories, and lines for the user."""
     names = [name for table in tables.values() for name in table.names]
-    what = "one of the files"
-    dropped = chosen("data.drop", names_of(options.drop), names, what)
-    categorical = chosen("data.categorical", names_of(options.categorical), names, what)
-    columns = {}
-    for name, table in tables.items():
-        if found := [one for one in features(table.names, options) if one not in dropped]:
-            columns[name] = found
+    free, categorical, notes = kept(names, options, "one of the files")
+    usable = {*free}
+    columns = {name: [one for one in table.names if one in usable] for name, table in tables.items()}
+    columns = {name: found for name, found in columns.items() if found}
     if not columns:
         raise FusionError("data.path should have a file with columns besides label and roles; found none.")
-    left = sorted(dropped & set(features(names, options)))
-    return columns, categorical, [f"Left out by data.drop: {', '.join(left)}."] if left else []
+    return columns, categorical, notes
 
 
 def _encode(
@@ -161,21 +134,11 @@ def _encode(
     return array, unseen
 
 
-def _owned(
-    options: TableOptions, frame: pd.DataFrame, what: str, labelled: bool, joined: joining.Joined | None = None
-) -> dict[str, Any]:
-    """Return the labels and roles of the rows, as attributes of a source."""
-    names, roles = special(frame.columns, options, what, labelled) if labelled or joined is None else ([], {})
+def _labels_and_roles(options: TableOptions, frame: pd.DataFrame, what: str) -> tuple[Labels, dict[str, Array]]:
+    names, columns = special(frame.columns, options, what)
     labels = read_labels(frame, names, what, options.decimal, options.label_separator is not None)
-    read = {role: read_role(role, frame[name], Place(name, what), options.decimal) for role, name in roles.items()}
-    if joined is not None:
-        if labelled:
-            labels = replace(labels, values=labels.values[joined.keep])
-            read = {role: values[joined.keep] for role, values in read.items()}
-        else:
-            labels = replace(labels, values=np.empty((len(joined.ids), 0)))
-            read = {"id": text_array(joined.ids)}
-    return {"labels": labels, "roles": read}
+    roles = {role: read_role(role, frame[name], Place(name, what), options.decimal) for role, name in columns.items()}
+    return labels, roles
 
 
 def _exact(options: TableOptions) -> set[str]:
@@ -192,19 +155,6 @@ def _index_notes(tables: Iterable[TableFile]) -> list[str]:
     return [
         f"{table.path.name}: the column without a name, an index, is left out." for table in tables if table.unnamed
     ]
-
-
-def unseen_notes(unseen: Mapping[str, int]) -> list[str]:
-    """Return a line that counts the cells with categories that were not seen, by column; none if there are none."""
-    if not unseen:
-        return []
-    counts = ", ".join(f"{name} {count}" for name, count in unseen.items())
-    return [f"Categories that the training part does not have, encoded as zeros: {counts}."]
-
-
-def _digest(tables: Iterable[TableFile]) -> str:
-    """Return one digest of several files."""
-    return hashlib.sha256("".join(table.digest() for table in tables).encode()).hexdigest()
 
 
 def _check_form(format: TableFormat, path: str | Mapping[str, str]) -> None:
@@ -229,7 +179,7 @@ def _check_form(format: TableFormat, path: str | Mapping[str, str]) -> None:
             raise FusionError(f"data.path should have files for {known}; found {name!r}.{nearest(name, known)}")
 
 
-def read_chunks(format: TableFormat, path: str | Mapping[str, str], rows: int) -> Iterator[Chunk]:
+def read_chunks(format: TableFormat, path: str | Mapping[str, str], rows: int) -> Iterator[Batch]:
     """Read new rows, which need no label.
 
     A .csv file, or .parquet, is read in constant memory; a file per view is joined as a whole.
@@ -250,15 +200,15 @@ def read_chunks(format: TableFormat, path: str | Mapping[str, str], rows: int) -
         yield from _chunks_of_joined(format, path, rows)
 
 
-def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator[Chunk]:
+def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator[Batch]:
     what = str(table.path)
     _check_names(format, table)
-    columns = {column.name: column for view in format.views for column in view.columns}
-    numbers = [name for name, column in columns.items() if column.kind == "number"]
-    others = [name for name, column in columns.items() if column.kind != "number"]
     exact = [] if format.id is None else [format.id]
+    columns = [column for view in format.views for column in view.columns]
+    texts = [*exact, *(column.name for column in columns if column.kind != "number")]
+    names = [*exact, *(column.name for column in columns)]
     start, block = 0, max(rows, min(_ROWS, _CELLS // max(len(table.header), sum(format.dims))))
-    for frame, fraction in table.chunks(numbers, [*others, *exact], exact, block):
+    for frame, fraction in table.chunks(names, texts, exact, block):
         numbered = np.arange(start, start + len(frame))
         views, unseen = format.encode(frame, what, numbered)
         ids = None
@@ -266,7 +216,7 @@ def _chunks_of_one(format: TableFormat, table: TableFile, rows: int) -> Iterator
             ids = text_array(read_ids(frame[format.id], Place(format.id, what, numbered), distinct=False))
         for i in range(0, len(frame), rows):
             part = slice(i, i + rows)
-            yield Chunk(
+            yield Batch(
                 start=start + i,
                 ids=None if ids is None else ids[part],
                 views=[view[part] for view in views],
@@ -289,7 +239,7 @@ def _check_names(format: TableFormat, table: TableFile) -> None:
         raise FusionError(f"{table.path} should {should}; found {found}{nearest(missing[0], table.names)}")
 
 
-def _chunks_of_joined(format: TableFormat, path: Mapping[str, str], rows: int) -> Iterator[Chunk]:
+def _chunks_of_joined(format: TableFormat, path: Mapping[str, str], rows: int) -> Iterator[Batch]:
     parts = {}
     for name in format.names():
         table = open_table(path[name], format.separator, format.decimal)
@@ -303,7 +253,7 @@ def _chunks_of_joined(format: TableFormat, path: Mapping[str, str], rows: int) -
             add_counts(unseen, counts)
             views.append(array)
         ids = text_array(joined.ids[part])
-        yield Chunk(start, ids, views, unseen, min(1.0, (start + rows) / len(joined.ids)))
+        yield Batch(start, views, ids, None, unseen, min(1.0, (start + rows) / len(joined.ids)))
 
 
 def _categories(format: TableFormat) -> frozenset[str]:

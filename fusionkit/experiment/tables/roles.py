@@ -10,14 +10,21 @@ import numpy.typing as npt
 
 from fusionkit._util.text import count_of, short_repr
 from fusionkit.errors import FusionError
-from fusionkit.experiment.source import Labels
-from fusionkit.experiment.tables.columns import Cells, Place, exact_text, floats, is_numeric, quoted, text_array
+from fusionkit.experiment.roles import check_role
+from fusionkit.experiment.source import Array, Labels
+from fusionkit.experiment.tables.columns import (
+    Cells,
+    Place,
+    check_finite,
+    exact_text,
+    floats,
+    is_numeric,
+    quoted,
+    text_array,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Array = npt.NDArray[Any]
-Rows = npt.NDArray[np.int64] | None
 
 
 def read_labels(frame: pd.DataFrame, names: Sequence[str], what: str, decimal: str, tags: bool) -> Labels:
@@ -44,22 +51,21 @@ def read_labels(frame: pd.DataFrame, names: Sequence[str], what: str, decimal: s
         return Labels(columns[0], list(names), str(Place(names[0], what)))
     if any(column.dtype.kind == "U" for column in columns):
         columns = [column.astype(np.str_) for column in columns]
-    values = np.column_stack(columns) if columns else np.empty((len(frame), 0))
-    return Labels(values, list(names), f"The label of {what}")
+    return Labels(np.column_stack(columns), list(names), f"The label of {what}")
 
 
 def read_role(role: str, series: pd.Series[Any], place: Place, decimal: str) -> Array:
     """Return the values (m,) of a column with a role.
 
     Raises:
-        FusionError: a value is missing; an id is there twice; a weight is no finite number of at least 0.
+        FusionError: a value is missing; an id is there twice; as ``check_role``.
     """
     if role == "id":
         return text_array(read_ids(series, place))
     if role == "group":
         return _texts(series, place, "a group")
     values = _values(series, place, "a value", decimal, strict=role == "weight")
-    return _weights(values, place) if role == "weight" else values
+    return check_role(role, values, len(series), str(place))
 
 
 def read_ids(series: pd.Series[Any], place: Place, distinct: bool = True) -> list[str]:
@@ -97,14 +103,14 @@ def _values(series: pd.Series[Any], place: Place, noun: str, decimal: str, stric
         _refuse_missing(series.isna().to_numpy(), place, noun)
         if series.dtype.kind in "ib" or (series.dtype.kind == "u" and series.max() < 2**63):
             return np.asarray(series.to_numpy(np.bool_ if series.dtype.kind == "b" else np.int64))
-        return _finite(floats(series), place)
+        return check_finite(floats(series), place)
     cells = Cells(series, place, decimal)
     _refuse_missing(cells.codes < 0, place, noun)
     kinds = {type(value) for value in cells.values}
     if kinds == {bool}:
         return np.asarray(cells.values)[cells.codes]
     if kinds == {float} or (strict and cells.kind() == "number"):
-        return _finite(cells.numbers(), place)
+        return check_finite(cells.numbers(), place)
     return text_array(cells.texts)[cells.codes]
 
 
@@ -112,24 +118,3 @@ def _refuse_missing(missing: npt.NDArray[np.bool_], place: Place, noun: str) -> 
     if count := int(missing.sum()):
         found = f"{count_of(count, 'row')} without, the first is row {place.first(missing)}"
         raise FusionError(f"{place} should have {noun} in every row; found {found}.")
-
-
-def _finite(numbers: npt.NDArray[np.float64], place: Place) -> Array:
-    infinite = np.isinf(numbers)
-    if count := int(infinite.sum()):
-        found = f"{count} infinite, the first in row {place.first(infinite)}"
-        raise FusionError(f"{place} should contain finite numbers; found {found}.")
-    return numbers
-
-
-def _weights(values: Array, place: Place) -> Array:
-    should = f"{place} should contain numbers of at least 0, finite in float32"
-    if values.dtype.kind == "U":
-        words = np.ones(len(values), dtype=bool)
-        raise FusionError(f"{should}; found {short_repr(values[0].item())} in row {place.first(words)}.")
-    weights = values.astype(np.float64)
-    with np.errstate(over="ignore"):
-        wrong = (weights < 0) | ~np.isfinite(weights.astype(np.float32))  # The type of the losses.
-    if wrong.any():
-        raise FusionError(f"{should}; found {weights[wrong][0]:g} in row {place.first(wrong)}.")
-    return weights

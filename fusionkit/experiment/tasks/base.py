@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,8 +33,8 @@ class Task(ABC):
 
     name: ClassVar[str]
     losses: ClassVar[tuple[str, ...]]
-    classes: list[Any]
-    targets: list[str]
+    classes: Sequence[Any] = ()
+    targets: Sequence[str] = ()
 
     @property
     @abstractmethod
@@ -80,7 +80,7 @@ class Task(ABC):
 
     @abstractmethod
     def baseline(self, target: Array) -> Array:
-        """Return what ``predicted`` is for a model that ignores the views, (1, c), from the targets of training."""
+        """Return the prediction (1, c) of a model that ignores the views and knows only the targets of training."""
 
     @abstractmethod
     def values(self, predicted: Array) -> list[Any]:
@@ -104,11 +104,7 @@ class Task(ABC):
         Raises:
             ConfigError: the task has no such metric.
         """
-        names = list(self.functions)
-        if name is not None and name not in names:
-            known = f"metric should be null or one of {', '.join(names)} for a task of {self.name}"
-            raise ConfigError(f"{known}; found {name!r}.{nearest(name, names)}")
-        return name or names[0]
+        return self._named("metric", name, list(self.functions))
 
     def loss(self, settings: TrainOptions) -> str:
         """Return the name of the loss, the default for null.
@@ -116,11 +112,30 @@ class Task(ABC):
         Raises:
             ConfigError: the task has no such loss.
         """
-        name = settings.loss or self.losses[0]
-        if name not in self.losses:
-            known = f"train.loss should be null or one of {', '.join(self.losses)} for a task of {self.name}"
-            raise ConfigError(f"{known}; found {name!r}.")
-        return name
+        return self._named("train.loss", settings.loss, self.losses)
+
+    def _named(self, key: str, name: str | None, names: Sequence[str]) -> str:
+        """Return one of these names, the first for None."""
+        if name is not None and name not in names:
+            should = f"{key} should be null or one of {', '.join(names)} for a task of {self.name}"
+            raise ConfigError(f"{should}; found {name!r}.{nearest(name, names)}")
+        return name or names[0]
+
+    def _weights_of_classes(self, settings: TrainOptions, balanced: Array) -> Tensor | None:
+        """Return the weight of each class in the loss: ``balanced``, or from a mapping; None: 1."""
+        chosen = settings.class_weight
+        if chosen is None:
+            return None
+        if not isinstance(chosen, Mapping):
+            return torch.from_numpy(balanced)
+        weights, places = np.ones(self.outputs), {key_of(one): i for i, one in enumerate(self.classes)}
+        for key, weight in chosen.items():
+            if key_of(key) not in places:
+                shown = ", ".join(list(places)[:12]) + (", ..." if len(places) > 12 else "")
+                guess = nearest(key_of(key), places)
+                raise ConfigError(f"train.class_weight should name classes among {shown}; found {key!r}.{guess}")
+            weights[places[key_of(key)]] = weight
+        return torch.from_numpy(weights)
 
 
 def weighted_sum(losses: Tensor, weight: Tensor | None) -> Tensor:
@@ -136,20 +151,3 @@ def focal(losses: Tensor, gamma: float) -> Tensor:
     # At p = 1 the gradient of a power below 1 is infinite, and infinity times 0 is NaN.
     missed = (-torch.expm1(-losses)).clamp_min(torch.finfo(losses.dtype).tiny)
     return missed**gamma * losses
-
-
-def weights_of(classes: list[Any], given: Mapping[Any, float], name: str) -> npt.NDArray[np.float64]:
-    """Return the weights of the classes from a mapping; of those that it does not name, 1.
-
-    Raises:
-        ConfigError: it names a class that does not exist.
-    """
-    places = {key_of(one): i for i, one in enumerate(classes)}
-    weights = np.ones(len(classes))
-    for key, weight in given.items():
-        if key_of(key) not in places:
-            shown = ", ".join(list(places)[:12]) + (", ..." if len(places) > 12 else "")
-            guess = nearest(key_of(key), places)
-            raise ConfigError(f"train.class_weight should name {name} among {shown}; found {key!r}.{guess}")
-        weights[places[key_of(key)]] = weight
-    return weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,16 +48,12 @@ def choose(labels: Labels, task: str = "auto", separator: str | None = None) -> 
         ConfigError: the labels cannot be those of the task.
         FusionError: labels of which no task can be.
     """
-    values = labels.values
-    if values.ndim == 2 and values.shape[1] == 1:
-        labels = Labels(values[:, 0], labels.names, labels.what)
     if separator is not None:
         return _tags(labels, task, separator)
     found, reason = _suggested(labels)
     if task not in ("auto", found):
-        target = _TASKS[task](labels)
-        return Target(target.task, target.values, f"{reason.partition(':')[0]}, for task={task}")
-    return Target((made := _TASKS[found](labels)).task, made.values, reason)
+        found, reason = task, f"{reason.partition(':')[0]}, for task={task}"
+    return replace(_TASKS[found](labels), reason=reason)
 
 
 def _suggested(labels: Labels) -> tuple[str, str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 
 from fusionkit.config.options import TrainOptions
 from fusionkit.experiment import metrics
-from fusionkit.experiment.tasks.base import Array, Criterion, Metric, Task, focal, weighted_sum, weights_of
+from fusionkit.experiment.tasks.base import Array, Criterion, Metric, Task, focal, weighted_sum
 
 
 @dataclass
@@ -26,7 +25,6 @@ class Classification(Task):
     name: ClassVar[str] = "classification"
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal")
     classes: list[Any]
-    targets: list[str] = field(default_factory=list)
 
     @property
     def outputs(self) -> int:
@@ -73,13 +71,8 @@ class Classification(Task):
 
     def _class_weights(self, settings: TrainOptions, target: Array) -> Tensor | None:
         """Return the weight of each class (c,); balanced: the rows over c times those of the class."""
-        chosen = settings.class_weight
-        if chosen is None:
-            return None
-        if isinstance(chosen, Mapping):
-            return torch.from_numpy(weights_of(self.classes, chosen, "classes"))
         counts = np.bincount(target, minlength=self.outputs)
-        return torch.from_numpy(len(target) / (self.outputs * np.maximum(counts, 1)))
+        return self._weights_of_classes(settings, len(target) / (self.outputs * np.maximum(counts, 1)))
 
     def predicted(self, output: Tensor) -> Array:
         """Return the probabilities (m, c) of logits."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 
 from fusionkit.config.options import TrainOptions
 from fusionkit.experiment import metrics
-from fusionkit.experiment.tasks.base import Array, Criterion, Metric, Task, focal, weighted_sum, weights_of
+from fusionkit.experiment.tasks.base import Array, Criterion, Metric, Task, focal, weighted_sum
 
 
 @dataclass
@@ -23,7 +22,6 @@ class Multilabel(Task):
     name: ClassVar[str] = "multilabel"
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal")
     classes: list[Any]
-    targets: list[str] = field(default_factory=list)
 
     @property
     def outputs(self) -> int:
@@ -67,15 +65,11 @@ class Multilabel(Task):
 
     def _positive_weights(self, settings: TrainOptions, target: Array) -> Tensor | None:
         """Return the weight of the positives of each label (t,); balanced: the negatives over the positives."""
-        chosen = settings.class_weight
-        if chosen is None:
-            return None
-        if isinstance(chosen, Mapping):
-            return torch.from_numpy(weights_of(self.classes, chosen, "labels"))
         positives = target.sum(0)
         # A label that all rows or none have cannot be balanced.
         usual = (positives > 0) & (positives < len(target))
-        return torch.from_numpy(np.where(usual, (len(target) - positives) / np.maximum(positives, 1), 1.0))
+        balanced = np.where(usual, (len(target) - positives) / np.maximum(positives, 1), 1.0)
+        return self._weights_of_classes(settings, balanced)
 
     def predicted(self, output: Tensor) -> Array:
         """Return the probabilities (m, t) of logits."""

@@ -35,7 +35,6 @@ class Regression(Task):
     targets: list[str]
     mean: list[float] = field(default_factory=list)
     scale: list[float] = field(default_factory=list)
-    classes: list[Any] = field(default_factory=list)
 
     @property
     def outputs(self) -> int:

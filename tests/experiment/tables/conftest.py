@@ -12,8 +12,8 @@ import pytest
 
 from fusionkit.config.options import TableOptions, validate_group
 from fusionkit.errors import FusionError
-from fusionkit.experiment.source import Source
-from fusionkit.experiment.tables.reading import Chunk, read_chunks, read_table
+from fusionkit.experiment.source import Batch, Source
+from fusionkit.experiment.tables.reading import read_chunks, read_table
 from tests.messages import like
 
 
@@ -41,7 +41,7 @@ class Tables:
     def join(self, texts: dict[str, str], **options: Any) -> Source:
         return read_table(self.options(self.files(**texts), **{"id": "id", **options}))
 
-    def chunks(self, source: Source, text: str | bytes, rows: int = 100, name: str = "new.csv") -> list[Chunk]:
+    def chunks(self, source: Source, text: str | bytes, rows: int = 100, name: str = "new.csv") -> list[Batch]:
         assert source.table is not None
         return list(read_chunks(source.table, self.write(text, name), rows))
 

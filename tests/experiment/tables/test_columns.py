@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fusionkit._util.text import key_of
 from fusionkit.errors import FusionError
-from fusionkit.experiment.tables.columns import MISSING, Cells, Place, categories, exact_text, number, number_text
+from fusionkit.experiment.tables.columns import MISSING, Cells, Place, categories, exact_text, number
 from tests.messages import like
 
 PLACE = Place("c", "the file")
@@ -34,7 +35,7 @@ def test_number_with_a_comma() -> None:
 
 
 def test_one_text_per_number() -> None:
-    assert [number_text(value) for value in (1, 1.0, -2.0, 0.5, 1e30, 123456789.0)] == [
+    assert [key_of(value) for value in (1, 1.0, -2.0, 0.5, 1e30, 123456789.0)] == [
         "1", "1", "-2", "0.5", "1e+30", "123456789"
     ]  # fmt: skip
 
@@ -125,3 +126,4 @@ def test_exact_text() -> None:
     assert exact_text(pd.Series([7, 8])) == ["7", "8"]
     assert exact_text(pd.Series([7.0, np.nan, 1.5])) == ["7", "", "1.5"]
     assert exact_text(pd.Series(["a", None], dtype=object)) == ["a", ""]
+    assert exact_text(pd.Series(["a", pd.NA], dtype="string")) == ["a", ""]

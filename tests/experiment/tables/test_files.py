@@ -126,10 +126,10 @@ def test_chunks_are_the_file(tables: Tables, rows: int) -> None:
     assert shares[-1] == 1.0
 
 
-def test_chunks_go_on_as_text_after_a_word(tables: Tables) -> None:
+def test_a_chunk_with_a_word_is_text(tables: Tables) -> None:
     table = opened(tables, "a\n" + "1\n" * 5 + "  NA\n" + "2\n" * 3)
     whole = [value for frame, _ in table.chunks(["a"], [], [], 2) for value in frame["a"]]
-    assert whole == [1.0, 1.0, 1.0, 1.0, "1", "  NA", "2", "2", "2"]
+    assert whole == [1, 1, 1, 1, "1", "  NA", 2, 2, 2]
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------

@@ -77,5 +77,5 @@ def test_labels_and_roles() -> None:
     assert groups.tolist() == ["007", "7", "007"]
     with pytest.raises(FusionError, match=like("Column 'patient' of the argument group … the first is row 1.")):
         frame_role("group", pd.DataFrame({"patient": ["007", None]}), "the argument group")
-    with pytest.raises(FusionError, match=like("Column 'w' of the argument weight … found -1 in row 1.")):
+    with pytest.raises(FusionError, match=like("Column 'w' of the argument weight … found -1.0 in row 1.")):
         frame_role("weight", pd.DataFrame({"w": [1, -1]}), "the argument weight")

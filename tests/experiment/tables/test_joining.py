@@ -132,14 +132,6 @@ def test_labelled_rows_in_the_format_of_the_run(tables: Tables, trained: Source)
     assert source.labels.values.tolist() == ["c", "a"]
 
 
-def test_without_labels(tables: Tables, trained: Source) -> None:
-    files = tables.files(rna="id,x,z\n1,2,3\n", scan="id,s\n2,3\n1,4\n")
-    source = read_table(tables.options(files, id="id", group="who"), labelled=False, known=trained.table)
-    assert source.roles["id"].tolist() == ["1", "2"]
-    assert source.labels.values.shape == (2, 0)
-    equal(source.views["scan"], [[4], [3]])
-
-
 def test_text_that_looks_like_numbers_in_new_rows(tables: Tables) -> None:
     trained = tables.join({"a": "id,y,c\n1,0,1.0\n2,0,x\n3,1,y\n", "b": "id,d\n1,1\n2,2\n3,2\n"}, categorical="d")
     assert trained.table is not None

@@ -6,7 +6,7 @@ import pytest
 
 from fusionkit.config.options import TableOptions, validate_group
 from fusionkit.errors import FusionError
-from fusionkit.experiment.tables.layout import Layout, lay_out
+from fusionkit.experiment.tables.layout import Layout, lay_out, special
 from tests.messages import like
 
 
@@ -18,6 +18,10 @@ def laid(names: str, **given: Any) -> Layout:
     return lay_out(names.split(), options(**given), "t.csv")
 
 
+def special_columns(names: str, **given: Any) -> tuple[list[str], dict[str, str]]:
+    return special(names.split(), options(**given), "t.csv")
+
+
 def refused(names: str, sentence: str, **given: Any) -> None:
     with pytest.raises(FusionError, match=like(sentence)):
         laid(names, **given)
@@ -26,7 +30,6 @@ def refused(names: str, sentence: str, **given: Any) -> None:
 def test_one_view_and_how_to_name_several() -> None:
     layout = laid("y a b")
     assert layout.views == {"table": ["a", "b"]}
-    assert layout.labels == ["y"]
     (note,) = layout.notes
     assert "All columns" in note
     assert "a__age" in note
@@ -64,19 +67,18 @@ def test_patterns_leave_label_and_roles_alone() -> None:
 def test_roles_come_from_keys_alone() -> None:
     names = "id group split folds weight y"
     assert laid(names).views == {"table": names.split()[:-1]}
-    layout = laid("p g s f w y a", id="p", group="g", split="s", folds="f", weight="w")
-    assert layout.roles == {"id": "p", "group": "g", "split": "s", "folds": "f", "weight": "w"}
-    assert layout.views == {"table": ["a"]}
+    roles = {"id": "p", "group": "g", "split": "s", "folds": "f", "weight": "w"}
+    assert special_columns("p g s f w y a", **roles) == (["y"], roles)
+    assert laid("p g s f w y a", **roles).views == {"table": ["a"]}
 
 
 def test_one_column_with_two_roles() -> None:
-    assert laid("p y a", id="p", group="p").roles == {"id": "p", "group": "p"}
+    assert special_columns("p y a", id="p", group="p")[1] == {"id": "p", "group": "p"}
 
 
 def test_several_labels() -> None:
-    layout = laid("t1 a t2", label=["t2", "t1"])
-    assert layout.labels == ["t2", "t1"]
-    assert layout.views == {"table": ["a"]}
+    assert special_columns("t1 a t2", label=["t2", "t1"]) == (["t2", "t1"], {})
+    assert laid("t1 a t2", label=["t2", "t1"]).views == {"table": ["a"]}
 
 
 def test_drop() -> None:
@@ -87,18 +89,11 @@ def test_drop() -> None:
 
 
 def test_drop_leaves_label_and_roles() -> None:
-    layout = laid("x_a x_y b", label="x_y", drop="x_*")
-    assert layout.labels == ["x_y"]
-    assert layout.views == {"table": ["b"]}
+    assert laid("x_a x_y b", label="x_y", drop="x_*").views == {"table": ["b"]}
 
 
 def test_categorical() -> None:
     assert laid("c1 c2 d y", categorical=["c*"]).categorical == {"c1", "c2"}
-
-
-def test_without_labels() -> None:
-    layout = lay_out(["a", "p"], options(id="p", weight="w"), "t.csv", labelled=False)
-    assert (layout.labels, layout.roles, layout.views) == ([], {"id": "p"}, {"table": ["a"]})
 
 
 def test_names_of_any_letters() -> None:

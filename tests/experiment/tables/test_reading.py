@@ -142,7 +142,7 @@ def test_test_part_in_a_file_of_its_own(tables: Tables) -> None:
     assert test.labels.values.tolist() == ["w", "u"]
     assert test.roles["id"].tolist() == ["9", "8"]
     (note,) = test.notes
-    assert "c 1" in note
+    assert "1 in 'c'" in note
 
 
 def test_known_tables_need_no_role_but_the_id(tables: Tables) -> None:
@@ -156,13 +156,6 @@ def test_known_tables_need_no_role_but_the_id(tables: Tables) -> None:
         read_table(tables.options(tables.write("y,f\np,5\n"), **options), known=source.table)
     with pytest.raises(FusionError, match=like("data.label should name a column of …/t.csv; found 'y'.")):
         read_table(tables.options(tables.write("a,id\n1,5\n"), **options), known=source.table)
-
-
-def test_without_labels(tables: Tables) -> None:
-    source = read_table(tables.options(tables.write("a,p\n1,x\n"), id="p", weight="w"), labelled=False)
-    equal(source.views["table"], [[1]])
-    assert list(source.roles) == ["id"]
-    assert source.labels.values.shape == (1, 0)
 
 
 def test_digest_is_that_of_the_content(tables: Tables) -> None:

@@ -48,9 +48,6 @@ def whole(different: int, each: int) -> list[int]:
         ([[True, False], [True, True]], "multilabel"),
         ([[0, 1], [1, 2]], "regression"),
         ([[0.5, 1], [1, 1]], "regression"),
-        ([[0], [1], [2]], "classification"),  # An array (rows, 1) is one of (rows,).
-        ([[0.5], [1.0], [2.0]], "regression"),
-        ([["a"], ["b"]], "classification"),
     ],
 )
 def test_what_auto_takes(values: Any, task: str) -> None:

@@ -65,7 +65,7 @@ def test_a_mapping_weighs_the_positives_of_its_labels() -> None:
     target = torch.from_numpy(TARGET).double()
     wanted = F.binary_cross_entropy_with_logits(logits(), target, pos_weight=weight, reduction="none")
     torch.testing.assert_close(loss(logits(), class_weight={"round": 7}), wanted.mean(1).sum())
-    with pytest.raises(ConfigError, match=like("train.class_weight … labels … found 'rount'. Did you mean 'round'?")):
+    with pytest.raises(ConfigError, match=like("train.class_weight … classes … found 'rount'. Did you mean 'round'?")):
         loss(logits(), class_weight={"rount": 7})
 
 
