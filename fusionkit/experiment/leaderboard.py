@@ -21,6 +21,7 @@ from fusionkit.config.options import defaults
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.metrics import rank_value
 from fusionkit.experiment.numerals import places
+from fusionkit.experiment.reproduce import as_override
 from fusionkit.experiment.results import RESULT, read_result
 from fusionkit.experiment.statistics import Summary, pareto, summarize
 
@@ -91,7 +92,9 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The config without what may differ within a group: seed, fold, device, and the paths of the data."""
-        flat = {".".join(path): value for path, value in flatten(self.result.get("config", {}))}
+        mappings = ("train", "class_weight"), ("data", "views")  # Each is one option.
+        pairs = flatten(self.result.get("config", {}), whole=lambda path: path in mappings)
+        flat = {".".join(path): value for path, value in pairs}
         return {key: value for key, value in flat.items() if not _IGNORED.fullmatch(key)}
 
     @property
@@ -466,7 +469,7 @@ def _set_options(groups: Sequence[Group]) -> None:
         keys = sorted({key for config in configs for key in config})
         differing = [key for key in keys if len({_canonical(config.get(key)) for config in configs}) > 1]
         for group, config in zip(bucket, configs, strict=True):
-            group.options = one_line(" ".join(f"{key}={config.get(key)}" for key in differing), 400)
+            group.options = one_line(" ".join(f"{key}={as_override(config.get(key))}" for key in differing), 400)
 
 
 def _canonical(value: Any) -> str:

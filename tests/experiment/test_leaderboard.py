@@ -92,6 +92,13 @@ def test_options_tell_alike_groups_apart(tmp_path: Path) -> None:
     assert [group.options for group in read_board(tmp_path).groups] == ["train.lr=0.1", "train.lr=0.2", ""]
 
 
+def test_options_are_shown_as_overrides(tmp_path: Path) -> None:
+    for i, weight in enumerate(["balanced", {"yes": 5, "no": 0.5}, None]):
+        put(tmp_path, str(i), config={"train": {"class_weight": weight}}, metrics={"accuracy": 0.9 - i / 10})
+    shown = ["balanced", "{yes:5,no:0.5}", "null"]
+    assert [group.options for group in read_board(tmp_path).groups] == [f"train.class_weight={one}" for one in shown]
+
+
 def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fabrication = {"name": "lowrank", "r": 2}
     config = {"fusion": {"parameter_fabrication": fabrication}}
