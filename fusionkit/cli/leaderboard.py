@@ -42,7 +42,7 @@ Examples:
 def leaderboard(directory: Path, html_file: Path | None, as_json: bool, as_csv: bool) -> int:
     """Compare the runs below a directory, at any depth.
 
-    Prints a table of means and standard deviations over seeds for each data set, task and metric, and draws
+    Prints a table of means and standard deviations over seeds or folds for each data set, task and metric, and draws
     DIR/leaderboard.png, the metric against the number of learnable parameters l.  The validation part ranks where every
     run of a table has one, else the test part.  Runs that cannot be used are reported.
     """

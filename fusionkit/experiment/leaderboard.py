@@ -91,11 +91,13 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config without what may differ within a group: seed, fold, device, and the paths of the data."""
+        """The config without what may differ within a group: seed, number of the fold, device, and the data's paths."""
         mappings = ("train", "class_weight"), ("data", "views")  # Each is one option.
         pairs = flatten(self.result.get("config", {}), whole=lambda path: path in mappings)
         flat = {".".join(path): value for path, value in pairs}
-        return {key: value for key, value in flat.items() if not _IGNORED.fullmatch(key)}
+        kept = {key: value for key, value in flat.items() if not _IGNORED.fullmatch(key)}
+        # The test parts of folds and of draws by seeds are not alike.
+        return kept if flat.get("data.fold") is None else {**kept, "data.fold": "each"}
 
     @property
     def filled(self) -> dict[str, Any]:
@@ -462,7 +464,7 @@ def _set_options(groups: Sequence[Group]) -> None:
     """Set ``options`` of the groups of a table that look alike."""
     alike: dict[str, list[Group]] = {}
     for group in groups:
-        looks = [group.runs[0].fabrication, *map(group.first.get, ("fusion", "n", "l", "encoder"))]
+        looks = [group.runs[0].fabrication, *map(group.first.get, ("fusion", "n", "encoder"))]
         alike.setdefault(_canonical(looks), []).append(group)
     for bucket in alike.values():
         configs = [group.runs[0].filled for group in bucket]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fusionkit.errors import FusionError
 
-_ADVICE = "In a run, data.impute=mean fills them with the means of the training part."
+_ADVICE = "A run with data.impute=mean fills them with the means of its training part."
 
 
 def presence(

@@ -123,29 +123,6 @@ def arrays_source(path: Path, digest: str, arrays: dict[str, Array], mask: Array
     return Source(path, digest, views, _check_label(path, label, rows), check_roles(roles, rows, path), mask)
 
 
-def known_widths(node: Mapping[str, Any]) -> list[int] | None:
-    """Return the widths of the views in the file of a node of ``conf/data``, from its headers alone.
-
-    None where they are not that easily known, also of a file that cannot be used: ``load_data`` says why.
-    """
-    path = EMBEDDED.get(node["name"]) or Path(node["path"] if node["name"] == "npz" else "")
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return None
-        with zipfile.ZipFile(path) as archive:
-            headers = {member.filename.removesuffix(".npy"): _header(archive, member) for member in archive.infolist()}
-    except _DAMAGES:
-        return None
-    for other in ("label", "mask") if node.get("missing") == "mask" else ("label",):
-        headers.pop(other, None)
-    headers = {
-        name: header for name, header in headers.items() if name not in ROLES or not header or len(header[0]) != 1
-    }
-    shapes = [header[0] for header in headers.values() if header is not None]
-    known = len(shapes) == len(headers) and all(len(shape) == 2 and min(shape) > 0 for shape in shapes)
-    return [width for _, width in shapes] if known else None
-
-
 def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
     """Return the arrays of the file in its order, and the file's SHA-256."""
     try:

@@ -42,7 +42,7 @@ def draw_leaderboard(points: Sequence[Mapping[str, Any]], path: Path) -> None:
                 axes.errorbar(point["l"], point["mean"], yerr=point["std"] or None, label=label, **style)
             _l_axis(axes, [point["l"] for point in mine])
             notes = ["less is better"] if mine[0]["less_is_better"] else []
-            notes += ["mean ± std over seeds"] if any(point["std"] is not None for point in mine) else []
+            notes += ["mean ± std over seeds or folds"] if any(point["std"] is not None for point in mine) else []
             axes.set_ylabel(mine[0]["ranked_by"] + (f" ({', '.join(notes)})" if notes else ""))
             if mine[0]["less_is_better"]:
                 axes.invert_yaxis()

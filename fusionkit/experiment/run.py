@@ -45,6 +45,7 @@ def run_job(
     quiet: bool = False,
     record_only: bool = False,
     report: Callable[[float], None] | None = None,
+    given: tuple[Dataset, Parts] | None = None,
 ) -> dict[str, Any]:
     """Train the model of ``config``; write its files, ``result.json`` last.
 
@@ -54,6 +55,7 @@ def run_job(
         quiet: show neither progress nor summary.
         record_only: write the record alone.
         report: called after each epoch with the fraction of the training that is done, maybe in another process.
+        given: what ``read`` returns for the config; None reads it.
 
     Returns:
         The record that ``result.json`` holds.
@@ -63,8 +65,7 @@ def run_job(
     """
     begun = time.perf_counter()
     results.start(run_dir)
-    data = load_data(config.tree["data"], config.dims, config.task)
-    parts = split(data, config.data, config.seed)
+    data, parts = given or read(config)
     if not quiet and data.name in OWN:
         for line in described_data(data, parts):
             print(line, file=sys.stderr, flush=True)
@@ -79,6 +80,16 @@ def run_job(
     if not quiet:
         print_summary(result, run_dir)
     return result
+
+
+def read(config: RunConfig) -> tuple[Dataset, Parts]:
+    """Return the data of a config and its parts.
+
+    Raises:
+        FusionError, ConfigError: data that cannot be used, or options that do not fit them.
+    """
+    data = load_data(config.tree["data"], config.dims, config.task)
+    return data, split(data, config.data, config.seed)
 
 
 class Run:

@@ -18,7 +18,6 @@ from fusionkit.config.options import RunConfig
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import run
 from fusionkit.experiment.job import EXPECTED, check_logs, directory_lock, objective, recorded, save_composed
-from fusionkit.experiment.npz import known_widths
 from fusionkit.experiment.sweep import run_sweep
 
 
@@ -43,7 +42,8 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     config = hydra.config_loader.config
     try:
         preflight(config, run.takes_group(config))
-        _tell_unused_n(config, overrides, check_operator(config, known_widths(config.tree["data"])))
+        given = run.read(config)
+        _tell_unused_n(config, overrides, check_operator(config, given[0].dims))
     except FusionError as error:
         raise ConfigError(str(error)) from error
     failures: list[Exception] = []
@@ -54,7 +54,7 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
             with directory_lock(run_dir, wait=False), recorded(config.tree, run_dir):
                 check_logs(run_dir)
                 save_composed(task, run_dir, subdir)
-                return objective(run.run_job(config, run_dir))
+                return objective(run.run_job(config, run_dir, given=given))
         except EXPECTED as error:  # Hydra would print a traceback.
             failures.append(error)
             return None

@@ -13,7 +13,7 @@ from fusionkit._util.tables import print_table
 from fusionkit._util.text import count_of
 from fusionkit.experiment import results
 from fusionkit.experiment.data import Dataset
-from fusionkit.experiment.metrics import rank_value
+from fusionkit.experiment.metrics import REGRESSION, rank_value
 from fusionkit.experiment.numerals import numeral
 from fusionkit.experiment.splits import Parts
 
@@ -55,16 +55,27 @@ def print_summary(result: Mapping[str, Any], run_dir: Path) -> None:
             ("seconds", f"{result['seconds']:.1f}"),
             ("files", results.shown(run_dir)),
             *(("", name) for name in files),
-            ("predict", f"fusionkit predict {shlex.quote(results.shown(run_dir))} data.path=NEW --out predictions.csv"),
+            ("predict", _predict(result, run_dir)),
         ],
     )
     for line in _warnings(result):
         print(f"warning: {line}")
 
 
+def _predict(result: Mapping[str, Any], run_dir: Path) -> str:
+    """Return the command that predicts with the run, on a file or on a file per view."""
+    path = result["config"]["data"].get("path")
+    files = ", ".join(f"{name}: NEW" for name in path) if isinstance(path, Mapping) else ""
+    new = shlex.quote(f"data.path={{{files}}}") if files else "data.path=NEW"
+    return f"fusionkit predict {shlex.quote(results.shown(run_dir))} {new} --out predictions.csv"
+
+
 def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the lines of the metric that ranks, and of balanced accuracy where the classes are uneven."""
+    """Yield the lines of the ranking metric; of balanced accuracy where classes are uneven; of all metrics of one
+    target.
+    """
     names = [result["metric"]]
+    names += [name for name in REGRESSION if name in result["metrics"] and name not in names]
     if not result["metrics"]:
         all_train = "all rows train (data.test_size=0); the run is not ranked"
         yield "metrics", f"none, because {'no row is test (data.test_size=0)' if result['validation'] else all_train}"
@@ -106,9 +117,14 @@ def _warnings(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield a line where the model is not better than the baseline."""
     name = result["metric"]
     found, baseline = result["metrics"].get(name), (result["baseline"] or {}).get(name)
-    if found is not None and baseline is not None and rank_value(name, found) <= rank_value(name, baseline):
-        advice = "the views may not tell the label, or more epochs, another train.lr or fewer inputs may help"
-        yield f"the {name} is not better than that of the baseline: {advice}."
+    if found is None or baseline is None or rank_value(name, found) > rank_value(name, baseline):
+        return
+    advice = "the inputs may not tell the label; more epochs, another train.lr or fewer inputs may help"
+    if result["task"] == "regression":
+        advice += ", and with outliers train.loss=mae"
+    elif _is_uneven(result):
+        advice = "with uneven classes metric=roc_auc and train.class_weight=balanced may say more"
+    yield f"the {name} is not better than that of the baseline: {advice}.  See docs/your-own-data.md."
 
 
 def _missing(data: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -73,7 +73,7 @@ def test_nan_and_infinity(npz: Write, arrays: dict[str, Any]) -> None:
     view[9, 0] = -np.inf
     refused(npz(a=view), "View 'a' of {path} … found 1 infinite among 240 values.")
     view[3, 1] = view[7, 2] = np.nan
-    refused(npz(a=view), "View 'a' of {path} … found 2 with NaN, the first is row 3.  In a run, data.impute=mean …")
+    refused(npz(a=view), "View 'a' of {path} … found 2 with NaN, the first is row 3.  A run with data.impute=mean …")
 
 
 def absent(arrays: dict[str, Any], filler: float = np.nan) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
@@ -140,7 +140,7 @@ def test_some_nan_in_a_row_is_refused_unless_it_is_imputed(npz: Write, arrays: d
     views, mask = absent(arrays)
     views["a"][10:12, 2] = np.nan
     path = npz(**views)
-    refused(path, "View 'a' of {path} … found 2 with NaN, the first is row 10.  In a run, data.impute=mean …")
+    refused(path, "View 'a' of {path} … found 2 with NaN, the first is row 10.  A run with data.impute=mean …")
     data = read(path, impute="mean")
     assert data.impute == "mean"
     assert data.mask is not None

@@ -62,6 +62,23 @@ def test_device_and_place_of_the_data_do_not_separate(tmp_path: Path) -> None:
     assert [len(group.runs) for group in read_board(tmp_path).groups] == [2]
 
 
+def test_folds_and_draws_by_seeds_are_never_averaged(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        put(tmp_path, f"drawn{seed}", seed=seed, config={"seed": seed, "data": {"fold": None}})
+        put(tmp_path, f"fold{seed}", config={"seed": 0, "data": {"fold": seed}})
+    groups = read_board(tmp_path).groups
+    assert sorted((group.options, len(group.runs)) for group in groups) == [
+        ("data.fold=each", 2),
+        ("data.fold=null", 2),
+    ]
+
+
+def test_options_are_told_where_l_differs_too(tmp_path: Path) -> None:
+    put(tmp_path, "all", config={"data": {"drop": None}})
+    put(tmp_path, "fewer", l=12, config={"data": {"drop": ["age"]}})
+    assert {group.options for group in read_board(tmp_path).groups} == {"data.drop=None", "data.drop=['age']"}
+
+
 @pytest.mark.parametrize(
     "other",
     [{"data_dims": [9, 9]}, {"data": {"name": "mfeat"}}, {"data": {"name": "npz", "label": "x.npz", "digest": "22"}}],

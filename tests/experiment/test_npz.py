@@ -12,7 +12,7 @@ import pytest
 from fusionkit.config.hashing import file_digest
 from fusionkit.config.options import NpzOptions
 from fusionkit.errors import FusionError
-from fusionkit.experiment.npz import known_widths, read_npz
+from fusionkit.experiment.npz import read_npz
 from fusionkit.experiment.source import Source
 from fusionkit.experiment.tasks.choice import choose
 from tests.messages import like
@@ -28,16 +28,6 @@ def refused(path: Path, sentence: str) -> None:
     """Assert that reading the file fails with a sentence like this one, in which {path} stands for the file."""
     with pytest.raises(FusionError, match=like(sentence.replace("{path}", str(path)))):
         read(path)
-
-
-def test_widths_from_the_headers(npz: Write, tmp_path: Path) -> None:
-    assert known_widths({"name": "npz", "path": str(npz())}) == [4, 3]
-    assert known_widths({"name": "mfeat"}) == [76, 216, 64, 240, 47, 6]
-    assert known_widths({"name": "digits"}) is None
-    for path in (tmp_path / "none.npz", tmp_path, Path("/dev/null"), npz(a=np.ones(60)), npz(a=np.array([None]))):
-        assert known_widths({"name": "npz", "path": str(path)}) is None
-    (tmp_path / "views.npz").write_bytes(b"PK")
-    assert known_widths({"name": "npz", "path": str(tmp_path / "views.npz")}) is None
 
 
 @pytest.mark.parametrize(
@@ -194,7 +184,6 @@ def test_arrays_of_one_dimension_may_have_a_role(npz: Write, arrays: dict[str, A
     assert list(source.views) == ["a", "b", "split"]  # One with two dimensions is a view, as before.
     assert sorted(source.roles) == ["group", "weight"]
     np.testing.assert_array_equal(source.roles["group"], group)
-    assert known_widths({"name": "npz", "path": str(npz(group=group, id=np.ones((60, 5))))}) == [4, 3, 5]
 
 
 def test_label_that_is_none(npz: Write) -> None:

@@ -73,7 +73,9 @@ class Describer:
             should = f"have at most {self.max_categories} different texts (data.max_categories)"
             first = texts[codes[place.positions(codes >= 0)[0]]]
             found = f"{len(different)}, such as {short_repr(first)}"
-            way_out = f"data.drop={quoted(place.column)} leaves it out; {_EMBEDDINGS}."
+            column, names_rows = quoted(place.column), len(different) == len(codes)
+            use = f"data.id={column} takes it as the name of the rows" if names_rows else _EMBEDDINGS
+            way_out = f"data.drop={column} leaves it out; {use}."
             raise FusionError(f"{place} should {should}; found {found}.  {way_out}")
         seen = (True,) * len(different)
         return Column(place.column, "category", tuple(different), seen, numeric)

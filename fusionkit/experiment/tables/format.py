@@ -178,7 +178,7 @@ class TableFormat:
             if self.impute is None and (count := int(missing.sum())):
                 should = f"have no missing number in a row that has the view {view.name!r}"
                 found = f"{count}, the first in row {place.first(missing)}"
-                advice = "In a run, data.impute=mean fills them with the means of the training part."
+                advice = "A run with data.impute=mean fills them with the means of its training part."
                 raise FusionError(f"{place} should {should}; found {found}.  {advice}")
 
     def fitted(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fusionkit._util.text import count_of, short_repr
 from fusionkit.errors import FusionError
 from fusionkit.experiment.source import Labels
-from fusionkit.experiment.tables.columns import Cells, Place, exact_text, floats, is_numeric, text_array
+from fusionkit.experiment.tables.columns import Cells, Place, exact_text, floats, is_numeric, quoted, text_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,8 @@ def read_ids(series: pd.Series[Any], place: Place, distinct: bool = True) -> lis
         first = {one: row for row, one in reversed([*enumerate(ids)])}
         row = next(row for row, one in enumerate(ids) if first[one] != row)
         found = f"{short_repr(ids[row])} in row {first[ids[row]]} and again in row {row}"
-        raise FusionError(f"{place} should have an id of its own in every row; found {found}.")
+        advice = f"data.group={quoted(place.column)} keeps rows that belong together on one side of a split."
+        raise FusionError(f"{place} should have an id of its own in every row; found {found}.  {advice}")
     return ids
 
 

@@ -126,6 +126,9 @@ def _tags(labels: Labels, task: str, separator: str) -> Target:
     if values.ndim == 2 or values.dtype.kind not in "UO":
         found = f"{values.shape[1]} columns" if values.ndim == 2 else "numbers"
         raise ConfigError(f"{labels.what} should be one column of text for data.label_separator; found {found}.")
+    if not any(separator in text for text in values.tolist()):
+        found = f"no {separator!r} in any row"
+        raise ConfigError(f"{labels.what} should contain data.label_separator between tags; found {found}.")
     rows = [{tag for part in text.split(separator) if (tag := part.strip())} for text in values.tolist()]
     tags = sorted(set().union(*rows))
     if not tags:

@@ -33,9 +33,10 @@ def test_a_value_that_needs_quotes_is_said_with_them(path: str, written: str, ru
 
 @pytest.mark.parametrize("path", ["data (1).npz", *exhaustive(["~/views.npz", "run#1.npz"])])
 def test_a_quoted_path_is_read(
-    path: str, run: Run, trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    path: str, run: Run, trained: list[dict[str, Any]], views: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(Path.cwd()))
+    Path(views).rename(path.replace("~/", ""))
     assert run("data=npz", f'data.path="{path}"', 'hydra.run.dir="~/out"')[0] == 0
     assert trained[0]["data"]["path"] == str(Path(path.replace("~/", "")).absolute())
     assert Path("out/result.json").is_file()

@@ -217,7 +217,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     ("argv", "width"),
     [
         (["fusion=concatenation", "n=32"], 649),
-        (["fusion=average", "dims=[8,8]", "n=32"], 8),
+        (["fusion=average", "data=digits", "n=32"], 16),
         (["fusion=concatenation"], None),
         (["-m", "fusion=concatenation,parameterized_concatenation", "n=32"], None),
         *exhaustive(

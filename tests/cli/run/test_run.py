@@ -88,7 +88,7 @@ def failing(run: Callable[..., tuple[int, str, str]], *argv: str) -> tuple[str, 
 
 def test_wrong_dims_are_no_reason_to_advise_encoders(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     status, _, err = run("dims=[1,2]", f"hydra.run.dir={tmp_path / 'run'}")
-    assert status == 1
+    assert status == 2
     assert "found [1, 2]." in err
     assert "encoder" not in err
 
@@ -96,8 +96,6 @@ def test_wrong_dims_are_no_reason_to_advise_encoders(run: Callable[..., tuple[in
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["data=npz", "data.path=nowhere.npz"], "nowhere.npz"),
-        (["data=npz", "data.path=views.npz", "data.dims=[4,4]"], "[4, 4]"),
         (["fabrication=lowrank", "fabrication.r=100"], "100"),
         (["train.devices=100000"], "on this machine; found 100000."),
         (["n=100000000000000"], "The run should fit into the memory of its device; found too little for 25960"),
@@ -109,6 +107,26 @@ def test_other_failures_are_recorded_too(
     err, found = failing(run, *argv)
     assert message in err
     assert message in found["error"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["data=npz", "data.path=nowhere.npz"], "nowhere.npz"),
+        (["data=npz", "data.path=views.npz", "data.dims=[4,4]"], "[4, 4]"),
+        (["data=npz", "data.path=views.npz", "task=multilabel"], "task=multilabel; found 2 in row 2."),
+    ],
+)
+def test_data_that_cannot_be_used_leave_an_earlier_run_alone(
+    argv: list[str], message: str, run: Callable[..., tuple[int, str, str]], views: str
+) -> None:
+    place = "hydra.run.dir=run"
+    assert run("data=npz", f"data.path={views}", "train.epochs=1", place)[0] == 0
+    before = {file: file.read_bytes() for file in Path("run").rglob("*") if file.is_file()}
+    status, _, err = run(*argv, place)
+    assert status == 2
+    assert message in err
+    assert {file: file.read_bytes() for file in Path("run").rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def test_too_many_categories() -> None:
     texts = [f"name {i}" for i in range(101)]
     assert len(described(texts[:100]).categories) == 100
     sentence = "Column 'c' of t.csv … 100 … found 101, such as 'name 0'.  data.drop=c … docs/your-own-data.md"
-    refused(texts, sentence)
+    refused([*texts, "name 0"], sentence)
+    refused(texts, "Column 'c' of t.csv … data.drop=c leaves it out; data.id=c takes it as the name of the rows.")
     assert described(texts, max_categories=101).width == 101
     refused([1, 2, 3], "Column 'c' … 2 … found 3, such as '1'.", max_categories=2, categorical={"c"})

@@ -123,8 +123,8 @@ def test_words_in_a_numeric_column() -> None:
 
 
 def test_missing_numbers_are_counted() -> None:
-    refused("Column 'age' … view 'b'; found 2, the first in row 1.  In a run, data.impute=mean", age=[1, None, None])
-    refused("Column 'ok' … view 'a'; found 1, the first in row 0.  In a run, data.impute=mean", ok=[None, True])
+    refused("Column 'age' … view 'b'; found 2, the first in row 1.  A run with data.impute=mean", age=[1, None, None])
+    refused("Column 'ok' … view 'a'; found 1, the first in row 0.  A run with data.impute=mean", ok=[None, True])
 
 
 def test_infinite_numbers() -> None:

@@ -258,7 +258,7 @@ def test_several_files_in_place_of_one(tables: Tables) -> None:
         ("a,y\n1,0\n,\n", "Column 'y' of {t} … found 1 row without, the first is row 1."),
         (
             "a,b,y\n1,2,0\n1,,0\n",
-            "Column 'b' of {t} … view 'table'; found 1, the first in row 1.  In a run, data.impute=mean",
+            "Column 'b' of {t} … view 'table'; found 1, the first in row 1.  A run with data.impute=mean",
         ),
         ("a,y\n1,0\ninf,0\n", "Column 'a' of {t} … found 1 infinite, the first in row 1."),
         ("a,y\n1,0\n1e999,0\n", "Column 'a' of {t} … found 1 infinite, the first in row 1."),
