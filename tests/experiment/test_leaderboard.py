@@ -76,7 +76,7 @@ def test_folds_and_draws_by_seeds_are_never_averaged(tmp_path: Path) -> None:
 def test_options_are_told_where_l_differs_too(tmp_path: Path) -> None:
     put(tmp_path, "all", config={"data": {"drop": None}})
     put(tmp_path, "fewer", l=12, config={"data": {"drop": ["age"]}})
-    assert {group.options for group in read_board(tmp_path).groups} == {"data.drop=None", "data.drop=['age']"}
+    assert {group.options for group in read_board(tmp_path).groups} == {"data.drop=null", "data.drop=[age]"}
 
 
 @pytest.mark.parametrize(
