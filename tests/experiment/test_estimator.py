@@ -231,7 +231,7 @@ def test_a_weight_multiplies_the_loss() -> None:
         (np.ones(89), "sample_weight … (90,), a value per row; found (89,)."),
         (np.ones((90, 1)), "sample_weight … (90,), a value per row; found (90, 1)."),
         (np.zeros(90), "sample_weight should be above zero in a row at least; found zero in all 90 rows."),
-        (np.arange(90) - 3.0, "sample_weight … at least 0; found -3.0 in row 0."),
+        (np.arange(90) - 3.0, "sample_weight … at least 0, finite in float32; found -3.0 in row 0."),
         (np.where(np.arange(90) == 5, np.nan, 1.0), "sample_weight … found nan in row 5."),
         (["one"] * 90, "sample_weight … found dtype <U3."),
         (np.ma.masked_array(np.ones(90), np.arange(90) < 2), "sample_weight … found 2."),
