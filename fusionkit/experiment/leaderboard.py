@@ -20,6 +20,7 @@ from fusionkit._util.trees import flatten, mapped
 from fusionkit.config.options import defaults
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.metrics import places, rank_value
+from fusionkit.experiment.reproduce import as_override
 from fusionkit.experiment.results import RESULT, read_result
 from fusionkit.experiment.statistics import Summary, pareto, summarize
 
@@ -90,7 +91,9 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The config without what may differ within a group: seed, number of the fold, device, and the data's paths."""
-        flat = {".".join(path): value for path, value in flatten(self.result.get("config", {}))}
+        mappings = ("train", "class_weight"), ("data", "views")  # Each is one option.
+        pairs = flatten(self.result.get("config", {}), whole=lambda path: path in mappings)
+        flat = {".".join(path): value for path, value in pairs}
         kept = {key: value for key, value in flat.items() if not _IGNORED.fullmatch(key)}
         # The test parts of folds and of draws by seeds are not alike.
         return kept if flat.get("data.fold") is None else {**kept, "data.fold": "each"}
@@ -467,7 +470,7 @@ def _set_options(groups: Sequence[Group]) -> None:
         keys = sorted({key for config in configs for key in config})
         differing = [key for key in keys if len({_canonical(config.get(key)) for config in configs}) > 1]
         for group, config in zip(bucket, configs, strict=True):
-            group.options = one_line(" ".join(f"{key}={config.get(key)}" for key in differing), 400)
+            group.options = one_line(" ".join(f"{key}={as_override(config.get(key))}" for key in differing), 400)
 
 
 def _canonical(value: Any) -> str:

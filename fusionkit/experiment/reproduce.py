@@ -47,7 +47,7 @@ def command(result: Mapping[str, Any], run_dir: Path) -> str | None:
     if found is None:
         return shlex.join(["fusionkit", "run", "--from", str(run_dir)])
     base = dict(_composed(()))
-    last = [f"{'.'.join(key)}={_text(value)}" for key, value in loose.items() if value != base.get(key, _ABSENT)]
+    last = [f"{'.'.join(key)}={as_override(value)}" for key, value in loose.items() if value != base.get(key, _ABSENT)]
     return shlex.join(["fusionkit", "run", *found, *last])
 
 
@@ -63,7 +63,7 @@ def _overrides(config: Mapping[str, Any], wanted: Flat) -> list[str] | None:
             found.append(f"{group}={name}")
     # Without these, some groups do not compose.
     needed = ((key, wanted.get(("data", key))) for key in ("path", "label"))
-    found += [f"data.{key}={_text(value)}" for key, value in needed if value is not None]
+    found += [f"data.{key}={as_override(value)}" for key, value in needed if value is not None]
     known = defaults(config)
     # First the keys to which others may refer, then the options of the operator; the third pass only compares.
     for inner in (False, True, None):
@@ -88,12 +88,12 @@ def _changes(given: Flat, wanted: Flat, known: Flat) -> Iterator[tuple[tuple[str
         if key not in wanted:
             if any(other[: len(key)] == key for other in wanted) or given[key] == known.get(key, _ABSENT):
                 continue
-            yield key, f"{dotted}={_text(known[key])}" if key in known else f"~{dotted}"
+            yield key, f"{dotted}={as_override(known[key])}" if key in known else f"~{dotted}"
         elif key not in given:
             shorter = any(key[:i] in given for i in range(1, len(key)))
-            yield key, f"{'' if shorter else '++'}{dotted}={_text(wanted[key])}"
+            yield key, f"{'' if shorter else '++'}{dotted}={as_override(wanted[key])}"
         elif given[key] != wanted[key] or type(given[key]) is not type(wanted[key]):
-            yield key, f"{dotted}={_text(wanted[key])}"
+            yield key, f"{dotted}={as_override(wanted[key])}"
 
 
 @lru_cache(maxsize=1024)
@@ -106,7 +106,7 @@ def _flatten(config: Mapping[str, Any]) -> Flat:
     return dict(flatten(config, whole=lambda path: len(path) == 2))
 
 
-def _text(value: Any) -> str:
+def as_override(value: Any) -> str:
     """Return a value in Hydra's grammar of overrides."""
     if value is None:
         return "null"
@@ -115,9 +115,9 @@ def _text(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{as_override(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_text, value)) + "]"
+        return "[" + ",".join(map(as_override, value)) + "]"
     text = str(value)
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text

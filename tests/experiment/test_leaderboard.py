@@ -68,15 +68,15 @@ def test_folds_and_draws_by_seeds_are_never_averaged(tmp_path: Path) -> None:
         put(tmp_path, f"fold{seed}", config={"seed": 0, "data": {"fold": seed}})
     groups = read_board(tmp_path).groups
     assert sorted((group.options, len(group.runs)) for group in groups) == [
-        ("data.fold=None", 2),
         ("data.fold=each", 2),
+        ("data.fold=null", 2),
     ]
 
 
 def test_options_are_told_where_l_differs_too(tmp_path: Path) -> None:
     put(tmp_path, "all", config={"data": {"drop": None}})
     put(tmp_path, "fewer", l=12, config={"data": {"drop": ["age"]}})
-    assert {group.options for group in read_board(tmp_path).groups} == {"data.drop=None", "data.drop=['age']"}
+    assert {group.options for group in read_board(tmp_path).groups} == {"data.drop=null", "data.drop=[age]"}
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,13 @@ def test_options_tell_alike_groups_apart(tmp_path: Path) -> None:
         put(tmp_path, name, config={"train": {"lr": lr, "epochs": 3}}, metrics={"accuracy": 1 - lr})
     put(tmp_path, "c", n=6, config={"train": {"lr": 0.3, "epochs": 3}}, metrics={"accuracy": 0.1})
     assert [group.options for group in read_board(tmp_path).groups] == ["train.lr=0.1", "train.lr=0.2", ""]
+
+
+def test_options_are_shown_as_overrides(tmp_path: Path) -> None:
+    for i, weight in enumerate(["balanced", {"yes": 5, "no": 0.5}, None]):
+        put(tmp_path, str(i), config={"train": {"class_weight": weight}}, metrics={"accuracy": 0.9 - i / 10})
+    shown = ["balanced", "{yes:5,no:0.5}", "null"]
+    assert [group.options for group in read_board(tmp_path).groups] == [f"train.class_weight={one}" for one in shown]
 
 
 def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

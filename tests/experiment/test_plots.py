@@ -73,7 +73,7 @@ def test_the_better_is_higher_in_the_leaderboard_picture(tmp_path: Path, monkeyp
     draw_leaderboard([*points(2), *rmse], tmp_path / "x.png")
     first, second = drawn[0].axes
     assert (first.get_title("left"), second.get_title("left")) == ("mfeat", "other")
-    assert first.get_ylabel() == "test accuracy (mean ± std over seeds)"
+    assert first.get_ylabel() == "test accuracy (mean ± std over seeds or folds)"
     assert second.get_ylabel() == "validation rmse (less is better)"
     assert (first.yaxis_inverted(), second.yaxis_inverted()) == (False, True)
     legend = second.get_legend()

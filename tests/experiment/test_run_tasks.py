@@ -140,7 +140,9 @@ def test_metrics_that_the_test_part_does_not_define_are_null(
     assert (found["metrics"]["roc_auc"], found["metrics"]["balanced_accuracy"]) == (None, None)
     assert found["history"]["roc_auc"] == [None] * 40
     out = capsys.readouterr().out
-    assert re.search(r"^roc_auc +undefined on \d+ test rows \(largest class: undefined\)$", out, re.MULTILINE)
+    assert re.search(
+        r"^roc_auc +undefined on \d+ test rows \(largest class: undefined; positive: 'yes'\)$", out, re.MULTILINE
+    )
     assert "warning" not in out
 
 
