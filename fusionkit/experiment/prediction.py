@@ -106,14 +106,13 @@ class Predictor:
 def columns(predictor: Predictor, batch: Batch, predicted: Array) -> dict[str, Any]:
     """Return the columns of the predictions of a batch: name -> m values."""
     task, id = predictor.model.task, predictor.id
-    values = task.values(predicted)
-    named: dict[str, Any] = {"row": np.arange(batch.start, batch.start + len(values))}
-    if batch.ids is not None and id is not None:
-        named = {id: batch.ids}
+    values, found = task.values(predicted), dict[str, Any]()
     if task.name == "multilabel" or (task.outputs > 1 and task.name == "regression"):
         names = task.classes or task.targets
-        named |= {f"prediction_{name}": one for name, one in zip(names, np.array(values).T, strict=True)}
+        found = {f"prediction_{name}": one for name, one in zip(names, np.array(values).T, strict=True)}
     else:
-        named["prediction"] = values
-    named |= {f"probability_{name}": predicted[:, i] for i, name in enumerate(task.classes)}
-    return named
+        found["prediction"] = values
+    found |= {f"probability_{name}": predicted[:, i] for i, name in enumerate(task.classes)}
+    if batch.ids is None or id is None:
+        return {"row": np.arange(batch.start, batch.start + len(values)), **found}
+    return {"id" if id in found else id: batch.ids, **found}

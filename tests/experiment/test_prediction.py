@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from fusionkit.errors import FusionError
 from fusionkit.experiment.prediction import Predictor, columns
 from fusionkit.experiment.results import RESULT, read_result
 from fusionkit.experiment.run import run_job
+from fusionkit.experiment.source import Batch
+from fusionkit.experiment.tasks.classification import Classification
 
 LABELS = ["outcome", "grade", "cost", "stay", "fever", "pain", "signs"]
 #: task -> the label columns and other options of the run
@@ -239,3 +242,12 @@ def test_arrays_need_no_pandas(run_dir: Path, tmp_path: Path, npz: Callable[...,
     command = ["predict", str(run_dir), f"data.path={npz()}", "--out", str(tmp_path / "predictions.npz")]
     found = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize(("name", "kept"), [("visit", "visit"), ("prediction", "id"), ("probability_a", "id")])
+def test_ids_whose_column_is_called_as_a_prediction_are_kept(name: str, kept: str) -> None:
+    predictor = SimpleNamespace(id=name, model=SimpleNamespace(task=Classification(["a", "b"])))
+    batch = Batch(0, [np.zeros((2, 1))], ids=np.array(["x", "y"]))
+    found = columns(predictor, batch, np.array([[0.8, 0.2], [0.1, 0.9]]))  # type: ignore[arg-type]
+    assert list(found) == [kept, "prediction", "probability_a", "probability_b"]
+    assert (found[kept].tolist(), found["prediction"]) == (["x", "y"], ["a", "b"])
