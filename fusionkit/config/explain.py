@@ -213,6 +213,9 @@ def _missing_config(error: Any, loader: CheckingLoader) -> str:
         return _no_operator(group, name, options)
     if group == "hydra/launcher" and name in LAUNCHERS:
         return f"There is no {group} {name!r}.  {install_command('launchers')} installs it."
+    if group == "data" and (ending := re.search(r"\.(csv|tsv|csv\.gz|parquet|npz)$", name)):
+        form, more = ("npz", "") if ending[1] == "npz" else ("table", " data.label=COLUMN")
+        return f"data should be the form of the data, not the file; write data={form} data.path={name}{more}."
     hint = nearest(name, options) or f"  Known are {', '.join(options)}."
     return f"There is no {group} {name!r}.{hint}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from fusionkit.experiment.tables.format import Column, View
 if TYPE_CHECKING:
     import pandas as pd
 
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?|\d\d?[./]\d\d?[./]\d\d")
+_DATES = "numbers can be made of dates, such as the year or the days since a date"
 _EMBEDDINGS = "docs/your-own-data.md shows how text becomes numbers (embeddings)"
 
 
@@ -75,6 +78,7 @@ class Describer:
             found = f"{len(different)}, such as {short_repr(first)}"
             column, names_rows = quoted(place.column), len(different) == len(codes)
             use = f"data.id={column} takes it as the name of the rows" if names_rows else _EMBEDDINGS
+            use = _DATES if _DATE.match(first) else use
             way_out = f"data.drop={column} leaves it out; {use}."
             raise FusionError(f"{place} should {should}; found {found}.  {way_out}")
         seen = (True,) * len(different)

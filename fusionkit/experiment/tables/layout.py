@@ -82,8 +82,9 @@ def special(names: Collection[str], options: TableOptions, what: str) -> tuple[l
     roles = {role: column for role in ROLES if (column := getattr(options, role)) is not None}
     for key, column in [*(("label", label) for label in labels), *roles.items()]:
         if column not in names:
-            should = f"name a column of {what}"
-            raise FusionError(f"data.{key} should {should}; found {column!r}.{nearest(column, names)}")
+            some = ", ".join(map(repr, [*names][:10])) + (", ..." if len(names) > 10 else "")
+            should, hint = f"name a column of {what}", nearest(column, names) or f"  Its columns are {some}."
+            raise FusionError(f"data.{key} should {should}; found {column!r}.{hint}")
     return labels, roles
 
 

@@ -18,6 +18,7 @@ from fusionkit.experiment.tables.describing import Describer
 from fusionkit.experiment.tables.files import TableFile, open_table
 from fusionkit.experiment.tables.format import TableFormat, View, add_counts, unseen_text
 from fusionkit.experiment.tables.layout import kept, lay_out, names_of, special
+from fusionkit.experiment.tables.notes import cell_notes
 from fusionkit.experiment.tables.roles import read_ids, read_labels, read_role
 
 #: The most rows and cells of the blocks in which a file is read: pandas takes long for each block, however small.
@@ -40,8 +41,12 @@ def read_table(options: TableOptions, known: TableFormat | None = None) -> Sourc
     if known is not None:
         _check_form(known, options.path)
     if isinstance(options.path, str):
-        return _read_one(options, open_table(options.path, options.separator, options.decimal), known)
-    return _read_joined(options, known)
+        source = _read_one(options, open_table(options.path, options.separator, options.decimal), known)
+    else:
+        source = _read_joined(options, known)
+    if known is not None or source.table is None:
+        return source
+    return replace(source, notes=[*source.notes, *cell_notes(source.table, source.views)])
 
 
 def _read_one(options: TableOptions, table: TableFile, known: TableFormat | None) -> Source:

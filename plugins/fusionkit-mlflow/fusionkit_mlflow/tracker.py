@@ -101,6 +101,7 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
     """Yield name, value and step of every number in the result."""
     single = {
         **(result.get("metrics") or {}),
+        **{f"validation.{key}": value for key, value in (result.get("validation") or {}).items()},
         **{key: result.get(key) for key in ("l", "n", "parameters", "seconds")},
         **{f"robustness.{key}": value for key, value in _flat(result.get("robustness") or {})},
     }

@@ -27,6 +27,7 @@ RECORD: dict[str, Any] = {
     "seed": 3,
     "seconds": 2.5,
     "metrics": {"accuracy": 0.75, "log_loss": None},
+    "validation": {"accuracy": 0.5, "log_loss": None},
     "robustness": {"missing": {"left (5 %)": 0.5}},
     "history": {"loss": [1.0, 0.5, 0.25], "accuracy": [0.5, None, 0.75]},
     "config_hash": "0123456789abcdef",
@@ -63,6 +64,7 @@ def test_a_record_is_all_there(tmp_path: Path) -> None:
     assert run.info.end_time - run.info.start_time == 2500
     assert run.data.metrics == {
         "accuracy": 0.75,
+        "validation.accuracy": 0.5,
         "l": 0.0,
         "n": 4.0,
         "parameters": 15.0,

@@ -27,6 +27,8 @@ REFUSED = {
     "malformed_value": (["n==3"], "An override should have the form key=value; found 'n==3'."),
     "unknown_fabrication": (["fabrication=lowrnk"], "found 'lowrnk'. Did you mean 'lowrank'"),
     "unknown_preset": (["fusion=lowrank_parametrized_concatenation"], "'lowrank_parameterized_concatenation'"),
+    "file_as_data": (["data=mine.csv"], "not the file; write data=table data.path=mine.csv data.label=COLUMN."),
+    "arrays_as_data": (["data=mine.npz"], "not the file; write data=npz data.path=mine.npz."),
     "unknown_data": (["data=mfaet"], "There is no data 'mfaet'. Did you mean 'mfeat'?"),
     "unknown_group": (["fabricaton=dense"], "There is no key 'fabricaton'. Did you mean 'fabrication'?"),
     "unknown_experiment": (["+experiment=debgu"], "There is no experiment 'debgu'. Did you mean 'debug'?"),

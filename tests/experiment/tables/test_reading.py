@@ -31,7 +31,8 @@ def test_a_table(tables: Tables) -> None:
     assert source.labels.names == ["outcome"]
     roles = {key: value.tolist() for key, value in source.roles.items()}
     assert roles == {"id": ["007", "NA", "7", "x"], "folds": [0, 1, 1, 0], "weight": [1.0, 0.0, 2.5, 1.0]}
-    assert (source.notes, source.mask, source.path.name) == ([], None, "t.csv")
+    assert source.notes == ["Missing text counts as no category: 1 in 'clinical__sex'."]
+    assert (source.mask, source.path.name) == (None, "t.csv")
     assert source.table is not None
     assert source.table.dims == [2, 3]
 
@@ -154,7 +155,8 @@ def test_known_tables_need_no_role_but_the_id(tables: Tables) -> None:
     equal(test.views["table"], [[5]])
     with pytest.raises(FusionError, match=like("…/t.csv … found 2 missing: a, id.")):
         read_table(tables.options(tables.write("y,f\np,5\n"), **options), known=source.table)
-    with pytest.raises(FusionError, match=like("data.label should name a column of …/t.csv; found 'y'.")):
+    found = "data.label should name a column of …/t.csv; found 'y'.  Its columns are 'a', 'id'."
+    with pytest.raises(FusionError, match=like(found)):
         read_table(tables.options(tables.write("a,id\n1,5\n"), **options), known=source.table)
 
 
