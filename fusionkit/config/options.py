@@ -60,8 +60,10 @@ class DataOptions(Options):
     validation_size: Fraction = _option(
         0.0, "Part of the other rows that is held out to choose the epoch and to rank runs; 0: none."
     )
-    fold: Annotated[int, Field(ge=0)] | None = _option(
-        None, "Which of the 1/test_size folds, or which value of data.folds, is held out; null draws one test part."
+    fold: Annotated[int, Field(ge=0)] | Annotated[Text, Field(min_length=1)] | None = _option(
+        None,
+        "Which of the 1/test_size folds, or which value of data.folds, is held out; null draws one test part.",
+        json_schema_extra={"expected": "an integer of at least 0, a value of data.folds, or null"},
     )
 
 

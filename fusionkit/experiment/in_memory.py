@@ -183,7 +183,10 @@ def _array(what: str, values: Any) -> Array:
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = values.float() if values.dtype == torch.bfloat16 else values  # Which numpy does not have.
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:  # Of rows of different lengths.
+        raise FusionError(f"{what} should have the same number of values in each row; found others.") from None
     if array.dtype.kind != "O":
         return array
     for place, value in np.ndenumerate(array):

@@ -83,7 +83,7 @@ def read_views(options: FileOptions, names: Sequence[str], labelled: bool = Fals
     label = _pop(path, arrays, "label", _LABEL) if labelled else arrays.pop("label", np.empty(0))
     roles = {name: arrays.pop(name) for name in ROLES if name in arrays and arrays[name].ndim == 1}
     order = list(arrays)
-    found = {name: _pop(path, arrays, name, f"the view {name!r}, which the run was trained on") for name in names}
+    found = {name: _pop(path, {**arrays}, name, f"the view {name!r}, which the run was trained on") for name in names}
     views = {name: _check_view(path, name, array) for name, array in found.items()}
     ids = {"id": roles["id"]} if "id" in roles else {}
     counts = {name: len(array) for name, array in {**views, **ids}.items()}
@@ -113,7 +113,9 @@ def arrays_source(path: Path, digest: str, arrays: dict[str, Array], mask: Array
         if len(view) != rows:
             raise FusionError(f"View {key!r} of {path} should have {rows} rows, as the first view; found {len(view)}.")
     checked = {role: check_role(role, one, rows, f"The array {role!r} of {path}") for role, one in roles.items()}
-    return Source(path, digest, views, _check_label(path, label, rows), checked, mask)
+    unused = "mask" in views and views["mask"].dtype == bool
+    notes = ["The array 'mask' is a view; data.missing=mask takes it as which views are present."] if unused else []
+    return Source(path, digest, views, _check_label(path, label, rows), checked, mask, notes)
 
 
 def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
@@ -196,10 +198,12 @@ def _array(path: Path, key: str, archive: Mapping[str, Any]) -> npt.NDArray[Any]
 
 def _check_view(path: Path, key: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     view = f"View {key!r} of {path}"
+    roles = f"  Arrays of one dimension named {', '.join(ROLES)} have that role." if array.ndim == 1 else ""
     if array.dtype.kind not in "fiub":
-        raise FusionError(f"{view} should contain real numbers; found dtype {array.dtype}.")
+        raise FusionError(f"{view} should contain real numbers; found dtype {array.dtype}.{roles}")
     if array.ndim != 2 or not array.size:
-        raise FusionError(f"{view} should have the shape (rows, width), neither of them 0; found {array.shape}.")
+        found = f"found {array.shape}.{roles}"
+        raise FusionError(f"{view} should have the shape (rows, width), neither of them 0; {found}")
     with np.errstate(over="ignore"):  # A long double may become infinite, which is refused later.
         return native(array)
 

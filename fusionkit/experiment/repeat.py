@@ -69,6 +69,11 @@ def repeat(source: Path, run_dir: Path) -> int:
         rows = [(key, *_texts(*pair)) for key, pair in (*found.items(), *changed.items())]
         print_table(("what", "then", "now"), rows)
     since = f" Since then {', '.join(changed)} changed." if changed else ""
+    if second["status"] != "completed":
+        raise FusionError(f"The repetition of {shown(source)} failed: {second['error']}")
+    if "data.digest" in found:
+        what = f"another content of {second['data'].get('label')}"
+        raise FusionError(f"The repetition of {shown(source)} should have the same data; found {what}.{since}")
     if found:
         raise FusionError(
             f"The repetition of {shown(source)} should give the same; found another {', '.join(found)}.{since}"

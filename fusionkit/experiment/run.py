@@ -144,7 +144,8 @@ class Run:
             chooses: whether they choose the epoch.
             stop: the number of epochs; None: all.
         """
-        config = self.config
+        config, weight = self.config, self.data.roles.get("weight")
+        rows = rows if weight is None else rows[weight[rows] > 0]  # The others should change nothing.
         self.fitted = data = self.data.fitted(rows)
         model = _untrained(config, data, rows)
         progress = None

@@ -149,10 +149,10 @@ def _read_words(words: npt.NDArray[Any], origin: str) -> Rows:
     return np.array([WORDS[text.casefold()] for text in texts], dtype=np.int64)[index]
 
 
-def _in_fold(folds: npt.NDArray[Any], fold: int | None, origin: str) -> npt.NDArray[np.bool_]:
+def _in_fold(folds: npt.NDArray[Any], fold: int | str | None, origin: str) -> npt.NDArray[np.bool_]:
     """Return which rows have the value ``fold``, also where it is written 2.0 or as text."""
     values, index = np.unique(folds, return_inverse=True)
-    known = [_number(value) for value in values.tolist()]
+    known, fold = [_number(value) for value in values.tolist()], None if fold is None else _number(fold)
     if fold not in known:
         different = sorted(set(known), key=lambda value: (isinstance(value, str), value))
         listed = ", ".join(map(str, different[:_LISTED])) + (", ..." if len(different) > _LISTED else "")
@@ -184,7 +184,7 @@ def _cuts(data: Dataset, origin: str, parts: Sequence[Rows]) -> list[str]:
 # -- parts that are drawn ----------------------------------------------------------------------------------------------
 
 
-def _draw(data: Dataset, among: Rows, part: str, size: float, seed: int, fold: int | None = None) -> tuple[Rows, Rows]:
+def _draw(data: Dataset, among: Rows, part: str, size: float, seed: int, fold: Any = None) -> tuple[Rows, Rows]:
     """Return the rows of ``among`` that stay, and those of the part: fold ``fold`` of ``round(1 / size)``, or drawn."""
     folds = None if fold is None else _folds(size, fold)
     strata = None if data.strata is None else data.strata[among]
@@ -211,12 +211,12 @@ def _draw(data: Dataset, among: Rows, part: str, size: float, seed: int, fold: i
     return among[stays], among[drawn]
 
 
-def _folds(size: float, fold: int) -> int:
+def _folds(size: float, fold: Any) -> int:
     """Return the number of folds, of which ``fold`` is one."""
     folds = round(1 / size)
     if folds < 2:
         raise ConfigError("data.test_size should be at most 2/3 where data.fold is given, for two folds or more.")
-    if not 0 <= fold < folds:
+    if not isinstance(fold, int) or not 0 <= fold < folds:
         raise ConfigError(f"data.fold should be null or an integer from 0 to {folds - 1}; found {fold!r}.")
     return folds
 

@@ -43,7 +43,19 @@ def described_data(data: Dataset, parts: Parts) -> Iterator[str]:
     reason = f": {data.reason}" if data.reason else ""  # A built-in data set needs none.
     yield f"task: {data.task.name}, from {label}{reason}{positive}"
     yield f"rows: {', '.join(f'{len(rows)} {name}' for name, rows in parts.named().items() if len(rows))}"
-    yield from (f"note: {note}" for note in parts.notes)
+    yield from (f"note: {note}" for note in (*parts.notes, *_labels_without_rows(data, parts)))
+
+
+def _labels_without_rows(data: Dataset, parts: Parts) -> Iterator[str]:
+    """Yield lines about the labels of a multilabel task that no row of a part has."""
+    if data.task.name != "multilabel":
+        return
+    for name, rows in parts.named().items():
+        counts = data.target[rows].sum(0).tolist()
+        lacking = [label for label, count in zip(data.classes, counts, strict=True) if not count]
+        if len(rows) and lacking:
+            some = ", ".join(map(repr, lacking[:10])) + (", ..." if len(lacking) > 10 else "")
+            yield f"The {name} part has no row with {some}: average_precision and roc_auc are undefined there."
 
 
 def print_summary(result: Mapping[str, Any], run_dir: Path) -> None:
@@ -89,16 +101,19 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         names.append("balanced_accuracy")
     against = _BASELINES[result["task"]]
     for name in names:
+        # The targets may have different units.
+        unit = " standard deviations" if name in ("rmse", "mae") and len(result["targets"] or ()) > 1 else ""
         if result["validation"] is not None:
             rows = result["data"]["validation_rows"]
             value, best = result["validation"][name], ""
             if name == result["metric"]:
                 best = f", best in epoch {result['best_epoch']}" if value is not None else ", so the last epoch is kept"
-            yield name, f"{numeral(name, value)} on {rows} validation rows{best}"
+                best += ", before the refit" if result["config"]["train"].get("refit") else ""
+            yield name, f"{numeral(name, value)}{unit} on {rows} validation rows{best}"
         if result["metrics"]:
             found, baseline = (numeral(name, result[key][name]) for key in ("metrics", "baseline"))
             baseline = f"{against}: {baseline}{_positive(result, name)}"
-            yield name, f"{found} on {result['data']['test_rows']} test rows ({baseline})"
+            yield name, f"{found}{unit} on {result['data']['test_rows']} test rows ({baseline})"
 
 
 def _positive(result: Mapping[str, Any], metric: str) -> str:

@@ -17,7 +17,7 @@ Show = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Show:
     monkeypatch.chdir(tmp_path)
-    lines = [f"{i:02d},{i},{'mf'[i % 3 == 0]},{'' if i < 4 else i},{'ab'[i % 2]},x,{i / 8}" for i in range(20)]
+    lines = [f"{i:02d},{i * 7 % 20},{'mf'[i % 3 == 0]},{'' if i < 4 else i},{'ab'[i % 2]},x,{i / 8}" for i in range(20)]
     Path("t.csv").write_text("\n".join(["id,p__age,p__sex,s__0,label,note,Größe", *lines]) + "\n")
 
     def call(*argv: str) -> tuple[int, str, str]:

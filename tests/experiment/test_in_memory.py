@@ -318,3 +318,8 @@ def test_an_argument_is_no_option_too() -> None:
 
     assert not _GROUPS.keys() & inspect.signature(train).parameters.keys()
     assert {"n", "seed", "test_size", "fold", "impute", "encoder", "epochs", "class_weight", "refit"} <= _GROUPS.keys()
+
+
+def test_rows_of_different_lengths() -> None:
+    with pytest.raises(FusionError, match="The argument label should have the same number of values in each row"):
+        train({"a": np.zeros((4, 2))}, [["x", "y"], ["x"]] * 2)

@@ -263,3 +263,14 @@ def test_an_encrypted_or_oddly_packed_array_is_one_sentence(npz: Write, where: i
         content[start + where + shift] |= 1
     path.write_bytes(content)
     refused(path, "{path} should be a complete .npz file; found it damaged (")
+
+
+def test_a_mask_that_is_a_view_is_told(npz: Write) -> None:
+    mask = np.ones((60, 2), dtype=bool)
+    assert ["data.missing=mask" in note for note in read(npz(mask=mask)).notes] == [True]
+    assert read(npz(mask=mask.astype(float))).notes == []
+
+
+@pytest.mark.parametrize("array", [np.array(["x"] * 60), np.ones(60)])
+def test_the_names_of_roles_are_told(npz: Write, array: np.ndarray[Any, Any]) -> None:
+    refused(npz(groups=array), "View 'groups' of {path} … named id, group, split, folds, weight have that role.")

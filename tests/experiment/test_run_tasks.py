@@ -207,6 +207,20 @@ def test_weights_change_the_training_and_no_metric(task_run: Any, arrays: dict[s
     assert found[0]["data"]["views"] == ["a", "b"]
 
 
+def test_rows_of_weight_zero_change_nothing(task_run: Any, npz: Write, arrays: dict[str, Any], tmp_path: Path) -> None:
+    label, split = labelled(arrays, "regression"), np.where(np.arange(60) % 5 == 0, "test", "train")
+    weight = np.where((np.arange(60) % 7 == 0) & (split == "train"), 0.0, 1.0)
+    wild = {name: np.where(weight[:, None] > 0, arrays[name], 1e6) for name in "ab"}
+    kept = {name: array[weight > 0] for name, array in {"label": label, "split": split, **wild}.items()}
+    found = []
+    for given in ({"label": np.where(weight > 0, label, 1e9), "split": split, "weight": weight, **wild}, kept):
+        npz(**given)
+        record = task_run("regression", given, data__missing="nan")
+        found.append((record["metrics"], fusionkit.load(tmp_path / "run").state_dict()))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(found[0][1][name], tensor) for name, tensor in found[1][1].items())
+
+
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
@@ -389,6 +403,27 @@ def test_the_positive_class_of_two_stands_beside_its_metric(task_run: Any, capsy
     found = task_run("binary", metric="roc_auc", train__epochs=1, quiet=False)
     line = f"{found['metrics']['roc_auc']:.4f} on 12 test rows (largest class: 0.5000; positive: 'yes')"
     assert shown(capsys.readouterr().out)["roc_auc"] == [line]
+
+
+def test_errors_of_several_targets_are_in_standard_deviations(
+    task_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task_run("targets", quiet=False, data__validation_size=0.25, train__refit=True)
+    out = capsys.readouterr().out
+    assert re.search(r"^rmse +0\.\d+ standard deviations on 12 validation rows$", out, re.MULTILINE)
+    assert re.search(r"^r2 +\S+ on 12 validation rows, best in epoch \d+, before the refit$", out, re.MULTILINE)
+    assert re.search(r"^mae +0\.\d+ standard deviations on 12 test rows", out, re.MULTILINE)
+
+
+def test_labels_that_a_part_lacks_are_named(
+    task_run: Any, arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = np.stack([arrays["label"] > 0, np.arange(60) == 59], 1)
+    split = np.where(np.arange(60) < 20, "test", "train")
+    task_run("multilabel", {"label": label, "split": split}, quiet=False)
+    err = capsys.readouterr().err
+    assert "note: The test part has no row with '1': average_precision and roc_auc are undefined there." in err
+    assert err.count("has no row with") == 1
 
 
 def test_a_small_unit_is_shown_with_its_digits(task_run: Any, capsys: pytest.CaptureFixture[str]) -> None:

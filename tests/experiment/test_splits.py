@@ -98,7 +98,13 @@ def test_the_test_part_is_the_fold_with_the_value(folds: Rows) -> None:
 
 def test_folds_of_text_that_are_no_numbers_do_no_harm() -> None:
     folds = np.array(["1", "1.0", " 1", "2", "rest", "rest"])
-    assert divide(table(np.arange(6) % 2, {"folds": folds}), fold=1).test.tolist() == [0, 1, 2]
+    data = table(np.arange(6) % 2, {"folds": folds})
+    assert divide(data, fold=1).test.tolist() == divide(data, fold="1").test.tolist() == [0, 1, 2]
+    assert divide(data, fold="rest").test.tolist() == [4, 5]
+    with pytest.raises(ConfigError, match="found rets"):
+        divide(data, fold="rets")
+    with pytest.raises(ConfigError, match="an integer from 0 to 4; found 'rest'"):
+        divide(table(classes()), fold="rest")
 
 
 @pytest.mark.parametrize("size", [0.2, 0.25, 0.3, 0.5])

@@ -63,7 +63,8 @@ def _suggested(labels: Labels) -> tuple[str, str]:
         if texts:
             return "multilabel", "several columns"  # Which its function refuses.
         if np.isin(values, (0, 1)).all():
-            return "multilabel", "only 0 and 1: labels; amounts? task=regression"
+            one_hot = "; one 1 in every row: classes? one column with their names" if (values.sum(1) == 1).all() else ""
+            return "multilabel", f"only 0 and 1: labels; amounts? task=regression{one_hot}"
         return "regression", "numbers: targets"
     different = np.unique(values)
     if texts:

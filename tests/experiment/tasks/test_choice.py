@@ -152,3 +152,9 @@ def test_tags_in_one_column_of_text() -> None:
 def test_a_separator_that_does_not_fit(values: Any, task: str, sentence: str) -> None:
     with pytest.raises((ConfigError, FusionError), match=like(sentence)):
         chosen(values, task, ";")
+
+
+def test_one_hot_classes_are_recognized() -> None:
+    hint = "one 1 in every row: classes? one column with their names"
+    for values, told in ((np.eye(3)[[0, 1, 2, 0]], True), (np.array([[1, 1], [0, 1]]), False)):
+        assert (hint in choose(Labels(values, ["a", "b", "c"][: values.shape[1]], "x")).reason) == told
