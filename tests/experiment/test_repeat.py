@@ -153,7 +153,6 @@ def test_another_result_is_listed_with_what_has_changed_since(run_dir: Path, aga
     assert re.search(r"^torch +1\.0 +\d", out, re.MULTILINE)
 
 
-@pytest.mark.exhaustive
 def test_other_data_are_the_one_thing_that_is_told(run_dir: Path, again: Again, tmp_path: Path) -> None:
     record = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
     with np.load(record["config"]["data"]["path"]) as file:
@@ -166,6 +165,7 @@ def test_other_data_are_the_one_thing_that_is_told(run_dir: Path, again: Again, 
     assert "should have the same data; found another content of other.npz." in err
 
 
+@pytest.mark.exhaustive
 def test_other_weights_are_a_difference(run_dir: Path, again: Again) -> None:
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
