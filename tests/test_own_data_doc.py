@@ -32,6 +32,7 @@ def commands() -> Iterator[tuple[list[str], list[str]]]:
                 yield shlex.split(line)[1:], [] if "fusionkit run" in behind else behind.splitlines()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("empty_directory")
 def test_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     exec(python_blocks()[0], {})

@@ -21,6 +21,7 @@ from fusionkit.experiment.results import RESULT, read_result
 from fusionkit.experiment.run import run_job
 from fusionkit.experiment.source import Batch
 from fusionkit.experiment.tasks.classification import Classification
+from tests.exhaustive import exhaustive_unless
 
 LABELS = ["outcome", "grade", "cost", "stay", "fever", "pain", "signs"]
 #: task -> the label columns and other options of the run
@@ -32,6 +33,8 @@ TASKS = {
     "labels": ("[fever,pain]",),
     "tags": ("signs", 'data.label_separator=";"'),
 }
+#: By default one of each kind.
+QUICK = exhaustive_unless(lambda task: task in ("classes", "targets", "tags"), TASKS)
 #: The columns of predictions behind the id.
 COLUMNS = {
     "classes": ["prediction", "probability_ill", "probability_well"],
@@ -105,14 +108,14 @@ def written(path: Path, frame: pd.DataFrame) -> Path:
 
 
 class TestColumns:
-    @pytest.mark.parametrize("task", TASKS)
+    @pytest.mark.parametrize("task", QUICK)
     def test_rows_in_order(self, task: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
         new = patients(25, 1)
         found = predicted(finished(task), written(tmp_path / "new.csv", new.drop(columns=LABELS)))
         assert list(found) == ["patient", *COLUMNS[task]]
         assert found["patient"].tolist() == new["patient"].tolist()
 
-    @pytest.mark.parametrize("task", TASKS)
+    @pytest.mark.parametrize("task", QUICK)
     def test_each_row_as_it_is_alone(self, task: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
         path = written(tmp_path / "new.csv", patients(25, 1))
         whole, alone = (predicted(finished(task), path, rows) for rows in (10_000, 1))
@@ -153,7 +156,7 @@ def test_unseen_categories_are_counted(finished: Callable[[str], Path], tmp_path
 
 
 class TestEvaluate:
-    @pytest.mark.parametrize("task", TASKS)
+    @pytest.mark.parametrize("task", QUICK)
     def test_the_test_part_of_the_run(self, task: str, finished: Callable[[str], Path], tmp_path: Path) -> None:
         run = finished(task)
         rows = np.load(run / "rows.npz")["test"]
