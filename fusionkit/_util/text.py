@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from reprlib import Repr
 from typing import Any
 
@@ -55,10 +56,16 @@ def short_repr(value: object) -> str:
     return printable(_REPR.repr(value))
 
 
-def key_of(value: Any) -> str:
+def value_text(value: Any) -> str:
     """Return the text of a value that names a class, a category or a row: 1 for 1 and 1.0, true for True."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         return str(int(value))
     return str(value)
+
+
+def listed(texts: Iterable[str], most: int = 10) -> str:
+    """Return the first texts, at most this many, joined by commas; dots stand for the others."""
+    texts = list(texts)
+    return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")

@@ -11,8 +11,8 @@ from fusionkit._util.text import one_line
 from fusionkit.cli.commands import print_json, wrong_usage
 from fusionkit.config.composition import compose
 from fusionkit.config.options import validate
-from fusionkit.experiment.data import Dataset, load_data
-from fusionkit.experiment.splits import split
+from fusionkit.experiment.data import Dataset
+from fusionkit.experiment.run import read
 from fusionkit.experiment.summary import print_data
 
 #: Names of columns and categories that are shown of each view and column.
@@ -27,8 +27,7 @@ def show_data(overrides: Sequence[str], as_json: bool) -> None:
     """
     with wrong_usage():
         config = validate(compose(overrides))
-    data = load_data(config.tree["data"], config.dims, config.task)
-    parts = split(data, config.data, config.seed)
+    data, parts = read(config)
     if as_json:
         print_json(
             {

@@ -29,7 +29,7 @@ from hydra.utils import to_absolute_path
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from fusionkit._util.text import key_of
+from fusionkit._util.text import value_text
 from fusionkit.config import hydra_bridge, hydra_node, interpolations, source
 from fusionkit.config.explain import explain
 from fusionkit.config.folders import conf_dir, plugin_folders
@@ -282,7 +282,8 @@ def plain_config(cfg: DictConfig) -> dict[str, Any]:
     plain = {key: tree[key] if tree[key] in (None, "???") else _resolved(cfg, key) for key in keys}
     train = plain.get("train")
     if isinstance(train, dict) and isinstance(weights := train.get("class_weight"), dict):
-        train["class_weight"] = {key_of(one): weight for one, weight in weights.items()}  # JSON has keys of text alone.
+        # JSON has keys of text alone.
+        train["class_weight"] = {value_text(one): weight for one, weight in weights.items()}
     check_tree(plain)
     data = plain.get("data")
     if isinstance(data, dict):

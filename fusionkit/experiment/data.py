@@ -17,12 +17,10 @@ from fusionkit.config.options import FileOptions, NpzOptions, TableOptions, data
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment.missing import presence
 from fusionkit.experiment.npz import EMBEDDED, arrays_source, read_npz
-from fusionkit.experiment.source import Array, Source
+from fusionkit.experiment.source import Array, Rows, Source
 from fusionkit.experiment.tables.format import TableFormat
 from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.tasks.choice import choose
-
-Rows = npt.NDArray[np.int64]
 
 #: The data groups that read a user's own files.
 OWN = ("npz", "table")

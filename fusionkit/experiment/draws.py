@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Rows = npt.NDArray[np.int64]
+from fusionkit.experiment.source import Rows
+
 Counts = npt.NDArray[np.float64]
 
-#: Few groups are drawn again where a draw is far off; ten thousand or more are not: one draw takes long, and is near.
+#: Groups are drawn up to nine times more while the draw is inaccurate; of 10,000 groups one draw is slow and accurate.
 _ATTEMPTS = 10_000
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
 
-Rows = npt.NDArray[np.int64]
+from fusionkit.experiment.source import Rows
 
 
 def fold_of(

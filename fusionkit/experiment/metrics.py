@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from fusionkit.experiment.source import Array
 
-CALIBRATION_BINS = 15
+_BINS = 15
 
 #: The metrics of which less is better; of several targets each has such a metric with the name of the target behind it.
 _LESS_IS_BETTER = ("rmse", "mae", "log_loss", "calibration_error")
@@ -104,9 +103,13 @@ def calibration_error(predicted: Array, target: Array) -> float:
     Source: C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3.
     """
     confidence, right = predicted.max(-1), predicted.argmax(-1) == target
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights=confidence - right)
+    gaps = np.bincount(calibration_bins(confidence), weights=confidence - right)
     return float(np.abs(gaps).sum() / len(target))
+
+
+def calibration_bins(confidence: Array) -> npt.NDArray[np.int64]:
+    """Return the number of the bin of each probability, among 15 equal ones; an edge belongs to the lower bin."""
+    return np.asarray(np.clip(np.ceil(confidence * _BINS) - 1, 0, _BINS - 1), dtype=np.int64)
 
 
 # -- multilabel: probabilities (m, t) and bool (m, t) ------------------------------------------------------------------

@@ -36,7 +36,7 @@ _DAMAGES = (
     *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError),
     *(RuntimeError, OverflowError, TypeError),
 )
-_LABEL = "an array 'label', a row per row"
+_LABEL = "an array 'label' with a label per row"
 _MASK = "an array 'mask' (rows, views), which data.missing=mask asks for"
 _LABELS = "numbers or strings, one per row"
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fusionkit.config.options import FileOptions, TableOptions, data_options
-from fusionkit.experiment.data import read_source
+from fusionkit.experiment.data import OWN, read_source
 from fusionkit.experiment.load import load
 from fusionkit.experiment.missing import presence
 from fusionkit.experiment.npz import read_views
@@ -43,7 +43,7 @@ class Predictor:
         self.model = load(run_dir, device)
         node = read_result(run_dir / RESULT)["config"]["data"]
         # Data that ship with a package are arrays.
-        form = {"name": "npz"} if node["name"] not in ("npz", "table") else node
+        form = {"name": "npz"} if node["name"] not in OWN else node
         self.options: FileOptions = data_options({**form, "path": path})  # type: ignore[assignment]
         self.unseen: Counter[str] = Counter()
         self.rows = self.absent = 0

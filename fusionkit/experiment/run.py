@@ -24,12 +24,12 @@ from fusionkit.config.safe import build
 from fusionkit.core import first_call
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results
-from fusionkit.experiment.data import OWN, Dataset, Rows, load_data
+from fusionkit.experiment.data import OWN, Dataset, load_data
 from fusionkit.experiment.load import save
 from fusionkit.experiment.metrics import confusion_matrix
 from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.robustness import Mask, Views, robustness
-from fusionkit.experiment.source import Array
+from fusionkit.experiment.source import Array, Rows
 from fusionkit.experiment.splits import Parts, split
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.summary import print_data, print_summary, run_title

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
 from fusionkit._util.text import one_line
-from fusionkit.experiment.metrics import CALIBRATION_BINS, numeral
+from fusionkit.experiment.metrics import calibration_bins, numeral
 from fusionkit.experiment.plots import _BLUE, _GREY, _ORANGE, _figure
 from fusionkit.experiment.source import Array
 
@@ -109,10 +109,10 @@ def _roc(figure: Figure, axes: Axes, score: Array, positive: Array, name: Any) -
 
 def _reliability(figure: Figure, axes: Axes, confidence: Array, right: Array, of: str) -> None:
     """Draw how often predictions of a probability are right, in equal bins; dots are larger where more rows are."""
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
+    bins = calibration_bins(confidence)
+    counts = np.bincount(bins)
     used = counts > 0
-    sums = [np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)[used] for values in (confidence, right)]
+    sums = [np.bincount(bins, weights=values)[used] for values in (confidence, right)]
     x, y = (one / counts[used] for one in sums)
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":")
     axes.plot(x, y, color=_ORANGE, linewidth=1.2)

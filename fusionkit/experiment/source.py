@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fusionkit.experiment.tables.format import TableFormat
 
 Array = npt.NDArray[Any]
+Rows = npt.NDArray[np.int64]
 
 #: What a one-dimensional array of such a name in a .npz file is, or the column of such a key of a table.
 ROLES = ("id", "group", "split", "folds", "weight")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fusionkit._util.text import count_of
+from fusionkit._util.text import count_of, listed
 from fusionkit.errors import ConfigError, FusionError, nearest
-from fusionkit.experiment.draws import Rows, draw_groups, draw_rows
+from fusionkit.experiment.draws import draw_groups, draw_rows
+from fusionkit.experiment.source import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,10 @@ def split(data: Dataset, options: DataOptions, seed: int) -> Parts:
         rest, validation = _draw(data, rest, "validation", options.validation_size, seed)
         _check_training(data, rest)
     notes += _lacking(data, "validation", validation) + _lacking(data, "test", test)
-    return Parts(rest, validation, test, notes)
+    parts = Parts(rest, validation, test, notes)
+    for name, rows in parts.named().items():
+        notes += _lacking_labels(data, name, rows)
+    return parts
 
 
 def _missing_classes(data: Dataset, rows: Rows) -> list[Any]:
@@ -96,6 +100,16 @@ def _lacking(data: Dataset, name: str, rows: Rows) -> list[str]:
         return []
     found = "class" if len(missing) == 1 else f"{len(missing)} classes, such as"
     return [f"The {name} part has no row of {found} {missing[0]!r}."]
+
+
+def _lacking_labels(data: Dataset, name: str, rows: Rows) -> list[str]:
+    """Return a line that says which labels of a multilabel task no row of a part has; it may be empty."""
+    if data.task.name != "multilabel" or not len(rows):
+        return []
+    counts = data.target[rows].sum(0).tolist()
+    lacking = [repr(label) for label, count in zip(data.classes, counts, strict=True) if not count]
+    undefined = "average_precision and roc_auc are undefined there"
+    return [f"The {name} part has no row with {listed(lacking)}: {undefined}."] if lacking else []
 
 
 # -- parts that are given ----------------------------------------------------------------------------------------------
@@ -155,9 +169,9 @@ def _in_fold(folds: npt.NDArray[Any], fold: int | str | None, origin: str) -> np
     known, fold = [_number(value) for value in values.tolist()], None if fold is None else _number(fold)
     if fold not in known:
         different = sorted(set(known), key=lambda value: (isinstance(value, str), value))
-        listed = ", ".join(map(str, different[:_LISTED])) + (", ..." if len(different) > _LISTED else "")
+        values_there = listed(map(str, different), _LISTED)
         found = "null" if fold is None else fold
-        raise ConfigError(f"data.fold should be a value of {origin}, for the test part: {listed}; found {found}.")
+        raise ConfigError(f"data.fold should be a value of {origin}, for the test part: {values_there}; found {found}.")
     return np.array([value == fold for value in known])[index]
 
 

@@ -27,13 +27,12 @@ def run_title(fusion: str, fabrication: str | None, data: str, seed: int) -> str
 
 
 def print_data(data: Dataset, parts: Parts, file: TextIO) -> None:
-    """Print the lines of ``described_data``."""
-    for line in described_data(data, parts):
-        print(line, file=file, flush=True)
+    """Print lines about data: rows, views, what was left out, the task and the parts."""
+    print(*described_data(data, parts), sep="\n", file=file, flush=True)
 
 
 def described_data(data: Dataset, parts: Parts) -> Iterator[str]:
-    """Yield lines about data: rows, views, what was left out, the task and the parts."""
+    """Yield the lines that ``print_data`` prints."""
     widths = ", ".join(f"{name} ({width})" for name, width in zip(data.views, data.dims, strict=True))
     yield f"data: {data.rows} rows of {data.label}; views with their widths: {widths}"
     yield from (f"note: {note}" for note in data.notes)
@@ -43,19 +42,7 @@ def described_data(data: Dataset, parts: Parts) -> Iterator[str]:
     reason = f": {data.reason}" if data.reason else ""  # A built-in data set needs none.
     yield f"task: {data.task.name}, from {label}{reason}{positive}"
     yield f"rows: {', '.join(f'{len(rows)} {name}' for name, rows in parts.named().items() if len(rows))}"
-    yield from (f"note: {note}" for note in (*parts.notes, *_labels_without_rows(data, parts)))
-
-
-def _labels_without_rows(data: Dataset, parts: Parts) -> Iterator[str]:
-    """Yield lines about the labels of a multilabel task that no row of a part has."""
-    if data.task.name != "multilabel":
-        return
-    for name, rows in parts.named().items():
-        counts = data.target[rows].sum(0).tolist()
-        lacking = [label for label, count in zip(data.classes, counts, strict=True) if not count]
-        if len(rows) and lacking:
-            some = ", ".join(map(repr, lacking[:10])) + (", ..." if len(lacking) > 10 else "")
-            yield f"The {name} part has no row with {some}: average_precision and roc_auc are undefined there."
+    yield from (f"note: {note}" for note in parts.notes)
 
 
 def print_summary(result: Mapping[str, Any], run_dir: Path) -> None:

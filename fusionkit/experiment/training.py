@@ -27,8 +27,9 @@ from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.metrics import numeral, rank_value
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.optimizer import Optimizer, one_cycle
+from fusionkit.experiment.source import Array
 from fusionkit.experiment.state import exclusive
-from fusionkit.experiment.tasks.base import Array, Task
+from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.view_dropout import ViewDropout
 from fusionkit.fusion import check_device
 

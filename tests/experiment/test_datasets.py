@@ -7,8 +7,9 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from fusionkit.config import compose
 from fusionkit.config.options import data_options
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment.data import Dataset, Rows, load_data
+from fusionkit.experiment.data import Dataset, load_data
 from fusionkit.experiment.datasets import DATASETS
+from fusionkit.experiment.source import Rows
 from fusionkit.experiment.splits import split
 from tests.messages import like
 

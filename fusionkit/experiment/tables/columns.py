@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from fusionkit._util.text import count_of, key_of, short_repr
+from fusionkit._util.text import count_of, short_repr, value_text
 from fusionkit.errors import FusionError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Cells:
         self.place, self.decimal = place, decimal
         self.codes: Codes = positions[codes]
         kept = zip(found.tolist(), values, strict=True)
-        self.texts = [key_of(one).strip() for one, value in kept if value is not None]
+        self.texts = [value_text(one).strip() for one, value in kept if value is not None]
         self.values: list[float | bool | str] = [value for value in values if value is not None]
 
     def kind(self, advice: str = "") -> str:
@@ -194,7 +194,7 @@ def categories(column: pd.Series[Any], place: Place, decimal: str, numeric: bool
         numeric: whether text that is a number stands for this number, so that 1 and 1.0 are one category.
     """
     cells = Cells(column, place, decimal)
-    return cells.codes, [*map(key_of, cells.values)] if numeric else cells.texts
+    return cells.codes, [*map(value_text, cells.values)] if numeric else cells.texts
 
 
 def exact_text(column: pd.Series[Any]) -> list[str]:
@@ -202,7 +202,7 @@ def exact_text(column: pd.Series[Any]) -> list[str]:
     values: list[Any] = column.tolist()
     if set(map(type, values)) == {str}:
         return values
-    return ["" if missing else key_of(value) for value, missing in zip(values, column.isna(), strict=True)]
+    return ["" if missing else value_text(value) for value, missing in zip(values, column.isna(), strict=True)]
 
 
 def text_array(values: Sequence[str]) -> npt.NDArray[np.str_]:

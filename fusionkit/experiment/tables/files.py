@@ -253,7 +253,7 @@ def explained(path: Path) -> Iterator[None]:
         found = f"{path}: {os.strerror(error.errno) if error.errno else error_message(error)}"
         raise FusionError(f"The data file should be a table; found {found}.") from None
     except UnicodeDecodeError as error:
-        found = f"the byte {error.object[error.start]:#04x}, which is none"
+        found = f"the byte {error.object[error.start]:#04x}, which is invalid there"
         raise FusionError(f"{path} should contain text in UTF-8; found {found}.") from None
     except FusionError:
         raise

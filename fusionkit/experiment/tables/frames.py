@@ -6,17 +6,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import numpy.typing as npt
 import pandas as pd
 
 from fusionkit.errors import FusionError
-from fusionkit.experiment.source import Labels
+from fusionkit.experiment.source import Array, Labels
 from fusionkit.experiment.tables.columns import Place
 from fusionkit.experiment.tables.describing import Describer
 from fusionkit.experiment.tables.format import TableFormat
 from fusionkit.experiment.tables.roles import read_labels, read_role
-
-Array = npt.NDArray[Any]
 
 
 def encode_frames(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from fusionkit._util.text import listed
 from fusionkit.config.options import TableOptions
 from fusionkit.errors import FusionError, nearest
 from fusionkit.experiment.source import ROLES, misplaced
@@ -82,9 +83,8 @@ def special(names: Collection[str], options: TableOptions, what: str) -> tuple[l
     roles = {role: column for role in ROLES if (column := getattr(options, role)) is not None}
     for key, column in [*(("label", label) for label in labels), *roles.items()]:
         if column not in names:
-            some = ", ".join(map(repr, [*names][:10])) + (", ..." if len(names) > 10 else "")
-            should, hint = f"name a column of {what}", nearest(column, names) or f"  Its columns are {some}."
-            raise FusionError(f"data.{key} should {should}; found {column!r}.{hint}")
+            hint = nearest(column, names) or f"  Its columns are {listed(map(repr, names))}."
+            raise FusionError(f"data.{key} should name a column of {what}; found {column!r}.{hint}")
     return labels, roles
 
 

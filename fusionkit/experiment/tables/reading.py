@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from fusionkit._util.text import listed
 from fusionkit.config.options import TableOptions
 from fusionkit.errors import FusionError, nearest
 from fusionkit.experiment.source import ROLES, Array, Batch, Labels, Source
@@ -239,7 +240,7 @@ def _check_names(format: TableFormat, table: TableFile) -> None:
     known = {None, *table.names}
     missing = [str(name) for name in [*needed, format.id] if name not in known]
     if missing:
-        found = f"{len(missing)} missing: {', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}."
+        found = f"{len(missing)} missing: {listed(missing)}."
         should = "have the columns that the run was trained on"
         raise FusionError(f"{table.path} should {should}; found {found}{nearest(missing[0], table.names)}")
 

@@ -7,22 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fusionkit._util.text import key_of
+from fusionkit._util.text import listed, value_text
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, nearest
+from fusionkit.experiment.source import Array
 
-Array = npt.NDArray[Any]
 Metric = Callable[[Array, Array], float | None]
 #: The loss of a batch, summed over its rows: output (b, c), target (b,) or (b, t), weight (b,) or None -> ().
 Criterion = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class Task(ABC):
-    """Subclasses define ``outputs``, ``functions``, ``describe`` and the methods without a body here.
+    """Subclasses define ``functions``, ``describe`` and the methods without a body here.
 
     Attributes:
         name: in configs and records.
@@ -37,9 +36,9 @@ class Task(ABC):
     targets: Sequence[str] = ()
 
     @property
-    @abstractmethod
     def outputs(self) -> int:
-        """The width of the network's output."""
+        """The width of the network's output: the number of classes, labels or targets."""
+        return len(self.classes or self.targets)
 
     @property
     @abstractmethod
@@ -128,13 +127,12 @@ class Task(ABC):
             return None
         if not isinstance(chosen, Mapping):
             return torch.from_numpy(balanced)
-        weights, places = np.ones(self.outputs), {key_of(one): i for i, one in enumerate(self.classes)}
+        weights, places = np.ones(self.outputs), {value_text(one): i for i, one in enumerate(self.classes)}
         for key, weight in chosen.items():
-            if key_of(key) not in places:
-                shown = ", ".join(list(places)[:12]) + (", ..." if len(places) > 12 else "")
-                guess = nearest(key_of(key), places)
-                raise ConfigError(f"train.class_weight should name classes among {shown}; found {key!r}.{guess}")
-            weights[places[key_of(key)]] = weight
+            if value_text(key) not in places:
+                should = f"train.class_weight should name classes among {listed(places, 12)}"
+                raise ConfigError(f"{should}; found {key!r}.{nearest(value_text(key), places)}")
+            weights[places[value_text(key)]] = weight
         return torch.from_numpy(weights)
 
 

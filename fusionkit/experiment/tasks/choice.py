@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fusionkit._util.text import key_of, one_line
+from fusionkit._util.text import one_line, value_text
 from fusionkit.errors import ConfigError, FusionError, nearest
-from fusionkit.experiment.source import Labels
-from fusionkit.experiment.tasks.base import Array, Task
+from fusionkit.experiment.source import Array, Labels
+from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.tasks.classification import Classification
 from fusionkit.experiment.tasks.multilabel import Multilabel
 from fusionkit.experiment.tasks.regression import Regression
@@ -66,7 +66,7 @@ def _suggested(labels: Labels) -> tuple[str, str]:
             one_hot = "; one 1 in every row: classes? one column with their names" if (values.sum(1) == 1).all() else ""
             return "multilabel", f"only 0 and 1: labels; amounts? task=regression{one_hot}"
         return "regression", "numbers: targets"
-    different = np.unique(values)
+    different, counts = np.unique(values, return_counts=True)
     if texts:
         return "classification", f"text, {len(different)} different ones: classes"
     if values.dtype.kind == "b":
@@ -74,7 +74,7 @@ def _suggested(labels: Labels) -> tuple[str, str]:
     if values.dtype.kind == "f" and (values != np.floor(values)).any():
         return "regression", "numbers with fractions: amounts; classes? task=classification"
     what = f"whole numbers, {len(different)} different ones"
-    if len(different) <= FEW_CLASSES or np.unique(values, return_counts=True)[1].min() >= OFTEN:
+    if len(different) <= FEW_CLASSES or counts.min() >= OFTEN:
         return "classification", f"{what}: classes; amounts? task=regression"
     return "regression", f"{what}: amounts; classes? task=classification"
 
@@ -91,7 +91,7 @@ def _classification(labels: Labels, least: int = 2) -> Target:
 
 
 def _multilabel(labels: Labels) -> Target:
-    values = labels.values if labels.values.ndim == 2 else labels.values[:, None]
+    values = labels.values.reshape(len(labels.values), -1)
     if values.dtype.kind in "UO":
         if labels.values.ndim == 2:
             raise FusionError(
@@ -108,7 +108,7 @@ def _multilabel(labels: Labels) -> Target:
 
 
 def _regression(labels: Labels) -> Target:
-    values = labels.values if labels.values.ndim == 2 else labels.values[:, None]
+    values = labels.values.reshape(len(labels.values), -1)
     if values.dtype.kind in "UO":
         found = one_line(repr(str(values.flat[0])), 40)
         raise ConfigError(f"{labels.what} should contain numbers for task=regression; found {found} in row 0.")
@@ -152,8 +152,8 @@ def known_target(task: Task, labels: Labels, separator: str | None = None) -> Ar
             should = f"{labels.what} should have {task.outputs} targets, as the run was trained on"
             raise FusionError(f"{should}; found {found.values.shape[1]}.")
         return found.values
-    places = {key_of(one): i for i, one in enumerate(task.classes)}
-    keys = [key_of(one) for one in found.task.classes]
+    places = {value_text(one): i for i, one in enumerate(task.classes)}
+    keys = [value_text(one) for one in found.task.classes]
     if unknown := [key for key in keys if key not in places]:
         known = f"{labels.what} should contain what the run was trained on, {', '.join(list(places)[:12])}"
         raise FusionError(f"{known}; found {unknown[0]!r}.{nearest(unknown[0], places)}")

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from fusionkit.config.options import TrainOptions
 from fusionkit.experiment import metrics
-from fusionkit.experiment.tasks.base import Array, Criterion, Metric, Task, focal, weighted_sum
+from fusionkit.experiment.source import Array
+from fusionkit.experiment.tasks.base import Criterion, Metric, Task, focal, weighted_sum
 
 
 @dataclass
@@ -25,11 +26,6 @@ class Classification(Task):
     name: ClassVar[str] = "classification"
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal")
     classes: list[Any]
-
-    @property
-    def outputs(self) -> int:
-        """The number of classes."""
-        return len(self.classes)
 
     @property
     def functions(self) -> dict[str, Metric]:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from fusionkit.config.options import TrainOptions
 from fusionkit.experiment import metrics
-from fusionkit.experiment.tasks.base import Array, Criterion, Metric, Task, focal, weighted_sum
+from fusionkit.experiment.source import Array
+from fusionkit.experiment.tasks.base import Criterion, Metric, Task, focal, weighted_sum
 
 
 @dataclass
@@ -22,11 +23,6 @@ class Multilabel(Task):
     name: ClassVar[str] = "multilabel"
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal")
     classes: list[Any]
-
-    @property
-    def outputs(self) -> int:
-        """The number of labels."""
-        return len(self.classes)
 
     @property
     def functions(self) -> dict[str, Metric]:

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import metrics
-from fusionkit.experiment.tasks.base import Array, Criterion, Metric, Task, weighted_sum
+from fusionkit.experiment.source import Array
+from fusionkit.experiment.tasks.base import Criterion, Metric, Task, weighted_sum
 
 #: Losses of standardized targets by element; that of Huber turns linear at one standard deviation.
 _LOSSES: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
@@ -35,11 +36,6 @@ class Regression(Task):
     targets: list[str]
     mean: list[float] = field(default_factory=list)
     scale: list[float] = field(default_factory=list)
-
-    @property
-    def outputs(self) -> int:
-        """The number of targets."""
-        return len(self.targets)
 
     @property
     def functions(self) -> dict[str, Metric]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fusionkit._util.text import key_of
+from fusionkit._util.text import value_text
 from fusionkit.errors import FusionError
 from fusionkit.experiment.tables.columns import MISSING, Cells, Place, categories, exact_text, number
 from tests.messages import like
@@ -35,7 +35,7 @@ def test_number_with_a_comma() -> None:
 
 
 def test_one_text_per_number() -> None:
-    assert [key_of(value) for value in (1, 1.0, -2.0, 0.5, 1e30, 123456789.0)] == [
+    assert [value_text(value) for value in (1, 1.0, -2.0, 0.5, 1e30, 123456789.0)] == [
         "1", "1", "-2", "0.5", "1e+30", "123456789"
     ]  # fmt: skip
 
