@@ -1,7 +1,8 @@
 """What authors of fusions import: the base classes, the traits, and checks of option values."""
 
 from fusionkit.core.fusion import ElementwiseFusion, Fusion, FusionOptions
-from fusionkit.core.masking import present_count
+from fusionkit.core.layered import Layer, LayeredFusion, Layers, dense_projection
+from fusionkit.core.masking import masked_softmax, present_count
 from fusionkit.core.traits import Traits
 from fusionkit.core.validation import check_device, check_dims, check_dtype, check_number, check_size
 from fusionkit.kernels.modes import autocasting, in_place_ok
@@ -10,6 +11,9 @@ __all__ = [
     "ElementwiseFusion",
     "Fusion",
     "FusionOptions",
+    "Layer",
+    "LayeredFusion",
+    "Layers",
     "Traits",
     "autocasting",
     "check_device",
@@ -17,6 +21,8 @@ __all__ = [
     "check_dtype",
     "check_number",
     "check_size",
+    "dense_projection",
     "in_place_ok",
+    "masked_softmax",
     "present_count",
 ]

@@ -154,6 +154,13 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         """Combine views filled with ``fill`` where the mask (..., k) is False, x: k tensors (..., n_i) -> (..., n)."""
         return self._fuse(x)
 
+    def _explain(self, x: Sequence[Tensor], mask: Tensor | None) -> dict[str, Tensor]:
+        """Return what ``explain`` returns for the views and the mask of ``_fuse_masked``, None for those of ``_fuse``.
+
+        It has the key ``output``, computed as there.
+        """
+        return {}
+
     @_with_processing
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Initialize the parameters again, also those of pre- and postprocess that were built from configs.
@@ -248,6 +255,43 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         if self.postprocess is not None:
             out = self.postprocess([out])[0]
         return out
+
+    def explain(
+        self, x: Sequence[Tensor | None], w: Tensor | None = None, mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return how the operator came to its result, by the computation of ``forward``; {} where it has no such parts.
+
+        Args:
+            x: as for ``forward``.
+            w: as for ``forward``.
+            mask: as for ``forward``.
+
+        Returns:
+            - ``output`` (..., n): what ``forward`` returns;
+            - ``weights`` (..., k): how much each view counts, 0 where it is absent; of an operator with ``gates`` for
+              every coordinate, the mean over those of the view;
+            - ``loss`` (): to be added to the loss of the training, with its factor;
+            - others that the docstring of the operator names.
+
+        Raises:
+            DimsError, FusionError: as ``forward``.
+        """
+        if not self.explains():
+            return {}
+        said: dict[str, Tensor] = {}
+        views = self._views(x) if mask is None else None
+        if views is None:
+            out = self._masked(x, w, mask, said)
+        else:
+            views = views if self.preprocess is None else self.preprocess(views)
+            out = self._with(w, views[0]).combine(views, None, said)
+            out = out if self.postprocess is None else self.postprocess([out])[0]
+        return {**said, "output": out}
+
+    @classmethod
+    def explains(cls) -> bool:
+        """Whether ``explain`` returns anything."""
+        return cls._explain is not Fusion._explain
 
     def restrict(self, views: Sequence[int]) -> Fusion:
         """Return the operator on these views, in this order, with copies of what belongs to them.
@@ -366,12 +410,21 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
 
     # ------------------------------------------------------------------ a call
 
-    def _masked(self, x: Sequence[Tensor | None], w: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Fuse views of which some are absent."""
+    def _masked(
+        self, x: Sequence[Tensor | None], w: Tensor | None, mask: Tensor | None, said: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """Fuse views of which some are absent; ``said``: see ``combine``."""
         views, checked = self._masked_views(x, mask)
         own = self._with(w, next(view for view in views if view is not None))
-        out = own.fuse_present(views, checked, by_row=mask is not None)
+        out = own.fuse_present(views, checked, said, by_row=mask is not None)
         return out if self.postprocess is None else self.postprocess([out])[0]
+
+    def combine(self, x: Sequence[Tensor], mask: Tensor | None, said: dict[str, Tensor] | None) -> Tensor:
+        """Call the hook of ``forward``, or for ``explain`` that which fills the dictionary ``said``."""
+        if said is None:
+            return self._fuse(x) if mask is None else self._fuse_masked(x, mask)
+        said.update(self._explain(x, mask))
+        return said["output"]
 
     _masked_views, fuse_present = masking.masked_views, masking.fuse_present
     add_missing, attach, _size_of_missing = masking.add_missing, masking.attach, masking.size_of_missing

@@ -135,10 +135,12 @@ def masked_views(self: Fusion, x: Any, mask: Any) -> tuple[list[Tensor | None], 
     return self.preprocess(ready), checked
 
 
-def fuse_present(self: Fusion, views: Sequence[Tensor | None], mask: Tensor, by_row: bool) -> Tensor:
+def fuse_present(
+    self: Fusion, views: Sequence[Tensor | None], mask: Tensor, said: dict[str, Tensor] | None, *, by_row: bool
+) -> Tensor:
     """Return the result of an operator for views of which the mask (..., k) says which are present.
 
-    ``by_row`` is False where only whole views are absent, which are None.
+    ``by_row`` is False where only whole views are absent, which are None.  ``said``: see ``Fusion.combine``.
     """
     part, k = self.stand_in, len(views)
     kind = None if part is None else part.kind
@@ -154,10 +156,7 @@ def fuse_present(self: Fusion, views: Sequence[Tensor | None], mask: Tensor, by_
         else view
         for view, width, fill in zip(views, self.resolve_dims(), fills, strict=True)
     ]
-    if kind == "placeholder" or self.traits.missing == "refuse":
-        out = self._fuse(filled)
-    else:
-        out = self._fuse_masked(filled, mask)
+    out = self.combine(filled, None if kind == "placeholder" or self.traits.missing == "refuse" else mask, said)
     if part is not None and kind == "indicator":
         out = out + mask.logical_not().to(out.dtype) @ part.indicator.to(out.dtype)
     elif kind == "rescale":
@@ -169,6 +168,24 @@ def fuse_present(self: Fusion, views: Sequence[Tensor | None], mask: Tensor, by_
 def present_count(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return the number of present views of each row, at least 1: mask (..., k) -> (..., 1)."""
     return mask.sum(-1, keepdim=True, dtype=dtype).clamp(min=1)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor | None, dim: int = -1) -> Tensor:
+    """Return the softmax over ``dim`` of the entries of which the mask says that they are present.
+
+    Absent ones get 0, also where none is present; gradients are finite.
+
+    Args:
+        scores: finite numbers.
+        mask: bool, of a shape that broadcasts to that of the scores; None: all are present.
+        dim: of the views.
+    """
+    if mask is None:
+        return scores.softmax(dim)
+    empty = mask.any(dim, keepdim=True).logical_not()
+    # A softmax of -inf alone would be NaN, also in the gradient if that was mended afterwards.
+    present = torch.where(mask, scores, -torch.inf)
+    return torch.where(empty, 0.0, torch.where(empty, 0.0, present).softmax(dim))
 
 
 def _found(x: Any, mask: Any) -> str:

@@ -14,7 +14,7 @@ from fusionkit.contract.rules import rule_of
 from fusionkit.contract.runner import all_checks
 
 #: Change it with the checks.
-COUNT = 99
+COUNT = 100
 
 
 def plugin_with(*checks: Callable[..., object]) -> types.ModuleType:

@@ -7,6 +7,7 @@ from types import ModuleType
 from fusionkit.contract.checks import (
     compiler,
     config,
+    explanation,
     fabrications,
     gradients,
     inputs,
@@ -31,6 +32,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     shapes,
     inputs,
     masks,
+    explanation,
     parameters,
     fabrications,
     numerics,

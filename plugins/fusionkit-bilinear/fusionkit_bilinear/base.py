@@ -1,59 +1,31 @@
-"""The base class of the operators in this package: it creates and counts parameters from a list of their matrices."""
+"""The base class of the operators in this package: the options that several of them have, and their initial values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from math import log10, prod
+from math import log10
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import fusionkit
 import torch
 import torch.nn.functional as F
 from fusionkit import FusionError
 from fusionkit.errors import nearest
-from fusionkit.fusion import check_size
-from torch import Tensor, nn
+from fusionkit.fusion import LayeredFusion, check_size
+from torch import Tensor
 
 from fusionkit_bilinear.functions import ACTIVATIONS, IN_PLACE, ODD, activation, moments
-
-__all__ = ["Layer", "MultiplicativeFusion", "check_flag"]
 
 #: ``max_bytes`` of the operators whose size grows with the product of the widths: 1 GiB.
 MAX_BYTES = 2**30
 
 
-class Layer(NamedTuple):
-    """One matrix W (n, D), with a bias or without.
+class MultiplicativeFusion(LayeredFusion):
+    """Base class of the operators in this package: options for activations, dropout and the most memory.
 
-    Attributes:
-        n: height of W.
-        dims: width of W, or the widths of several views, whose sum it is.
-        bias: whether there is a bias (n,).
-        fabrication: fabrication of W; None: dense.
-    """
-
-    n: int
-    dims: int | tuple[int, ...]
-    bias: bool = True
-    fabrication: Any = None
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """The widths as a tuple."""
-        return (self.dims,) if isinstance(self.dims, int) else self.dims
-
-
-Layers = Mapping[str, Sequence[Layer]]
-
-
-class MultiplicativeFusion(fusionkit.Fusion):
-    """Base class of the operators in this package.  n is free; by default it is the common width of the views.
-
-    A subclass writes ``layers``, which returns its matrices; ``vectors``, if it has other parameters; ``draw``, which
-    initializes all of them; and ``_fuse``.  Its ``__init__`` ends with ``self.create()``.  ``layers`` and ``vectors``
-    are arithmetic only: they are called also when nothing is built.
+    Every subclass writes ``draw`` too, so that the output has about the power of the views.
     """
 
     # Set by ``keep_activations`` and ``keep_rates`` in operators that have these options.
@@ -63,75 +35,6 @@ class MultiplicativeFusion(fusionkit.Fusion):
     dropout_pre_lin: float
     dropout_pre_norm: float
     dropout_output: float
-
-    def layers(self) -> Layers:
-        """Return lists of matrices by name, calculated from n, dims and options."""
-        raise NotImplementedError(f"{type(self).__name__} should define layers.")
-
-    def vectors(self) -> Mapping[str, tuple[int, ...]]:
-        """Return the shapes of the other parameters."""
-        return {}
-
-    def draw(self, generator: torch.Generator | None) -> None:
-        """Draw the parameters so that the output has about the power of the views."""
-        raise NotImplementedError(f"{type(self).__name__} should define draw.")
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the parameters again; does nothing on the meta device."""
-        if self.dims is not None and not any(parameter.is_meta for parameter in self.parameters()):
-            self.draw(generator)
-
-    def calculate_n(self, dims: Sequence[int] | None = None) -> int:
-        """Return the given n, or the common width of the views."""
-        return self.resolve_free_n(dims)
-
-    def calculate_l(self) -> int:
-        """Return the number of parameters of all matrices and vectors."""
-        self.resolve_dims()
-        matrices = sum(
-            fusionkit.Projection.size(layer.n, layer.widths, layer.fabrication, bias=layer.bias)
-            for group in self.layers().values()
-            for layer in group
-        )
-        return matrices + sum(prod(shape) for shape in self.vectors().values())
-
-    def create(self) -> None:
-        """Create the parameters in ``layers`` (one ``ModuleList`` per name) and ``vectors``, and draw them."""
-        if self.dims is None:
-            return
-        index = 0
-        for name, group in self.layers().items():
-            modules = nn.ModuleList()
-            for layer in group:
-                modules.append(
-                    fusionkit.Projection(
-                        layer.n, layer.widths, layer.fabrication, bias=layer.bias, index=index, **self._factory
-                    )
-                )
-                index += 1
-            self.add_module(name, modules)
-        for name, shape in self.vectors().items():
-            self.register_parameter(name, nn.Parameter(torch.empty(shape, **self._factory)))
-        self.reset_parameters()
-
-    def group(self, name: str) -> list[fusionkit.Projection]:
-        """Return the projections of one list."""
-        return list(getattr(self, name))
-
-    def indices_to_fold(self, views: Sequence[int]) -> list[int]:
-        """Return indices of views as a list, where the parameters of the other views are folded into others.
-
-        Raises:
-            FusionError: wrong indices, or an operator that owns no parameters.
-        """
-        self.flat_w()
-        return self.check_views(views)
-
-    def dense(self, project: fusionkit.Projection) -> tuple[Tensor, Tensor | None]:
-        """Return copies of the matrix W (n, D) and the bias (n,) of a projection."""
-        like = project.bias if project.bias is not None else next(self.parameters())
-        bias = None if project.bias is None else project.bias.detach().clone()
-        return project.matrix(like).detach().clone(), bias
 
     def activated(self, name: str, x: Sequence[Tensor], function: str | None) -> list[Tensor]:
         """Apply the projections of one list and an activation to the views, (..., n_i) -> (..., height)."""
@@ -232,16 +135,6 @@ class MultiplicativeFusion(fusionkit.Fusion):
                         factor.bias.fill_(offset)
         mean, square = moments(name, offset, spread)
         return (0.0 if name in ODD else mean), square
-
-
-def dense_projection(W: Tensor, bias: Tensor | None, dims: Sequence[int] | None = None) -> fusionkit.Projection:
-    """Return a projection with this dense W (n, D) and bias (n,); ``dims`` are the widths of several views."""
-    widths = [W.shape[1]] if dims is None else dims
-    made = fusionkit.Projection(W.shape[0], widths, bias=bias is not None, device="meta")
-    made.weight = nn.Parameter(W.contiguous())
-    if bias is not None:
-        made.bias = nn.Parameter(bias)
-    return made
 
 
 def output_gain(name: str | None) -> float:

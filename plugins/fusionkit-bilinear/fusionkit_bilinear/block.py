@@ -7,10 +7,10 @@ from typing import Any, Unpack
 
 import torch
 from fusionkit import FusionError, Traits
-from fusionkit.fusion import FusionOptions, check_size
+from fusionkit.fusion import FusionOptions, Layer, Layers, check_size
 from torch import Tensor
 
-from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion
+from fusionkit_bilinear.base import MultiplicativeFusion
 from fusionkit_bilinear.functions import chunk_sizes, pooled, power_normalized
 
 

@@ -7,10 +7,10 @@ from typing import Any, Unpack, cast
 
 import torch
 from fusionkit import Fusion, Traits
-from fusionkit.fusion import FusionOptions, check_size
+from fusionkit.fusion import FusionOptions, Layer, Layers, check_size, dense_projection
 from torch import Tensor, nn
 
-from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, dense_projection, rows
+from fusionkit_bilinear.base import MAX_BYTES, MultiplicativeFusion, rows
 from fusionkit_bilinear.block import check_pos_norm, joined, normalized_gain
 from fusionkit_bilinear.functions import chunk_sizes, contract, leveled, without_views
 

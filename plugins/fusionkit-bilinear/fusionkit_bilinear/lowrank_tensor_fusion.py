@@ -7,10 +7,10 @@ from typing import Any, Unpack
 
 import torch
 from fusionkit import Fusion, Traits
-from fusionkit.fusion import FusionOptions, check_size
+from fusionkit.fusion import FusionOptions, Layer, Layers, check_size, dense_projection
 from torch import Tensor, nn
 
-from fusionkit_bilinear.base import Layer, Layers, MultiplicativeFusion, dense_projection
+from fusionkit_bilinear.base import MultiplicativeFusion
 from fusionkit_bilinear.functions import product
 
 

@@ -11,10 +11,10 @@ from typing import Any, Unpack
 import torch
 from fusionkit import DimsError, Fusion, FusionError, Traits
 from fusionkit.errors import nearest
-from fusionkit.fusion import FusionOptions
+from fusionkit.fusion import FusionOptions, Layer, Layers, dense_projection
 from torch import Tensor, nn
 
-from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, dense_projection, rows
+from fusionkit_bilinear.base import MAX_BYTES, MultiplicativeFusion, rows
 from fusionkit_bilinear.functions import contract
 
 #: The values of the option ``form``.

@@ -7,10 +7,10 @@ from typing import Any, Unpack, cast
 
 import torch
 from fusionkit import Fusion, Traits
-from fusionkit.fusion import FusionOptions, check_size
+from fusionkit.fusion import FusionOptions, Layer, Layers, check_size, dense_projection
 from torch import Tensor, nn
 
-from fusionkit_bilinear.base import MAX_BYTES, Layer, Layers, MultiplicativeFusion, check_flag, dense_projection, rows
+from fusionkit_bilinear.base import MAX_BYTES, MultiplicativeFusion, check_flag, rows
 from fusionkit_bilinear.functions import contract, leveled, power_normalized, without_views
 
 

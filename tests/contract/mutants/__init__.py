@@ -6,9 +6,11 @@ Each mutant changes one thing in a right operator (``Mix``, ``Total`` or ``Thin`
 from __future__ import annotations
 
 from tests.contract.mutants import (  # noqa: F401  They enter themselves.
+    attention,
     corners,
     deeper,
     derivatives,
+    explanation,
     fabrications,
     inputs,
     interface,

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from fusionkit.errors import DimsError
 from fusionkit.fabrication import Fabrication
-from fusionkit.fusion import Fusion, Traits, present_count
+from fusionkit.fusion import Fusion, Traits, masked_softmax, present_count
 
 
 class Total(Fusion):
@@ -445,9 +445,26 @@ class Pool(Mix):
         return self._pooled(x, self._scores(x).masked_fill(~mask, -torch.inf), mask)
 
 
+class Says(Pool):
+    """``sum_i softmax_i(<weight_i, A_i>) A_i`` over the present views; l = D.
+
+    ``explain``: ``weights`` (..., k), and ``largest`` (...), the greatest of them.
+    """
+
+    def _explain(self, x: Sequence[Tensor], mask: Tensor | None) -> dict[str, Tensor]:
+        weights = masked_softmax(self._scores(x), mask)
+        return {"output": self._weighted(x, weights), "weights": weights, "largest": weights.amax(-1)}
+
+    def _fuse(self, x: Sequence[Tensor]) -> Tensor:
+        return self._explain(x, None)["output"]
+
+    def _fuse_masked(self, x: Sequence[Tensor], mask: Tensor) -> Tensor:
+        return self._explain(x, mask)["output"]
+
+
 RIGHT: tuple[type, ...] = (Total, Mix, Thin)
 #: Right too, in ways that checks may take for wrong.
 UNUSUAL: tuple[type, ...] = (
     *(Drops, Jitters, Sines, Gated, Pair, Spectral, Scales, Dot, Tied, Parametrized, BatchNormed, LayerNormed),
-    *(Shares, Frozen, Sorted, Passes, GatedUnit, Mean, WeightedSum, Pool),
+    *(Shares, Frozen, Sorted, Passes, GatedUnit, Mean, WeightedSum, Pool, Says),
 )
