@@ -1,6 +1,6 @@
 """Compares speed and memory of the operators with a straightforward implementation of each paper, on two views.
 
-    python -m fusionkit_bilinear.bench [NAME ...] [--rows 512] [--dims 216 240] [--n 10] [--seconds 2] [--json FILE]
+    python -m fusionkit_bilinear.bench [NAME ...] [--rows 512] [--dims 216 240] [--n 10] [--json FILE] (see --help)
 
 The references follow the formulas of the papers layer by layer: a matrix per view, the outer or elementwise product,
 the sum, the normalization, the last matrix.  Operator and reference are timed in turn in one run.
@@ -8,64 +8,19 @@ the sum, the normalization, the last matrix.  Operator and reference are timed i
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from statistics import median
+from collections.abc import Sequence
 from typing import Any
 
-import fusionkit
 import torch
 import torch.nn.functional as F
-from fusionkit.bench.timing import interleaved, ratio
-from fusionkit.contract.tracking import Allocations
+from fusionkit.bench import references
+from fusionkit.bench.references import Job, Reference, References
 from torch import Tensor, nn
 
 from fusionkit_bilinear.plugin import OPERATORS
 
-__all__ = ["REFERENCES", "Row", "main", "measure"]
-
 #: Three views with a large n, for the memory of the outer product.
-THREE_VIEWS = {"m": 512, "dims": [32, 32, 32], "n": 64}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One comparison; ratios are operator over reference, medians over rounds in which both took turns.
-
-    Attributes:
-        forward, both: milliseconds of the operator, forward and forward with backward.
-        forward_ratio, both_ratio: ratios of these times.
-        memory_ratio: ratio of the peak memory in forward and backward, without views and parameters.
-    """
-
-    name: str
-    m: int
-    dims: list[int]
-    n: int
-    l: int
-    forward: float
-    both: float
-    forward_ratio: float
-    both_ratio: float
-    memory_ratio: float
-
-
-class Reference(nn.Module):
-    """Layers by name; ``compute`` is the formula."""
-
-    def __init__(self, compute: Callable[[Any, Sequence[Tensor]], Tensor], **layers: nn.Module) -> None:
-        super().__init__()
-        self.compute = compute
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    def forward(self, x: Sequence[Tensor]) -> Tensor:
-        """Return the fused views."""
-        out: Tensor = self.compute(self, x)
-        return out
+THREE_VIEWS = Job("tensor_fusion", 512, [32, 32, 32], 64)
 
 
 def with_one(x: Tensor) -> Tensor:
@@ -260,7 +215,7 @@ def hadamard_projection(op: Any) -> Reference:
     )
 
 
-REFERENCES: dict[str, Callable[[Any], Reference]] = {
+REFERENCES: References = {
     "tensor_fusion": tensor_fusion,
     "lowrank_tensor_fusion": lowrank_tensor_fusion,
     "multiplicative_interaction": multiplicative_interaction,
@@ -276,89 +231,18 @@ REFERENCES: dict[str, Callable[[Any], Reference]] = {
 }
 
 
-def measure(name: str, m: int, dims: Sequence[int], n: int, seconds: float = 2.0, **options: Any) -> Row:
-    """Compare an operator with its reference, m rows of views of these widths, about ``seconds`` for each direction."""
-    op: Any = fusionkit.create(name, dims=list(dims), n=n, **options)
-    reference = REFERENCES[name](op)
-    views = [torch.randn(m, width, requires_grad=True) for width in dims]
-    contestants: dict[str, nn.Module] = {"own": op, "reference": reference}
-
-    def forward(module: nn.Module) -> Callable[[], object]:
-        def call() -> object:
-            with torch.no_grad():
-                return module(views)
-
-        return call
-
-    def both(module: nn.Module) -> Callable[[], object]:
-        leaves = [*views, *module.parameters()]
-
-        def call() -> object:
-            out = module(views)
-            return torch.autograd.grad(out, leaves, torch.ones_like(out))
-
-        return call
-
-    def peak(module: nn.Module) -> int:
-        with Allocations([*views, *module.parameters(), *module.buffers()]) as counter:
-            both(module)()
-        held: int = counter.peak
-        return held
-
-    once = interleaved({key: forward(module) for key, module in contestants.items()}, seconds=seconds, least=3)
-    twice = interleaved({key: both(module) for key, module in contestants.items()}, seconds=seconds, least=3)
-    return Row(
-        name,
-        m,
-        list(dims),
-        n,
-        op.calculate_l(),
-        round(1e3 * median(once["own"]), 3),
-        round(1e3 * median(twice["own"]), 3),
-        round(ratio(once, "own", "reference"), 3),
-        round(ratio(twice, "own", "reference"), 3),
-        round(peak(op) / peak(reference), 3),
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the comparison of the operators that are named, or of all, and of tensor_fusion with three views."""
-    parser = argparse.ArgumentParser(prog="python -m fusionkit_bilinear.bench", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("names", nargs="*", choices=[*OPERATORS, []], metavar="NAME", help="operators; default: all")
+    parser = references.parser("python -m fusionkit_bilinear.bench", __doc__ or "", list(OPERATORS))
     parser.add_argument("--rows", type=int, default=512, metavar="M", help="rows of the views (default 512)")
     parser.add_argument("--dims", type=int, nargs=2, default=[216, 240], metavar="N_I", help="default 216 240")
     parser.add_argument("--n", type=int, default=10, help="width of the output (default 10)")
-    parser.add_argument(
-        "--seconds", type=float, default=2.0, metavar="S", help="per operator and direction (default 2)"
-    )
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads of torch (default 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
     options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
     names = options.names or list(OPERATORS)
-    jobs: list[tuple[str, dict[str, Any]]] = [
-        (name, {"m": options.rows, "dims": options.dims, "n": options.n}) for name in names
-    ]
+    jobs = [Job(name, options.rows, options.dims, options.n) for name in names]
     if "tensor_fusion" in names:
-        jobs.insert(names.index("tensor_fusion") + 1, ("tensor_fusion", THREE_VIEWS))
-    rows = []
-    print(f"{'operator':27}{'m; dims; n':>22}{'l':>11}{'ms':>9}{'+bwd ms':>9}{'time':>7}{'+bwd':>7}{'memory':>8}")
-    for name, size in jobs:
-        row = measure(name, **size, seconds=options.seconds)
-        rows.append(row)
-        at = f"{row.m}; {','.join(map(str, row.dims))}; {row.n}"
-        print(
-            f"{name:27}{at:>22}{row.l:>11}{row.forward:>9.2f}{row.both:>9.2f}"
-            f"{row.forward_ratio:>7.2f}{row.both_ratio:>7.2f}{row.memory_ratio:>8.2f}",
-            flush=True,
-        )
-    print("time, +bwd, memory: ratios to the reference; below 1 is better")
-    if options.json is not None:
-        content = {"threads": options.threads, "torch": torch.__version__, "rows": [asdict(row) for row in rows]}
-        options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return 0
+        jobs.insert(names.index("tensor_fusion") + 1, THREE_VIEWS)
+    return references.compare(jobs, REFERENCES, options)
 
 
 if __name__ == "__main__":

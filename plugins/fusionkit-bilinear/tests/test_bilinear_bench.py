@@ -10,7 +10,7 @@ import fusionkit
 import pytest
 import torch
 
-from fusionkit_bilinear.bench import REFERENCES, main, measure
+from fusionkit_bilinear.bench import REFERENCES, THREE_VIEWS, main
 from fusionkit_bilinear.plugin import OPERATORS
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -34,7 +34,7 @@ def test_same_size(name: str) -> None:
 
 def test_memory_of_tensor_fusion() -> None:
     torch.manual_seed(0)
-    assert measure("tensor_fusion", 512, [32, 32, 32], 64, seconds=0.01).memory_ratio < 0.2
+    assert THREE_VIEWS.measure(REFERENCES, seconds=0.01).memory_ratio < 0.2
 
 
 def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
