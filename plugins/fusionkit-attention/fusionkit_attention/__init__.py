@@ -1,0 +1,1 @@
+"""Gates and attention over any number of views, as fusionkit operators."""

@@ -1,0 +1,1 @@
+"""Late fusion for any number of views, as fusionkit operators."""
