@@ -111,13 +111,13 @@ def test_files_it_names_exist() -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", ["Gated", "Pairs", "Spread", "SharedRows"])
+@pytest.mark.parametrize("name", ["Gated", "Pairs", "Spread", "Calmest", "SharedRows"])
 def test_the_operators_keep_the_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = blocks("python", f"class {name}(")
     module = ModuleType(f"page_{name.lower()}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(block, f"{module.__name__}.py", "exec"), vars(module))
-    report = fusionkit.check(getattr(module, name), tier=1, skip=["documented"])
+    report = fusionkit.check(getattr(module, name), tier=2 if name == "Calmest" else 1, skip=["documented"])
     assert report.ok, report
     assert report.results
 
