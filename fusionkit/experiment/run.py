@@ -290,13 +290,13 @@ def build_model(config: RunConfig, data: Dataset) -> FusionModel:
     Raises:
         ConfigError, DimsError, RegistryError: the config does not describe a model.
     """
-    node = config.tree["fusion"]
-    dims, given = config.fusion_dims(data.dims), config.fusion.dims
+    node, given = config.fusion_node(data.dims, data.task.outputs), config.fusion.dims
+    dims = node["dims"]
     if given is not None and list(given) not in (data.dims, dims):
         raise DimsError(f"fusion.dims should be {dims}, the widths that the fusion sees; found {list(given)}.")
     # Messages should name the key that the user set.
     keys = {"fusion.parameter_fabrication": "fabrication"} if takes_group(config) else None
-    fusion: Fusion = build({**node, "dims": dims, "device": None}, "fusion", keys)
+    fusion: Fusion = build({**node, "device": None}, "fusion", keys)
     if not fusion.require_parameters and fusion.calculate_l():
         raise ConfigError("fusion.require_parameters should be true for training; found false.")
     network = Network(fusion, data.dims, data.task.outputs, config.model, config.train.input_dropout)
