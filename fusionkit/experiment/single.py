@@ -74,7 +74,7 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
 
 def _tell_unused_n(config: RunConfig, overrides: Sequence[str], width: int | None) -> None:
     """Print a note if the command line gives an n that changes nothing; ``width`` is that of the output, if known."""
-    given = any(override.lstrip("+").startswith("n=") for override in overrides)
+    given = any(override.lstrip("+").startswith(("n=", "fusion.n=")) for override in overrides)
     if given and not uses_n(config) and width not in (None, config.n):
         source = (
             "follows from its views"

@@ -233,6 +233,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
         (["fusion=average", "data=digits", "n=32"], 16),
         (["fusion=concatenation"], None),
         (["fusion=parameterized_concatenation", "model.head=none", "n=32"], 10),
+        *exhaustive([(["fusion=parameterized_concatenation", "model.head=none", "n=32", "fusion.n=32"], 10)]),
         (["-m", "fusion=concatenation,parameterized_concatenation", "n=32"], None),
         *exhaustive(
             [(["fusion=concatenation", "++n=32"], 649), (["fusion=concatenation", "n=649"], None), (["n=32"], None)]
