@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fusionkit.config.options import RunConfig
+from fusionkit.config.options import ModelOptions, RunConfig
 from fusionkit.config.safe import build
 from fusionkit.core.fusion import Fusion
 from fusionkit.core.validation import check_device
@@ -45,36 +45,58 @@ def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
         )
 
 
-def check_operator(config: RunConfig, dims: Sequence[int] | None = None) -> int | None:
-    """Check on the meta device that the operator accepts the widths of its views, and masks for view dropout.
+def check_operator(config: RunConfig, dims: Sequence[int] | None = None, outputs: int | None = None) -> int | None:
+    """Check on the meta device that the operator accepts the widths of its views, and masks for view dropout, and that
+    without a head it gives the outputs.
 
     Args:
         config: of the job.
         dims: the widths of the data; None for those that the config knows.
+        outputs: their number, of the task; None: not known yet, so a model without a head is left to the run.
 
     Returns:
         The width of the output; None where it is known once the data is read, or left to the run.
 
     Raises:
-        DimsError: it does not accept the widths.
+        DimsError: it does not accept the widths, or should give the outputs and gives another number.
         FusionError: it refuses masks.  Any other error of an operator is left to the run, which records it.
     """
     dims = config.dims or config.data.dims or dims
-    if dims is None and not config.train.view_dropout:
+    headless = config.model.head == "none"
+    if (dims is None and not config.train.view_dropout) or (headless and outputs is None):
         return None
     try:
-        widths = None if dims is None else config.fusion_dims(dims)
-        operator: Fusion = build({**config.tree["fusion"], "dims": widths, "device": "meta"})
+        operator: Fusion = build({**config.fusion_node(dims, outputs or 0), "device": "meta"})
     except DimsError as error:
         raise advised(error, config.model.encoder) from error
     except (Exception, SystemExit):  # The operator's code may raise anything; the run records it.
         return None
     check_view_dropout(operator, config)
+    if dims is not None and outputs is not None:
+        check_outputs(operator, config.model, outputs)
     return operator.n
+
+
+def check_outputs(fusion: Fusion, model: ModelOptions, outputs: int) -> None:
+    """Check that a fusion without a head behind it has the width of the outputs.
+
+    Raises:
+        DimsError: it has another.
+    """
+    if model.head == "linear" or fusion.n == outputs:
+        return
+    advice = "model.head=linear takes any width."
+    if {fusion.n} == {*(fusion.dims or ())}:  # It has the width of the views.
+        option = "model.encoder=linear" if model.encoder == "none" else "model.encoder_width=null"
+        advice = f"{option} gives it views of that width; {advice}"
+    task = f"{outputs}, the number of classes, labels or targets, because model.head is none"
+    raise DimsError(f"The output of {fusion.name!r} should have the width {task}; found {fusion.n}.  {advice}")
 
 
 def uses_n(config: RunConfig) -> bool:
     """Whether the fusion or an encoder takes its width from n."""
+    if config.model.head == "none":
+        return False
     return config.fusion.n is not None or (config.model.encoder != "none" and config.model.encoder_width is None)
 
 

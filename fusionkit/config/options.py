@@ -142,14 +142,27 @@ class TableOptions(FileOptions):
 class ModelOptions(Options):
     """The group ``model``."""
 
-    head: Literal["linear"] = _option("linear", "A linear classifier on the fused views.")
+    head: Literal["linear", "none"] = _option(
+        "linear",
+        "linear: a linear layer on the fused views; none: the fusion itself returns the outputs (late fusion).",
+    )
     encoder: Literal["none", "linear", "mlp"] = _option(
         "none", "One encoder per view in front of the fusion: none, linear or mlp.  It makes unequal widths equal."
     )
-    encoder_width: Size | None = _option(None, "Output width of every encoder; null takes the top-level n.")
-    activation: Literal["none", "gelu", "relu", "tanh"] = _option(
-        "none", "Applied to the fused views, in front of the head: none, gelu, relu or tanh."
+    encoder_width: Size | None = _option(
+        None, "Output width of every encoder; null takes the top-level n, without a head the number of outputs."
     )
+    activation: Literal["none", "gelu", "relu", "tanh"] = _option(
+        "none", "Applied to the fused views, in front of the head, so never without one: none, gelu, relu or tanh."
+    )
+
+    def width(self, n: int, outputs: int) -> int:
+        """Return what the top-level n stands for: itself, without a head the number of outputs of the task."""
+        return n if self.head == "linear" else outputs
+
+    def fusion_dims(self, dims: Sequence[int], width: int) -> list[int]:
+        """Return the widths of the fusion's inputs for views of widths ``dims``: encoders change them to ``width``."""
+        return list(dims) if self.encoder == "none" else [self.encoder_width or width] * len(dims)
 
 
 class TrainOptions(Options):
@@ -223,7 +236,10 @@ AnyData = Annotated[DataOptions | NpzOptions | TableOptions, Field(discriminator
 class RunConfig(Options):
     """The whole configuration of one job, checked."""
 
-    n: Size = _option(..., "Output width of the fusion, for the operators that let you choose it.")
+    n: Size = _option(
+        ...,
+        "Output width of the fusion, for the operators that let you choose it; without a head the number of outputs.",
+    )
     dims: Widths = _option(..., "Widths of the views, in their order; they follow from the data.")
     device: Device = _option(..., "Where everything is computed: cpu, cuda, cuda:1, ...")
     # Configurations of earlier versions lack the key; all their runs were classifications.
@@ -250,11 +266,14 @@ class RunConfig(Options):
         """The configuration as it was composed, for records and ``config_hash``: integers stay integers."""
         return self._tree
 
-    def fusion_dims(self, dims: Sequence[int]) -> list[int]:
-        """Return the widths of the fusion's inputs for views of widths ``dims``: the encoders may change them."""
-        if self.model.encoder == "none":
-            return list(dims)
-        return [self.model.encoder_width or self.n] * len(dims)
+    def fusion_node(self, dims: Sequence[int] | None, outputs: int) -> dict[str, Any]:
+        """Return the node ``fusion`` for views of widths ``dims``, None where unknown, and a task with these outputs.
+
+        Encoders may change the widths; without a head an n that is the top-level one gives way to ``outputs``.
+        """
+        width = self.model.width(self.n, outputs)
+        node = {**self.tree["fusion"], "dims": None if dims is None else self.model.fusion_dims(dims, width)}
+        return {**node, "n": width} if node.get("n") == self.n else node
 
 
 #: Keys that refer to another, of which a mistake is told once.

@@ -59,10 +59,11 @@ class FusionEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn
             of views: None, their widths, or their number.
         fusion: name of the operator, as ``fusionkit list`` shows it, or a dict with its name and options.
         fabrication: the same for the operators that take one.
-        n: width of the output, for the operators with a free choice of it.
+        n: width of the output, for the operators with a free choice of it; without a head it is the number of outputs.
+        head: linear, or none: what the fusion returns are the logits, or the numbers of a regression.
         encoder: none, linear or mlp: one per view; encoders make the widths equal.
-        encoder_width: output width of the encoders; None takes n.
-        activation: none, gelu, relu or tanh, in front of the linear head.
+        encoder_width: output width of the encoders; None takes n, without a head the number of outputs.
+        activation: none, gelu, relu or tanh, in front of the linear head, so never without one.
         epochs: passes over the data.
         batch_size: rows per step.
         lr: peak learning rate.
@@ -95,6 +96,7 @@ class FusionEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn
     fusion: str | Mapping[str, Any] = "parameterized_concatenation"
     fabrication: str | Mapping[str, Any] = "dense"
     n: int = 64
+    head: str = "linear"
     encoder: str = "none"
     encoder_width: int | None = None
     activation: str = "gelu"
@@ -164,7 +166,8 @@ class FusionEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         rows, held_out = self._parts(target, seed)
         with seeded(seed, torch.device("cpu")):
-            network = Network(self._fusion(), self.views_, target.task.outputs, model, settings.input_dropout)
+            fusion = self._fusion(model, target.task.outputs)
+            network = Network(fusion, self.views_, target.task.outputs, model, settings.input_dropout)
         scaler = Scaler(self._view_names, self.views_)
         scaler.fit([view[rows] for view in views], None if present is None else present[rows])
         task = target.task.fitted(target.values[rows])
@@ -223,23 +226,21 @@ class FusionEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn
         """Return the options of a group of the config, checked."""
         return validate_group(group, {k: v for k, v in vars(self).items() if k in group.model_fields}, prefix)
 
-    def _fusion(self) -> Fusion:
+    def _fusion(self, model: ModelOptions, outputs: int) -> Fusion:
         """Build the operator for the widths of the views, or of the encoders."""
+        width = model.width(self.n, outputs)
         options, fabrication = named(self.fusion, "fusion"), named(self.fabrication, "fabrication")
         name = options.pop("name")
         cls = registry.load("fusion", name)
         known = inspect.signature(cls).parameters
         if cls.traits.free_n:  # type: ignore[attr-defined]
-            options.setdefault("n", self.n)
+            options.setdefault("n", width)
         if "parameter_fabrication" in known:
             options.setdefault("parameter_fabrication", fabrication)
         elif fabrication["name"] != "dense":
             what = f"fabrication should be dense, because the fusion {name!r} takes none"
             raise ConfigError(f"{what}; found {fabrication['name']!r}.")
-        dims = self.views_
-        if self.encoder != "none":
-            dims = [self.encoder_width or self.n] * len(dims)
-        return factory.create(name, dims=dims, **options)
+        return factory.create(name, dims=model.fusion_dims(self.views_, width), **options)
 
     # -- views ---------------------------------------------------------------------------------------------------------
 

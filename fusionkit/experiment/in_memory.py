@@ -126,7 +126,7 @@ def _prepared(tree: dict[str, Any], source: Source, progress: bool) -> Run:
     preflight(config, takes_group(config))
     data = dataset(cast(FileOptions, config.data), source, config.task)
     parts = divide(data, config.data, config.seed)
-    check_operator(config, data.dims)
+    check_operator(config, data.dims, data.task.outputs)
     if progress:
         print_data(data, parts, sys.stderr)
     return Run(config, data, parts, "" if progress else None)

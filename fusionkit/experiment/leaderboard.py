@@ -127,7 +127,7 @@ class Group:
         data: the name of the data set.
         runs: at least one, all completed, no two of the same config and seed; all have the value that ranks, or none.
         part: what ranks its table, ``metrics`` (the test part) or ``validation``.
-        options: the options that distinguish the group from others that look alike.
+        options: the options that distinguish the group from others that look alike; whether it has no head.
         on_front: whether no other group of its table has fewer parameters l and is as good.
     """
 
@@ -460,7 +460,7 @@ def _rank(group: Group) -> tuple[float, int, str]:
 
 
 def _set_options(groups: Sequence[Group]) -> None:
-    """Set ``options`` of the groups of a table that look alike."""
+    """Set ``options`` of the groups of a table that look alike, and of those without a head, which no column shows."""
     alike: dict[str, list[Group]] = {}
     for group in groups:
         looks = [group.runs[0].fabrication, *map(group.first.get, ("fusion", "n", "encoder"))]
@@ -470,7 +470,8 @@ def _set_options(groups: Sequence[Group]) -> None:
         keys = sorted({key for config in configs for key in config})
         differing = [key for key in keys if len({_canonical(config.get(key)) for config in configs}) > 1]
         for group, config in zip(bucket, configs, strict=True):
-            group.options = one_line(" ".join(f"{key}={as_override(config.get(key))}" for key in differing), 400)
+            shown = sorted({*differing, *(["model.head"] if config.get("model.head") == "none" else [])})
+            group.options = one_line(" ".join(f"{key}={as_override(config.get(key))}" for key in shown), 400)
 
 
 def _canonical(value: Any) -> str:

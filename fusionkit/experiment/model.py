@@ -1,10 +1,10 @@
-"""The model of a run: scaler -> encoders -> fusion -> activation -> linear head; its description in JSON types."""
+"""The model of a run: scaler -> encoders -> fusion [-> activation -> linear head]; its description in JSON types."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fusionkit.config.fits import check_outputs
 from fusionkit.config.keys import walk
 from fusionkit.config.options import ModelOptions
 from fusionkit.core import factory
@@ -181,12 +182,17 @@ def encoder(kind: str, width_in: int, width_out: int) -> nn.Module:
 class Network(nn.Module):
     """The trained part of a model: input dropout -> encoder per view -> fusion -> activation -> linear head.
 
+    Without a head it ends with the fusion.
+
     Args:
-        fusion: built for the widths behind the encoders, which ``RunConfig.fusion_dims`` returns for ``dims``.
+        fusion: built for the widths behind the encoders, which ``ModelOptions.fusion_dims`` returns for ``dims``.
         dims: widths of the standardized views.
         outputs: width of the output.
-        options: which encoders and which activation.
+        options: which encoders, which activation, whether there is a head.
         input_dropout: part of the standardized inputs that is zeroed while training.
+
+    Raises:
+        DimsError: a fusion without widths, or without a head one whose n is not ``outputs``.
     """
 
     def __init__(
@@ -195,21 +201,53 @@ class Network(nn.Module):
         super().__init__()
         if fusion.dims is None or fusion.n is None:
             raise DimsError(f"{fusion.name} should know dims and n to be trained; found {fusion.dims}, {fusion.n}.")
+        check_outputs(fusion, options, outputs)
         self.options = options
         widths = zip(dims, fusion.dims, strict=True)
         self.encoders = nn.ModuleList(encoder(options.encoder, before, after) for before, after in widths)
         self.fusion = fusion
         self.dropout = nn.Dropout(input_dropout)
-        self.activation = ACTIVATIONS[options.activation]()
-        self.head = nn.Linear(fusion.n, outputs)
+        bare = options.head == "none"
+        self.activation = ACTIVATIONS["none" if bare else options.activation]()
+        self.head: Any = nn.Identity() if bare else nn.Linear(fusion.n, outputs)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters and the inputs; a quantized head, whose weight is a method, takes float32."""
+        """Of the parameters and the inputs; a quantized head, whose weight is a method, takes float32.
+
+        Without a head that of the first tensor of encoders and fusion; float32 if they have none.
+        """
+        if self.options.head == "none":
+            return next((one.dtype for one in self._tensors() if one.is_floating_point()), torch.float32)
         weight = self.head.weight
         return weight.dtype if isinstance(weight, Tensor) else torch.float32
 
-    def forward(self, x: Sequence[Tensor | None], rows: slice | None = None, mask: Tensor | None = None) -> Tensor:
+    def _tensors(self) -> Iterator[Tensor]:
+        yield from self.parameters()
+        yield from self.buffers()
+
+    def has_loss(self) -> bool:
+        """Whether the fusion has a loss of its own: ``explain`` of a row of zeros, in evaluation mode, returns one."""
+        if not self.fusion.explains():
+            return False
+        like = next(self._tensors(), torch.empty(()))
+        zeros = [torch.zeros(1, width, dtype=self.dtype, device=like.device) for width in self.fusion.resolve_dims()]
+        with evaluating(self), torch.no_grad():
+            return "loss" in self.fusion.explain(zeros)
+
+    def explain(self, x: Sequence[Tensor | None], mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Return what the fusion says about standardized views (..., n_i); arguments as for ``forward``."""
+        encoded, mask = self._encoded(x, None, mask)
+        return self.fusion.explain(encoded, mask=mask)
+
+    def forward(
+        self,
+        x: Sequence[Tensor | None],
+        rows: slice | None = None,
+        mask: Tensor | None = None,
+        *,
+        with_loss: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Return outputs (..., c) for standardized views (..., n_i), or for some of their rows.
 
         Dropout is drawn for all rows, so that several processes which share a batch drop the inputs that one would.
@@ -218,16 +256,28 @@ class Network(nn.Module):
             x: the views; for None no encoder runs.
             rows: which rows; None is all.
             mask: bool (..., k) for all rows, True where a view is present; encoders get zeros for the others.
+            with_loss: return the loss () of the fusion too, which has one; by this way a wrapper for several devices
+                sees it.
         """
+        encoded, mask = self._encoded(x, rows, mask)
+        if with_loss:
+            said = self.fusion.explain(encoded, mask=mask)
+            return self.head(self.activation(said["output"])), said["loss"]
+        output: Tensor = self.head(self.activation(self.fusion(encoded, mask=mask)))
+        return output
+
+    def _encoded(
+        self, x: Sequence[Tensor | None], rows: slice | None, mask: Tensor | None
+    ) -> tuple[list[Tensor | None], Tensor | None]:
+        """Return what the encoders make of the views, and the mask, of these rows."""
         views = [None if view is None else self.dropout(view) for view in x]
         if rows is not None:
             views = [None if view is None else view[rows] for view in views]
             mask = None if mask is None else mask[rows]
         if mask is not None and self.options.encoder != "none":  # The fusion replaces what is absent by itself.
             views = replaced(views, mask, [0.0] * len(views))
-        encoded = [None if view is None else encode(view) for encode, view in zip(self.encoders, views, strict=True)]
-        output: Tensor = self.head(self.activation(self.fusion(encoded, mask=mask)))
-        return output
+        encoded = zip(self.encoders, views, strict=True)
+        return [None if view is None else encode(view) for encode, view in encoded], mask
 
 
 class FusionModel(nn.Module):
@@ -354,16 +404,19 @@ class FusionModel(nn.Module):
         Raises:
             ConfigError: the operator cannot be written to a config.
         """
+        options = self.network.options
         described = {
             "views": list(self.scaler.names),
             "dims": list(self.scaler.dims),
             **self.task.describe(),
-            "encoder": self.network.options.encoder,
+            "encoder": options.encoder,
             "input_dropout": self.network.dropout.p,
-            "activation": self.network.options.activation,
+            "activation": options.activation,
             "dtype": str(self.network.dtype).removeprefix("torch."),
             "fusion": self.fusion.to_config(),
         }
+        if options.head != "linear":
+            described["head"] = options.head
         if self.scaler.impute is not None:
             described["impute"] = self.scaler.impute
         return described if self.table is None else {**described, "table": self.table.to_json()}
@@ -386,8 +439,9 @@ class FusionModel(nn.Module):
         impute = description.get("impute")
         if impute not in (None, "mean"):
             raise ValueError(f"impute {impute!r}")
-        # Models of releases without this option have no activation.
-        options = ModelOptions(encoder=description["encoder"], activation=description.get("activation", "none"))
+        # Models of releases without these options have no activation and a head.
+        activation, head = description.get("activation", "none"), description.get("head", "linear")
+        options = ModelOptions(encoder=description["encoder"], activation=activation, head=head)
         config, dropout = copy.deepcopy(dict(description["fusion"])), float(description["input_dropout"])
         if device is not None:
             config["device"] = device

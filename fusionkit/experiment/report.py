@@ -153,6 +153,7 @@ def _group(i: int, table: Table, group: Group) -> dict[str, Any]:
             {"name": _loss(table.task), "less": True, "values": _curve(group, "loss")},
         ],
         "views": _views(group),
+        "weights": _weights(group),
         "views_metric": first,
         "views_whole": None if whole is None else whole.mean,
         "list": [
@@ -190,6 +191,22 @@ def _views(group: Group) -> dict[str, dict[str, float]]:
             if None not in numbers:
                 means.setdefault(kind, {})[name] = round(fmean(numbers), 5)
     return means
+
+
+def _weights(group: Group) -> dict[str, dict[str, float | None]]:
+    """Return the mean weight of each view by class over the runs that know it; {} if one has no weights at all."""
+    tables = [run.result.get("weights") for run in group.runs]
+    if not all(tables):
+        return {}
+    return {
+        name: {view: _mean([(table.get(name) or {}).get(view) for table in tables if table]) for view in views}
+        for name, views in (tables[0] or {}).items()
+    }
+
+
+def _mean(numbers: Sequence[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return round(fmean(known), 5) if known else None
 
 
 def _row(group: Mapping[str, Any], columns: Sequence[_Column]) -> str:

@@ -33,6 +33,8 @@ from fusionkit.registry.catalogue import KINDS
 
 SCHEMA_VERSION: Final = 1
 RESULT, MODEL, CURVE, ROWS = "result.json", "model.safetensors", "curve.png", "rows.npz"
+#: Only of a fusion that says how much each view counts.
+WEIGHTS = "weights.png"
 
 #: The distributions that every run uses besides those of its operators.
 _DISTRIBUTIONS = (
@@ -114,6 +116,11 @@ class Result(BaseModel):
     robustness: dict[str, dict[str, float | None]] | None = Field(
         None, description="The task's first metric on the test part with views missing or noisy."
     )
+    weights: dict[str, dict[str, float | None]] | None = Field(
+        None,
+        description="By true class or label, or `all` for a regression: the mean weight of each view in the "
+        "fusion, over the test rows that have the view; null: there are none, or the fusion says nothing.",
+    )
     history: dict[str, list[float | None]] | None = Field(None, description="Learning curves, a value per epoch.")
     config: dict[str, Any] = Field({}, description="The whole config, as it was composed.")
     provenance: dict[str, Any] | None = Field(None, description="Versions, interpreter, machine, git commit.")
@@ -188,7 +195,7 @@ def start(run_dir: Path) -> None:
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        for name in (RESULT, MODEL, CURVE, ROWS):
+        for name in (RESULT, MODEL, CURVE, WEIGHTS, ROWS):
             (run_dir / name).unlink(missing_ok=True)
         for leftover in run_dir.glob(f"{TEMPORARY}*"):
             leftover.unlink(missing_ok=True)

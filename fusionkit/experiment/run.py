@@ -34,6 +34,7 @@ from fusionkit.experiment.splits import Parts, split
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.summary import print_data, print_summary, run_title
 from fusionkit.experiment.training import History, Monitored, Part, Training, seeded, threads, train
+from fusionkit.experiment.view_weights import Weights, mean_weights
 from fusionkit.fusion import Fusion, check_device
 
 
@@ -207,6 +208,7 @@ class Run:
             targets=task.targets or None,
             confusion=self._confusion(target),
             robustness=self._robustness() if len(target) else None,
+            weights=self._weights(target) if len(target) else None,
             history=self._history(),
             provenance=results.provenance(config.tree),
         )
@@ -241,14 +243,31 @@ class Run:
         with threads(model.network, self.config.train, torch.device("cpu")):
             return robustness(score, views, seed=self.config.seed, mask=mask, refuses=refuses)
 
+    @torch.no_grad()
+    def _weights(self, target: Array) -> Weights | None:
+        """Return the mean weights of the views in the fusion on the test part; None if it does not say any."""
+        model, rows = self.model, self.parts.test
+        if not model.fusion.explains():
+            return None
+        part = _standardized(model, self.fitted, rows)
+        with threads(model.network, self.config.train, torch.device("cpu")):
+            views = [view.to(model.network.dtype) for view in part.views]
+            weights = model.network.explain(views, part.mask).get("weights")
+        if weights is None:
+            return None
+        mask = None if self.data.mask is None else self.data.mask[rows]
+        return mean_weights(weights.double().numpy(), mask, model.task.groups(target), list(self.data.views))
+
     def keep(self, result: Mapping[str, Any], run_dir: Path) -> None:
-        """Write the model, the row numbers of the parts, and the picture."""
-        from fusionkit.experiment.run_picture import draw_run
+        """Write the model, the row numbers of the parts, and the pictures."""
+        from fusionkit.experiment import run_picture
 
         save(self.model, run_dir / results.MODEL)
         write_atomic(run_dir / results.ROWS, partial(_write_rows, self.parts.named(), self.data))
         tested = (self.tested, self.data.target[self.parts.test])
-        write_atomic(run_dir / results.CURVE, lambda path: draw_run(result, path, tested))
+        write_atomic(run_dir / results.CURVE, lambda path: run_picture.draw_run(result, path, tested))
+        if result["weights"]:
+            write_atomic(run_dir / results.WEIGHTS, lambda path: run_picture.draw_weights(result, path))
 
 
 def _report_half(report: Callable[[float], None], second: bool, done: float) -> None:
@@ -290,13 +309,13 @@ def build_model(config: RunConfig, data: Dataset) -> FusionModel:
     Raises:
         ConfigError, DimsError, RegistryError: the config does not describe a model.
     """
-    node = config.tree["fusion"]
-    dims, given = config.fusion_dims(data.dims), config.fusion.dims
+    node, given = config.fusion_node(data.dims, data.task.outputs), config.fusion.dims
+    dims = node["dims"]
     if given is not None and list(given) not in (data.dims, dims):
         raise DimsError(f"fusion.dims should be {dims}, the widths that the fusion sees; found {list(given)}.")
     # Messages should name the key that the user set.
     keys = {"fusion.parameter_fabrication": "fabrication"} if takes_group(config) else None
-    fusion: Fusion = build({**node, "dims": dims, "device": None}, "fusion", keys)
+    fusion: Fusion = build({**node, "device": None}, "fusion", keys)
     if not fusion.require_parameters and fusion.calculate_l():
         raise ConfigError("fusion.require_parameters should be true for training; found false.")
     network = Network(fusion, data.dims, data.task.outputs, config.model, config.train.input_dropout)

@@ -1,4 +1,4 @@
-"""The picture of one run: its curves, and by task what its test part shows."""
+"""The pictures of one run: its curves, what its test part shows, by task, and how much each view counts."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from fusionkit.experiment.source import Array
 
 #: More classes do not fit into a confusion matrix, nor more points and targets into a scatter plot.
 _MAX_CLASSES, _MAX_POINTS, _MAX_TARGETS = 30, 5000, 4
+#: A table of weights has cells of this size, in inches; with more columns or rows they are smaller and show no values.
+_CELL, _MOST_CELLS = (0.6, 0.3), (40, 80)
 
 Panel = Callable[[Figure, Axes], None]
 
@@ -42,12 +44,80 @@ def draw_run(result: Mapping[str, Any], path: Path, tested: tuple[Array, Array])
             panel(figure, axes)
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
-        fabrication = f" ({result['fabrication']})" if result["fabrication"] else ""
         metric = result["metric"]
         score = f"{metric} {numeral(metric, result['metrics'].get(metric))},  " if result["metrics"] else ""
-        title = f"{result['fusion']}{fabrication} on {result['data']['label']}:  {score}"
-        title += f"n = {result['n']},  l = {result['l']:,},  seed {result['seed']}"
+        title = f"{_name(result)}:  {score}n = {result['n']},  l = {result['l']:,},  seed {result['seed']}"
         figure.suptitle(fill(title, 40 * columns), fontsize=12, fontweight="bold")
+
+
+def draw_weights(result: Mapping[str, Any], path: Path) -> None:
+    """Draw the mean weight of each view in the fusion, by class or label, to a PNG file.
+
+    Args:
+        result: the record of a completed run that has ``weights``.
+        path: the file.
+    """
+    groups = result["weights"]
+    rows, columns = list(groups), list(next(iter(groups.values())))
+    values = np.asarray([[groups[row][column] for column in columns] for row in rows], dtype=np.float64)  # None: NaN.
+    of = {"regression": "", "multilabel": ", by label"}.get(result["task"], ", by true class")
+    if not of:
+        rows, columns, values = columns, ["all rows"], values.T
+    across, down = (min(count, most) for count, most in zip((len(columns), len(rows)), _MOST_CELLS, strict=True))
+    with _figure(path, max(6.0, 2.2 + _CELL[0] * across), 1.9 + _CELL[1] * down) as figure:
+        axes = figure.subplots()
+        if of:
+            _heat_map(figure, axes, values, rows, columns)
+        else:
+            _bars(axes, values[:, 0], rows)
+        axes.set_title(f"mean weight of each view on the test part{of}", fontweight="normal")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        figure.suptitle(fill(f"{_name(result)}, seed {result['seed']}", 70), fontsize=12, fontweight="bold")
+
+
+def _heat_map(figure: Figure, axes: Axes, values: Array, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Draw a table of numbers; grey cells have none."""
+    known = values[np.isfinite(values)]
+    low, high = float(known.min(initial=0.0)), float(known.max(initial=0.0)) or 1.0
+    image = axes.imshow(values, cmap="Blues", vmin=low, vmax=low + 1.15 * (high - low), aspect="auto")
+    for axis, names, most in ((axes.xaxis, columns, _MOST_CELLS[0]), (axes.yaxis, rows, _MOST_CELLS[1])):
+        ticks = range(0, len(names), -(-len(names) // most))
+        axis.set_ticks(ticks, [one_line(names[i], 30) for i in ticks], fontsize=8)
+    axes.xaxis.set_tick_params(rotation=90 if max(map(len, columns)) > 8 else 0)
+    axes.grid(visible=False)
+    axes.set_facecolor("#e2e8f0")
+    if len(columns) > _MOST_CELLS[0] or len(rows) > _MOST_CELLS[1]:
+        figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01)
+        return
+    for (i, j), value in np.ndenumerate(values):
+        dark = np.isfinite(value) and value - low > 0.6 * (high - low)
+        text = _weight(value, high)
+        axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+
+
+def _bars(axes: Axes, values: Array, names: Sequence[str]) -> None:
+    """Draw a bar per name, the first on top."""
+    bars = axes.barh(range(len(names)), np.nan_to_num(values), color=_BLUE, height=0.7)
+    if len(names) <= _MOST_CELLS[1]:
+        high = float(np.nanmax(np.abs(values), initial=0.0))
+        axes.bar_label(bars, [_weight(value, high) for value in values], padding=3, fontsize=8)
+    ticks = range(0, len(names), -(-len(names) // _MOST_CELLS[1]))
+    axes.set_yticks(ticks, [one_line(names[i], 30) for i in ticks], fontsize=8)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.margins(x=0.1, y=0.01)
+
+
+def _weight(value: float, highest: float) -> str:
+    """Return a weight, with more decimals where all are small; a dash for one that is unknown."""
+    return f"{value:.{2 if highest >= 0.3 else 3}f}" if np.isfinite(value) else "-"
+
+
+def _name(result: Mapping[str, Any]) -> str:
+    """Return what was trained on what."""
+    fabrication = f" ({result['fabrication']})" if result["fabrication"] else ""
+    return f"{result['fusion']}{fabrication} on {result['data']['label']}"
 
 
 def _curves(result: Mapping[str, Any]) -> list[Panel]:

@@ -43,7 +43,8 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     try:
         preflight(config, run.takes_group(config))
         given = run.read(config)
-        _tell_unused_n(config, overrides, check_operator(config, given[0].dims))
+        width = check_operator(config, given[0].dims, given[0].task.outputs)
+        _tell_unused_n(config, overrides, width)
     except FusionError as error:
         raise ConfigError(str(error)) from error
     failures: list[Exception] = []
@@ -73,9 +74,14 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
 
 def _tell_unused_n(config: RunConfig, overrides: Sequence[str], width: int | None) -> None:
     """Print a note if the command line gives an n that changes nothing; ``width`` is that of the output, if known."""
-    given = any(override.lstrip("+").startswith("n=") for override in overrides)
+    given = any(override.lstrip("+").startswith(("n=", "fusion.n=")) for override in overrides)
     if given and not uses_n(config) and width not in (None, config.n):
-        what = f"the output of the fusion {config.fusion.name!r} has the width {width}, which follows from its views"
+        source = (
+            "follows from its views"
+            if config.model.head == "linear"
+            else "is the number of outputs, as model.head=none"
+        )
+        what = f"the output of the fusion {config.fusion.name!r} has the width {width}, which {source}"
         print(f"note: n={config.n} is not used, because {what}.", file=sys.stderr)
 
 

@@ -78,7 +78,7 @@ class History:
     """Learning curves, one value per epoch.
 
     Attributes:
-        loss: the mean training loss.
+        loss: the mean training loss, with the loss of the fusion's ``explain`` if it has one.
         score: the metric on the part that is shown; [] without one, None where it is undefined.
         lr: the learning rate at the end of the epoch.
         best_epoch: the epoch of the model, counted from 1.
@@ -169,7 +169,8 @@ def train(network: nn.Module, training: Training, device: Any) -> History:
     """
     settings, first = training.settings, check_device(device) or torch.device("cpu")
     _check_available(first, settings)
-    if settings.devices == 1 and settings.precision == "32-true":
+    # Without a head there may be nothing to train: the model is only measured.
+    if (settings.devices == 1 and settings.precision == "32-true") or not _trainable(network):
         state, history = _fit(_Process(first), network, training)
     else:
         from fusionkit.experiment import devices
@@ -179,6 +180,10 @@ def train(network: nn.Module, training: Training, device: Any) -> History:
     network.load_state_dict(state)
     network.cpu().eval()
     return History(**history)
+
+
+def _trainable(network: nn.Module) -> list[Tensor]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def _has_unused_parameters(network: nn.Module, training: Training) -> bool:
@@ -280,8 +285,11 @@ class _Steps:
         settings = self.settings = training.settings
         self.process, self.network = process, network
         self.training = training.part.to(process.device)
-        trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.optimizer = Optimizer(trainable, settings.optimizer, settings.lr, settings.weight_decay)
+        self.trainable = _trainable(network)
+        self.optimizer = Optimizer(self.trainable, settings.optimizer, settings.lr, settings.weight_decay)
+        # Asked once: what has no loss of its own is trained by its forward alone.
+        has_loss = isinstance(network, Network) and network.has_loss()
+        self.options = {"with_loss": True} if has_loss else {}
         self.model, self.wrapped = process.setup(network, self.optimizer)
         self.loss = training.task.criterion(settings, training.target)
         # The order is drawn on the CPU: the same on every device and in every process.  So are the views to drop, for
@@ -304,28 +312,41 @@ class _Steps:
         total = torch.zeros((), device=process.device)
         order = torch.randperm(m, generator=self.generator).to(process.device)
         for index in order.split(self.sizes):
-            output, target, weight = self.share(index)
-            # The mean of this loss over the processes is the mean over the whole batch, and so are the gradients.
-            loss = self.loss(output, target, weight) * (process.world_size / len(index))
-            self.optimizer.zero_grad()
-            process.backward(loss)
-            self.wrapped.step()
+            loss = self.batch_loss(index)
+            if self.trainable:
+                self.optimizer.zero_grad()
+                process.backward(loss)
+                self.wrapped.step()
             self.done += 1
             self.schedule()
             total += loss.detach() * (len(index) / m)
         return float(process.all_reduce(total, reduce_op="mean"))
 
-    def share(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return outputs, targets and weights of this process's share of the batch ``index`` (b,)."""
+    def batch_loss(self, index: Tensor) -> Tensor:
+        """Return the loss of this process's share of the batch ``index`` (b,).
+
+        Its mean over the processes is that of the whole batch, and so are the gradients.  A loss of the fusion counts
+        for each process by its number of rows; their weights do not change it.
+        """
+        output, target, weight = self.share(index)
+        output, own = output if self.options else (output, None)
+        scale = self.process.world_size / len(index)
+        loss: Tensor = self.loss(output, target, weight) * scale
+        return loss if own is None else loss + own * (len(target) * scale)
+
+    def share(self, index: Tensor) -> tuple[Any, Tensor, Tensor | None]:
+        """Return outputs, with the loss of the fusion if it has one, targets and weights of this process's share of the
+        batch ``index`` (b,).
+        """
         rows = slice(self.process.global_rank, None, self.process.world_size)
         mask = self.present(index)
         if self.process.world_size == 1 or not isinstance(self.network, Network):
             part = self.training.rows(index[rows])
-            output = self.model(part.views, **_masked(None if mask is None else mask[rows]))
+            output = self.model(part.views, **_masked(None if mask is None else mask[rows]), **self.options)
             return output, part.target, part.weight
         part = self.training.rows(index)
         weight = None if part.weight is None else part.weight[rows]
-        return self.model(part.views, rows, **_masked(mask)), part.target[rows], weight
+        return self.model(part.views, rows, **_masked(mask), **self.options), part.target[rows], weight
 
     def present(self, index: Tensor) -> Tensor | None:
         """Return which views of the batch ``index`` (b,) are present and not dropped, (b, k); None: all of them."""

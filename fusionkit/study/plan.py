@@ -21,10 +21,11 @@ import torch
 from fusionkit._util.files import write_json
 from fusionkit._util.text import error_line
 from fusionkit.config import build, compose, config_hash
-from fusionkit.config.fits import check_view_dropout
+from fusionkit.config.fits import check_outputs, check_view_dropout
 from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import results
+from fusionkit.experiment.data import load_data
 from fusionkit.experiment.job import run_recorded
 from fusionkit.study.baselines import BASELINES, run_baseline
 
@@ -242,8 +243,11 @@ def _entry(data: str, shared: Sequence[str], overrides: tuple[str, ...]) -> Entr
     tree = compose([*shared, *overrides])
     config = validate(tree)
     # On the meta device, so that impossible sizes are refused.
-    fusion = build({**tree["fusion"], "dims": config.fusion_dims(tree["dims"]), "device": "meta"}, "fusion")
+    headless = config.model.head == "none"  # Its widths follow from the data.
+    outputs = load_data(tree["data"], config.dims, config.task).task.outputs if headless else 0
+    fusion = build({**config.fusion_node(tree["dims"], outputs), "device": "meta"}, "fusion")
     check_view_dropout(fusion, config)
+    check_outputs(fusion, config.model, outputs)
     return Entry(data, overrides, tree)
 
 

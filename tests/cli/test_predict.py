@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+import fusionkit
 from fusionkit import cli
 from fusionkit.config import compose
 from fusionkit.config.options import validate
@@ -163,3 +165,22 @@ def test_the_path(text: str, path: Any) -> None:
     assert data_path([text]) == path
     with pytest.raises(ConfigError, match="found nothing"):
         data_path([])
+
+
+def test_late_fusion(frame: pd.DataFrame, call: Run) -> None:
+    options = ["data=table", "data.path=train.csv", "data.label=label", "data.id=id", "train.epochs=2"]
+    late = ["fusion=average", "model.encoder=linear", "model.head=none"]
+    status, said, err = call("run", *options, *late, "hydra.run.dir=late")
+    assert (status, "n = 3" in said) == (0, True), err
+    assert call("predict", "late", "data.path=train.csv", "--out", "predictions.csv")[0] == 0
+    written = pd.read_csv("predictions.csv")
+    model = fusionkit.load("late")
+    views = [frame[[f"{view}__{i}" for i in range(2)]].to_numpy() for view in "ab"]
+    encoders = zip(model.network.encoders, model.scaler(views), strict=True)
+    wanted = torch.stack([encode(view) for encode, view in encoders]).mean(0)
+    columns = [f"probability_{i}" for i in range(3)]
+    np.testing.assert_allclose(written[columns], wanted.softmax(-1).detach(), rtol=1e-5)
+    status, said, err = call("evaluate", "late", "data.path=train.csv")
+    assert status == 0, err
+    assert f"{(written['prediction'] == frame['label']).mean():.4f}" in said
+    assert call("run", "--from", "late", "hydra.run.dir=again")[0] == 0

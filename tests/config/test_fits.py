@@ -69,10 +69,52 @@ def test_widths_of_the_data_may_be_given() -> None:
         (["fusion=average", "model.encoder=linear"], True),
         (["fusion=average", "model.encoder=mlp", "model.encoder_width=8"], False),
         (["fusion=concatenation"], False),
+        (["model.head=none"], False),
+        (["fusion=average", "model.encoder=linear", "model.head=none"], False),
     ],
 )
 def test_who_uses_n(overrides: list[str], uses: bool) -> None:
     assert uses_n(config(*overrides)) == uses
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        ([], 64),
+        (["model.head=none"], 10),
+        (["model.head=none", "n=32"], 10),
+        (["model.head=none", "fusion.n=10"], 10),
+        (["model.head=none", "fusion=average", "model.encoder=mlp"], 10),
+        (["model.head=none", "fusion=average", "model.encoder=mlp", "model.encoder_width=10"], 10),
+    ],
+)
+def test_the_width_of_the_output(overrides: list[str], found: int) -> None:
+    assert check_operator(config(*overrides), outputs=10) == found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        (["fusion.n=32"], "found 32.  model.head=linear takes any width."),
+        (["fusion=concatenation"], "found 649.  model.head=linear takes any width."),
+        (["fusion=concatenation", "model.encoder=linear"], "found 60.  model.head=linear takes any width."),
+        (
+            ["fusion=average", "model.encoder=linear", "model.encoder_width=7"],
+            "found 7.  model.encoder_width=null gives it views of that width; model.head=linear takes any width.",
+        ),
+        (
+            ["fusion=average", "data=npz", "data.path=views.npz", "data.dims=[3,3]"],
+            "found 3.  model.encoder=linear gives it views of that width; model.head=linear takes any width.",
+        ),
+    ],
+)
+def test_without_a_head_the_fusion_gives_the_outputs(overrides: list[str], found: str) -> None:
+    cfg = config("model.head=none", *overrides)
+    should = "should have the width 10, the number of classes, labels or targets, because model.head is none"
+    with pytest.raises(DimsError) as error:
+        check_operator(cfg, outputs=10)
+    assert str(error.value) == f"The output of {cfg.fusion.name!r} {should}; {found}"
+    assert check_operator(cfg) is None  # The number of outputs is not known yet.
 
 
 OPERATORS = """

@@ -139,7 +139,7 @@ def test_what_is_right(base: dict[str, Any], key: str, value: Any) -> None:
         ("train.optimizer", 3, "train.optimizer should be one of adamw, adam, sgd; found 3."),
         ("train.scheduler", None, "train.scheduler should be one of onecycle, constant; found None."),
         ("model.encoder", "cnn", "model.encoder should be one of none, linear, mlp; found 'cnn'."),
-        ("model.head", ["linear"], "model.head should be 'linear'; found ['linear']."),
+        ("model.head", ["linear"], "model.head should be one of linear, none; found ['linear']."),
         ("model.heads", "linear", "There is no key 'model.heads'. Did you mean 'model.head'?"),
         (
             "fusion._target_",
@@ -238,10 +238,25 @@ def test_a_file_of_ones_own_needs_only_what_has_no_default(base: dict[str, Any])
 
 
 def test_widths_of_the_inputs_of_the_fusion(base: dict[str, Any]) -> None:
-    assert schema.validate(base).fusion_dims((4, 3)) == [4, 3]
-    assert schema.validate(changed(base, "model.encoder", "mlp")).fusion_dims((4, 3)) == [64, 64]
-    cfg = changed(changed(base, "model.encoder", "linear"), "model.encoder_width", 6)
-    assert schema.validate(cfg).fusion_dims((4, 3)) == [6, 6]
+    def dims_and_n(**changes: Any) -> tuple[Any, Any]:
+        cfg = base
+        for key, value in changes.items():
+            cfg = changed(cfg, key.replace("__", "."), value)
+        made = schema.validate(cfg)
+        node = made.fusion_node((4, 3), 7)
+        assert made.tree["fusion"] == cfg["fusion"]
+        assert {**node, "dims": None, "n": None} == {**cfg["fusion"], "dims": None, "n": None}
+        assert made.fusion_node(None, 7) == {**node, "dims": None}
+        return node["dims"], node["n"]
+
+    assert dims_and_n() == ([4, 3], 64)
+    assert dims_and_n(model__encoder="mlp") == ([64, 64], 64)
+    assert dims_and_n(model__encoder="linear", model__encoder_width=6) == ([6, 6], 64)
+    assert dims_and_n(model__head="none") == ([4, 3], 7)
+    assert dims_and_n(model__head="none", model__encoder="linear") == ([7, 7], 7)
+    assert dims_and_n(model__head="none", model__encoder="linear", model__encoder_width=6) == ([6, 6], 7)
+    assert dims_and_n(model__head="none", fusion__n=9) == ([4, 3], 9)
+    assert dims_and_n(model__head="none", fusion__n=None) == ([4, 3], None)
 
 
 @pytest.mark.parametrize(

@@ -266,3 +266,27 @@ def test_weights_that_are_refused(weight: Any, sentence: str) -> None:
 def test_errors_name_the_parameter(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=like(sentence)):
         FusionClassifier(**{**OPTIONS, **options}).fit(*data())
+
+
+# -- late fusion -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fusion", ["average", "parameterized_concatenation"])
+@pytest.mark.parametrize("kind", [FusionClassifier, FusionRegressor])
+def test_without_a_head_n_is_the_number_of_outputs(kind: Any, fusion: str) -> None:
+    X, y = data() if kind is FusionClassifier else linear()
+    options = {**OPTIONS, "epochs": 30, "lr": 0.05}
+    made = kind(views=[3, X.shape[1] - 3], fusion=fusion, encoder="linear", head="none", **options).fit(X, y)
+    outputs = 3 if kind is FusionClassifier else 1
+    assert made.model_.fusion.n == outputs
+    assert made.model_.fusion.dims == (outputs, outputs)
+    assert made.model_.network.head(None) is None  # The identity.
+    assert made.score(X, y) > 0.9
+    assert made.score(X, y) == pytest.approx(pickle.loads(pickle.dumps(made)).score(X, y))
+
+
+def test_an_operator_without_a_head_gives_the_outputs() -> None:
+    X, y = data()
+    sentence = "The output of 'concatenation' should have the width 3, … because head is none; found 7.  head=linear"
+    with pytest.raises(FusionError, match=like(sentence)):
+        FusionClassifier(views=[4, 3], fusion="concatenation", head="none", **OPTIONS).fit(X, y)

@@ -354,3 +354,42 @@ def test_browser_draws_each_metric_with_the_better_on_top(browser: Browser, metr
         assert names == ["validation accuracy", "test rmse", "training loss", "training loss, regression"]
         assert page.locator("#ablation h3").all_inner_texts()[-1].endswith(", r2")
         assert said == []
+
+
+@pytest.fixture
+def weights_file(tmp_path: Path) -> Path:
+    """Return a report of two runs of a fusion with weights, and of another without."""
+    for seed, weight in enumerate((0.25, 0.5)):
+        weights = {"0": {"a": weight, "b": 1 - weight}, HOSTILE: {"a": 1.0, "b": None}}
+        put(tmp_path, f"says{seed}", 0.9, fusion="says", fabrication=None, seed=seed, weights=weights)
+    put(tmp_path, "silent", 0.8)
+    assert cli.main(["leaderboard", str(tmp_path), "--html", str(tmp_path / "report.html")]) == 0
+    return tmp_path / "report.html"
+
+
+def test_weights_are_means_over_runs(weights_file: Path) -> None:
+    groups = json.loads(re.findall(r'id="groups">(.*?)</script>', weights_file.read_text(), re.S)[0])["groups"]
+    assert [group["weights"] for group in groups] == [
+        {"0": {"a": 0.375, "b": 0.625}, HOSTILE: {"a": 1.0, "b": None}},
+        {},
+    ]
+
+
+def test_browser_shows_weights(browser: Browser, weights_file: Path) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(weights_file.as_uri())
+        boxes = page.locator("#board tbody input")
+        boxes.evaluate_all("boxes => boxes.forEach(box => box.checked && box.click())")
+        assert not page.locator("#weights").is_visible()
+        boxes.nth(0).check()
+        cells = page.locator("#weights tr").evaluate_all(
+            "rows => rows.map(row => [...row.cells].map(c => c.textContent))"
+        )
+        assert cells == [["", "a", "b"], ["0", "0.375", "0.625"], [HOSTILE, "1.000", "-"]]
+        shades = page.locator("#weights td").evaluate_all("cells => cells.map(cell => cell.style.background)")
+        assert len(set(shades)) == 4
+        assert page.title() != "1"
+        boxes.nth(0).uncheck()
+        boxes.nth(1).check()
+        assert not page.locator("#weights").is_visible()

@@ -50,6 +50,11 @@ def frames() -> tuple[dict[str, Any], Any]:
             {"weight": np.arange(90.0), "group": np.arange(90) // 3 % 10},
         ),
         (
+            {"fusion": "average", "encoder": "linear", "head": "none"},
+            ["fusion=average", "model.encoder=linear", "model.head=none"],
+            {},
+        ),
+        (
             {"fabrication": {"name": "lowrank", "r": 2}, "class_weight": {"a": 2}, "fold": 2},
             ["fabrication=lowrank", "fabrication.r=2", "train.class_weight={a:2}", "data.fold=2"],
             {"folds": np.arange(90) % 5},

@@ -20,6 +20,8 @@ from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.tasks.classification import Classification
 from fusionkit.experiment.tasks.multilabel import Multilabel
 from fusionkit.experiment.tasks.regression import Regression
+from tests.contract.mutants.right import Says
+from tests.experiment.explaining import Balanced
 from tests.messages import like
 
 
@@ -519,3 +521,94 @@ def test_some_nan_in_a_row_to_predict_needs_a_model_that_imputes() -> None:
     assert "impute" not in trained().describe()
     with pytest.raises(ValueError, match="impute 'median'"):
         FusionModel.from_description({**model.describe(), "impute": "median"})
+
+
+# -- without a head ----------------------------------------------------------------------------------------------------
+
+
+def bare(fusion: str = "average", kind: str = "linear", task: Task | None = None, **options: Any) -> FusionModel:
+    """Return a model of two views of widths 4 and 3 without a head; without encoders both views have three columns."""
+    task = Classification(["x", "y", "z"]) if task is None else task
+    dims = [3, 3] if kind == "none" else [4, 3]
+    made = fusionkit.create(fusion, dims=dims if kind == "none" else [task.outputs] * 2, **options)
+    chosen = ModelOptions.model_validate({"encoder": kind, "head": "none", "activation": "relu"})
+    return FusionModel(Scaler(["a", "b"], dims), Network(made, dims, task.outputs, chosen), task).eval()
+
+
+@pytest.mark.parametrize("task", [Classification([1.5, 2.0]), Multilabel(["r", "s", "t"]), UNITS], ids=lambda t: t.name)
+def test_without_a_head_the_output_is_that_of_the_fusion(task: Task) -> None:
+    model, x = bare(task=task), [torch.randn(6, 4), torch.randn(6, 3)]
+    first, second = (encode(view) for encode, view in zip(model.network.encoders, x, strict=True))
+    assert torch.equal(model.network(x), (first + second) / 2)  # Negative numbers too: no activation.
+    assert torch.equal(model(x), task.in_units(model.network(model.scaler(x))))
+    rebuilt = FusionModel.from_description(json.loads(json.dumps(model.describe(), allow_nan=False)))
+    rebuilt.load_state_dict(model.state_dict())
+    assert rebuilt.predict(x) == model.predict(x)
+    assert rebuilt.describe() == model.describe()
+
+
+def test_only_a_model_without_a_head_says_so() -> None:
+    assert bare().describe()["head"] == "none"
+    assert "head" not in small().describe()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("linear", {}), ("none", {"preprocess": "linear"}), ("none", {"missing": "placeholder"})]
+)
+def test_the_dtype_of_a_model_without_a_head(kind: str, options: dict[str, Any]) -> None:
+    model = bare(kind=kind, **options)
+    assert model.network.dtype == torch.float32
+    model.network.double()
+    assert model.network.dtype == torch.float64
+    x = [torch.randn(6, width, dtype=torch.float64) for width in model.scaler.dims]
+    rebuilt = FusionModel.from_description(model.describe())
+    rebuilt.load_state_dict(model.state_dict())
+    assert torch.equal(rebuilt.evaluate(x), model.evaluate(x))
+
+
+def test_a_model_may_have_nothing_to_learn() -> None:
+    model = bare(kind="none").double()
+    x = [torch.randn(6, 3, dtype=torch.float64) for _ in range(2)]
+    assert not list(model.parameters())
+    assert model.network.dtype == torch.float32
+    torch.testing.assert_close(model.evaluate(x), (x[0] + x[1]) / 2)
+
+
+def test_without_a_head_a_fusion_of_another_width_is_refused() -> None:
+    fusion = fusionkit.create("concatenation", dims=[4, 3])
+    sentence = "The output of 'concatenation' should have the width 3, … found 7.  model.head=linear takes any width."
+    with pytest.raises(DimsError, match=like(sentence)):
+        Network(fusion, [4, 3], 3, ModelOptions(head="none"))
+    Network(fusion, [4, 3], 7, ModelOptions(head="none"))
+
+
+# -- operators that explain themselves ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["linear", "none"])
+def test_a_network_returns_the_loss_of_its_fusion(head: Any) -> None:
+    torch.manual_seed(0)
+    network = Network(Balanced(dims=[3, 3]), [4, 3], 3, ModelOptions(encoder="linear", head=head))
+    x, mask = [torch.randn(6, 4), torch.randn(6, 3)], torch.rand(6, 2) > 0.3
+    assert network.has_loss()
+    assert network.training
+    said = network.explain(x, mask)
+    weights = said["weights"]
+    assert (weights > 0).equal(mask)
+    for rows in (None, slice(1, None, 2)):
+        output, loss = network(x, rows, mask, with_loss=True)
+        assert torch.equal(output, network(x, rows, mask))
+        chosen = weights if rows is None else weights[rows]
+        torch.testing.assert_close(loss, 3 * chosen.square().sum(-1).mean())
+    assert torch.equal(network.head(network.activation(said["output"])), network(x, mask=mask))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_only_what_explains_a_loss_has_one(dtype: torch.dtype) -> None:
+    def network(fusion: Any) -> Network:
+        return Network(fusion, [3, 3], 3, ModelOptions()).to(dtype)
+
+    assert network(Balanced(dims=[3, 3])).has_loss()
+    assert not network(Says(dims=[3, 3])).has_loss()
+    assert not network(fusionkit.create("average", dims=[3, 3])).has_loss()
+    assert network(fusionkit.create("average", dims=[3, 3])).explain([torch.randn(2, 3, dtype=dtype)] * 2) == {}

@@ -125,6 +125,21 @@ def test_the_new_results_are_compared_too(
     assert out.endswith("run, bit for bit: validation rmse 1.25, curves and every weight.\n")
 
 
+def test_weights_are_compared_where_the_first_release_knew_them(
+    run_dir: Path, again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = change(run_dir, weights={"0": {"a": 0.25}})
+    monkeypatch.setattr(repeat, "_run", lambda config, run_dir: {**record, "weights": {"0": {"a": 0.5}}})
+    monkeypatch.setattr(repeat, "_tensors", lambda first, second: {})
+    status, _, err = again(run_dir, "hydra.run.dir=again")
+    assert status == 1
+    assert "found another weights.0.a." in err
+    del record["weights"]
+    (run_dir / results.RESULT).write_text(json.dumps(record))
+    status, _, err = again(run_dir, "hydra.run.dir=again")
+    assert status == 0, err
+
+
 @pytest.mark.exhaustive
 def test_a_run_that_kept_no_model_is_compared_by_its_record(run_dir: Path, again: Again) -> None:
     (run_dir / results.MODEL).unlink()

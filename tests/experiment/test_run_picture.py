@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_curve
 
-from fusionkit.experiment.run_picture import draw_run
+from fusionkit.experiment.run_picture import draw_run, draw_weights
 from tests.exhaustive import exhaustive
 
 Array = npt.NDArray[Any]
@@ -254,3 +254,92 @@ def test_the_best_epoch_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     draw_run(regression(1, metric="rmse", metrics={}, history=history, best_epoch=2), tmp_path / "x.png", of_targets(1))
     assert drawn[0].lines[1].get_xydata().tolist() == [[2.0, 0.2]]
     assert drawn[0].get_title(loc="right") == "0.2000"
+
+
+# -- the weights of the views ------------------------------------------------------------------------------------------
+
+
+def weighed(groups: list[str], views: list[str], **changes: Any) -> dict[str, Any]:
+    """Return a record with weights, the first of them unknown."""
+    random = 0.5 + 0.4 * np.random.default_rng(0).random((len(groups), len(views)))
+    weights: dict[str, Any] = {
+        name: dict(zip(views, row, strict=True)) for name, row in zip(groups, random, strict=True)
+    }
+    weights[groups[0]][views[0]] = None
+    return record(**{"weights": weights, "fabrication": None, **changes})
+
+
+def figure_of(monkeypatch: pytest.MonkeyPatch, result: dict[str, Any], path: Path) -> Figure:
+    """Return the figure of the weights of a record, which is saved."""
+    found: list[Figure] = []
+    save = Figure.savefig
+
+    def saved(figure: Figure, *args: Any, **options: Any) -> None:
+        found.append(figure)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", saved)
+    draw_weights(result, path)
+    assert colours(path) > 20
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("task", "of"), [("classification", ", by true class"), ("multilabel", ", by label")], ids=lambda value: value
+)
+def test_weights_are_a_table_with_their_values(
+    task: str, of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups, views = ["$x_1$", "日本", "a rather long name, longer than 30"], ["a", "b_^{"]
+    result = weighed(groups, views, task=task)
+    (axes,) = figure_of(monkeypatch, result, tmp_path / "x.png").axes
+    assert axes.get_title(loc="left") == f"mean weight of each view on the test part{of}"
+    assert [label.get_text() for label in axes.get_xticklabels()] == views
+    assert [label.get_text() for label in axes.get_yticklabels()] == [*groups[:2], f"{groups[2][:30]}..."]
+    wanted = [f"{value:.2f}" for row in result["weights"].values() for value in row.values() if value is not None]
+    assert [text.get_text() for text in axes.texts] == ["-", *wanted]
+
+
+def test_the_weights_of_a_regression_are_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = weighed(["all"], ["a", "b", "c"], task="regression")
+    (axes,) = figure_of(monkeypatch, result, tmp_path / "x.png").axes
+    weights = result["weights"]["all"]
+    assert axes.get_title(loc="left") == "mean weight of each view on the test part"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
+    assert [bar.get_width() for bar in axes.patches] == [0.0, weights["b"], weights["c"]]  # type: ignore[attr-defined]
+    assert [text.get_text() for text in axes.texts] == ["-", f"{weights['b']:.2f}", f"{weights['c']:.2f}"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "views"), [(300, 6), *exhaustive([(10, 90), (300, 90)])], ids=["classes", "views", "both"]
+)
+def test_many_weights_have_a_scale_and_some_names(
+    groups: int, views: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = weighed([f"class {i}" for i in range(groups)], [f"view {i}" for i in range(views)])
+    figure = figure_of(monkeypatch, result, tmp_path / "x.png")
+    assert len(figure.axes) == 2
+    assert not figure.axes[0].texts
+    assert 6 <= len(figure.axes[0].get_xticklabels()) <= 40
+    assert 10 <= len(figure.axes[0].get_yticklabels()) <= 80
+    assert max(figure.get_size_inches()) < 30
+
+
+@pytest.mark.exhaustive
+def test_many_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = weighed(["all"], [f"view {i}" for i in range(200)], task="regression")
+    (axes,) = figure_of(monkeypatch, result, tmp_path / "x.png").axes
+    assert len(axes.get_yticklabels()) <= 80
+
+
+@pytest.mark.parametrize("weights", [{"x": {"a": None}}, {"x": {"a": 0.0, "b": 0.0}}, {"x": {"a": -1.0, "b": 1e-9}}])
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_odd_weights(task: str, weights: dict[str, Any], tmp_path: Path) -> None:
+    draw_weights(record(weights=weights, task=task), tmp_path / "x.png")
+    assert colours(tmp_path / "x.png") > 1
+
+
+def test_small_weights_have_more_decimals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = record(weights={"x": {"a": 0.1234, "b": 0.0123}})
+    (axes,) = figure_of(monkeypatch, result, tmp_path / "x.png").axes
+    assert [text.get_text() for text in axes.texts] == ["0.123", "0.012"]

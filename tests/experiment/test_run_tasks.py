@@ -18,8 +18,10 @@ from fusionkit.config.options import data_options, validate
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import results, run
 from fusionkit.experiment.data import load_data
+from fusionkit.experiment.job import run_recorded
 from fusionkit.experiment.splits import Parts, split
 from tests.exhaustive import exhaustive, exhaustive_unless
+from tests.experiment.explaining import explaining
 from tests.messages import like
 from tests.run_records import run_job
 
@@ -501,3 +503,82 @@ def test_two_devices_train_every_task(task: str, task_run: Any) -> None:
     found, alone = task_run(task, train__devices=2, **options), task_run(task, **options)
     assert found["best_epoch"] == alone["best_epoch"]
     assert found["history"]["loss"] == pytest.approx(alone["history"]["loss"], rel=1e-3)
+
+
+# -- late fusion, and weights of the views -----------------------------------------------------------------------------
+
+
+def of_operator(cfg: dict[str, Any], name: str, **model: Any) -> dict[str, Any]:
+    """Return the config with an operator without options of its own, behind encoders."""
+    node = {key: cfg["fusion"][key] for key in ("_target_", "_recursive_", "_convert_", "dims")}
+    return {**cfg, "fusion": {**node, "name": name}, "model": {"head": "linear", "encoder": "linear", **model}}
+
+
+@pytest.mark.parametrize("task", exhaustive_unless(lambda task: task in ("classification", "targets"), TASKS))
+@pytest.mark.parametrize("free", [False, True], ids=["average", "concatenation"])
+def test_late_fusion(task: str, free: bool, config: Config, npz: Write, arrays: dict[str, Any], tmp_path: Path) -> None:
+    npz(label=labelled(arrays, task))
+    changes = {"train__epochs": 40, "train__batch_size": 4, "train__input_dropout": 0.0, "task": "auto"}
+    cfg = config(**changes, model__head="none", model__encoder="linear", model__activation="relu")
+    cfg = cfg if free else of_operator(cfg, "average", head="none", activation="relu")
+    found = run_job(cfg, tmp_path / "run", quiet=True)
+    outputs = len(found["classes"] or found["targets"])
+    assert (found["n"], found["dims"]) == (outputs, [outputs, outputs])
+    assert found["l"] == (2 * outputs**2 if free else 0)
+    assert found["parameters"] == found["l"] + (4 + 1 + 3 + 1) * outputs
+    assert found["metrics"][found["metric"]] > 0.2 + found["baseline"][found["metric"]]
+    assert found["config"] == cfg
+    model, rows = fusionkit.load(tmp_path / "run"), parts_of(cfg).test
+    output = model.evaluate([arrays["a"][rows], arrays["b"][rows]])
+    measured = model.task.measure(model.task.predicted(output), load_data(cfg["data"], None, "auto").target[rows])
+    assert measured == pytest.approx(found["metrics"], rel=1e-5, abs=1e-6)
+
+
+def test_a_job_whose_fusion_has_another_width_than_the_outputs_is_recorded(tmp_path: Path, config: Config) -> None:
+    cfg = config(model__head="none", fusion__n=7)
+    message = run_recorded(cfg, tmp_path / "run", quiet=True)["error"]
+    assert re.search(like("The output of 'parameterized_concatenation' should have the width 3, … found 7."), message)
+
+
+@pytest.mark.parametrize("task", exhaustive_unless(lambda task: task in ("multilabel", "regression"), TASKS))
+def test_the_weights_of_the_views(
+    task: str, config: Config, npz: Write, arrays: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    views = {"a": arrays["a"].copy(), "b": arrays["b"].astype(float)}
+    views["a"][::7] = np.nan
+    label = labelled(arrays, task)
+    npz(label=label, **views)
+    cfg = of_operator(config(task="auto", train__view_dropout=0.2, model__activation="tanh"), "balanced")
+    with explaining():
+        found = run_job(cfg, tmp_path / "run")
+        model = fusionkit.load(tmp_path / "run")
+    rows = parts_of(cfg).test
+    mask = torch.from_numpy(np.stack([~np.isnan(view[rows]).any(1) for view in views.values()], 1))
+    given = [torch.from_numpy(np.nan_to_num(view[rows])) for view in views.values()]
+    weights = model.network.explain(model.scaler(given), mask)["weights"].detach().double().numpy()
+    if task in ("classification", "binary"):
+        groups = {name: label[rows] == name for name in found["classes"]}
+    elif task == "multilabel":
+        groups = {"0": label[rows, 0], "1": label[rows, 1]}
+    else:
+        groups = {"all": np.ones(len(rows), bool)}
+    assert not mask.all()
+    assert found["weights"].keys() == groups.keys()
+    for name, chosen in groups.items():
+        for i, view in enumerate("ab"):
+            there = chosen & mask[:, i].numpy()
+            assert found["weights"][name][view] == pytest.approx(weights[there, i].mean())
+    assert (tmp_path / "run" / results.WEIGHTS).read_bytes().startswith(b"\x89PNG")
+    assert "weights.png" in capsys.readouterr().out.split()
+    assert results.read_result(tmp_path / "run" / results.RESULT) == found
+
+
+def test_only_weights_make_a_picture(config: Config, tmp_path: Path) -> None:
+    with explaining():
+        run_job(of_operator(config(), "says"), tmp_path / "run", quiet=True)
+        assert (tmp_path / "run" / results.WEIGHTS).exists()
+        found = run_job(config(data__test_size=0), tmp_path / "all", quiet=True)
+    assert (tmp_path / "run" / results.WEIGHTS).exists()
+    again = run_job(config(), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / results.WEIGHTS).exists()
+    assert found["weights"] is again["weights"] is None

@@ -4,6 +4,7 @@ import copy
 import multiprocessing
 import random
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,14 @@ from torch import nn
 import fusionkit
 from fusionkit.config.options import ModelOptions, TrainOptions
 from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment import optimizer
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.tasks.classification import Classification
 from fusionkit.experiment.tasks.regression import Regression
 from fusionkit.experiment.training import Monitored, Part, Training, _Display, batch_sizes, train
+from tests.contract.mutants.right import Says
 from tests.exhaustive import exhaustive
+from tests.experiment.explaining import Balanced
 from tests.messages import like
 
 
@@ -593,3 +597,113 @@ def test_two_processes_agree_about_weights() -> None:
         network = Network(fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5), [4, 3], 3, ModelOptions())
         found.append(train(network, training(part, shown, settings(lr=0.02, devices=devices), 0), "cpu"))
     assert found[1].loss == pytest.approx(found[0].loss, rel=1e-5)
+
+
+# -- a loss of the fusion ----------------------------------------------------------------------------------------------
+
+
+def gated(operator: type[Says] = Balanced, head: str = "linear") -> Network:
+    torch.manual_seed(0)
+    options = ModelOptions.model_validate({"encoder": "linear", "head": head})
+    return Network(operator(dims=[3, 3]), [4, 3], 3, options, 0.2)
+
+
+def reference(network: Network, factor: float, weight: Any = None, mask: Any = None, epochs: int = 3) -> list[float]:
+    """Train by SGD at a constant rate, in a plain loop; return the loss of each epoch."""
+    part, losses, order = parts()[0], [], torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    for _ in range(epochs):
+        total = 0.0
+        for index in torch.randperm(60, generator=order).split([16, 16, 16, 12]):
+            rows = None if mask is None else mask[index]
+            views = [network.dropout(view[index]) for view in part.views]
+            if rows is not None:
+                views = [torch.where(rows[:, i, None], view, 0.0) for i, view in enumerate(views)]
+            encoded = [encode(view) for encode, view in zip(network.encoders, views, strict=True)]
+            said = network.fusion.explain(encoded, mask=rows)
+            output = network.head(network.activation(said["output"]))
+            each = nn.functional.cross_entropy(output, part.target[index], reduction="none")
+            own = said["weights"].square().sum(-1).mean()
+            loss = (each * (1 if weight is None else weight[index])).mean() + factor * own
+            network.zero_grad()
+            loss.backward()
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    assert parameter.grad is not None
+                    parameter.sub_(parameter.grad, alpha=0.1)
+            total += float(loss.detach()) * len(index) / 60
+        losses.append(total)
+    return losses
+
+
+@pytest.mark.parametrize("head", ["linear", "none"])
+@pytest.mark.parametrize("extra", [(), ("weight",), ("mask",)])
+def test_the_loss_of_the_fusion_is_trained_and_recorded(
+    head: str, extra: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimizer, "sgd", plain_sgd)
+    options = settings(lr=0.1, optimizer="sgd", scheduler="constant", epochs=3)
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.rand(60, generator=generator) * 3 if "weight" in extra else None
+    mask = torch.rand(60, 2, generator=generator) > 0.3 if "mask" in extra else None
+    losses = {}
+    for operator, factor in ((Balanced, 3.0), (Says, 0.0)):
+        network, twin = gated(operator, head), gated(operator, head)
+        part = replace(parts()[0], weight=weight, mask=mask)
+        losses[factor] = train(network, training(part, None, options, 0), "cpu").loss
+        assert losses[factor] == pytest.approx(reference(twin, factor, weight, mask), rel=1e-5)
+        for a, b in zip(network.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    assert losses[3.0][0] > losses[0.0][0] + 1
+
+
+def plain_sgd(parameters: list[torch.Tensor], gradients: list[torch.Tensor], *_: Any, lr: float, **__: Any) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.sub_(gradient, alpha=lr)
+
+
+def test_a_fusion_without_a_loss_is_trained_by_its_forward_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def explain(self: Says, x: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        calls.append(len(x[0]))
+        return {}
+
+    monkeypatch.setattr(Says, "explain", explain)
+    fit(network=gated(Says), epochs=2)
+    assert calls == [1]  # Whether there is a loss: a row of zeros.
+
+
+@pytest.mark.parametrize("batch_size", [16, *exhaustive([21])])
+def test_two_processes_agree_with_one_on_the_loss_of_the_fusion(
+    batch_size: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    network, twin = gated(), gated()
+    options: dict[str, Any] = {"lr": 0.02, "batch_size": batch_size, "view_dropout": 0.3, "epochs": 3}
+    _, alone = fit(network=network, **options)
+    _, together = fit(network=twin, **options, devices=2)
+    assert capfd.readouterr() == ("", "")
+    assert together.loss == pytest.approx(alone.loss, rel=1e-5)
+    assert together.loss[0] > fit(network=gated(Says), **options)[1].loss[0] + 1
+    for a, b in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", *exhaustive(["bf16-true", "64-true"])])
+def test_the_loss_of_the_fusion_in_another_precision(precision: str) -> None:
+    _, history = fit(network=gated(), precision=precision, epochs=3)
+    assert history.loss == pytest.approx(fit(network=gated(), epochs=3)[1].loss, rel=0.05)
+
+
+# -- nothing to train --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [{}, {"devices": 2}, {"precision": "bf16-mixed"}, {"optimizer": "sgd"}])
+def test_a_network_without_parameters_is_only_measured(more: dict[str, Any]) -> None:
+    options = ModelOptions.model_validate({"head": "none"})
+    network = Network(fusionkit.create("average", dims=[3, 3]), [3, 3], 3, options)
+    part = Part([nn.functional.one_hot(torch.arange(60) % 3).float()] * 2, torch.arange(60) % 3)
+    history = train(network, training(part, part, settings(**more), 0), "cpu")
+    loss = float(nn.functional.cross_entropy(part.views[0], part.target))
+    assert history.loss == pytest.approx([loss] * 8)
+    assert history.score == [1.0] * 8

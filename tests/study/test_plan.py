@@ -342,3 +342,14 @@ def test_workers_give_the_same(done: Study, tmp_path: Path) -> None:
         assert now is not None
         assert before is not None
         assert (now["metrics"], now["robustness"]) == (before["metrics"], before["robustness"])
+
+
+def test_a_contestant_without_a_head(tmp_path: Path) -> None:
+    study = make(tmp_path, extra=[["model.head=none"], ["fusion=average", "model.encoder=mlp", "model.head=none"]])
+    assert [entry.name for entry in study.entries[-4:-2]] == [
+        "model.head=none",
+        "average model.encoder=mlp model.head=none",
+    ]
+    extra = ["fusion=concatenation", "model.head=none"]
+    with pytest.raises(ConfigError, match=r"should have the width 2, .* found 30"):
+        make(tmp_path, extra=[extra])

@@ -85,6 +85,10 @@ class Task(ABC):
     def values(self, predicted: Array) -> list[Any]:
         """Return the predicted value of each row, in JSON types: a label, a list of labels' 0 and 1, a number."""
 
+    def groups(self, target: Array) -> dict[str, Array]:
+        """Return which rows (m,) belong to each class or label, by its text; without any, ``all`` rows."""
+        return {"all": np.ones(len(target), dtype=bool)}
+
     def measure(self, predicted: Array, target: Array) -> dict[str, float | None]:
         """Return every metric as ``score`` does; {} for no rows."""
         return {name: self.score(name, predicted, target) for name in self.functions} if len(target) else {}

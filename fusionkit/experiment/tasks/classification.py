@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fusionkit._util.text import value_text
 from fusionkit.config.options import TrainOptions
 from fusionkit.experiment import metrics
 from fusionkit.experiment.source import Array
@@ -77,6 +78,10 @@ class Classification(Task):
     def baseline(self, target: Array) -> Array:
         """Return the shares of the classes, (1, c): the largest class is predicted."""
         return np.bincount(target, minlength=self.outputs)[None] / len(target)
+
+    def groups(self, target: Array) -> dict[str, Array]:
+        """Return the rows of each true class."""
+        return {value_text(name): target == i for i, name in enumerate(self.classes)}
 
     def values(self, predicted: Array) -> list[Any]:
         """Return the most probable class of each row."""

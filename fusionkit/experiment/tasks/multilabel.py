@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fusionkit._util.text import value_text
 from fusionkit.config.options import TrainOptions
 from fusionkit.experiment import metrics
 from fusionkit.experiment.source import Array
@@ -74,6 +75,10 @@ class Multilabel(Task):
     def baseline(self, target: Array) -> Array:
         """Return the share of the rows that have each label, (1, t)."""
         return np.asarray(target.mean(0, keepdims=True))
+
+    def groups(self, target: Array) -> dict[str, Array]:
+        """Return the rows that have each label; a row may belong to several, or to none."""
+        return {value_text(name): target[:, i] for i, name in enumerate(self.classes)}
 
     def values(self, predicted: Array) -> list[Any]:
         """Return a list of 0 and 1 per row, in the order of the labels."""

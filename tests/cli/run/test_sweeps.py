@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fusionkit import cli
 from fusionkit.config import config_hash
 from tests.exhaustive import exhaustive
 from tests.fake_distributions import Site
@@ -198,3 +199,24 @@ def test_a_combination_that_cannot_be_is_listed_and_not_run(
     assert "error" not in err
     assert len(trained) == len([path for path in Path("multirun").iterdir() if path.is_dir()]) == 3
     assert run(f"fusion={fusion}", "fabrication=monarch")[0] == 2
+
+
+def test_a_sweep_over_the_head(
+    run: Callable[..., tuple[int, str, str]], views: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("data=npz", f"data.path={views}", "train.epochs=1", "train.batch_size=16", "hydra.sweep.dir=heads")
+    status, _, err = run("-m", *options, "model.head=none,linear", "fusion=concatenation,parameterized_concatenation")
+    assert status == 1
+    assert "error: 1 of 4 jobs failed:\n" in err
+    assert "The output of 'concatenation' should have the width 3," in err
+    found = [json.loads(file.read_text()) for file in Path("heads").glob("*/result.json")]
+    completed = [one for one in found if one["status"] == "completed"]
+    assert sorted((one["config"]["model"]["head"], one["n"]) for one in completed) == [
+        ("linear", 7),
+        ("linear", 64),
+        ("none", 3),
+    ]
+    assert cli.main(["leaderboard", "heads", "--csv"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert ["model.head=none" in row for row in rows].count(True) == 1
+    assert len(rows) == 4
