@@ -15,6 +15,7 @@ Examples:
   fusionkit study --quick
   fusionkit study --out study --repeats 3
   fusionkit study --missing
+  fusionkit study --plugin bilinear
   fusionkit study --data digits --add 'fabrication=lowrank fabrication.r=3' --set train.epochs=30
   fusionkit leaderboard study --html report.html"""
 
@@ -29,6 +30,7 @@ Examples:
 @click.option("--folds", type=click.IntRange(2), help="Number of folds (default: 5, with --quick 3).")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first repeat.")
 @click.option("--add", multiple=True, metavar="OVERRIDES", help="Add a contestant.")
+@click.option("--plugin", multiple=True, metavar="NAME", help="Add a plugin's operators, in the first repeat only.")
 @click.option("--set", "options", multiple=True, metavar="OVERRIDE", help="Set an option for all contestants.")
 @click.option("--workers", type=click.IntRange(1), help="Number of processes (default: of CPUs).")
 @json_option

@@ -93,6 +93,7 @@ def _plan(directory: Path, given: Mapping[str, Any]) -> Study:
         missing=given["missing"],
         options=[*([f"train.epochs={QUICK_EPOCHS}"] if quick else []), *given["options"]],
         extra=[shlex.split(line) for line in given["add"]],
+        plugins=list(dict.fromkeys(given["plugin"])),
     )
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -130,9 +131,11 @@ def _write(directory: Path, name: str, summary: Mapping[str, Any]) -> list[Path]
     text = f"{markdown(rows)}\n## Missing views\n\n{missing_markdown(missing)}\nMade by `{summary['command']}`.\n"
     write_text(files[1], text)
     if rows:
-        write_atomic(files[2], lambda path: draw_study(rows, path))
-        write_atomic(files[3], lambda path: draw_robustness(rows, path))
-        write_atomic(files[4], lambda path: draw_missing(missing, path))
+        # Without the operators of plugins, which are too many for a legend.
+        drawn = [row for row in rows if not row["once"]]
+        write_atomic(files[2], lambda path: draw_study(drawn, path))
+        write_atomic(files[3], lambda path: draw_robustness(drawn, path))
+        write_atomic(files[4], lambda path: draw_missing([row for row in missing if not row["once"]], path))
     return files
 
 

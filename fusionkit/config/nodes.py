@@ -35,12 +35,12 @@ def find_record(kind: Kind, name: str) -> Record | None:
         return None
 
 
-def yaml_file(kind: Kind, name: str) -> Path | None:
-    """Return the YAML file that the group option ``name`` is read from, or None."""
+def yaml_file(group: str, name: str) -> Path | None:
+    """Return the YAML file that the option ``name`` of a group is read from, or None."""
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or ".." in name:
         return None
     folders = [conf_dir(), *(folder for _, path in registry.conf_paths() if (folder := folder_of(path)) is not None)]
-    files = (folder / kind / f"{name}.yaml" for folder in folders)
+    files = (folder / group / f"{name}.yaml" for folder in folders)
     return next((file for file in files if file.is_file()), None)
 
 

@@ -18,12 +18,14 @@ from typing import Any, TypedDict, Unpack
 
 import torch
 
+from fusionkit import registry
 from fusionkit._util.files import write_json
 from fusionkit._util.text import error_line
 from fusionkit.config import build, compose, config_hash
 from fusionkit.config.fits import check_outputs, check_view_dropout
+from fusionkit.config.nodes import yaml_file
 from fusionkit.config.options import validate
-from fusionkit.errors import ConfigError, FusionError
+from fusionkit.errors import ConfigError, FusionError, nearest
 from fusionkit.experiment import results
 from fusionkit.experiment.data import load_data
 from fusionkit.experiment.job import run_recorded
@@ -44,6 +46,9 @@ _RANKS: tuple[tuple[str, str, tuple[int, ...]], ...] = (
 _ONE_SIZE = ("kronecker", "lowrank_kronecker", "monarch", "toeplitz", "duplicated_padding", "random_matrix_adaption")
 #: Operators other than the parameterized concatenation, with encoders in front: they need views of one width.
 _OPERATORS = ("summation", "maximum", "product", "parameterized_weighted_summation")
+
+#: Chooses the config with which a plugin says how its operator takes part.
+_STUDY = "+experiment=study/"
 
 DENSE = ("fabrication=dense",)
 
@@ -68,11 +73,13 @@ class Entry:
         data: the name of the data set.
         overrides: its overrides of ``fusionkit run``; for a baseline its name alone.
         config: the config of its runs except ``seed`` and ``data.fold``; None for a baseline.
+        once: whether it is trained in the first repeat only.
     """
 
     data: str
     overrides: tuple[str, ...]
     config: Mapping[str, Any] | None = None
+    once: bool = False
 
     @property
     def baseline(self) -> bool:
@@ -87,6 +94,8 @@ class Entry:
             key, _, value = word.partition("=")
             if key in ("fusion", "fabrication") or not value:
                 heads.append(value or key)
+            elif word.startswith(_STUDY):
+                heads.append(word.removeprefix(_STUDY))
             elif word != "model.encoder=linear":
                 options.append(f"{key.removeprefix('fabrication.').removeprefix('fusion.')}={value}")
         return " ".join([*heads, *options])
@@ -121,6 +130,7 @@ class Settings(TypedDict):
         missing: only the contestants of the table of missing views.
         options: overrides for all of them, as ``train.epochs=20``.
         extra: further contestants.
+        plugins: names of plugins whose operators are contestants too, in the first repeat only.
     """
 
     data: list[str]
@@ -131,6 +141,7 @@ class Settings(TypedDict):
     missing: bool
     options: list[str]
     extra: list[list[str]]
+    plugins: list[str]
 
 
 @dataclass
@@ -191,6 +202,26 @@ def contestants(width: int, n: int, *, quick: bool = False) -> list[tuple[str, .
     ]
 
 
+def operators(plugin: str) -> list[tuple[str, ...]]:
+    """Return the fusions of a plugin as contestants, behind linear encoders, or as its config for the study says.
+
+    That is ``experiment/study/NAME.yaml`` among the plugin's configs, for an operator that needs other widths.
+
+    Raises:
+        ConfigError: the plugin does not exist, or has no fusions.
+    """
+    records = registry.records("fusion")
+    found = [record.key for record in records if record.plugin == plugin]
+    if not found:
+        known = list(dict.fromkeys(record.plugin for record in records))
+        should = f"be among the plugins that have fusions, {', '.join(known)}"
+        raise ConfigError(f"The plugin should {should}; found {plugin!r}.{nearest(plugin, known)}")
+    return [
+        (f"{_STUDY}{name}",) if yaml_file("experiment", f"study/{name}") else (f"fusion={name}", "model.encoder=linear")
+        for name in found
+    ]
+
+
 def plan(directory: Path, **settings: Unpack[Settings]) -> Study:
     """Compose the config of every contestant and list the jobs; nothing is trained.
 
@@ -202,7 +233,11 @@ def plan(directory: Path, **settings: Unpack[Settings]) -> Study:
         _enter(study, name)
     seeds = range(settings["seed"], settings["seed"] + settings["repeats"])
     entries = [*study.entries, *(entry for _, entry in study.missing if entry)]
-    study.jobs = [_job(study, *of) for of in product(seeds, entries, range(settings["folds"]))]
+    study.jobs = [
+        _job(study, seed, entry, fold)
+        for seed, entry, fold in product(seeds, entries, range(settings["folds"]))
+        if seed == settings["seed"] or not entry.once
+    ]
     return study
 
 
@@ -214,13 +249,14 @@ def _enter(study: Study, data: str) -> None:
     if base["data"].get("path"):
         raise ConfigError("The data of a study should be named sets; found a file.")
     extra = [tuple(one) for one in settings["extra"]]
-    chosen = [*contestants(sum(base["dims"]), int(base["n"]), quick=settings["quick"]), *extra]
-    in_missing = {*_MISSING, *extra}
+    once = [one for plugin in settings["plugins"] for one in operators(plugin)]
+    chosen = [*contestants(sum(base["dims"]), int(base["n"]), quick=settings["quick"]), *extra, *once]
+    in_missing = {*_MISSING, *extra, *once}
     for overrides in chosen:
         if settings["missing"] and overrides not in in_missing:
             continue
         try:
-            entry = _entry(data, shared, overrides)
+            entry = replace(_entry(data, shared, overrides), once=overrides in once)
         except FusionError as error:
             if overrides in extra:
                 raise ConfigError(str(error)) from error
@@ -258,7 +294,7 @@ def _with_dropout(study: Study, shared: Sequence[str], entry: Entry) -> Entry | 
         return None
     overrides = (*entry.overrides, f"train.view_dropout={VIEW_DROPOUT}")
     try:
-        return _entry(entry.data, shared, overrides)
+        return replace(_entry(entry.data, shared, overrides), once=entry.once)
     except FusionError as error:
         study.left_out.append(f"{' '.join(overrides)} on {entry.data}: {error}")
         return None

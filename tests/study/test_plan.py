@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fusionkit
-from fusionkit import registry
+from fusionkit import Traits, registry
 from fusionkit.cli.study_run import markdown, missing_markdown
 from fusionkit.config import compose, config_hash
 from fusionkit.errors import ConfigError, RegistryError
@@ -32,6 +32,7 @@ def make(directory: Path, **changes: Any) -> Study:
         "missing": False,
         "options": ["train.epochs=1"],
         "extra": [],
+        "plugins": [],
     }
     return plan(directory, **{**options, **changes})
 
@@ -276,6 +277,51 @@ def test_missing_views_are_compared_in_the_folds_that_both_trainings_have(done: 
     part.jobs = [job for job in jobs if "view_dropout" not in job.entry.name]
     dense = analyse_missing(part)[0]
     assert (dense["count"], dense["view_dropout"], dense["with"]["0.5"]) == (4, None, None)
+
+
+class Wide(ElementwiseFusion):
+    """``sum_i x_i``."""
+
+    traits = Traits(missing="neutral")
+
+    def _fuse(self, x: Any) -> Any:
+        return sum(x)
+
+
+STUDY = """# @package _global_
+defaults:
+  - override /fusion: narrow
+model:
+  encoder: linear
+  encoder_width: 3
+"""
+
+
+def test_operators_of_plugins_take_part_in_the_first_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "conf_of_sums/experiment/study"
+    folder.mkdir(parents=True)
+    (folder / "narrow.yaml").write_text(STUDY, encoding="utf-8")
+    plugin = SimpleNamespace(
+        __name__="sums",
+        fusionkit_fusions=fusionkit.hookimpl(lambda: {"wide": Wide, "narrow": Wide}),
+        fusionkit_conf=fusionkit.hookimpl(lambda: ["pkg://conf_of_sums"]),
+    )
+    plugin.fusionkit_fusions.__name__ = "fusionkit_fusions"
+    plugin.fusionkit_conf.__name__ = "fusionkit_conf"
+    with registry.isolated(plugin):
+        made = make(tmp_path, plugins=["sums"], repeats=2)
+        with pytest.raises(ConfigError, match=r"^The plugin should be among .*; found 'sum'\. Did you mean 'sums'\?$"):
+            make(tmp_path, plugins=["sum"])
+    assert made.left_out == []
+    added = {entry.name: entry for entry in made.entries if entry.once}
+    widths = {name: entry.config["model"]["encoder_width"] for name, entry in added.items() if entry.config}
+    assert widths == {"narrow": 3, "wide": None}
+    assert added["narrow"].overrides == ("+experiment=study/narrow",)
+    jobs = [(job.entry.name, job.seed, job.fold) for job in made.jobs if job.entry.once]
+    names = ["narrow", "wide", "narrow train.view_dropout=0.5", "wide train.view_dropout=0.5"]
+    assert jobs == [(name, 7, fold) for name in names for fold in (0, 1)]
+    assert {job.seed for job in made.jobs if job.entry.name == "dense"} == {7, 8}
 
 
 def test_what_refuses_masks_is_shown_as_refusing(tmp_path: Path) -> None:

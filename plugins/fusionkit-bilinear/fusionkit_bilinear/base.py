@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import log10
 from numbers import Real
@@ -78,6 +78,12 @@ class MultiplicativeFusion(LayeredFusion):
     def drop(self, x: Tensor, rate: float) -> Tensor:
         """Return ``x``; in training with dropout at this rate."""
         return F.dropout(x, rate, self.training) if rate else x
+
+    def core_width(self, mm_dim: int | None, default: Callable[[int], int]) -> Any:
+        """Return ``mm_dim``, or the default for k views; None where k is not known, and nothing is built."""
+        if mm_dim is None:
+            return None if self.dims is None else default(len(self.dims))
+        return check_size("mm_dim, the width of the projected views,", mm_dim)
 
     def check_bytes(self, max_bytes: int | None, alternative: str, **entries: int) -> None:
         """Refuse too large sizes before memory is allocated.  On the meta device every size is allowed.

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Unpack, cast
 
 import torch
-from fusionkit import Fusion, Traits
+from fusionkit import Fusion, FusionError, Traits
 from fusionkit.fusion import FusionOptions, Layer, Layers, check_size, dense_projection
 from torch import Tensor, nn
 
 from fusionkit_bilinear.base import MAX_BYTES, MultiplicativeFusion, rows
 from fusionkit_bilinear.block import check_pos_norm, joined, normalized_gain
-from fusionkit_bilinear.functions import chunk_sizes, contract, leveled, without_views
+from fusionkit_bilinear.functions import chunk_sizes, contract, greatest_base, leveled, without_views
+
+#: mm_dim by default for one or two views, and the entries of its cores for two views in 20 chunks, as in the code.
+MM_DIM, ENTRIES = 1600, 20 * 80**3
 
 
 class BlockTucker(MultiplicativeFusion):
@@ -24,7 +27,8 @@ class BlockTucker(MultiplicativeFusion):
     Bilinear Superdiagonal Fusion", 2019, equations 3 (sum of blocks) and 4 (block-superdiagonal core).
 
     Args:
-        mm_dim: width of the y_i.
+        mm_dim: width of the y_i; None: 1600 up to k = 2, beyond chunks * s with the greatest s for which
+            chunks * s^(k+1) <= 20 * 80^3, 520 for k = 3 and 120 for k = 6 with 20 chunks.
         chunks: C, the number of blocks, from 1 to mm_dim.
         pos_norm: where the power and l2 normalization is, "before_cat" (each z_c) or "after_cat"; None: nowhere.
         dropout_input, dropout_pre_lin, dropout_output: dropout rates of the y_i, of the z_c, and of the result.
@@ -44,7 +48,7 @@ class BlockTucker(MultiplicativeFusion):
         n: int | None = None,
         dims: Sequence[int] | None = None,
         *,
-        mm_dim: int = 1600,
+        mm_dim: int | None = None,
         chunks: int = 20,
         pos_norm: str | None = "before_cat",
         dropout_input: float = 0.0,
@@ -55,15 +59,26 @@ class BlockTucker(MultiplicativeFusion):
         **common: Unpack[FusionOptions],
     ) -> None:
         super().__init__(n, dims, **common)
-        self.mm_dim = check_size("mm_dim, the width of the projected views,", mm_dim)
         self.chunks = check_size("chunks, the number of blocks,", chunks)
+        self.mm_dim = self.core_width(mm_dim, self.default_mm_dim)
         self.pos_norm = check_pos_norm(pos_norm)
-        self.sizes = chunk_sizes(self.mm_dim, self.chunks)
+        self.sizes = () if self.mm_dim is None else chunk_sizes(self.mm_dim, self.chunks)
         self.keep_rates(dropout_input=dropout_input, dropout_pre_lin=dropout_pre_lin, dropout_output=dropout_output)
         self.parameter_fabrication = parameter_fabrication
         self.max_bytes = max_bytes
         self.check_bytes(max_bytes, "take a smaller mm_dim, more chunks, or block, whose blocks have low rank")
         self.create()
+
+    def default_mm_dim(self, k: int) -> int:
+        """Return the width for k views and these chunks."""
+        if k <= 2:
+            return MM_DIM
+        if self.chunks > ENTRIES:
+            raise FusionError(
+                f"chunks should be at most {ENTRIES} without mm_dim; found {self.chunks}: take fewer chunks, or give "
+                "mm_dim."
+            )
+        return self.chunks * greatest_base(ENTRIES // self.chunks, k + 1)
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
@@ -116,4 +131,5 @@ class BlockTucker(MultiplicativeFusion):
         for core, biases in zip(self.group("cores"), chunks, strict=True):
             T, t = self.dense(core)
             cores.append(dense_projection(without_views(T, biases, kept), t))
-        return self.restricted(views, parts={"cores": cores})
+        # The width of this operator, not the one by default for fewer views.
+        return self.restricted(views, parts={"cores": cores}, mm_dim=self.mm_dim)

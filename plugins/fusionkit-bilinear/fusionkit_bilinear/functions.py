@@ -17,6 +17,7 @@ __all__ = [
     "activation",
     "chunk_sizes",
     "contract",
+    "greatest_base",
     "leveled",
     "moments",
     "pooled",
@@ -178,6 +179,14 @@ def chunk_sizes(width: int, chunks: int) -> tuple[int, ...]:
         return (whole,) * (chunks - 1) + (last,)
     small, larger = divmod(width, chunks)
     return (small + 1,) * larger + (small,) * (chunks - larger)
+
+
+def greatest_base(bound: int, exponent: int) -> int:
+    """Return the greatest s >= 1 with ``s^exponent <= bound``, for a bound of at least 1 and an exponent above 2."""
+    s = 1
+    while (s + 1) ** exponent <= bound:
+        s += 1
+    return s
 
 
 #: Without gradients, a contraction with more than HELD intermediate numbers is computed in blocks of BLOCK numbers.

@@ -7,11 +7,14 @@ from typing import Any, Unpack, cast
 
 import torch
 from fusionkit import Fusion, Traits
-from fusionkit.fusion import FusionOptions, Layer, Layers, check_size, dense_projection
+from fusionkit.fusion import FusionOptions, Layer, Layers, dense_projection
 from torch import Tensor, nn
 
 from fusionkit_bilinear.base import MAX_BYTES, MultiplicativeFusion, check_flag, rows
-from fusionkit_bilinear.functions import contract, leveled, power_normalized, without_views
+from fusionkit_bilinear.functions import contract, greatest_base, leveled, power_normalized, without_views
+
+#: mm_dim by default for one or two views, as in the code's VQA experiment.
+MM_DIM = 235
 
 
 class Tucker(MultiplicativeFusion):
@@ -23,7 +26,8 @@ class Tucker(MultiplicativeFusion):
     (`z`, the core on two projections).
 
     Args:
-        mm_dim: width of the y_i and of the core's result.
+        mm_dim: width of the y_i and of the core's result; None: 235 up to k = 2, beyond the greatest with
+            mm_dim^(k+1) <= 235^3, 60 for k = 3 and 10 for k = 6.
         normalize: power and l2 normalization of the core's result.
         dropout_input, dropout_pre_lin, dropout_output: dropout rates of the y_i, the core's result, and the output.
         parameter_fabrication: how the P_i are made.
@@ -43,7 +47,7 @@ class Tucker(MultiplicativeFusion):
         n: int | None = None,
         dims: Sequence[int] | None = None,
         *,
-        mm_dim: int = 235,
+        mm_dim: int | None = None,
         normalize: bool = False,
         dropout_input: float = 0.0,
         dropout_pre_lin: float = 0.0,
@@ -54,7 +58,7 @@ class Tucker(MultiplicativeFusion):
         **common: Unpack[FusionOptions],
     ) -> None:
         super().__init__(n, dims, **common)
-        self.mm_dim = check_size("mm_dim, the width of the projected views,", mm_dim)
+        self.mm_dim = self.core_width(mm_dim, self.default_mm_dim)
         self.normalize = check_flag("normalize", normalize)
         self.keep_rates(dropout_input=dropout_input, dropout_pre_lin=dropout_pre_lin, dropout_output=dropout_output)
         self.parameter_fabrication = parameter_fabrication
@@ -64,6 +68,11 @@ class Tucker(MultiplicativeFusion):
             alternative = "take a smaller mm_dim, or block_tucker, block or mutan, whose cores have structure"
             self.check_bytes(max_bytes, alternative, core=self.mm_dim ** (len(self.dims) + 1))
         self.create()
+
+    @staticmethod
+    def default_mm_dim(k: int) -> int:
+        """Return the width for k views."""
+        return MM_DIM if k <= 2 else greatest_base(MM_DIM**3, k + 1)
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
@@ -110,4 +119,5 @@ class Tucker(MultiplicativeFusion):
         T, c = self.dense(self.group("core")[0])
         biases = [cast("Tensor", project.bias).detach() for project in self.group("inputs")]
         core = nn.ModuleList([dense_projection(without_views(T, biases, kept), c)])
-        return self.restricted(views, parts={"core": core}, core_fabrication=None)
+        # The width of this operator, not the one by default for fewer views.
+        return self.restricted(views, parts={"core": core}, core_fabrication=None, mm_dim=self.mm_dim)

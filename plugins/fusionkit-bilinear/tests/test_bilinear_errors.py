@@ -117,8 +117,12 @@ def test_guard_is_for_memory() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "alternative"),
     [
-        ("tucker", {}, "take a smaller mm_dim, or block_tucker, block or mutan, whose cores have structure."),
-        ("block_tucker", {}, "take a smaller mm_dim, more chunks, or block, whose blocks have low rank."),
+        (
+            "tucker",
+            {"mm_dim": 235},
+            "take a smaller mm_dim, or block_tucker, block or mutan, whose cores have structure.",
+        ),
+        ("block_tucker", {"mm_dim": 1600}, "take a smaller mm_dim, more chunks, or block, whose blocks have low rank."),
     ],
 )
 def test_guard_of_the_cores(name: str, options: dict[str, Any], alternative: str) -> None:
@@ -143,11 +147,24 @@ def test_guard_of_pairs(made: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["tensor_fusion", "tucker", "block_tucker"])
-def test_guard_of_thousands_of_views(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"), [("tensor_fusion", {}), ("tucker", {"mm_dim": 9}), ("block_tucker", {"mm_dim": 180})]
+)
+def test_guard_of_thousands_of_views(name: str, options: dict[str, Any]) -> None:
     # More digits than Python writes.
     with pytest.raises(fusionkit.FusionError, match=r"found about 10\^\d+ bytes, for l = .* with 5000 views and n = 4"):
-        fusionkit.create(name, dims=[9] * 5000, n=4)
+        fusionkit.create(name, dims=[9] * 5000, n=4, **options)
+
+
+def test_more_chunks_than_entries() -> None:
+    chunks = 20 * 80**3 + 1
+    options = {"n": 2, "chunks": chunks, "device": "meta"}
+    with pytest.raises(fusionkit.FusionError) as caught:
+        fusionkit.create("block_tucker", dims=[4, 5, 6], **options)
+    message = "chunks should be at most 10240000 without mm_dim; found 10240001: take fewer chunks, or give mm_dim."
+    assert str(caught.value) == message
+    with pytest.raises(fusionkit.FusionError, match=r"^chunks should be from 1 to mm_dim = 1600; found 1601: "):
+        fusionkit.create("block_tucker", dims=[4, 5], n=2, chunks=1601)
 
 
 @pytest.mark.parametrize("name", OPERATORS)

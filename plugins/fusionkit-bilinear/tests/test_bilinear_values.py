@@ -134,6 +134,48 @@ def test_every_operator_is_counted() -> None:
     assert {name for name, _, _ in COUNTS} == set(OPERATORS) == set(ORACLES)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "widths"),
+    [
+        ("tucker", {}, {1: 235, 2: 235, 3: 60, 6: 10, 22: 2, 23: 1, 5000: 1}),
+        ("block_tucker", {"chunks": 1}, {1: 1600, 2: 1600, 3: 56, 6: 10, 5000: 1}),
+        ("block_tucker", {"chunks": 3}, {1: 1600, 2: 1600, 3: 3 * 42, 6: 3 * 8, 5000: 3}),
+        ("block_tucker", {}, {1: 1600, 2: 1600, 3: 20 * 26, 6: 20 * 6, 5000: 20}),
+    ],
+    ids=str,
+)
+def test_mm_dim_by_default(name: str, options: dict[str, Any], widths: dict[int, int]) -> None:
+    most = 20 * 80**3 if name == "block_tucker" else 235**3
+    for k, width in widths.items():
+        op: Any = fusionkit.create(name, dims=[3] * k, n=2, device="meta", **options)
+        assert op.mm_dim == width
+        chunks = getattr(op, "chunks", 1)
+        cores = chunks * (width // chunks) ** (k + 1)
+        if k > 2:
+            assert op.calculate_l() == 4 * k * width + cores + width + (width + 1) * 2
+            assert cores <= most < chunks * (width // chunks + 1) ** (k + 1)
+
+
+@pytest.mark.parametrize("name", ["tucker", "block_tucker"])
+def test_mm_dim_by_default_elsewhere(name: str) -> None:
+    torch.manual_seed(0)
+    op: Any = fusionkit.create(name, dims=[3] * 12, n=2)
+    same: Any = fusionkit.create(**op.to_config())
+    assert same.mm_dim == op.mm_dim
+    # Three views alone would get another width.
+    less: Any = op.restrict([7, 0, 3])
+    assert less.mm_dim == op.mm_dim != fusionkit.create(name, dims=[3] * 3, n=2, device="meta").mm_dim
+    again: Any = fusionkit.create(**less.to_config())
+    again.load_state_dict(less.state_dict())
+    x = [torch.randn(4, 3) for _ in range(12)]
+    mask = torch.zeros(4, 12, dtype=torch.bool)
+    mask[:, [7, 0, 3]] = True
+    torch.testing.assert_close(again([x[7], x[0], x[3]]), op(x, mask=mask))
+    unknown: Any = fusionkit.create(name)
+    assert (unknown.mm_dim, unknown.calculate_n([4, 4])) == (None, 4)
+    assert fusionkit.create(name, dims=[3] * 12, n=2, mm_dim=20, device="meta").mm_dim == 20
+
+
 @pytest.mark.parametrize("dims", [[6], [8, 5], [6, 6, 6], [4] * 6], ids=str)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_initial_power(name: str, dims: list[int]) -> None:
