@@ -128,9 +128,16 @@ def greatest(x: Sequence[Tensor]) -> Tensor:
     return out.clamp(min=torch.finfo(out.dtype).min)
 
 
+def exponentials(x: Sequence[Tensor], shift: Tensor) -> list[Tensor]:
+    """Return exp(x_i - shift)."""
+    if in_place_ok([*x, shift]):
+        return [(view - shift).exp_() for view in x]
+    return [torch.exp(view - shift) for view in x]
+
+
 def logsumexp(x: Sequence[Tensor]) -> Tensor:
     """Return the logsumexp over the tensors, entry by entry; -inf without gradient where all are -inf."""
     shift = greatest(x)
     # At least 1, where not all are -inf.
-    total = added([torch.exp(view - shift) for view in x])
+    total = added(exponentials(x, shift))
     return torch.where(total == 0, -torch.inf, shift + total.clamp(min=0.5).log())

@@ -12,7 +12,7 @@ from fusionkit import DimsError
 from fusionkit.fusion import FusionOptions, Traits
 from torch import Tensor
 
-from fusionkit_decision.base import GaussianFusion, added, check_flag, greatest, weighted_sum, wide
+from fusionkit_decision.base import GaussianFusion, added, check_flag, exponentials, greatest, weighted_sum, wide
 
 #: The most views of which all subsets are taken: 1023.
 MOST_VIEWS = 10
@@ -74,6 +74,8 @@ class GaussianMixture(GaussianFusion):
         return super().calculate_n(dims)
 
     def _fuse(self, x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
+        if len(x) == 1:
+            return x[0].clone()
         halves = [view.chunk(2, -1) for view in wide(x)]
         mus, lvs = [mu for mu, _ in halves], [lv for _, lv in halves]
         columns = None if mask is None else list(mask.split(1, -1))
@@ -115,34 +117,34 @@ def _moments(
 ) -> list[Tensor]:
     """Return mu and lv (..., d) of the experts in several tensors, (..., d) each or, of subsets, (g, ..., d).
 
-    exp(lv) is the mean of S, the sum of exp(lv_i) in units of exp(M), and V, the sum of (mu_i - mu)².
+    exp(lv) is the mean of the exp(lv_i) plus that of the (mu_i - mu)², whose sum is V; S is the sum of both, in units
+    that neither overflow nor vanish.
     """
 
     def total(terms: Sequence[Tensor]) -> Tensor:
         return added([term.sum(0) for term in terms] if subsets else terms)
 
     def kept(terms: Sequence[Tensor], fill: float) -> Sequence[Tensor]:
+        """Replace what is absent in the terms of all tensors, or of all but the first."""
         if columns is None:
             return terms
-        return [torch.where(column, term, fill) for column, term in zip(columns, terms, strict=True)]
+        return [torch.where(column, term, fill) for column, term in zip(columns[-len(terms) :], terms, strict=True)]
 
     if columns is None:
         number: Tensor | float = float(sum(len(mu) for mu in mus) if subsets else len(mus))
     else:
         number = total([column.to(mus[0].dtype) for column in columns]).clamp(min=1)
-    lvs = kept(lvs, -torch.inf)
-    M = greatest([lv.detach().amax(0) for lv in lvs] if subsets else lvs)
-    # Means of differences, so that copies of a view have exactly its mean.
-    start = mus[0][0] if subsets else mus[0]
-    moves = kept([one - start for one in mus], 0.0)
+    # Differences with the first expert, so that copies of a view have exactly its mean.
+    moves = kept([mu - mus[0] for mu in mus[1:]], 0.0)
     move = total(moves) / number
-    gaps = kept([one - move for one in moves], 0.0)
-    S = total([torch.exp(lv - M) for lv in lvs])
+    gaps = kept([-move.expand_as(mus[0]), *(one - move for one in moves)], 0.0)
     V = total([gap.square() for gap in gaps]) if subsets else weighted_sum(gaps, gaps)
+    lvs = kept(lvs, -torch.inf)
+    shift = torch.maximum(greatest([lv.detach().amax(0) for lv in lvs] if subsets else lvs), V.detach().log())
+    # V is at most exp(shift), so their ratio cannot overflow; exp(-shift) is cut off where V is denormal.
+    ratio = V * torch.exp((-shift).clamp(max=-math.log(torch.finfo(V.dtype).tiny)))
+    S = total(exponentials(lvs, shift)) + ratio
     if columns is not None:
         S = torch.where(S == 0, 1.0, S)  # Of a row without views.
-    # Neither scale may overflow: exp(-N) is cut off where V is denormal.
-    N = torch.maximum(M, V.detach().log())
-    of_S, of_V = torch.exp(M - N), torch.exp((-N).clamp(max=-math.log(torch.finfo(N.dtype).tiny)))
-    lv = N + torch.log(S * of_S + V * of_V)
-    return [start + move, lv - (math.log(number) if isinstance(number, float) else number.log())]
+    scale = math.log(number) if isinstance(number, float) else number.log()
+    return [(mus[0][0] if subsets else mus[0]) + move, shift + S.log() - scale]

@@ -9,7 +9,16 @@ import torch
 from fusionkit.fusion import FusionOptions, Traits
 from torch import Tensor
 
-from fusionkit_decision.base import GaussianFusion, ViewWeights, added, check_flag, greatest, weighted_sum, wide
+from fusionkit_decision.base import (
+    GaussianFusion,
+    ViewWeights,
+    added,
+    check_flag,
+    exponentials,
+    greatest,
+    weighted_sum,
+    wide,
+)
 
 
 class GaussianProduct(ViewWeights, GaussianFusion):
@@ -66,7 +75,7 @@ class GaussianProduct(ViewWeights, GaussianFusion):
         if self.prior:
             mus, logs = [*mus, torch.zeros_like(mus[0])], [*logs, torch.zeros_like(logs[0])]
         shift = greatest(logs)
-        precisions = [torch.exp(log - shift) for log in logs]
+        precisions = exponentials(logs, shift)
         total = added(precisions)
         if mask is not None and not self.prior:
             empty = mask.any(-1, keepdim=True).logical_not()
