@@ -82,7 +82,8 @@ def adaptation_gate(op: Any) -> Reference:
         for view, gate, layer in zip(x[1:], ref.gates, ref.inputs, strict=True):
             H = H + torch.relu(gate(torch.cat((x[0], view), -1))) * layer(view)
         factor = op.beta * x[0].norm(dim=-1, keepdim=True) / (H.norm(dim=-1, keepdim=True) + 1e-6)
-        return x[0] + factor.clamp(max=1) * H
+        out: Tensor = x[0] + factor.clamp(max=1) * H
+        return out
 
     n, others = op.dims[0], op.dims[1:]
     gates = nn.ModuleList(nn.Linear(n + width, n) for width in others)
