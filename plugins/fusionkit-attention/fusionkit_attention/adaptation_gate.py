@@ -89,7 +89,9 @@ class AdaptationGate(LayeredFusion):
     def shifted(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the output (..., n_0), the factor (..., 1), and the gates (..., n_0) of the other views."""
         main, others = x[self.main], [x[j] for j in self.others()]
-        gates = [torch.relu(gate([main, view])) for gate, view in zip(self.group("gates"), others, strict=True)]
+        inner = [(gate, gate([main, view])) for gate, view in zip(self.group("gates"), others, strict=True)]
+        # In place: nothing else uses the product of a dense matrix, and its backward does not need it.
+        gates = [part.relu_() if gate.dense else part.relu() for gate, part in inner]
         # In half precision products of two large numbers overflow, although H is made short afterwards.
         wide = torch.promote_types(main.dtype, torch.float32)
         H = self.bias.to(wide).expand(main.shape)
@@ -101,7 +103,7 @@ class AdaptationGate(LayeredFusion):
         top = torch.maximum(size, most)
         zero = size == 0
         factor = torch.where(zero, 1.0, most / torch.where(zero, 1.0, top))
-        return main + (factor * H).to(main.dtype), factor, gates
+        return torch.addcmul(main.to(wide), factor, H).to(main.dtype), factor, gates
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
         return self.shifted(x)[0]
