@@ -154,7 +154,8 @@ class LayeredFusion(Fusion):
 
     def dense(self, project: Projection) -> tuple[Tensor, Tensor | None]:
         """Return copies of the matrix W (n, D) and the bias (n,) of a projection."""
-        like = project.bias if project.bias is not None else next(self.parameters())
+        own = [*self.parameters(), *self.buffers(), torch.empty(0, **self._factory)]
+        like = own[0] if project.bias is None else project.bias
         bias = None if project.bias is None else project.bias.detach().clone()
         return project.matrix(like).detach().clone(), bias
 

@@ -7,13 +7,13 @@ from math import prod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionkit.core.fabrication import Fabrication
 from fusionkit.core.factory import as_fabrication
 from fusionkit.core.validation import check_dims, check_size
 from fusionkit.errors import FusionError
+from fusionkit.kernels.matmul import linear
 
 
 class Projection(nn.Module):
@@ -70,8 +70,8 @@ class Projection(nn.Module):
 
     def forward(self, x: Sequence[Tensor]) -> Tensor:
         """Return ``concat(x) W^T + b``, x: views (..., n_i) -> (..., n)."""
-        if self.dense and len(x) == 1:
-            return F.linear(x[0], self.weight, self.bias)
+        if self.dense:
+            return linear(x, self.weight, bias=self.bias)
         out = self.fabrication.multiply(x, self._named_blocks(), self.n)
         return out if self.bias is None else out + self.bias
 

@@ -37,22 +37,22 @@ ELEMENTS_PER_LAUNCH = 2**21
 LAUNCHES_WITH_GRADIENTS = 3
 
 
-def linear(x: Sequence[Tensor], W: Tensor, path: Path | None = None) -> Tensor:
-    """Return concat(x) @ W.T, x: views (..., n_i), W: (n, D) -> (..., n).
+def linear(x: Sequence[Tensor], W: Tensor, path: Path | None = None, bias: Tensor | None = None) -> Tensor:
+    """Return concat(x) @ W.T + bias, x: views (..., n_i), W: (n, D), bias: (n,) -> (..., n).
 
     ``path`` "joined" multiplies the concatenation, "views" one view after the other; None is the quicker one.
     """
     first = x[0]
     if len(x) == 1:
-        return F.linear(first, W)
+        return F.linear(first, W, bias)
     if (path or _quicker_path(x, W)) == "joined":
-        return F.linear(cat(tuple(x), -1), W)
+        return F.linear(cat(tuple(x), -1), W, bias)
     n, D = W.shape
     casting = autocasting(first.device)
     half = casting or W.dtype in (torch.bfloat16, torch.float16)
     rows = _join_narrow(x, max(JOIN_COLUMNS, -(-2 * D // HALF_PARTIAL_SUMS)) if half else JOIN_COLUMNS)
     pieces = W.t().split([part.shape[1] for part in rows])
-    out = torch.mm(rows[0], pieces[0])
+    out = torch.mm(rows[0], pieces[0]) if bias is None else torch.addmm(bias, rows[0], pieces[0])
     # In place saves 7 to 68 % forward; autocast does not cover in-place products.
     in_place = not casting and in_place_ok((W, *rows))
     for part, piece in zip(rows[1:], pieces[1:], strict=True):

@@ -34,16 +34,22 @@ def test_linear_against_the_definition(dims: list[int], n: int, lead: tuple[int,
             expected += view[..., column, None] * W[:, start + column]
         start += view.shape[-1]
     torch.testing.assert_close(linear(x, W, path), expected)
+    bias = torch.randn(n, dtype=torch.float64)
+    torch.testing.assert_close(linear(x, W, path, bias), expected + bias)
 
 
-def test_linear_derivatives(path: Path) -> None:
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_linear_derivatives(path: Path, with_bias: bool) -> None:
     x = [torch.randn(4, width, dtype=torch.float64, requires_grad=True) for width in (20, 1, 15)]
     W = torch.randn(5, 36, dtype=torch.float64, requires_grad=True)
-    inputs = (W, *x)
-    assert torch.autograd.gradcheck(
-        lambda W, *x: linear(x, W, path), inputs, check_forward_ad=True, check_batched_grad=True
-    )
-    assert torch.autograd.gradgradcheck(lambda W, *x: linear(x, W, path), inputs)
+    bias = torch.randn(5, dtype=torch.float64, requires_grad=True)
+
+    def product(W: Tensor, bias: Tensor, *x: Tensor) -> Tensor:
+        return linear(x, W, path, bias if with_bias else None)
+
+    inputs = (W, bias if with_bias else bias.detach(), *x)
+    assert torch.autograd.gradcheck(product, inputs, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(product, inputs)
 
 
 def test_linear_on_meta(path: Path) -> None:
@@ -55,7 +61,11 @@ def test_linear_under_transforms(path: Path) -> None:
     dims = (20, 1, 15)
     x = [torch.randn(4, width) for width in dims]
     W = torch.randn(2, 36)
-    many = torch.randn(6, 2, 36)
+    many, biases = torch.randn(6, 2, 36), torch.randn(3, 2)
+    torch.testing.assert_close(
+        torch.vmap(lambda bias: linear(x, many[0], path, bias))(biases),
+        torch.stack([linear(x, many[0], path, bias) for bias in biases]),
+    )
     torch.testing.assert_close(
         torch.vmap(lambda W: linear(x, W, path))(many), torch.stack([linear(x, W, path) for W in many])
     )
