@@ -100,7 +100,7 @@ class MixtureOfExperts(LayeredFusion):
         said = {"output": output, "weights" if self.experts == "views" else "experts": g}
         if self.balance:
             p = _share(g)
-            f = p if self.top_k is None or chosen is None else _share(chosen)
+            f = p if self.top_k is None or chosen is None else _share(chosen.to(g.dtype))
             said["loss"] = self.balance * self.count * (f * p).sum()
         return said
 

@@ -111,11 +111,10 @@ class Transformer(TokenFusion):
             z = self.feed(block, z + change, norms[2 * block + 1])
         z = normed(z, norms[-1])
         if self.pool == "mean":
-            pooled = _mean(z, mask)
-        else:
-            present = None if self.pool == "cls" or mask is None else mask
-            pooled = (z if present is None else torch.where(present.unsqueeze(-1), z, 0.0)).flatten(-2)
-        return self.group("output")[0]([pooled]), weights
+            z = _mean(z, mask).unsqueeze(-2)
+        elif self.pool == "concat" and mask is not None:
+            z = torch.where(mask.unsqueeze(-1), z, 0.0)
+        return self.group("output")[0]([z.flatten(-2)]), weights
 
 
 def _mean(z: Tensor, mask: Tensor | None) -> Tensor:
