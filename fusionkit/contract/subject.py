@@ -231,8 +231,10 @@ class Subject:
         tensors = (tensor for tensor in (*op.parameters(), *op.buffers()) if tensor.is_floating_point())
         like = next(tensors, torch.empty(0, dtype=torch.float64))
         x = self.views(32, dtype=like.dtype, device=like.device)
+        owned = op.require_parameters or not op.calculate_l()
+        w = {} if owned else {"w": torch.randn(op.calculate_l(), dtype=like.dtype, device=like.device)}
         with torch.no_grad():
-            first, *others = (self.forward(op, x) for _ in range(4))
+            first, *others = (self.forward(op, x, **w) for _ in range(4))
             return any(not torch.equal(first, other) for other in others)
 
     def operator(self, *, dtype: torch.dtype = torch.float64, **overrides: Any) -> Fusion:

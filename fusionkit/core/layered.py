@@ -111,25 +111,26 @@ class LayeredFusion(Fusion):
     # ------------------------------------------------------------------ restriction
 
     def restrict(self, views: Sequence[int]) -> Fusion:
-        """Return the operator on these views; where a matrix multiplies all views, matrices become dense.
+        """Return the operator on these views; a matrix of all views becomes dense, and if it was not, so do the others.
 
         Lists with a matrix per view are named in ``per_view``.
 
         Raises:
             FusionError: wrong indices; a dense matrix is needed and the operator owns no parameters.
         """
-        k, layers, parts = len(self.resolve_dims()), self.layers(), {}
+        k, layers = len(self.resolve_dims()), self.layers()
         joined = [name for name, group in layers.items() if any(len(layer.widths) == k > 1 for layer in group)]
         if not joined:
             return super().restrict(views)
         kept = self.indices_to_fold(views)
+        parts = {name: nn.ModuleList(self.of_views(one, kept, name) for one in self.group(name)) for name in joined}
+        if all(layer.fabrication is None for name in joined for layer in layers[name]):
+            return self.restricted(views, parts=parts)
         for name, group in layers.items():
             modules, each = self.group(name), len(group) // k
             if name in self.per_view:
                 modules = [modules[i * each + j] for i in kept for j in range(each)]
-            if name in joined:
-                parts[name] = nn.ModuleList(self.of_views(project, kept, name) for project in modules)
-            elif any(layer.fabrication is not None for layer in group):
+            if name not in joined and any(layer.fabrication is not None for layer in group):
                 parts[name] = nn.ModuleList(dense_projection(*self.dense(project)) for project in modules)
         return self.restricted(views, parts=parts, parameter_fabrication=None)
 

@@ -26,6 +26,11 @@ def linears(dims: Sequence[int], n: int, bias: bool = True) -> nn.ModuleList:
     return nn.ModuleList(nn.Linear(width, n, bias=bias) for width in dims)
 
 
+def projected(layers: Any, x: Sequence[Tensor]) -> Tensor:
+    """Return the views behind these layers, stacked: (m, k, width)."""
+    return torch.stack([layer(view) for layer, view in zip(layers, x, strict=True)], 1)
+
+
 def gated(op: Any) -> Reference:
     """A tanh unit and a gate per view, their products added."""
 
@@ -41,7 +46,7 @@ def gated(op: Any) -> Reference:
 
 def pooled(ref: Any, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the layers of the views (m, k, n), and their attention weights (m, k, 1)."""
-    h = torch.stack([layer(view) for layer, view in zip(ref.inputs, x, strict=True)], 1)
+    h = projected(ref.inputs, x)
     return h, torch.softmax(ref.v(torch.tanh(ref.V(h))), 1)
 
 
@@ -116,13 +121,91 @@ def residual_gate(op: Any) -> Reference:
     return Reference(compute, **pool_layers(op), Q=nn.Linear(len(op.dims) * op.n, hidden), R=nn.Linear(hidden, op.n))
 
 
+def encoder(op: Any) -> nn.Module:
+    """Return torch's transformer of the sizes of the operator, with a last norm."""
+    layer = nn.TransformerEncoderLayer(
+        op.width, op.heads, op.ff_width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+    last = nn.LayerNorm(op.width)
+    return nn.TransformerEncoder(layer, op.depth, last, enable_nested_tensor=False) if op.depth else last
+
+
+def embracenet(op: Any) -> Reference:
+    """A layer and relu per view, stacked, and one view per coordinate, drawn."""
+
+    def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
+        h = torch.relu(projected(ref.inputs, x))
+        chosen = torch.randint(len(x), (h.shape[0], 1, h.shape[2]))
+        return h.gather(1, chosen).squeeze(1)
+
+    return Reference(compute, inputs=linears(op.dims, op.n))
+
+
+def mixture_of_experts(op: Any) -> Reference:
+    """A gate and the experts on the joined views, stacked, and their weighted sum."""
+
+    def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
+        joined = torch.cat(tuple(x), 1)
+        g = ref.gate(joined).softmax(-1)
+        outs = torch.stack([expert(joined) for expert in ref.experts], 1)
+        mixed: Tensor = (g.unsqueeze(-1) * outs).sum(1)
+        return mixed
+
+    D = sum(op.dims)
+    experts = nn.ModuleList(nn.Linear(D, op.n) for _ in range(op.experts))
+    return Reference(compute, gate=nn.Linear(D, op.experts), experts=experts)
+
+
+def transformer(op: Any) -> Reference:
+    """The transformer of torch on cls and a token per view, and a layer on cls."""
+
+    def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
+        tokens = projected(ref.inputs, x)
+        z = ref.encoder(torch.cat([ref.cls.expand(len(tokens), 1, -1), tokens], 1))
+        out: Tensor = ref.output(z[:, 0])
+        return out
+
+    ref = Reference(compute, inputs=linears(op.dims, op.width), encoder=encoder(op), output=nn.Linear(op.width, op.n))
+    ref.cls = nn.Parameter(torch.randn(op.width))
+    return ref
+
+
+def perceiver(op: Any) -> Reference:
+    """Attention of the latents to a token per view, a feed-forward network, the transformer of torch, the mean."""
+    d = op.width
+
+    def compute(ref: Any, x: Sequence[Tensor]) -> Tensor:
+        tokens = ref.of_tokens(projected(ref.inputs, x))
+        z = ref.latents.expand(len(tokens), -1, -1)
+        z = z + ref.attention(ref.of_latents(z), tokens, tokens, need_weights=False)[0]
+        out: Tensor = ref.output(ref.encoder(z + ref.feed(z)).mean(1))
+        return out
+
+    ref = Reference(
+        compute,
+        inputs=linears(op.dims, d),
+        of_tokens=nn.LayerNorm(d),
+        of_latents=nn.LayerNorm(d),
+        attention=nn.MultiheadAttention(d, op.heads, add_zero_attn=True, batch_first=True),
+        feed=nn.Sequential(nn.LayerNorm(d), nn.Linear(d, op.ff_width), nn.GELU(), nn.Linear(op.ff_width, d)),
+        encoder=encoder(op),
+        output=nn.Linear(d, op.n),
+    )
+    ref.latents = nn.Parameter(torch.randn(op.count, d))
+    return ref
+
+
 REFERENCES: References = {
     "gated": gated,
     "attention_pool": attention_pool,
     "film": film,
     "adaptation_gate": adaptation_gate,
     "squeeze_excite": squeeze_excite,
+    "mixture_of_experts": mixture_of_experts,
+    "embracenet": embracenet,
     "residual_gate": residual_gate,
+    "transformer": transformer,
+    "perceiver": perceiver,
 }
 #: Operators whose n follows from the views.
 FIXED_N = ("adaptation_gate", "squeeze_excite")
