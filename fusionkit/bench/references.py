@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fusionkit.bench.timing import interleaved, ratio
-from fusionkit.contract.tracking import Allocations
 from fusionkit.core import factory
+from fusionkit.kernels.tracing import Allocations
 
 NOTE = "time, +bwd, memory: ratios to the reference; below 1 is better"
 

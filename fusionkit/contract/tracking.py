@@ -7,7 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from fusionkit.kernels.modes import DispatchMode
-from fusionkit.kernels.tracing import Recorder, tensors_in
+from fusionkit.kernels.tracing import Allocations, tensors_in
+
+__all__ = ["Allocations", "LargestOnCpu", "attributes", "class_attributes", "stray_tensors"]
 
 #: Attributes that torch sets on every module.
 TORCH = frozenset(vars(nn.Module()))
@@ -81,25 +83,3 @@ class LargestOnCpu(DispatchMode):
             if tensor.device.type == "cpu" and tensor.numel() > self.elements:
                 self.elements, self.by = tensor.numel(), str(func)
         return out
-
-
-class Allocations(Recorder):
-    """Counts the bytes of the storages that operations within create, until they are freed; ``peak`` is the most.
-
-    Attributes:
-        shapes: the shapes of all tensors in new storages.
-    """
-
-    def __init__(self, known: list[Tensor]) -> None:
-        super().__init__()
-        self.shapes: list[tuple[int, ...]] = []
-        self._known = {id(tensor.untyped_storage()) for tensor in known}
-
-    def _hold(self, tensor: Tensor) -> None:
-        if id(tensor.untyped_storage()) not in self._known:
-            super()._hold(tensor)
-            self.shapes.append(tuple(tensor.shape))
-
-    def alive(self) -> int:
-        """Return the bytes that are alive now."""
-        return self.live

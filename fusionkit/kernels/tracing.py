@@ -87,6 +87,28 @@ class Recorder(DispatchMode):
         self.peak = max(self.peak, self.live)
 
 
+class Allocations(Recorder):
+    """Counts the bytes of the storages that operations within create, until they are freed; ``peak`` is the most.
+
+    Attributes:
+        shapes: the shapes of all tensors in new storages.
+    """
+
+    def __init__(self, known: list[Tensor]) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+        self._known = {id(tensor.untyped_storage()) for tensor in known}
+
+    def _hold(self, tensor: Tensor) -> None:
+        if id(tensor.untyped_storage()) not in self._known:
+            super()._hold(tensor)
+            self.shapes.append(tuple(tensor.shape))
+
+    def alive(self) -> int:
+        """Return the bytes that are alive now."""
+        return self.live
+
+
 def apart(function: Callable[[], T]) -> T:
     """Return ``function()``, run on the meta device in a thread of its own.
 
