@@ -119,7 +119,7 @@ def test_a_section(make: ModuleType) -> None:
     page = make.page("# Title\n\n{rules}\n\n{table}\n", {"stranger": GIVEN}, {"stranger": FOUND})
     assert "- Rows and views: `batch_independence`, " in page
     lines = page.splitlines()
-    assert "| [stranger](#stranger) | 1.2 | `SumFusion` | 1 (1 without verdict) | 3 |" in lines
+    assert "| [stranger](#stranger) | 1.2 | `SumFusion` | 1 (1 without verdict) | 3 (2 with one error) |" in lines
     assert "Python 3.11.0, torch 2.0, stranger 1.2; " in page
     assert "the modules do not use: heavy. " in page
     assert "It stops. (`export`)\n\n```python\nprint(1)\n```\n\n```\nTypeError: a | b\n```" in page

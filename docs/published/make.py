@@ -233,7 +233,9 @@ def _rows(name: str, given: Mapping[str, Any], found: Mapping[str, Any]) -> Iter
     for module, result in zip(given["modules"], found["modules"], strict=True):
         count = [len(_of(result["rules"], verdict)) for verdict in ("holds", "fails", "no verdict")]
         undecided = f" ({count[2]} without verdict)" if count[2] else ""
-        yield [link, _version(given, found), f"`{module['name']}`", f"{count[0]}{undecided}", str(count[1])]
+        most = max(map(len, _grouped(_of(result["rules"], "fails"))), default=0)
+        together = f" ({most} with one error)" if most > 1 else ""
+        yield [link, _version(given, found), f"`{module['name']}`", f"{count[0]}{undecided}", f"{count[1]}{together}"]
 
 
 def _version(given: Mapping[str, Any], found: Mapping[str, Any]) -> str:
