@@ -2,10 +2,10 @@
 
 Every package has a file ``NAME.toml`` here, which says what is installed and checked, and an adapter
 ``NAME_adapter.py``.  It is installed into a virtual environment of its own, which also sees the packages of the
-environment that runs this script: fusionkit, torch and the package ``hypothesis``.  What was found is written to
+environment that runs this script, above all fusionkit and torch.  What was found is written to
 ``results/NAME.json``, and the page is made from all of these files.
 
-Needs fusionkit with its extra ``test``, and a package index.
+Needs fusionkit and a package index.
 """
 
 from __future__ import annotations
