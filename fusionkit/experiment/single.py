@@ -44,7 +44,7 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
         preflight(config, run.takes_group(config))
         given = run.read(config)
         width = check_operator(config, given[0].dims, given[0].task.outputs)
-        _tell_unused_n(config, overrides, width)
+        _check_given_n(config, overrides, width)
     except FusionError as error:
         raise ConfigError(str(error)) from error
     failures: list[Exception] = []
@@ -72,17 +72,20 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _tell_unused_n(config: RunConfig, overrides: Sequence[str], width: int | None) -> None:
-    """Print a note if the command line gives an n that changes nothing; ``width`` is that of the output, if known."""
+def _check_given_n(config: RunConfig, overrides: Sequence[str], width: int | None) -> None:
+    """Print a note if the command line gives an n that changes nothing; ``width`` is that of the output, if known.
+
+    Raises:
+        ConfigError: without a head the output has as many entries as the task has outputs, and n is another number.
+    """
     given = any(override.lstrip("+").startswith(("n=", "fusion.n=")) for override in overrides)
-    if given and not uses_n(config) and width not in (None, config.n):
-        source = (
-            "follows from its views"
-            if config.model.head == "linear"
-            else "is the number of outputs, as model.head=none"
-        )
-        what = f"the output of the fusion {config.fusion.name!r} has the width {width}, which {source}"
-        print(f"note: n={config.n} is not used, because {what}.", file=sys.stderr)
+    if not given or uses_n(config) or width in (None, config.n):
+        return
+    if config.model.head == "none":
+        outputs = f"{width}, the number of classes, labels or targets"
+        raise ConfigError(f"n should be {outputs}, or not given, because model.head is none; found {config.n}.")
+    what = f"the output of the fusion {config.fusion.name!r} has the width {width}, which follows from its views"
+    print(f"note: n={config.n} is not used, because {what}.", file=sys.stderr)
 
 
 def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> DictConfig | None:

@@ -203,6 +203,7 @@ def test_debug_leaves_the_error_to_the_interpreter_with_its_cause() -> None:
             "model.encoder=linear gives it views of that width; model.head=linear takes any width.",
         ),
         (["fusion.n=32", "model.head=none"], "because model.head is none; found 32. model.head=linear takes any"),
+        (["n=32", "model.head=none"], "n should be 10, the number of classes, labels or targets, or not given, because"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(
@@ -232,8 +233,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
         (["fusion=concatenation", "n=32"], 649),
         (["fusion=average", "data=digits", "n=32"], 16),
         (["fusion=concatenation"], None),
-        (["fusion=parameterized_concatenation", "model.head=none", "n=32"], 10),
-        *exhaustive([(["fusion=parameterized_concatenation", "model.head=none", "n=32", "fusion.n=32"], 10)]),
         (["-m", "fusion=concatenation,parameterized_concatenation", "n=32"], None),
         *exhaustive(
             [(["fusion=concatenation", "++n=32"], 649), (["fusion=concatenation", "n=649"], None), (["n=32"], None)]
