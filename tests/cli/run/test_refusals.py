@@ -203,7 +203,7 @@ def test_debug_leaves_the_error_to_the_interpreter_with_its_cause() -> None:
             "model.encoder=linear gives it views of that width; model.head=linear takes any width.",
         ),
         (["fusion.n=32", "model.head=none"], "because model.head is none; found 32. model.head=linear takes any"),
-        (["n=32", "model.head=none"], "n should be 10, the number of classes, labels or targets, or not given, because"),
+        (["n=32", "model.head=none"], "n should be 10, the number of classes, labels or targets, or not given"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(
