@@ -73,6 +73,16 @@ def test_docstring(name: str) -> None:
     assert "row without any view" in flat
 
 
+def test_tables_of_the_readme() -> None:
+    # A | inside a cell would shift the columns.
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 5
+    for header, rule, *rows in tables:
+        assert {line.count("|") for line in (header, rule, *rows)} == {header.count("|")}, header
+    assert all(f"| `{name}` | `" in text for name in OPERATORS if name != "comparison")
+
+
 def test_core_names_only() -> None:
     # What every plugin may use: the public names, and the modules that the documentation names.
     public = {"fusionkit", "fusionkit.errors", "fusionkit.fusion"}
