@@ -26,7 +26,7 @@ from hydra.plugins.config_source import ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from hydra.utils import to_absolute_path
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from fusionkit._util.text import value_text
@@ -363,7 +363,12 @@ def prepare() -> None:
         name = config_hash(plain)
         return f"{name}-{re.sub(r'[^A-Za-z0-9]+', '', str(plain.get('device')))}" if with_device else name
 
+    def before_head(name: str, *, _root_: Any) -> dict[str, str] | None:
+        """Return the ``postprocess`` of this name; None where ``model.head`` is none and the output is the result."""
+        return None if OmegaConf.select(_root_, "model.head") == "none" else {"name": name}
+
     hydra_bridge.register_resolver("fusionkit.run_name", run_name)
+    hydra_bridge.register_resolver("fusionkit.before_head", before_head)
     source.register()
 
 

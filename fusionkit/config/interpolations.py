@@ -20,8 +20,8 @@ from fusionkit.errors import ConfigError
 #: The classes of the nodes that ``parse`` returns; they have no types.
 Grammar: Any = OmegaConfGrammarParser
 
-#: The resolvers that a config may use; fusionkit registers the last.
-RESOLVERS = frozenset({"oc.select", "now", "hydra", "fusionkit.run_name"})
+#: The resolvers that a config may use; fusionkit registers the last two.
+RESOLVERS = frozenset({"oc.select", "now", "hydra", "fusionkit.run_name", "fusionkit.before_head"})
 
 #: The greatest size of a config with its references expanded.
 MAX_NODES, MAX_CHARACTERS = 100_000, 10_000_000
@@ -111,6 +111,8 @@ def _references(text: str) -> tuple[tuple[int, tuple[str, ...]], ...]:
             resolver, _, arguments = _text(node)[2:-1].partition(":")
             if resolver.strip() == "fusionkit.run_name":
                 inner = ""  # The whole configuration.
+            elif resolver.strip() == "fusionkit.before_head":
+                inner = "model.head"
             elif resolver.strip() in ("hydra", "oc.select"):
                 inner = ("hydra." if resolver.strip() == "hydra" else "") + arguments.partition(",")[0]
         if inner is not None:

@@ -197,3 +197,9 @@ def test_a_broken_file_is_one_sentence(
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(("head", "found"), [("linear", {"name": "relu"}), ("none", None)])
+def test_a_postprocess_for_the_head_alone(head: str, found: object) -> None:
+    given = "fusion.postprocess='${fusionkit.before_head:relu}'"
+    assert config.compose([given, f"model.head={head}"])["fusion"]["postprocess"] == found

@@ -27,6 +27,7 @@ from fusionkit.errors import ConfigError
         "${now:%Y-%m-%d}",
         "${hydra:runtime.cwd}",
         "${fusionkit.run_name:}",
+        "${fusionkit.before_head:layer_norm}",
         r"\${oc.env:HOME}",
         "${hydra_override_dirname:}",
     ],
@@ -62,7 +63,8 @@ def test_all_others_are_refused_with_key_and_text(text: str, found: str) -> None
         interpolations.check({"a": [{"b": text}]}, "top")
     message = str(error.value)
     assert message.startswith(
-        "top.a[0].b should use only plain references and fusionkit.run_name, hydra, now, oc.select; "
+        "top.a[0].b should use only plain references and fusionkit.before_head, fusionkit.run_name, hydra, now, "
+        "oc.select; "
     )
     assert f"found {found}" in message
     assert repr(text) in message
