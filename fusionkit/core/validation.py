@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from math import isfinite
 from typing import Any
@@ -36,6 +36,29 @@ def check_number(what: str, value: Any) -> float:
             if isfinite(value):
                 return float(value)
     raise FusionError(f"{what} should be a finite number; found {value!r}.")
+
+
+def check_positive(what: str, value: Any) -> float:
+    """Return a finite number above 0 as a float, or raise a ``FusionError`` that names ``what``."""
+    number = check_number(what, value)
+    if number <= 0:
+        raise FusionError(f"{what} should be above 0; found {value!r}.")
+    return number
+
+
+def check_choice(what: str, value: Any, choices: Sequence[str]) -> str:
+    """Return ``value``, one of the choices, or raise a ``FusionError`` that names ``what``."""
+    if isinstance(value, str) and value in choices:
+        return value
+    hint = nearest(value, choices) if isinstance(value, str) else ""
+    raise FusionError(f"{what} should be one of {', '.join(choices)}; found {value!r}.{hint}")
+
+
+def check_flag(what: str, value: Any) -> bool:
+    """Return a bool, or raise a ``FusionError`` that names ``what``: a string such as "false" would count as true."""
+    if isinstance(value, bool):
+        return value
+    raise FusionError(f"{what} should be True or False; found {value!r}.")
 
 
 def check_dims(dims: Any) -> tuple[int, ...]:

@@ -8,10 +8,10 @@ from typing import Any, Unpack
 
 import torch
 from fusionkit import Fusion, FusionError, Traits
-from fusionkit.fusion import FusionOptions, Layer, LayeredFusion, Layers
+from fusionkit.fusion import FusionOptions, Layer, LayeredFusion, Layers, check_positive
 from torch import Tensor, nn
 
-from fusionkit_attention.options import check_main, check_positive
+from fusionkit_attention.options import check_main
 
 
 class AdaptationGate(LayeredFusion):

@@ -7,12 +7,17 @@ from typing import Any, ClassVar, Unpack
 
 import torch
 from fusionkit import Traits
-from fusionkit.fusion import FusionOptions, Layer, LayeredFusion, Layers, check_size, masked_softmax
+from fusionkit.fusion import (
+    FusionOptions,
+    Layer,
+    LayeredFusion,
+    Layers,
+    check_choice,
+    check_positive,
+    check_size,
+    masked_softmax,
+)
 from torch import Tensor
-
-from fusionkit_attention.options import check_choice, check_positive
-
-SCORES = ("plain", "gated", "joint", "feature")
 
 
 class AttentionPool(LayeredFusion):
@@ -56,7 +61,7 @@ class AttentionPool(LayeredFusion):
         **common: Unpack[FusionOptions],
     ) -> None:
         super().__init__(n, dims, **common)
-        self.scores = check_choice("scores", scores, SCORES)
+        self.scores = check_choice("scores", scores, ("plain", "gated", "joint", "feature"))
         self.hidden = None if hidden is None else check_size("hidden, the height of V,", hidden)
         self.tau = check_positive("tau, the temperature,", tau)
         self.parameter_fabrication = parameter_fabrication

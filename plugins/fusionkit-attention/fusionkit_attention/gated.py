@@ -7,12 +7,17 @@ from typing import Any, ClassVar, Unpack
 
 import torch
 from fusionkit import DimsError, Fusion, FusionError, Traits
-from fusionkit.fusion import FusionOptions, Layer, LayeredFusion, Layers, dense_projection, masked_softmax
+from fusionkit.fusion import (
+    FusionOptions,
+    Layer,
+    LayeredFusion,
+    Layers,
+    check_choice,
+    check_flag,
+    dense_projection,
+    masked_softmax,
+)
 from torch import Tensor, nn
-
-from fusionkit_attention.options import check_choice
-
-GATES = ("sigmoid", "softmax")
 
 
 class Gated(LayeredFusion):
@@ -49,7 +54,7 @@ class Gated(LayeredFusion):
         **common: Unpack[FusionOptions],
     ) -> None:
         super().__init__(n, dims, **common)
-        self.gate, self.tied = check_choice("gate", gate, GATES), tied
+        self.gate, self.tied = check_choice("gate", gate, ("sigmoid", "softmax")), check_flag("tied", tied)
         self.parameter_fabrication = parameter_fabrication
         self.check_tied()
         self.create()
@@ -64,9 +69,7 @@ class Gated(LayeredFusion):
         ]
 
     def check_tied(self) -> None:
-        """Raise an error if ``tied`` is no bool, or does not fit the gate or the number of views."""
-        if not isinstance(self.tied, bool):
-            raise FusionError(f"tied should be True or False; found {self.tied!r}.")
+        """Raise an error if ``tied`` does not fit the gate or the number of views."""
         if self.tied and self.gate != "sigmoid":
             raise FusionError(f"tied should be False for gate={self.gate!r}, whose gates add up to 1; found True.")
         if self.tied and self.dims is not None and len(self.dims) != 2:

@@ -1,4 +1,4 @@
-"""Checks of the options that several operators of this package have."""
+"""The check of the option ``main``."""
 
 from __future__ import annotations
 
@@ -6,24 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from fusionkit import FusionError
-from fusionkit.errors import nearest
-from fusionkit.fusion import check_number
-
-
-def check_choice(option: str, value: Any, choices: Sequence[str]) -> str:
-    """Return ``value``, or raise a ``FusionError`` if it is none of the choices."""
-    if value not in choices:
-        hint = nearest(str(value), choices)
-        raise FusionError(f"{option} should be one of {', '.join(choices)}; found {value!r}.{hint}")
-    return str(value)
-
-
-def check_positive(option: str, value: Any) -> float:
-    """Return ``value`` as a float, or raise a ``FusionError`` if it is not a finite number above 0."""
-    number = check_number(option, value)
-    if number <= 0:
-        raise FusionError(f"{option} should be above 0; found {value!r}.")
-    return number
 
 
 def check_main(main: Any, dims: Sequence[int] | None) -> int:

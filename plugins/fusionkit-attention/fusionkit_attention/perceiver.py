@@ -7,10 +7,10 @@ from typing import Any, Unpack
 
 import torch
 from fusionkit import Traits
-from fusionkit.fusion import FusionOptions, Layer, Layers, check_size
+from fusionkit.fusion import FusionOptions, Layer, Layers, check_choice, check_size
 from torch import Tensor
 
-from fusionkit_attention.tokens import TokenFusion, check_pool, normed
+from fusionkit_attention.tokens import TokenFusion, normed
 
 
 class Perceiver(TokenFusion):
@@ -61,7 +61,7 @@ class Perceiver(TokenFusion):
         super().__init__(n, dims, **common)
         self.count = check_size("latents, the number of learned latents,", latents)
         self.keep_sizes(width, heads, depth, ff_width, least_depth=0)
-        self.pool = check_pool(pool, ("mean", "flatten"))
+        self.pool = check_choice("pool", pool, ("mean", "flatten"))
         self.parameter_fabrication = parameter_fabrication
         self.create()
 

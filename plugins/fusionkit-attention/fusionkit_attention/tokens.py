@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -122,10 +121,3 @@ class TokenFusion(LayeredFusion):
 def normed(z: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
     """Return the layer norm over the last dimension; torch sums up in float32, also in half precision."""
     return F.layer_norm(z, z.shape[-1:], *norm)
-
-
-def check_pool(pool: str, kinds: Sequence[str]) -> str:
-    """Return ``pool``, or raise a ``FusionError`` if it is not one of these."""
-    if pool not in kinds:
-        raise FusionError(f"pool should be one of {', '.join(kinds)}; found {pool!r}.")
-    return pool

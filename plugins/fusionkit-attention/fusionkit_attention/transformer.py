@@ -7,10 +7,10 @@ from typing import Any, Unpack
 
 import torch
 from fusionkit import Traits
-from fusionkit.fusion import FusionOptions, Layer, Layers, present_count
+from fusionkit.fusion import FusionOptions, Layer, Layers, check_choice, present_count
 from torch import Tensor
 
-from fusionkit_attention.tokens import TokenFusion, check_pool, normed
+from fusionkit_attention.tokens import TokenFusion, normed
 
 
 class Transformer(TokenFusion):
@@ -59,7 +59,7 @@ class Transformer(TokenFusion):
     ) -> None:
         super().__init__(n, dims, **common)
         self.keep_sizes(width, heads, depth, ff_width, least_depth=1)
-        self.pool = check_pool(pool, ("cls", "mean", "concat"))
+        self.pool = check_choice("pool", pool, ("cls", "mean", "concat"))
         self.parameter_fabrication = parameter_fabrication
         self.create()
 

@@ -156,10 +156,3 @@ def written(number: int) -> str:
 def rows(x: Sequence[Tensor]) -> list[Tensor]:
     """Return the views as matrices, (..., n_i) -> (m, n_i)."""
     return [view.reshape(-1, view.shape[-1]) for view in x]
-
-
-def check_flag(option: str, value: bool) -> bool:
-    """Return a bool, or raise a ``FusionError``: Python would take a string such as "false" for true."""
-    if not isinstance(value, bool):
-        raise FusionError(f"{option} should be True or False; found {value!r}.")
-    return value

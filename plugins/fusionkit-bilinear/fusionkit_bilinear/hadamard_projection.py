@@ -7,10 +7,10 @@ from typing import Any, Unpack
 
 import torch
 from fusionkit import Fusion, Traits
-from fusionkit.fusion import FusionOptions, Layer, Layers
+from fusionkit.fusion import FusionOptions, Layer, Layers, check_flag
 from torch import Tensor, nn
 
-from fusionkit_bilinear.base import MultiplicativeFusion, check_flag
+from fusionkit_bilinear.base import MultiplicativeFusion
 from fusionkit_bilinear.functions import present, product
 
 

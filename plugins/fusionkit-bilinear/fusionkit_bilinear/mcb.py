@@ -9,10 +9,10 @@ from typing import Any, Unpack
 import torch
 import torch.nn.functional as F
 from fusionkit import Traits
-from fusionkit.fusion import FusionOptions, Layer, Layers, check_size
+from fusionkit.fusion import FusionOptions, Layer, Layers, check_flag, check_size
 from torch import Tensor, nn
 
-from fusionkit_bilinear.base import MultiplicativeFusion, check_flag, output_gain
+from fusionkit_bilinear.base import MultiplicativeFusion, output_gain
 from fusionkit_bilinear.functions import activation, leveled, power_normalized, product
 
 #: Between the seeds of two sketches; generators take 32 bits.

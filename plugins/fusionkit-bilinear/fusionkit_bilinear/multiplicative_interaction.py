@@ -10,8 +10,7 @@ from typing import Any, Unpack
 
 import torch
 from fusionkit import DimsError, Fusion, FusionError, Traits
-from fusionkit.errors import nearest
-from fusionkit.fusion import FusionOptions, Layer, Layers, dense_projection
+from fusionkit.fusion import FusionOptions, Layer, Layers, check_choice, dense_projection
 from torch import Tensor, nn
 
 from fusionkit_bilinear.base import MAX_BYTES, MultiplicativeFusion, rows
@@ -58,9 +57,7 @@ class MultiplicativeInteraction(MultiplicativeFusion):
         **common: Unpack[FusionOptions],
     ) -> None:
         super().__init__(n, dims, **common)
-        if form not in FORMS:
-            raise FusionError(f"form should be one of {', '.join(FORMS)}; found {form!r}.{nearest(str(form), FORMS)}")
-        self.form = form
+        self.form = check_choice("form", form, FORMS)
         self.parameter_fabrication = parameter_fabrication
         if form != "matrix":
             object.__setattr__(self, "traits", replace(self.traits, free_n=False))

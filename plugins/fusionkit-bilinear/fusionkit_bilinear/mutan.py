@@ -7,10 +7,10 @@ from typing import Any, Unpack
 
 import torch
 from fusionkit import Projection, Traits
-from fusionkit.fusion import FusionOptions, Layer, Layers, check_size
+from fusionkit.fusion import FusionOptions, Layer, Layers, check_flag, check_size
 from torch import Tensor
 
-from fusionkit_bilinear.base import MultiplicativeFusion, check_flag
+from fusionkit_bilinear.base import MultiplicativeFusion
 from fusionkit_bilinear.functions import Affine, pooled, pooled_products, power_normalized
 
 #: While compiling a batch counts as having this many rows.

@@ -9,10 +9,10 @@ from typing import Any, Unpack
 import torch
 import torch.nn.functional as F
 from fusionkit import Fusion, Traits
-from fusionkit.fusion import FusionOptions, Layer, Layers, dense_projection
+from fusionkit.fusion import FusionOptions, Layer, Layers, check_flag, dense_projection
 from torch import Tensor, nn
 
-from fusionkit_bilinear.base import MAX_BYTES, MultiplicativeFusion, check_flag, rows
+from fusionkit_bilinear.base import MAX_BYTES, MultiplicativeFusion, rows
 from fusionkit_bilinear.functions import contract
 
 

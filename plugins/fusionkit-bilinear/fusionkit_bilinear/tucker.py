@@ -7,10 +7,10 @@ from typing import Any, Unpack, cast
 
 import torch
 from fusionkit import Fusion, Traits
-from fusionkit.fusion import FusionOptions, Layer, Layers, dense_projection
+from fusionkit.fusion import FusionOptions, Layer, Layers, check_flag, dense_projection
 from torch import Tensor, nn
 
-from fusionkit_bilinear.base import MAX_BYTES, MultiplicativeFusion, check_flag, rows
+from fusionkit_bilinear.base import MAX_BYTES, MultiplicativeFusion, rows
 from fusionkit_bilinear.functions import contract, greatest_base, leveled, power_normalized, without_views
 
 #: mm_dim by default for one or two views, as in the code's VQA experiment.

@@ -1,4 +1,4 @@
-"""What several operators of this package share: their kinds of views, option checks, learned weights, and sums."""
+"""What several operators of this package share: their kinds of views, learned weights, and sums."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from fusionkit import DimsError, FusionError
-from fusionkit.errors import nearest
-from fusionkit.fusion import ElementwiseFusion, check_number, in_place_ok
+from fusionkit import DimsError
+from fusionkit.fusion import ElementwiseFusion, check_choice, in_place_ok
 from torch import Tensor, nn
 
 
@@ -64,29 +63,6 @@ class ViewWeights(ElementwiseFusion):
         """Set every weight to its first value."""
         if self.weighting == "learned" and self.dims is not None:
             nn.init.constant_(self.weight, self.start)
-
-
-def check_choice(option: str, value: Any, known: Sequence[str]) -> str:
-    """Return one of the known values, or raise a ``FusionError``."""
-    if not isinstance(value, str) or value not in known:
-        hint = nearest(value, known) if isinstance(value, str) else ""
-        raise FusionError(f"{option} should be one of {', '.join(known)}; found {value!r}.{hint}")
-    return value
-
-
-def check_positive(option: str, value: Any) -> float:
-    """Return a number above 0 as a float, or raise a ``FusionError``."""
-    number = check_number(option, value)
-    if number <= 0:
-        raise FusionError(f"{option} should be above 0; found {value!r}.")
-    return number
-
-
-def check_flag(option: str, value: Any) -> bool:
-    """Return a bool, or raise a ``FusionError``: Python would take a string such as "false" for true."""
-    if not isinstance(value, bool):
-        raise FusionError(f"{option} should be True or False; found {value!r}.")
-    return value
 
 
 def wide(x: Sequence[Tensor]) -> list[Tensor]:

@@ -7,10 +7,10 @@ from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
-from fusionkit.fusion import FusionOptions, Traits, masked_softmax
+from fusionkit.fusion import FusionOptions, Traits, check_choice, check_positive, masked_softmax
 from torch import Tensor
 
-from fusionkit_decision.base import ClassFusion, check_choice, check_positive, weighted_sum, wide
+from fusionkit_decision.base import ClassFusion, weighted_sum, wide
 
 #: Below this logarithm a probability is 0 in float64 too; 0 times a finite number is 0 then, also for a class of -inf.
 LOWEST = -1e3

@@ -8,10 +8,10 @@ from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
-from fusionkit.fusion import FusionOptions, Traits
+from fusionkit.fusion import FusionOptions, Traits, check_choice
 from torch import Tensor
 
-from fusionkit_decision.base import ClassFusion, added, check_choice, wide
+from fusionkit_decision.base import ClassFusion, added, wide
 
 #: From here on softplus(x) is x in float64 too; torch's own threshold, 20, is right to 1e-10 only.
 LINEAR = 40.0

@@ -9,10 +9,10 @@ from typing import Any, Unpack
 
 import torch
 from fusionkit import DimsError
-from fusionkit.fusion import FusionOptions, Traits
+from fusionkit.fusion import FusionOptions, Traits, check_flag
 from torch import Tensor
 
-from fusionkit_decision.base import GaussianFusion, added, check_flag, exponentials, greatest, weighted_sum, wide
+from fusionkit_decision.base import GaussianFusion, added, exponentials, greatest, weighted_sum, wide
 
 #: The most views of which all subsets are taken: 1023.
 MOST_VIEWS = 10

@@ -6,19 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Unpack
 
 import torch
-from fusionkit.fusion import FusionOptions, Traits
+from fusionkit.fusion import FusionOptions, Traits, check_flag
 from torch import Tensor
 
-from fusionkit_decision.base import (
-    GaussianFusion,
-    ViewWeights,
-    added,
-    check_flag,
-    exponentials,
-    greatest,
-    weighted_sum,
-    wide,
-)
+from fusionkit_decision.base import GaussianFusion, ViewWeights, added, exponentials, greatest, weighted_sum, wide
 
 
 class GaussianProduct(ViewWeights, GaussianFusion):

@@ -8,10 +8,10 @@ from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
-from fusionkit.fusion import FusionOptions, Traits, masked_softmax
+from fusionkit.fusion import FusionOptions, Traits, check_positive, masked_softmax
 from torch import Tensor
 
-from fusionkit_decision.base import ClassFusion, ViewWeights, check_positive, logsumexp, wide
+from fusionkit_decision.base import ClassFusion, ViewWeights, logsumexp, wide
 
 
 class LinearPool(ViewWeights, ClassFusion):

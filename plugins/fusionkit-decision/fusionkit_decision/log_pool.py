@@ -8,10 +8,10 @@ from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
-from fusionkit.fusion import FusionOptions, Traits, present_count
+from fusionkit.fusion import FusionOptions, Traits, check_positive, present_count
 from torch import Tensor
 
-from fusionkit_decision.base import ClassFusion, ViewWeights, added, check_positive, weighted_sum, wide
+from fusionkit_decision.base import ClassFusion, ViewWeights, added, weighted_sum, wide
 
 
 class LogPool(ViewWeights, ClassFusion):
