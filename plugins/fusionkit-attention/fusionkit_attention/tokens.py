@@ -10,11 +10,6 @@ from fusionkit import FusionError
 from fusionkit.fusion import Layer, LayeredFusion, Layers, check_size, masked_softmax
 from torch import Tensor, nn
 
-#: Up to so many pairs of tokens, elementwise products are quicker than matrix products of so few rows: at 512 rows, 4
-#: heads and width 64 0.4 for 1.4 ms with 3 x 3 tokens, 0.3 for 1.0 with 1 x 7, but 1.7 for 3.0 with 7 x 7, where they
-#: take three times as long backward.
-FEW_PAIRS = 12
-
 
 class TokenFusion(LayeredFusion):
     """Base class: tokens `t_i = P_i x_i + b_i` (..., k, width), pre-norm blocks of attention, and a projection.
@@ -94,22 +89,15 @@ class TokenFusion(LayeredFusion):
         q = (self.group("queries")[block]([queries]) * e**-0.5).unflatten(-1, (self.heads, e))
         k = self.group("keys")[block]([keys]).unflatten(-1, (self.heads, e))
         v = self.group("values")[block]([keys]).unflatten(-1, (self.heads, e))
-        few = q.shape[-3] * k.shape[-3] <= FEW_PAIRS
-        if few:
-            scores = (q.unsqueeze(-3) * k.unsqueeze(-4)).sum(-1).movedim(-1, -3)
-        else:
-            scores = q.transpose(-3, -2) @ k.movedim(-3, -1)
+        scores = q.transpose(-3, -2) @ k.movedim(-3, -1)
         present = None if mask is None else mask.unsqueeze(-2).unsqueeze(-3)
         if with_zero:
             scores = scores if present is None else torch.where(present, scores, -torch.inf)
             weights = F.pad(scores, (0, 1)).softmax(-1)[..., :-1]
         else:
             weights = masked_softmax(scores, present)
-        if few:
-            mixed = (weights.movedim(-3, -1).unsqueeze(-1) * v.unsqueeze(-4)).sum(-3)
-        else:
-            mixed = (weights @ v.transpose(-3, -2)).transpose(-3, -2)
-        return self.group("mixers")[block]([mixed.flatten(-2)]), weights
+        mixed = (weights @ v.transpose(-3, -2)).transpose(-3, -2).flatten(-2)
+        return self.group("mixers")[block]([mixed]), weights
 
     def feed(self, block: int, z: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
         """Add the feed-forward network of the normalized tokens to them, (..., T, width)."""

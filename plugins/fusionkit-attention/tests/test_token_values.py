@@ -11,8 +11,6 @@ import pytest
 import torch
 from token_oracles import ORACLES, balance_loss
 
-from fusionkit_attention import tokens
-
 SMALL: dict[str, dict[str, Any]] = {
     "transformer": {"width": 8, "heads": 2},
     "perceiver": {"width": 8, "heads": 2, "latents": 3},
@@ -71,17 +69,6 @@ def test_formula(name: str, options: dict[str, Any], dims: list[int]) -> None:
     mask = torch.rand(4, len(dims)) < 0.6
     mask[0] = False
     agrees(op, x, mask)
-
-
-@pytest.mark.parametrize("few", [0, 1000])
-@pytest.mark.parametrize("name", ["transformer", "perceiver"])
-def test_both_ways_to_attend(name: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    monkeypatch.setattr(tokens, "FEW_PAIRS", few)
-    op = built(name, [3, 1, 2], n=3)
-    x = views_of(op, 3)
-    agrees(op, x, None)
-    agrees(op, x, torch.tensor([[True, False, True], [False, False, False], [True, True, True]]))
 
 
 def test_top_k_of_views() -> None:
