@@ -42,7 +42,7 @@ class Perceiver(TokenFusion):
 
     latents: Tensor
 
-    traits = Traits(batch_independent=True, free_n=True, init_gain=(0.05, 2.0), missing="skip", memory_factor=70)
+    traits = Traits(batch_independent=True, free_n=True, init_gain=(0.05, 2.0), missing="skip", memory_factor=24)
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class Perceiver(TokenFusion):
     def examples(cls) -> Iterable[dict[str, Any]]:
         """Return the default depth, and none with the latents flattened."""
         return [
-            {"dims": [4, 4], "n": 5, "latents": 3, "width": 8, "heads": 2},
-            {"dims": [3, 1, 4], "n": 3, "latents": 2, "width": 8, "depth": 0, "ff_width": 8, "pool": "flatten"},
+            {"dims": [4, 4], "n": 5, "latents": 2, "width": 4, "heads": 2},
+            {"dims": [3, 1, 4], "n": 3, "latents": 2, "width": 4, "depth": 0, "ff_width": 4, "pool": "flatten"},
         ]
 
     def layers(self) -> Layers:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fusionkit.testing import parametrize_with_checks
-from oracles import ORACLES
+
+from fusionkit_attention.plugin import OPERATORS
 
 
-@parametrize_with_checks(list(ORACLES))
+@parametrize_with_checks(list(OPERATORS))
 def test_contract(check: Callable[[], None]) -> None:
     check()

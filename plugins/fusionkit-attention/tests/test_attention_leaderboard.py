@@ -11,11 +11,12 @@ import fusionkit
 import numpy as np
 import pytest
 from fusionkit import Fusion, cli
-from oracles import ORACLES
+
+from fusionkit_attention.plugin import OPERATORS
 
 WIDTHS = (4, 3, 5)
-#: Two presets are operators under another name.
-NAMES = [*ORACLES, "mag"]
+#: The other presets are operators under another name.
+NAMES = [*OPERATORS, "mag"]
 
 
 def test_leaderboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,7 +35,7 @@ def test_leaderboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert cli.main(["leaderboard", "multirun", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     results = [json.loads((Path(row["paths"][0]) / "result.json").read_text(encoding="utf-8")) for row in rows]
-    assert {result["config"]["fusion"]["name"] for result in results} == set(ORACLES)
+    assert {result["config"]["fusion"]["name"] for result in results} == set(OPERATORS)
     for row, result in zip(rows, results, strict=True):
         name = result["config"]["fusion"]["name"]
         options = {key: value for key, value in result["config"]["fusion"].items() if key in own_options(name)}

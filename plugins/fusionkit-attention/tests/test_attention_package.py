@@ -15,7 +15,6 @@ from typing import Any
 import fusionkit
 import pytest
 from fusionkit.testing import isolated_registry
-from oracles import ORACLES
 
 import fusionkit_attention.plugin
 from fusionkit_attention.plugin import OPERATORS
@@ -28,11 +27,11 @@ FOLDER = Path(fusionkit_attention.__file__).parent
 def test_names() -> None:
     with isolated_registry(fusionkit_attention.plugin):
         assert set(OPERATORS) <= set(fusionkit.fusions())
-        for name in ORACLES:
+        for name in OPERATORS:
             assert fusionkit.registry.load("fusion", name).__name__ == OPERATORS[name][0]
 
 
-@pytest.mark.parametrize("name", ORACLES)
+@pytest.mark.parametrize("name", OPERATORS)
 def test_docstring(name: str) -> None:
     text: Any = fusionkit.registry.load("fusion", name).__doc__
     assert text.startswith("`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import permutations
 from typing import Any
@@ -10,11 +11,18 @@ import fusionkit
 import pytest
 import torch
 from fusionkit.contract.needs import clean_dynamo
-from oracles import ORACLES
+from oracles import ORACLES, balance_loss
 from torch import Tensor
+
+from fusionkit_attention.plugin import OPERATORS
 
 #: Operators whose n follows from the views.
 FIXED_N = ("adaptation_gate", "squeeze_excite")
+#: Sizes of the tokens, for the loops of the oracles.
+SMALL: dict[str, dict[str, Any]] = {
+    "transformer": {"width": 8, "heads": 2},
+    "perceiver": {"width": 8, "heads": 2, "latents": 3},
+}
 #: Options beside the defaults, each on its own.
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("gated", {}),
@@ -30,8 +38,22 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("adaptation_gate", {"beta": 50.0}),
     ("squeeze_excite", {}),
     ("squeeze_excite", {"hidden": 3}),
+    ("mixture_of_experts", {}),
+    ("mixture_of_experts", {"experts": 3, "top_k": 2}),
+    ("mixture_of_experts", {"experts": 2, "top_k": 2, "balance": 0}),
+    ("mixture_of_experts", {"experts": "views"}),
+    ("embracenet", {}),
     ("residual_gate", {}),
     ("residual_gate", {"hidden": 2}),
+    ("transformer", {}),
+    ("transformer", {"pool": "mean"}),
+    ("transformer", {"pool": "concat", "depth": 1, "ff_width": 5}),
+    ("transformer", {"depth": 1, "heads": 8}),
+    ("transformer", {"depth": 3, "heads": 1, "width": 4}),
+    ("perceiver", {}),
+    ("perceiver", {"pool": "flatten", "depth": 0}),
+    ("perceiver", {"depth": 2, "ff_width": 5, "heads": 4}),
+    ("perceiver", {"latents": 1, "pool": "flatten"}),
 ]
 DIMS = [[4], [4, 3], [3, 1, 2], [2, 3, 2, 1, 4, 2]]
 #: Those of VARIANTS at every number of views, and what needs several.
@@ -43,16 +65,19 @@ CASES = [
     ("film", {"main": 5}, [2, 3, 2, 1, 4, 2]),
     ("adaptation_gate", {"main": 1}, [4, 3]),
     ("adaptation_gate", {"main": 2}, [3, 1, 2]),
+    ("mixture_of_experts", {"experts": "views", "top_k": 2}, [3, 1, 2]),
+    ("mixture_of_experts", {"experts": "views", "top_k": 2}, [2, 3, 2, 1, 4, 2]),
 ]
 
 
 def built(name: str, dims: list[int], **options: Any) -> Any:
+    """Return the operator in float64 and evaluation mode, with random parameters."""
     width: dict[str, Any] = {} if name in FIXED_N else {"n": 4}
-    op: Any = fusionkit.create(name, dims=dims, dtype="float64", **{**width, **options})
+    op: Any = fusionkit.create(name, dims=dims, dtype="float64", **{**width, **SMALL.get(name, {}), **options})
     with torch.no_grad():
         for parameter in op.parameters():
             parameter.normal_().mul_(0.7)
-    return op
+    return op.eval()
 
 
 def views_of(op: Any, *lead: int) -> list[Tensor]:
@@ -62,7 +87,7 @@ def views_of(op: Any, *lead: int) -> list[Tensor]:
 def agrees(said: dict[str, Tensor], op: Any, x: Sequence[Tensor], at: tuple[int, ...], present: list[bool]) -> None:
     row = [view[at].tolist() if there else [0.0] * view.shape[-1] for view, there in zip(x, present, strict=True)]
     wanted = ORACLES[op.name](op, row, present)
-    assert said.keys() == wanted.keys()
+    assert said.keys() - {"loss"} == wanted.keys()
     for key, value in wanted.items():
         torch.testing.assert_close(said[key][at], torch.tensor(value, dtype=torch.float64), rtol=1e-10, atol=1e-12)
 
@@ -94,10 +119,17 @@ def test_formula_with_a_mask(name: str, options: dict[str, Any], dims: list[int]
         agrees(said, op, x, (row,), present)
 
 
-@pytest.mark.parametrize("name", ["gated", "attention_pool", "adaptation_gate", "squeeze_excite"])
-def test_a_row_without_views_is_zero(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in ("gated", "attention_pool", "adaptation_gate", "squeeze_excite", "embracenet")),
+        ("mixture_of_experts", {"experts": "views"}),
+    ],
+    ids=str,
+)
+def test_a_row_without_views_is_zero(name: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    op = built(name, [4, 3, 2])
+    op = built(name, [4, 3, 2], **options)
     out = op(views_of(op, 1), mask=torch.zeros(1, 3, dtype=torch.bool))
     assert torch.equal(out, torch.zeros_like(out))
 
@@ -122,6 +154,9 @@ def test_adaptation_gate_without_its_main_view_is_zero() -> None:
 
 # ------------------------------------------------------------------ sizes
 
+#: Parameters of the blocks of attention of width 64 and their feed-forward networks of width 128, and of a layer.
+BLOCK = 4 * 64**2 + 3 * 64 + 2 * 64 * 128 + 128 + 64
+LAYER = BLOCK + 4 * 64
 Count = Callable[[int, int, int, int], int]
 #: name, options, l of k views of which the first has the width m, D and n.
 COUNTS: list[tuple[str, dict[str, Any], Count]] = [
@@ -142,6 +177,28 @@ COUNTS: list[tuple[str, dict[str, Any], Count]] = [
         lambda k, m, D, n: n * (D + k) + min(n, 128) * (n + 2) + min(n, 128) * (k * n + 1) + n * (min(n, 128) + 1),
     ),
     ("residual_gate", {"hidden": 5}, lambda k, m, D, n: n * (D + k) + 5 * (n + 2) + 5 * (k * n + 1) + n * (5 + 1)),
+    ("embracenet", {}, lambda k, m, D, n: n * (D + k)),
+    ("mixture_of_experts", {}, lambda k, m, D, n: 4 * (n + 1) * (D + 1)),
+    ("mixture_of_experts", {"experts": 7, "top_k": 2}, lambda k, m, D, n: 7 * (n + 1) * (D + 1)),
+    ("mixture_of_experts", {"experts": "views"}, lambda k, m, D, n: n * (D + k) + k * (D + 1)),
+    ("transformer", {}, lambda k, m, D, n: 64 * (D + k) + 64 + 2 * LAYER + 128 + n * 65),
+    ("transformer", {"pool": "mean"}, lambda k, m, D, n: 64 * (D + k) + 2 * LAYER + 128 + n * 65),
+    (
+        "transformer",
+        {"pool": "concat", "depth": 5},
+        lambda k, m, D, n: 64 * (D + k) + 5 * LAYER + 128 + n * (64 * k + 1),
+    ),
+    (
+        "transformer",
+        {"width": 12, "ff_width": 7, "depth": 1},
+        lambda k, m, D, n: 12 * (D + k) + 12 + (4 * 144 + 36) + (2 * 12 * 7 + 7 + 12) + 48 + 24 + n * 13,
+    ),
+    ("perceiver", {}, lambda k, m, D, n: 64 * (D + k) + 8 * 64 + (BLOCK + 6 * 64) + LAYER + 128 + n * 65),
+    (
+        "perceiver",
+        {"pool": "flatten", "depth": 0, "latents": 3},
+        lambda k, m, D, n: 64 * (D + k) + 3 * 64 + (BLOCK + 6 * 64) + 128 + n * (3 * 64 + 1),
+    ),
 ]
 
 
@@ -162,10 +219,37 @@ def test_count_of_tied_gates() -> None:
 
 
 def test_every_operator_is_counted() -> None:
-    assert {name for name, _, _ in COUNTS} == set(ORACLES) == {name for name, _ in VARIANTS}
+    assert {name for name, _, _ in COUNTS} == set(ORACLES) == set(OPERATORS) == {name for name, _ in VARIANTS}
 
 
-@pytest.mark.parametrize("name", ["gated", "attention_pool", "residual_gate", "film"])
+#: name -> its options by default for views of widths 5 and 4, with n = 3 where it is free.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "gated": {"gate": "sigmoid", "tied": False},
+    "attention_pool": {"scores": "plain", "hidden": 3, "tau": 1.0},
+    "film": {"main": 0},
+    "adaptation_gate": {"main": 0, "beta": 1.0},
+    "squeeze_excite": {"hidden": 4},
+    "mixture_of_experts": {"experts": 4, "top_k": None, "balance": 0.01},
+    "embracenet": {"parameter_fabrication": None},
+    "residual_gate": {"hidden": 3},
+    "transformer": {"width": 64, "heads": 4, "depth": 2, "ff_width": 128, "pool": "cls"},
+    "perceiver": {"latents": 8, "width": 64, "heads": 4, "depth": 1, "ff_width": 128, "pool": "mean"},
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_defaults(name: str) -> None:
+    torch.manual_seed(0)
+    width: dict[str, Any] = {} if name in FIXED_N else {"n": 3}
+    by_default = fusionkit.create(name, dims=[5, 4], **width).eval()
+    explicit = fusionkit.create(name, dims=[5, 4], **width, **DEFAULTS[name]).eval()
+    explicit.load_state_dict(by_default.state_dict())
+    x = [torch.randn(4, width) for width in (5, 4)]
+    for key, value in by_default.explain(x).items():
+        assert torch.equal(value, explicit.explain(x)[key])
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATORS if name not in FIXED_N])
 def test_n_is_the_common_width(name: str) -> None:
     assert fusionkit.create(name, dims=[5, 5]).calculate_n() == 5
     with pytest.raises(fusionkit.DimsError, match="should get n, or views of equal width"):
@@ -178,22 +262,35 @@ def test_n_is_the_common_width(name: str) -> None:
     ids=str,
 )
 def test_initial_values(name: str, options: dict[str, Any]) -> None:
-    # Mean square 1 / fan-in but for the exceptions; vectors and biases 0.
+    # Mean square 1 / fan-in but for the exceptions; learned tokens 1; vectors and biases 0.
     torch.manual_seed(0)
     dims = [300, 200] if options.get("tied") else [300, 200, 250]
-    width: dict[str, Any] = {} if name in FIXED_N else {"n": 100}
-    op: Any = fusionkit.create(name, dims=dims, **width, **options)
-    factors = {("film", "changes"): 0.25, ("adaptation_gate", "inputs"): 0.5, ("residual_gate", "output"): 0.0}
+    sizes: dict[str, Any] = {} if name in FIXED_N else {"n": 100}
+    sizes = {**sizes, "width": 96} if name in SMALL else sizes
+    sizes = {**sizes, "latents": 64} if name == "perceiver" else sizes
+    op: Any = fusionkit.create(name, dims=dims, **{**options, **sizes})
+    factors = {
+        ("film", "changes"): 0.25,
+        ("adaptation_gate", "inputs"): 0.5,
+        ("residual_gate", "output"): 0.0,
+        ("embracenet", "inputs"): 2.0,
+    }
     seen = 0
     for path, parameter in op.named_parameters():
         seen += 1
-        if parameter.ndim == 1:
+        # Few entries scatter.
+        part, scatter = path.partition(".")[0], 8 * (2 / parameter.numel()) ** 0.5
+        square = float(parameter.detach().square().mean())
+        if part == "norm_weights":
+            assert (parameter == 1).all()
+        elif part in ("cls", "latents"):
+            assert abs(parameter.mean().item()) < 4 / math.sqrt(parameter.numel())
+            assert square == pytest.approx(1, rel=scatter)
+        elif parameter.ndim == 1 or part == "norm_biases":
             assert not parameter.any(), path
         else:
-            wanted = factors.get((name, path.partition(".")[0]), 1.0)
-            found = parameter.shape[1] * float(parameter.detach().square().mean())
-            # Few entries scatter.
-            assert found == pytest.approx(wanted, rel=8 * (2 / parameter.numel()) ** 0.5), path
+            wanted = factors.get((name, part), 1.0)
+            assert parameter.shape[1] * square == pytest.approx(wanted, rel=scatter), path
     assert seen >= 2
 
 
@@ -224,7 +321,14 @@ RESTRICTED: list[tuple[str, dict[str, Any]]] = [
     ("film", {"parameter_fabrication": "hashed", "main": 1}),
     ("adaptation_gate", {"parameter_fabrication": "random_matrix_adaption", "main": 1}),
     ("squeeze_excite", {"parameter_fabrication": "hashed"}),
+    ("mixture_of_experts", {"experts": "views", "top_k": 2}),
+    ("mixture_of_experts", {"parameter_fabrication": "lowrank"}),
+    ("mixture_of_experts", {"parameter_fabrication": "lowrank", "experts": "views"}),
+    ("embracenet", {"parameter_fabrication": "lowrank"}),
     ("residual_gate", {"parameter_fabrication": "hashed"}),
+    ("transformer", {"parameter_fabrication": "lowrank"}),
+    ("transformer", {"parameter_fabrication": "lowrank", "pool": "concat"}),
+    ("perceiver", {"parameter_fabrication": "lowrank"}),
 ]
 
 
@@ -263,7 +367,37 @@ def test_restrict_leaves_the_operator_alone() -> None:
     assert torch.equal(op.flat_w(), before)
 
 
+def test_restrict_concat_keeps_the_fabrication() -> None:
+    op = built("transformer", [2, 3, 4], pool="concat", parameter_fabrication="lowrank")
+    less: Any = op.restrict([2, 0])
+    assert [module.dense for module in less.inputs] == [False, False]
+    columns = op.output[0].weight.split(8, 1)
+    assert torch.equal(less.output[0].weight, torch.cat([columns[2], columns[0]], 1))
+
+
 # ------------------------------------------------------------------ single operators
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "one"),
+    [
+        ("embracenet", {}, True),
+        ("mixture_of_experts", {"experts": "views"}, True),
+        ("transformer", {"pool": "mean"}, True),
+        ("transformer", {"pool": "concat"}, True),
+        ("transformer", {}, False),
+        ("perceiver", {}, False),
+    ],
+    ids=str,
+)
+def test_sum_of_the_weights(name: str, options: dict[str, Any], one: bool) -> None:
+    torch.manual_seed(0)
+    op = built(name, [3, 2, 2], **options)
+    mask = torch.tensor([[True, True, False], [False, False, False], [True, True, True]])
+    total = op.explain(views_of(op, 3), mask=mask)["weights"].sum(-1)
+    assert total[1] == 0
+    for row in (0, 2):
+        assert total[row].item() == pytest.approx(1) if one else 0 < total[row].item() < 0.999
 
 
 def test_tied_gates_add_up_to_one() -> None:
@@ -395,6 +529,65 @@ def test_norm_of_the_shift_is_bounded() -> None:
     torch.testing.assert_close(shift[bounded], 0.25 * x[0].norm(dim=-1)[bounded])
 
 
+def test_top_k_of_views() -> None:
+    torch.manual_seed(0)
+    op = built("mixture_of_experts", [2, 3, 2, 2], experts="views", top_k=2)
+    mask = torch.tensor([[True] * 4, [False] * 4, [True, False, False, False], [True, True, False, True]])
+    g = op.explain(views_of(op, 4), mask=mask)["weights"]
+    assert (g > 0).sum(-1).tolist() == [2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 2}, {"experts": "views"}, {"experts": "views", "top_k": 2}], ids=str)
+def test_balance_loss(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    op = built("mixture_of_experts", [2, 3, 2], balance=0.3, **options)
+    x = views_of(op, 2, 3)
+    mask = torch.rand(2, 3, 3) < 0.6
+    mask[0, 1] = False
+    for given in (None, mask):
+        loss = op.explain(x, mask=given)["loss"]
+        there = (torch.ones_like(mask) if given is None else given).reshape(6, 3)
+        columns = zip(x, there.split(1, -1), strict=True)
+        zeroed = [torch.where(column, view.reshape(6, -1), 0.0) for view, column in columns]
+        rows = [[view[i].tolist() for view in zeroed] for i in range(6)]
+        assert loss.item() == pytest.approx(balance_loss(op, rows, there.tolist()), rel=1e-9)
+        assert loss.shape == ()
+        (gradient,) = torch.autograd.grad(loss, [(op.scores if "experts" in options else op.gate)[0].weight])
+        assert gradient.any()
+
+
+def test_balance_loss_is_least_where_experts_are_used_alike() -> None:
+    op = built("mixture_of_experts", [2, 3], balance=0.3)
+    x = views_of(op, 5)
+    with torch.no_grad():
+        for parameter in op.gate.parameters():
+            parameter.zero_()
+    assert op.explain(x)["loss"].item() == pytest.approx(0.3)
+    assert op.explain([view[:0] for view in x])["loss"].item() == 0
+    assert set(built("mixture_of_experts", [2, 3], balance=0).explain(x)) == {"output", "experts"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["transformer", "perceiver"])
+def test_norms_do_not_overflow_in_half_precision(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    op = fusionkit.create(name, dims=[4, 6], n=7, **SMALL[name]).to(dtype).eval()
+    views = [(torch.randn(8, width) * 8e3).to(dtype) for width in (4, 6)]
+    with torch.no_grad():
+        found = op(views).double()
+        wanted = op.double()([view.double() for view in views])
+    assert (found - wanted).norm() < 0.03 * wanted.norm()
+
+
+@pytest.mark.parametrize("name", ["transformer", "perceiver"])
+def test_tokens_of_a_row_attend_to_each_other_alone(name: str) -> None:
+    torch.manual_seed(0)
+    op = built(name, [3, 2])
+    x = views_of(op, 4)
+    apart = torch.stack([op([view[i] for view in x]) for i in range(4)])
+    torch.testing.assert_close(op(x), apart)
+
+
 # ------------------------------------------------------------------ compiled
 
 
@@ -402,7 +595,9 @@ COMPILED = [
     ("gated", {"tied": True, "dims": [4, 3]}),
     ("gated", {"gate": "softmax"}),
     *(("attention_pool", {"scores": scores}) for scores in ("gated", "joint", "feature")),
-    *((name, {}) for name in ("film", "adaptation_gate", "squeeze_excite", "residual_gate")),
+    *((name, {}) for name in OPERATORS if name not in ("gated", "attention_pool")),
+    ("mixture_of_experts", {"experts": "views", "top_k": 2}),
+    ("transformer", {"pool": "mean"}),
 ]
 
 
