@@ -41,7 +41,7 @@ class Transformer(TokenFusion):
     cls: Tensor
 
     traits = Traits(
-        batch_independent=True, free_n=True, init_gain=(0.05, 2.0), missing="skip", order_in_k=2.0, memory_factor=24
+        batch_independent=True, free_n=True, init_gain=(0.05, 2.0), missing="skip", order_in_k=2.0, memory_factor=30
     )
 
     def __init__(
@@ -68,7 +68,7 @@ class Transformer(TokenFusion):
         """Return one of each pool."""
         return [
             {"dims": [4, 4], "n": 5, "width": 4, "heads": 2},
-            {"dims": [3, 1, 4], "n": 3, "width": 4, "heads": 4, "depth": 1, "pool": "mean"},
+            {"dims": [3, 1, 4], "n": 3, "width": 4, "depth": 1, "pool": "mean"},
             {"dims": [3, 4, 2, 3], "n": 3, "width": 4, "heads": 1, "depth": 1, "ff_width": 4, "pool": "concat"},
         ]
 
