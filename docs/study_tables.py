@@ -5,31 +5,31 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fusionkit.cli.study_run import markdown, missing_markdown
 
 PAGE = Path(__file__).with_name("study.md")
 
 
-def tables(text: str, prefix: str = "") -> dict[str, str]:
-    """Return the tables of a Markdown text by their headings of the third level, with a prefix to each."""
-    parts = re.split(r"^### (.+)\n", text, flags=re.MULTILINE)[1:]
-    return {prefix + heading: body.strip() for heading, body in zip(parts[::2], parts[1::2], strict=True)}
+def with_tables(page: str, study: Mapping[str, Any]) -> str:
+    """Return the page with the tables of a study, each in place of the one below the same heading.
 
-
-def main(file: str) -> None:
-    """Replace the table below each heading that the page and the study have in common."""
-    study = json.loads(Path(file).read_text(encoding="utf-8"))
-    page = PAGE.read_text(encoding="utf-8")
-    found = tables(markdown(study["rows"])) | tables(missing_markdown(study["missing"]), "Missing views: ")
-    for heading, table in found.items():
-        start = rf"(?m)^### {re.escape(heading)}\n\n"
-        page, count = re.subn(start + r"(\|.*\n)+", lambda _, h=heading, t=table: f"### {h}\n\n{t}\n", page)
+    Raises:
+        ValueError: a heading of the study is not exactly once in the page, or has no table below it.
+    """
+    missing = re.sub(r"(?m)^### ", "### Missing views: ", missing_markdown(study["missing"]))
+    parts = re.split(r"(?m)^(### .+)\n", f"{markdown(study['rows'])}\n{missing}")[1:]
+    for heading, table in zip(parts[::2], parts[1::2], strict=True):
+        new = f"{heading}\n\n{table.strip()}\n"
+        page, count = re.subn(rf"(?m)^{re.escape(heading)}\n\n(\|.*\n)+", lambda _, new=new: new, page)
         if count != 1:
-            raise SystemExit(f"study.md should have one table below the heading '### {heading}'; found {count}.")
-    PAGE.write_text(page, encoding="utf-8")
+            raise ValueError(f"study.md should have one table below the heading {heading!r}; found {count}.")
+    return page
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    study = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), study), encoding="utf-8")
