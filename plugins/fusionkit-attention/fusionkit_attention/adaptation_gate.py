@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Unpack
 
 import torch
-from fusionkit import Fusion, FusionError, Traits
-from fusionkit.fusion import FusionOptions, Layer, LayeredFusion, Layers, check_positive
+from fusionkit import Fusion, Traits
+from fusionkit.fusion import FusionOptions, Layer, Layers, check_positive
 from torch import Tensor, nn
 
-from fusionkit_attention.options import check_main
+from fusionkit_attention.main_view import MainViewFusion, check_main
 
 
-class AdaptationGate(LayeredFusion):
+class AdaptationGate(MainViewFusion):
     """`x_0 + min(beta norm(x_0) / norm(H), 1) H` with `H = sum_j g_j * (W_j x_j) + b_H`, (..., n_i) -> (..., n_0).
 
     `g_j = relu(G_j [x_0; x_j] + b_j)`; x_0 is the main view, j runs over the others; `*` is elementwise; the factor of
@@ -62,10 +62,6 @@ class AdaptationGate(LayeredFusion):
         widths = self.resolve_dims(dims)
         return widths[check_main(self.main, widths)]
 
-    def others(self) -> list[int]:
-        """Return the indices of all views but the main one."""
-        return [i for i in range(len(self.resolve_dims())) if i != self.main]
-
     def layers(self) -> Layers:
         """Return the G_j and the W_j."""
         n, dims, made = self.calculate_n(), self.resolve_dims(), self.parameter_fabrication
@@ -86,7 +82,7 @@ class AdaptationGate(LayeredFusion):
         for project in inputs:
             project.reset_parameters(generator, gain=len(inputs) ** -0.5)
 
-    def shifted(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def _shifted(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the output (..., n_0), the factor (..., 1), and the gates (..., n_0) of the other views."""
         main, others = x[self.main], [x[j] for j in self.others()]
         inner = [(gate, gate([main, view])) for gate, view in zip(self.group("gates"), others, strict=True)]
@@ -106,10 +102,10 @@ class AdaptationGate(LayeredFusion):
         return torch.addcmul(main.to(wide), factor, H).to(main.dtype), factor, gates
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        return self.shifted(x)[0]
+        return self._shifted(x)[0]
 
     def _explain(self, x: Sequence[Tensor], mask: Tensor | None) -> dict[str, Tensor]:
-        out, factor, gates = self.shifted(x)
+        out, factor, gates = self._shifted(x)
         weights = [gate.mean(-1) for gate in gates]
         weights.insert(self.main, torch.ones_like(out[..., 0]))
         shown = torch.stack(weights, -1)
@@ -117,14 +113,8 @@ class AdaptationGate(LayeredFusion):
         return {"output": out, "weights": shown, "scale": factor.squeeze(-1)}
 
     def restrict(self, views: Sequence[int]) -> Fusion:
-        """Return the operator on these views.
-
-        Raises:
-            FusionError: wrong indices, or none of them is that of the main view.
-        """
+        """Return the operator on these views, the main one among them."""
         kept, others = self.check_views(views), self.others()
-        if self.main not in kept:
-            raise FusionError(f"views should contain the main view, {self.main}; found {kept}.")
         places = [others.index(j) for j in kept if j != self.main]
         parts = {
             name: nn.ModuleList(copy.deepcopy(self.group(name)[place]) for place in places)

@@ -89,7 +89,7 @@ class AttentionPool(LayeredFusion):
         inner = [Layer(height, n)] * (2 if self.scores == "gated" else 1)
         return {**inputs, "inner": inner, "outer": [Layer(1, height, False)]}
 
-    def score(self, x: Sequence[Tensor], h: Tensor) -> Tensor:
+    def _score(self, x: Sequence[Tensor], h: Tensor) -> Tensor:
         """Return the scores (..., k, 1) or (..., k, n) of the views, h (..., k, n)."""
         inner = h
         if self.scores in ("plain", "gated"):
@@ -100,19 +100,19 @@ class AttentionPool(LayeredFusion):
         scores: Tensor = self.group("outer")[0](x if joint else [inner])
         return scores.unsqueeze(-1) if joint else scores
 
-    def weighed(self, x: Sequence[Tensor], mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _weighed(self, x: Sequence[Tensor], mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the views h_i times their weights (..., k, n), and the weights (..., k, 1) or (..., k, n)."""
         h = torch.stack(self.each("inputs", x), -2)
-        weights = softmax(self.score(x, h), self.tau, mask)
+        weights = softmax(self._score(x, h), self.tau, mask)
         return weights * h, weights
 
     def _fuse(self, x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
-        return self.weighed(x, mask)[0].sum(-2)
+        return self._weighed(x, mask)[0].sum(-2)
 
     _fuse_masked = _fuse
 
     def _explain(self, x: Sequence[Tensor], mask: Tensor | None) -> dict[str, Tensor]:
-        parts, weights = self.weighed(x, mask)
+        parts, weights = self._weighed(x, mask)
         said = {"output": parts.sum(-2), "weights": weights.mean(-1)}
         return {**said, "gates": weights} if self.scores == "feature" else said
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any, Unpack
 
 import torch
@@ -77,16 +78,11 @@ class EmbraceNet(LayeredFusion):
 
     def _explain(self, x: Sequence[Tensor], mask: Tensor | None) -> dict[str, Tensor]:
         output, chosen = self._embraced(x, mask)
-        k, present = len(x), None if mask is None else mask.to(output.dtype)
-        if chosen is not None:
-            taken = chosen.unsqueeze(-1) == torch.arange(k, device=chosen.device)
-            weights = taken.to(output.dtype).mean(-2)
-            weights = weights if present is None else weights * present
-        elif mask is None or present is None:
-            weights = output.new_full((*output.shape[:-1], k), 1 / k)
-        else:
-            weights = present / present_count(mask, output.dtype)
-        return {"output": output, "weights": weights}
+        present = output.new_ones(*output.shape[:-1], len(x)) if mask is None else mask.to(output.dtype)
+        if chosen is None:
+            return {"output": output, "weights": present / present.sum(-1, keepdim=True).clamp(min=1)}
+        taken = chosen.unsqueeze(-1) == torch.arange(len(x), device=chosen.device)
+        return {"output": output, "weights": taken.to(output.dtype).mean(-2) * present}
 
     def _embraced(self, x: Sequence[Tensor], mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return y (..., n), and in training the view of every coordinate, int (..., n)."""
@@ -95,15 +91,11 @@ class EmbraceNet(LayeredFusion):
             chosen = _drawn(h, mask)
             y = F.relu(torch.stack(h).gather(0, chosen.unsqueeze(0)).squeeze(0))
             return y if mask is None else torch.where(mask.any(-1, keepdim=True), y, 0.0), chosen
-        if mask is None:
-            total = F.relu(h[0])
-            for view in h[1:]:
-                total = total + F.relu(view)
-            return total / len(h), None
-        total = torch.zeros_like(h[0])
-        for view, column in zip(h, mask.split(1, -1), strict=True):
-            total = total + torch.where(column, F.relu(view), 0.0)
-        return total / present_count(mask, total.dtype), None
+        units = [F.relu(view) for view in h]
+        if mask is not None:
+            units = [torch.where(column, unit, 0.0) for column, unit in zip(mask.split(1, -1), units, strict=True)]
+        total = reduce(torch.add, units)
+        return total / (len(h) if mask is None else present_count(mask, total.dtype)), None
 
 
 def _drawn(h: Sequence[Tensor], mask: Tensor | None) -> Tensor:

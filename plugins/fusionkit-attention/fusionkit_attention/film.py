@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Unpack
 
 import torch
-from fusionkit import Fusion, FusionError, Traits
-from fusionkit.fusion import FusionOptions, Layer, LayeredFusion, Layers, dense_projection
+from fusionkit import Fusion, Traits
+from fusionkit.fusion import FusionOptions, Layer, Layers, dense_projection
 from torch import Tensor, nn
 
-from fusionkit_attention.options import check_main
+from fusionkit_attention.main_view import MainViewFusion, check_main
 
 
-class Film(LayeredFusion):
+class Film(MainViewFusion):
     """`(1 + g) * (W x_main) + b` with `[g; b] = G [x_j, j != main] + g0`, views (..., n_i) -> (..., n).
 
     `*` is elementwise.  W (n, n_main); G (2n, D - n_main), which starts at a quarter of the usual mean square; g0
@@ -51,16 +51,12 @@ class Film(LayeredFusion):
         """Return two views and three, of which the second is the main one."""
         return [{"dims": [4, 3], "n": 5}, {"dims": [3, 2, 4], "n": 3, "main": 1}]
 
-    def others(self) -> tuple[int, ...]:
-        """Return the widths of all views but the main one."""
-        dims = self.resolve_dims()
-        return dims[: self.main] + dims[self.main + 1 :]
-
     def layers(self) -> Layers:
         """Return W, and G where there is another view."""
-        n, made, others = self.calculate_n(), self.parameter_fabrication, self.others()
+        n, dims, made = self.calculate_n(), self.resolve_dims(), self.parameter_fabrication
+        others = tuple(dims[i] for i in self.others())
         return {
-            "inputs": [Layer(n, self.resolve_dims()[self.main], False, made)],
+            "inputs": [Layer(n, dims[self.main], False, made)],
             "changes": [Layer(2 * n, others, False, made)] if others else [],
         }
 
@@ -74,30 +70,24 @@ class Film(LayeredFusion):
         for change in self.group("changes"):
             change.reset_parameters(generator, gain=0.5)
 
-    def changed(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _changed(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the output and g, both (..., n)."""
         main = self.group("inputs")[0]([x[self.main]])
         g, b = self.g0.to(main.dtype).chunk(2)
         for change in self.group("changes"):
-            g, b = (change([*x[: self.main], *x[self.main + 1 :]]) + self.g0).chunk(2, -1)
+            g, b = (change([x[i] for i in self.others()]) + self.g0).chunk(2, -1)
         return torch.addcmul(main + b, g, main), g
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        return self.changed(x)[0]
+        return self._changed(x)[0]
 
     def _explain(self, x: Sequence[Tensor], mask: Tensor | None) -> dict[str, Tensor]:
-        out, g = self.changed(x)
+        out, g = self._changed(x)
         return {"output": out, "gates": (1 + g).expand(out.shape)}
 
     def restrict(self, views: Sequence[int]) -> Fusion:
-        """Return the operator on these views, whose matrices are dense.
-
-        Raises:
-            FusionError: wrong indices, or none of them is that of the main view.
-        """
-        kept, places = self.indices_to_fold(views), [i for i in range(len(self.resolve_dims())) if i != self.main]
-        if self.main not in kept:
-            raise FusionError(f"views should contain the main view, {self.main}; found {kept}.")
+        """Return the operator on these views, the main one among them, whose matrices are dense."""
+        kept, places = self.indices_to_fold(views), self.others()
         others = [places.index(i) for i in kept if i != self.main]
         changes = self.group("changes") if others else []
         parts = {

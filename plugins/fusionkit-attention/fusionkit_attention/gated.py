@@ -84,7 +84,7 @@ class Gated(LayeredFusion):
             "gates": [Layer(gates * n, dims, False, made)],
         }
 
-    def weighed(self, x: Sequence[Tensor], mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _weighed(self, x: Sequence[Tensor], mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the output (..., n) and the gates (..., k, n)."""
         scores = self.group("gates")[0](x)
         if self.tied:
@@ -94,21 +94,20 @@ class Gated(LayeredFusion):
             scores = scores.unflatten(-1, (len(x), -1))
             present = None if mask is None else mask.unsqueeze(-1)
             gates = torch.sigmoid(scores) if self.gate == "sigmoid" else masked_softmax(scores, present, -2)
-        out = None
-        for gate, view in zip(gates.unbind(-2), self.each("inputs", x), strict=True):
-            # The unit of an absent view is 0: it is filled with 0, and there are no biases.
-            unit = torch.tanh(view)
-            out = gate * unit if out is None else torch.addcmul(out, gate, unit)
-        assert out is not None
+        # The unit of an absent view is 0: it is filled with 0, and there are no biases.
+        units, parts = [torch.tanh(view) for view in self.each("inputs", x)], gates.unbind(-2)
+        out = parts[0] * units[0]
+        for part, unit in zip(parts[1:], units[1:], strict=True):
+            out = torch.addcmul(out, part, unit)
         return out, gates
 
     def _fuse(self, x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
-        return self.weighed(x, mask)[0]
+        return self._weighed(x, mask)[0]
 
     _fuse_masked = _fuse
 
     def _explain(self, x: Sequence[Tensor], mask: Tensor | None) -> dict[str, Tensor]:
-        out, gates = self.weighed(x, mask)
+        out, gates = self._weighed(x, mask)
         if mask is not None:
             gates = torch.where(mask.unsqueeze(-1), gates, 0.0)
         return {"output": out, "weights": gates.mean(-1), "gates": gates}

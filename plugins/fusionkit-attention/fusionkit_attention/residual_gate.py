@@ -70,7 +70,7 @@ class ResidualGate(LayeredFusion):
         for parameter in self.group("output")[0].parameters():
             nn.init.zeros_(parameter)
 
-    def weighed(self, x: Sequence[Tensor], mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _weighed(self, x: Sequence[Tensor], mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the output (..., n) and the weights (..., k, 1)."""
         h = torch.stack(self.each("inputs", x), -2)
         (V,), (v,), (Q,), (R,) = (self.group(name) for name in ("inner", "outer", "branch", "output"))
@@ -79,10 +79,10 @@ class ResidualGate(LayeredFusion):
         return parts.sum(-2) + R([F.gelu(Q([parts.flatten(-2)]))]), weights
 
     def _fuse(self, x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
-        return self.weighed(x, mask)[0]
+        return self._weighed(x, mask)[0]
 
     _fuse_masked = _fuse
 
     def _explain(self, x: Sequence[Tensor], mask: Tensor | None) -> dict[str, Tensor]:
-        out, weights = self.weighed(x, mask)
+        out, weights = self._weighed(x, mask)
         return {"output": out, "weights": weights.squeeze(-1)}

@@ -63,7 +63,7 @@ class SqueezeExcite(LayeredFusion):
             "excite": [Layer(self.calculate_n(), self.height())],
         }
 
-    def weighed(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _weighed(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the output and the gates, both (..., D)."""
         squeeze, excite = self.group("squeeze")[0], self.group("excite")[0]
         joined = torch.cat(tuple(x), -1)
@@ -71,10 +71,10 @@ class SqueezeExcite(LayeredFusion):
         return gates * joined, gates
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
-        return self.weighed(x)[0]
+        return self._weighed(x)[0]
 
     def _explain(self, x: Sequence[Tensor], mask: Tensor | None) -> dict[str, Tensor]:
-        out, gates = self.weighed(x)
+        out, gates = self._weighed(x)
         parts = list(gates.split(self.resolve_dims(), -1))
         if mask is not None:
             parts = [torch.where(mask[..., i : i + 1], part, 0.0) for i, part in enumerate(parts)]

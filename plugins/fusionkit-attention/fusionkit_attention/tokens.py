@@ -53,18 +53,12 @@ class TokenFusion(LayeredFusion):
         }
 
     def draw(self, generator: torch.Generator | None) -> None:
-        """Draw every matrix with mean square 1 / width and the learned tokens from N(0, 1); norms start as such."""
-        for name in self.layers():
-            for project in self.group(name):
-                project.reset_parameters(generator)
+        """Draw the matrices, and the learned tokens from N(0, 1); the weights of the norms become 1, all biases 0."""
+        super().draw(generator)
+        nn.init.ones_(self.norm_weights)
         for name in self.vectors():
-            vector = self.get_parameter(name)
-            if name == "norm_weights":
-                nn.init.ones_(vector)
-            elif name == "norm_biases":
-                nn.init.zeros_(vector)
-            else:
-                nn.init.normal_(vector, generator=generator)
+            if name not in ("norm_weights", "norm_biases"):
+                nn.init.normal_(self.get_parameter(name), generator=generator)
 
     def norms(self) -> list[tuple[Tensor, Tensor]]:
         """Return weight and bias of every layer norm."""

@@ -81,7 +81,8 @@ class Transformer(TokenFusion):
     def vectors(self) -> dict[str, tuple[int, ...]]:
         """Return cls, and the norms: two per layer and the last one."""
         norms = (2 * self.depth + 1, self.width)
-        return {**({"cls": (self.width,)} if self.pool == "cls" else {}), "norm_weights": norms, "norm_biases": norms}
+        learned = {"cls": (self.width,)} if self.pool == "cls" else {}
+        return {**learned, "norm_weights": norms, "norm_biases": norms}
 
     def _fuse(self, x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
         return self._attended(x, mask)[0]
