@@ -46,19 +46,18 @@ def preflight(config: RunConfig, fabrication_of_group: bool = True) -> None:
 
 
 def check_operator(config: RunConfig, dims: Sequence[int] | None = None, outputs: int | None = None) -> int | None:
-    """Check on the meta device that the operator accepts the widths of its views, and masks for view dropout, and that
-    without a head it gives the outputs.
+    """Check on the meta device that the operator accepts its views, masks if there is view dropout, and the outputs.
 
     Args:
         config: of the job.
         dims: the widths of the data; None for those that the config knows.
-        outputs: their number, of the task; None: not known yet, so a model without a head is left to the run.
+        outputs: number of outputs of the task; None: not known yet, so a model without a head is left to the run.
 
     Returns:
         The width of the output; None where it is known once the data is read, or left to the run.
 
     Raises:
-        DimsError: it does not accept the widths, or should give the outputs and gives another number.
+        DimsError: it does not accept the widths; without a head it does not give as many outputs.
         FusionError: it refuses masks.  Any other error of an operator is left to the run, which records it.
     """
     dims = config.dims or config.data.dims or dims

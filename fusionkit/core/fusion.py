@@ -155,10 +155,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         return self._fuse(x)
 
     def _explain(self, x: Sequence[Tensor], mask: Tensor | None) -> dict[str, Tensor]:
-        """Return what ``explain`` returns for the views and the mask of ``_fuse_masked``, None for those of ``_fuse``.
-
-        It has the key ``output``, computed as there.
-        """
+        """Return what ``explain`` does, with ``output`` as ``_fuse`` computes it, or for a mask ``_fuse_masked``."""
         return {}
 
     @_with_processing
@@ -420,7 +417,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         return out if self.postprocess is None else self.postprocess([out])[0]
 
     def combine(self, x: Sequence[Tensor], mask: Tensor | None, said: dict[str, Tensor] | None) -> Tensor:
-        """Call the hook of ``forward``, or for ``explain`` that which fills the dictionary ``said``."""
+        """Return the output of ``_fuse`` or ``_fuse_masked``; a given ``said`` gets all that ``_explain`` returns."""
         if said is None:
             return self._fuse(x) if mask is None else self._fuse_masked(x, mask)
         said.update(self._explain(x, mask))

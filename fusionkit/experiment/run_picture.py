@@ -21,8 +21,9 @@ from fusionkit.experiment.source import Array
 
 #: More classes do not fit into a confusion matrix, nor more points and targets into a scatter plot.
 _MAX_CLASSES, _MAX_POINTS, _MAX_TARGETS = 30, 5000, 4
-#: A table of weights has cells of this size, in inches; with more columns or rows they are smaller and show no values.
-_CELL, _MOST_CELLS = (0.6, 0.3), (40, 80)
+#: Width and height of a cell in a table of weights, in inches, and the most columns and rows of that size; with more
+#: of them cells are smaller and show no values.
+_CELL, _MOST_COLUMNS, _MOST_ROWS = (0.6, 0.3), 40, 80
 
 Panel = Callable[[Figure, Axes], None]
 
@@ -57,20 +58,20 @@ def draw_weights(result: Mapping[str, Any], path: Path) -> None:
         result: the record of a completed run that has ``weights``.
         path: the file.
     """
-    groups = result["weights"]
-    rows, columns = list(groups), list(next(iter(groups.values())))
-    values = np.asarray([[groups[row][column] for column in columns] for row in rows], dtype=np.float64)  # None: NaN.
-    of = {"regression": "", "multilabel": ", by label"}.get(result["task"], ", by true class")
-    if not of:
-        rows, columns, values = columns, ["all rows"], values.T
-    across, down = (min(count, most) for count, most in zip((len(columns), len(rows)), _MOST_CELLS, strict=True))
-    with _figure(path, max(6.0, 2.2 + _CELL[0] * across), 1.9 + _CELL[1] * down) as figure:
+    groups: Mapping[str, Mapping[str, float | None]] = result["weights"]
+    views = list(next(iter(groups.values())))
+    values = np.asarray([list(group.values()) for group in groups.values()], dtype=np.float64)  # None becomes NaN.
+    by_group = result["task"] != "regression"
+    columns, rows = (len(views), len(groups)) if by_group else (1, len(views))
+    width, height = _CELL[0] * min(columns, _MOST_COLUMNS), _CELL[1] * min(rows, _MOST_ROWS)
+    with _figure(path, max(6.0, 2.2 + width), 1.9 + height) as figure:
         axes = figure.subplots()
-        if of:
-            _heat_map(figure, axes, values, rows, columns)
+        if by_group:
+            _heat_map(figure, axes, values, list(groups), views)
         else:
-            _bars(axes, values[:, 0], rows)
-        axes.set_title(f"mean weight of each view on the test part{of}", fontweight="normal")
+            _bars(axes, values[0], views)
+        by = {"regression": "", "multilabel": ", by label"}.get(result["task"], ", by true class")
+        axes.set_title(f"mean weight of each view on the test part{by}", fontweight="normal")
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         figure.suptitle(fill(f"{_name(result)}, seed {result['seed']}", 70), fontsize=12, fontweight="bold")
@@ -81,13 +82,13 @@ def _heat_map(figure: Figure, axes: Axes, values: Array, rows: Sequence[str], co
     known = values[np.isfinite(values)]
     low, high = float(known.min(initial=0.0)), float(known.max(initial=0.0)) or 1.0
     image = axes.imshow(values, cmap="Blues", vmin=low, vmax=low + 1.15 * (high - low), aspect="auto")
-    for axis, names, most in ((axes.xaxis, columns, _MOST_CELLS[0]), (axes.yaxis, rows, _MOST_CELLS[1])):
+    for axis, names, most in ((axes.xaxis, columns, _MOST_COLUMNS), (axes.yaxis, rows, _MOST_ROWS)):
         ticks = range(0, len(names), -(-len(names) // most))
         axis.set_ticks(ticks, [one_line(names[i], 30) for i in ticks], fontsize=8)
     axes.xaxis.set_tick_params(rotation=90 if max(map(len, columns)) > 8 else 0)
     axes.grid(visible=False)
     axes.set_facecolor("#e2e8f0")
-    if len(columns) > _MOST_CELLS[0] or len(rows) > _MOST_CELLS[1]:
+    if len(columns) > _MOST_COLUMNS or len(rows) > _MOST_ROWS:
         figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01)
         return
     for (i, j), value in np.ndenumerate(values):
@@ -99,10 +100,10 @@ def _heat_map(figure: Figure, axes: Axes, values: Array, rows: Sequence[str], co
 def _bars(axes: Axes, values: Array, names: Sequence[str]) -> None:
     """Draw a bar per name, the first on top."""
     bars = axes.barh(range(len(names)), np.nan_to_num(values), color=_BLUE, height=0.7)
-    if len(names) <= _MOST_CELLS[1]:
+    if len(names) <= _MOST_ROWS:
         high = float(np.nanmax(np.abs(values), initial=0.0))
         axes.bar_label(bars, [_weight(value, high) for value in values], padding=3, fontsize=8)
-    ticks = range(0, len(names), -(-len(names) // _MOST_CELLS[1]))
+    ticks = range(0, len(names), -(-len(names) // _MOST_ROWS))
     axes.set_yticks(ticks, [one_line(names[i], 30) for i in ticks], fontsize=8)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")

@@ -287,9 +287,7 @@ class _Steps:
         self.training = training.part.to(process.device)
         self.trainable = _trainable(network)
         self.optimizer = Optimizer(self.trainable, settings.optimizer, settings.lr, settings.weight_decay)
-        # Asked once: what has no loss of its own is trained by its forward alone.
-        has_loss = isinstance(network, Network) and network.has_loss()
-        self.options = {"with_loss": True} if has_loss else {}
+        self.has_loss = isinstance(network, Network) and network.has_loss()
         self.model, self.wrapped = process.setup(network, self.optimizer)
         self.loss = training.task.criterion(settings, training.target)
         # The order is drawn on the CPU: the same on every device and in every process.  So are the views to drop, for
@@ -329,24 +327,26 @@ class _Steps:
         for each process by its number of rows; their weights do not change it.
         """
         output, target, weight = self.share(index)
-        output, own = output if self.options else (output, None)
+        output, own = output if self.has_loss else (output, None)
         scale = self.process.world_size / len(index)
         loss: Tensor = self.loss(output, target, weight) * scale
         return loss if own is None else loss + own * (len(target) * scale)
 
     def share(self, index: Tensor) -> tuple[Any, Tensor, Tensor | None]:
-        """Return outputs, with the loss of the fusion if it has one, targets and weights of this process's share of the
-        batch ``index`` (b,).
+        """Return outputs, targets and weights of this process's share of the batch ``index`` (b,).
+
+        Where the fusion has a loss, it comes with the outputs, as a pair.
         """
         rows = slice(self.process.global_rank, None, self.process.world_size)
         mask = self.present(index)
+        with_loss = {"with_loss": True} if self.has_loss else {}  # A network of another class has no such argument.
         if self.process.world_size == 1 or not isinstance(self.network, Network):
             part = self.training.rows(index[rows])
-            output = self.model(part.views, **_masked(None if mask is None else mask[rows]), **self.options)
+            output = self.model(part.views, **_masked(None if mask is None else mask[rows]), **with_loss)
             return output, part.target, part.weight
         part = self.training.rows(index)
         weight = None if part.weight is None else part.weight[rows]
-        return self.model(part.views, rows, **_masked(mask), **self.options), part.target[rows], weight
+        return self.model(part.views, rows, **_masked(mask), **with_loss), part.target[rows], weight
 
     def present(self, index: Tensor) -> Tensor | None:
         """Return which views of the batch ``index`` (b,) are present and not dropped, (b, k); None: all of them."""

@@ -256,7 +256,7 @@ def _enter(study: Study, data: str) -> None:
         if settings["missing"] and overrides not in in_missing:
             continue
         try:
-            entry = replace(_entry(data, shared, overrides), once=overrides in once)
+            entry = _entry(data, shared, overrides, once=overrides in once)
         except FusionError as error:
             if overrides in extra:
                 raise ConfigError(str(error)) from error
@@ -270,8 +270,8 @@ def _enter(study: Study, data: str) -> None:
     study.missing += [(entry, None) for entry in baselines]
 
 
-def _entry(data: str, shared: Sequence[str], overrides: tuple[str, ...]) -> Entry:
-    """Return a contestant.
+def _entry(data: str, shared: Sequence[str], overrides: tuple[str, ...], *, once: bool) -> Entry:
+    """Return a contestant; ``once``: of the first repeat only.
 
     Raises:
         FusionError: the data are too small for it, or its operator refuses the masks of its view dropout.
@@ -279,12 +279,13 @@ def _entry(data: str, shared: Sequence[str], overrides: tuple[str, ...]) -> Entr
     tree = compose([*shared, *overrides])
     config = validate(tree)
     # On the meta device, so that impossible sizes are refused.
-    headless = config.model.head == "none"  # Its widths follow from the data.
+    # Without a head the widths follow from the number of outputs, which the data tell.
+    headless = config.model.head == "none"
     outputs = load_data(tree["data"], config.dims, config.task).task.outputs if headless else 0
     fusion = build({**config.fusion_node(tree["dims"], outputs), "device": "meta"}, "fusion")
     check_view_dropout(fusion, config)
     check_outputs(fusion, config.model, outputs)
-    return Entry(data, overrides, tree)
+    return Entry(data, overrides, tree, once)
 
 
 def _with_dropout(study: Study, shared: Sequence[str], entry: Entry) -> Entry | None:
@@ -294,7 +295,7 @@ def _with_dropout(study: Study, shared: Sequence[str], entry: Entry) -> Entry | 
         return None
     overrides = (*entry.overrides, f"train.view_dropout={VIEW_DROPOUT}")
     try:
-        return replace(_entry(entry.data, shared, overrides), once=entry.once)
+        return _entry(entry.data, shared, overrides, once=entry.once)
     except FusionError as error:
         study.left_out.append(f"{' '.join(overrides)} on {entry.data}: {error}")
         return None
