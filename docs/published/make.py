@@ -218,14 +218,14 @@ def _scrubbed(text: str, work: Path) -> str:
 def page(introduction: str, given: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the page: the introduction, the table of all modules, and a section for every package."""
     rules = "\n".join(f"- {group}: {_codes(names)}" for group, names in RULES.items())
-    rows = [row for name in given for row in _rows(name, given[name], found[name])]
+    rows = [row for name in given for row in _rows(given[name], found[name])]
     head = ["package", "version", "module", "rules that hold", "rules that fail"]
     table = "\n".join(map(_line, [head, ["---"] * len(head), *rows]))
     sections = [_section(name, given[name], found[name]) for name in given]
     return "\n\n".join([introduction.strip().replace("{rules}", rules).replace("{table}", table), *sections]) + "\n"
 
 
-def _rows(name: str, given: Mapping[str, Any], found: Mapping[str, Any]) -> Iterable[list[str]]:
+def _rows(given: Mapping[str, Any], found: Mapping[str, Any]) -> Iterable[list[str]]:
     link = f"[{given['title']}](#{given['title'].lower()})"
     if "problem" in found:
         yield [link, "", "not installed", "", ""]

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -81,14 +82,14 @@ class Job:
 
     def measure(self, references: References, seconds: float = 2.0) -> Row:
         """Compare the operator with its reference, for about ``seconds`` in each direction."""
-        width: dict[str, Any] = {} if self.n is None else {"n": self.n}
-        op: Any = factory.create(self.name, dims=list(self.dims), **width, **(self.options or {}))
+        options = {**({} if self.n is None else {"n": self.n}), **(self.options or {})}
+        op: Any = factory.create(self.name, dims=list(self.dims), **options)
         reference = references[self.name](op)
         views = [torch.randn(self.m, width, requires_grad=True) for width in self.dims]
         contestants: dict[str, nn.Module] = {"own": op, "reference": reference}
 
         def timed(call: Callable[..., Any]) -> dict[str, list[float]]:
-            calls = {key: (lambda module=module: call(module, views)) for key, module in contestants.items()}
+            calls = {key: partial(call, module, views) for key, module in contestants.items()}
             return interleaved(calls, seconds=seconds, least=3, clock=process_time)
 
         once, twice = timed(_forward), timed(_both)

@@ -85,7 +85,7 @@ def check_outputs(fusion: Fusion, model: ModelOptions, outputs: int) -> None:
     if model.head == "linear" or fusion.n == outputs:
         return
     advice = "model.head=linear takes any width."
-    if {fusion.n} == {*(fusion.dims or ())}:  # It has the width of the views.
+    if fusion.dims is not None and set(fusion.dims) == {fusion.n}:
         option = "model.encoder=linear" if model.encoder == "none" else "model.encoder_width=null"
         advice = f"{option} gives it views of that width; {advice}"
     task = f"{outputs}, the number of classes, labels or targets, because model.head is none"

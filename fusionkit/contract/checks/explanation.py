@@ -75,12 +75,11 @@ def _as_documented(op: Fusion, key: str, value: Tensor, lead: Sequence[int]) -> 
     assert found is not None
     names = [name.strip() for name in found[2].split(",") if name.strip()]
     sizes = {"k": len(op.resolve_dims()), "n": op.calculate_n(), "D": sum(op.resolve_dims())}
-    tail = tuple(value.shape[len(lead) if found[1] else 0 :])
-    wanted = tuple(sizes.get(name, size) for name, size in zip(names, tail, strict=False))
-    leading = tuple(value.shape[: len(lead)]) if found[1] else ()
-    fits = len(names) == len(tail) and wanted == tail and leading == (tuple(lead) if found[1] else ())
-    shape = ", ".join((["..."] if found[1] else []) + names)
-    expect(fits, f"{key} of explain should have the documented shape ({shape})", str(tuple(value.shape)))
+    shape, leading = tuple(value.shape), tuple(lead) if found[1] else ()
+    tail = zip(names, shape[len(leading) :], strict=False)
+    fits = len(shape) == len(leading) + len(names) and shape == (*leading, *(sizes.get(*one) for one in tail))
+    documented = ", ".join([*(["..."] if found[1] else []), *names])
+    expect(fits, f"{key} of explain should have the documented shape ({documented})", str(shape))
 
 
 def _weighs(op: Fusion, said: dict[str, Tensor], mask: Tensor | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Unpack
+from typing import Any, Unpack
 
 import torch
 from fusionkit import Traits
@@ -47,7 +47,7 @@ class AttentionPool(LayeredFusion):
         batch_independent=True, free_n=True, missing="skip", init_gain=(0.05, 2), memory_factor=12, order_in_k=2
     )
     per_view = ("inputs",)
-    rows_per_view: ClassVar[tuple[str, ...]] = ("outer",)
+    rows_per_view = ("outer",)
 
     def __init__(
         self,

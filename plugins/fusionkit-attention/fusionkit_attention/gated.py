@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Unpack
+from typing import Any, Unpack
 
 import torch
 from fusionkit import DimsError, Fusion, FusionError, Traits
@@ -41,7 +41,7 @@ class Gated(LayeredFusion):
 
     traits = Traits(batch_independent=True, free_n=True, missing="skip", init_gain=(0.05, 2), order_in_k=2)
     per_view = ("inputs",)
-    rows_per_view: ClassVar[tuple[str, ...]] = ("gates",)
+    rows_per_view = ("gates",)
 
     def __init__(
         self,

@@ -92,9 +92,8 @@ class Transformer(TokenFusion):
     def _explain(self, x: Sequence[Tensor], mask: Tensor | None) -> dict[str, Tensor]:
         output, weights = self._attended(x, mask)
         weights = weights.mean(-3)
-        if self.pool == "cls":
-            return {"output": output, "weights": weights[..., 0, 1:]}
-        return {"output": output, "weights": _mean(weights, mask)}
+        of_views = weights[..., 0, 1:] if self.pool == "cls" else _mean(weights, mask)
+        return {"output": output, "weights": of_views}
 
     def _attended(self, x: Sequence[Tensor], mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return y (..., n), and the weights of the last layer (..., heads, queries, tokens)."""

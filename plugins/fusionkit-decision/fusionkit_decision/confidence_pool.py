@@ -64,8 +64,8 @@ class ConfidencePool(ClassFusion):
         if self.score == "logsumexp":
             return view.logsumexp(-1, keepdim=True)
         if self.score == "margin":
-            first, second = view.softmax(-1).topk(2, -1).values.split(1, -1)
-            return first - second
+            greatest = view.softmax(-1).topk(2, -1).values
+            return greatest[..., :1] - greatest[..., 1:]
         logs = F.log_softmax(view, -1)
         return (logs.exp() * logs.clamp(min=LOWEST)).sum(-1, keepdim=True)
 

@@ -57,14 +57,12 @@ class LogPool(ViewWeights, ClassFusion):
         ]
 
     def _fuse(self, x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
-        views = wide(x)
-        scale: Tensor | float = 1 / self.tau
-        # Absent views are zeros.
+        views = wide(x)  # Absent ones are zeros.
         learned = self.weighting == "learned"
         total = weighted_sum(views, F.softplus(self.weight).unbind()) if learned else added(views)
         if self.weighting == "mean":
-            scale = scale / (len(x) if mask is None else present_count(mask, total.dtype))
-        return F.log_softmax(total if isinstance(scale, float) and scale == 1 else total * scale, -1).to(x[0].dtype)
+            total = total / (len(x) if mask is None else present_count(mask, total.dtype))
+        return F.log_softmax(total if self.tau == 1 else total / self.tau, -1).to(x[0].dtype)
 
     _fuse_masked = _fuse
 
