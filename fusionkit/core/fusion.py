@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, TypedDict, TypeVar
 
 import torch
@@ -153,6 +154,10 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     def _fuse_masked(self, x: Sequence[Tensor], mask: Tensor) -> Tensor:
         """Combine views filled with ``fill`` where the mask (..., k) is False, x: k tensors (..., n_i) -> (..., n)."""
         return self._fuse(x)
+
+    def declare_traits(self, **changes: Any) -> None:
+        """Change traits of this instance, where they depend on options; for the constructor of a subclass."""
+        object.__setattr__(self, "traits", replace(self.traits, **changes))
 
     def _explain(self, x: Sequence[Tensor], mask: Tensor | None) -> dict[str, Tensor]:
         """Return what ``explain`` does, with ``output`` as ``_fuse`` computes it, or for a mask ``_fuse_masked``."""

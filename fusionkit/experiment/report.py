@@ -195,12 +195,12 @@ def _views(group: Group) -> dict[str, dict[str, float]]:
 
 def _weights(group: Group) -> dict[str, dict[str, float | None]]:
     """Return the mean weight of each view by class over the runs that know it; {} if one has no weights at all."""
-    tables = [run.result.get("weights") for run in group.runs]
-    if not all(tables):
+    tables = [table for run in group.runs if (table := run.result.get("weights"))]
+    if not tables or len(tables) < len(group.runs):
         return {}
     return {
-        name: {view: _mean([(table.get(name) or {}).get(view) for table in tables if table]) for view in views}
-        for name, views in (tables[0] or {}).items()
+        name: {view: _mean([table.get(name, {}).get(view) for table in tables]) for view in views}
+        for name, views in tables[0].items()
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import math
@@ -72,7 +71,7 @@ class MetricFusion(ElementwiseFusion):
         if isinstance(metric, str):
             self.fill = FILLS.get(metric, 0.0)
         else:
-            self.traits = dataclasses.replace(self.traits, missing="refuse")  # type: ignore[misc]
+            self.declare_traits(missing="refuse")
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:

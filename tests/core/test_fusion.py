@@ -560,3 +560,12 @@ def test_reset_parameters_draws_what_configs_made_too() -> None:
 def test_a_converted_operator_with_processing_alone_writes_its_dtype() -> None:
     op = fusionkit.create("summation", dims=[3, 3], preprocess="layer_norm").double()
     assert op.to_config()["dtype"] == "float64"
+
+
+def test_traits_of_one_instance() -> None:
+    first, second = Gated(dims=[2]), Gated(dims=[2])
+    first.declare_traits(batch_independent=False, missing="skip")
+    assert first.traits == Traits(missing="skip")
+    assert second.traits == Gated.traits == Traits(batch_independent=True)
+    with pytest.raises(FusionError, match=r"^missing should be one of"):
+        first.declare_traits(missing="skipped")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import reduce
 from typing import Any, Unpack
 
@@ -53,7 +52,7 @@ class EmbraceNet(LayeredFusion):
         super().__init__(n, dims, **common)
         self.parameter_fabrication = parameter_fabrication
         if self.dims is not None and len(self.dims) == 1:
-            object.__setattr__(self, "traits", replace(self.traits, stochastic=False, train_eval_differ=False))
+            self.declare_traits(stochastic=False, train_eval_differ=False)
         self.create()
 
     @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Unpack
 
 import torch
@@ -64,7 +63,7 @@ class MixtureOfExperts(LayeredFusion):
             raise FusionError(f"balance, the factor of the loss, should be at least 0; found {balance!r}.")
         self.parameter_fabrication = parameter_fabrication
         if experts == "views":
-            object.__setattr__(self, "traits", replace(self.traits, missing="skip"))
+            self.declare_traits(missing="skip")
         self.create()
 
     @classmethod

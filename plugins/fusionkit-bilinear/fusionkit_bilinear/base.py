@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from math import log10
 from numbers import Real
 from typing import Any
@@ -73,7 +72,7 @@ class MultiplicativeFusion(LayeredFusion):
                 raise FusionError(f"{option} should be a number from 0 to below 1; found {rate!r}.")
             setattr(self, option, float(rate))
         if any(rates.values()):
-            object.__setattr__(self, "traits", replace(self.traits, stochastic=True, train_eval_differ=True))
+            self.declare_traits(stochastic=True, train_eval_differ=True)
 
     def drop(self, x: Tensor, rate: float) -> Tensor:
         """Return ``x``; in training with dropout at this rate."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import combinations
 from math import prod
 from typing import Any, Unpack
@@ -60,7 +59,7 @@ class MultiplicativeInteraction(MultiplicativeFusion):
         self.form = check_choice("form", form, FORMS)
         self.parameter_fabrication = parameter_fabrication
         if form != "matrix":
-            object.__setattr__(self, "traits", replace(self.traits, free_n=False))
+            self.declare_traits(free_n=False)
             self.check_widths()
         self.max_bytes = max_bytes
         self.check_bytes(

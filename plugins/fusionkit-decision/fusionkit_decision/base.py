@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -50,7 +49,7 @@ class ViewWeights(ElementwiseFusion):
         """
         self.weighting = check_choice("weighting", weighting, known)
         if self.weighting != "learned":
-            object.__setattr__(self, "traits", replace(self.traits, permutation_invariant=True))
+            self.declare_traits(permutation_invariant=True)
         elif self.dims is not None:
             self.weight = nn.Parameter(torch.empty(len(self.dims), **self._factory))
             self.reset_parameters()

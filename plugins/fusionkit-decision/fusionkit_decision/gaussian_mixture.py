@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Unpack
 
 import torch
@@ -47,18 +46,10 @@ class GaussianMixture(GaussianFusion):
     ) -> None:
         super().__init__(n, dims, **common)
         self.subsets = check_flag("subsets", subsets)
-        self._declare()
-
-    def _declare(self) -> None:
-        """Set the traits that depend on the option."""
-        if not self.subsets:
-            traits = replace(self.traits, idempotent=True)
-        elif self.dims is None:
-            traits = replace(self.traits, order_in_k=None)
-        else:
+        self.declare_traits(**({"order_in_k": None} if self.subsets else {"idempotent": True}))
+        if self.subsets and self.dims is not None:
             k = len(self.dims)
-            traits = replace(self.traits, order_in_k=None, memory_factor=8 * 2**k / (k + 1))
-        object.__setattr__(self, "traits", traits)
+            self.declare_traits(memory_factor=8 * 2**k / (k + 1))
 
     @classmethod
     def examples(cls) -> Iterable[dict[str, Any]]:
