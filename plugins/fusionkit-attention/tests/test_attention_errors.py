@@ -8,10 +8,9 @@ import fusionkit
 import pytest
 import torch
 
+from fusionkit_attention.bench import FIXED_N
 from fusionkit_attention.plugin import OPERATORS
 
-#: Operators whose n follows from the views.
-FIXED_N = ("adaptation_gate", "squeeze_excite")
 #: Refused with and without dims.
 OPTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("gated", {"gate": "softmx"}, "gate should be one of sigmoid, softmax; found 'softmx'. Did you mean 'softmax'?"),

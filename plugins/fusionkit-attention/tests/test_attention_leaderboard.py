@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fusionkit import Fusion, cli
 
+from fusionkit_attention.bench import FIXED_N
 from fusionkit_attention.plugin import OPERATORS
 
 WIDTHS = (4, 3, 5)
@@ -39,7 +40,7 @@ def test_leaderboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     for row, result in zip(rows, results, strict=True):
         name = result["config"]["fusion"]["name"]
         options = {key: value for key, value in result["config"]["fusion"].items() if key in own_options(name)}
-        width: dict[str, Any] = {} if name in ("adaptation_gate", "squeeze_excite") else {"n": 4}
+        width: dict[str, Any] = {} if name in FIXED_N else {"n": 4}
         assert row["l"] == fusionkit.create(name, dims=[4, 4, 4], **width, **options).calculate_l()
 
 

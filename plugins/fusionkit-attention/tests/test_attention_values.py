@@ -14,10 +14,9 @@ from fusionkit.contract.needs import clean_dynamo
 from oracles import ORACLES, balance_loss
 from torch import Tensor
 
+from fusionkit_attention.bench import FIXED_N
 from fusionkit_attention.plugin import OPERATORS
 
-#: Operators whose n follows from the views.
-FIXED_N = ("adaptation_gate", "squeeze_excite")
 #: Sizes of the tokens, for the loops of the oracles.
 SMALL: dict[str, dict[str, Any]] = {
     "transformer": {"width": 8, "heads": 2},
