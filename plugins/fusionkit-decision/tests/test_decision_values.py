@@ -253,6 +253,15 @@ def test_mixture_of_extreme_variances(dtype: torch.dtype, lv: float, gap: float)
     assert all(grad.isfinite().all() for grad in torch.autograd.grad(out.sum(), views))
 
 
+@pytest.mark.parametrize("subsets", [False, True])
+def test_mixture_of_distant_means(subsets: bool) -> None:
+    op = fusionkit.create("gaussian_mixture", dims=[2, 2], subsets=subsets)
+    views = [torch.tensor([[mu, 0.0]], requires_grad=True) for mu in (-1e18, 1e18)]
+    out = op(views)
+    torch.testing.assert_close(out.double(), op([view.double() for view in views]))
+    assert all(grad.isfinite().all() for grad in torch.autograd.grad(out.sum(), views))
+
+
 @pytest.mark.parametrize("options", [{}, {"prior": True}], ids=str)
 @pytest.mark.parametrize("lv", [1e3, -1e3])
 def test_product_of_extreme_variances(lv: float, options: dict[str, Any]) -> None:
