@@ -273,6 +273,17 @@ def test_product_of_extreme_variances(lv: float, options: dict[str, Any]) -> Non
     assert all(grad.isfinite().all() for grad in torch.autograd.grad(out.sum(), views))
 
 
+def test_a_pair_with_an_absent_view_is_zero() -> None:
+    torch.manual_seed(0)
+    op = fusionkit.create("comparison", dims=[4, 4, 4])
+    views = [torch.randn(2, 4) for _ in range(3)]
+    first, second, third = op([views[0], None, views[2]]).split(10, -1)
+    assert not first.any()
+    assert not third.any()
+    torch.testing.assert_close(second, fusionkit.create("comparison", dims=[4, 4])([views[0], views[2]]))
+    assert "its pairs are 0" in op.absent_view()
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e15])
 def test_cosine_at_every_scale(scale: float) -> None:
     torch.manual_seed(0)
