@@ -275,6 +275,8 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
             - ``loss`` (): to be added to the loss of the training, with its factor;
             - others that the docstring of the operator names.
 
+            The keys are the same for every call, in training and in evaluation.
+
         Raises:
             DimsError, FusionError: as ``forward``.
         """

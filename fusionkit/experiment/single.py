@@ -78,12 +78,14 @@ def _check_given_n(config: RunConfig, overrides: Sequence[str], width: int | Non
     Raises:
         ConfigError: without a head the output has as many entries as the task has outputs, and n is another number.
     """
-    given = any(override.lstrip("+").startswith(("n=", "fusion.n=")) for override in overrides)
-    if not given or uses_n(config) or width in (None, config.n):
+    values = {"n": config.n, "fusion.n": config.fusion.n}
+    given = [values[key] for key in values if any(one.lstrip("+").startswith(f"{key}=") for one in overrides)]
+    wrong = [n for n in given if n not in (None, width)]
+    if not wrong or width is None or uses_n(config):
         return
     if config.model.head == "none":
         outputs = f"{width}, the number of classes, labels or targets"
-        raise ConfigError(f"n should be {outputs}, or not given, because model.head is none; found {config.n}.")
+        raise ConfigError(f"n should be {outputs}, or not given, because model.head is none; found {wrong[0]}.")
     what = f"the output of the fusion {config.fusion.name!r} has the width {width}, which follows from its views"
     print(f"note: n={config.n} is not used, because {what}.", file=sys.stderr)
 

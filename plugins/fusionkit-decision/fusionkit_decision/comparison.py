@@ -36,6 +36,11 @@ class Comparison(ElementwiseFusion):
         """Return two views, and more."""
         return [{"dims": [4, 4]}, {"dims": [3, 3, 3]}]
 
+    @classmethod
+    def absent_view(cls) -> str:
+        """Return in words what an absent view means; zeros in its place would leave abs(x_i)."""
+        return "its pairs are 0 (neutral); a row without any view gives 0"
+
     def calculate_n(self, dims: Sequence[int] | None = None) -> int:
         """Return k(k-1)(n_i+1), the width of all pairs; one view is a ``DimsError``."""
         width, k = self.resolve_equal_dims(dims), len(self.resolve_dims(dims))

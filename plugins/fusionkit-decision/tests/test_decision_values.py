@@ -253,6 +253,15 @@ def test_mixture_of_extreme_variances(dtype: torch.dtype, lv: float, gap: float)
     assert all(grad.isfinite().all() for grad in torch.autograd.grad(out.sum(), views))
 
 
+@pytest.mark.parametrize("subsets", [False, True])
+def test_mixture_of_distant_means(subsets: bool) -> None:
+    op = fusionkit.create("gaussian_mixture", dims=[2, 2], subsets=subsets)
+    views = [torch.tensor([[mu, 0.0]], requires_grad=True) for mu in (-1e18, 1e18)]
+    out = op(views)
+    torch.testing.assert_close(out.double(), op([view.double() for view in views]))
+    assert all(grad.isfinite().all() for grad in torch.autograd.grad(out.sum(), views))
+
+
 @pytest.mark.parametrize("options", [{}, {"prior": True}], ids=str)
 @pytest.mark.parametrize("lv", [1e3, -1e3])
 def test_product_of_extreme_variances(lv: float, options: dict[str, Any]) -> None:
@@ -262,6 +271,17 @@ def test_product_of_extreme_variances(lv: float, options: dict[str, Any]) -> Non
     wanted = [0.0, 0.0] if options and lv > 0 else [2.0, lv - math.log(2)]
     assert out[0].tolist() == pytest.approx(wanted)
     assert all(grad.isfinite().all() for grad in torch.autograd.grad(out.sum(), views))
+
+
+def test_a_pair_with_an_absent_view_is_zero() -> None:
+    torch.manual_seed(0)
+    op = fusionkit.create("comparison", dims=[4, 4, 4])
+    views = [torch.randn(2, 4) for _ in range(3)]
+    first, second, third = op([views[0], None, views[2]]).split(10, -1)
+    assert not first.any()
+    assert not third.any()
+    torch.testing.assert_close(second, fusionkit.create("comparison", dims=[4, 4])([views[0], views[2]]))
+    assert "its pairs are 0" in op.absent_view()
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e15])

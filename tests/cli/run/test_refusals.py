@@ -234,6 +234,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
         (["fusion=average", "data=digits", "n=32"], 16),
         (["fusion=concatenation"], None),
         (["-m", "fusion=concatenation,parameterized_concatenation", "n=32"], None),
+        (["fusion.n=10", "model.head=none"], None),
         *exhaustive(
             [(["fusion=concatenation", "++n=32"], 649), (["fusion=concatenation", "n=649"], None), (["n=32"], None)]
         ),

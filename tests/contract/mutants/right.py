@@ -462,9 +462,19 @@ class Says(Pool):
         return self._explain(x, mask)["output"]
 
 
+class SaysLoss(Says):
+    """Says a `loss` () of the views alone, which trains encoders, and 0 in evaluation; `others` (..., k - 1)."""
+
+    def _explain(self, x: Sequence[Tensor], mask: Tensor | None) -> dict[str, Tensor]:
+        said = super()._explain(x, mask)
+        spread = torch.stack([view.square().mean() for view in x]).mean()
+        loss = spread if self.training else torch.zeros_like(spread.detach())
+        return {**said, "loss": loss, "others": said["weights"][..., 1:]}
+
+
 RIGHT: tuple[type, ...] = (Total, Mix, Thin)
 #: Right too, in ways that checks may take for wrong.
 UNUSUAL: tuple[type, ...] = (
     *(Drops, Jitters, Sines, Gated, Pair, Spectral, Scales, Dot, Tied, Parametrized, BatchNormed, LayerNormed),
-    *(Shares, Frozen, Sorted, Passes, GatedUnit, Mean, WeightedSum, Pool, Says),
+    *(Shares, Frozen, Sorted, Passes, GatedUnit, Mean, WeightedSum, Pool, Says, SaysLoss),
 )
