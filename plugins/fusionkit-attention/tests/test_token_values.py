@@ -221,6 +221,16 @@ def test_balance_loss_is_least_where_experts_are_used_alike() -> None:
     assert set(built("mixture_of_experts", [2, 3], n=4, balance=0).explain(x)) == {"output", "experts"}
 
 
+def test_balance_loss_may_be_less_with_top_k() -> None:
+    """An expert that is chosen in every row, but as the lesser one."""
+    op: Any = fusionkit.create("mixture_of_experts", dims=[3], n=4, experts=3, top_k=2, balance=1.0)
+    with torch.no_grad():
+        op.gate[0].weight.copy_(torch.eye(3))
+    loss = op.explain([torch.tensor([[0.0, 50.0, -1.0], [0.0, -1.0, 50.0]])])["loss"]
+    # f = 1/2, 1/4, 1/4 and p = 0, 1/2, 1/2.
+    assert loss.item() == pytest.approx(0.75)
+
+
 def test_weights_sum() -> None:
     torch.manual_seed(0)
     mask = torch.tensor([[True, True, False], [False, False, False], [True, True, True]])
