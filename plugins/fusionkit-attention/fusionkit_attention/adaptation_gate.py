@@ -97,8 +97,7 @@ class AdaptationGate(LayeredFusion):
         H = self.bias.to(wide).expand(main.shape)
         for gate, part in zip(gates, self.each("inputs", others), strict=True):
             H = torch.addcmul(H, gate.to(wide), part.to(wide))
-        scaled = main.dtype.itemsize == 2
-        most, size = self.beta * norm(main.to(wide), scaled=scaled), norm(H, scaled=scaled)
+        most, size = self.beta * norm(main.to(wide)), norm(H)
         # beta norm(x_0) / max(norm(H), beta norm(x_0)): divides by 0 only where both are 0.
         top = torch.maximum(size, most)
         zero = size == 0
@@ -133,16 +132,10 @@ class AdaptationGate(LayeredFusion):
         return self.restricted(views, parts=parts, main=kept.index(self.main))
 
 
-def norm(x: Tensor, *, scaled: bool) -> Tensor:
-    """Return the Euclidean norms (..., 1) of rows (..., n), whose gradient is 0 where x is 0.
-
-    ``scaled``: without overflow of the squares.
-    """
-    if scaled:
-        top = x.detach().abs().amax(-1, keepdim=True)
-        top = torch.where(top == 0, 1.0, top)
-        return top * norm(x / top, scaled=False)
-    square = x.square().sum(-1, keepdim=True)
-    zero = square == 0
+def norm(x: Tensor) -> Tensor:
+    """Return the Euclidean norms (..., 1) of rows (..., n), whose gradient is 0 where x is 0; no square overflows."""
+    top = x.detach().abs().amax(-1, keepdim=True)
+    zero = top == 0
+    square = (x / torch.where(zero, 1.0, top)).square().sum(-1, keepdim=True)
     # The root of 0 has no derivative.
-    return torch.where(zero, 0.0, torch.where(zero, 1.0, square).sqrt())
+    return torch.where(zero, 0.0, top * torch.where(zero, 1.0, square).sqrt())
