@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Unpack
 
 import torch
 from fusionkit import DimsError, Fusion, FusionError, Traits
-from fusionkit.fusion import FusionOptions, Layer, LayeredFusion, Layers, dense_projection, masked_softmax
+from fusionkit.fusion import FusionOptions, Layer, LayeredFusion, Layers, dense_projection
 from torch import Tensor, nn
 
+from fusionkit_attention.attention_pool import softmax
 from fusionkit_attention.options import check_choice
 
 GATES = ("sigmoid", "softmax")
@@ -89,8 +90,7 @@ class Gated(LayeredFusion):
             gates = torch.stack([first, 1 - first], -2)
         else:
             scores = scores.unflatten(-1, (len(x), -1))
-            present = None if mask is None else mask.unsqueeze(-1)
-            gates = torch.sigmoid(scores) if self.gate == "sigmoid" else masked_softmax(scores, present, -2)
+            gates = torch.sigmoid(scores) if self.gate == "sigmoid" else softmax(scores, 1.0, mask)
         out = None
         for gate, view in zip(gates.unbind(-2), self.each("inputs", x), strict=True):
             # The unit of an absent view is 0: it is filled with 0, and there are no biases.

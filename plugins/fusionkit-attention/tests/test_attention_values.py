@@ -384,6 +384,14 @@ def test_shift_of_adaptation_gate_does_not_overflow(dtype: torch.dtype, scale: f
     assert (found - wanted).norm() < 0.02 * wanted.norm()
 
 
+def test_gates_stay_finite_where_scores_overflow_in_half_precision() -> None:
+    op: Any = fusionkit.create("gated", dims=[2, 2], n=3, gate="softmax", dtype="float16")
+    with torch.no_grad():
+        op.gates[0].weight.fill_(1)
+    x = [torch.full((1, 2), 4e4, dtype=torch.float16)] * 2
+    torch.testing.assert_close(op.explain(x)["weights"], torch.full((1, 2), 0.5, dtype=torch.float16))
+
+
 def test_norm_of_the_shift_is_bounded() -> None:
     torch.manual_seed(0)
     op = built("adaptation_gate", [4, 3, 2], beta=0.25)
