@@ -8,8 +8,10 @@ from typing import Any, Unpack
 
 import torch
 from fusionkit import Fusion, FusionError, Traits
-from fusionkit.fusion import FusionOptions, Layer, LayeredFusion, Layers, check_number, check_size, masked_softmax
+from fusionkit.fusion import FusionOptions, Layer, LayeredFusion, Layers, check_number, check_size
 from torch import Tensor
+
+from fusionkit_attention.attention_pool import softmax
 
 
 class MixtureOfExperts(LayeredFusion):
@@ -114,7 +116,7 @@ class MixtureOfExperts(LayeredFusion):
         scores, chosen = gate(joined), mask if by_view else None
         if self.top_k is not None:
             chosen = _greatest(scores, self.top_k, chosen)
-        g = masked_softmax(scores, chosen)
+        g = softmax(scores.unsqueeze(-1), 1.0, chosen).squeeze(-1)
         outs = self.each("inputs", x) if by_view else [expert(joined) for expert in self.group("experts_on_all")]
         weights = g.to(outs[0].dtype).split(1, -1)
         y = weights[0] * outs[0]

@@ -221,6 +221,15 @@ def test_balance_loss_is_least_where_experts_are_used_alike() -> None:
     assert set(built("mixture_of_experts", [2, 3], n=4, balance=0).explain(x)) == {"output", "experts"}
 
 
+def test_gate_stays_finite_where_scores_overflow_in_half_precision() -> None:
+    op: Any = fusionkit.create("mixture_of_experts", dims=[2, 2], n=3, dtype="float16")
+    with torch.no_grad():
+        op.gate[0].weight.fill_(3e3)
+    said = op.explain([torch.full((1, 2), 10.0, dtype=torch.float16)] * 2)
+    torch.testing.assert_close(said["experts"], torch.full((1, 4), 0.25, dtype=torch.float16))
+    assert said["output"].isfinite().all()
+
+
 def test_balance_loss_may_be_less_with_top_k() -> None:
     """An expert that is chosen in every row, but as the lesser one."""
     op: Any = fusionkit.create("mixture_of_experts", dims=[3], n=4, experts=3, top_k=2, balance=1.0)
