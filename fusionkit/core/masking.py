@@ -176,16 +176,21 @@ def masked_softmax(scores: Tensor, mask: Tensor | None, dim: int = -1) -> Tensor
     Absent ones get 0, also where none is present; gradients are finite.
 
     Args:
-        scores: finite numbers.
+        scores: finite numbers; in half precision infinite ones count as the largest finite ones.
         mask: bool, of a shape that broadcasts to that of the scores; None: all are present.
         dim: of the views.
     """
+    wide = scores
+    if scores.dtype.itemsize == 2:
+        # Products of half precision overflow, and two infinite scores would give NaN.
+        limit = torch.finfo(scores.dtype).max
+        wide = scores.clamp(-limit, limit).float()
     if mask is None:
-        return scores.softmax(dim)
+        return wide.softmax(dim).to(scores.dtype)
     empty = mask.any(dim, keepdim=True).logical_not()
     # A softmax of -inf alone would be NaN, also in the gradient if that was mended afterwards.
-    present = torch.where(mask, scores, -torch.inf)
-    return torch.where(empty, 0.0, torch.where(empty, 0.0, present).softmax(dim))
+    present = torch.where(mask, wide, -torch.inf)
+    return torch.where(empty, 0.0, torch.where(empty, 0.0, present).softmax(dim)).to(scores.dtype)
 
 
 def _found(x: Any, mask: Any) -> str:

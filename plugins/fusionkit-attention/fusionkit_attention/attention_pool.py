@@ -103,7 +103,9 @@ class AttentionPool(LayeredFusion):
     def _weighed(self, x: Sequence[Tensor], mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the views h_i times their weights (..., k, n), and the weights (..., k, 1) or (..., k, n)."""
         h = torch.stack(self.each("inputs", x), -2)
-        weights = softmax(self._score(x, h), self.tau, mask)
+        scores = self._score(x, h)
+        scores = scores / self.tau if self.tau != 1 else scores
+        weights = masked_softmax(scores, None if mask is None else mask.unsqueeze(-1), -2)
         return weights * h, weights
 
     def _fuse(self, x: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
@@ -115,14 +117,3 @@ class AttentionPool(LayeredFusion):
         parts, weights = self._weighed(x, mask)
         said = {"output": parts.sum(-2), "weights": weights.mean(-1)}
         return {**said, "gates": weights} if self.scores == "feature" else said
-
-
-def softmax(scores: Tensor, tau: float, mask: Tensor | None) -> Tensor:
-    """Return the softmax over the views of scores / tau, (..., k, 1 or n), mask (..., k); absent views get 0."""
-    wide = scores
-    if scores.dtype.itemsize == 2:
-        # In half precision a score may be infinite, and two infinite ones would give NaN.
-        limit = torch.finfo(scores.dtype).max
-        wide = scores.clamp(-limit, limit).float()
-    weights = masked_softmax(wide / tau if tau != 1 else wide, None if mask is None else mask.unsqueeze(-1), -2)
-    return weights.to(scores.dtype)

@@ -20,8 +20,9 @@ class MixtureOfExperts(LayeredFusion):
     too, and a row without any gives 0.  With "views" and one view, y is a linear map.
 
     explain: `experts` (..., E), the g_e, or with "views" `weights` (..., k), which sum to one; unless ``balance`` is 0
-    also `loss` (), `balance * E * sum_e f_e p_e`, with p the mean of g over the rows and f the share of an expert in
-    the choices of ``top_k`` (else p); it is ``balance`` where all experts are used alike, the least without ``top_k``.
+    also `loss` (), `balance * E * sum_e f_e p_e`, with p the mean of g over the rows that have any and f the share of
+    an expert in the choices of ``top_k`` (else p); it is ``balance`` where all experts are used alike, and without
+    ``top_k`` never less.
 
     Source: Shazeer et al., "Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer", 2017,
     equations 1 and 2, 5 for ``top_k``, without its noise; Fedus et al., "Switch Transformers", 2022, equation 4 for the

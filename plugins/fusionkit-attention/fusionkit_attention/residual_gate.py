@@ -8,10 +8,8 @@ from typing import Any, Unpack
 import torch
 import torch.nn.functional as F
 from fusionkit import Traits
-from fusionkit.fusion import FusionOptions, Layer, LayeredFusion, Layers, check_size
+from fusionkit.fusion import FusionOptions, Layer, LayeredFusion, Layers, check_size, masked_softmax
 from torch import Tensor, nn
-
-from fusionkit_attention.attention_pool import softmax
 
 
 class ResidualGate(LayeredFusion):
@@ -74,7 +72,7 @@ class ResidualGate(LayeredFusion):
         """Return the output (..., n) and the weights (..., k, 1)."""
         h = torch.stack(self.each("inputs", x), -2)
         (V,), (v,), (Q,), (R,) = (self.group(name) for name in ("inner", "outer", "branch", "output"))
-        weights = softmax(v([torch.tanh(V([h]))]), 1.0, mask)
+        weights = masked_softmax(v([torch.tanh(V([h]))]), None if mask is None else mask.unsqueeze(-1), -2)
         parts = weights * h
         return parts.sum(-2) + R([F.gelu(Q([parts.flatten(-2)]))]), weights
 

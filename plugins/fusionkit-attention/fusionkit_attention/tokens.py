@@ -86,8 +86,8 @@ class TokenFusion(LayeredFusion):
         scores = q.transpose(-3, -2) @ k.movedim(-3, -1)
         present = None if mask is None else mask.unsqueeze(-2).unsqueeze(-3)
         if with_zero:
-            scores = scores if present is None else torch.where(present, scores, -torch.inf)
-            weights = F.pad(scores, (0, 1)).softmax(-1)[..., :-1]
+            present = None if present is None else F.pad(present, (0, 1), value=True)
+            weights = masked_softmax(F.pad(scores, (0, 1)), present)[..., :-1]
         else:
             weights = masked_softmax(scores, present)
         mixed = (weights @ v.transpose(-3, -2)).transpose(-3, -2).flatten(-2)

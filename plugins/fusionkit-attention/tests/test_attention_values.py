@@ -517,6 +517,14 @@ def test_shift_of_adaptation_gate_does_not_overflow_in_half_precision(dtype: tor
     assert (found - wanted).norm() < 0.02 * wanted.norm()
 
 
+def test_gates_stay_finite_where_scores_overflow_in_half_precision() -> None:
+    op: Any = fusionkit.create("gated", dims=[2, 2], n=3, gate="softmax", dtype="float16")
+    with torch.no_grad():
+        op.gates[0].weight.fill_(1)
+    x = [torch.full((1, 2), 4e4, dtype=torch.float16)] * 2
+    torch.testing.assert_close(op.explain(x)["weights"], torch.full((1, 2), 0.5, dtype=torch.float16))
+
+
 def test_norm_of_the_shift_is_bounded() -> None:
     torch.manual_seed(0)
     op = built("adaptation_gate", [4, 3, 2], beta=0.25)
@@ -615,3 +623,22 @@ def test_compiled_and_exported_with_a_mask(name: str, options: dict[str, Any]) -
         shapes = {"x": [{0: rows}] * len(x), "mask": {0: rows}}
         program: Any = torch.export.export(op, (x,), {"mask": mask}, dynamic_shapes=shapes).module()
         torch.testing.assert_close(program(y, mask=other), op(y, mask=other))
+
+
+def test_gate_stays_finite_where_scores_overflow_in_half_precision() -> None:
+    op: Any = fusionkit.create("mixture_of_experts", dims=[2, 2], n=3, dtype="float16")
+    with torch.no_grad():
+        op.gate[0].weight.fill_(3e3)
+    said = op.explain([torch.full((1, 2), 10.0, dtype=torch.float16)] * 2)
+    torch.testing.assert_close(said["experts"], torch.full((1, 4), 0.25, dtype=torch.float16))
+    assert said["output"].isfinite().all()
+
+
+def test_balance_loss_may_be_less_with_top_k() -> None:
+    """An expert that is chosen in every row, but as the lesser one."""
+    op: Any = fusionkit.create("mixture_of_experts", dims=[3], n=4, experts=3, top_k=2, balance=1.0)
+    with torch.no_grad():
+        op.gate[0].weight.copy_(torch.eye(3))
+    loss = op.explain([torch.tensor([[0.0, 50.0, -1.0], [0.0, -1.0, 50.0]])])["loss"]
+    # f = 1/2, 1/4, 1/4 and p = 0, 1/2, 1/2.
+    assert loss.item() == pytest.approx(0.75)
