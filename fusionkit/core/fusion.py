@@ -270,8 +270,8 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
 
         Returns:
             - ``output`` (..., n): what ``forward`` returns;
-            - ``weights`` (..., k): how much each view counts, 0 where it is absent; of an operator with ``gates`` for
-              every coordinate, the mean over those of the view;
+            - ``weights`` (..., k): how much each view counts, 0 where it is absent and no placeholder stands for it; of
+              an operator with ``gates`` for every coordinate, the mean over those of the view;
             - ``loss`` (): to be added to the loss of the training, with its factor;
             - others that the docstring of the operator names.
 

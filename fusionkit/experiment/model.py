@@ -341,6 +341,23 @@ class FusionModel(nn.Module):
             raise FusionError("The trained model should give finite outputs; found others.")
         return output
 
+    @exclusive()
+    @torch.no_grad()
+    def explain(self, x: Any, mask: Any = None) -> dict[str, Tensor]:
+        """Return what the fusion says about its result, such as ``weights`` (..., k): see ``Fusion.explain``.
+
+        Args:
+            x: as for ``evaluate``.
+            mask: as for ``forward``.
+
+        Raises:
+            DimsError, FusionError: as ``evaluate``.
+        """
+        views = self.scaler(self.encode(x) if hasattr(x, "columns") else x, self.network.dtype)
+        present = self._presence(views, mask, empty=False)
+        with evaluating(self):
+            return self.network.explain(views, present)
+
     def _presence(self, views: Sequence[Tensor | None], mask: Any, empty: bool) -> Tensor | None:
         """Return which standardized views are present, (..., k); None if all are."""
         given = [view for view in views if view is not None]

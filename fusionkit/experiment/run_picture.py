@@ -68,10 +68,11 @@ def draw_weights(result: Mapping[str, Any], path: Path) -> None:
         axes = figure.subplots()
         if by_group:
             _heat_map(figure, axes, values, list(groups), views)
+            axes.set_xlabel("view")
+            axes.set_ylabel("label" if result["task"] == "multilabel" else "true class")
         else:
             _bars(axes, values[0], views)
-        by = {"regression": "", "multilabel": ", by label"}.get(result["task"], ", by true class")
-        axes.set_title(f"mean weight of each view on the test part{by}", fontweight="normal")
+        axes.set_title("mean weight on the test rows that have the view", fontweight="normal")
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         figure.suptitle(fill(f"{_name(result)}, seed {result['seed']}", 70), fontsize=12, fontweight="bold")
@@ -80,7 +81,8 @@ def draw_weights(result: Mapping[str, Any], path: Path) -> None:
 def _heat_map(figure: Figure, axes: Axes, values: Array, rows: Sequence[str], columns: Sequence[str]) -> None:
     """Draw a table of numbers; grey cells have none."""
     known = values[np.isfinite(values)]
-    low, high = float(known.min(initial=0.0)), float(known.max(initial=0.0)) or 1.0
+    # At least twice an equal share, so that equal weights look alike and not large.
+    low, high = float(known.min(initial=0.0)), float(known.max(initial=2 / len(columns)))
     image = axes.imshow(values, cmap="Blues", vmin=low, vmax=low + 1.15 * (high - low), aspect="auto")
     for axis, names, most in ((axes.xaxis, columns, _MOST_COLUMNS), (axes.yaxis, rows, _MOST_ROWS)):
         ticks = range(0, len(names), -(-len(names) // most))
@@ -93,7 +95,7 @@ def _heat_map(figure: Figure, axes: Axes, values: Array, rows: Sequence[str], co
         return
     for (i, j), value in np.ndenumerate(values):
         dark = np.isfinite(value) and value - low > 0.6 * (high - low)
-        text = _weight(value, high)
+        text = _weight(value, float(known.max()))
         axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
 
 

@@ -603,6 +603,22 @@ def test_a_network_returns_the_loss_of_its_fusion(head: Any) -> None:
     assert torch.equal(network.head(network.activation(said["output"])), network(x, mask=mask))
 
 
+def test_a_model_explains_raw_views() -> None:
+    torch.manual_seed(0)
+    network = Network(Balanced(dims=[3, 3]), [4, 2], 2, ModelOptions(encoder="linear"))
+    model = FusionModel(Scaler(["a", "b"], [4, 2]), network, Classification(["no", "yes"])).train()
+    x = [torch.randn(5, 4).double(), torch.randn(5, 2).double()]
+    x[1][2] = torch.nan
+    said = model.explain(x)
+    present = torch.ones(5, 2, dtype=torch.bool)
+    present[2, 1] = False
+    assert (said["weights"] > 0).equal(present)
+    assert not said["weights"].requires_grad
+    assert model.training
+    clean = [x[0].float(), torch.where(present[:, 1:], x[1], 0.0).float()]
+    torch.testing.assert_close(said["weights"], network.explain(clean, present)["weights"])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_only_what_explains_a_loss_has_one(dtype: torch.dtype) -> None:
     def network(fusion: Any) -> Network:

@@ -285,7 +285,7 @@ def figure_of(monkeypatch: pytest.MonkeyPatch, result: dict[str, Any], path: Pat
 
 
 @pytest.mark.parametrize(
-    ("task", "of"), [("classification", ", by true class"), ("multilabel", ", by label")], ids=lambda value: value
+    ("task", "of"), [("classification", "true class"), ("multilabel", "label")], ids=lambda value: value
 )
 def test_weights_are_a_table_with_their_values(
     task: str, of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -293,7 +293,7 @@ def test_weights_are_a_table_with_their_values(
     groups, views = ["$x_1$", "日本", "a rather long name, longer than 30"], ["a", "b_^{"]
     result = weighed(groups, views, task=task)
     (axes,) = figure_of(monkeypatch, result, tmp_path / "x.png").axes
-    assert axes.get_title(loc="left") == f"mean weight of each view on the test part{of}"
+    assert (axes.get_ylabel(), axes.get_xlabel()) == (of, "view")
     assert [label.get_text() for label in axes.get_xticklabels()] == views
     assert [label.get_text() for label in axes.get_yticklabels()] == [*groups[:2], f"{groups[2][:30]}..."]
     wanted = [f"{value:.2f}" for row in result["weights"].values() for value in row.values() if value is not None]
@@ -304,7 +304,7 @@ def test_the_weights_of_a_regression_are_bars(tmp_path: Path, monkeypatch: pytes
     result = weighed(["all"], ["a", "b", "c"], task="regression")
     (axes,) = figure_of(monkeypatch, result, tmp_path / "x.png").axes
     weights = result["weights"]["all"]
-    assert axes.get_title(loc="left") == "mean weight of each view on the test part"
+    assert axes.get_title(loc="left") == "mean weight on the test rows that have the view"
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
     assert [bar.get_width() for bar in axes.patches] == [0.0, weights["b"], weights["c"]]  # type: ignore[attr-defined]
     assert [text.get_text() for text in axes.texts] == ["-", f"{weights['b']:.2f}", f"{weights['c']:.2f}"]
