@@ -95,7 +95,7 @@ def _heat_map(figure: Figure, axes: Axes, values: Array, rows: Sequence[str], co
         return
     for (i, j), value in np.ndenumerate(values):
         dark = np.isfinite(value) and value - low > 0.6 * (high - low)
-        text = _weight(value, float(known.max()))
+        text = _weight(value, float(known.max(initial=0.0)))
         axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
 
 
