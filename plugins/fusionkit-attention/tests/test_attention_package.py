@@ -22,6 +22,7 @@ from fusionkit_attention.plugin import OPERATORS
 #: Preset -> operator.
 PRESETS = {"gmu": "gated", "mag": "adaptation_gate", "mmtm": "squeeze_excite"}
 FOLDER = Path(fusionkit_attention.__file__).parent
+ROOT = Path(__file__).parents[1]
 
 
 def test_names() -> None:
@@ -64,8 +65,8 @@ def test_preset(preset: str, name: str) -> None:
 
 def test_configs_are_in_the_wheel() -> None:
     # Hatchling takes every file of the package that git does not ignore.
-    built = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
-    assert built == {"targets": {"wheel": {"packages": ["fusionkit_attention"]}}}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["hatch"]["build"] == {"targets": {"wheel": {"packages": ["fusionkit_attention"]}}}
     assert fusionkit_attention.plugin.fusionkit_conf() == ["pkg://fusionkit_attention.conf"]
     assert len(list((FOLDER / "conf" / "fusion").glob("*.yaml"))) == len(PRESETS)
 
@@ -88,7 +89,7 @@ def test_listing_imports_nothing() -> None:
 
 
 def test_table_of_the_readme() -> None:
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = text.partition("## Formulas")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)`", table, re.MULTILINE)
     assert rows == list(OPERATORS)
