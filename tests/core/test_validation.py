@@ -46,7 +46,7 @@ def test_flag(value: bool) -> None:
         (check_flag, 1, "option should be True or False; found 1."),
         (check_flag, None, "option should be True or False; found None."),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)[:60]),  # The same in every process.
 )
 def test_refused(check: Callable[[str, Any], Any], value: Any, message: str) -> None:
     with pytest.raises(FusionError) as caught:

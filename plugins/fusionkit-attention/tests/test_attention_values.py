@@ -203,7 +203,7 @@ COUNTS: list[tuple[str, dict[str, Any], Count]] = [
 
 @pytest.mark.parametrize("n", [1, 64, 300])
 @pytest.mark.parametrize("dims", [[1], [216], [216, 240], [76, 216, 64, 240, 47, 6]], ids=str)
-@pytest.mark.parametrize(("name", "options", "count"), COUNTS, ids=str)
+@pytest.mark.parametrize(("name", "options", "count"), COUNTS, ids=lambda value: "l" if callable(value) else str(value))
 def test_counts(name: str, options: dict[str, Any], count: Count, dims: list[int], n: int) -> None:
     width: dict[str, Any] = {} if name in FIXED_N else {"n": n}
     op = fusionkit.create(name, dims=dims, device="meta", **width, **options)
