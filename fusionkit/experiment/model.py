@@ -333,8 +333,7 @@ class FusionModel(nn.Module):
         Raises:
             DimsError, FusionError: as ``forward``; also views or outputs that are not finite, or no row with a view.
         """
-        views = self.scaler(self.encode(x) if hasattr(x, "columns") else x, self.network.dtype)
-        present = self._presence(views, mask, empty)
+        views, present = self._standardized(x, mask, empty)
         with evaluating(self):
             output = self.task.in_units(self.network(views, mask=present).double())
         if not output.isfinite().all():
@@ -353,10 +352,14 @@ class FusionModel(nn.Module):
         Raises:
             DimsError, FusionError: as ``evaluate``.
         """
-        views = self.scaler(self.encode(x) if hasattr(x, "columns") else x, self.network.dtype)
-        present = self._presence(views, mask, empty=False)
+        views, present = self._standardized(x, mask, empty=False)
         with evaluating(self):
             return self.network.explain(views, present)
+
+    def _standardized(self, x: Any, mask: Any, empty: bool) -> tuple[list[Tensor | None], Tensor | None]:
+        """Return the standardized views, and which are present, (..., k); arguments as for ``evaluate``."""
+        views = self.scaler(self.encode(x) if hasattr(x, "columns") else x, self.network.dtype)
+        return views, self._presence(views, mask, empty)
 
     def _presence(self, views: Sequence[Tensor | None], mask: Any, empty: bool) -> Tensor | None:
         """Return which standardized views are present, (..., k); None if all are."""

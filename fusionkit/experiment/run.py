@@ -243,16 +243,14 @@ class Run:
         with threads(model.network, self.config.train, torch.device("cpu")):
             return robustness(score, views, seed=self.config.seed, mask=mask, refuses=refuses)
 
-    @torch.no_grad()
     def _weights(self, target: Array) -> Weights | None:
         """Return the mean weights of the views in the fusion on the test part; None if it does not say any."""
         model, rows = self.model, self.parts.test
         if not model.fusion.explains():
             return None
-        part = _standardized(model, self.fitted, rows)
+        views = [view[rows] for view in self.fitted.views.values()]
         with threads(model.network, self.config.train, torch.device("cpu")):
-            views = [view.to(model.network.dtype) for view in part.views]
-            weights = model.network.explain(views, part.mask).get("weights")
+            weights = model.explain(views, _mask(self.data, rows)).get("weights")
         if weights is None:
             return None
         mask = None if self.data.mask is None else self.data.mask[rows]
