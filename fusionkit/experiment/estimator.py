@@ -27,11 +27,12 @@ from fusionkit.experiment.inputs import REAL, Names, check_values, check_views, 
 from fusionkit.experiment.missing import presence
 from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.parameters import named, own_names
+from fusionkit.experiment.parts import Part
 from fusionkit.experiment.roles import check_role
 from fusionkit.experiment.source import Array, check_orders, check_unmasked
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.tasks.choice import Target
-from fusionkit.experiment.training import Monitored, Part, Training, seeded, threads, train
+from fusionkit.experiment.training import Monitored, Training, seeded, threads, train
 from fusionkit.fusion import Fusion, check_dims
 
 

@@ -28,12 +28,13 @@ from fusionkit.experiment.data import OWN, Dataset, load_data
 from fusionkit.experiment.load import save
 from fusionkit.experiment.metrics import confusion_matrix
 from fusionkit.experiment.model import FusionModel, Network, Scaler
+from fusionkit.experiment.parts import Part
 from fusionkit.experiment.robustness import Mask, Views, robustness
 from fusionkit.experiment.source import Array, Rows
 from fusionkit.experiment.splits import Parts, split
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.summary import print_data, print_summary, run_title
-from fusionkit.experiment.training import History, Monitored, Part, Training, seeded, threads, train
+from fusionkit.experiment.training import History, Monitored, Training, seeded, threads, train
 from fusionkit.experiment.view_weights import Weights, mean_weights
 from fusionkit.fusion import Fusion, check_device
 
@@ -225,23 +226,27 @@ class Run:
         name = f"validation_{self.metric}" if len(self.parts.validation) else self.metric
         return {"loss": history.loss, **({name: history.score} if history.score else {}), "lr": history.lr}
 
-    @torch.no_grad()
     def _robustness(self) -> dict[str, dict[str, float | None]]:
         """Return the task's first metric on the test part with views missing and noisy."""
-        model, task, rows = self.model, self.model.task, self.parts.test
-        part, target = _standardized(model, self.fitted, rows), self.data.target[rows]
+        part, mask = self._disturbed(self.parts.test)
+        score = partial(self._score, self.model.task.metric(None), self.data.target[self.parts.test])
+        refuses = not self.model.fusion.takes_masks
+        with threads(self.model.network, self.config.train, torch.device("cpu")):
+            return robustness(score, part, seed=self.config.seed, mask=mask, refuses=refuses)
+
+    def _disturbed(self, rows: Rows) -> tuple[dict[str, Array], Mask | None]:
+        """Return the standardized views of rows by name, (m, n_i), and which are present, (m, k), to change them."""
+        part = _standardized(self.model, self.fitted, rows)
         views = {name: view.numpy() for name, view in zip(self.data.views, part.views, strict=True)}
-        first = task.metric(None)
+        return views, None if part.mask is None else part.mask.numpy()
 
-        def score(chosen: Views, mask: Mask | None) -> float | None:
-            given = [torch.from_numpy(view).to(model.network.dtype) for view in chosen]
-            output = model.network(given, mask=None if mask is None else torch.from_numpy(mask))
-            return task.score(first, task.predicted(task.in_units(output.double())), target)
-
-        mask = None if self.data.mask is None else self.data.mask[rows]
-        refuses = not model.fusion.takes_masks
-        with threads(model.network, self.config.train, torch.device("cpu")):
-            return robustness(score, views, seed=self.config.seed, mask=mask, refuses=refuses)
+    @torch.no_grad()
+    def _score(self, metric: str, target: Array, views: Views, mask: Mask | None) -> float | None:
+        """Return a metric of the trained network for standardized views (m, n_i) and a mask; None: it is undefined."""
+        task, network = self.model.task, self.model.network
+        given = [torch.from_numpy(view).to(network.dtype) for view in views]
+        output = network(given, mask=None if mask is None else torch.from_numpy(mask))
+        return task.score(metric, task.predicted(task.in_units(output.double())), target)
 
     def _weights(self, target: Array) -> Weights | None:
         """Return the mean weights of the views in the fusion on the test part; None if it does not say any."""

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.metrics import numeral, rank_value
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.optimizer import Optimizer, one_cycle
+from fusionkit.experiment.parts import Part, batch_sizes
 from fusionkit.experiment.source import Array
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.tasks.base import Task
@@ -42,35 +43,6 @@ _SERIAL_WORK = 2**26
 
 #: Without a terminal, a line shows the progress after this number of seconds.
 _SILENCE = 30.0
-
-
-@dataclass
-class Part:
-    """Some rows.
-
-    Attributes:
-        views: standardized, (m, n_i).
-        target: as ``Task.tensor`` returns it.
-        mask: which views are present, (m, k); None if all are.
-        weight: of each row in the loss, (m,); None: 1.
-    """
-
-    views: list[Tensor]
-    target: Tensor
-    mask: Tensor | None = None
-    weight: Tensor | None = None
-
-    def to(self, device: torch.device) -> Part:
-        """Return the part on ``device``."""
-        return self._each(lambda tensor: tensor.to(device))
-
-    def rows(self, index: Tensor) -> Part:
-        """Return the rows at ``index`` (b,)."""
-        return self._each(lambda tensor: tensor.index_select(0, index))
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Part:
-        mask, weight = (None if one is None else change(one) for one in (self.mask, self.weight))
-        return Part([change(view) for view in self.views], change(self.target), mask, weight)
 
 
 @dataclass
@@ -294,7 +266,7 @@ class _Steps:
         # whole batches, by a generator of a seed that no order has.
         self.generator = torch.Generator().manual_seed(training.seed)
         self.drop, self.drops = ViewDropout(settings.view_dropout), torch.Generator().manual_seed(training.seed + 2**32)
-        self.sizes = batch_sizes(len(self.training.target), settings.batch_size, process.world_size)
+        self.sizes = batch_sizes(len(self.training), settings.batch_size, process.world_size)
         self.done, self.total = 0, settings.epochs * len(self.sizes)
         self.schedule()
 
@@ -305,73 +277,55 @@ class _Steps:
 
     def epoch(self) -> float:
         """Train on all rows once; return the mean loss."""
-        m, process = len(self.training.target), self.process
+        m, process = len(self.training), self.process
         self.model.train()
         total = torch.zeros((), device=process.device)
-        order = torch.randperm(m, generator=self.generator).to(process.device)
-        for index in order.split(self.sizes):
-            loss = self.batch_loss(index)
+        for batch in self.training.batches(self.sizes, self.generator):
+            loss = self.batch_loss(batch)
             if self.trainable:
                 self.optimizer.zero_grad()
                 process.backward(loss)
                 self.wrapped.step()
             self.done += 1
             self.schedule()
-            total += loss.detach() * (len(index) / m)
+            total += loss.detach() * (len(batch) / m)
         return float(process.all_reduce(total, reduce_op="mean"))
 
-    def batch_loss(self, index: Tensor) -> Tensor:
-        """Return the loss of this process's share of the batch ``index`` (b,).
+    def batch_loss(self, batch: Part) -> Tensor:
+        """Return the loss of this process's share of a batch.
 
         Its mean over the processes is that of the whole batch, and so are the gradients.  A loss of the fusion counts
         for each process by its number of rows; their weights do not change it.
         """
-        output, target, weight = self.share(index)
+        output, target, weight = self.share(batch)
         output, own = output if self.has_loss else (output, None)
-        scale = self.process.world_size / len(index)
+        scale = self.process.world_size / len(batch)
         loss: Tensor = self.loss(output, target, weight) * scale
         return loss if own is None else loss + own * (len(target) * scale)
 
-    def share(self, index: Tensor) -> tuple[Any, Tensor, Tensor | None]:
-        """Return outputs, targets and weights of this process's share of the batch ``index`` (b,).
+    def share(self, batch: Part) -> tuple[Any, Tensor, Tensor | None]:
+        """Return outputs, targets and weights of this process's share of a batch.
 
         Where the fusion has a loss, it comes with the outputs, as a pair.
         """
-        rows = slice(self.process.global_rank, None, self.process.world_size)
-        mask = self.present(index)
+        batch = replace(batch, mask=self.present(batch))
         with_loss = {"with_loss": True} if self.has_loss else {}  # A network of another class has no such argument.
-        if self.process.world_size == 1 or not isinstance(self.network, Network):
-            part = self.training.rows(index[rows])
-            output = self.model(part.views, **_masked(None if mask is None else mask[rows]), **with_loss)
-            return output, part.target, part.weight
-        part = self.training.rows(index)
-        weight = None if part.weight is None else part.weight[rows]
-        return self.model(part.views, rows, **_masked(mask), **with_loss), part.target[rows], weight
+        if self.process.world_size == 1:
+            return self.model(batch.views, **_masked(batch.mask), **with_loss), batch.target, batch.weight
+        rows = slice(self.process.global_rank, None, self.process.world_size)
+        part = batch.every(rows)
+        if not isinstance(self.network, Network):
+            return self.model(part.views, **_masked(part.mask), **with_loss), part.target, part.weight
+        return self.model(batch.views, rows, **_masked(batch.mask), **with_loss), part.target, part.weight
 
-    def present(self, index: Tensor) -> Tensor | None:
-        """Return which views of the batch ``index`` (b,) are present and not dropped, (b, k); None: all of them."""
-        training = self.training
-        if training.mask is None and not self.settings.view_dropout:
+    def present(self, batch: Part) -> Tensor | None:
+        """Return which views of a batch are present and not dropped, (b, k); None: all of them."""
+        if batch.mask is None and not self.settings.view_dropout:
             return None
-        if training.mask is None:
-            mask = torch.ones((len(index), len(training.views)), dtype=torch.bool, device=index.device)
-        else:
-            mask = training.mask.index_select(0, index)
+        mask = batch.mask
+        if mask is None:
+            mask = torch.ones((len(batch), len(batch.views)), dtype=torch.bool, device=batch.target.device)
         return self.drop(mask, self.drops)  # type: ignore[no-any-return]
-
-
-def batch_sizes(rows: int, batch_size: int, processes: int = 1) -> list[int]:
-    """Return the number of rows of each batch.
-
-    A last one that leaves a process a single row, which a BatchNorm refuses, or none, joins the batch before.
-    """
-    whole, rest = divmod(rows, batch_size)
-    sizes = [batch_size] * whole
-    if whole and rest < 2 * processes:
-        sizes[-1] += rest
-    else:
-        sizes.append(rest)
-    return sizes
 
 
 @torch.no_grad()

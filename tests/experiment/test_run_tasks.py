@@ -277,7 +277,8 @@ def test_a_refit_is_a_training_on_both_parts_for_the_best_number_of_epochs(
 
 
 def _by_hand(config: Any, data: Any, rows: Any, epochs: int) -> dict[str, torch.Tensor]:
-    from fusionkit.experiment.training import Part, Training, seeded, train
+    from fusionkit.experiment.parts import Part
+    from fusionkit.experiment.training import Training, seeded, train
 
     with seeded(config.seed, torch.device("cpu")):
         model = run.build_model(config, data)

@@ -17,9 +17,10 @@ from fusionkit.config.options import ModelOptions, TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import optimizer
 from fusionkit.experiment.model import Network
+from fusionkit.experiment.parts import Part
 from fusionkit.experiment.tasks.classification import Classification
 from fusionkit.experiment.tasks.regression import Regression
-from fusionkit.experiment.training import Monitored, Part, Training, _Display, batch_sizes, train
+from fusionkit.experiment.training import Monitored, Training, _Display, train
 from tests.contract.mutants.right import Says
 from tests.exhaustive import exhaustive
 from tests.experiment.explaining import Balanced
@@ -90,22 +91,6 @@ def test_every_optimizer_and_scheduler(optimizer: str, scheduler: str) -> None:
 def test_odd_sizes(epochs: int, batch_size: int) -> None:
     _, history = fit(epochs=epochs, batch_size=batch_size)
     assert len(history.loss) == epochs
-
-
-@pytest.mark.parametrize(
-    ("rows", "batch_size", "sizes"),
-    [(9, 4, [4, 5]), (10, 4, [4, 4, 2]), (8, 4, [4, 4]), (3, 1, [1, 1, 1]), (1, 4, [1]), (3, 4, [3]), (5, 4, [5])],
-)
-def test_no_batch_but_the_only_one_has_a_single_row(rows: int, batch_size: int, sizes: list[int]) -> None:
-    assert batch_sizes(rows, batch_size) == sizes
-
-
-@pytest.mark.parametrize(
-    ("rows", "processes", "sizes"),
-    [(9, 2, [4, 5]), (10, 2, [4, 6]), (11, 2, [4, 7]), (12, 2, [4, 4, 4]), (23, 4, [8, 15]), (3, 2, [3])],
-)
-def test_no_process_has_a_single_row_of_the_last_batch(rows: int, processes: int, sizes: list[int]) -> None:
-    assert batch_sizes(rows, sizes[0], processes) == sizes
 
 
 @pytest.mark.exhaustive

@@ -1,0 +1,71 @@
+"""Rows that a network trains on, and the order in which it sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Part:
+    """Some rows, in memory.
+
+    Attributes:
+        views: standardized, (m, n_i).
+        target: as ``Task.tensor`` returns it.
+        mask: which views are present, (m, k); None if all are.
+        weight: of each row in the loss, (m,); None: 1.
+    """
+
+    views: list[Tensor]
+    target: Tensor
+    mask: Tensor | None = None
+    weight: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows m."""
+        return len(self.target)
+
+    def to(self, device: torch.device) -> Part:
+        """Return the part on ``device``."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def rows(self, index: Tensor) -> Part:
+        """Return the rows at ``index`` (b,)."""
+        return self._each(lambda tensor: tensor.index_select(0, index))
+
+    def every(self, rows: slice) -> Part:
+        """Return the rows of a slice."""
+        return self._each(lambda tensor: tensor[rows])
+
+    def batches(self, sizes: Sequence[int], generator: torch.Generator) -> Iterator[Part]:
+        """Yield all rows once, in random order.
+
+        Args:
+            sizes: of the batches; they add up to m.
+            generator: of the order, on the CPU, so that the order is the same on every device and in every process.
+        """
+        order = torch.randperm(len(self), generator=generator).to(self.target.device)
+        for index in order.split([*sizes]):
+            yield self.rows(index)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Part:
+        mask, weight = (None if one is None else change(one) for one in (self.mask, self.weight))
+        return Part([change(view) for view in self.views], change(self.target), mask, weight)
+
+
+def batch_sizes(rows: int, batch_size: int, processes: int = 1) -> list[int]:
+    """Return the number of rows of each batch.
+
+    A last one that leaves a process a single row, which a BatchNorm refuses, or none, joins the batch before.
+    """
+    whole, rest = divmod(rows, batch_size)
+    sizes = [batch_size] * whole
+    if whole and rest < 2 * processes:
+        sizes[-1] += rest
+    else:
+        sizes.append(rest)
+    return sizes
