@@ -20,6 +20,7 @@ def presence(
     mask: npt.NDArray[Any] | None = None,
     impute: str | None = None,
     what: str = "mask",
+    first: int = 0,
 ) -> npt.NDArray[np.bool_] | None:
     """Return which views of each row are present, (m, k); None if all are.
 
@@ -29,6 +30,7 @@ def presence(
         mask: (m, k), True where a view is present; None: where it is not all NaN.
         impute: as for ``present_rows``.
         what: the mask, for messages.
+        first: the number of the first row, for messages.
 
     Raises:
         FusionError: the mask does not fit, or as ``present_rows``.
@@ -36,7 +38,7 @@ def presence(
     if mask is not None:
         check_mask(what, mask, (len(views[0]), len(views)))
     columns = [
-        present_rows(name, view, None if mask is None else mask[:, i], impute=impute)
+        present_rows(name, view, None if mask is None else mask[:, i], impute=impute, first=first)
         for i, (name, view) in enumerate(zip(names, views, strict=True))
     ]
     present = np.stack(columns, axis=1)
@@ -57,7 +59,7 @@ def check_mask(what: str, mask: Any, shape: Sequence[int]) -> None:
         raise FusionError(f"{what} should {should}; found {tuple(mask.shape)}.")
 
 
-def present_rows(what: str, view: Any, given: Any = None, *, impute: str | None = None) -> Any:
+def present_rows(what: str, view: Any, given: Any = None, *, impute: str | None = None, first: int = 0) -> Any:
     """Return which rows of a view (..., n_i) are present, (...,): ``given``, or else those that are not all NaN.
 
     Args:
@@ -65,6 +67,7 @@ def present_rows(what: str, view: Any, given: Any = None, *, impute: str | None 
         view: an array or a tensor; rows that ``given`` calls absent may hold anything.
         given: bool (...,), or None.
         impute: not None: present rows may have some NaN, which the scaler fills.
+        first: the number of the first row, for messages.
 
     Raises:
         FusionError: a present row has NaN, or an infinite value.
@@ -78,7 +81,7 @@ def present_rows(what: str, view: Any, given: Any = None, *, impute: str | None 
     present = ~nan.all(-1) if given is None else given
     wrong = present & (nan.any(-1) if impute is None else nan.all(-1))
     if count := int(wrong.sum()):
-        found = f"{count} with NaN, the first is row {wrong.reshape(-1).tolist().index(True)}"
+        found = f"{count} with NaN, the first is row {first + wrong.reshape(-1).tolist().index(True)}"
         if given is not None:
             raise FusionError(f"{what} should have no NaN in the rows that the mask calls present; found {found}.")
         should = "have no NaN in a row, or nothing but NaN where the view is absent"

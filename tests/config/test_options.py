@@ -104,7 +104,8 @@ def test_what_is_right(base: dict[str, Any], key: str, value: Any) -> None:
         (
             "data.name",
             "mfaet",
-            "data.name should be one of breast_cancer, digits, mfeat, npz, table; found 'mfaet'. Did you mean 'mfeat'?",
+            "data.name should be one of breast_cancer, digits, folder, mfeat, npz, table; found 'mfaet'. Did you mean "
+            "'mfeat'?",
         ),
         (
             "data.path",

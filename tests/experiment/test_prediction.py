@@ -253,4 +253,4 @@ def test_ids_whose_column_is_called_as_a_prediction_are_kept(name: str, kept: st
     batch = Batch(0, [np.zeros((2, 1))], ids=np.array(["x", "y"]))
     found = columns(predictor, batch, np.array([[0.8, 0.2], [0.1, 0.9]]))  # type: ignore[arg-type]
     assert list(found) == [kept, "prediction", "probability_a", "probability_b"]
-    assert (found[kept].tolist(), found["prediction"]) == (["x", "y"], ["a", "b"])
+    assert (found[kept].tolist(), found["prediction"].tolist()) == (["x", "y"], ["a", "b"])
