@@ -54,6 +54,11 @@ class Dataset(Source):
         return list(self.task.classes)
 
     @property
+    def stored(self) -> bool:
+        """Whether the views are ``StoredView``; ``mask`` is then that of the file, and NaN were not looked for."""
+        return is_stored(self)
+
+    @property
     def strata(self) -> Rows | None:
         """The class of each row, (m,), which every part of a split should have; None for other tasks."""
         return self.target if self.task.name == "classification" else None
@@ -143,7 +148,7 @@ def read_source(options: FileOptions, known: TableFormat | None = None) -> Sourc
 
 
 def is_stored(source: Source) -> bool:
-    """Whether the views stay in their files; of a data set, ``mask`` is then that of the files."""
+    """Whether the views stay in their files."""
     return any(isinstance(view, StoredView) for view in source.views.values())
 
 

@@ -171,7 +171,8 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
                 _check_names(path, archive.files)
                 return {key: _array(path, key, archive) for key in archive.files}, digest
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise FusionError(f"The data file should be a .npz file; found {path}: {error.strerror}.") from None
+        hint = "  data=folder reads a folder." if isinstance(error, IsADirectoryError) else ""
+        raise FusionError(f"The data file should be a .npz file; found {path}: {error.strerror}.{hint}") from None
     except FusionError:
         raise
     except _DAMAGES as error:

@@ -85,8 +85,8 @@ class Classification(Task):
 
     def array(self, predicted: Array) -> Array:
         """Return the most probable class of each row."""
-        classes: Array = np.asarray(self.classes)
-        return classes[predicted.argmax(-1)]
+        values: Array = np.asarray(self.classes)[predicted.argmax(-1)]
+        return values
 
     def values(self, predicted: Array) -> list[Any]:
         """Return the most probable class of each row, as it stands in the classes."""
