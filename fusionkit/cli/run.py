@@ -80,7 +80,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
-    """Parse the arguments as Hydra does, and ``--from``; options and overrides may come in any order.
+    """Parse the arguments as Hydra does, ``--from`` and ``--resume``; options and overrides may come in any order.
 
     Raises:
         ConfigError: an option does not exist, or options contradict each other.
@@ -88,19 +88,22 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentPa
     """
     parser = _Parser(prog="fusionkit run", parents=[argument_parser()], add_help=False, allow_abbrev=False)
     parser.add_argument("--from", dest="source", metavar="RUN_DIR", help="Repeat the run in this directory and compare")
+    parser.add_argument("--resume", metavar="RUN_DIR", help="Go on with the run in this directory from its checkpoint")
     args, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
         raise ConfigError(_unknown_option(unknown[0], arguments, args.overrides, parser.format_usage()))
     if args.experimental_rerun is not None:
         # Hydra 1.3 unpickles the file.
         raise ConfigError("--experimental-rerun should not be used, because it trusts the file it is given.")
-    modes = ("run", "multirun", "cfg", "info", "shell_completion", "source")
+    modes = ("run", "multirun", "cfg", "info", "shell_completion", "source", "resume")
     chosen = [f"--{mode.replace('source', 'from').replace('_', '-')}" for mode in modes if getattr(args, mode)]
     if len(chosen) > 1:
         raise ConfigError(
-            "Only one of --run, --multirun, --cfg, --info, --shell-completion and --from should be given; "
+            "Only one of --run, --multirun, --cfg, --info, --shell-completion, --from and --resume should be given; "
             f"found {', '.join(chosen)}."
         )
+    if args.resume is not None and args.overrides:
+        raise ConfigError(f"--resume should be given alone; found {args.overrides[0]!r}.")
     if args.resolve and args.cfg is None and not args.help:
         raise ConfigError("--resolve should be given with --cfg or --help; found neither.")
     return args, parser
@@ -137,8 +140,10 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             _look(hydra, name, args, parser)
             return 0
         # Late: they import torch, which would slow down the completion in a shell.
-        from fusionkit.experiment import repeat, single, sweep
+        from fusionkit.experiment import repeat, resume, single, sweep
 
+        if args.resume is not None:
+            return resume.resume(Path(args.resume).absolute())
         if args.source is not None:
             return repeat.repeat(Path(args.source), _run_dir(hydra, name, args.overrides))
         if args.multirun:

@@ -27,9 +27,9 @@ from fusionkit.registry.catalogue import KINDS
 def config_hash(cfg: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that name the experiment ``cfg`` describes.
 
-    The order of keys, the device, the ``hydra`` node and a distribution's prefix ``tensor-`` do not matter.  A data
-    file counts by its content; the versions of the operators' distributions count, and of an operator that does not
-    belong to fusionkit also its source.
+    The order of keys, the device, the ``hydra`` node, the epochs between checkpoints and a distribution's prefix
+    ``tensor-`` do not matter.  A data file counts by its content; the versions of the operators' distributions count,
+    and of an operator that does not belong to fusionkit also its source.
     """
     from fusionkit.config.interpolations import resolve
 
@@ -38,6 +38,8 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     plain |= {kind: mapped(plain[kind], _unprefixed, lambda key: key) for kind in KINDS if kind in plain}
     if isinstance(plain.get("fusion"), Mapping):
         plain["fusion"] = _without(plain["fusion"], "device")
+    if isinstance(plain.get("train"), Mapping):
+        plain["train"] = _without(plain["train"], "checkpoint_every")
     if isinstance(data := plain.get("data"), Mapping):
         plain["data"] = _with_digests(data)
     records = (find_record(kind, name) for kind, name in operators(plain))

@@ -218,6 +218,9 @@ class TrainOptions(Options):
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"] = _option(
         "32-true", "32-true, bf16-mixed, 16-mixed, bf16-true, 16-true or 64-true."
     )
+    checkpoint_every: Size | None = _option(
+        None, "Epochs between two checkpoints, from which fusionkit run --resume goes on; null writes none."
+    )
 
 
 class FusionNode(Options):

@@ -34,6 +34,7 @@ from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, DimsError, FusionError, RegistryError, Terminated
 from fusionkit.experiment import run
+from fusionkit.experiment.checkpoint import Checkpoint, newest
 from fusionkit.experiment.load import is_complete
 from fusionkit.experiment.metrics import rank_value
 from fusionkit.experiment.results import (
@@ -78,6 +79,7 @@ class Outcome:
         part: where it was measured, ``validation`` or ``metrics`` (the test part).
         fraction: the part of the job that is done, 0 to 1.
         earlier: whether it was completed before this sweep.
+        resumed: after which epoch it went on from a checkpoint, in words; None: it began afresh.
     """
 
     directory: str
@@ -91,6 +93,7 @@ class Outcome:
     part: str = "metrics"
     fraction: float = 0.0
     earlier: bool = False
+    resumed: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -158,7 +161,9 @@ class Job:
             with recorded(cfg, run_dir):
                 cfg.update(plain_config(task))
                 done = _completed(cfg, run_dir)
-                result = done or self._run(cfg, task, run_dir, own_process, _Reporter(state, self.folder))
+                found = None if done else _resumable(cfg, run_dir)
+                state = replace(state, resumed=None if found is None else found.place)
+                result = done or self._run(cfg, task, own_process, _Reporter(state, self.folder), found)
         except EXPECTED as error:
             result = {"status": "failed", "error": sentence(error)}
         if result["status"] == NOT_APPLICABLE:
@@ -171,16 +176,18 @@ class Job:
         return final.objective
 
     def _run(
-        self, cfg: dict[str, Any], task: DictConfig, run_dir: Path, own_process: bool, report: _Reporter
+        self, cfg: dict[str, Any], task: DictConfig, own_process: bool, report: _Reporter, found: Checkpoint | None
     ) -> Mapping[str, Any]:
         """Run the job, unless its fusion does not take its fabrication; return its record, or that status."""
-        config = validate(cfg)
+        config, run_dir = validate(cfg), Path(report.outcome.directory)
         try:
             preflight(config, run.takes_group(config))
         except NotApplicable as error:
             return {"status": NOT_APPLICABLE, "error": sentence(error)}
         save_composed(task, run_dir, self.subdir)
-        return _run_alone(cfg, run_dir) if own_process else run.run_job(config, run_dir, quiet=True, report=report)
+        if own_process:
+            return _run_alone(cfg, run_dir)
+        return run.run_job(config, run_dir, quiet=True, report=report, found=found)
 
 
 @cache
@@ -284,15 +291,22 @@ def recorded(cfg: Mapping[str, Any], run_dir: Path) -> Iterator[None]:
         raise raised from (None if raised is error else error)
 
 
-def run_recorded(cfg: Mapping[str, Any], run_dir: Path, **options: Any) -> Mapping[str, Any]:
+def run_recorded(cfg: Mapping[str, Any], run_dir: Path, *, resume: bool = False, **options: Any) -> Mapping[str, Any]:
     """Run a job, with options of ``run_job``; return the record, also of a failed run.
+
+    Args:
+        cfg: of the job.
+        run_dir: its directory.
+        resume: go on from a checkpoint of the same config, if there is one.
+        **options: of ``run_job``.
 
     Raises:
         KeyboardInterrupt: the run was interrupted, which is recorded.
     """
     try:
         with recorded(cfg, run_dir):
-            return run.run_job(validate(cfg), run_dir, **options)
+            found = _resumable(cfg, run_dir) if resume else None
+            return run.run_job(validate(cfg), run_dir, found=found, **options)
     except EXPECTED:
         return read_result(run_dir / RESULT)
 
@@ -302,7 +316,7 @@ def run_recorded(cfg: Mapping[str, Any], run_dir: Path, **options: Any) -> Mappi
 
 def _run_alone(cfg: dict[str, Any], run_dir: Path) -> Mapping[str, Any]:
     """Run a job that may end its process in a process of its own; return the record, also of a failed run."""
-    start(run_dir)
+    start(run_dir, keep_checkpoints=True)
     content = json.dumps({"cfg": cfg, "run_dir": str(run_dir)}).encode()
     program = [sys.executable, "-c", "from fusionkit.experiment.job import alone; alone()"]
     status = subprocess.run(program, input=content, check=False).returncode
@@ -317,7 +331,7 @@ def alone() -> None:
     """Run the job that stdin describes in JSON: the main function of a job's own process."""
     content = json.load(sys.stdin)
     with contextlib.suppress(KeyboardInterrupt):
-        run_recorded(content["cfg"], Path(content["run_dir"]), quiet=True)
+        run_recorded(content["cfg"], Path(content["run_dir"]), resume=True, quiet=True)
 
 
 def _signal_name(number: int) -> str:
@@ -335,6 +349,12 @@ def _completed(cfg: Mapping[str, Any], run_dir: Path) -> Mapping[str, Any] | Non
         return None
     same = found.get("config_hash") == config_hash(cfg)
     return found if same and found["status"] == "completed" and is_complete(run_dir / MODEL) else None
+
+
+def _resumable(cfg: Mapping[str, Any], run_dir: Path) -> Checkpoint | None:
+    """Return the newest complete checkpoint in this directory, if it is of the same configuration and data."""
+    found, _ = newest(run_dir)
+    return found if found is not None and found.facts.config_hash == config_hash(cfg) else None
 
 
 def _ended(error: BaseException, cfg: Mapping[str, Any]) -> BaseException:

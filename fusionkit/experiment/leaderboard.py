@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -21,14 +22,14 @@ from fusionkit.config.options import defaults
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.metrics import places, rank_value
 from fusionkit.experiment.reproduce import as_override
-from fusionkit.experiment.results import RESULT, read_result
+from fusionkit.experiment.results import RESULT, checkpoints, read_result, resumable_after, shown
 from fusionkit.experiment.statistics import Summary, pareto, summarize
 
 #: Hydra makes this folder in a run directory before the run begins.
 _HYDRA = ".hydra"
 
 
-_IGNORED = re.compile(r"seed|device|.*\.device|data\.fold|data\.(test_)?path(\..*)?", re.DOTALL)
+_IGNORED = re.compile(r"seed|device|.*\.device|train\.checkpoint_every|data\.fold|data\.(test_)?path(\..*)?", re.DOTALL)
 _FABRICATION = "fusion.parameter_fabrication."
 #: The key of a record -> what it is called in tables.
 PARTS = {"metrics": "test", "validation": "validation"}
@@ -272,6 +273,7 @@ class Board:
         unfinished: directories of runs without a record: stopped before their end, or still running.
         problems: files that could not be used, each with a sentence.
         repeated: the number of runs left out because another has the same config and seed.
+        resumable: of the failed and the unfinished, those with a checkpoint: directory -> after which epoch.
     """
 
     directory: Path
@@ -280,6 +282,7 @@ class Board:
     unfinished: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     repeated: int = 0
+    resumable: dict[Path, str] = field(default_factory=dict)
 
     @property
     def groups(self) -> list[Group]:
@@ -293,6 +296,7 @@ class Board:
             "rows": [group.to_dict() for group in self.groups],
             "failed": [{"path": str(run.path.parent), "error": run.result.get("error")} for run in self.failed],
             "unfinished": [str(path) for path in self.unfinished],
+            "resumable": [{"path": str(path), "after": place} for path, place in self.resumable.items()],
             "problems": self.problems,
             "repeated": self.repeated,
         }
@@ -321,6 +325,8 @@ class Board:
             yield f"failed: {run.path.parent}: {one_line(str(run.result.get('error')), 400)}"
         for path in self.unfinished:
             yield f"unfinished: {path}: it has no {RESULT}; the run was stopped or is still running"
+        for path, place in self.resumable.items():
+            yield f"resumable: {path}: fusionkit run --resume {shlex.quote(shown(path))} goes on after {place}"
         for problem in self.problems:
             yield f"left out: {problem}"
         if self.repeated:
@@ -348,6 +354,7 @@ def read_board(directory: Path) -> Board:
         path = folder / RESULT
         if not os.path.lexists(path):
             board.unfinished.append(folder)
+            _note_resumable(board, folder)
             continue
         try:
             run = Run(path, _checked(path))
@@ -357,6 +364,7 @@ def read_board(directory: Path) -> Board:
         digest = run.result.get("config_hash")
         if run.result["status"] == "failed":
             board.failed.append(run)
+            _note_resumable(board, folder)
         elif digest in seen:
             board.repeated += 1
         else:
@@ -365,6 +373,11 @@ def read_board(directory: Path) -> Board:
             runs.append(run)
     board.tables = _tables(runs)
     return board
+
+
+def _note_resumable(board: Board, folder: Path) -> None:
+    if place := resumable_after(folder):
+        board.resumable[folder] = place
 
 
 def _run_dirs(directory: Path) -> Iterator[Path]:
@@ -376,7 +389,7 @@ def _run_dirs(directory: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        if RESULT in files or _HYDRA in folders:
+        if RESULT in files or _HYDRA in folders or checkpoints(Path(folder)):
             yield Path(folder)
         folders[:] = sorted(name for name in folders if name != _HYDRA)
 

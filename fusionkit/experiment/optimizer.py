@@ -46,6 +46,31 @@ class Optimizer:
             for parameter in group["params"]:
                 parameter.grad = None
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what the steps so far left behind, not copied: ``"3.0"`` is the first tensor of the fourth parameter.
+
+        The parameters count in the order of ``param_groups``; those that never had a gradient have no tensors.
+        """
+        left = ((i, self._state.get(parameter, [])) for i, parameter in enumerate(self._parameters()))
+        return {f"{i}.{j}": tensor for i, tensors in left for j, tensor in enumerate(tensors)}
+
+    def allocate(self, names: Iterable[str]) -> None:
+        """Make the tensors of the parameters that have one of these names in ``tensors``, to be filled."""
+        numbers = {name.partition(".")[0] for name in names}
+        for i, parameter in enumerate(self._parameters()):
+            if str(i) in numbers:
+                self._state[parameter] = self._initial(parameter)
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def _initial(self, parameter: Tensor) -> list[Tensor]:
+        """Return the momentum of SGD; of the others means, squares and the number of steps."""
+        if self.name == "sgd":
+            return [torch.zeros_like(parameter)]
+        steps = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        return [torch.zeros_like(parameter), torch.zeros_like(parameter), steps]
+
     @torch.no_grad()
     def step(self) -> None:
         """Update the parameters from their gradients."""
@@ -57,8 +82,7 @@ class Optimizer:
     def _adam(self, parameters: list[Tensor], gradients: list[Tensor], weight_decay: float) -> None:
         for p in parameters:
             if p not in self._state:
-                steps = torch.zeros((), dtype=torch.float32, device=p.device)
-                self._state[p] = [torch.zeros_like(p), torch.zeros_like(p), steps]
+                self._state[p] = self._initial(p)
         means, squares, counts = ([self._state[p][i] for p in parameters] for i in range(3))
         adam(
             *(parameters, gradients, means, squares, [], counts),

@@ -24,7 +24,7 @@ from fusionkit.config.safe import check_tree
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.job import directory_lock, run_recorded
 from fusionkit.experiment.load import read_tensors
-from fusionkit.experiment.results import MODEL, RESULT, read_result, save_configs, shown
+from fusionkit.experiment.results import MODEL, RESULT, read_result, resumable_after, save_configs, shown
 from fusionkit.experiment.run import takes_group
 
 #: The keys of a record that are results; the others describe the circumstances.
@@ -54,7 +54,7 @@ def repeat(source: Path, run_dir: Path) -> int:
     """
     _check_directories(source, run_dir)
     first = read_result(source / RESULT)
-    config = _config(first, source / RESULT)
+    config = checked_config(first.get("config"), source / RESULT)
     if first["status"] != "completed":
         _repeat_failed(first, source, config, run_dir)
         return 0
@@ -78,7 +78,7 @@ def repeat(source: Path, run_dir: Path) -> int:
         raise FusionError(
             f"The repetition of {shown(source)} should give the same; found another {', '.join(found)}.{since}"
         )
-    same = [*_measured(second), "curves"]
+    same = [*measured(second), "curves"]
     same += [what for what, there in (("confusion", second.get("confusion")), ("every weight", kept)) if there]
     *others, last = same
     text = f"{', '.join(others)} and {last}" if others else last
@@ -98,23 +98,26 @@ def _check_directories(source: Path, run_dir: Path) -> None:
         more = f" and {len(runs) - _LISTED} more" if len(runs) > _LISTED else ""
         raise ConfigError(f"--from should be the directory of one run; found {source} with the runs {names}{more}.")
     why = "; that run was killed or is still running" if (source / ".hydra").is_dir() else ""
+    if place := resumable_after(source):
+        why = f"; that run was stopped after {place}, from where --resume goes on, or is still running"
     raise ConfigError(f"--from should be the directory of a run; found no {RESULT} in {source}{why}.")
 
 
 def _repeat_failed(first: Mapping[str, Any], source: Path, config: RunConfig, run_dir: Path) -> None:
     """Repeat a run that failed or was interrupted."""
     place = shown(source)
-    print(
-        f"note: {place} did not complete ({first.get('error')}), so there is nothing to compare with", file=sys.stderr
-    )
+    after = resumable_after(source)
+    other = f"; `fusionkit run --resume {place}` goes on after {after}" if after else ""
+    why = f"did not complete ({first.get('error')}), so there is nothing to compare with"
+    print(f"note: {place} {why}{other}", file=sys.stderr)
     second = _run(config, run_dir)
     if second["status"] != "completed":
         how = "as the run did" if second["error"] == first.get("error") else "too, in another way"
         raise FusionError(f"The repetition of {place} failed {how}: {second['error']}")
-    print(f"completed, which {place} had not{''.join(f': {text}' for text in _measured(second))}.")
+    print(f"completed, which {place} had not{''.join(f': {text}' for text in measured(second))}.")
 
 
-def _measured(result: Mapping[str, Any]) -> list[str]:
+def measured(result: Mapping[str, Any]) -> list[str]:
     """Return the metric that ranks with its value on the test part, or on the validation part if that is the only one;
     nothing for a run that has neither.
     """
@@ -175,8 +178,12 @@ def _tensors(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:
     return {MODEL: ("", f"{len(other)} tensors differ, by up to {gap:.3g}")} if other else {}
 
 
-def _config(record: Mapping[str, Any], path: Path) -> RunConfig:
-    cfg = record.get("config")
+def checked_config(cfg: Mapping[str, Any] | None, path: Path) -> RunConfig:
+    """Return the config of a run from its file ``path``, checked like any other.
+
+    Raises:
+        FusionError, ConfigError: there is none, or it is not permitted, or does not fit this machine.
+    """
     if not cfg:
         raise FusionError(f"{path} should contain the config of its run; found {cfg!r}.")
     if sum(1 for _ in walk(cfg)) > MAX_NODES:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import platform
+import re
 import stat
 import subprocess
 import traceback
@@ -35,6 +36,8 @@ SCHEMA_VERSION: Final = 1
 RESULT, MODEL, CURVE, ROWS = "result.json", "model.safetensors", "curve.png", "rows.npz"
 #: Only of a fusion that says how much each view counts.
 WEIGHTS = "weights.png"
+
+_CHECKPOINT = re.compile(r"checkpoint-(refit-)?(\d{6,9})\.safetensors")
 
 #: The distributions that every run uses besides those of its operators.
 _DISTRIBUTIONS = (
@@ -187,8 +190,12 @@ def save_configs(folder: Path, run_dir: Path, configs: Mapping[str, Any]) -> Non
         write_atomic(folder / f"{name}.yaml", partial(OmegaConf.save, config))
 
 
-def start(run_dir: Path) -> None:
+def start(run_dir: Path, *, keep_checkpoints: bool = False) -> None:
     """Make ``run_dir`` ready for a run: remove the files of an earlier one, ``result.json`` first.
+
+    Args:
+        run_dir: made if it does not exist.
+        keep_checkpoints: the run goes on from one, or has failed and can go on.
 
     Raises:
         FusionError: the directory cannot be made or written to.
@@ -197,16 +204,42 @@ def start(run_dir: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         for name in (RESULT, MODEL, CURVE, WEIGHTS, ROWS):
             (run_dir / name).unlink(missing_ok=True)
+        if not keep_checkpoints:
+            remove_checkpoints(run_dir)
         for leftover in run_dir.glob(f"{TEMPORARY}*"):
             leftover.unlink(missing_ok=True)
     except OSError as error:
         raise FusionError(f"The run directory should be writable; found {run_dir}: {error.strerror}.") from error
 
 
+def checkpoint_path(run_dir: Path, epoch: int, *, refit: bool) -> Path:
+    """Return the file of a checkpoint; ``refit``: of the second training of ``train.refit``."""
+    return run_dir / f"checkpoint-{'refit-' if refit else ''}{epoch:06d}.safetensors"
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """Return the files of the checkpoints in a directory, the oldest first."""
+    found = [(match, path) for path in run_dir.glob("checkpoint-*") if (match := _CHECKPOINT.fullmatch(path.name))]
+    return [path for _, path in sorted(found, key=lambda pair: (bool(pair[0][1]), int(pair[0][2])))]
+
+
+def resumable_after(run_dir: Path) -> str | None:
+    """Return after which epoch a run can go on, as ``epoch 40``; None without a checkpoint.  No file is read."""
+    if not (found := checkpoints(run_dir)) or (match := _CHECKPOINT.fullmatch(found[-1].name)) is None:
+        return None
+    return f"epoch {int(match[2])}{' of the refit' if match[1] else ''}"
+
+
+def remove_checkpoints(run_dir: Path) -> None:
+    """Remove the checkpoints in a directory."""
+    for path in checkpoints(run_dir):
+        path.unlink(missing_ok=True)
+
+
 def write_failed(
     run_dir: Path, cfg: Mapping[str, Any], error: BaseException, seconds: float | None = None
 ) -> dict[str, Any]:
-    """Record that a run has failed, and remove the files it may have written; return the record.
+    """Record that a run has failed, and remove the files it may have written but checkpoints; return the record.
 
     Args:
         run_dir: made if it does not exist.
@@ -214,7 +247,7 @@ def write_failed(
         error: why it failed.
         seconds: how long it took, if known.
     """
-    start(run_dir)
+    start(run_dir, keep_checkpoints=True)
     found: dict[str, Any] = {"config_hash": None, "provenance": None}
     # The config or the operator that made the run fail may make these fail too.
     with contextlib.suppress(Exception):
@@ -295,6 +328,17 @@ def shown(path: Path) -> str:
 
 def provenance(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Return the circumstances that a result may depend on: versions, interpreter, machine, git commit."""
+    return {
+        "versions": versions(cfg),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": cpu_count(),
+        "git": git_commit(),
+    }
+
+
+def versions(cfg: Mapping[str, Any]) -> dict[str, str]:
+    """Return the versions of the distributions that a run uses."""
     versions = {DISTRIBUTION: version()}
     for name in _DISTRIBUTIONS:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -305,13 +349,7 @@ def provenance(cfg: Mapping[str, Any]) -> dict[str, Any]:
             with contextlib.suppress(RegistryError):
                 found = registry.resolve(kind, operators[kind])
                 versions.setdefault(found.distribution, found.version or "unknown")
-    return {
-        "versions": dict(sorted(versions.items())),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": cpu_count(),
-        "git": git_commit(),
-    }
+    return dict(sorted(versions.items()))
 
 
 @lru_cache(maxsize=1)

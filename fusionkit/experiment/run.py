@@ -6,6 +6,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from fusionkit import registry
 from fusionkit._util.files import write_atomic, write_json
 from fusionkit._util.text import count_of
+from fusionkit._util.trees import to_json
 from fusionkit.config.fits import check_takes_masks, check_view_dropout
 from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import RunConfig
@@ -24,6 +26,7 @@ from fusionkit.config.safe import build
 from fusionkit.core import first_call
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results
+from fusionkit.experiment.checkpoint import Checkpoint, Checkpoints, First
 from fusionkit.experiment.data import OWN, Dataset, load_data
 from fusionkit.experiment.load import save
 from fusionkit.experiment.metrics import confusion_matrix
@@ -48,6 +51,7 @@ def run_job(
     record_only: bool = False,
     report: Callable[[float], None] | None = None,
     given: tuple[Dataset, Parts] | None = None,
+    found: Checkpoint | None = None,
 ) -> dict[str, Any]:
     """Train the model of ``config``; write its files, ``result.json`` last.
 
@@ -58,6 +62,7 @@ def run_job(
         record_only: write the record alone.
         report: called after each epoch with the fraction of the training that is done, maybe in another process.
         given: what ``read`` returns for the config; None reads it.
+        found: the checkpoint to go on from.
 
     Returns:
         The record that ``result.json`` holds.
@@ -65,22 +70,33 @@ def run_job(
     Raises:
         FusionError, ConfigError, RegistryError: the run failed; the caller records it with ``results.write_failed``.
     """
-    begun = time.perf_counter()
-    results.start(run_dir)
+    begun = time.perf_counter() - (0.0 if found is None else found.facts.seconds)
+    results.start(run_dir, keep_checkpoints=found is not None)
     data, parts = given or read(config)
     if not quiet and data.name in OWN:
         print_data(data, parts, sys.stderr)
-    run = Run(config, data, parts, None if quiet else f", in {results.shown(run_dir)}", report)
+    checkpoints = None
+    if found is not None or config.train.checkpoint_every is not None:
+        checkpoints = Checkpoints(run_dir, config.train.checkpoint_every, about(config, data), begun, found=found)
+    run = Run(config, data, parts, None if quiet else f", in {results.shown(run_dir)}", report, checkpoints)
     run.train()
     result = run.record()
     if not record_only:
         run.keep(result, run_dir)
     result["seconds"] = round(time.perf_counter() - begun, 3)
     write_json(run_dir / results.RESULT, result)
+    results.remove_checkpoints(run_dir)
     results.notify_plugins(result, run_dir)
     if not quiet:
         print_summary(result, run_dir)
     return result
+
+
+def about(config: RunConfig, data: Dataset) -> dict[str, Any]:
+    """Return what a checkpoint says of its run."""
+    tree = config.tree
+    versions = results.versions(tree)
+    return {"config": to_json(tree), "config_hash": config_hash(tree), "data": data.digest, "versions": versions}
 
 
 def read(config: RunConfig) -> tuple[Dataset, Parts]:
@@ -102,6 +118,7 @@ class Run:
         parts: of them.
         where: the end of the title above the progress bar; None shows neither title nor bar.
         report: as for ``run_job``.
+        checkpoints: to write, and the one to go on from.
 
     Raises:
         ConfigError: a metric that the task does not have; patience or refit without a validation part.
@@ -114,7 +131,9 @@ class Run:
         parts: Parts,
         where: str | None,
         report: Callable[[float], None] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
+        self.checkpoints = checkpoints
         self.config, self.data, self.parts, self.where, self.report = config, data, parts, where, report
         self.metric = data.task.metric(config.metric)
         self.validation: dict[str, float | None] | None = None
@@ -129,11 +148,28 @@ class Run:
         if not len(parts.validation):
             self.model, self.history = self._fit(parts.training, parts.test)
             return
-        self.model, self.history = self._fit(parts.training, parts.validation, chooses=True)
-        self.validation = self.model.task.measure(self.predicted(parts.validation), self.data.target[parts.validation])
+        if (first := self._first()) is not None:  # A run that was stopped in its second training.
+            self.history, self.validation = History(**first.history.model_dump()), first.validation
+        else:
+            self.model, self.history = self._fit(parts.training, parts.validation, chooses=True)
+            target = self.data.target[parts.validation]
+            self.validation = self.model.task.measure(self.predicted(parts.validation), target)
         if self.config.train.refit:
             rows = np.concatenate([parts.training, parts.validation])
             self.model, _ = self._fit(rows, rows[:0], stop=self.history.best_epoch)
+
+    def _first(self) -> First | None:
+        """Return what the first training gave, where a checkpoint of the second was found."""
+        found = None if self.checkpoints is None else self.checkpoints.found
+        return None if found is None else found.facts.first
+
+    def _checkpoints(self, stop: int | None) -> Checkpoints | None:
+        """Return the checkpoints of the first training, or of the second one, which has a ``stop``."""
+        if self.checkpoints is None:
+            return None
+        found = self.checkpoints.found if (self._first() is None) == (stop is None) else None
+        first = None if stop is None else {"history": asdict(self.history), "validation": self.validation}
+        return replace(self.checkpoints, first=first, found=found)
 
     def _fit(
         self, rows: Rows, shown: Rows, *, chooses: bool = False, stop: int | None = None
@@ -150,11 +186,12 @@ class Run:
         rows = rows if weight is None else rows[weight[rows] > 0]  # The others should change nothing.
         self.fitted = data = self.data.fitted(rows)
         model = _untrained(config, data, rows)
-        progress = None
+        checkpoints, progress = self._checkpoints(stop), None
         if self.where is not None:
             again = "" if stop is None else f", again with the validation part for {count_of(stop, 'epoch')}"
             title = run_title(model.describe()["fusion"]["name"], _fabrication(model.fusion), data.label, config.seed)
-            progress = f"training {title}{again}{self.where}"
+            after = "" if checkpoints is None or checkpoints.found is None else f", after {checkpoints.found.place}"
+            progress = f"training {title}{again}{after}{self.where}"
         measured = None
         if len(shown):
             measured = Monitored(_standardized(model, data, shown), data.target[shown], self.metric, chooses)
@@ -162,7 +199,8 @@ class Run:
         report = self.report
         if report is not None and config.train.refit:
             report = partial(_report_half, report, stop is not None)
-        training = Training(model.task, part, target, measured, config.train, config.seed, progress, report, stop)
+        recipe = (config.train, config.seed, progress, report, stop, checkpoints)
+        training = Training(model.task, part, target, measured, *recipe)
         return model, train(model.network, training, check_device(config.device))
 
     def predicted(self, rows: Rows) -> Array:

@@ -346,6 +346,8 @@ class Watch:
         # The errors follow at the end.
         places = [] if outcome.status == NOT_APPLICABLE else [_directory(outcome)]
         parts += dict.fromkeys((self.title(outcome), *places))
+        if outcome.resumed is not None and not outcome.earlier:
+            parts.append(f"resumed after {outcome.resumed}")
         left = self.left()
         if self._bar.lines and left:
             parts.append(f"({duration(left)} left)")

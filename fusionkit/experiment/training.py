@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from fusionkit._util.progress import ProgressBar
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment.checkpoint import Checkpoint, Checkpoints, random_states, set_random_states
 from fusionkit.experiment.metrics import numeral, rank_value
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.optimizer import Optimizer, one_cycle
@@ -113,6 +114,7 @@ class Training:
         progress: printed on stderr before the first epoch, above a progress bar; None shows neither.
         report: called after each epoch with the fraction of the training that is done, in the first process.
         stop: the number of epochs after which the training ends, with the schedule of all ``settings.epochs``.
+        checkpoints: to write, and the one to go on from.
     """
 
     task: Task
@@ -124,6 +126,7 @@ class Training:
     progress: str | None = None
     report: Callable[[float], None] | None = None
     stop: int | None = None
+    checkpoints: Checkpoints | None = None
 
 
 @exclusive()
@@ -137,7 +140,8 @@ def train(network: nn.Module, training: Training, device: Any) -> History:
 
     Raises:
         ConfigError: a precision or a number of devices that the device does not have; a loss that does not fit.
-        FusionError: a device that does not exist; a loss that is NaN or infinite, with its epoch.
+        FusionError: a device that does not exist; a loss that is NaN or infinite, with its epoch; a checkpoint of
+            another training.
     """
     settings, first = training.settings, check_device(device) or torch.device("cpu")
     _check_available(first, settings)
@@ -192,14 +196,17 @@ def _epochs(process: Any, network: nn.Module, training: Training) -> tuple[Histo
     """Return the history, and the tensors of the best epoch; None for those of the last one."""
     settings, first = training.settings, process.is_global_zero
     last = training.stop or settings.epochs
-    steps, best = _Steps(process, network, training), _Best(training, process)
-    history = History()
+    state = _State(process, network, training)
+    steps, best, history = state.steps, state.best, state.history
     # A Network draws the same dropout in all processes, then takes the rows of its own.
     seed = training.seed + (0 if isinstance(network, Network) else process.global_rank)
     # Seeded last, because modules imported on the way here may draw numbers.
-    shown = _Display(last, best.metric, training.progress if first else None)
+    shown = _Display(last, best.metric, training.progress if first else None, begin=state.begin)
     with shown as display, seeded(seed, process.device):
-        for epoch in range(1, last + 1):
+        state.restore(last)
+        for epoch in range(state.begin + 1, last + 1):
+            if best.waited(epoch - 1):
+                break
             loss = steps.epoch()
             if not math.isfinite(loss):
                 hint = f"A smaller train.lr than {settings.lr:g} may help."
@@ -210,12 +217,120 @@ def _epochs(process: Any, network: nn.Module, training: Training) -> tuple[Histo
             history.score += [] if training.monitored is None else [score]
             history.lr.append(steps.optimizer.lr)
             display.ended(epoch, loss, score)
+            state.save(epoch)
             if training.report is not None and first:
                 training.report(epoch / last)
-            if best.waited(epoch):
-                break
     history.best_epoch = best.epoch or len(history.loss)
     return history, best.state
+
+
+class _State:
+    """All that an epoch changes in a process: written to checkpoints, and restored from one.
+
+    Attributes:
+        begin: the epoch after which the training goes on; 0 at its beginning.
+    """
+
+    def __init__(self, process: Any, network: nn.Module, training: Training) -> None:
+        self.process, self.network, self.checkpoints = process, network, training.checkpoints
+        self.steps, self.best = _Steps(process, network, training), _Best(training, process)
+        self.history = History()
+        self.found = None if self.checkpoints is None else self.checkpoints.found
+        self.begin = 0 if self.found is None else self.found.epoch
+
+    def save(self, epoch: int) -> None:
+        """Write a checkpoint if one is due."""
+        if self.checkpoints is None or not self.checkpoints.due(epoch):
+            return
+        tensors = self._tensors()  # In all processes, whose random states it collects.
+        if self.process.is_global_zero:
+            best = self.best
+            value = best.value if best.epoch else None
+            state = {"history": asdict(self.history), "best_epoch": best.epoch, "best_value": value}
+            self.checkpoints.save(epoch, tensors, **state, scaler=self._precision_state())
+
+    @torch.no_grad()
+    def restore(self, last: int) -> None:
+        """Go to where the checkpoint was written, if there is one; ``last`` is the last epoch of the training.
+
+        Raises:
+            FusionError: it is not of this training.
+        """
+        if (found := self.found) is None:
+            return
+        self._check(found, last)
+        facts, steps, best = found.facts, self.steps, self.best
+        names = (name.partition("optimizer.") for name in found.tensors)
+        steps.optimizer.allocate(rest for before, prefix, rest in names if prefix and not before)
+        best.epoch, best.value = facts.best_epoch, -math.inf if facts.best_value is None else facts.best_value
+        best.state = _copied(self.network) if best.epoch else None
+        own = self._tensors()
+        found.check(own)
+        for name, tensor in own.items():
+            tensor.copy_(found.tensors[name])
+        try:
+            steps.generator.set_state(own["order"])
+            steps.drops.set_state(own["drops"])
+            mine = ((name, states[self.process.global_rank]) for name, states in own.items() if "random." in name[:7])
+            set_random_states({name.removeprefix("random."): state for name, state in mine}, self._device)
+        except (ValueError, RuntimeError) as error:
+            found.refuse("states of random generators", error)
+        curves = facts.history
+        for name in ("loss", "score", "lr"):
+            getattr(self.history, name).extend(getattr(curves, name))
+        steps.done = self.begin * len(steps.sizes)
+        steps.schedule()
+        if facts.scaler:
+            self.process.strategy.precision.load_state_dict(facts.scaler)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.process.device  # type: ignore[no-any-return]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint by name; those of the network and of the optimizer are not copies."""
+        parts = {"network": _tensors(self.network), "best": self.best.state or {}}
+        parts["optimizer"] = self.steps.optimizer.tensors()
+        parts["random"] = {name: self._gathered(state) for name, state in random_states(self._device).items()}
+        found = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+        found |= {"order": self.steps.generator.get_state(), "drops": self.steps.drops.get_state()}
+        if sparse := [name for name, tensor in found.items() if tensor.layout != torch.strided]:
+            should = "train.checkpoint_every should be null where tensors are sparse"
+            raise FusionError(f"{should}; found the sparse {', '.join(sparse)}.")
+        return found
+
+    def _gathered(self, state: Tensor) -> Tensor:
+        """Return the states (processes, ...) of one generator in all processes."""
+        if self.process.world_size == 1:
+            return state[None]
+        return self.process.all_gather(state.to(self._device)).cpu()  # type: ignore[no-any-return]
+
+    def _precision_state(self) -> dict[str, Any]:
+        """Return the state of the gradient scaler; {} where there is none."""
+        return {} if isinstance(self.process, _Process) else self.process.strategy.precision.state_dict()
+
+    def _check(self, found: Checkpoint, last: int) -> None:
+        """Compare what a checkpoint says with this training."""
+        facts, monitored = found.facts, self.best.monitored
+        lengths = [len(curve) for curve in (facts.history.loss, facts.history.score, facts.history.lr)]
+        wanted = [self.begin, 0 if monitored is None else self.begin, self.begin]
+        if lengths != wanted or not 1 <= self.begin <= last:
+            found.refuse(f"curves of at most {last} epochs", f"the lengths {lengths}")
+        most = self.begin if monitored is not None and monitored.chooses else 0
+        if facts.best_epoch > most or (facts.best_epoch > 0) != (facts.best_value is not None):
+            found.refuse(f"a best epoch of at most {most} and its value", f"{facts.best_epoch} and {facts.best_value}")
+        scaler = self._precision_state()
+        if facts.scaler.keys() != scaler.keys() or any(value < 0 for value in facts.scaler.values()):
+            found.refuse(f"the gradient scaler's {', '.join(scaler) or 'no state'}", facts.scaler or "no state")
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a network by name, not copied."""
+    return {name: value.detach() for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+
+
+def _copied(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
 class _Best:
@@ -236,7 +351,7 @@ class _Best:
         score = self.task.score(self.metric, predictions(self.task, model, self.part), self.monitored.target)
         if self.monitored.chooses and (value := self._agreed(score)) > self.value:
             self.epoch, self.value = epoch, value
-            self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+            self.state = _copied(network)
         return score
 
     def _agreed(self, score: float | None) -> float:
@@ -377,21 +492,22 @@ class _Display(ProgressBar):
         metric: the name of the scores.
         title: printed before the first epoch; None shows nothing at all.
         clock: returns the time in seconds.
+        begin: the number of epochs that were trained before.
     """
 
     def __init__(
-        self, epochs: int, metric: str, title: str | None, clock: Callable[[], float] = time.monotonic
+        self, epochs: int, metric: str, title: str | None, clock: Callable[[], float] = time.monotonic, begin: int = 0
     ) -> None:
         super().__init__(epochs, shown=title is not None, interval=_SILENCE, clock=clock)
-        self.epochs, self.metric, self.begun = epochs, metric, clock()
+        self.epochs, self.metric, self.begin, self.begun = epochs, metric, begin, clock()
         if title:
             print(title, file=sys.stderr, flush=True)
-        self.update(0, f"epoch 0/{epochs}")
+        self.update(begin, f"epoch {begin}/{epochs}")
 
     def ended(self, epoch: int, loss: float, score: float | None) -> None:
         """Show the state after ``epoch``: as a line, the first epoch, each fifth of all, and one in 30 seconds."""
-        left = (self.clock() - self.begun) / epoch * (self.epochs - epoch)
+        left = (self.clock() - self.begun) / (epoch - self.begin) * (self.epochs - epoch)
         measured = f"  {self.metric} {numeral(self.metric, score)}" if self.metric else ""
         after = f"loss {loss:.4f}{measured}" + (f"  {left:.0f} s left" if left >= 1 else "")
         fifth = epoch * 5 // self.epochs > (epoch - 1) * 5 // self.epochs
-        self.update(epoch, f"epoch {epoch}/{self.epochs}", after, now=epoch == 1 or fifth)
+        self.update(epoch, f"epoch {epoch}/{self.epochs}", after, now=epoch == self.begin + 1 or fifth)
