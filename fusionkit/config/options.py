@@ -214,6 +214,9 @@ class TrainOptions(Options):
     view_dropout: Fraction = _option(
         0.0, "Part of the views that is dropped while training, row by row; one that is present stays."
     )
+    importance: bool = _option(
+        True, "Measure by how much the metric gets worse without each view: views in result.json, views.png."
+    )
     devices: Size = _option(1, "Devices (processes) to train on.")
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"] = _option(
         "32-true", "32-true, bf16-mixed, 16-mixed, bf16-true, 16-true or 64-true."

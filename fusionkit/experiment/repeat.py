@@ -30,7 +30,7 @@ from fusionkit.experiment.run import takes_group
 #: The keys of a record that are results; the others describe the circumstances.
 _FOUND = (
     *("status", "error", "config_hash", "data", "dims", "n", "l", "parameters", "task", "metric", "classes", "targets"),
-    *("metrics", "validation", "baseline", "best_epoch", "confusion", "robustness", "weights", "history"),
+    *("metrics", "validation", "baseline", "best_epoch", "confusion", "robustness", "weights", "views", "history"),
 )
 #: An error names at most this many runs of a directory.
 _LISTED = 12
@@ -144,7 +144,7 @@ def differences(
 def _comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """Return the second record without the results that the first one's release did not record."""
     found = {**second, "robustness": _robustness(first, second)}
-    found["weights"] = second.get("weights") if "weights" in first else None
+    found |= {key: second.get(key) if key in first else None for key in ("weights", "views")}
     if "task" in first:
         return found
     found = {key: value for key, value in found.items() if key in first}

@@ -36,6 +36,8 @@ SCHEMA_VERSION: Final = 1
 RESULT, MODEL, CURVE, ROWS = "result.json", "model.safetensors", "curve.png", "rows.npz"
 #: Only of a fusion that says how much each view counts.
 WEIGHTS = "weights.png"
+#: Unless `train.importance=false`.
+VIEWS = "views.png"
 
 _CHECKPOINT = re.compile(r"checkpoint-(refit-)?(\d{6,9})\.safetensors")
 
@@ -124,6 +126,13 @@ class Result(BaseModel):
         description="By true class or label, or `all` for a regression: the mean weight of each view in the "
         "fusion, over the test rows that have the view; null: there are none, or the fusion says nothing.",
     )
+    views: dict[str, dict[str, float | None]] | None = Field(
+        None,
+        description="By view: `loss`, by how much the ranking metric gets worse on the test part (without one on the "
+        "validation part; at most 10,000 rows) when the view is permuted among the rows that have it, the mean of ten "
+        "draws; `low` and `high`, the 95 % interval of that mean over the draws; `without`, the metric with the view "
+        "absent from every row, null where the fusion refuses masks.  null: `train.importance=false`, or no such rows.",
+    )
     history: dict[str, list[float | None]] | None = Field(None, description="Learning curves, a value per epoch.")
     config: dict[str, Any] = Field({}, description="The whole config, as it was composed.")
     provenance: dict[str, Any] | None = Field(None, description="Versions, interpreter, machine, git commit.")
@@ -202,7 +211,7 @@ def start(run_dir: Path, *, keep_checkpoints: bool = False) -> None:
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        for name in (RESULT, MODEL, CURVE, WEIGHTS, ROWS):
+        for name in (RESULT, MODEL, CURVE, WEIGHTS, VIEWS, ROWS):
             (run_dir / name).unlink(missing_ok=True)
         if not keep_checkpoints:
             remove_checkpoints(run_dir)

@@ -28,6 +28,7 @@ from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results
 from fusionkit.experiment.checkpoint import Checkpoint, Checkpoints, First
 from fusionkit.experiment.data import OWN, Dataset, load_data
+from fusionkit.experiment.importance import Importance, importance, some
 from fusionkit.experiment.load import save
 from fusionkit.experiment.metrics import confusion_matrix
 from fusionkit.experiment.model import FusionModel, Network, Scaler
@@ -248,6 +249,7 @@ class Run:
             confusion=self._confusion(target),
             robustness=self._robustness() if len(target) else None,
             weights=self._weights(target) if len(target) else None,
+            views=self._importance() if config.train.importance else None,
             history=self._history(),
             provenance=results.provenance(config.tree),
         )
@@ -271,6 +273,21 @@ class Run:
         refuses = not self.model.fusion.takes_masks
         with threads(self.model.network, self.config.train, torch.device("cpu")):
             return robustness(score, part, seed=self.config.seed, mask=mask, refuses=refuses)
+
+    def _importance(self) -> Importance | None:
+        """Return how much each view matters on the test part, or else on a validation part that the model was not
+        trained on; None without such rows.
+        """
+        test, seed = self.parts.test, self.config.seed
+        rows = some(test if len(test) or self.config.train.refit else self.parts.validation, seed)
+        if not len(rows):
+            return None
+        views, mask = self._disturbed(rows)
+        score = partial(self._score, self.metric, self.data.target[rows])
+        refuses = not self.model.fusion.takes_masks
+        with threads(self.model.network, self.config.train, torch.device("cpu")):
+            self.whole = score(list(views.values()), mask)
+            return importance(self.metric, score, views, self.whole, seed=seed, mask=mask, refuses=refuses)
 
     def _disturbed(self, rows: Rows) -> tuple[dict[str, Array], Mask | None]:
         """Return the standardized views of rows by name, (m, n_i), and which are present, (m, k), to change them."""
@@ -309,6 +326,8 @@ class Run:
         write_atomic(run_dir / results.CURVE, lambda path: run_picture.draw_run(result, path, tested))
         if result["weights"]:
             write_atomic(run_dir / results.WEIGHTS, lambda path: run_picture.draw_weights(result, path))
+        if result["views"]:
+            write_atomic(run_dir / results.VIEWS, lambda path: run_picture.draw_views(result, self.whole, path))
 
 
 def _report_half(report: Callable[[float], None], second: bool, done: float) -> None:

@@ -15,7 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
 from fusionkit._util.text import one_line
-from fusionkit.experiment.metrics import calibration_bins, numeral
+from fusionkit.experiment.importance import DRAWS, ranked, worse
+from fusionkit.experiment.metrics import calibration_bins, numeral, places, rank_value
 from fusionkit.experiment.plots import _BLUE, _GREY, _ORANGE, _figure
 from fusionkit.experiment.source import Array
 
@@ -75,6 +76,37 @@ def draw_weights(result: Mapping[str, Any], path: Path) -> None:
         axes.set_title("mean weight on the test rows that have the view", fontweight="normal")
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
+        figure.suptitle(fill(f"{_name(result)}, seed {result['seed']}", 70), fontsize=12, fontweight="bold")
+
+
+def draw_views(result: Mapping[str, Any], whole: float | None, path: Path) -> None:
+    """Draw how much each view matters, the one that matters most on top, to a PNG file.
+
+    Args:
+        result: the record of a completed run that has ``views``.
+        whole: the metric with all views, on the same rows.
+        path: the file.
+    """
+    metric, views = result["metric"], ranked(result["views"])
+    keys = ("loss", "low", "high", "without")  # None becomes NaN.
+    loss, low, high, without = np.asarray([[view[key] for key in keys] for view in views.values()], dtype=float).T
+    absent = rank_value(metric, 1.0) * (np.nan if whole is None else whole - without)
+    with _figure(path, 7.0, 2.0 + _CELL[1] * min(len(views), _MOST_ROWS)) as figure:
+        axes = figure.subplots()
+        at, interval = np.arange(len(views)), np.nan_to_num([loss - low, high - loss])
+        axes.barh(at, np.nan_to_num(loss), height=0.7, color=_BLUE, xerr=interval, error_kw={"elinewidth": 1})
+        axes.plot(absent, at, "D", color=_ORANGE, markersize=4.5, label="absent from every row")
+        ticks = at[:: -(-len(at) // _MOST_ROWS)]
+        names, digits = list(views), places(metric, float(np.nanmax(np.abs(loss), initial=0.0)))
+        values = [f"{value:z.{digits}f}" if np.isfinite(value) else "-" for value in loss]
+        axes.set_yticks(ticks, [f"{one_line(names[i], 30)}   {values[i]}" for i in ticks], fontsize=8)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.05, y=0.01)
+        axes.set_title(f"by how much the {metric} {worse(metric)} when a view is permuted", fontweight="normal")
+        axes.set_xlabel(f"mean of {DRAWS} draws and its 95 % interval")
+        if np.isfinite(absent).any():
+            axes.legend()
         figure.suptitle(fill(f"{_name(result)}, seed {result['seed']}", 70), fontsize=12, fontweight="bold")
 
 

@@ -13,7 +13,8 @@ from fusionkit._util.tables import print_table
 from fusionkit._util.text import count_of
 from fusionkit.experiment import results
 from fusionkit.experiment.data import Dataset
-from fusionkit.experiment.metrics import REGRESSION, numeral, rank_value
+from fusionkit.experiment.importance import ranked, worse
+from fusionkit.experiment.metrics import REGRESSION, numeral, places, rank_value
 from fusionkit.experiment.splits import Parts
 
 #: Above this multiple of its equal share, the largest class makes accuracy look better than it is.
@@ -48,11 +49,12 @@ def described_data(data: Dataset, parts: Parts) -> Iterator[str]:
 def print_summary(result: Mapping[str, Any], run_dir: Path) -> None:
     """Print the results of a run, and the command that predicts with it."""
     files = [results.RESULT, results.MODEL, results.ROWS, results.CURVE]
-    files += [results.WEIGHTS] if result["weights"] else []
+    files += [name for key, name in (("weights", results.WEIGHTS), ("views", results.VIEWS)) if result[key]]
     print_table(
         ("run", run_title(result["fusion"], result["fabrication"], result["data"]["label"], result["seed"])),
         [
             *_metrics(result),
+            *_views(result),
             *_missing(result["data"]),
             *_left_out(result["data"]),
             ("l", f"{result['l']} learnable parameters of the fusion, n = {result['n']}"),
@@ -89,8 +91,7 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         names.append("balanced_accuracy")
     against = _BASELINES[result["task"]]
     for name in names:
-        # The targets may have different units.
-        unit = " standard deviations" if name in ("rmse", "mae") and len(result["targets"] or ()) > 1 else ""
+        unit = _unit(result, name)
         if result["validation"] is not None:
             rows = result["data"]["validation_rows"]
             value, best = result["validation"][name], ""
@@ -102,6 +103,25 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             found, baseline = (numeral(name, result[key][name]) for key in ("metrics", "baseline"))
             baseline = f"{against}: {baseline}{_positive(result, name)}"
             yield name, f"{found}{unit} on {result['data']['test_rows']} test rows ({baseline})"
+
+
+def _unit(result: Mapping[str, Any], metric: str) -> str:
+    """Return the unit of a metric of several targets, which may have different ones."""
+    return " standard deviations" if metric in ("rmse", "mae") and len(result["targets"] or ()) > 1 else ""
+
+
+def _views(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the line of the views that matter most and least; none where that is not known."""
+    metric = result["metric"]
+    known = [(name, view) for name, view in ranked(result["views"] or {}).items() if view["loss"] is not None]
+    if not known:
+        return
+    (most, first), (least, last) = known[0], known[-1]
+    digits = places(metric, max(abs(view["loss"]) for _, view in known))
+    loss, low, high, lowest = (f"{x:z.{digits}f}" for x in (first["loss"], first["low"], first["high"], last["loss"]))
+    fall = f"{metric} {worse(metric)} by {loss}{_unit(result, metric)} ({low} to {high}) when it is permuted"
+    other = f"; least: {least} {lowest}" if len(known) > 1 else ""
+    yield "views", f"{most} matters most: {fall}{other}{'' if result['metrics'] else '; on the validation part'}"
 
 
 def _positive(result: Mapping[str, Any], metric: str) -> str:

@@ -244,7 +244,9 @@ def plan(directory: Path, **settings: Unpack[Settings]) -> Study:
 def _enter(study: Study, data: str) -> None:
     """Add the contestants on one data set."""
     settings = study.settings
-    shared = [f"data={data}", f"data.test_size={1 / settings['folds']!r}", *settings["options"]]
+    # Nothing of a study shows the importance of the views; an option may turn it on.
+    shared = [f"data={data}", f"data.test_size={1 / settings['folds']!r}", "train.importance=false"]
+    shared += settings["options"]
     base = compose(shared)
     if base["data"].get("path"):
         raise ConfigError("The data of a study should be named sets; found a file.")

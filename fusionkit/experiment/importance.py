@@ -1,0 +1,100 @@
+"""Which view matters to a trained model: what its metric loses when the values of a view are permuted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fusionkit.experiment.metrics import rank_value
+from fusionkit.experiment.robustness import Mask, Views
+from fusionkit.experiment.source import Rows
+from fusionkit.experiment.statistics import mean_interval
+
+#: How often a view is permuted, and the most rows that are measured.
+DRAWS, MOST_ROWS = 10, 10_000
+
+Score = Callable[[Views, Mask | None], float | None]
+Importance = dict[str, dict[str, float | None]]
+
+
+def some(rows: Rows, seed: int) -> Rows:
+    """Return the rows, or ``MOST_ROWS`` of them, chosen by the seed, in their order."""
+    if len(rows) <= MOST_ROWS:
+        return rows
+    return rows[np.sort(np.random.default_rng(seed).choice(len(rows), MOST_ROWS, replace=False))]
+
+
+def importance(
+    metric: str,
+    score: Score,
+    views: Mapping[str, npt.NDArray[Any]],
+    whole: float | None,
+    *,
+    seed: int,
+    mask: Mask | None = None,
+    refuses: bool = False,
+) -> Importance:
+    """Return how much each view matters, in plain JSON types.
+
+    Source: L. Breiman, "Random Forests", Machine Learning 45, 2001, section 10; the difference of the metrics is that
+    of A. Fisher, C. Rudin, F. Dominici, "All Models are Wrong, but Many are Useful", JMLR 20, 2019, section 3.
+
+    Args:
+        metric: what is measured.
+        score: views [(m, n_i)] and a mask (m, k), None where all are present -> the metric, None where it is undefined.
+        views: name -> standardized view (m, n_i).
+        whole: the metric of the views as they are.
+        seed: of the permutations; all views are permuted by the same ones.
+        mask: (m, k), True where a view of a row is present; None: all are.
+        refuses: whether the model refuses masks.
+
+    Returns:
+        By view: ``loss``, by how much the metric gets worse when the view is permuted among the rows that have it, so
+        that each row keeps its mask, the mean of ``DRAWS`` draws; ``low`` and ``high``, the 95 % interval of that mean
+        for these rows and this model, as it covers the draws of the permutation only; ``without``, the metric with the
+        view absent from every row.  None: undefined, fewer than two rows have the view, or the model refuses masks.
+    """
+    generator = np.random.default_rng(seed)
+    clean, rows = list(views.values()), len(next(iter(views.values())))
+    known = np.ones((rows, len(clean)), dtype=bool) if mask is None else mask
+    orders = [generator.permutation(rows) for _ in range(DRAWS)]
+
+    def loss(i: int, order: npt.NDArray[np.int64]) -> float | None:
+        # The rows that have the view, in their order and in a random one.
+        there, other = np.flatnonzero(known[:, i]), order[known[order, i]]
+        permuted = clean[i].copy()
+        permuted[there] = clean[i][other]
+        found = score([*clean[:i], permuted, *clean[i + 1 :]], mask)
+        return None if whole is None or found is None else rank_value(metric, whole) - rank_value(metric, found)
+
+    def losses(i: int) -> dict[str, float | None]:
+        drawn = [loss(i, order) for order in orders] if known[:, i].sum() > 1 else [None]
+        numbers = [one for one in drawn if one is not None]
+        # A metric that is undefined for some permutations has no mean.
+        found = mean_interval(numbers) if len(numbers) == len(drawn) else (None, None, None)
+        return dict(zip(("loss", "low", "high"), found, strict=True))
+
+    absent = np.arange(len(clean))
+    return {
+        name: {**losses(i), "without": None if refuses else score(clean, known & (absent != i))}
+        for i, name in enumerate(views)
+    }
+
+
+def ranked(views: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the views of a record, the one that matters most first; those whose loss is unknown last."""
+
+    def place(name: str) -> float:
+        loss = views[name]["loss"]
+        return math.inf if loss is None else -loss
+
+    return {name: views[name] for name in sorted(views, key=place)}
+
+
+def worse(metric: str) -> str:
+    """Return what a metric does that gets worse."""
+    return "rises" if rank_value(metric, 1.0) < 0 else "falls"
