@@ -24,8 +24,6 @@ from fusionkit.experiment.roles import check_role
 from fusionkit.experiment.source import LABELS, ROLES, Array, Labels, Source, decoded, native, objects_refused
 from fusionkit.experiment.stored import StoredArray, StoredView, read_header
 
-#: The data sets that ship with the package: name -> file.
-EMBEDDED: dict[str, Path] = {"mfeat": Path(__file__).parents[1] / "data" / "mfeat.npz"}
 #: What reading a damaged file raises; the last three come from an encrypted member and from odd shapes.
 _DAMAGES = (
     *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError),
