@@ -21,7 +21,7 @@ def reference() -> str:
         for name, function in vars(hookspecs).items()
         if name.startswith("fusionkit_") and inspect.isfunction(function)
     ]
-    return "\n".join([*map(_hook, hooks), _spec(hookspecs.Spec)])
+    return "\n".join([*map(_hook, hooks), *map(_spec, (hookspecs.Spec, hookspecs.DatasetSpec))])
 
 
 def updated(page: str) -> str:

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from fusionkit.experiment.load import load
     from fusionkit.fabrication import Fabrication
     from fusionkit.fusion import Fusion, Traits
-    from fusionkit.hookspecs import Spec, hookimpl
+    from fusionkit.hookspecs import DatasetSpec, Spec, hookimpl
     from fusionkit.registry import fabrications, fusions, refresh
 
     __version__: str
 
 __all__ = [
     "ConfigError",
+    "DatasetSpec",
     "DimsError",
     "Fabrication",
     "Fusion",
@@ -65,7 +66,7 @@ _NAMES = {
     "fusionkit.experiment.load": ("load",),
     "fusionkit.fabrication": ("Fabrication",),
     "fusionkit.fusion": ("Fusion", "Traits"),
-    "fusionkit.hookspecs": ("Spec", "hookimpl"),
+    "fusionkit.hookspecs": ("DatasetSpec", "Spec", "hookimpl"),
     "fusionkit.registry": ("refresh",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -1,10 +1,11 @@
-"""The first-party plugin: the operators of the core, offered through the hooks that every plugin has."""
+"""The first-party plugin: the operators and data sets of the core, offered through the hooks that every plugin has."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from fusionkit.hookspecs import Spec, hookimpl
+from fusionkit.hookspecs import DatasetSpec, Spec, hookimpl
 
 #: The operators of ``fusionkit/fusions/``, one module each: name -> class, summary, aliases.
 FUSIONS = {
@@ -51,6 +52,48 @@ FABRICATIONS = {
     "zero": ("Zero", "all zeros, fixed"),
 }
 
+_SCIKIT_LEARN = "installed: part of scikit-learn"
+
+#: The functions of ``fusionkit/experiment/datasets.py``, under their names, with what is known about the data.
+DATASETS: dict[str, dict[str, Any]] = {
+    "breast_cancer": {
+        "summary": "569 images of cell nuclei: mean, error and worst of ten features; two classes",
+        "licence": "CC BY 4.0",
+        "citation": "W. Wolberg, O. Mangasarian, N. Street, W. Street, Breast Cancer Wisconsin (Diagnostic), "
+        "UCI Machine Learning Repository, 1995, doi:10.24432/C5DW2B",
+        "origin": _SCIKIT_LEARN,
+    },
+    "diabetes": {
+        "task": "regression",
+        "summary": "442 patients: body and blood serum; the progression of the disease after a year",
+        "licence": "none stated; scikit-learn, which ships it, is under BSD-3-Clause",
+        "citation": "B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, Least Angle Regression, Annals of Statistics "
+        "32(2), 2004, 407-499, doi:10.1214/009053604000000067",
+        "origin": _SCIKIT_LEARN,
+    },
+    "digits": {
+        "summary": "1797 images of handwritten digits: their quadrants; ten classes",
+        "licence": "CC BY 4.0",
+        "citation": "E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning "
+        "Repository, 1998, doi:10.24432/C50P49",
+        "origin": _SCIKIT_LEARN,
+    },
+    "linnerud": {
+        "task": "regression",
+        "summary": "20 men in a fitness club: exercises of strength and jumps; weight, waist and pulse",
+        "licence": "none stated; scikit-learn, which ships it, is under BSD-3-Clause",
+        "citation": "A. C. Linnerud, NC State University, in M. Tenenhaus, La regression PLS: theorie et pratique, "
+        "Technip, 1998",
+        "origin": _SCIKIT_LEARN,
+    },
+    "mfeat": {
+        "summary": "2000 handwritten digits: six sets of features; ten classes",
+        "licence": "CC BY 4.0",
+        "citation": "R. Duin, Multiple Features, UCI Machine Learning Repository, 1998, doi:10.24432/C5HC70",
+        "origin": "installed: part of fusionkit",
+    },
+}
+
 
 @hookimpl
 def fusionkit_fusions() -> dict[str, Spec]:
@@ -62,6 +105,12 @@ def fusionkit_fusions() -> dict[str, Spec]:
 def fusionkit_fabrications() -> dict[str, Spec]:
     """Return the fabrications of ``fusionkit/fabrications/``."""
     return _specs("fabrications", FABRICATIONS)
+
+
+@hookimpl
+def fusionkit_datasets() -> dict[str, DatasetSpec]:
+    """Return the data sets of ``fusionkit/experiment/datasets.py``."""
+    return {name: DatasetSpec(f"fusionkit.experiment.datasets:{name}", **about) for name, about in DATASETS.items()}
 
 
 def _specs(folder: str, table: Mapping[str, tuple[str, ...]]) -> dict[str, Spec]:

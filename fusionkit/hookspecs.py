@@ -1,4 +1,4 @@
-"""The five hooks of a plugin, all optional.
+"""The six hooks of a plugin, all optional.
 
 A plugin is a small module that an installed distribution names in the entry-point group ``fusionkit``::
 
@@ -28,9 +28,11 @@ import pluggy
 
 __all__ = [
     "PROJECT",
+    "DatasetSpec",
     "Spec",
     "fusionkit_checks",
     "fusionkit_conf",
+    "fusionkit_datasets",
     "fusionkit_fabrications",
     "fusionkit_fusions",
     "fusionkit_run_finished",
@@ -62,10 +64,48 @@ class Spec:
     removed: str | None = None
 
     def __post_init__(self) -> None:
-        aliases: object = self.aliases
-        if not isinstance(aliases, tuple | list):  # A common mistake: ("sum") is a string.
-            raise TypeError(f"the aliases of a Spec should be a tuple of names; found {aliases!r}")
-        object.__setattr__(self, "aliases", tuple(aliases))
+        _freeze_aliases(self)
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A registered data set: the function that reads it, and what is known about it before it is read.
+
+    Attributes:
+        target: ``"package.module:function"``, imported on first use; or the function itself.  It is called with
+            ``data.path``, a text or None, and returns a dict of the arrays that an ``.npz`` file would hold: ``label``,
+            the views in their order, and optionally ``split``, ``group`` and the like; or the path of such a file.  It
+            raises a ``FusionError`` that says what to install, or which file to give, if the data are not there.
+        task: what the label is: classification, multilabel or regression.
+        licence: of the data.
+        citation: who collected the data, and where they were published.
+        origin: where the data come from, and how to get them.
+        summary: one line for ``fusionkit list``.
+        aliases: other names.
+        deprecated: what to use instead, a name or a sentence; using the name warns once.
+        removed: what to use instead, a name or a sentence; using the name is an error, and ``target`` may be ``""``.
+    """
+
+    target: str | Callable[..., Any]
+    task: str = "classification"
+    licence: str = ""
+    citation: str = ""
+    origin: str = ""
+    summary: str = ""
+    aliases: tuple[str, ...] = ()
+    deprecated: str | None = None
+    removed: str | None = None
+
+    def __post_init__(self) -> None:
+        _freeze_aliases(self)
+
+
+def _freeze_aliases(spec: Spec | DatasetSpec) -> None:
+    """Make a tuple of the aliases of a spec, which may be a list."""
+    aliases: object = spec.aliases
+    if not isinstance(aliases, tuple | list):  # A common mistake: ("sum") is a string.
+        raise TypeError(f"the aliases of a {type(spec).__name__} should be a tuple of names; found {aliases!r}")
+    object.__setattr__(spec, "aliases", tuple(aliases))
 
 
 @hookspec
@@ -80,6 +120,15 @@ def fusionkit_fusions() -> Mapping[str, str | type | Spec]:  # type: ignore[empt
 @hookspec
 def fusionkit_fabrications() -> Mapping[str, str | type | Spec]:  # type: ignore[empty-body]
     """Return the fabrications, in the same form as ``fusionkit_fusions``."""
+
+
+@hookspec
+def fusionkit_datasets() -> Mapping[str, str | Callable[..., Any] | DatasetSpec]:  # type: ignore[empty-body]
+    """Return the data sets: name -> ``"package.module:function"``, the function, or a ``DatasetSpec``.
+
+    ``fusionkit run data=NAME`` reads one.  Names follow the rules of ``fusionkit_fusions``; ``npz``, ``table`` and
+    ``folder`` are taken.
+    """
 
 
 @hookspec

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from fusionkit import registry
 from fusionkit._util.distribution import DISTRIBUTION
+from fusionkit.config.nodes import find_record
 from fusionkit.fusion import check_dims, check_dtype, check_size
 
 
@@ -75,9 +76,9 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def kind(self) -> registry.Kind:
+    def kind(self) -> registry.Operator:
         """Return "fabrication" for the name of one: ``parameterized_concatenation`` with it is measured."""
-        return registry.find(self.name, "fabrication" if self.name in registry.names("fabrication") else None).kind
+        return "fabrication" if find_record("fabrication", self.name) is not None else "fusion"
 
 
 def cases(name: str, options: Mapping[str, Any], *, quick: bool = False) -> list[Case]:

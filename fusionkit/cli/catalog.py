@@ -13,7 +13,7 @@ from fusionkit import registry
 from fusionkit._util.tables import print_table
 from fusionkit.cli.commands import json_option, kind_option, print_json
 from fusionkit.registry import lookup
-from fusionkit.registry.catalogue import Record
+from fusionkit.registry.catalogue import KINDS, Record
 from fusionkit.registry.loading import Kind, Plugin
 
 # The output must not contain what a plugin prints while it is imported: hence redirect_stdout below.
@@ -23,7 +23,7 @@ from fusionkit.registry.loading import Kind, Plugin
 @kind_option
 @json_option
 def list_names(kind: Kind | None, as_json: bool) -> None:
-    """List every fusion and fabrication on this machine, without importing them."""
+    """List every fusion, fabrication and data set on this machine, without importing them."""
     with redirect_stdout(sys.stderr):
         records = registry.records(kind)
     if as_json:
@@ -51,7 +51,7 @@ def _print_records(records: Sequence[Record]) -> None:
 
 
 @click.command(epilog="\b\nExample:\n  fusionkit plugins --strict")
-@click.option("--strict", is_flag=True, help="Import every class too; exit 1 if a plugin is not loaded.")
+@click.option("--strict", is_flag=True, help="Import every class and function too; exit 1 if a plugin is not loaded.")
 @click.option("--traceback", is_flag=True, help="Print the traceback of each failure as well.")
 @json_option
 def plugins(strict: bool, traceback: bool, as_json: bool) -> int:
@@ -74,14 +74,13 @@ def _print_plugins(found: Sequence[Plugin], tracebacks: bool) -> None:
             plugin.name,
             _owner(plugin.distribution, plugin.version),
             plugin.status,
-            len(plugin.names("fusion")),
-            len(plugin.names("fabrication")),
+            *(len(plugin.names(kind)) for kind in KINDS),
             f"{plugin.seconds:.3f}",
             plugin.error,
         )
         for plugin in found
     ]
-    columns = ("plugin", "distribution", "status", "fusions", "fabrications", "seconds", "error")
+    columns = ("plugin", "distribution", "status", *(f"{kind}s" for kind in KINDS), "seconds", "error")
     print_table(columns, rows, whole=("plugin", "status"))
     for plugin in found:
         for warning in plugin.warnings:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fusionkit.cli.commands import imported, kind_option, output_file
+from fusionkit.cli.commands import imported, operator_option, output_file
 
 EPILOG = """\b
 Examples:
@@ -27,7 +27,7 @@ def _names(ctx: click.Context, param: click.Parameter, given: Iterable[str]) -> 
 
 @click.command(epilog=EPILOG)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@kind_option
+@operator_option
 @click.option("--tier", type=click.IntRange(1, 3), help="Run checks up to this tier (default: 2).")
 @click.option("--select", multiple=True, callback=_names, metavar="CHECK", help="Only these checks; patterns too.")
 @click.option("--skip", multiple=True, callback=_names, metavar="CHECK", help="Leave out these checks.")

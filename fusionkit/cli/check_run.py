@@ -20,13 +20,13 @@ from fusionkit.contract.report import Report, Result
 from fusionkit.contract.rules import Rule, rule_of
 from fusionkit.contract.runner import Plan, default_jobs, several_jobs_possible, stream_in_workers
 from fusionkit.contract.subject import Subject
-from fusionkit.registry import Kind
+from fusionkit.registry import Operator
 
 
 def run_checks(
     *,
     names: tuple[str, ...],
-    kind: Kind | None,
+    kind: Operator | None,
     jobs: int | None,
     json_file: Path | None,
     junit_file: Path | None,

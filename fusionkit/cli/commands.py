@@ -26,8 +26,8 @@ from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated
 
 #: name of a command -> its function, as ``module:function`` below ``fusionkit.cli``, and its line in the help.
 COMMANDS = {
-    "list": ("catalog:list_names", "List every fusion and fabrication on this machine"),
-    "show": ("show:show", "Show one operator: signature, formula, traits, sizes"),
+    "list": ("catalog:list_names", "List every fusion, fabrication and data set on this machine"),
+    "show": ("show:show", "Show one operator or data set: signature, formula, sizes; licence, origin"),
     "plugins": ("catalog:plugins", "Show which plugins are loaded, which are not, and why"),
     "check": ("check:check", "Verify that operators keep their contract"),
     "run": ("run:run", "Train and evaluate (a Hydra application)"),
@@ -103,7 +103,8 @@ def imported(target: str) -> Any:
     return getattr(importlib.import_module(f"fusionkit.cli.{module}"), function)
 
 
-kind_option = click.option("--kind", type=click.Choice(["fusion", "fabrication"]), help="Only this kind.")
+kind_option = click.option("--kind", type=click.Choice(["fusion", "fabrication", "dataset"]), help="Only this kind.")
+operator_option = click.option("--kind", type=click.Choice(["fusion", "fabrication"]), help="Only this kind.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
@@ -188,7 +189,9 @@ def _invoke(arguments: list[str]) -> int:
     try:
         with warnings.catch_warnings():
             # The user should see that a name is deprecated, but not which line of fusionkit used it.
-            warnings.filterwarnings("default", r"the (fusion|fabrication) .* is deprecated", DeprecationWarning)
+            warnings.filterwarnings(
+                "default", r"the (fusion|fabrication|data set) .* is deprecated", DeprecationWarning
+            )
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
             try:
                 with fusionkit.make_context("fusionkit", list(arguments), obj=arguments) as ctx:

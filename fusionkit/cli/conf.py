@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from typing import get_args
 
 import click
 
@@ -15,10 +14,11 @@ from fusionkit._util.text import count_of
 from fusionkit.cli.commands import json_option, print_json
 from fusionkit.config.check import check_all, report
 from fusionkit.config.folders import conf_dir, folder_of
-from fusionkit.config.nodes import annotation, find_record, node_text, yaml_file
+from fusionkit.config.nodes import GROUPS, annotation, find_record, group_of, node_text, yaml_file
 from fusionkit.config.options import described
 from fusionkit.errors import ConfigError, nearest
-from fusionkit.registry.loading import Kind
+from fusionkit.registry.catalogue import words
+from fusionkit.registry.loading import FORMS, Kind, Operator
 
 
 @click.group(epilog="\b\nExamples:\n  fusionkit conf check\n  fusionkit conf show fusion=parameterized_concatenation")
@@ -53,24 +53,28 @@ def show(option: str) -> None:
     group, _, name = option.partition("=")
     if not name:
         raise ConfigError(f"conf show should get GROUP=NAME, such as fusion=summation; found {option!r}.")
-    kind: Kind | None = next((kind for kind in get_args(Kind) if kind == group), None)
-    print(_operator(kind, name) if kind else _file(group, name), end="")
+    kind = GROUPS.get(group)
+    if kind == "dataset" and name in FORMS:
+        kind = None
+    print(_registered(kind, name) if kind else _file(group, name), end="")
 
 
-def _operator(kind: Kind, name: str) -> str:
+def _registered(kind: Kind, name: str) -> str:
     text = node_text(kind, name)
     if text is None:
         registry.resolve(kind, name)  # Raises an error if the name is wrong.
-        raise ConfigError(f"There should be a node for the {kind} {name!r}; found none.")
+        raise ConfigError(f"There should be a node for the {words(kind)} {name!r}; found none.")
     record = find_record(kind, name)
-    file = yaml_file(kind, record.name if record is not None else name)
+    file = yaml_file(group_of(kind), record.name if record is not None else name)
     used = file is not None and file.read_text(encoding="utf-8") == text
     found = re.search(r"^name: *(\S+)", text, re.MULTILINE)
     named = found[1].strip('"') if found else name
-    return f"# {file if used else 'generated from the signature'}\n{_with_types(kind, named, text)}"
+    origin = file if used else f"generated from the {'registry' if kind == 'dataset' else 'signature'}"
+    typed = _with_descriptions("data", named, text) if kind == "dataset" else _with_types(kind, named, text)
+    return f"# {origin}\n{typed}"
 
 
-def _with_types(kind: Kind, name: str, text: str) -> str:
+def _with_types(kind: Operator, name: str, text: str) -> str:
     """Append to each option of a node the type and the default from the signature of the constructor."""
     parameters = inspect.signature(registry.load(kind, name)).parameters
     lines = []
@@ -95,12 +99,12 @@ def _file(group: str, name: str) -> str:
     if name not in options:
         known = ", ".join(sorted(options))
         raise ConfigError(f"{group} should be one of {known}; found {name!r}.{nearest(name, options)}")
-    return f"# {options[name]}\n{_with_descriptions(group, options[name].read_text(encoding='utf-8'))}"
+    return f"# {options[name]}\n{_with_descriptions(group, name, options[name].read_text(encoding='utf-8'))}"
 
 
-def _with_descriptions(group: str, text: str) -> str:
+def _with_descriptions(group: str, name: str, text: str) -> str:
     """Append to each option of data, model or train its type and range."""
-    words = described(group) if group in ("data", "model", "train") else {}
+    known = described(group, name) if group in ("data", "model", "train") else {}
     return re.sub(
-        r"^(\w+):.*$", lambda line: f"{line[0]}  # {words[line[1]]}" if line[1] in words else line[0], text, flags=re.M
+        r"^(\w+):.*$", lambda line: f"{line[0]}  # {known[line[1]]}" if line[1] in known else line[0], text, flags=re.M
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from fusionkit.registry.loading import Kind
+from fusionkit.registry.loading import Operator
 from fusionkit.scaffold import generate
 from fusionkit.scaffold.answers import Answers
 
@@ -48,7 +48,7 @@ def new(directory: str, fusion: str | None, fabrication: str | None, parameters:
         done = generate.update(target)
         print(f"merged: {shown} follows the template of fusionkit {done}; look at it with: git diff")
         return
-    kind: Kind = "fusion" if fabrication is None else "fabrication"
+    kind: Operator = "fusion" if fabrication is None else "fabrication"
     answers = Answers.of(target, kind, fusion or fabrication or "", parameters=parameters)
     kept = generate.new(target, answers)
     print(f"written: {shown}, the package {answers.package} with the {kind} {answers.name}")

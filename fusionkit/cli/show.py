@@ -1,4 +1,4 @@
-"""The command ``fusionkit show``: everything about one operator."""
+"""The command ``fusionkit show``: everything about one operator or data set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fusionkit.cli.commands import imported, json_option, kind_option, print_jso
 from fusionkit.config.nodes import annotation, yaml_file
 from fusionkit.errors import ConfigError, FusionError, RegistryError
 from fusionkit.registry.catalogue import Record, instead
-from fusionkit.registry.loading import Kind
+from fusionkit.registry.loading import Kind, Operator
 
 #: The figures of ``fusionkit.cost`` that are shown.
 FIGURES = ("m", "macs", "elementwise", "parameter_bytes", "buffer_bytes", "output_bytes", "peak_activation_bytes")
@@ -33,6 +33,7 @@ FIGURES = ("m", "macs", "elementwise", "parameter_bytes", "buffer_bytes", "outpu
 Examples:
   fusionkit show lowrank
   fusionkit show parameterized_concatenation dims=[76,216] n=64
+  fusionkit show mfeat
   fusionkit show data=table data.path=patients.csv data.label=outcome"""
 )
 @click.argument("name")
@@ -40,7 +41,10 @@ Examples:
 @kind_option
 @json_option
 def show(name: str, options: tuple[str, ...], kind: Kind | None, as_json: bool) -> None:
-    """Show one fusion or fabrication: its origin, signature, formula and traits; with options also its sizes.
+    """Show one fusion, fabrication or data set.
+
+    Of an operator its origin, signature, formula and traits, with options also its sizes; of a data set its licence,
+    who collected it, and how to get it.
 
     NAME is a name, an alias, or DISTRIBUTION/NAME.  The options are those of its constructor: dims=[76,216] n=64.
     With data=NAME and further options of the command run instead, show what that run would read.
@@ -61,7 +65,7 @@ def _record(name: str, kind: Kind | None) -> Record:
     try:
         return registry.find(name, kind)
     except RegistryError as error:
-        if kind == "fabrication" or yaml_file("fusion", name) is None:
+        if kind in ("fabrication", "dataset") or yaml_file("fusion", name) is None:
             raise
         raise ConfigError(
             f"the name should be that of an operator; found the preset {name!r}: fusionkit conf show fusion={name}"
@@ -91,23 +95,19 @@ def parse(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def describe(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of ``fusionkit list`` and more; if there are ``options``, also the sizes.
+    """Return the record of ``fusionkit list`` and more; if there are ``options``, also the sizes of an operator.
 
     Raises:
         RegistryError: the class cannot be imported.
         ConfigError, FusionError: the options do not fit.
     """
+    if record.kind == "dataset":
+        return _described_data(record, options)
     cls: Any = registry.load(record.kind, record.qualified)
-    file, line = _location(cls)
-    head, _, details = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")
+    head, details = _doc(cls)
     signature = inspect.signature(cls)
     return {
-        **record.to_dict(),
-        "summary": record.summary or textwrap.shorten(head.replace("`", ""), 100, placeholder=" ..."),
-        "replacement": record.spec.deprecated,
-        "plugin": record.plugin,
-        "file": file,
-        "line": line,
+        **_described(record, cls, head),
         "signature": f"{cls.__name__}{_unquoted(signature)}",
         "options": [_option(parameter) for parameter in signature.parameters.values()],
         "formula": formula(f"{head}\n\n{details}"),
@@ -115,25 +115,60 @@ def describe(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
         "details": details,
         "traits": cls.traits.declared(),
         "absent_view": cls.absent_view() if record.kind == "fusion" else None,
-        **_sizes(record, options),
+        **_sizes(record.kind, record, options),
         "config": config.node(record.kind, record.key),
     }
 
 
+def _described(record: Record, target: Any, head: str) -> dict[str, Any]:
+    file, line = _location(target)
+    return {
+        **record.to_dict(),
+        "summary": record.summary or textwrap.shorten(head.replace("`", ""), 100, placeholder=" ..."),
+        "replacement": record.spec.deprecated,
+        "plugin": record.plugin,
+        "file": file,
+        "line": line,
+    }
+
+
+def _described_data(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
+    if options:
+        command = f"fusionkit show data={record.key} {' '.join(f'data.{name}=...' for name in options)}"
+        raise ConfigError(f"a data set should be shown without options; found {', '.join(options)}.  Try {command}")
+    function = registry.dataset(record.qualified)
+    head, details = _doc(function)
+    return {
+        **_described(record, function, head),
+        "doc": " ".join(head.split()),
+        "details": details,
+        "reads": f"fusionkit show data={record.key}",
+        "config": config.node(record.kind, record.key),
+    }
+
+
+def _doc(target: Any) -> tuple[str, str]:
+    """Return the first paragraph of a docstring, and the rest."""
+    head, _, details = inspect.cleandoc(target.__doc__ or "").partition("\n\n")
+    return head, details
+
+
 def page(found: Mapping[str, Any]) -> str:
     """Return what ``describe`` found as text: a line per entry, the details and the config node below."""
-    traits = [name if value is True else f"{name}={value}" for name, value in found["traits"].items()]
+    traits = [name if value is True else f"{name}={value}" for name, value in found.get("traits", {}).items()]
+    data = found["kind"] == "dataset"
     lines = {
         **{key: found[key] for key in ("name", "kind")},
         "aliases": ", ".join(found["aliases"]),
         "qualified": found["qualified"],
         "distribution": " ".join(filter(None, (found["distribution"], found["version"]))),
         "status": found["status"] + (f": {instead(found['replacement'])}" if found["replacement"] else ""),
-        "class": found["target"],
+        "function" if data else "class": found["target"],
         "file": f"{found['file']}:{found['line']}" if found["file"] else "",
-        **{key: found[key] for key in ("summary", "formula", "doc")},
+        **{key: found.get(key) for key in ("summary", "formula", "doc", "task", "licence", "citation", "origin")},
+        "rows, views, parts": found.get("reads"),
         "traits": ", ".join(traits),
-        "absent view": found["absent_view"],
+        "absent view": found.get("absent_view"),
         **{key: found.get(key) for key in ("n", "l", "dense_l", *FIGURES, "cost_error", "signature")},
     }
     lines = {label: value for label, value in lines.items() if value not in (None, "")}
@@ -155,7 +190,7 @@ def formula(doc: str) -> str | None:
     return next((line.strip() for line in doc.splitlines() if "=" in line), None)
 
 
-def _location(cls: type) -> tuple[str | None, int | None]:
+def _location(cls: Any) -> tuple[str | None, int | None]:
     try:
         return inspect.getsourcefile(cls), inspect.getsourcelines(cls)[1]
     except (OSError, TypeError):  # Made in an interactive session, or without its source.
@@ -180,7 +215,7 @@ def _option(parameter: inspect.Parameter) -> dict[str, Any]:
     }
 
 
-def _sizes(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
+def _sizes(kind: Operator, record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return n and l of the operator with these ``options``, and with ``dims`` its cost; nothing is allocated."""
     if not options:
         return {"n": None, "l": None}
@@ -188,7 +223,7 @@ def _sizes(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
     m = own.pop("m", 1)
     if not isinstance(m, int) or m < 1:
         raise FusionError(f"m, the number of rows, should be an integer of at least 1; found {m!r}.")
-    if record.kind == "fusion":
+    if kind == "fusion":
         fusion = fusionkit.create(record.qualified, **{**own, "device": "meta"})
     elif {"n", "dims"} <= own.keys():
         size = {"n": own.pop("n"), "dims": own.pop("dims")}
@@ -199,12 +234,12 @@ def _sizes(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
             f"the size of W should be given, as in n=64 dims=76,216; found {', '.join(own) or 'neither'}."
         )
     found = {"n": fusion.calculate_n(), "l": fusion.calculate_l()}
-    if record.kind == "fabrication":
+    if kind == "fabrication":
         found["dense_l"] = found["n"] * sum(fusion.dims or ())
     if options.get("dims") is None:
         return found
     try:
-        figures = fusionkit.cost(record.qualified, kind=record.kind, **options)
+        figures = fusionkit.cost(record.qualified, kind=kind, **options)
     except FusionError as error:  # n and l are arithmetic; the rest needs a forward pass on the meta device.
         return {**found, "cost_error": str(error)}
     return {**found, **{key: figures[key] for key in FIGURES}}

@@ -20,6 +20,7 @@ from fusionkit._util.text import one_line
 from fusionkit.config.composition import CheckingLoader, plain_config, prepare, search_path
 from fusionkit.config.folders import conf_dir, folder_of
 from fusionkit.config.hydra_bridge import raw
+from fusionkit.config.nodes import group_of
 from fusionkit.config.options import check
 from fusionkit.errors import ConfigError, RegistryError, nearest
 
@@ -65,8 +66,8 @@ def check_all() -> Iterator[Finding]:
     for (group, option), (distribution, file) in sorted(files.items()):
         yield examiner.option(group, option, distribution, str(file))
     for record in registry.records():
-        if (record.kind, record.key) not in files:
-            yield examiner.option(record.kind, record.key, record.distribution, GENERATED)
+        if (group_of(record.kind), record.key) not in files:
+            yield examiner.option(group_of(record.kind), record.key, record.distribution, GENERATED)
 
 
 def report(findings: list[Finding]) -> dict[str, Any]:

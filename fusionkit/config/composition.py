@@ -33,7 +33,7 @@ from fusionkit._util.text import value_text
 from fusionkit.config import hydra_bridge, hydra_node, interpolations, source
 from fusionkit.config.explain import explain
 from fusionkit.config.folders import conf_dir, plugin_folders
-from fusionkit.config.hashing import config_hash, operators
+from fusionkit.config.hashing import config_hash, registered
 from fusionkit.config.hydra_bridge import raw
 from fusionkit.config.keys import refuse, walk
 from fusionkit.config.nodes import find_record
@@ -41,6 +41,7 @@ from fusionkit.config.options import RunConfig, check, validate
 from fusionkit.config.safe import check_tree
 from fusionkit.core.allowed import extra_names
 from fusionkit.errors import ConfigError
+from fusionkit.registry.catalogue import words
 
 #: The greatest size of a file, and the number of its values with aliases expanded: a limit on memory.
 MAX_BYTES, MAX_VALUES = 1_000_000, 100_000
@@ -251,12 +252,12 @@ def _check_workers(plain: dict[str, Any], launcher: str, sweep: bool) -> None:
             f"hydra.launcher._target_ should be the basic launcher, because what fusionkit.config.allow permits in "
             f"this process does not reach other processes; found {launcher!r}."
         )
-    for kind, name in operators(plain):
+    for kind, name in registered(plain):
         record = find_record(kind, name)
         if sweep and record is not None and record.local:
             raise ConfigError(
-                f"A sweep by {launcher} should use operators of installed distributions, because its workers know no "
-                f"others; found the {kind} {name!r}, which was registered in this process."
+                f"A sweep by {launcher} should use what installed distributions register, because its workers know "
+                f"nothing else; found the {words(kind)} {name!r}, which was registered in this process."
             )
 
 

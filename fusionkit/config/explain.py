@@ -19,7 +19,9 @@ from fusionkit._util.distribution import install_command
 from fusionkit._util.text import one_line
 from fusionkit.config.hydra_bridge import raw, source_of
 from fusionkit.config.keys import unknown_key, walk
+from fusionkit.config.nodes import GROUPS
 from fusionkit.errors import ConfigError, RegistryError, close, nearest
+from fusionkit.registry.catalogue import words
 
 if TYPE_CHECKING:
     from fusionkit.config.composition import CheckingLoader
@@ -204,24 +206,25 @@ def _missing_config(error: Any, loader: CheckingLoader) -> str:
     if not group:
         return f"There should be a primary config {path!r} in the config folders; found none."
     kind, _, below = group.partition("/")
-    if kind in ("fusion", "fabrication") and below and not _options(loader, group):
-        return _no_operator(kind, f"{below}/{name}", [])  # A qualified name contains a slash itself.
+    if kind in GROUPS and below and not _options(loader, group):
+        return _not_registered(kind, f"{below}/{name}", [])  # A qualified name contains a slash itself.
     options = list(error.options or _options(loader, group))
     if not options:
         return f"There is no group {group!r}, hence no {path!r}.{nearest(group, _groups(loader))}"
-    if group in ("fusion", "fabrication"):
-        return _no_operator(group, name, options)
     if group == "hydra/launcher" and name in LAUNCHERS:
         return f"There is no {group} {name!r}.  {install_command('launchers')} installs it."
     if group == "data" and (ending := re.search(r"\.(csv|tsv|csv\.gz|parquet|npz)$", name)):
         form, more = ("npz", "") if ending[1] == "npz" else ("table", " data.label=COLUMN")
         return f"data should be the form of the data, not the file; write data={form} data.path={name}{more}."
+    if group in GROUPS:
+        return _not_registered(group, name, options)
     hint = nearest(name, options) or f"  Known are {', '.join(options)}."
     return f"There is no {group} {name!r}.{hint}"
 
 
-def _no_operator(kind: Any, name: str, options: list[str]) -> str:
-    """Return the registry's message for a wrong name, with suggestions among its names and the presets."""
+def _not_registered(group: str, name: str, options: list[str]) -> str:
+    """Return the registry's message for a wrong name, with suggestions among its names and those of files."""
+    kind = GROUPS[group]
     try:
         registry.resolve(kind, name)
     except RegistryError as error:
@@ -230,7 +233,7 @@ def _no_operator(kind: Any, name: str, options: list[str]) -> str:
         known = [record.qualified for record in records] if "/" in name else options
         aliases = (alias for record in records for alias in record.aliases)
         return reason + nearest(name, dict.fromkeys((*known, *aliases)))
-    return f"There should be a config for the {kind} {name!r}; found none."
+    return f"There should be a config for the {words(kind)} {name!r}; found none."
 
 
 def _options(loader: CheckingLoader, group: str) -> list[str]:

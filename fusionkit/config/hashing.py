@@ -22,26 +22,27 @@ from fusionkit.config.nodes import find_record
 from fusionkit.errors import RegistryError
 from fusionkit.hookspecs import PROJECT
 from fusionkit.registry import Kind, Record
-from fusionkit.registry.catalogue import KINDS
+from fusionkit.registry.catalogue import OPERATORS
+from fusionkit.registry.loading import FORMS, target_name
 
 
 def config_hash(cfg: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that name the experiment ``cfg`` describes.
 
     The order of keys, the device, the ``hydra`` node and a distribution's prefix ``tensor-`` do not matter.  A data
-    file counts by its content; the versions of the operators' distributions count, and of an operator that does not
-    belong to fusionkit also its source.
+    file counts by its content; the versions of the distributions of operators and of a data set count, and of what does
+    not belong to fusionkit also its source.
     """
     from fusionkit.config.interpolations import resolve
 
     plain = resolve({name: value for name, value in cfg.items() if name != "hydra"} if type(cfg) is dict else cfg)
     plain = _without(plain, "hydra", "device")
-    plain |= {kind: mapped(plain[kind], _unprefixed, lambda key: key) for kind in KINDS if kind in plain}
+    plain |= {kind: mapped(plain[kind], _unprefixed, lambda key: key) for kind in OPERATORS if kind in plain}
     if isinstance(plain.get("fusion"), Mapping):
         plain["fusion"] = _without(plain["fusion"], "device")
     if isinstance(data := plain.get("data"), Mapping):
         plain["data"] = _with_digests(data)
-    records = (find_record(kind, name) for kind, name in operators(plain))
+    records = (find_record(kind, name) for kind, name in registered(plain))
     versions = {text for record in records if record is not None for text in _causes(record)}
     content = {"config": plain, "versions": sorted(versions)}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
@@ -62,15 +63,23 @@ def _with_digests(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _causes(record: Record) -> Iterator[str]:
-    """Yield the version of an operator; of a plugin's also the digests of the files of its class and their bases."""
+    """Yield the version of what is registered; of a plugin's also the digests of the files of its function, or of its
+    class and their bases.
+    """
     yield f"{unprefixed(record.distribution)}=={record.version}"
     if record.distribution == DISTRIBUTION:
         return
     with contextlib.suppress(RegistryError):
-        for cls in registry.load(record.kind, record.key).__mro__:
-            file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-            if file is not None and cls.__module__.partition(".")[0] not in (PROJECT, "torch"):
-                yield f"{cls.__module__} {file_digest(file)}"
+        for module in _modules(record):
+            file = getattr(sys.modules.get(module), "__file__", None)
+            if file is not None and module.partition(".")[0] not in (PROJECT, "torch"):
+                yield f"{module} {file_digest(file)}"
+
+
+def _modules(record: Record) -> list[str]:
+    if record.kind == "dataset":
+        return [target_name(registry.dataset(record.key)).partition(":")[0]]
+    return [cls.__module__ for cls in registry.load(record.kind, record.key).__mro__]
 
 
 def _unprefixed(value: Any) -> Any:
@@ -103,8 +112,11 @@ def _digest(path: str, size: int, modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def operators(cfg: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
-    """Yield kind and name of every operator that a configuration names."""
+def registered(cfg: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
+    """Yield kind and name of every operator, and of the data set, that a configuration names."""
+    data = cfg.get("data")
+    if isinstance(data, Mapping) and isinstance(name := data.get("name"), str) and name not in FORMS:
+        yield "dataset", name
     for group in ("fusion", "fabrication"):
         for key, _, node in walk(cfg.get(group)):
             if isinstance(node, Mapping) and isinstance(node.get("name"), str):

@@ -1,4 +1,4 @@
-"""The config node of an operator: its YAML file, or one generated from the signature of its class."""
+"""The config node of an operator or a data set: its YAML file, or one that is generated, as from the signature."""
 
 from __future__ import annotations
 
@@ -7,24 +7,30 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from fusionkit import registry
 from fusionkit.config.folders import conf_dir, folder_of
 from fusionkit.errors import RegistryError
-from fusionkit.registry import Kind, Record
+from fusionkit.registry import Kind, Operator, Record
 
 #: The options of every fusion that a node sets from the top level, or that say nothing about the operator.
 COMMON = ("n", "dims", "name", "require_parameters", "device", "dtype", "preprocess", "postprocess", "missing")
 
 
+#: The groups of what the registry has, in alphabetical order.
+GROUPS: dict[str, Kind] = {"data": "dataset", "fabrication": "fabrication", "fusion": "fusion"}
+
+
+def group_of(kind: Kind) -> str:
+    """Return the group of a kind: ``data`` for data sets."""
+    return "data" if kind == "dataset" else kind
+
+
 def kind_and_name(config_path: str) -> tuple[Kind, str] | None:
     """Return kind and name of a config such as ``fusion/summation``; None for a config of another group."""
     group, _, name = config_path.strip("/").removesuffix(".yaml").partition("/")
-    if group not in get_args(Kind) or not name:
-        return None
-    kind: Any = group
-    return kind, name
+    return (GROUPS[group], name) if group in GROUPS and name else None
 
 
 def find_record(kind: Kind, name: str) -> Record | None:
@@ -45,18 +51,41 @@ def yaml_file(group: str, name: str) -> Path | None:
 
 
 def node_text(kind: Kind, name: str) -> str | None:
-    """Return the YAML text of the config node of an operator: its file, or the one generated from its signature.
+    """Return the YAML text of the config node of an operator or a data set: its file, or a generated one.
 
-    The class is imported only when there is no file.  None when there is neither.
+    The class of an operator is imported only when there is no file.  None when there is neither.
     """
     record = find_record(kind, name)
-    file = yaml_file(kind, name if record is None or record.status == "ambiguous" else record.name)
+    file = yaml_file(group_of(kind), name if record is None or record.status == "ambiguous" else record.name)
     if file is not None and (record is None or record.key == record.name):
         return file.read_text(encoding="utf-8")
-    return None if record is None else _generated(kind, record)
+    if record is None:
+        return None
+    return _data_node(record) if kind == "dataset" else _generated(kind, record)
 
 
-def _generated(kind: Kind, record: Record) -> str:
+def _data_node(record: Record) -> str:
+    """Return the node of a data set without a file."""
+    summary = [f"# {record.summary}"] if record.summary else []
+    return "\n".join([*summary, f"name: {_yaml(record.key)}", _DATA_OPTIONS])
+
+
+#: The options of ``DataOptions``, with their descriptions and defaults.
+_DATA_OPTIONS = """\
+# The file or folder of a data set that is not installed; null looks for the installed one.
+path: null
+# Widths of the views; null takes them from the data, other widths are an error.
+dims: null
+# Part of the rows that is held out for the metrics, stratified by class; 0 trains on all rows.
+test_size: 0.2
+# Part of the other rows that is held out to choose the epoch and to rank runs; 0: none.
+validation_size: 0.0
+# Which of the 1/test_size folds, or which value of data.folds, is held out; null draws one test part.
+fold: null
+"""
+
+
+def _generated(kind: Operator, record: Record) -> str:
     cls = registry.load(kind, record.key)
     summary = record.summary or (inspect.getdoc(cls) or "").partition("\n")[0]
     lines = [f"# {summary}"] if summary else []

@@ -11,7 +11,17 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, TypeAdapter, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    TypeAdapter,
+    create_model,
+)
 
 from fusionkit import registry
 from fusionkit._util.trees import flatten, to_python
@@ -20,8 +30,8 @@ from fusionkit.config.nodes import yaml_file
 from fusionkit.config.sentences import expected, mistakes
 from fusionkit.config.types import Text, options_of
 from fusionkit.core.traits import StandIn
-from fusionkit.errors import ConfigError, RegistryError
-from fusionkit.registry import Kind
+from fusionkit.errors import ConfigError, RegistryError, nearest
+from fusionkit.registry import Operator
 
 Size = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -39,7 +49,7 @@ def _option(default: Any, description: str, **more: Any) -> Any:
     return Field(default, description=description, **more)
 
 
-def _named(kind: Kind) -> Any:
+def _named(kind: Operator) -> Any:
     return Field(description=f"Of the {kind}.", json_schema_extra={"expected": f"the name of a {kind}"})
 
 
@@ -50,9 +60,12 @@ class Options(BaseModel):
 
 
 class DataOptions(Options):
-    """The group ``data``: a built-in data set."""
+    """The group ``data``: a registered data set."""
 
-    name: Literal["mfeat", "digits", "breast_cancer"]
+    name: Annotated[Text, Field(min_length=1)] = Field(json_schema_extra={"expected": "the name of a data set"})
+    path: Text | None = _option(
+        None, "The file or folder of a data set that is not installed; null looks for the installed one."
+    )
     dims: Widths = _option(None, "Widths of the views; null takes them from the data, other widths are an error.")
     test_size: Fraction = _option(
         0.2, "Part of the rows that is held out for the metrics, stratified by class; 0 trains on all rows."
@@ -87,7 +100,7 @@ class FileOptions(DataOptions):
 class NpzOptions(FileOptions):
     """The group ``data``: the arrays of an npz file."""
 
-    name: Literal["npz"]  # type: ignore[assignment]
+    name: Literal["npz"]
 
 
 _Files: Any = Annotated[
@@ -105,7 +118,7 @@ _Columns: Any = Annotated[_Name | list[_Name], Field(json_schema_extra={"expecte
 class TableOptions(FileOptions):
     """The group ``data``: a table, or a table per view."""
 
-    name: Literal["table"]  # type: ignore[assignment]
+    name: Literal["table"]
     path: _Files = _option(..., "A .csv, .tsv, .csv.gz or .parquet file, or a mapping with a file per view.")
     test_path: _Files | None = _option(
         None, "A file of the same form with the test part; null takes the test part from the table."
@@ -230,7 +243,26 @@ class FabricationNode(Options):
     name: Text = _named("fabrication")
 
 
-AnyData = Annotated[DataOptions | NpzOptions | TableOptions, Field(discriminator="name", json_schema_extra=_GROUP)]
+#: The forms of a user's own data; every other name is that of a registered data set.
+_OWN: dict[str, type[FileOptions]] = {"npz": NpzOptions, "table": TableOptions}
+
+
+#: The models by the tags of ``_form``, for the sentences about what is wrong.
+_FORMS = {"registered": "#/$defs/DataOptions"} | {tag: f"#/$defs/{form.__name__}" for tag, form in _OWN.items()}
+
+
+def _form(data: Any) -> str:
+    name = data.get("name") if isinstance(data, Mapping) else getattr(data, "name", None)
+    return name if isinstance(name, str) and name in _OWN else "registered"
+
+
+AnyData = Annotated[
+    Annotated[DataOptions, Tag("registered")]
+    | Annotated[NpzOptions, Tag("npz")]
+    | Annotated[TableOptions, Tag("table")],
+    Discriminator(_form),
+    Field(json_schema_extra={**_GROUP, "discriminator": {"propertyName": "name", "mapping": _FORMS}}),
+]
 
 
 class RunConfig(Options):
@@ -346,9 +378,10 @@ def data_options(values: Mapping[str, Any]) -> DataOptions:
     return made
 
 
-def described(group: str) -> dict[str, str]:
-    """Return what each option of ``data``, ``model`` or ``train`` may be, in words."""
-    groups: dict[str, type[Options]] = {"data": TableOptions, "model": ModelOptions, "train": TrainOptions}
+def described(group: str, name: str = "table") -> dict[str, str]:
+    """Return what each option of ``data`` of this name, ``model`` or ``train`` may be, in words."""
+    groups: dict[str, type[Options]] = {"model": ModelOptions, "train": TrainOptions}
+    groups["data"] = _OWN.get(name, DataOptions)
     whole = groups[group].model_json_schema()
     return {name: expected(schema, whole) for name, schema in whole["properties"].items()}
 
@@ -357,9 +390,8 @@ def defaults(cfg: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     """Return the defaults of a config's options by path: what those are that a config of an earlier version lacks."""
     node = cfg.get("data")
     name = str(node.get("name")) if isinstance(node, Mapping) else ""
-    forms: dict[str, type[Options]] = {"npz": NpzOptions, "table": TableOptions}
     groups: dict[str, type[Options]] = {"model": ModelOptions, "train": TrainOptions, "fusion": FusionNode}
-    groups["data"] = forms.get(name, DataOptions)
+    groups["data"] = _OWN.get(name, DataOptions)
     found: dict[tuple[str, ...], Any] = {(name,): field for name, field in RunConfig.model_fields.items()}
     found |= {(group, name): field for group, one in groups.items() for name, field in one.model_fields.items()}
     known = {path: field.default for path, field in found.items() if not field.is_required()}
@@ -379,8 +411,16 @@ def _without_missing(node: Any) -> Any:
 
 
 def _operators(cfg: Mapping[str, Any], missing: list[str], deep: bool) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with the options of the operators, by key; those in ``missing`` may be absent."""
-    fusion, group = cfg.get("fusion"), cfg.get("fabrication")
+    """Yield what is wrong with the options of the operators and the name of the data set, by key.
+
+    The keys in ``missing`` may be absent.
+    """
+    fusion, group, data = cfg.get("fusion"), cfg.get("fabrication"), cfg.get("data")
+    if isinstance(data, Mapping) and isinstance(name := data.get("name"), str) and name and name not in _OWN:
+        try:
+            registry.resolve("dataset", name)
+        except RegistryError as error:
+            yield "data.name", f"data.name: {error}{nearest(name, _OWN)}"
     yield from _operator("fusion", fusion, "fusion", missing, deep)
     yield from _operator("fabrication", group, "fabrication", missing, deep)
     if not isinstance(fusion, Mapping):
@@ -395,7 +435,7 @@ def _operators(cfg: Mapping[str, Any], missing: list[str], deep: bool) -> Iterat
             yield from _processing(fusion.get(role), f"fusion.{role}")
 
 
-def _operator(kind: Kind, node: Any, key: str, missing: list[str], deep: bool) -> Iterator[tuple[str, str]]:
+def _operator(kind: Operator, node: Any, key: str, missing: list[str], deep: bool) -> Iterator[tuple[str, str]]:
     """Check the options of an operator against the keys of its file, or against its constructor.
 
     A node that is no mapping, or has no name, is reported elsewhere.
@@ -418,7 +458,7 @@ def _options(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def _file_keys(kind: Kind, name: str) -> frozenset[str]:
+def _file_keys(kind: Operator, name: str) -> frozenset[str]:
     file = yaml_file(kind, name)
     content = yaml.safe_load(file.read_text(encoding="utf-8")) if file is not None else None
     return frozenset(content) if isinstance(content, dict) else frozenset()

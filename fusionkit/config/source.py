@@ -1,8 +1,6 @@
-"""The config source ``fusionkit://``: a node for every registered operator that has no YAML, made on demand."""
+"""The config source ``fusionkit://``: a node for all that is registered and has no YAML, made on demand."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
@@ -10,11 +8,14 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from omegaconf import OmegaConf
 
 from fusionkit import registry
-from fusionkit.config.nodes import find_record, kind_and_name, node_text
+from fusionkit.config.nodes import GROUPS, find_record, kind_and_name, node_text
 
 
 class RegistryConfigSource(ConfigSource):
-    """Serves the groups ``fusion`` and ``fabrication``.  Listing imports no operator, loading only the one selected."""
+    """Serves the groups ``fusion``, ``fabrication`` and ``data``.
+
+    Listing imports no operator, loading only the one selected; no data are read.
+    """
 
     @staticmethod
     def scheme() -> str:
@@ -26,22 +27,22 @@ class RegistryConfigSource(ConfigSource):
         return True
 
     def is_group(self, config_path: str) -> bool:
-        """Whether ``config_path`` is a kind of operator."""
-        return config_path.strip("/") in ("", "fusion", "fabrication")
+        """Whether ``config_path`` is the group of a kind."""
+        return config_path.strip("/") in ("", *GROUPS)
 
     def is_config(self, config_path: str) -> bool:
-        """Whether the registry has the operator; aliases and qualified names count."""
+        """Whether the registry has the name; aliases and qualified names count."""
         place = kind_and_name(config_path)
         return place is not None and find_record(*place) is not None
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Return the node of one operator."""
+        """Return the node of one operator or data set."""
         place = kind_and_name(config_path)
         text = node_text(*place) if place is not None else None
         if place is None or text is None:
             raise ConfigLoadError(f"Config not found : {config_path}")
         # A qualified name contains a slash, which Hydra would take for a sub-group.
-        package = place[0] if "/" in place[1] else None
+        package = config_path.strip("/").partition("/")[0] if "/" in place[1] else None
         return ConfigResult(
             config=OmegaConf.create(text),
             path=f"{self.scheme()}://{self.path}",
@@ -53,11 +54,10 @@ class RegistryConfigSource(ConfigSource):
         """List what is registered, from names alone."""
         group = config_path.strip("/")
         if group == "":
-            return [] if results_filter == ObjectType.CONFIG else ["fabrication", "fusion"]
-        if group not in ("fusion", "fabrication") or results_filter == ObjectType.GROUP:
+            return [] if results_filter == ObjectType.CONFIG else [*GROUPS]
+        if group not in GROUPS or results_filter == ObjectType.GROUP:
             return []
-        kind: Any = group
-        return registry.names(kind)
+        return registry.names(GROUPS[group])
 
 
 def register() -> None:

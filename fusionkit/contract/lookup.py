@@ -16,12 +16,13 @@ from fusionkit.contract.subject import FabricationSubject, FusionSubject, Source
 from fusionkit.errors import ConfigError, RegistryError, nearest
 from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion
-from fusionkit.registry.catalogue import KINDS, Record
+from fusionkit.registry.catalogue import OPERATORS, Record
 
 
 def all_subjects(kind: Kind | None = None) -> list[Subject]:
     """Return every registered subject, fusions first."""
-    return [_registered(record) for record in registry.records(kind)]
+    kinds = (kind,) if kind else OPERATORS
+    return [_registered(one, record) for one in kinds for record in registry.records(one)]
 
 
 def subjects_of(obj: Any, kind: Kind | None = None) -> list[Subject]:
@@ -70,9 +71,9 @@ def _without_processing(op: Fusion) -> Fusion:
 
 def _named(name: str, kind: Kind | None) -> list[Subject]:
     found, errors = [], []
-    for one in (kind,) if kind else KINDS:
+    for one in (kind,) if kind else OPERATORS:
         try:
-            found.append(_registered(registry.resolve(one, name)))
+            found.append(_registered(one, registry.resolve(one, name)))
         except RegistryError as error:
             errors.append(error)
     if not found:
@@ -81,8 +82,8 @@ def _named(name: str, kind: Kind | None) -> list[Subject]:
     return found
 
 
-def _registered(record: Record) -> Subject:
-    return _subject(Source(record.qualified, record.kind, record))
+def _registered(kind: Kind, record: Record) -> Subject:
+    return _subject(Source(record.qualified, kind, record))
 
 
 def _of_class(cls: type, instance: nn.Module | None = None) -> Subject:

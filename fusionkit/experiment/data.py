@@ -1,4 +1,4 @@
-"""Multi-view data for a run: a built-in data set, a ``.npz`` file or a table, checked, with its task."""
+"""Multi-view data for a run: a registered data set, a ``.npz`` file or a table, checked, with its task."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fusionkit._util.text import printable
-from fusionkit.config.options import FileOptions, NpzOptions, TableOptions, data_options
+from fusionkit import registry
+from fusionkit._util.text import printable, short_repr
+from fusionkit.config.options import DataOptions, FileOptions, NpzOptions, TableOptions, data_options
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment.missing import presence
-from fusionkit.experiment.npz import EMBEDDED, arrays_source, read_npz
+from fusionkit.experiment.npz import arrays_source, read_npz
 from fusionkit.experiment.source import Array, Rows, Source
 from fusionkit.experiment.tables.format import TableFormat
 from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.tasks.choice import choose
+from fusionkit.hookspecs import DatasetSpec
+from fusionkit.registry import lookup
+from fusionkit.registry.loading import PluginProblem, foreign_code
 
 #: The data groups that read a user's own files.
 OWN = ("npz", "table")
@@ -108,15 +112,11 @@ def load_data(node: Mapping[str, Any], dims: Any = None, task: str = "classifica
     Raises:
         DimsError: the file has other widths than ``dims``.
         ConfigError: the label cannot be that of the task.
+        RegistryError: a data set that is not registered.
         FusionError: a file that is missing or cannot be used; the message says which array or column, and why.
     """
     options = data_options(node)
-    if isinstance(options, FileOptions):
-        data = _own_data(options, task)
-    else:
-        source = _built_in(options.name)
-        chosen = choose(source.labels, "classification" if task == "auto" else task)
-        data = Dataset(**vars(source), name=options.name, task=chosen.task, target=chosen.values)
+    data = _own_data(options, task) if isinstance(options, FileOptions) else _registered_data(options, task)
     for key, given in (("data.dims", options.dims), ("dims", dims)):
         if given is not None and list(given) != data.dims:
             widths = f"{data.dims}, the widths of the views in {data.path.name}"
@@ -140,11 +140,43 @@ def read_source(options: FileOptions, known: TableFormat | None = None) -> Sourc
     return read_npz(options)
 
 
-def _built_in(name: str) -> Source:
-    if name in EMBEDDED:
-        return read_npz(NpzOptions(name="npz", path=str(EMBEDDED[name])))
-    arrays = _imported("datasets:DATASETS")[name]()
-    return arrays_source(Path(name), arrays_digest(arrays), arrays)
+def _registered_data(options: DataOptions, task: str) -> Dataset:
+    """Return a registered data set with its task: where none is asked for, that of its spec.
+
+    Raises:
+        RegistryError: there is none of this name.
+        FusionError: the data are not there, or its function returns no arrays that can be used.
+    """
+    record, function = registry.resolve("dataset", options.name), registry.dataset(options.name)
+    spec, title = record.spec, lookup.title(record)
+    try:
+        with foreign_code("", title):
+            found = function(options.path)
+    except PluginProblem as problem:
+        if isinstance(cause := problem.__cause__, FusionError | ConfigError | ModuleNotFoundError):
+            raise cause from None
+        raise FusionError(f"{title} should be readable; found {problem}.") from problem.__cause__
+    source = _read(Path(options.name), title, found)
+    own = spec.task if isinstance(spec, DatasetSpec) else "classification"
+    chosen = choose(source.labels, own if task == "auto" else task)
+    present = presence([f"View {key!r} of {source.path}" for key in source.views], list(source.views.values()))
+    return Dataset(
+        **{**vars(source), "mask": present},
+        name=options.name,
+        task=chosen.task,
+        target=chosen.values,
+        reason="as the data set says" if task == "auto" else chosen.reason,
+    )
+
+
+def _read(path: Path, title: str, found: object) -> Source:
+    """Return what the function of a data set found: arrays, or the path of an ``.npz`` file."""
+    if isinstance(found, str | Path):
+        return read_npz(NpzOptions(name="npz", path=str(found)))
+    if not isinstance(found, Mapping) or not all(isinstance(array, np.ndarray) for array in found.values()):
+        should = "a dict of arrays, or the path of an .npz file"
+        raise FusionError(f"the function of {title} should return {should}; found {short_repr(found)}.")
+    return arrays_source(path, arrays_digest(found), dict(found))
 
 
 def _own_data(options: FileOptions, task: str) -> Dataset:

@@ -24,8 +24,6 @@ from fusionkit.experiment.missing import check_mask
 from fusionkit.experiment.roles import check_role
 from fusionkit.experiment.source import ROLES, Array, Labels, Source, decoded, native
 
-#: The data sets that ship with the package: name -> file.
-EMBEDDED: dict[str, Path] = {"mfeat": Path(__file__).parents[1] / "data" / "mfeat.npz"}
 #: The readers of the headers of arrays of numbers, by magic string.
 _HEADERS = {
     np.lib.format.magic(1, 0): np.lib.format.read_array_header_1_0,

@@ -299,11 +299,11 @@ def provenance(cfg: Mapping[str, Any]) -> dict[str, Any]:
     for name in _DISTRIBUTIONS:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    operators = _operators(cfg)
+    names = {**_operators(cfg), "dataset": _mapping(cfg, "data").get("name")}
     for kind in KINDS:
-        if isinstance(operators[kind], str):
+        if isinstance(names[kind], str):
             with contextlib.suppress(RegistryError):
-                found = registry.resolve(kind, operators[kind])
+                found = registry.resolve(kind, names[kind])
                 versions.setdefault(found.distribution, found.version or "unknown")
     return {
         "versions": dict(sorted(versions.items())),

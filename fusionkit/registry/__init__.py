@@ -1,10 +1,12 @@
-"""The registry: which fusions and fabrications there are, which plugin each comes from, and what every name means."""
+"""The registry: which fusions, fabrications and data sets there are, where each comes from, what every name means."""
 
 from fusionkit.registry.catalogue import Record as Record
 from fusionkit.registry.loading import Kind as Kind
+from fusionkit.registry.loading import Operator as Operator
 from fusionkit.registry.lookup import DeprecatedNameWarning as DeprecatedNameWarning
 from fusionkit.registry.lookup import checks as checks
 from fusionkit.registry.lookup import conf_paths as conf_paths
+from fusionkit.registry.lookup import dataset as dataset
 from fusionkit.registry.lookup import fabrications as fabrications
 from fusionkit.registry.lookup import find as find
 from fusionkit.registry.lookup import fusions as fusions

@@ -1,4 +1,4 @@
-"""Computes which operator each name means, from what all plugins register.  Imports no operator."""
+"""Computes what each name means, from what all plugins register.  Imports no operator and no data set."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any, Literal, get_args
 
 from fusionkit._util.distribution import unprefixed
 from fusionkit.errors import RegistryError, nearest
-from fusionkit.hookspecs import Spec
+from fusionkit.hookspecs import DatasetSpec, Spec
 from fusionkit.registry.discovery import canonical
-from fusionkit.registry.loading import Kind, Plugin, PluginProblem
+from fusionkit.registry.loading import Kind, Operator, Plugin, PluginProblem, target_name
 
 Status = Literal["ok", "deprecated", "shadowed", "ambiguous"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+OPERATORS: tuple[Operator, ...] = get_args(Operator)
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,16 @@ class Record:
     """One name of the registry.
 
     Attributes:
-        kind: fusion or fabrication.
+        kind: fusion, fabrication or dataset.
         name: the short name.
         qualified: ``<distribution>/<name>``, the distribution without its prefix ``tensor-``.
         distribution: the distribution that registers it.
         version: version of the distribution, None if it has none.
-        target: ``package.module:Class``.
+        target: ``package.module:Class``; of a data set ``package.module:function``.
         aliases: other short names.
         summary: one line, or empty.
-        status: ok, deprecated, shadowed (the short name means an operator of the core) or ambiguous (several plugins
-            have the short name).
+        status: ok, deprecated, shadowed (the short name means one of the core) or ambiguous (several plugins have the
+            short name).
         spec: what the plugin registered.
         plugin: name of the plugin.
         local: registered at run time, hence in this process only.
@@ -45,21 +46,29 @@ class Record:
     aliases: tuple[str, ...]
     summary: str
     status: Status
-    spec: Spec
+    spec: Spec | DatasetSpec
     plugin: str
     local: bool = False
 
     @property
     def key(self) -> str:
-        """The shortest name that means this operator: the short or the qualified one."""
+        """The shortest name that means this one: the short or the qualified one."""
         return self.name if self.status in ("ok", "deprecated") else self.qualified
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record that ``fusionkit list --json`` prints."""
-        return {name: getattr(self, name) for name in _PRINTED} | {"aliases": list(self.aliases)}
+        printed = {name: getattr(self, name) for name in _PRINTED} | {"aliases": list(self.aliases)}
+        about = _ABOUT_DATA if self.kind == "dataset" else ()
+        return printed | {name: getattr(self.spec, name) for name in about}
 
 
 _PRINTED = ("kind", "name", "qualified", "distribution", "version", "target", "aliases", "summary", "status")
+_ABOUT_DATA = ("task", "licence", "citation", "origin")
+
+
+def words(kind: str) -> str:
+    """Return a kind as sentences name it."""
+    return "data set" if kind == "dataset" else kind
 
 
 class Snapshot:
@@ -68,7 +77,8 @@ class Snapshot:
     def __init__(self, given: Iterable[Plugin], *, sealed: bool = False) -> None:
         self.given = tuple(given)
         self.sealed = sealed  # Without the installed plugins; refresh() keeps it.
-        self.classes: dict[tuple[Kind, str], tuple[Record, type]] = {}  # By the names used so far; filled by lookup.
+        # By the names used so far; filled by lookup.
+        self.classes: dict[tuple[Operator, str], tuple[Record, type]] = {}
         self._meanings: dict[tuple[Kind, str], list[Record]] = {}  # By short and by qualified names.
         self._removed: dict[tuple[Kind, str], str] = {}
         self._claims: dict[tuple[Kind, str], list[Plugin]] = {}
@@ -97,8 +107,8 @@ class Snapshot:
         claims = self._claims[kind, short]
         return [plugin for plugin in claims if plugin.core] or claims
 
-    def _record(self, kind: Kind, plugin: Plugin, name: str, spec: Spec) -> Record:
-        owners, target = self._owners(kind, name), spec.target
+    def _record(self, kind: Kind, plugin: Plugin, name: str, spec: Spec | DatasetSpec) -> Record:
+        owners = self._owners(kind, name)
         status: Status = "ok" if spec.deprecated is None else "deprecated"
         if plugin not in owners:
             status = "shadowed"
@@ -110,7 +120,7 @@ class Snapshot:
             qualified=_qualified(plugin.distribution, name),
             distribution=plugin.distribution,
             version=plugin.version,
-            target=f"{target.__module__}:{target.__qualname__}" if isinstance(target, type) else target,
+            target=target_name(spec.target),
             aliases=spec.aliases,
             summary=spec.summary,
             status=status,
@@ -129,7 +139,7 @@ class Snapshot:
             others = " and ".join(owner.title for owner in owners if owner is not plugin)
             problem = f"comes from {others} too" if plugin in owners else "is the core's"
             if others:
-                yield f"the {record.kind} {short!r} {problem}: this one is {qualified!r}"
+                yield f"the {words(record.kind)} {short!r} {problem}: this one is {qualified!r}"
 
     def resolve(self, kinds: Sequence[Kind], name: str) -> Record:
         """Return the record that ``name`` means among ``kinds``.
@@ -138,18 +148,22 @@ class Snapshot:
             RegistryError: there is none, or more than one.
         """
         if not isinstance(name, str):
-            raise RegistryError(f"the name of a {' or '.join(kinds)} should be a string; found {name!r}.")
+            raise RegistryError(f"the name of {_a(kinds)} should be a string; found {name!r}.")
         found = [record for kind in kinds for record in self._meanings.get((kind, _normalized(name)), [])]
         if len(found) == 1:
             return found[0]
         if len({record.kind for record in found}) > 1:
-            raise RegistryError(f"the name {name!r} should have one kind; found both: choose one with --kind.")
+            several = " and ".join(dict.fromkeys(words(record.kind) for record in found))
+            raise RegistryError(f"the name {name!r} should have one kind; found {several}: choose one with --kind.")
         if found:
-            kind, choices = found[0].kind, " or ".join(repr(_qualified(record.distribution, name)) for record in found)
+            kind, choices = (
+                words(found[0].kind),
+                " or ".join(repr(_qualified(record.distribution, name)) for record in found),
+            )
             raise RegistryError(f"the {kind} {name!r} should come from one plugin; found {len(found)}: use {choices}.")
         for kind in kinds:
             if replacement := self._removed.get((kind, _normalized(name))):
-                raise RegistryError(f"the {kind} {name!r} was removed: {instead(replacement)}.")
+                raise RegistryError(f"the {words(kind)} {name!r} was removed: {instead(replacement)}.")
         raise RegistryError(self._unknown(kinds, name))
 
     def _unknown(self, kinds: Sequence[Kind], name: str) -> str:
@@ -157,10 +171,12 @@ class Snapshot:
         alike = [key for key in self._meanings if ("/" in key[1]) == ("/" in name)]
         wanted = _normalized(name) if "/" in name else name.lower().replace("-", "_")
         parts = [
-            f"the name of a {' or '.join(kinds)} should be one that 'fusionkit list' shows; found {name!r}."
+            f"the name of {_a(kinds)} should be one that 'fusionkit list' shows; found {name!r}."
             f"{nearest(wanted, [other for kind, other in alike if kind in kinds])}"
         ]
-        parts += [f"There is a {kind} of this name." for kind in KINDS if kind not in kinds and (kind, name) in alike]
+        parts += [
+            f"There is a {words(kind)} of this name." for kind in KINDS if kind not in kinds and (kind, name) in alike
+        ]
         missing = [plugin for plugin in self.plugins if plugin.status != "loaded"]
         likely = [plugin for plugin in missing if _may_register(plugin, kinds, name)]
         for plugin in likely:
@@ -172,7 +188,7 @@ class Snapshot:
 
 
 def _may_register(plugin: Plugin, kinds: Sequence[Kind], name: str) -> bool:
-    """Whether a plugin that is not loaded may register ``name``, by its distribution or the operators it returned."""
+    """Whether a plugin that is not loaded may register ``name``, by its distribution or what it returned."""
     distribution, slash, short = name.rpartition("/")
     if slash:
         return canonical(distribution) == canonical(plugin.distribution)
@@ -190,8 +206,14 @@ def _normalized(name: str) -> str:
     return f"{canonical(distribution)}{slash}{short}"
 
 
-def _short_names(name: str, spec: Spec) -> list[str]:
+def _short_names(name: str, spec: Spec | DatasetSpec) -> list[str]:
     return list(dict.fromkeys((name, *spec.aliases)))
+
+
+def _a(kinds: Sequence[Kind]) -> str:
+    """Return the kinds in words: ``a fusion``, ``a fusion, fabrication or data set``."""
+    *before, last = map(words, kinds)
+    return f"a {', '.join(before)} or {last}" if before else f"a {last}"
 
 
 def instead(replacement: str) -> str:
@@ -199,7 +221,7 @@ def instead(replacement: str) -> str:
     return replacement if " " in replacement else f"use {replacement!r}"
 
 
-def _offers(plugin: Plugin) -> Iterator[tuple[Kind, str, Spec]]:
+def _offers(plugin: Plugin) -> Iterator[tuple[Kind, str, Spec | DatasetSpec]]:
     """Yield kind, name and spec of everything that a loaded plugin registers; nothing for other plugins."""
     if plugin.status == "loaded":
         for kind, specs in plugin.specs.items():
@@ -222,5 +244,5 @@ def _without_clashes(plugins: Iterable[Plugin]) -> Iterator[Plugin]:
             yield plugin
         else:
             (kind, name), first = clash, taken[clash].name
-            problem = f"the {kind} {name!r} should be registered once; found it in the plugin {first!r} already"
+            problem = f"the {words(kind)} {name!r} should be registered once; found it in the plugin {first!r} already"
             yield plugin.failed(PluginProblem(problem))

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pluggy
 
 from fusionkit import hookspecs
 from fusionkit._util.text import error_line, one_line, printable, short_repr
 from fusionkit.errors import nearest
-from fusionkit.hookspecs import PROJECT, Spec
+from fusionkit.hookspecs import PROJECT, DatasetSpec, Spec
 from fusionkit.registry.discovery import CORE_TARGET, Candidate, canonical, disabled, incompatible, outdated
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -30,7 +30,12 @@ TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 HOOKS = tuple(name for name in hookspecs.__all__ if name.startswith("fusionkit_"))
 
-Kind = Literal["fusion", "fabrication"]
+#: What the registry has: two kinds of operators, and data sets.
+Operator = Literal["fusion", "fabrication"]
+Kind = Literal["fusion", "fabrication", "dataset"]
+#: The forms of a user's own data, in place of which no data set can be registered: data=NAME chooses either.
+FORMS = ("npz", "table", "folder")
+TASKS = ("classification", "multilabel", "regression")
 Status = Literal["loaded", "failed", "incompatible", "disabled"]
 
 
@@ -135,7 +140,7 @@ class Plugin:
         error: why it is not loaded.
         traceback: traceback of the failure, if an exception was raised.
         seconds: time of the import and of its hooks.
-        specs: its operators, by kind and name; of a failed plugin, those collected before the failure.
+        specs: its operators and data sets, by kind and name; of a failed plugin, those collected before the failure.
         conf: its Hydra config folders, ``pkg://...``.
         warnings: one per name or alias whose short form does not mean its operator, and per requirement to be renamed.
         module: the object that the entry point names.
@@ -151,7 +156,7 @@ class Plugin:
     error: str | None = None
     traceback: str | None = None
     seconds: float = 0.0
-    specs: Mapping[Kind, Mapping[str, Spec]] = field(default_factory=dict)
+    specs: Mapping[Kind, Mapping[str, Spec | DatasetSpec]] = field(default_factory=dict)
     conf: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     module: object = None
@@ -181,7 +186,7 @@ class Plugin:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record that ``fusionkit plugins --json`` prints."""
-        offers = {"fusions": self.names("fusion"), "fabrications": self.names("fabrication")}
+        offers = {f"{kind}s": self.names(kind) for kind in get_args(Kind)}
         fields = {name: getattr(self, name) for name in ("distribution", "version", "status", "error")}
         details = {"target": self.target, "seconds": round(self.seconds, 6), "warnings": list(self.warnings)}
         return {"plugin": self.name, **fields, **offers, **details, "traceback": self.traceback}
@@ -218,14 +223,14 @@ def load(candidate: Candidate, running: str) -> Plugin:
 
 def collect_offers(plugin: Plugin) -> Plugin:
     """Call the hooks of an imported plugin that listing needs; return the plugin with their results, or failed."""
-    specs: dict[Kind, dict[str, Spec]] = {"fusion": {}, "fabrication": {}}
+    specs: dict[Kind, dict[str, Spec | DatasetSpec]] = {kind: {} for kind in get_args(Kind)}
     plugin = replace(plugin, specs=specs)
     try:
         with foreign_code():
             plugin = replace(plugin, manager=_manager(plugin))
             for kind, found in specs.items():
                 for result in call_hook(plugin, f"fusionkit_{kind}s"):
-                    _add_specs(f"fusionkit_{kind}s", result, found)
+                    _add_specs(f"fusionkit_{kind}s", result, found, DatasetSpec if kind == "dataset" else Spec)
             conf = _listed(plugin, "fusionkit_conf", "'pkg://package.folder'", _is_package_path)
     except PluginProblem as problem:
         return plugin.failed(problem)
@@ -243,11 +248,19 @@ def without_redefined(plugin: Plugin, later: Plugin) -> Plugin:
     return replace(plugin, specs=specs)
 
 
-def _redefined(spec: Spec, later: Spec | None) -> bool:
-    """Whether the class of ``later`` is that of ``spec``, defined anew."""
-    if later is None or not isinstance(spec.target, type) or not isinstance(later.target, type):
+def _redefined(spec: Spec | DatasetSpec, later: Spec | DatasetSpec | None) -> bool:
+    """Whether the class or function of ``later`` is that of ``spec``, defined anew."""
+    if later is None or isinstance(spec.target, str) or isinstance(later.target, str):
         return False
-    return (spec.target.__module__, spec.target.__qualname__) == (later.target.__module__, later.target.__qualname__)
+    return target_name(spec.target) == target_name(later.target)
+
+
+def target_name(target: str | Callable[..., Any]) -> str:
+    """Return the target of a spec as ``package.module:Class``."""
+    if isinstance(target, str):
+        return target
+    named = target if hasattr(target, "__qualname__") else type(target)  # An object that is called has no name.
+    return f"{named.__module__}:{named.__qualname__}"
 
 
 def checks_of(plugin: Plugin) -> list[Callable[..., Any]]:
@@ -297,8 +310,10 @@ def _manager(plugin: Plugin) -> pluggy.PluginManager:
     return manager
 
 
-def _add_specs(hook: str, result: object, specs: dict[str, Spec]) -> None:
-    """Add the operators that a hook returned to ``specs``.  The valid ones are added even if others are wrong."""
+def _add_specs(
+    hook: str, result: object, specs: dict[str, Spec | DatasetSpec], form: type[Spec] | type[DatasetSpec]
+) -> None:
+    """Add what a hook returned to ``specs``, in their form.  The valid ones are added even if others are wrong."""
     if not isinstance(result, Mapping):
         raise PluginProblem(f"{hook} should return a dict from names to targets; found {short_repr(result)}")
     problems: list[str] = []
@@ -309,27 +324,33 @@ def _add_specs(hook: str, result: object, specs: dict[str, Spec]) -> None:
             continue
         if name in specs:
             problems.append(f"{hook} should have each name once; found {name!r} twice")
-        specs[name] = value if isinstance(value, Spec) else Spec(value)
+        specs[name] = value if isinstance(value, form) else form(value)
         problems += _flaws(f"{name!r} in {hook}", specs[name])
     for name, spec in specs.items():
         for short in (name, *spec.aliases):
+            if form is DatasetSpec and short in FORMS:
+                problems.append(f"a name in {hook} should not be a form of data, {', '.join(FORMS)}; found {short!r}")
             if (owner := owners.setdefault(short, name)) != name:
                 problems.append(f"{hook} should have each name once; found {short!r} for {owner!r} and {name!r}")
     if problems:
         raise PluginProblem("; ".join(problems))
 
 
-def _flaws(where: str, spec: Spec) -> Iterator[str]:
+def _flaws(where: str, spec: Spec | DatasetSpec) -> Iterator[str]:
     """Yield what is wrong with a spec; its target is not imported."""
-    target, wanted = spec.target, spec.removed is None or spec.target != ""
-    if wanted and not isinstance(target, type) and not (isinstance(target, str) and TARGET.fullmatch(target)):
-        yield f"the target of {where} should be 'package.module:Class' or a class; found {short_repr(target)}"
+    target, wanted, data = spec.target, spec.removed is None or spec.target != "", isinstance(spec, DatasetSpec)
+    fits = callable(target) if data else isinstance(target, type)
+    if wanted and not fits and not (isinstance(target, str) and TARGET.fullmatch(target)):
+        should = "'package.module:function' or a function" if data else "'package.module:Class' or a class"
+        yield f"the target of {where} should be {should}; found {short_repr(target)}"
     for alias in spec.aliases:
         if not isinstance(alias, str) or not NAME.fullmatch(alias):
             yield f"an alias of {where} should match {NAME.pattern}; found {short_repr(alias)}"
-    summary: object = spec.summary
-    if not isinstance(summary, str):
-        yield f"'summary' of {where} should be a string; found {short_repr(summary)}"
+    for part in ("summary", *(("licence", "citation", "origin") if data else ())):
+        if not isinstance(text := getattr(spec, part), str):
+            yield f"{part!r} of {where} should be a string; found {short_repr(text)}"
+    if isinstance(spec, DatasetSpec) and spec.task not in TASKS:
+        yield f"'task' of {where} should be one of {', '.join(TASKS)}; found {short_repr(spec.task)}"
     for part, value in (("deprecated", spec.deprecated), ("removed", spec.removed)):
         if value is not None and (not isinstance(value, str) or not value.strip()):
             yield f"{part!r} of {where} should say what to use instead; found {short_repr(value)}"

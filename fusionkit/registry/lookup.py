@@ -1,10 +1,11 @@
-"""The functions of the registry: which fusions and fabrications exist, where they come from, what a name means.
+"""The functions of the registry: which fusions, fabrications and data sets exist, where they come from, what a name
+means.
 
 An operator is imported when it is used, not before.  The state is one snapshot, immutable but for a cache of classes;
 ``refresh``, ``register`` and a plugin that fails late replace it by a new snapshot, so readers need no lock.
 
 Names: ``<distribution>/<name>`` always works.  A short name works unless it belongs to the core (then it means the
-core's operator) or two plugins have it (then it is an error).
+core's one) or two plugins have it (then it is an error).
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from fusionkit._util.distribution import DISTRIBUTION, version
 from fusionkit._util.text import short_repr
 from fusionkit.errors import RegistryError
 from fusionkit.registry import loading
-from fusionkit.registry.catalogue import KINDS, Record, Snapshot, instead
+from fusionkit.registry.catalogue import KINDS, Record, Snapshot, instead, words
 from fusionkit.registry.discovery import CORE_TARGET, Candidate, follow_path_files, installed
-from fusionkit.registry.loading import Kind, Plugin, PluginProblem
+from fusionkit.registry.loading import Kind, Operator, Plugin, PluginProblem
 from fusionkit.registry.ownership import clashes
 
 STRICT = "FUSIONKIT_STRICT"
 
-#: The base class of each kind.  fusionkit.core fills this in, because the registry must not import it.
-BASES: dict[Kind, type] = {}
+#: The base class of each kind of operator.  fusionkit.core fills this in, because the registry must not import it.
+BASES: dict[Operator, type] = {}
 
 
 class DeprecatedNameWarning(DeprecationWarning):
@@ -78,18 +79,30 @@ def find(name: str, kind: Kind | None = None) -> Record:
     """Return the record of a name whose kind may be unknown, as on the command line.  Imports nothing.
 
     Raises:
-        RegistryError: as for ``resolve``; or both kinds have the name.
+        RegistryError: as for ``resolve``; or several kinds have the name.
     """
     return _checked_snapshot().resolve(_kinds(kind), name)
 
 
-def load(kind: Kind, name: str) -> type:
+def load(kind: Operator, name: str) -> type:
     """Import and return the class that is registered as ``name``.
 
     Raises:
         RegistryError: as for ``resolve``; or the class cannot be imported, or is not a Fusion (a Fabrication).
     """
     return record_and_class(kind, name)[1]
+
+
+def dataset(name: str) -> Callable[..., Any]:
+    """Import and return the function that reads the data set ``name``; the first use of a deprecated name warns.
+
+    Raises:
+        RegistryError: as for ``resolve``; or the function cannot be imported, or is none.
+    """
+    record = resolve("dataset", name)
+    if record.spec.deprecated is not None:
+        _warn_once(record)
+    return _function(record)
 
 
 def key_of(cls: type) -> str | None:
@@ -151,7 +164,8 @@ def verify(*, import_targets: bool = False) -> list[Plugin]:
     The warnings of the core's plugin name the distributions that have what belongs to another one.
 
     Args:
-        import_targets: also import every class; a plugin with a class that cannot be imported is returned as failed.
+        import_targets: also import every class and function; a plugin with one that cannot be imported is returned as
+            failed.
     """
     _load_checks()
     snapshot = current_snapshot()
@@ -243,38 +257,55 @@ def _load_checks() -> list[Callable[..., Any]]:
 # -- importing classes -------------------------------------------------------------------------------------------------
 
 
-def record_and_class(kind: Kind, name: str) -> tuple[Record, type]:
+def record_and_class(kind: Operator, name: str) -> tuple[Record, type]:
     """Return record and class of a name; the first use of a deprecated name warns."""
     snapshot = _checked_snapshot()
     found = snapshot.classes.get((kind, name)) if isinstance(name, str) else None
     if found is None:
         record = snapshot.resolve(_kinds(kind), name)
-        found = snapshot.classes[kind, name] = (record, _import(record))
+        found = snapshot.classes[kind, name] = (record, _class(kind, record))
     if found[0].spec.deprecated is not None:
         _warn_once(found[0])
     return found
 
 
-def _import(record: Record) -> type:
-    """Return the class of a record, or raise a RegistryError that names its distribution and what is wrong."""
-    owner = " ".join(part for part in (record.distribution, record.version) if part)
-    what = f"the {record.kind} {record.key!r} of {owner}"
+def _import(record: Record) -> Any:
+    """Return the target of a record, or raise a RegistryError that names its distribution and what is wrong."""
     try:
-        with loading.foreign_code("", what):
-            cls = record.spec.target if isinstance(record.spec.target, type) else pkgutil.resolve_name(record.target)
+        with loading.foreign_code("", title(record)):
+            return pkgutil.resolve_name(record.target) if isinstance(record.spec.target, str) else record.spec.target
     except PluginProblem as problem:
         cause = problem.__cause__
-        raise RegistryError(f"{what} cannot be imported from {record.target!r}: {problem}.") from cause
-    base = BASES.get(record.kind)  # None if fusionkit.core is not imported; then ``cls`` cannot be a subclass.
+        raise RegistryError(f"{title(record)} cannot be imported from {record.target!r}: {problem}.") from cause
+
+
+def title(record: Record) -> str:
+    """Return a record as messages name it: ``the fusion 'gram' of fusionkit-gram 0.1.0``."""
+    owner = " ".join(part for part in (record.distribution, record.version) if part)
+    return f"the {words(record.kind)} {record.key!r} of {owner}"
+
+
+def _class(kind: Operator, record: Record) -> type:
+    """Return the class of an operator, or raise a RegistryError."""
+    cls = _import(record)
+    base = BASES.get(kind)  # None if fusionkit.core is not imported; then ``cls`` cannot be a subclass.
     if base is not None and isinstance(cls, type) and issubclass(cls, base):
         return cls
-    should = f"should be a subclass of fusionkit.{record.kind.capitalize()}"
-    raise RegistryError(f"{what} {should}; found {short_repr(cls)} at {record.target!r}.")
+    should = f"should be a subclass of fusionkit.{kind.capitalize()}"
+    raise RegistryError(f"{title(record)} {should}; found {short_repr(cls)} at {record.target!r}.")
+
+
+def _function(record: Record) -> Callable[..., Any]:
+    """Return the function of a data set, or raise a RegistryError."""
+    function: Callable[..., Any] = _import(record)
+    if callable(function):
+        return function
+    raise RegistryError(f"{title(record)} should be a function; found {short_repr(function)} at {record.target!r}.")
 
 
 def _imported(record: Record) -> object:
-    """Return the class of a record if its module is already imported, else None.  Imports nothing."""
-    if isinstance(record.spec.target, type):
+    """Return the target of a record if its module is already imported, else None.  Imports nothing."""
+    if not isinstance(record.spec.target, str):
         return record.spec.target
     module, _, path = record.target.partition(":")
     found: object = sys.modules.get(module)
@@ -284,12 +315,12 @@ def _imported(record: Record) -> object:
 
 
 def _with_targets(snapshot: Snapshot, plugin: Plugin) -> Plugin:
-    """Return the plugin, failed if one of its classes cannot be imported."""
+    """Return the plugin, failed if one of its classes or functions cannot be imported."""
     errors = []
     for record in snapshot.records:
         if (record.distribution, record.plugin) == (plugin.distribution, plugin.name):
             try:
-                _import(record)
+                _function(record) if record.kind == "dataset" else _class(record.kind, record)
             except RegistryError as error:
                 errors.append(error)
     problem = PluginProblem("; ".join(map(str, errors)))
@@ -305,7 +336,7 @@ def _warn_once(record: Record) -> None:
         if (record.kind, record.qualified) in _warned:
             return
         _warned.add((record.kind, record.qualified))
-    message = f"the {record.kind} {record.key!r} is deprecated: {instead(record.spec.deprecated or '')}."
+    message = f"the {words(record.kind)} {record.key!r} is deprecated: {instead(record.spec.deprecated or '')}."
     warnings.warn(message, DeprecatedNameWarning, stacklevel=4)  # The caller of create or load.
 
 

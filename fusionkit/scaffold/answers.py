@@ -16,7 +16,7 @@ from fusionkit import registry
 from fusionkit._util.distribution import DISTRIBUTION
 from fusionkit.errors import ConfigError
 from fusionkit.hookspecs import PROJECT
-from fusionkit.registry import Kind
+from fusionkit.registry import Operator
 from fusionkit.registry.discovery import canonical
 from fusionkit.registry.loading import NAME
 
@@ -44,7 +44,7 @@ class Answers:
         parameters: whether the fusion has parameters and an option.
     """
 
-    kind: Kind
+    kind: Operator
     name: str
     distribution: str
     package: str
@@ -54,7 +54,7 @@ class Answers:
     parameters: bool = False
 
     @classmethod
-    def of(cls, directory: Path, kind: Kind, name: str, *, parameters: bool = False) -> Answers:
+    def of(cls, directory: Path, kind: Operator, name: str, *, parameters: bool = False) -> Answers:
         """Return the answers for a package in ``directory`` with the operator ``name``.
 
         Raises:
@@ -109,7 +109,7 @@ def _foreign(package: str) -> bool:
         return True
 
 
-def _check_name(kind: Kind, name: str, distribution: str) -> None:
+def _check_name(kind: Operator, name: str, distribution: str) -> None:
     if not NAME.fullmatch(name) or name in VALUES:
         should = f"match {NAME.pattern}, and be none of {', '.join(VALUES)}"
         raise ConfigError(f"the name of the new {kind} should {should}; found {name!r}.")
