@@ -12,7 +12,7 @@ DATASETS = {
         citation="A. Srinivasan, Statlog (Landsat Satellite), UCI Machine Learning Repository, 1993, "
         "doi:10.24432/C55887",
         origin="Satellite.rda of the R package mlbench: apt install r-cran-mlbench",
-        summary="4 spectral bands of 3 x 3 pixels: what grows or lies on the ground",
+        summary="6435 squares of 3 x 3 pixels from a satellite: four spectral bands; six kinds of ground",
     ),
     "multiview_mnist": fusionkit.DatasetSpec(
         "fusionkit_datasets.multiview_mnist:multiview_mnist",
@@ -23,7 +23,7 @@ DATASETS = {
         "JMLR 23, 2022",
         origin="multiview_mnist.hdf5 of scikit-multimodallearn: "
         "pip install --no-deps --target multimodallearn scikit-multimodallearn",
-        summary="4 histograms of oriented gradients of handwritten digits",
+        summary="5000 handwritten digits: four sets of oriented gradients; ten classes",
     ),
     "fashion_halves": fusionkit.DatasetSpec(
         "fusionkit_datasets.fashion_halves:fashion_halves",
@@ -32,7 +32,7 @@ DATASETS = {
         citation="H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine "
         "Learning Algorithms, arXiv:1708.07747, 2017",
         origin="the four idx files of Fashion-MNIST: apt install dataset-fashion-mnist",
-        summary="the upper and the lower half of pictures of clothes",
+        summary="70,000 pictures of clothes: upper and lower half; ten classes, a given test part",
     ),
 }
 
