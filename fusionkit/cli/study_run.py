@@ -10,18 +10,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from fusionkit import registry
 from fusionkit._util.files import write_atomic, write_json, write_text
 from fusionkit._util.machine import cpu_count
 from fusionkit._util.progress import ProgressBar
 from fusionkit._util.tables import print_table
 from fusionkit._util.text import duration
 from fusionkit.cli.commands import print_json
+from fusionkit.cli.study_sets import make_directory, run_sets
 from fusionkit.errors import ConfigError
 from fusionkit.experiment.plots import draw_missing, draw_robustness, draw_study
 from fusionkit.experiment.results import provenance
 from fusionkit.study import DATA
 from fusionkit.study.analysis import REFERENCES, analyse, analyse_missing
-from fusionkit.study.plan import Job, Study, execute, outcome, plan
+from fusionkit.study.plan import Job, Settings, Study, execute, outcome, plan
 
 SCHEMA_VERSION = 1
 ACCURACY, ROBUSTNESS, MISSING = "accuracy.png", "robustness.png", "missing.png"
@@ -53,7 +55,17 @@ def run_study(
         **given: the other options of the command.
     """
     begun = time.perf_counter()
-    planned = _plan(out or Path(name), given)
+    directory = out or Path(name)
+    if given["sets"]:
+        return run_sets(
+            directory,
+            _settings_of_sets(given),
+            lambda study: _execute(study, workers or cpu_count()),
+            arguments,
+            as_json=as_json,
+        )
+    planned = plan(directory, **_settings(given))
+    make_directory(directory)
     for sentence in planned.left_out:
         print(f"left out: {sentence}", file=sys.stderr)
     failed = _execute(planned, workers or cpu_count())
@@ -81,25 +93,36 @@ def run_study(
     return 1 if failed else 0
 
 
-def _plan(directory: Path, given: Mapping[str, Any]) -> Study:
+def _settings(given: Mapping[str, Any]) -> Settings:
+    """Return the settings of a study from the options of the command."""
     quick: bool = given["quick"]
-    planned = plan(
-        directory,
-        data=list(dict.fromkeys([*given["data"], *given["more_data"]])) or list(DATA),
-        repeats=given["repeats"] or (1 if quick else 2),
-        folds=given["folds"] or (3 if quick else 5),
-        seed=given["seed"],
-        quick=quick,
-        missing=given["missing"],
-        options=[*([f"train.epochs={QUICK_EPOCHS}"] if quick else []), *given["options"]],
-        extra=[shlex.split(line) for line in given["add"]],
-        plugins=list(dict.fromkeys(given["plugin"])),
-    )
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out should be a directory to write to; found {directory}: {error.strerror}.") from error
-    return planned
+    named = dict(word.partition("=")[::2] for word in [*given["data"], *given["more_data"]])
+    for data in named:
+        registry.resolve("dataset", data)
+    return {
+        "data": list(named) or list(DATA),
+        "paths": {data: path for data, path in named.items() if path},
+        "repeats": given["repeats"] or (1 if quick else 2),
+        "folds": given["folds"] or (3 if quick else 5),
+        "seed": given["seed"],
+        "quick": quick,
+        "missing": given["missing"],
+        "options": [*([f"train.epochs={QUICK_EPOCHS}"] if quick else []), *given["options"]],
+        "extra": [shlex.split(line) for line in given["add"]],
+        "plugins": list(dict.fromkeys(given["plugin"])),
+    }
+
+
+def _settings_of_sets(given: Mapping[str, Any]) -> Settings:
+    """Return those of the table of data sets; no data stand for all that are registered.
+
+    Raises:
+        ConfigError: options that are of the study of accuracy alone.
+    """
+    if found := [f"--{key}" for key in ("missing", "plugin", "repeats") if given[key]]:
+        raise ConfigError(f"--sets should be without {' and '.join(found)}, which the study of accuracy has.")
+    settings = _settings(given)
+    return {**settings, "repeats": 1, "data": settings["data"] if given["data"] or given["more_data"] else []}
 
 
 def _execute(planned: Study, workers: int) -> list[str]:

@@ -12,7 +12,7 @@ from fusionkit.study.baselines import BASELINES
 from fusionkit.study.plan import DENSE, VIEW_DROPOUT, Entry, Study, outcome
 
 #: Seed and fold.
-Part = tuple[int, int]
+Part = tuple[int, int | None]
 #: The records of one contestant.
 Records = Mapping[Part, Mapping[str, Any]]
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import torch
+from hydra.core.override_parser.types import Quote, QuotedString
 
 from fusionkit import registry
 from fusionkit._util.files import write_json
@@ -27,9 +28,9 @@ from fusionkit.config.nodes import yaml_file
 from fusionkit.config.options import validate
 from fusionkit.errors import ConfigError, FusionError, nearest
 from fusionkit.experiment import results
-from fusionkit.experiment.data import load_data
+from fusionkit.experiment.data import OWN, Dataset, load_data
 from fusionkit.experiment.job import run_recorded
-from fusionkit.study.baselines import BASELINES, run_baseline
+from fusionkit.study.baselines import BASELINES, run_baseline, run_reference
 
 #: Budgets of the fabrications whose l is free, as shares of the dense matrix.
 _SHARES = (0.005, 0.01, 0.025, 0.1)
@@ -74,12 +75,16 @@ class Entry:
         overrides: its overrides of ``fusionkit run``; for a baseline its name alone.
         config: the config of its runs except ``seed`` and ``data.fold``; None for a baseline.
         once: whether it is trained in the first repeat only.
+        node: for a baseline, the node ``data`` except ``fold``.
+        disturbed: whether it is measured with missing and noisy views too.
     """
 
     data: str
     overrides: tuple[str, ...]
     config: Mapping[str, Any] | None = None
     once: bool = False
+    node: Mapping[str, Any] = field(default_factory=dict)
+    disturbed: bool = True
 
     @property
     def baseline(self) -> bool:
@@ -98,16 +103,18 @@ class Entry:
                 heads.append(word.removeprefix(_STUDY))
             elif word != "model.encoder=linear":
                 options.append(f"{key.removeprefix('fabrication.').removeprefix('fusion.')}={value}")
-        return " ".join([*heads, *options])
+        return " ".join([*heads, *options]) or "default"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training: an entry, the seed of its folds, the fold, and the path of its record."""
+    """One training: an entry, the seed of its folds, the fold (None: the data name the test part), and the path of its
+    record.
+    """
 
     entry: Entry
     seed: int
-    fold: int
+    fold: int | None
     path: Path
 
     @property
@@ -123,6 +130,7 @@ class Settings(TypedDict):
 
     Attributes:
         data: names of data sets.
+        paths: ``data.path`` of those that are not installed, by name.
         repeats: how often the rows are shuffled and cut into folds, by the seeds from ``seed`` on.
         folds: test parts of each repeat.
         seed: the first one.
@@ -134,6 +142,7 @@ class Settings(TypedDict):
     """
 
     data: list[str]
+    paths: dict[str, str]
     repeats: int
     folds: int
     seed: int
@@ -234,7 +243,7 @@ def plan(directory: Path, **settings: Unpack[Settings]) -> Study:
     seeds = range(settings["seed"], settings["seed"] + settings["repeats"])
     entries = [*study.entries, *(entry for _, entry in study.missing if entry)]
     study.jobs = [
-        _job(study, seed, entry, fold)
+        job_of(study, seed, entry, fold)
         for seed, entry, fold in product(seeds, entries, range(settings["folds"]))
         if seed == settings["seed"] or not entry.once
     ]
@@ -244,21 +253,23 @@ def plan(directory: Path, **settings: Unpack[Settings]) -> Study:
 def _enter(study: Study, data: str) -> None:
     """Add the contestants on one data set."""
     settings = study.settings
-    # Nothing of a study shows the importance of the views; an option may turn it on.
-    shared = [f"data={data}", f"data.test_size={1 / settings['folds']!r}", "train.importance=false"]
-    shared += settings["options"]
+    shared = shared_overrides(data, settings)
     base = compose(shared)
-    if base["data"].get("path"):
+    if base["data"]["name"] in OWN:
         raise ConfigError("The data of a study should be named sets; found a file.")
+    found = load_data(base["data"], base["dims"], base["task"])
+    if found.task.name != "classification":
+        should = f"The data of a study of accuracy should be for classification; found {data}, a {found.task.name}"
+        raise ConfigError(f"{should}.  fusionkit study --sets has its metric.")
     extra = [tuple(one) for one in settings["extra"]]
     once = [one for plugin in settings["plugins"] for one in operators(plugin)]
-    chosen = [*contestants(sum(base["dims"]), int(base["n"]), quick=settings["quick"]), *extra, *once]
+    chosen = [*contestants(sum(found.dims), int(base["n"]), quick=settings["quick"]), *extra, *once]
     in_missing = {*_MISSING, *extra, *once}
     for overrides in chosen:
         if settings["missing"] and overrides not in in_missing:
             continue
         try:
-            entry = _entry(data, shared, overrides, once=overrides in once)
+            entry = _entry(found, shared, overrides, once=overrides in once)
         except FusionError as error:
             if overrides in extra:
                 raise ConfigError(str(error)) from error
@@ -266,13 +277,22 @@ def _enter(study: Study, data: str) -> None:
             continue
         study.entries.append(entry)
         if overrides in in_missing:
-            study.missing.append((entry, _with_dropout(study, shared, entry)))
-    baselines = [Entry(data, (baseline,)) for baseline in BASELINES]
+            study.missing.append((entry, _with_dropout(study, found, shared, entry)))
+    baselines = [Entry(data, (baseline,), node=base["data"]) for baseline in BASELINES]
     study.entries += baselines
     study.missing += [(entry, None) for entry in baselines]
 
 
-def _entry(data: str, shared: Sequence[str], overrides: tuple[str, ...], *, once: bool) -> Entry:
+def shared_overrides(data: str, settings: Settings) -> list[str]:
+    """Return the overrides of all contestants on a data set."""
+    path = settings["paths"].get(data)
+    given = [] if path is None else [f"data.path={QuotedString(path, Quote.double).with_quotes()}"]
+    folds = f"data.test_size={1 / settings['folds']!r}"
+    # Nothing of a study shows the importance of the views; an option may turn it on.
+    return [f"data={data}", *given, folds, "train.importance=false", *settings["options"]]
+
+
+def _entry(data: Dataset, shared: Sequence[str], overrides: tuple[str, ...], *, once: bool) -> Entry:
     """Return a contestant; ``once``: of the first repeat only.
 
     Raises:
@@ -283,32 +303,33 @@ def _entry(data: str, shared: Sequence[str], overrides: tuple[str, ...], *, once
     # On the meta device, so that impossible sizes are refused.
     # Without a head the widths follow from the number of outputs, which the data tell.
     headless = config.model.head == "none"
-    outputs = load_data(tree["data"], config.dims, config.task).task.outputs if headless else 0
-    fusion = build({**config.fusion_node(tree["dims"], outputs), "device": "meta"}, "fusion")
+    outputs = data.task.outputs if headless else 0
+    fusion = build({**config.fusion_node(data.dims, outputs), "device": "meta"}, "fusion")
     check_view_dropout(fusion, config)
     check_outputs(fusion, config.model, outputs)
-    return Entry(data, overrides, tree, once)
+    return Entry(data.name, overrides, tree, once)
 
 
-def _with_dropout(study: Study, shared: Sequence[str], entry: Entry) -> Entry | None:
+def _with_dropout(study: Study, data: Dataset, shared: Sequence[str], entry: Entry) -> Entry | None:
     """Return the training of a contestant with view dropout; None if it has its own, or refuses masks."""
     assert entry.config is not None
     if entry.config["train"]["view_dropout"]:
         return None
     overrides = (*entry.overrides, f"train.view_dropout={VIEW_DROPOUT}")
     try:
-        return _entry(entry.data, shared, overrides, once=entry.once)
+        return _entry(data, shared, overrides, once=entry.once)
     except FusionError as error:
         study.left_out.append(f"{' '.join(overrides)} on {entry.data}: {error}")
         return None
 
 
-def _job(study: Study, seed: int, entry: Entry, fold: int) -> Job:
+def job_of(study: Study, seed: int, entry: Entry, fold: int | None) -> Job:
+    """Return the training of an entry, with the path of its record."""
     name = f"{entry.data}-{entry.name}-{study.settings['folds']}-{seed}-{fold}.json"
-    job = Job(entry, seed, fold, study.directory / "baselines" / name)
+    made = Job(entry, seed, fold, study.directory / ("baselines" if entry.disturbed else "references") / name)
     if entry.baseline:
-        return job
-    return replace(job, path=study.directory / "runs" / config_hash(job.config) / results.RESULT)
+        return made
+    return replace(made, path=study.directory / "runs" / config_hash(made.config) / results.RESULT)
 
 
 def outcome(job: Job) -> dict[str, Any] | None:
@@ -317,8 +338,8 @@ def outcome(job: Job) -> dict[str, Any] | None:
         found = results.read_result(job.path)
     except FusionError:
         return None
-    complete = found["status"] == "completed" and "missing_rate" in (found.get("robustness") or {})
-    return found if complete else None
+    measured = not job.entry.disturbed or "missing_rate" in (found.get("robustness") or {})
+    return found if found["status"] == "completed" and measured else None
 
 
 def execute(study: Study, *, workers: int, report: Callable[[Job, Mapping[str, Any], int], None]) -> list[str]:
@@ -343,14 +364,13 @@ def execute(study: Study, *, workers: int, report: Callable[[Job, Mapping[str, A
 
 
 def _results(study: Study, todo: Sequence[Job], workers: int) -> Iterator[tuple[Job, Mapping[str, Any]]]:
-    folds = study.settings["folds"]
     if workers == 1 or len(todo) < 2:
         for job in todo:
-            yield job, _work(job, folds)
+            yield job, _work(job)
         return
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
-        futures = {pool.submit(_work, job, folds): job for job in todo}
+        futures = {pool.submit(_work, job): job for job in todo}
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
@@ -363,17 +383,17 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _work(job: Job, folds: int) -> Mapping[str, Any]:
+def _work(job: Job) -> Mapping[str, Any]:
     """Do one job and return its record, also of a failure: the other jobs go on."""
     if job.entry.baseline:
-        return _run_baseline(job, folds)
+        return _run_baseline(job)
     return run_recorded(job.config, job.path.parent, quiet=True, record_only=True)
 
 
-def _run_baseline(job: Job, folds: int) -> dict[str, Any]:
-    node = {"name": job.entry.data, "test_size": 1 / folds, "fold": job.fold}
+def _run_baseline(job: Job) -> dict[str, Any]:
+    node = {**job.entry.node, "fold": job.fold}
     try:
-        found = run_baseline(job.entry.name, node, job.seed)
+        found = (run_baseline if job.entry.disturbed else run_reference)(job.entry.name, node, job.seed)
     except (ValueError, RuntimeError, OSError) as error:  # Of scikit-learn, or of the data.
         return {"status": "failed", "error": error_line(error)}
     record = {"schema_version": results.SCHEMA_VERSION, "status": "completed", "error": None, **found}

@@ -1,0 +1,1 @@
+"""Data sets of fusionkit that other packages ship; this one ships none."""
