@@ -106,7 +106,7 @@ RUNS: dict[str, tuple[str, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", exhaustive_unless(lambda name: name in ("mlp", "targets", "multilabel"), RUNS))
+@pytest.mark.parametrize("name", exhaustive_unless(lambda name: name in ("targets", "multilabel"), RUNS))
 def test_a_run(name: str, real: Views, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     label, options = RUNS[name]
     fusion = next((one.partition("=")[2] for one in options if one.startswith("fusion=")), "average")
@@ -159,7 +159,7 @@ def test_half_precision(precision: str, real: Views, tmp_path: Path) -> None:
     model = trained(tmp_path, views, real["digit"], [f"train.precision={precision}", "model.encoder=linear"])
     dtype = str(model.network.dtype).removeprefix("torch.")
     program, onnx = (export(tmp_path / "run", tmp_path / f"model{ending}") for ending in (".pt2", ".onnx"))
-    expect_same(tmp_path / "model.pt2", model, views)
+    expect_same(tmp_path / "model.pt2", model, views, rtol=4 * torch.finfo(model.network.dtype).eps)
     assert (program.description["dtype"], program.notes) == (dtype, [])
     # ONNX has the same parameters in float32.
     expect_same(tmp_path / "model.onnx", model, views, rtol=0.1)
@@ -252,8 +252,9 @@ def test_views_with_the_names_of_values(ending: str, tmp_path: Path) -> None:
 
 
 def test_the_same_bytes_and_nothing_of_this_machine(tmp_path: Path) -> None:
+    model = small(average())
     for name in ("one.onnx", "two.onnx", "m.pt2"):
-        export_model(small(average()), tmp_path / name, masked=True)
+        export_model(model, tmp_path / name, masked=True)
     onnx, again, program = (
         path.read_bytes() for path in (tmp_path / "one.onnx", tmp_path / "two.onnx", tmp_path / "m.pt2")
     )
@@ -272,8 +273,8 @@ def test_the_same_bytes_and_nothing_of_this_machine(tmp_path: Path) -> None:
 
 
 def test_an_operation_that_onnx_lacks(tmp_path: Path) -> None:
-    model = small(UnknownToOnnx(n=4, dims=[3, 3]))
-    with pytest.raises(FusionError, match=r"ONNX has; found aten\.lgamma.*\.pt2") as caught:
+    model = small(UnknownToOnnx(n=3, dims=[3, 3]))
+    with pytest.raises(FusionError, match=r"ONNX has; found \w+\.lgamma.*\.pt2") as caught:
         export_model(model, tmp_path / "m.onnx")
     assert "\n" not in str(caught.value)
     assert not [*tmp_path.iterdir()]
@@ -291,7 +292,7 @@ class Breaks(UnknownToOnnx):
 @pytest.mark.parametrize("ending", RUNNERS)
 def test_a_decision_by_values(ending: str, tmp_path: Path) -> None:
     with pytest.raises(FusionError, match=r"should consist of operations .*; found ") as caught:
-        export_model(small(Breaks(n=4, dims=[3, 3])), tmp_path / f"m{ending}")
+        export_model(small(Breaks(n=3, dims=[3, 3])), tmp_path / f"m{ending}")
     assert len(str(caught.value)) < 500
     assert "\n" not in str(caught.value)
     assert not [*tmp_path.iterdir()]
