@@ -239,6 +239,8 @@ COMMANDS: dict[str, list[str]] = {
     "run: several mistakes": ["run", "train.epochs=0", "train.lr=-1"],
     "run: unknown operator": ["run", "fusion=sumation"],
     "run: unequal widths": ["run", "fusion=summation"],
+    "export: no run": ["export", "nowhere", "model.onnx"],
+    "export: another ending": ["export", "nowhere", "model.txt"],
     "leaderboard: no directory": ["leaderboard", "nowhere"],
     "bench: unknown name": ["bench", "sumation"],
     "study: too few folds": ["study", "--folds", "1"],

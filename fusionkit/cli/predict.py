@@ -9,7 +9,7 @@ import click
 
 from fusionkit.cli.commands import imported, json_option, output_file
 
-_run_dir = click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
+run_dir_argument = click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
 _overrides = click.argument("overrides", metavar="data.path=FILE", nargs=-1)
 _device = click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, ...")
 
@@ -21,7 +21,7 @@ Examples:
   fusionkit predict first data.path=new.csv --out predictions.csv
   fusionkit predict first 'data.path={rna: rna.csv, scan: scan.csv}' --out predictions.parquet"""
 )
-@_run_dir
+@run_dir_argument
 @_overrides
 @click.option("--out", required=True, callback=output_file, metavar="FILE", help="A .csv, .npz or .parquet file.")
 @_device
@@ -43,7 +43,7 @@ Examples:
   fusionkit evaluate first data.path=labelled.csv
   fusionkit evaluate first data.path=labelled.csv --json"""
 )
-@_run_dir
+@run_dir_argument
 @_overrides
 @_device
 @json_option

@@ -1,0 +1,181 @@
+"""The formats of an exported model, ONNX and torch.export's: each can be written and run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fusionkit._util.text import error_line
+from fusionkit.errors import FusionError
+
+#: The key of the description in the metadata of a file.
+KEY = "fusionkit"
+#: The name of the first dimension of inputs and outputs.
+ROWS = "rows"
+#: What torch raises for what it cannot export.
+_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, NotImplementedError)
+#: A file of protobuf is no larger.
+_MOST_BYTES = 2**31
+
+#: Inputs by name -> the output.
+Run = Callable[[Mapping[str, Tensor]], Tensor]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a model is written, and run.
+
+    Attributes:
+        needs: modules without which it cannot be written.
+        half: whether it computes in half precision.
+        write: (module, example inputs, description, path); raises FusionError for what it does not have.
+        open: returns what runs a file, and its name; None where that is not installed.
+    """
+
+    needs: tuple[str, ...]
+    half: bool
+    write: Callable[[nn.Module, Mapping[str, Tensor], Mapping[str, Any], Path], None]
+    open: Callable[[Path], tuple[str, Run] | None]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch and its exporter print, log and warn off the screen."""
+    before, sink = logging.root.manager.disable, io.StringIO()
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _refused(what: str, errors: tuple[type[Exception], ...] = _ERRORS, advice: str = "") -> Iterator[None]:
+    """Turn these errors into one sentence."""
+    try:
+        yield
+    except errors as error:
+        should = f"consist of operations that {what} has"
+        raise FusionError(f"The model should {should}; found {_cause(error)}.{advice}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """Return the operation that is missing, or else the first of the errors that led to this one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    named = re.search(r"OpOverload\(op='([\w.:]+)'", str(error))
+    return named[1] if named else error_line(error, 200)
+
+
+def _program(module: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
+    """Return the program of a module for any number of rows, without the places in its source code."""
+    dynamic = {name: {0: torch.export.Dim.DYNAMIC} for name in inputs}
+    program = torch.export.export(module, (), dict(inputs), dynamic_shapes=dynamic)
+    for node in program.graph.nodes:
+        for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):
+            node.meta.pop(key, None)
+    return program
+
+
+# ------------------------------------------------------------------ .pt2
+
+
+def _write_pt2(module: nn.Module, inputs: Mapping[str, Tensor], description: Mapping[str, Any], path: Path) -> None:
+    with _quiet(), _refused("torch.export"):
+        torch.export.save(_program(module, inputs), path, extra_files={KEY: _text(description)})
+
+
+def _open_pt2(path: Path) -> tuple[str, Run]:
+    with _quiet():
+        program = torch.export.load(path).module()
+
+    def run(inputs: Mapping[str, Tensor]) -> Tensor:
+        output: Tensor = program(**inputs)
+        return output
+
+    return f"torch {torch.__version__}", run
+
+
+# ------------------------------------------------------------------ .onnx
+
+
+def _write_onnx(module: nn.Module, inputs: Mapping[str, Tensor], description: Mapping[str, Any], path: Path) -> None:
+    advice = "  A .pt2 file has all of torch's operations."
+    with _quiet(), _refused("ONNX", advice=advice):
+        program: Any = torch.onnx.export(
+            _program(module, inputs),
+            dynamo=True,
+            verbose=False,
+            input_names=[f"input:{name}" for name in inputs],
+            output_names=[description["output"]],
+        )
+    size = sum(tensor.numel() * tensor.itemsize for tensor in [*module.parameters(), *module.buffers()])
+    if size >= _MOST_BYTES:
+        raise FusionError(f"The model should have less than 2 GiB for one file of ONNX; found {size} bytes.{advice}")
+    _tidy(program.model, list(inputs), description)
+    with _quiet():
+        program.save(path, external_data=False)
+
+
+def _tidy(model: Any, names: list[str], description: Mapping[str, Any]) -> None:
+    """Name inputs and rows, add the description, and remove the exporter's notes on the source code."""
+    rows = str(model.graph.inputs[0].shape[0])
+    for value, name in zip(model.graph.inputs, names, strict=True):
+        value.name = name
+    values = [*model.graph.inputs, *model.graph.outputs]
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        values += node.outputs
+    for value in values:
+        value.metadata_props.clear()
+        if value.shape is not None:
+            for i, size in enumerate(value.shape):
+                if str(size) == rows:
+                    value.shape[i] = ROWS
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+    model.metadata_props[KEY] = _text(description)
+
+
+def _open_onnx(path: Path) -> tuple[str, Run] | None:
+    if find_spec("onnxruntime") is None:
+        return None
+    onnxruntime = import_module("onnxruntime")
+    errors = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    refusals = tuple(one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, Exception))
+    name, options = f"onnxruntime {onnxruntime.__version__}", onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    with _refused(name, refusals):
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(inputs: Mapping[str, Tensor]) -> Tensor:
+        return torch.from_numpy(session.run(None, {key: value.numpy() for key, value in inputs.items()})[0])
+
+    return name, run
+
+
+def _text(description: Mapping[str, Any]) -> str:
+    return json.dumps(description, ensure_ascii=False, allow_nan=False)
+
+
+#: The formats by the ending of a file.
+FORMATS = {
+    ".onnx": Format(("onnx", "onnxscript"), False, _write_onnx, _open_onnx),
+    ".pt2": Format((), True, _write_pt2, _open_pt2),
+}
