@@ -269,9 +269,9 @@ def set_random_states(states: Mapping[str, Tensor], device: torch.device) -> Non
         raise ValueError(f"the position {position} of NumPy's generator")
     numbers = np.array([*map(_whole, keys)], dtype=np.uint32)
     np.random.set_state(("MT19937", numbers, _whole(position), _whole(has_gauss), cached))
-    torch.set_rng_state(states["torch"])
+    torch.set_rng_state(states["torch"].clone())  # torch expects the alignment of memory of its own.
     if device.type != "cpu":
-        torch.get_device_module(device.type).set_rng_state(states["device"], device)
+        torch.get_device_module(device.type).set_rng_state(states["device"].clone(), device)
 
 
 def _whole(value: float) -> int:

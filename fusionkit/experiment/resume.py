@@ -29,7 +29,7 @@ def resume(run_dir: Path) -> int:
         ConfigError: no directory, or a config that is not permitted.
     """
     if not run_dir.is_dir():
-        raise ConfigError(f"--resume should be the directory of a run; found no directory {run_dir}.")
+        raise ConfigError(f"--resume should be the directory of a run; found no directory {shown(run_dir)}.")
     try:
         with directory_lock(run_dir, wait=False):
             if not _is_complete(run_dir):
@@ -54,11 +54,11 @@ def _found(run_dir: Path) -> Checkpoint:
     """Return the newest checkpoint; notes name newer ones that are damaged."""
     found, problems = newest(run_dir)
     if found is None and problems:
-        raise FusionError(f"{run_dir} should contain a complete checkpoint; found none: {problems[0]}")
+        raise FusionError(f"{shown(run_dir)} should contain a complete checkpoint; found none: {problems[0]}")
     if found is None:
         again = f"fusionkit run --from {shown(run_dir)}" if (run_dir / RESULT).is_file() else "the same command"
         advice = f"train.checkpoint_every=5 writes one every 5 epochs; {again} runs it from the beginning."
-        raise FusionError(f"{run_dir} should contain a checkpoint; found none.  {advice}")
+        raise FusionError(f"{shown(run_dir)} should contain a checkpoint; found none.  {advice}")
     for problem in problems:
         print(f"note: {problem}  The checkpoint of {found.place} is used.", file=sys.stderr)
     return found

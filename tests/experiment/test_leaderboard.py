@@ -365,7 +365,7 @@ def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str], form: list[
     assert list(tmp_path.iterdir()) == []
     assert ("rows" in shown.out, len(shown.out.splitlines())) == (
         form == ["--json"],
-        {"--json": 8, "--csv": 1}.get("".join(form), 0),
+        {"--json": 9, "--csv": 1}.get("".join(form), 0),
     )
 
 
@@ -393,6 +393,31 @@ def test_a_run_without_a_record_is_named_and_no_reason_to_stop(
     assert shown.err.startswith(
         f"unfinished: {killed}: it has no result.json; the run was stopped or is still running\n"
     )
+
+
+def test_runs_that_can_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "done")
+    put(tmp_path, "failed", status="failed", error="It broke.")
+    (tmp_path / "killed of one").mkdir()  # Without Hydra's folder, as hydra.output_subdir=null leaves it.
+    for name, files in (
+        ("failed", ["000002", "000010"]),
+        ("killed of one", ["000999", "refit-000004"]),
+        ("done", ["1"]),
+    ):
+        for file in files:
+            (tmp_path / name / f"checkpoint-{file}.safetensors").touch()
+    assert main([str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    killed = str(tmp_path / "killed of one")
+    assert found["unfinished"] == [killed]
+    assert found["resumable"] == [
+        {"path": str(tmp_path / "failed"), "after": "epoch 10"},
+        {"path": killed, "after": "epoch 4 of the refit"},
+    ]
+    assert main([str(tmp_path), "--csv"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[2] == f"resumable: {tmp_path}/failed: fusionkit run --resume {tmp_path}/failed goes on after epoch 10"
+    assert lines[3] == f"resumable: {killed}: fusionkit run --resume '{killed}' goes on after epoch 4 of the refit"
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:

@@ -84,3 +84,29 @@ def test_a_gradient_scaler_finds_the_parameters() -> None:
     optimizer = Optimizer(layer.parameters(), "adamw", 0.1)
     found = list(itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups))
     assert {id(p) for p in found} == {id(p) for p in layer.parameters()}
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_the_state_can_be_copied(name: str) -> None:
+    def step(optimizer: Optimizer, module: nn.Module, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in [*module.parameters()][:-1]:  # The last one never has a gradient, so no state.
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+
+    first, second = network(), network()
+    one, other = (Optimizer(module.parameters(), name, 0.1, 0.01) for module in (first, second))
+    for seed in range(3):
+        step(one, first, seed)
+    second.load_state_dict(first.state_dict())
+    other.allocate(one.tensors())
+    assert len(one.tensors()) == (1 if name == "sgd" else 3) * (len([*first.parameters()]) - 1)
+    assert {key: value.shape for key, value in other.tensors().items()} == {
+        key: value.shape for key, value in one.tensors().items()
+    }
+    for key, value in one.tensors().items():
+        other.tensors()[key].copy_(value)
+    for optimizer, module in ((one, first), (other, second)):
+        step(optimizer, module, 9)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not Optimizer(first.parameters(), name, 0.1).tensors()
