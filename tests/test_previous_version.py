@@ -23,7 +23,7 @@ PREVIOUS = Path(__file__).parent / "data" / "previous"
 LATER = {
     "fusion": {"missing"},
     "data": {"missing", "impute", "validation_size", "test_path"},
-    "train": {"view_dropout", "loss", "focal_gamma", "class_weight", "patience", "refit"},
+    "train": {"view_dropout", "loss", "focal_gamma", "class_weight", "patience", "refit", "importance"},
 }
 WIDTHS = (76, 216, 64, 240, 47, 6)
 

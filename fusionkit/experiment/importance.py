@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ import numpy.typing as npt
 from fusionkit.experiment.metrics import rank_value
 from fusionkit.experiment.robustness import Mask, Views
 from fusionkit.experiment.source import Rows
-from fusionkit.experiment.statistics import mean_interval
 
 #: How often a view is permuted, and the most rows that are measured.
 DRAWS, MOST_ROWS = 10, 10_000
+#: The 97.5 % quantile of Student's t distribution with DRAWS - 1 degrees of freedom; scipy is slow to import.
+_QUANTILE = 2.262157162798205
 
 Score = Callable[[Views, Mask | None], float | None]
 Importance = dict[str, dict[str, float | None]]
@@ -75,7 +77,7 @@ def importance(
         drawn = [loss(i, order) for order in orders] if known[:, i].sum() > 1 else [None]
         numbers = [one for one in drawn if one is not None]
         # A metric that is undefined for some permutations has no mean.
-        found = mean_interval(numbers) if len(numbers) == len(drawn) else (None, None, None)
+        found = _mean_interval(numbers) if len(numbers) == len(drawn) else (None, None, None)
         return dict(zip(("loss", "low", "high"), found, strict=True))
 
     absent = np.arange(len(clean))
@@ -83,6 +85,14 @@ def importance(
         name: {**losses(i), "without": None if refuses else score(clean, known & (absent != i))}
         for i, name in enumerate(views)
     }
+
+
+def _mean_interval(numbers: list[float]) -> tuple[float, float, float]:
+    """Return the mean of ``DRAWS`` numbers and its 95 % interval."""
+    if min(numbers) == max(numbers):  # Rounding would make an interval.
+        return (numbers[0],) * 3
+    mean, half = fmean(numbers), _QUANTILE * stdev(numbers) / math.sqrt(DRAWS)
+    return mean, mean - half, mean + half
 
 
 def ranked(views: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

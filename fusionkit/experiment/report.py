@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from fusionkit._util.files import write_atomic
 from fusionkit._util.text import count_of, printable
+from fusionkit.experiment.importance import ranked
 from fusionkit.experiment.leaderboard import PARTS, Board, Group, Table, limits
 from fusionkit.experiment.reproduce import command
 
@@ -154,6 +155,7 @@ def _group(i: int, table: Table, group: Group) -> dict[str, Any]:
         ],
         "views": _views(group),
         "weights": _weights(group),
+        "importance": _importance(group),
         "views_metric": first,
         "views_whole": None if whole is None else whole.mean,
         "list": [
@@ -202,6 +204,21 @@ def _weights(group: Group) -> dict[str, dict[str, float | None]]:
         name: {view: _mean([table.get(name, {}).get(view) for table in tables]) for view in views}
         for name, views in tables[0].items()
     }
+
+
+def _importance(group: Group) -> dict[str, Mapping[str, float | None]]:
+    """Return what the records know of each view, means over the runs, the view that matters most first; {} if one
+    record knows nothing.  A mean has no interval: that of a run covers the draws of its permutations only.
+    """
+    tables = [table for run in group.runs if (table := run.result.get("views"))]
+    if len(tables) < len(group.runs):
+        return {}
+
+    def known(view: str, key: str) -> float | None:
+        numbers = [number for table in tables if (number := table.get(view, {}).get(key)) is not None]
+        return fmean(numbers) if numbers and (len(tables) == 1 or key in ("loss", "without")) else None
+
+    return ranked({view: {key: known(view, key) for key in ("loss", "low", "high", "without")} for view in tables[0]})
 
 
 def _mean(numbers: Sequence[float | None]) -> float | None:

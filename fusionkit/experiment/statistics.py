@@ -69,15 +69,6 @@ def summarize(values: Sequence[float], test_share: float, limits: tuple[float, f
     return Summary(len(values), mean, std, max(limits[0], mean - half), min(limits[1], mean + half))
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean of independent values, at least two, and its 95 % interval by Student's t distribution."""
-    if min(values) == max(values):
-        return values[0], values[0], values[0]
-    mean = math.fsum(values) / len(values)
-    half = _quantile(len(values)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
-
-
 def compare(first: Sequence[float], second: Sequence[float], test_share: float) -> Comparison:
     """Compare accuracies of two models in the same parts by the corrected resampled t-test.
 

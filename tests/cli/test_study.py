@@ -67,7 +67,9 @@ def test_the_leaderboard_reads_a_study(study: Path) -> None:
     assert [len(group.runs) for group in groups.values()] == [2] * 6
     rows = {row["name"]: row for row in json.loads((study / "study.json").read_text())["rows"]}
     row, group = rows["lowrank r=2"], groups["lowrank (r=2)"].to_dict()
-    assert (group["accuracy"], group["low"], group["high"]) == pytest.approx((row["mean"], row["low"], row["high"]))
+    assert group["accuracy"] == pytest.approx(row["mean"])
+    # One fold has a row more, and either may be the first.
+    assert (group["low"], group["high"]) == pytest.approx((row["low"], row["high"]), abs=1e-3)
 
 
 @pytest.mark.exhaustive

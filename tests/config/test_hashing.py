@@ -122,17 +122,17 @@ def test_the_prefix_of_a_plugins_distribution_does_not_matter(monkeypatch: pytes
 
 #: A sweep that is begun goes on with the next version.  ``version`` of the operators: 1.0.
 PINNED = {
-    "": "cdbb8216b9222ec9",
-    "seed=3 device=cuda:1": "8ab214e231d719a9",
-    "fabrication=lowrank fabrication.r=8 n=32": "285c2dc6caa7f1d8",
-    "fusion=lowrank_parameterized_concatenation train.lr=1": "54bbc45c59c94c1d",
-    "fusion=summation model.encoder=mlp train.precision=bf16-mixed": "50eae93eb6cd1f6c",
-    "data=npz data.path=views.npz dims=[3,4]": "01a3810b08e158c3",
-    "fusion/preprocess=layer_norm fusion.n=16": "72bd66983ed2cce5",
-    "+experiment=debug": "9b1947e0884af2ee",
-    "data=digits data.fold=2 fabrication=monarch train.weight_decay=0": "ceb130c10e4aee56",
-    "fusion.parameter_fabrication={name:lowrank,r:2}": "8c68d067a2e89405",
-    "fusion=weighted_summation model.encoder=linear fusion.weights=[1,2.0,3,4,5,6]": "0b56666c4f9f42ba",
+    "": "147f2ac310462807",
+    "seed=3 device=cuda:1": "27c5c8eb5e804a62",
+    "fabrication=lowrank fabrication.r=8 n=32": "c03763e4379cce72",
+    "fusion=lowrank_parameterized_concatenation train.lr=1": "c54d89bba535e52e",
+    "fusion=summation model.encoder=mlp train.precision=bf16-mixed": "dec7fd384f38b220",
+    "data=npz data.path=views.npz dims=[3,4]": "4814dd52f04a08d7",
+    "fusion/preprocess=layer_norm fusion.n=16": "b8d126f70fa37b0f",
+    "+experiment=debug": "c81b95227d8f3347",
+    "data=digits data.fold=2 fabrication=monarch train.weight_decay=0": "2811d4dac13e61f0",
+    "fusion.parameter_fabrication={name:lowrank,r:2}": "092c610cce727850",
+    "fusion=weighted_summation model.encoder=linear fusion.weights=[1,2.0,3,4,5,6]": "7ad11b1eeb1a1c42",
 }
 
 

@@ -393,3 +393,65 @@ def test_browser_shows_weights(browser: Browser, weights_file: Path) -> None:
         boxes.nth(0).uncheck()
         boxes.nth(1).check()
         assert not page.locator("#weights").is_visible()
+
+
+@pytest.fixture
+def importance_file(tmp_path: Path) -> Path:
+    """Return a report of two runs that know the importance of the views, of a single one, and of one that does not."""
+    for seed, loss in enumerate((0.1, 0.2)):
+        views = {"a": {"loss": 0.02, "low": 0.01, "high": 0.03, "without": None}}
+        views[HOSTILE] = {"loss": loss, "low": 0.0, "high": 0.3, "without": 0.5 + loss}
+        put(tmp_path, f"two{seed}", 0.9, seed=seed, views=views)
+    single = {
+        "a": {"loss": None, "low": None, "high": None, "without": 0.5},
+        "b": {"loss": 0.25, "low": 0.2, "high": 0.3},
+    }
+    put(tmp_path, "single", 0.8, fusion="single", fabrication=None, views=single)
+    put(tmp_path, "silent", 0.7, fusion="silent", fabrication=None)
+    assert cli.main(["leaderboard", str(tmp_path), "--html", str(tmp_path / "report.html")]) == 0
+    return tmp_path / "report.html"
+
+
+def test_importance_is_a_mean_over_runs(importance_file: Path) -> None:
+    groups = json.loads(re.findall(r'id="groups">(.*?)</script>', importance_file.read_text(), re.S)[0])["groups"]
+    nothing = {"low": None, "high": None}
+    assert [list(group["importance"].items()) for group in groups] == [
+        [
+            (HOSTILE, {"loss": pytest.approx(0.15), **nothing, "without": pytest.approx(0.65)}),
+            ("a", {"loss": 0.02, **nothing, "without": None}),
+        ],
+        [
+            ("b", {"loss": 0.25, "low": 0.2, "high": 0.3, "without": None}),
+            ("a", {"loss": None, **nothing, "without": 0.5}),
+        ],
+        [],
+    ]
+
+
+def test_browser_shows_importance(browser: Browser, importance_file: Path) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(importance_file.as_uri())
+        boxes = page.locator("#board tbody input")
+        boxes.evaluate_all("boxes => boxes.forEach(box => box.checked && box.click())")
+        assert not page.locator("#importance").is_visible()
+        for i, wanted in (
+            (0, [["View", "Fall", "accuracy without it"], [HOSTILE, "0.1500", "0.6500"], ["a", "0.0200", "-"]]),
+            (
+                1,
+                [
+                    ["View", "Fall", "95 % interval", "accuracy without it"],
+                    ["b", "0.2500", "0.2000 – 0.3000", "-"],
+                    ["a", "-", "-", "0.5000"],
+                ],
+            ),
+        ):
+            boxes.nth(i).check()
+            cells = page.locator("#importance tr").evaluate_all(
+                "rows => rows.map(row => [...row.cells].map(c => c.textContent))"
+            )
+            assert cells == wanted
+            boxes.nth(i).uncheck()
+        assert page.title() != "1"
+        boxes.nth(2).check()
+        assert not page.locator("#importance").is_visible()

@@ -125,16 +125,17 @@ def test_the_new_results_are_compared_too(
     assert out.endswith("run, bit for bit: validation rmse 1.25, curves and every weight.\n")
 
 
-def test_weights_are_compared_where_the_first_release_knew_them(
-    run_dir: Path, again: Again, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("key", ["weights", "views"])
+def test_weights_and_views_are_compared_where_the_first_release_knew_them(
+    key: str, run_dir: Path, again: Again, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = change(run_dir, weights={"0": {"a": 0.25}})
-    monkeypatch.setattr(repeat, "_run", lambda config, run_dir: {**record, "weights": {"0": {"a": 0.5}}})
+    record = change(run_dir, **{key: {"0": {"a": 0.25}}})
+    monkeypatch.setattr(repeat, "_run", lambda config, run_dir: {**record, key: {"0": {"a": 0.5}}})
     monkeypatch.setattr(repeat, "_tensors", lambda first, second: {})
     status, _, err = again(run_dir, "hydra.run.dir=again")
     assert status == 1
-    assert "found another weights.0.a." in err
-    del record["weights"]
+    assert f"found another {key}.0.a." in err
+    del record[key]
     (run_dir / results.RESULT).write_text(json.dumps(record))
     status, _, err = again(run_dir, "hydra.run.dir=again")
     assert status == 0, err

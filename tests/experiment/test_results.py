@@ -110,7 +110,7 @@ def test_record_refuses_what_the_schema_lacks() -> None:
 
 
 def test_write_failed_is_complete_and_removes_the_rest(tmp_path: Path) -> None:
-    for name in (results.RESULT, results.MODEL, results.CURVE, results.WEIGHTS, ".partial-x.png"):
+    for name in (results.RESULT, results.MODEL, results.CURVE, results.WEIGHTS, results.VIEWS, ".partial-x.png"):
         (tmp_path / name).write_text("earlier")
     (tmp_path / ".hydra").mkdir()
     (tmp_path / "notes.txt").write_text("mine")

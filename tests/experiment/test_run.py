@@ -65,6 +65,7 @@ def test_a_run_writes_its_files_and_returns_its_record(tmp_path: Path, config: C
         "model.safetensors",
         "result.json",
         "rows.npz",
+        "views.png",
     ]
     assert json.loads((tmp_path / results.RESULT).read_text(encoding="utf-8")) == found
     assert (tmp_path / results.CURVE).read_bytes().startswith(b"\x89PNG")

@@ -93,7 +93,7 @@ def test_the_record_of_each_task_is_json_without_nan(task: str, task_run: Any, t
     }
     assert list(found["history"]) == ["loss", f"validation_{found['metric']}", "lr"]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        *("curve.png", "model.safetensors", "result.json", "rows.npz")
+        *("curve.png", "model.safetensors", "result.json", "rows.npz", "views.png")
     ]
 
 

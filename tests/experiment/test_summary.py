@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from fusionkit.config.options import validate
 from fusionkit.experiment.data import load_data
 from fusionkit.experiment.run import run_job
 from fusionkit.experiment.splits import split
-from fusionkit.experiment.summary import described_data, print_summary
+from fusionkit.experiment.summary import _views, described_data, print_summary
 
 
 def test_a_built_in_data_set_needs_no_reason() -> None:
@@ -32,3 +33,47 @@ def test_what_is_absent_and_left_out_is_counted(tmp_path: Path, capsys: pytest.C
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "missing 6 of 40 views (second in 6 of 20 rows); 0 rows without any view" in lines
     assert "left out 6 ids without a label" in lines
+
+
+def record(views: dict[str, Any] | None, **changes: Any) -> dict[str, Any]:
+    """Return the record of a run with what the line about views needs."""
+    known = {"metric": "accuracy", "metrics": {"accuracy": 0.9}, "targets": None, "views": views}
+    return {**known, **changes}
+
+
+def view(loss: float | None, width: float = 0.0) -> dict[str, float | None]:
+    ends = {"low": None, "high": None} if loss is None else {"low": loss - width, "high": loss + width}
+    return {"loss": loss, **ends, "without": None}
+
+
+FALLS = "b matters most: accuracy falls by 0.2100 (0.2000 to 0.2200) when it is permuted"
+
+
+@pytest.mark.parametrize(
+    ("result", "line"),
+    [
+        (record({"a": view(-0.00001), "b": view(0.21, 0.01)}), f"{FALLS}; least: a 0.0000"),
+        (record({"a": view(-0.02), "b": view(0.21, 0.01), "c": view(0.1)}), f"{FALLS}; least: a -0.0200"),
+        (record({"b": view(0.21, 0.01), "none": view(None)}), FALLS),
+        (
+            record({"a": view(0.0), "b": view(0.21, 0.01)}, metrics={}),
+            f"{FALLS}; least: a 0.0000; on the validation part",
+        ),
+        (
+            record({"a": view(123.4, 2), "b": view(0.5)}, metric="rmse", targets=["cost"]),
+            "a matters most: rmse rises by 123.4 (121.4 to 125.4) when it is permuted; least: b 0.5",
+        ),
+        (
+            record({"a": view(0.5)}, metric="mae", targets=["x", "y"]),
+            "a matters most: mae rises by 0.5000 standard deviations (0.5000 to 0.5000) when it is permuted",
+        ),
+    ],
+    ids=["two", "negative", "one of them unknown", "validation", "rmse", "several targets"],
+)
+def test_the_line_about_views(result: dict[str, Any], line: str) -> None:
+    assert list(_views(result)) == [("views", line)]
+
+
+@pytest.mark.parametrize("views", [None, {"a": view(None)}])
+def test_no_line_where_nothing_is_known(views: dict[str, Any] | None) -> None:
+    assert list(_views(record(views))) == []

@@ -71,6 +71,7 @@ def test_jobs_are_runs_of_fusionkit_run(tmp_path: Path) -> None:
     words = [
         "data=breast_cancer",
         "data.test_size=0.5",
+        "train.importance=false",
         "train.epochs=1",
         *job.entry.overrides,
         "seed=8",
@@ -215,6 +216,7 @@ def test_the_table_of_missing_views_has_trainings_with_view_dropout(tmp_path: Pa
         [
             "data=breast_cancer",
             "data.test_size=0.5",
+            "train.importance=false",
             "train.epochs=1",
             "train.view_dropout=0.5",
             "seed=7",

@@ -135,7 +135,7 @@ def test_fusionkit_finds_the_plugin_and_logs_completed_and_failed_runs(
     record = json.loads(Path("good/result.json").read_text())
     assert found["FINISHED"].data.metrics["accuracy"] == record["metrics"]["accuracy"]
     files = {file.path for file in client().list_artifacts(found["FINISHED"].info.run_id)}
-    assert files == {"result.json", "model.safetensors", "rows.npz", "curve.png"}
+    assert files == {"result.json", "model.safetensors", "rows.npz", "curve.png", "views.png"}
     assert "loss" in found["FAILED"].data.tags["fusionkit.error"]
 
 

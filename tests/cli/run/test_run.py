@@ -27,7 +27,7 @@ def test_a_real_run_writes_its_files(run: Callable[..., tuple[int, str, str]], v
     title = f"training parameterized_concatenation (dense) on views.npz, seed 0, in {place}\n"
     assert f"\n{title}epoch 1/3  loss " in err
     assert err.startswith("data: ")
-    names = {"result.json", "model.safetensors", "rows.npz", "curve.png", ".hydra"}
+    names = {"result.json", "model.safetensors", "rows.npz", "curve.png", "views.png", ".hydra"}
     assert {file.name for file in folder.iterdir()} == names
     assert {file.name for file in (folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     found = record()
