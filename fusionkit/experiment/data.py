@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fusionkit import registry
+from fusionkit._util.distribution import DISTRIBUTION
 from fusionkit._util.text import one_line, printable, short_repr
 from fusionkit.config.options import DataOptions, FileOptions, NpzOptions, TableOptions, data_options
 from fusionkit.errors import ConfigError, DimsError, FusionError
@@ -153,7 +154,10 @@ def _registered_data(options: DataOptions, task: str) -> Dataset:
         with foreign_code("", title):
             found = function(options.path)
     except PluginProblem as problem:
-        if isinstance(cause := problem.__cause__, FusionError | ConfigError | ModuleNotFoundError):
+        cause = problem.__cause__
+        if isinstance(cause, FusionError | ConfigError):
+            raise cause from None
+        if isinstance(cause, ModuleNotFoundError) and record.distribution == DISTRIBUTION:  # scikit-learn, an extra.
             raise cause from None
         raise FusionError(f"{title} should be readable; found {problem}.") from problem.__cause__
     source = _read(Path(options.name), title, found)
