@@ -17,6 +17,33 @@ def fusionkit_fusions():
     return {names!r}
 """
 
+DATASETS = """\
+import fusionkit
+
+@fusionkit.hookimpl
+def fusionkit_datasets():
+    return {offers}
+"""
+#: Two views, a label of whole numbers, a given split; data.path names what goes wrong.
+READER = """\
+import numpy as np
+from fusionkit import FusionError
+
+def read(path):
+    "Return twelve rows.\\n\\n    Made up."
+    rows = np.arange(12.0)
+    arrays = {"left": rows[:, None] * [1.0, -1.0], "right": np.sin(rows)[:, None], "label": rows.astype(int)}
+    if path is None:
+        return {**arrays, "split": np.array(["train"] * 8 + ["test"] * 4)}
+    if path.endswith("absent"):
+        raise FusionError("toy should be installed: pip install toy; found none.")
+    if path.endswith("broken"):
+        raise OSError("the disk is gone")
+    if path.endswith(".npz"):
+        return path
+    return {"list": [1, 2], "text": {**arrays, "left": "text"}, "views": {"left": rows[:, None]}}[path.split("/")[-1]]
+"""
+
 
 class Site:
     """A folder that takes fake distributions."""
@@ -63,6 +90,12 @@ class Site:
     def fusions(self, name: str, names: dict[str, str], *, entry: str = "plugin", version: str = "1.0") -> str:
         """Install a right plugin with these fusions, name -> target."""
         return self.install(name, PLUGIN.format(names=names), entry=entry, version=version)
+
+    def dataset(self, name: str = "toy", distribution: str = "fk-data", **about: object) -> str:
+        """Install a plugin with a data set of this name; ``about`` are further fields of its spec."""
+        spec = ", ".join(f"{field}={value!r}" for field, value in {"target": "fk_read:read", **about}.items())
+        (self.folder / "fk_read.py").write_text(READER, encoding="utf-8")
+        return self.install(distribution, DATASETS.format(offers=f"{{{name!r}: fusionkit.DatasetSpec({spec})}}"))
 
     def command(self, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run ``fusionkit ARGUMENTS`` in a fresh interpreter that sees this folder."""

@@ -16,12 +16,19 @@ ENTRIES = [
 
 
 @pytest.mark.parametrize(("kind", "name", "spec"), ENTRIES)
-def test_entry(kind: registry.Kind, name: str, spec: Spec) -> None:
+def test_entry(kind: registry.Operator, name: str, spec: Spec) -> None:
     cls = registry.load(kind, name)
     assert issubclass(cls, Fusion if kind == "fusion" else Fabrication)
     assert spec.target == f"{cls.__module__}:{cls.__qualname__}"
     assert registry.key_of(cls) == name
     assert spec.summary
+
+
+@pytest.mark.parametrize("name", builtin.DATASETS)
+def test_data_set(name: str) -> None:
+    record = registry.resolve("dataset", name)
+    assert registry.dataset(name).__name__ == name
+    assert all(record.to_dict()[part] for part in ("summary", "task", "licence", "citation", "origin"))
 
 
 @pytest.mark.parametrize(("folder", "offers"), [(fusions, OFFERS[0][1]), (fabrications, OFFERS[1][1])])

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from fusionkit import registry
 from fusionkit._util.distribution import DISTRIBUTION
-from fusionkit.config.nodes import find_record
 from fusionkit.fusion import check_dims, check_dtype, check_size
+from fusionkit.registry.catalogue import OPERATORS
 
 
 class Size(NamedTuple):
@@ -78,7 +78,9 @@ class Case:
     @property
     def kind(self) -> registry.Operator:
         """Return "fabrication" for the name of one: ``parameterized_concatenation`` with it is measured."""
-        return "fabrication" if find_record("fabrication", self.name) is not None else "fusion"
+        fabrication = self.name in registry.names("fabrication")
+        found = registry.find(self.name, "fabrication" if fabrication else OPERATORS)
+        return "fusion" if found.kind == "fusion" else "fabrication"
 
 
 def cases(name: str, options: Mapping[str, Any], *, quick: bool = False) -> list[Case]:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fusionkit import registry
-from fusionkit._util.text import printable, short_repr
+from fusionkit._util.distribution import DISTRIBUTION
+from fusionkit._util.text import one_line, printable, short_repr
 from fusionkit.config.options import DataOptions, FileOptions, NpzOptions, TableOptions, data_options
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment.missing import presence
@@ -153,7 +154,10 @@ def _registered_data(options: DataOptions, task: str) -> Dataset:
         with foreign_code("", title):
             found = function(options.path)
     except PluginProblem as problem:
-        if isinstance(cause := problem.__cause__, FusionError | ConfigError | ModuleNotFoundError):
+        cause = problem.__cause__
+        if isinstance(cause, FusionError | ConfigError):
+            raise cause from None
+        if isinstance(cause, ModuleNotFoundError) and record.distribution == DISTRIBUTION:  # scikit-learn, an extra.
             raise cause from None
         raise FusionError(f"{title} should be readable; found {problem}.") from problem.__cause__
     source = _read(Path(options.name), title, found)
@@ -173,9 +177,11 @@ def _read(path: Path, title: str, found: object) -> Source:
     """Return what the function of a data set found: arrays, or the path of an ``.npz`` file."""
     if isinstance(found, str | Path):
         return read_npz(NpzOptions(name="npz", path=str(found)))
-    if not isinstance(found, Mapping) or not all(isinstance(array, np.ndarray) for array in found.values()):
+    arrays = found.values() if isinstance(found, Mapping) else [found]
+    wrong = next((array for array in arrays if not isinstance(array, np.ndarray)), None)
+    if wrong is not None or not isinstance(found, Mapping):
         should = "a dict of arrays, or the path of an .npz file"
-        raise FusionError(f"the function of {title} should return {should}; found {short_repr(found)}.")
+        raise FusionError(f"the function of {title} should return {should}; found {one_line(short_repr(wrong))}.")
     return arrays_source(path, arrays_digest(found), dict(found))
 
 

@@ -75,8 +75,12 @@ def resolve(kind: Kind, name: str) -> Record:
     return _checked_snapshot().resolve(_kinds(kind), name)
 
 
-def find(name: str, kind: Kind | None = None) -> Record:
+def find(name: str, kind: Kind | tuple[Kind, ...] | None = None) -> Record:
     """Return the record of a name whose kind may be unknown, as on the command line.  Imports nothing.
+
+    Args:
+        name: short, an alias or qualified.
+        kind: the only one to look in, or several; None: all.
 
     Raises:
         RegistryError: as for ``resolve``; or several kinds have the name.
@@ -398,10 +402,12 @@ def _quarantine(plugin: Plugin, problem: PluginProblem) -> None:
         _publish(Snapshot(given, sealed=before.sealed))
 
 
-def _kinds(kind: Kind | None) -> tuple[Kind, ...]:
-    """Return the kinds among which a name is looked up: the given one, or all."""
+def _kinds(kind: Kind | tuple[Kind, ...] | None) -> tuple[Kind, ...]:
+    """Return the kinds among which a name is looked up: those that are given, or all."""
+    if isinstance(kind, tuple):
+        return kind
     if kind is not None and kind not in KINDS:
-        raise RegistryError(f"the kind should be {' or '.join(map(repr, KINDS))}; found {kind!r}.")
+        raise RegistryError(f"the kind should be one of {', '.join(KINDS)}; found {kind!r}.")
     return KINDS if kind is None else (kind,)
 
 

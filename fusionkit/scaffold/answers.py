@@ -17,6 +17,7 @@ from fusionkit._util.distribution import DISTRIBUTION
 from fusionkit.errors import ConfigError
 from fusionkit.hookspecs import PROJECT
 from fusionkit.registry import Operator
+from fusionkit.registry.catalogue import words
 from fusionkit.registry.discovery import canonical
 from fusionkit.registry.loading import NAME
 
@@ -116,5 +117,5 @@ def _check_name(kind: Operator, name: str, distribution: str) -> None:
     for record in registry.records():
         own = canonical(record.distribution) == canonical(distribution)
         if name in (record.name, *record.aliases) and not own:
-            found = f"{name!r}, a {record.kind} of {record.distribution}"
+            found = f"{name!r}, a {words(record.kind)} of {record.distribution}"
             raise ConfigError(f"the name of the new {kind} should be free; found {found}.")

@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 
 LIST_KEYS = {"kind", "name", "qualified", "distribution", "version", "target", "aliases", "summary", "status"}
-PLUGIN_KEYS = {"plugin", "distribution", "version", "status", "error", "fusions", "fabrications"}
+PLUGIN_KEYS = {"plugin", "distribution", "version", "status", "error", "fusions", "fabrications", "datasets"}
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str, status: int = 0) -> str:
@@ -66,13 +66,26 @@ class TestList:
     def test_json(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
         site.fusions("fk-gram", {"gram": "a:B"})
         records = json.loads(run(capsys, "list", "--json"))
-        assert all(set(record) == LIST_KEYS for record in records)
+        about = {"task", "licence", "citation", "origin"}
+        assert all(set(record) == LIST_KEYS | (about if record["kind"] == "dataset" else set()) for record in records)
         assert [record["target"] for record in records if record["name"] == "gram"] == ["a:B"]
         assert records == [record.to_dict() for record in registry.records()]
 
     def test_kind(self, capsys: pytest.CaptureFixture[str]) -> None:
         records = json.loads(run(capsys, "list", "--kind", "fabrication", "--json"))
         assert {record["kind"] for record in records} == {"fabrication"}
+
+    def test_data_sets(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+        site.dataset(licence="CC0")
+        lines = [line.split() for line in run(capsys, "list", "--kind", "dataset").splitlines()]
+        names = [line[1] for line in lines if line[0] == "dataset"]
+        assert {"breast_cancer", "diabetes", "digits", "linnerud", "mfeat", "toy"} <= set(names)
+        assert ["dataset", "toy"] in [line[:2] for line in map(str.split, run(capsys, "list").splitlines())]
+        (toy,) = [one for one in json.loads(run(capsys, "list", "--kind", "dataset", "--json")) if one["name"] == "toy"]
+        assert (toy["target"], toy["licence"], toy["task"]) == ("fk_read:read", "CC0", "classification")
+        (plugin,) = [one for one in json.loads(run(capsys, "plugins", "--json")) if one["distribution"] == "fk-data"]
+        assert plugin["datasets"] == ["toy"]
+        assert "fk_read" not in sys.modules
 
     def test_a_plugin_that_prints_does_not_spoil_the_output(
         self, site: Site, capsys: pytest.CaptureFixture[str]
@@ -128,7 +141,7 @@ class TestPlugins:
         site.fusions("fk-thief", {"sum": "a:B"})
         output = run(capsys, "plugins")
         assert output.splitlines()[0].split() == [
-            *("plugin", "distribution", "status", "fusions", "fabrications", "seconds", "error")
+            *("plugin", "distribution", "status", "fusions", "fabrications", "datasets", "seconds", "error")
         ]
         (line,) = [line for line in output.splitlines() if line.startswith("broken")]
         assert line.endswith("it cannot be imported: ValueError: boom")
@@ -193,7 +206,11 @@ class TestShow:
     @pytest.mark.parametrize(
         ("argv", "status", "error"),
         [
-            (["sumation"], 2, "the name of a fusion or fabrication should be one that 'fusionkit list' shows; found"),
+            (
+                ["sumation"],
+                2,
+                "the name of a fusion, fabrication or data set should be one that 'fusionkit list' shows",
+            ),
             (["sum", "--kind", "fabrication"], 2, "the name of a fabrication should be one that"),
             (
                 ["lphm_parameterized_concatenation"],
@@ -238,7 +255,7 @@ class TestShow:
     def test_both_kinds(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
         site.fusions("fk-both", {"dense": "fusionkit.fusions.summation:Summation"})
         assert cli.main(["show", "dense"]) == 2
-        assert "should have one kind; found both: choose one with --kind" in capsys.readouterr().err
+        assert "should have one kind; found fusion and fabrication: choose one with --kind" in capsys.readouterr().err
         found: dict[str, Any] = json.loads(run(capsys, "show", "dense", "--kind", "fusion", "--json"))
         assert found["distribution"] == "fk-both"
 

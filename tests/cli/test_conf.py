@@ -13,21 +13,27 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from fusionkit import registry
 from fusionkit.config import build, compose, conf_dir
 from fusionkit.config.nodes import node_text, own_options
+from fusionkit.registry.catalogue import OPERATORS
 
-BUILTIN = [record for record in registry.records() if record.distribution == "tensor-fusionkit"]
+BUILTIN = [
+    (kind, record.name)
+    for kind in OPERATORS
+    for record in registry.records(kind)
+    if record.distribution == "tensor-fusionkit"
+]
 FILES = sorted(file.relative_to(conf_dir()).as_posix() for file in conf_dir().rglob("*.yaml"))
 STEERING = {"_target_", "_recursive_", "_convert_", "name"}
 
 
-@pytest.mark.parametrize("record", BUILTIN, ids=lambda record: f"{record.kind}-{record.name}")
-def test_the_config_of_every_built_in_has_all_its_options(record: registry.Record) -> None:
+@pytest.mark.parametrize(("kind", "name"), BUILTIN)
+def test_the_config_of_every_built_in_has_all_its_options(kind: registry.Operator, name: str) -> None:
     """The config may be a file or generated."""
-    found = yaml.safe_load(node_text(record.kind, record.name) or "")
-    options = {parameter.name for parameter in own_options(registry.load(record.kind, record.name))}
-    shared = {"n", "dims", "device", "preprocess", "postprocess", "missing"} if record.kind == "fusion" else set()
+    found = yaml.safe_load(node_text(kind, name) or "")
+    options = {parameter.name for parameter in own_options(registry.load(kind, name))}
+    shared = {"n", "dims", "device", "preprocess", "postprocess", "missing"} if kind == "fusion" else set()
     assert set(found) - STEERING == options | shared
-    assert found["name"] == record.name
-    if record.kind == "fusion":
+    assert found["name"] == name
+    if kind == "fusion":
         assert (found["_target_"], found["_recursive_"], found["_convert_"]) == ("fusionkit.create", False, "all")
         takes_fabrication = "parameter_fabrication" in options
         assert (found.get("parameter_fabrication") == "${fabrication}") is takes_fabrication
@@ -102,6 +108,6 @@ def test_the_sweeps_and_the_debug_run_are_there() -> None:
 
 def test_every_fabrication_that_learns_is_in_the_sweep() -> None:
     classes: dict[str, Any] = {
-        record.name: registry.load(record.kind, record.key) for record in BUILTIN if record.kind == "fabrication"
+        name: registry.load("fabrication", name) for kind, name in BUILTIN if kind == "fabrication"
     }
     assert set(FIXED) == {name for name, cls in classes.items() if not cls.traits.constant} - {"dense"}

@@ -17,6 +17,7 @@ from fusionkit import ConfigError, FusionError, Spec, hookimpl, registry
 from fusionkit.cli.show import describe, formula, page, parse
 from fusionkit.errors import OptionError
 from fusionkit.fusions.summation import Summation
+from tests.fake_distributions import Site
 
 
 def described(name: str, **options: Any) -> dict[str, Any]:
@@ -166,6 +167,34 @@ class TestDescribe:
             found = described("odd")
         assert found["signature"] == "Odd(first, *rest: int, only: str = 'x', **others)"
         assert [option["required"] for option in found["options"]] == [True, False, False, False]
+
+
+def test_a_data_set(site: Site) -> None:
+    site.dataset(
+        summary="12 rows",
+        task="regression",
+        licence="CC0",
+        citation="A. Nobody, 2020",
+        origin="made up",
+        aliases=("plaything",),
+    )
+    found = described("plaything")
+    assert found.items() >= registry.find("toy").to_dict().items()
+    assert (found["doc"], found["details"]) == ("Return twelve rows.", "Made up.")
+    assert json.loads(json.dumps(found)) == found
+    lines = page(found).splitlines()
+    for line in (
+        r"function +fk_read:read",
+        r"task +regression",
+        r"licence +CC0",
+        r"citation +A\. Nobody, 2020",
+        r"origin +made up",
+        r"rows, views, parts +fusionkit show data=toy",
+        r"  path: null",
+    ):
+        assert any(re.fullmatch(line, one) for one in lines), line
+    with pytest.raises(ConfigError, match=r"^a data set should be shown without options; found n\.  Try "):
+        described("toy", n=3)
 
 
 def test_page() -> None:

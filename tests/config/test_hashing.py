@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 from fusionkit import registry
 from fusionkit.config import compose, config_hash
 from tests.exhaustive import exhaustive
+from tests.fake_distributions import Site
 
 
 def reverse(tree: Any) -> Any:
@@ -76,8 +78,6 @@ def test_widths_matter_even_if_the_file_decides_them(tmp_path: Path) -> None:
 
 
 def test_the_version_of_an_operators_distribution_matters(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     cfg = compose([])
     before = config_hash(cfg)
     resolve = registry.resolve
@@ -85,9 +85,25 @@ def test_the_version_of_an_operators_distribution_matters(monkeypatch: pytest.Mo
     assert config_hash(cfg) != before
 
 
-def test_the_prefix_of_a_plugins_distribution_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
+def test_version_and_source_of_a_data_set_matter(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.dataset()
+    cfg = compose(["data=toy"])
+    name = config_hash(cfg)
+    with (site.folder / "fk_read.py").open("a") as file:
+        file.write("# changed\n")
+    changed = config_hash(cfg)
+    assert changed != name
+    resolve = registry.resolve
 
+    def newer(kind: registry.Kind, name: str) -> registry.Record:
+        record = resolve(kind, name)
+        return replace(record, version="99") if name == "toy" else record
+
+    monkeypatch.setattr(registry, "resolve", newer)
+    assert config_hash(cfg) != changed
+
+
+def test_the_prefix_of_a_plugins_distribution_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve, cfg = registry.resolve, compose(["fusion=average", "model.encoder=linear"])
 
     def named(distribution: str, name: str) -> str:
@@ -122,8 +138,6 @@ PINNED = {
 
 @pytest.mark.parametrize("line", PINNED)
 def test_hashes_stay(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     resolve = registry.resolve
     monkeypatch.setattr(registry, "resolve", lambda kind, name: replace(resolve(kind, name), version="1.0"))
     Path("views.npz").write_bytes(b"not read, only hashed")

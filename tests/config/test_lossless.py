@@ -15,7 +15,7 @@ from fusionkit import registry
 from fusionkit.errors import FusionError
 
 
-def names(kind: registry.Kind) -> list[str]:
+def names(kind: registry.Operator) -> list[str]:
     return [record.key for record in registry.records(kind) if record.distribution == "tensor-fusionkit"]
 
 

@@ -4,7 +4,7 @@ import copy
 import json
 import math
 import pickle
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from fusionkit.config import compose, conf_dir, config_hash
 from fusionkit.config import options as schema
 from fusionkit.errors import ConfigError
+from fusionkit.registry.loading import FORMS
 from tests.fake_distributions import Site
 
 
@@ -104,13 +105,14 @@ def test_what_is_right(base: dict[str, Any], key: str, value: Any) -> None:
         (
             "data.name",
             "mfaet",
-            "data.name should be one of breast_cancer, digits, mfeat, npz, table; found 'mfaet'. Did you mean 'mfeat'?",
+            "data.name: the name of a data set should be one that 'fusionkit list' shows; found 'mfaet'. "
+            "Did you mean 'mfeat'?",
         ),
         (
-            "data.path",
+            "data.label",
             "x",
-            "There is no key 'data.path'.  Known are data.name, data.dims, data.test_size, data.validation_size, "
-            "data.fold.",
+            "There is no key 'data.label'.  Known are data.name, data.path, data.dims, data.test_size, "
+            "data.validation_size, data.fold.",
         ),
         ("data.test_size", -0.1, "data.test_size should be a number of at least 0 and below 1; found -0.1."),
         ("data.validation_size", 1, "data.validation_size should be a number of at least 0 and below 1; found 1."),
@@ -279,12 +281,20 @@ def test_the_comments_of_the_files_are_the_descriptions(group: str, model: type[
 
 
 def test_the_names_are_those_of_the_experiment() -> None:
-    from fusionkit.experiment import datasets, model, npz
+    from fusionkit.experiment import model
 
     words = schema.described("model")
     assert words["activation"] == f"one of {', '.join(model.ACTIVATIONS)}"
     assert words["encoder"] == "one of none, linear, mlp"
-    assert {*npz.EMBEDDED, *datasets.DATASETS} == set(get_args(schema.DataOptions.model_fields["name"].annotation))
+
+
+def test_a_data_set_has_a_path_and_no_option_of_a_file(base: dict[str, Any]) -> None:
+    made = schema.validate(changed(base, "data.path", "mfeat.npz"))
+    assert (type(made.data), made.data.path) == (schema.DataOptions, "mfeat.npz")
+    assert schema.validate(base).data.path is None
+    assert schema.defaults(base)["data", "path"] is None
+    assert schema.described("data", "mfeat")["path"] == "a text or null"
+    assert set(FORMS) >= set(schema._OWN)
 
 
 def test_missing_values_may_wait(base: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from hydra.core.object_type import ObjectType
 
 from fusionkit import config, registry
 from fusionkit.config import nodes
+from fusionkit.config.options import DataOptions
 from fusionkit.config.source import RegistryConfigSource
 from tests.fake_distributions import Site
 
@@ -176,17 +177,41 @@ def test_defaults_as_yaml(value: Any, text: str | None) -> None:
         assert loaded == {"x": expected}
 
 
+def test_the_node_of_a_data_set_without_a_file(site: Site) -> None:
+    site.dataset(summary="twelve rows", aliases=("plaything",))
+    text = config.node("dataset", "toy")
+    assert text is not None
+    assert text.startswith("# twelve rows\nname: toy\n")
+    fields = DataOptions.model_fields
+    found = yaml.safe_load(text)
+    assert found.pop("name") == "toy"
+    assert found == {name: field.default for name, field in fields.items() if name != "name"}
+    for name in found:
+        assert f"# {fields[name].description}\n{name}: " in text
+    for option in ("toy", "plaything", "fk-data/toy"):
+        assert config.compose([f"data={option}", "data.fold=1"])["data"] == {"name": "toy", **found, "fold": 1}
+    assert "fk_read" not in sys.modules
+
+
+def test_the_node_of_a_data_set_with_a_file(site: Site) -> None:
+    site.dataset("mfeat")
+    assert config.compose(["data=mfeat"])["data"]["dims"] == [76, 216, 64, 240, 47, 6]
+    assert config.compose(["data=fk-data/mfeat"])["data"]["name"] == "fk-data/mfeat"
+
+
 def test_listing_imports_no_operator(plugin: Site) -> None:
     source = RegistryConfigSource("registry", "fusionkit://")
     listed = source.list("fusion", ObjectType.CONFIG)
     assert {"free", "bound", "my-plugin/summation", "average"} <= set(listed)
     assert "fabric" in source.list("fabrication", None)
     assert source.list("fusion", ObjectType.GROUP) == []
-    assert source.list("data", ObjectType.CONFIG) == []
-    assert source.list("", ObjectType.GROUP) == ["fabrication", "fusion"]
+    assert {"mfeat", "diabetes"} <= set(source.list("data", ObjectType.CONFIG))
+    assert source.list("", ObjectType.GROUP) == ["data", "fabrication", "fusion"]
+    assert source.list("model", ObjectType.CONFIG) == []
     assert source.is_config("fusion/free")
     assert not source.is_config("fusion/fre")
-    assert not source.is_config("data/mfeat")
+    assert source.is_config("data/mfeat")
+    assert not source.is_config("data/npz")
     assert source.is_group("fusion")
     assert not source.is_group("fusion/free")
     assert source.available()

@@ -97,7 +97,7 @@ PROCESSING = {"preprocess": {"name": "dropout", "p": 0.25, "inplace": False}, "p
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_scalars_of_numpy_in_every_option_of_every_operator(kind: registry.Kind) -> None:
+def test_scalars_of_numpy_in_every_option_of_every_operator(kind: registry.Operator) -> None:
     make: Any = {"fusion": fusionkit.create, "fabrication": fusionkit.create_fabrication}[kind]
     for record in registry.records(kind):
         cls: Any = registry.load(kind, record.qualified)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +12,12 @@ import pytest
 
 from fusionkit.config.options import data_options
 from fusionkit.errors import ConfigError, DimsError, FusionError
-from fusionkit.experiment.data import Dataset, load_data
-from fusionkit.experiment.npz import EMBEDDED
+from fusionkit.experiment.data import Dataset, arrays_digest, load_data
+from fusionkit.experiment.datasets import mfeat
 from fusionkit.experiment.source import Labels, Source
 from fusionkit.experiment.splits import split
 from fusionkit.experiment.tasks.classification import Classification
+from tests.fake_distributions import Site
 from tests.messages import like
 
 Write = Callable[..., Path]
@@ -37,9 +40,62 @@ def test_embedded_data_are_there_with_their_attribution() -> None:
     assert data.dims == [76, 216, 64, 240, 47, 6]
     assert data.classes == list(range(10))
     assert np.bincount(data.target).tolist() == [200] * 10
-    readme = (EMBEDDED["mfeat"].parent / "README.md").read_text(encoding="utf-8")
+    readme = (mfeat().parent / "README.md").read_text(encoding="utf-8")
     assert "Creative Commons Attribution 4.0" in readme
     assert "doi:10.24432/C5HC70" in readme
+
+
+# -- data sets of plugins ----------------------------------------------------------------------------------------------
+
+
+def test_a_registered_data_set_with_its_roles(site: Site) -> None:
+    site.dataset()
+    data = load_data({"name": "toy"}, task="auto")
+    assert (data.name, data.label, data.rows, list(data.views)) == ("toy", "toy", 12, ["left", "right"])
+    assert data.roles["split"].tolist() == ["train"] * 8 + ["test"] * 4
+    assert data.digest == arrays_digest(importlib.import_module("fk_read").read(None))
+
+
+@pytest.mark.parametrize(
+    ("task", "asked", "reason"),
+    [
+        ("classification", "auto", "as the data set says"),
+        ("regression", "auto", "as the data set says"),
+        ("regression", "classification", "whole numbers, 12 different ones: classes; amounts? task=regression"),
+    ],
+)
+def test_the_task_is_that_of_the_spec_unless_another_is_asked_for(
+    task: str, asked: str, reason: str, site: Site
+) -> None:
+    site.dataset(task=task)
+    data = load_data({"name": "toy"}, task=asked)
+    assert (data.task.name, data.reason) == (task if asked == "auto" else asked, reason)
+
+
+def test_a_registered_data_set_may_be_an_npz_file(site: Site, npz: Write) -> None:
+    site.dataset()
+    path = npz()
+    data = load_data({"name": "toy", "path": str(path)}, task="auto")
+    assert data.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert data.label == "toy"
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("absent", "toy should be installed: pip install toy; found none."),
+        ("broken", "the data set 'toy' of fk-data 1.0 should be readable; found OSError: the disk is gone."),
+        ("list", "should return a dict of arrays, or the path of an .npz file; found [1, 2]."),
+        ("text", "should return a dict of arrays, or the path of an .npz file; found 'text'."),
+        ("views", "toy should contain an array 'label' with a label per row; found the arrays 'left'."),
+    ],
+)
+def test_a_data_set_that_is_not_there_is_one_sentence(path: str, sentence: str, site: Site) -> None:
+    site.dataset()
+    with pytest.raises(FusionError) as caught:
+        load_data({"name": "toy", "path": path})
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_every_array_but_label_is_a_view(npz: Write, arrays: dict[str, Any]) -> None:

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_linnerud
 
+from fusionkit.builtin import DATASETS
 from fusionkit.config import compose
 from fusionkit.config.options import data_options
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.data import Dataset, load_data
-from fusionkit.experiment.datasets import DATASETS
 from fusionkit.experiment.source import Rows
 from fusionkit.experiment.splits import split
 from tests.messages import like
@@ -37,15 +37,47 @@ def test_breast_cancer_is_mean_error_and_worst() -> None:
     np.testing.assert_array_equal(data.target == 1, found.target == 0)
 
 
+def test_diabetes_is_body_and_serum_in_their_units() -> None:
+    data = load_data({"name": "diabetes"}, [4, 6], "auto")
+    found = load_diabetes(scaled=False)
+    assert found.feature_names == ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"]
+    np.testing.assert_array_equal(np.concatenate([data.views["body"], data.views["serum"]], axis=1), found.data)
+    np.testing.assert_array_equal(data.target, found.target[:, None])
+    assert (data.rows, data.task.name, data.reason) == (442, "regression", "as the data set says")
+
+
+def test_linnerud_has_three_targets() -> None:
+    data = load_data({"name": "linnerud"}, [2, 1], "auto")
+    found = load_linnerud()
+    assert found.feature_names == ["Chins", "Situps", "Jumps"]
+    np.testing.assert_array_equal(np.concatenate([data.views["strength"], data.views["jumps"]], axis=1), found.data)
+    np.testing.assert_array_equal(data.target, found.target)
+    assert (data.rows, data.task.name) == (20, "regression")
+
+
 @pytest.mark.parametrize("name", DATASETS)
 def test_the_config_fits_the_data(name: str) -> None:
     cfg = compose([f"data={name}"])
-    assert cfg["dims"] == load_data(cfg["data"], cfg["dims"]).dims == cfg["fusion"]["dims"]
+    assert cfg["dims"] == load_data(cfg["data"], cfg["dims"], "auto").dims == cfg["fusion"]["dims"]
 
 
-def test_every_set_has_its_own_digest() -> None:
-    assert len({load_data({"name": name}).digest for name in ("mfeat", *DATASETS)}) == 3
-    assert load_data({"name": "digits"}).digest == load_data({"name": "digits"}).digest
+#: Records of runs hold them, and are compared by them.
+DIGESTS = {
+    "mfeat": "ecb7bdb2509236442fc94f3ff628f36b1adf51575954c6899db5aa4a53b3799e",
+    "digits": "34d5670318ecca6696406562b580fcb7f7b075239637a4d78e647fb3047631ef",
+    "breast_cancer": "8b4c9781a5042d00c1825aa1b7e8c1098b3f05fb0cd1e5fa510c73dfe75a296d",
+}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_the_digests_stay(name: str) -> None:
+    assert load_data({"name": name}).digest == DIGESTS[name]
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_what_is_installed_takes_no_path(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^data\.path should be null for data={name}, .*; found 'x'\.$"):
+        load_data({"name": name, "path": "x"}, task="auto")
 
 
 # -- folds -------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pytest
 from fusionkit._util.files import write_atomic, write_json
 from fusionkit.errors import DimsError, FusionError
 from fusionkit.experiment import results
+from tests.fake_distributions import Site
 from tests.messages import like
 
 CFG: dict[str, Any] = {
@@ -243,6 +244,11 @@ def test_provenance_names_every_distribution_involved() -> None:
         found["versions"]
     )
     assert found["python"].startswith("3.")
+
+
+def test_provenance_names_the_distribution_of_the_data_set(site: Site) -> None:
+    site.dataset()
+    assert results.provenance({"data": {"name": "toy"}})["versions"]["fk-data"] == "1.0"
 
 
 def test_provenance_names_the_plugins_distribution() -> None:

@@ -87,7 +87,7 @@ class TestNames:
     def test_both_kinds(self) -> None:
         snapshot = Snapshot([CORE, plugin("gram", dense="a:B")])
         assert refusal(snapshot, "dense", "fusion", "fabrication") == (
-            "the name 'dense' should have one kind; found both: choose one with --kind."
+            "the name 'dense' should have one kind; found fusion and fabrication: choose one with --kind."
         )
         assert snapshot.resolve(("fusion", "fabrication"), "fk-gram/dense").kind == "fusion"
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from fusionkit import Spec, hookimpl
+from fusionkit import DatasetSpec, Spec, hookimpl
 from fusionkit.registry.discovery import Candidate, installed
 from fusionkit.registry.loading import Plugin, PluginProblem, call_hook, checks_of, collect_offers, load
 from tests.fake_distributions import Site
@@ -53,6 +53,7 @@ class TestLoad:
             "error": None,
             "fusions": ["gram"],
             "fabrications": [],
+            "datasets": [],
             "target": "fk_gram",
             "seconds": pytest.approx(plugin.seconds, abs=1e-6),
             "warnings": [],
@@ -159,6 +160,7 @@ class TestCollectOffers:
             plugin_of(
                 fusionkit_fusions=lambda: {"gram": Spec("a.b:C", ("g",), "a summary"), "other": "a:B", "local": Spec},
                 fusionkit_fabrications=lambda: {"fab": "a:B.C"},
+                fusionkit_datasets=lambda: {"toy": DatasetSpec("a.b:read", "regression", "MIT"), "m": "a:b", "l": len},
                 fusionkit_conf=lambda: ["pkg://a.conf"],
                 fusionkit_checks=lambda: [check_nothing],
             )
@@ -167,6 +169,9 @@ class TestCollectOffers:
         assert plugin.specs["fusion"]["gram"] == Spec("a.b:C", ("g",), "a summary")
         assert plugin.specs["fusion"]["local"] == Spec(Spec)
         assert (plugin.names("fusion"), plugin.names("fabrication")) == (["gram", "local", "other"], ["fab"])
+        assert plugin.specs["dataset"]["toy"] == DatasetSpec("a.b:read", "regression", "MIT")
+        assert plugin.specs["dataset"]["l"] == DatasetSpec(len)
+        assert plugin.names("dataset") == ["l", "m", "toy"]
         assert plugin.conf == ("pkg://a.conf",)
         assert checks_of(plugin) == [check_nothing]
 
@@ -186,8 +191,8 @@ class TestCollectOffers:
     def test_misspelt_hook(self) -> None:
         plugin = collect_offers(plugin_of(fusionkit_fusion=lambda: {}, fusionkit_fabrications=lambda: {}))
         assert plugin.error == (
-            "its hooks should be among fusionkit_checks, fusionkit_conf, fusionkit_fabrications, fusionkit_fusions, "
-            "fusionkit_run_finished; found 'fusionkit_fusion'. Did you mean 'fusionkit_fusions'?"
+            "its hooks should be among fusionkit_checks, fusionkit_conf, fusionkit_datasets, fusionkit_fabrications, "
+            "fusionkit_fusions, fusionkit_run_finished; found 'fusionkit_fusion'. Did you mean 'fusionkit_fusions'?"
         )
 
     def test_a_misspelt_hook_sticks_to_its_plugin_alone(self) -> None:
@@ -204,7 +209,31 @@ class TestCollectOffers:
         plugin = collect_offers(plugin_of(fusionkit_fusions=lambda registry: {}))
         assert (plugin.error or "").startswith("a hook should fit its specification; found Plugin 'gram' for hook")
 
-    @pytest.mark.parametrize("hook", ["fusionkit_fusions", "fusionkit_fabrications", "fusionkit_conf"])
+    @pytest.mark.parametrize(
+        ("value", "error"),
+        [
+            (3, "the target of 'toy' in HOOK should be 'package.module:function' or a function; found 3"),
+            (
+                Spec("a:B"),
+                "the target of 'toy' in HOOK should be 'package.module:function' or a function; found "
+                "Spec(target='a:B', aliases=(), summary='', deprecated=None, removed=None)",
+            ),
+            (
+                DatasetSpec("a:b", "ranking"),
+                "'task' of 'toy' in HOOK should be one of classification, multilabel, regression; found 'ranking'",
+            ),
+            (DatasetSpec("a:b", licence=3), "'licence' of 'toy' in HOOK should be a string; found 3"),  # type: ignore[arg-type]
+            (
+                DatasetSpec("a:b", aliases=("table",)),
+                "a name in HOOK should not be a form of data, npz, table, folder; found 'table'",
+            ),
+        ],
+    )
+    def test_invalid_data_set(self, value: Any, error: str) -> None:
+        plugin = collect_offers(plugin_of(fusionkit_datasets=lambda: {"toy": value}))
+        assert plugin.error == error.replace("HOOK", "fusionkit_datasets")
+
+    @pytest.mark.parametrize("hook", ["fusionkit_fusions", "fusionkit_datasets", "fusionkit_conf"])
     def test_raising_hook(self, hook: str) -> None:
         def fail() -> None:
             raise OSError("boom")
@@ -222,7 +251,7 @@ class TestCollectOffers:
             == "fusionkit_fusions should not raise; found SystemExit: 1"
         )
 
-    @pytest.mark.parametrize("hook", ["fusionkit_fusions", "fusionkit_fabrications", "fusionkit_conf"])
+    @pytest.mark.parametrize("hook", ["fusionkit_fusions", "fusionkit_datasets", "fusionkit_conf"])
     def test_none(self, hook: str) -> None:
         plugin = collect_offers(plugin_of(**{hook: lambda: None}))
         assert plugin.error == f"{hook} should return what its specification says; found None"

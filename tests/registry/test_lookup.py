@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import warnings
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import fusionkit
-from fusionkit import Fabrication, Fusion, RegistryError, Spec, registry
+from fusionkit import Fabrication, Fusion, RegistryError, Spec, hookimpl, registry
 from fusionkit.fusions.summation import Summation
 from tests.fake_distributions import Site
 from tests.registry.offers import hooks
@@ -32,7 +33,7 @@ class TestQuestions:
 
     def test_records_of_one_kind(self, gram: Site) -> None:
         assert {record.kind for record in registry.records("fabrication")} == {"fabrication"}
-        assert {record.kind for record in registry.records()} == {"fusion", "fabrication"}
+        assert {record.kind for record in registry.records()} == {"fusion", "fabrication", "dataset"}
 
     @pytest.mark.parametrize("question", [registry.records, registry.names, lambda kind: registry.resolve(kind, "sum")])
     def test_wrong_kind(self, question: Any) -> None:
@@ -109,6 +110,57 @@ class TestLoad:
         (gram.folder / "fk_slow_ops.py").write_text("raise KeyboardInterrupt")
         with pytest.raises(KeyboardInterrupt):
             registry.load("fusion", "slow")
+
+
+class TestDataset:
+    def test_function(self, site: Site) -> None:
+        site.dataset(summary="twelve rows", aliases=("plaything",))
+        record = registry.resolve("dataset", "toy")
+        assert (record.kind, record.qualified, record.summary) == ("dataset", "fk-data/toy", "twelve rows")
+        assert registry.find("fk-data/plaything") == record
+        assert {"digits", "mfeat", "toy"} <= set(registry.names("dataset"))
+        assert "fk_read" not in sys.modules
+        assert registry.dataset("toy") is sys.modules["fk_read"].read
+
+    def test_names_of_the_core_and_of_two_plugins(self, site: Site) -> None:
+        site.dataset("mfeat")
+        site.dataset("toy", "fk-two")
+        site.dataset("toy", "fk-three")
+        assert registry.resolve("dataset", "mfeat").distribution == "tensor-fusionkit"
+        assert registry.resolve("dataset", "fk-data/mfeat").status == "shadowed"
+        with pytest.raises(RegistryError, match=r"^the data set 'toy' should come from one plugin; found 2: use 'fk-"):
+            registry.dataset("toy")
+
+    @pytest.mark.parametrize(
+        ("target", "sentence"),
+        [
+            ("fk_nowhere:read", "cannot be imported from 'fk_nowhere:read': ModuleNotFoundError: No module named "),
+            ("fk_read:np.pi", "should be a function; found 3.14159"),
+        ],
+    )
+    def test_what_is_no_function(self, target: str, sentence: str, site: Site) -> None:
+        site.dataset(target=target)
+        with pytest.raises(RegistryError, match=rf"^the data set 'toy' of fk-data 1\.0 {re.escape(sentence)}"):
+            registry.dataset("toy")
+        (plugin,) = [one for one in registry.verify(import_targets=True) if one.distribution == "fk-data"]
+        assert sentence in (plugin.error or "")
+
+    def test_deprecated_warns_once_and_removed_is_refused(self, site: Site) -> None:
+        site.dataset(deprecated="digits")
+        site.dataset("old", "fk-two", target="", removed="digits")
+        with pytest.warns(registry.DeprecatedNameWarning, match=r"^the data set 'toy' is deprecated: use 'digits'\.$"):
+            registry.dataset("toy")
+        registry.dataset("toy")
+        with pytest.raises(RegistryError, match=r"^the data set 'old' was removed: use 'digits'\.$"):
+            registry.dataset("old")
+
+    def test_registered_at_run_time(self) -> None:
+        offers = SimpleNamespace(__name__="local_pkg", fusionkit_datasets=hookimpl(lambda: {"here": len}))
+        with registry.isolated(offers):
+            assert registry.dataset("here") is len
+            assert registry.resolve("dataset", "here").target == "builtins:len"
+        with pytest.raises(RegistryError, match="found 'here'"):
+            registry.dataset("here")
 
 
 class TestKeyOf:

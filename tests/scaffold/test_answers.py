@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fusionkit import ConfigError
-from fusionkit.registry.loading import Kind
+from fusionkit.registry.loading import Operator
 from fusionkit.scaffold.answers import Answers, requirement
 from tests.fake_distributions import PLUGIN, Site
 
@@ -38,7 +38,7 @@ def test_names_follow() -> None:
         ("fusion", "a__1_", "a__1_", "A1"),
     ],
 )
-def test_names_that_would_collide(kind: Kind, name: str, module: str, class_name: str) -> None:
+def test_names_that_would_collide(kind: Operator, name: str, module: str, class_name: str) -> None:
     found = Answers.of(Path("/a/fusionkit-odd"), kind, name)
     assert (found.module, found.class_name) == (module, class_name)
 
@@ -109,7 +109,7 @@ class TestTakenNames:
             ("fabrication", "dense", "a fabrication of tensor-fusionkit"),
         ],
     )
-    def test_by_the_core(self, kind: Kind, name: str, owner: str) -> None:
+    def test_by_the_core(self, kind: Operator, name: str, owner: str) -> None:
         with pytest.raises(ConfigError) as error:
             Answers.of(Path("/a/fusionkit-gram"), kind, name)
         assert str(error.value) == f"the name of the new {kind} should be free; found {name!r}, {owner}."

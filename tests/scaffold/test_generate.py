@@ -19,7 +19,7 @@ import torch
 import fusionkit
 from fusionkit import ConfigError, registry
 from fusionkit.config import build, compose
-from fusionkit.registry.loading import Kind
+from fusionkit.registry.loading import Operator
 from fusionkit.scaffold import answers, generate, versions
 from fusionkit.scaffold.answers import Answers
 from fusionkit.testing import isolated_registry
@@ -32,7 +32,9 @@ ROOT = Path(__file__).parents[2]
 def package(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes a package."""
 
-    def write(directory: str = "fusionkit-gram", kind: Kind = "fusion", name: str = "gram", **options: bool) -> Path:
+    def write(
+        directory: str = "fusionkit-gram", kind: Operator = "fusion", name: str = "gram", **options: bool
+    ) -> Path:
         target = tmp_path / "work" / directory
         generate.new(target, Answers.of(target, kind, name, **options))
         return target
@@ -62,7 +64,7 @@ def files(target: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", ["fusion", "fabrication"])
-def test_files(package: Callable[..., Path], kind: Kind) -> None:
+def test_files(package: Callable[..., Path], kind: Operator) -> None:
     target = package("fusionkit-gram", kind)
     assert files(target) == {
         ".copier-answers.yml",
@@ -93,7 +95,9 @@ def test_files(package: Callable[..., Path], kind: Kind) -> None:
         *exhaustive([("fabrication", "conf"), ("fusion", "lambda"), ("fusion", "tensor"), ("fabrication", "on")]),
     ],
 )
-def test_odd_names_work(package: Callable[..., Path], imports: Callable[[Path], object], kind: Kind, name: str) -> None:
+def test_odd_names_work(
+    package: Callable[..., Path], imports: Callable[[Path], object], kind: Operator, name: str
+) -> None:
     module = imports(package("fusionkit-odd", kind, name))
     with isolated_registry(module):
         report = fusionkit.check(
@@ -120,7 +124,7 @@ def test_an_operator_with_parameters(package: Callable[..., Path], imports: Call
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["fusion", "fabrication"])
 def test_passes_the_checks_that_are_made_on_request(
-    package: Callable[..., Path], imports: Callable[[Path], object], kind: Kind
+    package: Callable[..., Path], imports: Callable[[Path], object], kind: Operator
 ) -> None:
     # Tiers 1 and 2 are run by the package's own tests: see test_author_page.
     module = imports(package("fusionkit-third", kind))
@@ -152,7 +156,7 @@ def test_the_operator_is_that_of_the_readme(
 
 @pytest.mark.parametrize("kind", ["fusion", "fabrication"])
 @pytest.mark.parametrize("tool", ["ruff", *exhaustive(["mypy"])])
-def test_clean(package: Callable[..., Path], kind: Kind, tool: str) -> None:
+def test_clean(package: Callable[..., Path], kind: Operator, tool: str) -> None:
     if find_spec(tool) is None:
         pytest.skip(f"{tool} is not installed")
     names = {"fusion": "tensor", "fabrication": "a_rather_long_name_for_a_fabrication"}

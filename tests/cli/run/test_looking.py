@@ -83,13 +83,13 @@ print("torch" in sys.modules)
 
 
 def test_completion_knows_operators_keys_and_commands() -> None:
-    lines = ["run fusion=", "run fusion=av", "run train.ep", "le", "list "]
+    lines = ["run fusion=", "run fusion=av", "run data=d", "run train.ep", "le", "list "]
     command = [sys.executable, "-c", COMPLETE, *(f"fusionkit {line}" for line in lines)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     *answers, torch_imported = (answer.split() for answer in done.stdout.split("----"))
     operators, *rest = answers
     assert {"fusion=average", "fusion=summation"} <= set(operators)
-    assert rest == [["fusion=average"], ["train.epochs="], ["leaderboard"], []]
+    assert rest == [["fusion=average"], ["data=diabetes", "data=digits"], ["train.epochs="], ["leaderboard"], []]
     assert torch_imported == ["False"]
 
 

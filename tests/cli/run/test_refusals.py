@@ -16,6 +16,7 @@ import pytest
 from fusionkit import cli
 from fusionkit.errors import ConfigError
 from tests.exhaustive import exhaustive, exhaustive_unless
+from tests.fake_distributions import Site
 
 REFUSED = {
     "unknown_operator": (["fusion=sumation"], "found 'sumation'. Did you mean 'summation'"),
@@ -29,7 +30,10 @@ REFUSED = {
     "unknown_preset": (["fusion=lowrank_parametrized_concatenation"], "'lowrank_parameterized_concatenation'"),
     "file_as_data": (["data=mine.csv"], "not the file; write data=table data.path=mine.csv data.label=COLUMN."),
     "arrays_as_data": (["data=mine.npz"], "not the file; write data=npz data.path=mine.npz."),
-    "unknown_data": (["data=mfaet"], "There is no data 'mfaet'. Did you mean 'mfeat'?"),
+    "unknown_data": (
+        ["data=mfaet"],
+        "the name of a data set should be one that 'fusionkit list' shows; found 'mfaet'. Did you mean 'mfeat'?",
+    ),
     "unknown_group": (["fabricaton=dense"], "There is no key 'fabricaton'. Did you mean 'fabrication'?"),
     "unknown_experiment": (["+experiment=debgu"], "There is no experiment 'debgu'. Did you mean 'debug'?"),
     "unknown_key": (["fusion.nn=3"], "There is no key 'fusion.nn'. Did you mean 'fusion.n'?"),
@@ -152,6 +156,23 @@ def test_a_wrong_command_line_is_one_sentence_and_writes_nothing(
     assert "Traceback" not in out + err
     assert list(Path.cwd().iterdir()) == []
     assert trained == []
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("data.path=absent", "toy should be installed: pip install toy; found none."),
+        ("data.path=broken", "the data set 'toy' of fk-data 1.0 should be readable; found OSError: the disk is gone."),
+        ("dims=[3,1]", "dims should be [2, 1], the widths of the views in toy; found [3, 1]."),
+    ],
+)
+def test_a_data_set_that_is_not_there_is_one_sentence_and_writes_nothing(
+    option: str, sentence: str, run: Callable[..., tuple[int, str, str]], site: Site
+) -> None:
+    before = {*Path.cwd().iterdir()}
+    site.dataset()
+    assert run("data=toy", option) == (2, "", f"error: {sentence}\n")
+    assert {*Path.cwd().iterdir()} == before
 
 
 @pytest.mark.parametrize("argv", [["--cfg", "jbo"], ["--cfg"], ["--resolve=yes"]])
