@@ -87,15 +87,15 @@ def sets_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     table = _table(rows)
     if not table:
         return "### Data sets\n"
-    columns = list(table[0])
+    configs = _configs(rows)
+    columns = [f"`{column}`" if column in configs and column != "default" else column for column in table[0]]
     lines = ["### Data sets", "", f"| {' | '.join(columns)} |", "|---|---|---:|---|---|" + "---:|" * (len(columns) - 5)]
     return "\n".join([*lines, *(f"| {' | '.join(line.values())} |" for line in table), ""])
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Return each row as text, by the heading of the column; a contestant that was left out is empty."""
-    configs = dict.fromkeys(one["name"] for row in rows for one in row["results"] if not one["baseline"])
-    table = []
+    configs, table = _configs(rows), []
     for row in rows:
         found = {one["name"]: _cell(one) for one in row["results"]}
         linear, kernel = REFERENCES[row["task"]]
@@ -114,6 +114,11 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             }
         )
     return table
+
+
+def _configs(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the default and of the configs of ``--add``."""
+    return list(dict.fromkeys(one["name"] for row in rows for one in row["results"] if not one["baseline"]))
 
 
 def _cell(result: Mapping[str, Any]) -> str:

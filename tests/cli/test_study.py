@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,13 @@ def test_the_former_name_continues_its_own_files(
     [
         (["--folds", "1"], "Invalid value for '--folds': 1 is not in the range x>=2."),
         (["--repeats", "x"], "Invalid value for '--repeats': 'x' is not a valid integer range."),
-        (["--data", "mfaet"], "Invalid value for '--data': 'mfaet' is not one of 'mfeat', 'digits', 'breast_cancer'."),
+        (["--data", "mfaet"], "one that 'fusionkit list' shows; found 'mfaet'. Did you mean 'mfeat'?"),
+        (["--data", "diabetes"], "should be for classification; found diabetes, a regression. fusionkit study --sets"),
+        (
+            ["--sets", "--missing", "--repeats", "2"],
+            "--sets should be without --missing and --repeats, which the study of accuracy has.",
+        ),
+        (["--sets", "--data", "digits=x.npz"], "There is no key 'data.path' here."),
         (
             ["--quick", "--data", "digits", "--add", "fabrication=lowrank fabrication.r=999"],
             "fusion.parameter_fabrication.r, the rank of lowrank, should be from 1 to min(n, D) = 64 for n = 64 and "
@@ -124,6 +131,43 @@ def test_several_data_sets_may_follow_one_option(monkeypatch: pytest.MonkeyPatch
     for arguments in (["--data", "mfeat", "digits"], ["--data", "mfeat", "--data", "digits"], []):
         assert main(arguments) == 2
     assert seen == [["mfeat", "digits"], ["mfeat", "digits"], ["mfeat", "digits", "breast_cancer"]]
+
+
+def test_the_table_of_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--sets", "breast_cancer", "diabetes", "--add", "n=8", "--folds", "2", "--workers", "1"]
+    arguments = [*words, "--set", "train.epochs=1", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[-1].startswith("16 of 16 trainings done")
+    header, first, second, *files = shown.out.splitlines()
+    names = ["data", "metric", "rows", "views", "test part", "default", "n=8", "linear", "RBF SVM"]
+    assert re.split(r"  +", header) == names
+    assert re.split(r"  +", first)[:5] == ["breast_cancer", "accuracy", "569", "3 of 10", "2 folds"]
+    assert re.split(r"  +", second)[:5] == ["diabetes", "r2", "442", "4 + 6", "2 folds"]
+    assert all(re.fullmatch(r"-?\d\.\d{4} ± \d\.\d{4}", cell) for cell in re.split(r"  +", second)[5:])
+    assert [Path(line.split()[-1]).name for line in files] == ["sets.json", "sets.md"]
+    found = json.loads((tmp_path / "out/sets.json").read_text())
+    assert found["settings"]["data"] == ["breast_cancer", "diabetes"]
+    text = (tmp_path / "out/sets.md").read_text()
+    assert text.startswith("### Data sets\n\n| data | metric | rows | views | test part | default | `n=8` | linear |")
+    assert main([*arguments, "--json"]) == 0
+    again = capsys.readouterr()
+    assert json.loads(again.out)["sets"] == found["sets"]
+    assert again.err.splitlines() == ["16 of 16 trainings done"]
+
+
+def test_without_a_name_the_table_has_all_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    def plan_sets(directory: Path, *, data: list[str], **settings: Any) -> Any:
+        seen.append(data)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("fusionkit.cli.study_sets.plan_sets", plan_sets)
+    for arguments in ([], ["linnerud", "digits"]):
+        assert main(["--sets", *arguments]) == 2
+    assert {*seen[0]} >= {"mfeat", "digits", "breast_cancer", "diabetes", "linnerud"}
+    assert seen[1] == ["linnerud", "digits"]
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from fusionkit.study.plan import Entry, Job, Study, contestants, execute, outcom
 def make(directory: Path, **changes: Any) -> Study:
     options: dict[str, Any] = {
         "data": ["breast_cancer"],
+        "paths": {},
         "repeats": 1,
         "folds": 2,
         "seed": 7,
@@ -109,6 +110,35 @@ def test_wrong_settings_are_refused_before_anything_is_trained(
     with pytest.raises((error, RegistryError)):
         make(tmp_path / "out", **changes)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_data_of_a_path_and_those_of_another_task(tmp_path: Path) -> None:
+    """A registered set without widths in a file, read from a path with quotes."""
+    seen = []
+
+    def pairs(path: str | None) -> dict[str, Any]:
+        seen.append(path)
+        x = np.random.default_rng(0).normal(size=(60, 5))
+        return {"label": np.arange(60) % 2, "a": x[:, :2], "b": x[:, 2:]}
+
+    plugin = SimpleNamespace(
+        __name__="pairs",
+        fusionkit_datasets=fusionkit.hookimpl(lambda: {"pairs": fusionkit.DatasetSpec(pairs, task="classification")}),
+    )
+    plugin.fusionkit_datasets.__name__ = "fusionkit_datasets"
+    path = 'it\'s "here"'
+    with registry.isolated(plugin):
+        made = make(tmp_path, data=["pairs"], paths={"pairs": path}, extra=[["model.head=none"]])
+        assert {entry.name for entry in made.entries} >= {"dense", "summation", "model.head=none", "rbf_svm"}
+        made.jobs = [job for job in made.jobs if job.entry.name in ("dense", "logistic_regression") and not job.fold]
+        assert execute(made, workers=1, report=lambda *_: None) == []
+        with pytest.raises(ConfigError, match=r"should be for classification; found diabetes, a regression\."):
+            make(tmp_path, data=["diabetes"])
+    assert set(seen) == {path}
+    assert [row["name"] for row in sorted(analyse(made), key=lambda row: row["name"])] == [
+        "dense",
+        "logistic_regression",
+    ]
 
 
 @pytest.fixture(scope="module")
