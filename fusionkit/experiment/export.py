@@ -53,7 +53,7 @@ class Exported:
     Attributes:
         description: its metadata.
         checked: what has run it; None if nothing can here.
-        difference: the greatest one to the model, in probabilities or in the units of the targets.
+        difference: the greatest one to the model, in probabilities or in standard deviations of the targets.
         notes: lines for the user.
     """
 
@@ -125,6 +125,8 @@ def export_model(model: FusionModel, path: Path, *, masked: bool = False) -> Exp
     computed, notes = _computed(model, format)
     found = Exported(describe(computed, masked), notes=[*notes, *_coarse(model)])
     names = [one["name"] for one in found.description["inputs"]]
+    if not format.arguments:  # What the exporter calls values in the graph may be the name of a view.
+        names = [f"argument_of_view_{i}" for i in range(len(names))]
     module, (few, *_) = Portable(computed, names, masked), CHECKED_ROWS
 
     def write(temporary: Path) -> None:
@@ -217,6 +219,11 @@ def _inputs(model: FusionModel, names: Sequence[str], masked: bool, rows: int) -
         mean, scale = (model.scaler.get_buffer(f"{what}_{i}") for what in ("mean", "scale"))
         drawn = torch.randn(rows, len(mean), generator=generator, dtype=torch.float64)
         inputs[name] = (mean + scale * drawn).float()
+        if not inputs[name].isfinite().all():
+            should = (
+                f"View {i} ({model.scaler.names[i]}) should have values that float32, the type of the inputs, can hold"
+            )
+            raise FusionError(f"{should}; found a mean of {float(mean.abs().max()):.3g}.")
     if masked:
         inputs[MASK] = torch.rand(rows, len(names), generator=generator) < 0.7
         inputs[MASK][0] = True
@@ -244,7 +251,7 @@ def _check(found: Exported, format: Format, path: Path, model: FusionModel, comp
         if not off <= tolerance:
             should = f"give the model's {found.description['output']} up to {tolerance:.1g}"
             raise FusionError(f"{found.checked} should {should}; found them off by {off:.2g}.")
-        found.difference = max(found.difference, float((output - wanted).abs().max()))
+        found.difference = max(found.difference, float((output - wanted).abs().div(_scale(model, wanted)).max()))
 
 
 def _scale(model: FusionModel, like: Tensor) -> Tensor:
