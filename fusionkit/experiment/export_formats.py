@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionkit._util.text import error_line
+from fusionkit.core.validation import DTYPES
 from fusionkit.errors import FusionError
 
 #: The key of the description in the metadata of a file.
@@ -40,14 +41,14 @@ class Format:
 
     Attributes:
         needs: modules without which it cannot be written.
-        half: whether it computes in half precision.
+        dtypes: in which the network may compute; in others it computes in the first.
         arguments: whether the program that is written needs the names of the inputs as those of its arguments.
         write: (module, example inputs, description, path); raises FusionError for what it does not have.
         open: returns what runs a file, and its name; None where that is not installed.
     """
 
     needs: tuple[str, ...]
-    half: bool
+    dtypes: tuple[torch.dtype, ...]
     arguments: bool
     write: Callable[[nn.Module, Mapping[str, Tensor], Mapping[str, Any], Path], None]
     open: Callable[[Path], tuple[str, Run] | None]
@@ -180,8 +181,9 @@ def _text(description: Mapping[str, Any]) -> str:
     return json.dumps(description, ensure_ascii=False, allow_nan=False)
 
 
-#: The formats by the ending of a file.
+#: The formats by the ending of a file.  onnxruntime has few operations in half precision on the CPU, and no Erf, which
+#: GELU needs, in float64.
 FORMATS = {
-    ".onnx": Format(("onnx", "onnxscript"), False, False, _write_onnx, _open_onnx),
-    ".pt2": Format((), True, True, _write_pt2, _open_pt2),
+    ".onnx": Format(("onnx", "onnxscript"), (torch.float32,), False, _write_onnx, _open_onnx),
+    ".pt2": Format((), DTYPES, True, _write_pt2, _open_pt2),
 }
