@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fusionkit._util.distribution import version
 from fusionkit._util.files import write_atomic
+from fusionkit._util.text import count_of
 from fusionkit.errors import FusionError
 from fusionkit.experiment.export_formats import FORMATS, Format
 from fusionkit.experiment.load import load
@@ -116,7 +117,7 @@ def export_model(model: FusionModel, path: Path, *, masked: bool = False) -> Exp
 
     Raises:
         FusionError: an operation that the format does not have, or a file that is off by more than ``TOLERANCE``,
-            which is then removed.
+            which is then not left.
         ModuleNotFoundError: what writes the format is not installed.
     """
     format = FORMATS[path.suffix.lower()]
@@ -201,11 +202,11 @@ def _coarse(model: FusionModel) -> list[str]:
         mean, scale = (model.scaler.get_buffer(f"{what}_{i}") for what in ("mean", "scale"))
         wrong = (mean.abs() * _EPS / scale) > 1e-2
         if wrong.any():
-            columns = "column" if wrong.sum() == 1 else "columns"
-            notes.append(
-                f"view {name!r}: float32, the type of the inputs, cannot keep {int(wrong.sum())} {columns} "
-                f"apart, the first is {int(wrong.int().argmax())}, with a mean that is large beside its deviation."
+            columns = f"{count_of(int(wrong.sum()), 'column')}, the first is {int(wrong.int().argmax())},"
+            lose = (
+                "with a mean so large beside the standard deviation that float32, the type of the inputs, loses digits"
             )
+            notes.append(f"view {name!r}: {columns} {lose}.")
     return notes
 
 
@@ -220,10 +221,9 @@ def _inputs(model: FusionModel, names: Sequence[str], masked: bool, rows: int) -
         drawn = torch.randn(rows, len(mean), generator=generator, dtype=torch.float64)
         inputs[name] = (mean + scale * drawn).float()
         if not inputs[name].isfinite().all():
-            should = (
-                f"View {i} ({model.scaler.names[i]}) should have values that float32, the type of the inputs, can hold"
-            )
-            raise FusionError(f"{should}; found a mean of {float(mean.abs().max()):.3g}.")
+            what = f"View {i} ({model.scaler.names[i]})"
+            should = "have values that float32, the type of the inputs, can hold"
+            raise FusionError(f"{what} should {should}; found a mean of {float(mean.abs().max()):.3g}.")
     if masked:
         inputs[MASK] = torch.rand(rows, len(names), generator=generator) < 0.7
         inputs[MASK][0] = True

@@ -58,7 +58,7 @@ class Format:
 def _quiet() -> Iterator[None]:
     """Keep what torch and its exporter print, log and warn off the screen."""
     before, sink = logging.root.manager.disable, io.StringIO()
-    logging.disable(logging.ERROR)
+    logging.disable(max(before, logging.ERROR))
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
             warnings.simplefilter("ignore")
@@ -172,7 +172,8 @@ def _open_onnx(path: Path) -> tuple[str, Run] | None:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def run(inputs: Mapping[str, Tensor]) -> Tensor:
-        return torch.from_numpy(session.run(None, {key: value.numpy() for key, value in inputs.items()})[0])
+        with _refused(name, refusals):
+            return torch.from_numpy(session.run(None, {key: value.numpy() for key, value in inputs.items()})[0])
 
     return name, run
 

@@ -338,8 +338,7 @@ def test_without_onnxruntime_it_is_not_checked(tmp_path: Path, monkeypatch: pyte
 
 def test_offsets_that_float32_cannot_keep(tmp_path: Path) -> None:
     (note,) = export_model(small(average(), ["far", "near"], offset=3e7), tmp_path / "m.pt2").notes[:1]
-    assert note.startswith("view 'far': float32")
-    assert "3 columns" in note
+    assert note.startswith("view 'far': 3 columns, the first is 0, with a mean so large")
 
 
 def test_values_that_float32_cannot_hold(tmp_path: Path) -> None:
