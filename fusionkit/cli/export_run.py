@@ -41,5 +41,6 @@ def _print(exported: Exported, out: Path) -> None:
     else:
         few, many = CHECKED_ROWS
         on = f"in {exported.checked}, on {few} and {many} rows"
-        print(f"checked {on}: differs from the model by at most {exported.difference:.1e}")
+        unit = " of the targets' standard deviations" if about["targets"] else ""
+        print(f"checked {on}: differs from the model by at most {exported.difference:.1e}{unit}")
     print(f"exported to {out}")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fusionkit._util.distribution import version
 from fusionkit._util.files import write_atomic
+from fusionkit._util.text import count_of
 from fusionkit.errors import FusionError
 from fusionkit.experiment.export_formats import FORMATS, Format
 from fusionkit.experiment.load import load
@@ -53,7 +54,7 @@ class Exported:
     Attributes:
         description: its metadata.
         checked: what has run it; None if nothing can here.
-        difference: the greatest one to the model, in probabilities or in the units of the targets.
+        difference: the greatest one to the model, in probabilities or in standard deviations of the targets.
         notes: lines for the user.
     """
 
@@ -116,7 +117,7 @@ def export_model(model: FusionModel, path: Path, *, masked: bool = False) -> Exp
 
     Raises:
         FusionError: an operation that the format does not have, or a file that is off by more than ``TOLERANCE``,
-            which is then removed.
+            which is then not left.
         ModuleNotFoundError: what writes the format is not installed.
     """
     format = FORMATS[path.suffix.lower()]
@@ -125,6 +126,8 @@ def export_model(model: FusionModel, path: Path, *, masked: bool = False) -> Exp
     computed, notes = _computed(model, format)
     found = Exported(describe(computed, masked), notes=[*notes, *_coarse(model)])
     names = [one["name"] for one in found.description["inputs"]]
+    if not format.arguments:  # What the exporter calls values in the graph may be the name of a view.
+        names = [f"argument_of_view_{i}" for i in range(len(names))]
     module, (few, *_) = Portable(computed, names, masked), CHECKED_ROWS
 
     def write(temporary: Path) -> None:
@@ -138,11 +141,11 @@ def export_model(model: FusionModel, path: Path, *, masked: bool = False) -> Exp
 def _computed(model: FusionModel, format: Format) -> tuple[FusionModel, list[str]]:
     """Return a copy of the model, without gradients, in a dtype in which the format computes, and notes about that."""
     model, dtype = copy.deepcopy(model).requires_grad_(False), model.network.dtype
-    if format.half or dtype.itemsize > 2:
+    if dtype in format.dtypes:
         return model, []
-    model.network.float()
-    name = str(dtype).removeprefix("torch.")
-    return model, [f"the run computed in {name}; the file computes the same in float32."]
+    model.network.to(format.dtypes[0])
+    name, other = (str(one).removeprefix("torch.") for one in (dtype, format.dtypes[0]))
+    return model, [f"the run computed in {name}; the file computes the same in {other}."]
 
 
 def _is_masked(model: FusionModel, result: Mapping[str, Any]) -> bool:
@@ -199,11 +202,11 @@ def _coarse(model: FusionModel) -> list[str]:
         mean, scale = (model.scaler.get_buffer(f"{what}_{i}") for what in ("mean", "scale"))
         wrong = (mean.abs() * _EPS / scale) > 1e-2
         if wrong.any():
-            columns = "column" if wrong.sum() == 1 else "columns"
-            notes.append(
-                f"view {name!r}: float32, the type of the inputs, cannot keep {int(wrong.sum())} {columns} "
-                f"apart, the first is {int(wrong.int().argmax())}, with a mean that is large beside its deviation."
+            columns = f"{count_of(int(wrong.sum()), 'column')}, the first is {int(wrong.int().argmax())},"
+            lose = (
+                "with a mean so large beside the standard deviation that float32, the type of the inputs, loses digits"
             )
+            notes.append(f"view {name!r}: {columns} {lose}.")
     return notes
 
 
@@ -217,6 +220,10 @@ def _inputs(model: FusionModel, names: Sequence[str], masked: bool, rows: int) -
         mean, scale = (model.scaler.get_buffer(f"{what}_{i}") for what in ("mean", "scale"))
         drawn = torch.randn(rows, len(mean), generator=generator, dtype=torch.float64)
         inputs[name] = (mean + scale * drawn).float()
+        if not inputs[name].isfinite().all():
+            what = f"View {i} ({model.scaler.names[i]})"
+            should = "have values that float32, the type of the inputs, can hold"
+            raise FusionError(f"{what} should {should}; found a mean of {float(mean.abs().max()):.3g}.")
     if masked:
         inputs[MASK] = torch.rand(rows, len(names), generator=generator) < 0.7
         inputs[MASK][0] = True
@@ -224,7 +231,7 @@ def _inputs(model: FusionModel, names: Sequence[str], masked: bool, rows: int) -
 
 
 def _check(found: Exported, format: Format, path: Path, model: FusionModel, computed: FusionModel) -> None:
-    """Compare a file with the model, and with the one whose dtype it has.
+    """Compare a file with the model; where that is in half precision, the tolerance is for ``computed``.
 
     Raises:
         FusionError: they differ, or the file does not run.
@@ -239,12 +246,14 @@ def _check(found: Exported, format: Format, path: Path, model: FusionModel, comp
     for rows in CHECKED_ROWS:
         inputs = _inputs(model, names, masked, rows)
         output = run(inputs).double()
-        wanted, exact = (_predicted(one, names, inputs) for one in (model, computed))
+        wanted = exact = _predicted(model, names, inputs)
+        if model.network.dtype.itemsize == 2:
+            exact = _predicted(computed, names, inputs)
         off = float(((output - exact).abs() - _rounding(model, exact)).div(_scale(model, exact)).max())
         if not off <= tolerance:
             should = f"give the model's {found.description['output']} up to {tolerance:.1g}"
             raise FusionError(f"{found.checked} should {should}; found them off by {off:.2g}.")
-        found.difference = max(found.difference, float((output - wanted).abs().max()))
+        found.difference = max(found.difference, float((output - wanted).abs().div(_scale(model, wanted)).max()))
 
 
 def _scale(model: FusionModel, like: Tensor) -> Tensor:

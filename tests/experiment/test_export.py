@@ -118,7 +118,9 @@ def test_a_run(name: str, real: Views, tmp_path: Path, capfd: pytest.CaptureFixt
     for ending in RUNNERS:
         found = export(tmp_path / "run", tmp_path / f"model{ending}")
         expect_same(tmp_path / f"model{ending}", model, views)
-        assert (found.notes, found.description["mask"]) == ([], None)
+        noted = ["the run computed in float64; the file computes the same in float32."]
+        assert found.notes == (noted if (name, ending) == ("double", ".onnx") else [])
+        assert found.description["mask"] is None
     assert capfd.readouterr() == ("", "")
 
 
@@ -243,7 +245,16 @@ def test_names_of_inputs() -> None:
 
 @pytest.mark.parametrize("ending", RUNNERS)
 def test_views_with_the_names_of_values(ending: str, tmp_path: Path) -> None:
-    views = ["linear", "softmax", "p_model_network_head_bias", "b_model_scaler_mean_0", "to", "größe", "mask", "given"]
+    views = [
+        "linear",
+        "softmax",
+        "p_model_network_head_bias",
+        "val_4",
+        "div",
+        "größe",
+        "mask",
+        "convert_element_type_default",
+    ]
     model = small(average(len(views)), views)
     about = export_model(model, tmp_path / f"m{ending}", masked=True).description
     assert [one["view"] for one in about["inputs"]] == views
@@ -291,10 +302,8 @@ class Breaks(UnknownToOnnx):
 
 @pytest.mark.parametrize("ending", RUNNERS)
 def test_a_decision_by_values(ending: str, tmp_path: Path) -> None:
-    with pytest.raises(FusionError, match=r"should consist of operations .*; found ") as caught:
+    with pytest.raises(FusionError, match=r"torch\.export has; found a decision by the values of the views\.$"):
         export_model(small(Breaks(n=3, dims=[3, 3])), tmp_path / f"m{ending}")
-    assert len(str(caught.value)) < 500
-    assert "\n" not in str(caught.value)
     assert not [*tmp_path.iterdir()]
 
 
@@ -329,8 +338,12 @@ def test_without_onnxruntime_it_is_not_checked(tmp_path: Path, monkeypatch: pyte
 
 def test_offsets_that_float32_cannot_keep(tmp_path: Path) -> None:
     (note,) = export_model(small(average(), ["far", "near"], offset=3e7), tmp_path / "m.pt2").notes[:1]
-    assert note.startswith("view 'far': float32")
-    assert "3 columns" in note
+    assert note.startswith("view 'far': 3 columns, the first is 0, with a mean so large")
+
+
+def test_values_that_float32_cannot_hold(tmp_path: Path) -> None:
+    with pytest.raises(FusionError, match=r"^View 0 \(v0\) should .* float32.*; found a mean of 1e\+40\.$"):
+        export_model(small(average(), offset=1e40), tmp_path / "m.pt2")
 
 
 @pytest.mark.parametrize("name", exhaustive_unless(lambda name: name == "average", ["average", "mlb", "log_pool"]))
