@@ -45,6 +45,7 @@ from fusionkit.experiment.results import (
     read_result,
     save_configs,
     start,
+    versions,
     write_failed,
 )
 from fusionkit.registry.loading import process_state
@@ -352,9 +353,14 @@ def _completed(cfg: Mapping[str, Any], run_dir: Path) -> Mapping[str, Any] | Non
 
 
 def _resumable(cfg: Mapping[str, Any], run_dir: Path) -> Checkpoint | None:
-    """Return the newest complete checkpoint in this directory, if it is of the same configuration and data."""
+    """Return the newest complete checkpoint in this directory, if it is of the same configuration, data and versions.
+
+    With others the numbers would be those of no version, and a job has no place for a note.
+    """
     found, _ = newest(run_dir)
-    return found if found is not None and found.facts.config_hash == config_hash(cfg) else None
+    if found is None or found.facts.config_hash != config_hash(cfg) or found.facts.versions != versions(cfg):
+        return None
+    return found
 
 
 def _ended(error: BaseException, cfg: Mapping[str, Any]) -> BaseException:

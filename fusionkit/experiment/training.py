@@ -11,7 +11,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -260,8 +260,7 @@ class _State:
             return
         self._check(found, last)
         facts, steps, best = found.facts, self.steps, self.best
-        names = (name.partition("optimizer.") for name in found.tensors)
-        steps.optimizer.allocate(rest for before, prefix, rest in names if prefix and not before)
+        steps.optimizer.allocate(_part(found.tensors, "optimizer"))
         best.epoch, best.value = facts.best_epoch, -math.inf if facts.best_value is None else facts.best_value
         best.state = _copied(self.network) if best.epoch else None
         own = self._tensors()
@@ -271,8 +270,8 @@ class _State:
         try:
             steps.generator.set_state(own["order"])
             steps.drops.set_state(own["drops"])
-            mine = ((name, states[self.process.global_rank]) for name, states in own.items() if "random." in name[:7])
-            set_random_states({name.removeprefix("random."): state for name, state in mine}, self._device)
+            mine = {name: states[self.process.global_rank] for name, states in _part(own, "random").items()}
+            set_random_states(mine, self._device)
         except (ValueError, RuntimeError) as error:
             found.refuse("states of random generators", error)
         curves = facts.history
@@ -327,6 +326,11 @@ class _State:
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
     """Return the tensors of a network by name, not copied."""
     return {name: value.detach() for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+
+
+def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the tensors of one part of a checkpoint, by their names in it."""
+    return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
 
 
 def _copied(network: nn.Module) -> dict[str, Tensor]:

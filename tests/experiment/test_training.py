@@ -5,22 +5,26 @@ import multiprocessing
 import random
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision.amp import MixedPrecision
 from torch import nn
 
 import fusionkit
 from fusionkit.config.options import ModelOptions, TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import optimizer
+from fusionkit.experiment.checkpoint import Checkpoints, newest
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.parts import Part
 from fusionkit.experiment.tasks.classification import Classification
 from fusionkit.experiment.tasks.regression import Regression
-from fusionkit.experiment.training import Monitored, Training, _Display, train
+from fusionkit.experiment.training import Monitored, Training, _Display, _fit, train
 from tests.contract.mutants.right import Says
 from tests.exhaustive import exhaustive
 from tests.experiment.explaining import Balanced
@@ -692,3 +696,30 @@ def test_a_network_without_parameters_is_only_measured(more: dict[str, Any]) -> 
     loss = float(nn.functional.cross_entropy(part.views[0], part.target))
     assert history.loss == pytest.approx([loss] * 8)
     assert history.score == [1.0] * 8
+
+
+def test_a_gradient_scaler_goes_on(tmp_path: Path) -> None:
+    def fabric() -> Fabric:
+        # On the CPU, where only this test asks for it; the scale doubles after three steps.
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+        return Fabric(accelerator="cpu", plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+
+    def scaled(stop: int, checkpoints: Checkpoints) -> Any:
+        network = Network(fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5), [4, 3], 3, ModelOptions())
+        given = training(*parts(), settings(lr=0.02), 0, stop=stop, checkpoints=checkpoints)
+        process = fabric()
+        return *_fit(process, network, given), process.strategy.precision.state_dict()
+
+    about = {"config": {}, "config_hash": "", "data": "", "versions": {}}
+    checkpoints = Checkpoints(tmp_path, 2, about, begun=0.0)
+    torch.manual_seed(0)
+    state, history, scale = scaled(8, checkpoints)
+    assert scale["scale"] == 8.0 * 2 ** (8 * 4 // 3)
+    torch.manual_seed(0)
+    scaled(5, checkpoints)
+    found, _ = newest(tmp_path)
+    assert found is not None
+    assert (found.epoch, found.facts.scaler["scale"]) == (4, 8.0 * 2 ** (4 * 4 // 3))
+    again = scaled(8, replace(checkpoints, found=found))
+    assert again[1:] == (history, scale)
+    assert all(torch.equal(again[0][name], state[name]) for name in state)

@@ -64,7 +64,7 @@ REFUSED = {
     "flag_for_option": (["fabrication=lowrank", "--r", "4"], "found '--r 4'. Did you mean fabrication.r=4?"),
     "flag_beside_a_mistake": (["fusion=nope", "--seed", "4"], "found '--seed 4'. Did you mean seed=4?"),
     "short_flag": (["-n", "32"], "found '-n 32'. Did you mean n=32?"),
-    "unknown_flag": (["--bogus"], "--from; found '--bogus'. Overrides have the form key=value."),
+    "unknown_flag": (["--bogus"], "--resume; found '--bogus'. Overrides have the form key=value."),
     "abbreviated_flag": (["--multi"], "found '--multi'. Did you mean '--multirun'?"),
     "key_of_another_option": (
         ["data.path=x.npz"],
