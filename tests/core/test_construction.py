@@ -19,7 +19,7 @@ from fusionkit.fabrications.lowrank import LowRank
 from fusionkit.fusion import ElementwiseFusion, Fusion, FusionOptions
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 from fusionkit.fusions.summation import Summation
-from fusionkit.registry.catalogue import KINDS
+from fusionkit.registry.catalogue import OPERATORS
 
 
 def test_unknown_option_names_the_nearest() -> None:
@@ -96,7 +96,7 @@ def exact(value: Any) -> Any:
 PROCESSING = {"preprocess": {"name": "dropout", "p": 0.25, "inplace": False}, "postprocess": ["tanh", "softplus"]}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OPERATORS)
 def test_scalars_of_numpy_in_every_option_of_every_operator(kind: registry.Operator) -> None:
     make: Any = {"fusion": fusionkit.create, "fabrication": fusionkit.create_fabrication}[kind]
     for record in registry.records(kind):
