@@ -114,11 +114,11 @@ def _digest(path: str, size: int, modified: int) -> str:
 
 def registered(cfg: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
     """Yield kind and name of every operator, and of the data set, that a configuration names."""
-    data = cfg.get("data")
-    if isinstance(data, Mapping) and isinstance(name := data.get("name"), str) and name not in FORMS:
-        yield "dataset", name
     for group in ("fusion", "fabrication"):
         for key, _, node in walk(cfg.get(group)):
             if isinstance(node, Mapping) and isinstance(node.get("name"), str):
                 fusion = (group == "fusion" and not key) or node.get("_target_") == "fusionkit.create"
                 yield ("fusion" if fusion else "fabrication"), node["name"]
+    data = cfg.get("data")
+    if isinstance(data, Mapping) and isinstance(name := data.get("name"), str) and name not in FORMS:
+        yield "dataset", name

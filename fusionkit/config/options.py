@@ -63,7 +63,7 @@ class DataOptions(Options):
     """The group ``data``: a registered data set."""
 
     name: Annotated[Text, Field(min_length=1)] = Field(json_schema_extra={"expected": "the name of a data set"})
-    path: Text | None = _option(
+    path: Annotated[Text, Field(min_length=1)] | None = _option(
         None, "The file or folder of a data set that is not installed; null looks for the installed one."
     )
     dims: Widths = _option(None, "Widths of the views; null takes them from the data, other widths are an error.")

@@ -39,7 +39,7 @@ def described_data(data: Dataset, parts: Parts) -> Iterator[str]:
     positive = f"; positive: {data.classes[-1]!r}" if data.strata is not None and len(data.classes) == 2 else ""
     names = data.labels.names
     label = f"{names[0]!r}" if len(names) == 1 else f"{len(names)} columns"
-    reason = f": {data.reason}" if data.reason else ""  # A built-in data set needs none.
+    reason = f": {data.reason}" if data.reason else ""
     yield f"task: {data.task.name}, from {label}{reason}{positive}"
     yield f"rows: {', '.join(f'{len(rows)} {name}' for name, rows in parts.named().items() if len(rows))}"
     yield from (f"note: {note}" for note in parts.notes)

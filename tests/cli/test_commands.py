@@ -121,7 +121,7 @@ class TestDispatch:
     def test_wrong_usage_of_a_command(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["list", "--kind", "fusions"]) == 2
         error = capsys.readouterr().err
-        assert "Invalid value for '--kind': 'fusions' is not one of 'fusion', 'fabrication'." in error
+        assert "Invalid value for '--kind': 'fusions' is not one of 'fusion', 'fabrication', 'dataset'." in error
 
     def test_list_starts_quickly(self) -> None:
         slow = {"torch", "hydra", "numpy", "omegaconf", "rich", "pydantic"}

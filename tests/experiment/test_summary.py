@@ -15,11 +15,11 @@ from fusionkit.experiment.splits import split
 from fusionkit.experiment.summary import described_data, print_summary
 
 
-def test_a_built_in_data_set_needs_no_reason() -> None:
+def test_the_task_of_a_registered_data_set() -> None:
     config = validate(compose([]))
-    data = load_data(config.tree["data"])
+    data = load_data(config.tree["data"], task=config.task)
     lines = list(described_data(data, split(data, config.data, 0)))
-    assert lines[1:] == ["task: classification, from 'label'", "rows: 1600 training, 400 test"]
+    assert lines[1:] == ["task: classification, from 'label': as the data set says", "rows: 1600 training, 400 test"]
 
 
 def test_what_is_absent_and_left_out_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
