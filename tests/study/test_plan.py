@@ -126,7 +126,7 @@ def test_the_data_of_a_path_and_those_of_another_task(tmp_path: Path) -> None:
         fusionkit_datasets=fusionkit.hookimpl(lambda: {"pairs": fusionkit.DatasetSpec(pairs, task="classification")}),
     )
     plugin.fusionkit_datasets.__name__ = "fusionkit_datasets"
-    path = 'it\'s "here"'
+    path = str(tmp_path / 'it\'s "here"')
     with registry.isolated(plugin):
         made = make(tmp_path, data=["pairs"], paths={"pairs": path}, extra=[["model.head=none"]])
         assert {entry.name for entry in made.entries} >= {"dense", "summation", "model.head=none", "rbf_svm"}

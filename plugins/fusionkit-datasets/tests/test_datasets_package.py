@@ -45,7 +45,7 @@ def test_a_run(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_set_that_is_not_there_is_one_sentence(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", f"data={name}", f"data.path='{tmp_path}'", f"hydra.run.dir={tmp_path}/run"]) == 1
+    assert cli.main(["run", f"data={name}", f"data.path='{tmp_path}'", f"hydra.run.dir={tmp_path}/run"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"error: data\.path should be \S+, or the folder that has it; found no file \S+\.", line)
 
@@ -54,7 +54,7 @@ def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list", "--kind", "dataset"]) == 0
     listed = capsys.readouterr().out
     for name, spec in DATASETS.items():
-        assert re.search(rf"(?m)^ *{name} .*{re.escape(spec.summary)}", listed)
+        assert re.search(rf"(?m)^dataset +{name} .*{re.escape(spec.summary)}", listed)
         assert cli.main(["show", name]) == 0
         shown = " ".join(capsys.readouterr().out.split())
         assert all(text in shown for text in (spec.licence, spec.citation, spec.origin))
