@@ -16,8 +16,11 @@ from fusionkit._util.text import printable
 from fusionkit.config.options import FileOptions, NpzOptions, TableOptions, data_options
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment.missing import presence
+from fusionkit.experiment.moments import Moments
 from fusionkit.experiment.npz import EMBEDDED, arrays_source, read_npz
 from fusionkit.experiment.source import Array, Rows, Source
+from fusionkit.experiment.stored import StoredView
+from fusionkit.experiment.stream import survey
 from fusionkit.experiment.tables.format import TableFormat
 from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.tasks.choice import choose
@@ -37,6 +40,7 @@ class Dataset(Source):
         impute: ``mean``: present rows may have some NaN, for which the means of the training part stand.
         reason: what the label is, and what follows for the task.
         test_rows: the rows of ``test_path``; None without one.
+        moments: of the training part, where the views stay in their files; None before ``fitted``.
     """
 
     name: str
@@ -45,6 +49,13 @@ class Dataset(Source):
     impute: str | None = None
     reason: str = ""
     test_rows: Rows | None = None
+    moments: list[Moments] | None = None
+
+    @property
+    def stored(self) -> list[StoredView] | None:
+        """The views where they stay in their files; None where they are in memory."""
+        views: list[Any] = list(self.views.values())
+        return views if isinstance(views[0], StoredView) else None
 
     @property
     def classes(self) -> list[Any]:
@@ -71,8 +82,22 @@ class Dataset(Source):
         """The number of rows m."""
         return len(self.target)
 
-    def fitted(self, training_rows: Rows) -> Dataset:
-        """Return the data with zeros for the categories that the training rows lack."""
+    def fitted(self, training_rows: Rows, *, shown: bool = False) -> Dataset:
+        """Return the data with zeros for the categories that the training rows lack.
+
+        Views that stay in their files are read once: which are present, and their moments, are known then.
+
+        Args:
+            training_rows: of the training part.
+            shown: whether to show the progress.
+
+        Raises:
+            FusionError: as ``stream.survey``.
+        """
+        if (stored := self.stored) is not None:
+            what, names = f"The array 'mask' of {self.path}", [f"View {key!r} of {self.path}" for key in self.views]
+            found = survey(names, stored, self.mask, self.impute, training_rows, what=what, shown=shown)
+            return replace(self, mask=found[0], moments=found[1])
         if self.table is None:
             return self
         table, views = self.table.fitted(self.views, training_rows)
@@ -178,8 +203,10 @@ def dataset(options: FileOptions, source: Source, task: str, test_rows: Rows | N
         FusionError: views or a mask that cannot be used.
     """
     names = [f"View {key!r} of {source.path}" for key in source.views]
-    what = f"The array 'mask' of {source.path}"
-    present = presence(names, list(source.views.values()), source.mask, options.impute, what)
+    what, views = f"The array 'mask' of {source.path}", list(source.views.values())
+    # Views that stay in their files are read by ``fitted``.
+    stored = isinstance(views[0], StoredView)
+    present = source.mask if stored else presence(names, views, source.mask, options.impute, what)
     chosen = choose(source.labels, task, getattr(options, "label_separator", None))
     return Dataset(
         **{**vars(source), "mask": present},
