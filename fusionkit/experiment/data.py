@@ -52,15 +52,14 @@ class Dataset(Source):
     moments: list[Moments] | None = None
 
     @property
-    def stored(self) -> list[StoredView] | None:
-        """The views where they stay in their files; None where they are in memory."""
-        views: list[Any] = list(self.views.values())
-        return views if isinstance(views[0], StoredView) else None
-
-    @property
     def classes(self) -> list[Any]:
         """The label values of a classification, sorted; the labels of a multilabel task; else empty."""
         return list(self.task.classes)
+
+    @property
+    def stored(self) -> bool:
+        """Whether the views are ``StoredView``; ``mask`` is then that of the file, and NaN were not looked for."""
+        return is_stored(self)
 
     @property
     def strata(self) -> Rows | None:
@@ -94,8 +93,9 @@ class Dataset(Source):
         Raises:
             FusionError: as ``stream.survey``.
         """
-        if (stored := self.stored) is not None:
+        if self.stored:
             what, names = f"The array 'mask' of {self.path}", [f"View {key!r} of {self.path}" for key in self.views]
+            stored: list[Any] = list(self.views.values())
             found = survey(names, stored, self.mask, self.impute, training_rows, what=what, shown=shown)
             return replace(self, mask=found[0], moments=found[1])
         if self.table is None:
@@ -165,6 +165,11 @@ def read_source(options: FileOptions, known: TableFormat | None = None) -> Sourc
     return read_npz(options)
 
 
+def is_stored(source: Source) -> bool:
+    """Whether the views stay in their files."""
+    return any(isinstance(view, StoredView) for view in source.views.values())
+
+
 def _built_in(name: str) -> Source:
     if name in EMBEDDED:
         return read_npz(NpzOptions(name="npz", path=str(EMBEDDED[name])))
@@ -205,8 +210,7 @@ def dataset(options: FileOptions, source: Source, task: str, test_rows: Rows | N
     names = [f"View {key!r} of {source.path}" for key in source.views]
     what, views = f"The array 'mask' of {source.path}", list(source.views.values())
     # Views that stay in their files are read by ``fitted``.
-    stored = isinstance(views[0], StoredView)
-    present = source.mask if stored else presence(names, views, source.mask, options.impute, what)
+    present = source.mask if is_stored(source) else presence(names, views, source.mask, options.impute, what)
     chosen = choose(source.labels, task, getattr(options, "label_separator", None))
     return Dataset(
         **{**vars(source), "mask": present},

@@ -57,9 +57,7 @@ def check_mask(what: str, mask: Any, shape: Sequence[int]) -> None:
         raise FusionError(f"{what} should {should}; found {tuple(mask.shape)}.")
 
 
-def present_rows(
-    what: str, view: Any, given: Any = None, *, impute: str | None = None, start: int | None = None
-) -> Any:
+def present_rows(what: str, view: Any, given: Any = None, *, impute: str | None = None, first: int = 0) -> Any:
     """Return which rows of a view (..., n_i) are present, (...,): ``given``, or else those that are not all NaN.
 
     Args:
@@ -67,7 +65,7 @@ def present_rows(
         view: an array or a tensor; rows that ``given`` calls absent may hold anything.
         given: bool (...,), or None.
         impute: not None: present rows may have some NaN, which the scaler fills.
-        start: the number of the first row, where the view is a block of many; None: it is all of them.
+        first: the number of the first row, for messages.
 
     Raises:
         FusionError: a present row has NaN, or an infinite value.
@@ -81,15 +79,12 @@ def present_rows(
     present = ~nan.all(-1) if given is None else given
     wrong = present & (nan.any(-1) if impute is None else nan.all(-1))
     if count := int(wrong.sum()):
-        among = "" if start is None else f" among rows {start} to {start + len(view) - 1}"
-        first = (start or 0) + wrong.reshape(-1).tolist().index(True)
-        found = f"{count} with NaN{among}, the first is row {first}"
+        found = f"{count} with NaN, the first is row {first + wrong.reshape(-1).tolist().index(True)}"
         if given is not None:
             raise FusionError(f"{what} should have no NaN in the rows that the mask calls present; found {found}.")
         should = "have no NaN in a row, or nothing but NaN where the view is absent"
         raise FusionError(f"{what} should {should}; found {found}.  {_ADVICE}")
     infinite = ((view == math.inf) | (view == -math.inf)) & present[..., None]
     if count := int(infinite.sum()):
-        among = f"{math.prod(view.shape)} values" if start is None else f"rows {start} to {start + len(view) - 1}"
-        raise FusionError(f"{what} should be finite; found {count} infinite among {among}.")
+        raise FusionError(f"{what} should be finite; found {count} infinite among {math.prod(view.shape)} values.")
     return present

@@ -54,8 +54,9 @@ class Moments:
     def __init__(self, width: int) -> None:
         self.rows, self.known = 0, np.zeros(width, dtype=np.int64)
         self.low, self.high = np.full(width, np.inf), np.full(width, -np.inf)
-        # Of the values times 2**-exponent: their means, and the sums of the squared distances from them.
-        self._exponent = np.zeros(width, dtype=np.int64)
+        # Of the distances from the first value of each column, times 2**-exponent: their means, and the sums of the
+        # squared distances from those.  With the values themselves, a large offset would cancel between blocks.
+        self._first, self._exponent = np.zeros(width), np.zeros(width, dtype=np.int64)
         self._mean, self._squares = np.zeros(width), np.zeros(width)
 
     def add(self, block: npt.NDArray[Any]) -> None:
@@ -63,17 +64,20 @@ class Moments:
         if not len(block):
             return
         values = block.astype(np.float64)
-        with np.errstate(over="ignore"):
-            low, high, sums = np.fmin.reduce(values), np.fmax.reduce(values), values.sum(0)
-        missing = np.isnan(values) if np.isnan(sums).any() else None
-        count = np.full(len(sums), len(values)) if missing is None else len(values) - missing.sum(0)
-        exponent = np.frexp(np.nan_to_num(np.maximum(np.abs(low), np.abs(high))))[1].astype(np.int64)
+        low, high = np.fmin.reduce(values), np.fmax.reduce(values)
+        missing = np.isnan(values) if np.isnan(values.min(0)).any() else None
+        count = np.full(len(low), len(values)) if missing is None else len(values) - missing.sum(0)
+        start = values[0] if missing is None else values[missing.argmin(0), np.arange(len(low))]
+        self._first = np.where((self.known == 0) & (count > 0), start, self._first)
+        extent = np.fmax(np.maximum(np.abs(low), np.abs(high)), np.abs(self._first))
+        exponent = np.frexp(extent)[1].astype(np.int64)
         exponent[np.abs(exponent) <= _EXPONENT] = 0
         if exponent.any():
             values = np.ldexp(values, -exponent)
-        if missing is not None or exponent.any():
-            sums = np.nansum(values, 0)
-        mean = sums / np.maximum(count, 1)
+        values -= np.ldexp(self._first, -exponent)
+        if missing is not None:
+            values[missing] = 0.0
+        mean = values.sum(0) / np.maximum(count, 1)
         values -= mean
         if missing is not None:
             values[missing] = 0.0
@@ -90,14 +94,14 @@ class Moments:
         unit = np.where(self.known > 0, np.maximum(exponent, self._exponent), exponent)
         unit = np.where(count > 0, unit, self._exponent)
         own, other = self._exponent - unit, exponent - unit
-        before, added = np.ldexp(self._mean, own), np.ldexp(mean, other)
-        total = np.maximum(self.known + count, 1)
-        distance = added - before
-        between = distance**2 * (self.known * (count / total))
-        self._mean = before + distance * (count / total)
+        before, distance = np.ldexp(self._mean, own), np.ldexp(mean, other) - np.ldexp(self._mean, own)
+        share = count / np.maximum(self.known + count, 1)
+        self._mean = before + distance * share
+        between = distance**2 * (self.known * share)
         self._squares = np.ldexp(self._squares, 2 * own) + np.ldexp(squares, 2 * other) + between
         self._exponent, self.known = unit, self.known + count
 
     def result(self) -> tuple[Columns, Columns]:
         """Return mean and scale of the columns; a constant column has scale 1."""
-        return _scaled(self.rows, self._mean, self._squares / max(self.rows, 1), self._exponent)
+        mean = self._mean + np.ldexp(self._first, -self._exponent)
+        return _scaled(self.rows, mean, self._squares / max(self.rows, 1), self._exponent)

@@ -187,15 +187,15 @@ class Run:
 
     def _predicted(self, rows: Rows) -> Array:
         data, model = self.fitted, self.model
-        if data.stored is None:
+        if not data.stored:
             views = [view[rows] for view in data.views.values()]
             return model.task.predicted(model.evaluate(views, _mask(data, rows)))
         # Rows without any view are refused only where there are no others, as in memory.
         empty = data.mask is not None and bool(data.mask[rows].any())
-        order = np.argsort(rows)
+        stored: list[Any] = list(data.views.values())
+        order, member = np.argsort(rows), members(data.rows, rows)
         found, done = np.empty((len(rows), model.task.outputs)), 0
-        member = members(data.rows, rows)
-        for start, block in read_blocks(data.stored, block_rows(data.stored), member):
+        for start, block in read_blocks(stored, block_rows(stored), member):
             own = member[start : start + len(block[0])]
             present = None if data.mask is None else torch.from_numpy(data.mask[start : start + len(own)][own])
             output = model.evaluate([view[own] for view in block], present, empty=empty)
@@ -205,7 +205,7 @@ class Run:
 
     def _some(self, rows: Rows, most: int) -> Rows:
         """Return rows of a part to measure: of views that stay in their files at most ``most``, drawn by the seed."""
-        if self.data.stored is None:
+        if not self.data.stored:
             return rows
         memory = max(_SHARE * 1e9 * getattr(self.config.data, "memory_gb", 1.0), BUFFER)
         most = max(1, min(most, int(memory / (4 * sum(self.data.dims)))))
@@ -371,9 +371,9 @@ def takes_group(config: RunConfig) -> bool:
 
 def _training_part(model: FusionModel, data: Dataset, rows: Rows) -> Batches:
     """Return rows to train on, in memory or in the files of their views."""
-    views = data.stored
-    if views is None:
+    if not data.stored:
         return _standardized(model, data, rows)
+    views: list[Any] = list(data.views.values())
     size, rest = block_rows(views), _rest(model, data, slice(None))
     blocks = max(1, BUFFER // (4 * size * sum(data.dims)))
     return StreamedPart(views, model.scaler, rest, members(data.rows, rows), size, blocks)

@@ -95,7 +95,7 @@ def survey(
             rows = slice(start, start + len(block[0]))
             for i, (name, view) in enumerate(zip(names, block, strict=True)):
                 given = None if mask is None else mask[rows, i]
-                present[rows, i] = present_rows(name, view, given, impute=impute, start=start)
+                present[rows, i] = present_rows(name, view, given, impute=impute, first=start)
                 found[i].add(_chosen(view, member[rows] & present[rows, i]))
             bar.update(rows.stop, f"reading: {rows.stop} of {total} rows")
     return None if present.all() else present, found
