@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,12 +25,14 @@ import fusionkit
 from fusionkit import registry
 from fusionkit.cli import main
 from fusionkit.config.fits import check_takes_masks
-from fusionkit.config.options import TableOptions, TrainOptions, data_options, validate_group
+from fusionkit.config.options import FolderOptions, TableOptions, TrainOptions, data_options, validate_group
 from fusionkit.experiment import FusionClassifier, FusionRegressor, ViewDropout, train
 from fusionkit.experiment.data import Dataset
+from fusionkit.experiment.folder import read_folder
 from fusionkit.experiment.npz import arrays_source
 from fusionkit.experiment.source import Labels
 from fusionkit.experiment.splits import split
+from fusionkit.experiment.stored import stored_array
 from fusionkit.experiment.tables.reading import read_table
 from fusionkit.experiment.tasks.choice import choose
 
@@ -94,6 +97,26 @@ def losses(values: Any, **options: Any) -> Any:
 
 def array_source(**arrays: Any) -> Any:
     return arrays_source(Path("data.npz"), "", {"a": np.zeros((3, 2)), **arrays})
+
+
+def folder(changed: Callable[[Path], Any] | None = None, **arrays: Any) -> Any:
+    """Read a folder, data, with a view a, more arrays, and something changed."""
+    with TemporaryDirectory() as place, contextlib.chdir(place):
+        Path("data").mkdir()
+        for name, array in {"a": np.zeros((3, 2)), "label": np.arange(3), **arrays}.items():
+            np.save(f"data/{name}.npy", array)
+        if changed is not None:
+            changed(Path("data"))
+        return read_folder(FolderOptions(name="folder", path="data"))
+
+
+def changing() -> Any:
+    """Read a view whose file has become longer."""
+    with TemporaryDirectory() as place, contextlib.chdir(place):
+        np.save("a.npy", np.zeros((3, 2)))
+        view = stored_array(Path("a.npy"))
+        np.save("a.npy", np.zeros((4, 2)))
+        return view.read(0, 1)
 
 
 #: key -> what raises an error
@@ -177,6 +200,16 @@ CALLS: dict[str, Callable[[], Any]] = {
     "train: views without names": lambda: train([np.eye(8)], np.arange(8)),
     "train: a view with the name of a role": lambda: train({"weight": np.eye(8)}, np.arange(8)),
     "train: a label that is missing": lambda: train({"a": np.eye(8)}, [*"abcdefg", None]),
+    "folder: none": lambda: folder(lambda path: shutil.rmtree(path)),
+    "folder: no label": lambda: folder(lambda path: (path / "label.npy").rename(path / "labels.npy")),
+    "folder: Python objects": lambda: folder(b=np.array([["x"], [1], [None]], dtype=object)),
+    "folder: Fortran order": lambda: folder(b=np.zeros((2, 3)).T),
+    "folder: a truncated file": lambda: folder(lambda path: os.truncate(path / "a.npy", 140)),
+    "folder: a damaged header": lambda: folder(lambda path: (path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00 ")),
+    "folder: no array": lambda: folder(lambda path: (path / "b.npy").write_text("1,2")),
+    "folder: a folder in it": lambda: folder(lambda path: (path / "b.npy").mkdir()),
+    "folder: another length": lambda: folder(b=np.zeros((4, 1))),
+    "folder: a file that changes": changing,
     "load: no run": lambda: fusionkit.load("nowhere"),
     "check: unknown check": lambda: fusionkit.check("average", select=["gradchek"]),
     "check: no operator": lambda: fusionkit.check(3),

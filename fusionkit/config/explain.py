@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.object_type import ObjectType
@@ -216,6 +217,8 @@ def _missing_config(error: Any, loader: CheckingLoader) -> str:
     if group == "data" and (ending := re.search(r"\.(csv|tsv|csv\.gz|parquet|npz)$", name)):
         form, more = ("npz", "") if ending[1] == "npz" else ("table", " data.label=COLUMN")
         return f"data should be the form of the data, not the file; write data={form} data.path={name}{more}."
+    if group == "data" and Path(name).is_dir():
+        return f"data should be the form of the data, not the folder; write data=folder data.path={name}."
     hint = nearest(name, options) or f"  Known are {', '.join(options)}."
     return f"There is no {group} {name!r}.{hint}"
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import stat
 import sys
-import zipfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from fusionkit import registry
 from fusionkit._util.distribution import DISTRIBUTION, unprefixed
-from fusionkit._util.files import MAX_RATIO, MAX_UNPACKED, size_on_disk
+from fusionkit._util.files import content_digest, content_files
 from fusionkit._util.trees import mapped
 from fusionkit.config.keys import walk
 from fusionkit.config.nodes import find_record
@@ -82,25 +81,22 @@ def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def file_digest(path: object) -> str | None:
-    """Return the SHA-256 of a file's content; None if there is no such file, a pipe, or more than 1 GiB of nothing."""
+    """Return the digest of a file, or of a folder of ``.npy`` files; None if there is no such, a pipe or a device."""
     if not isinstance(path, str):
         return None
     try:
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):
+        files = content_files(Path(path))
+        if not files or not all(stat.S_ISREG(status.st_mode) for status in files.values()):
             return None
-        sparse = status.st_size > MAX_RATIO * size_on_disk(status)
-        if status.st_size > MAX_UNPACKED and (sparse or not zipfile.is_zipfile(path)):
-            return None
-        return _digest(str(Path(path).resolve()), status.st_size, status.st_mtime_ns)
+        stamps = ((name, one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns) for name, one in files.items())
+        return _digest(path, tuple(stamps))
     except (OSError, ValueError):  # A path with a NUL character.
         return None
 
 
 @lru_cache(maxsize=64)
-def _digest(path: str, size: int, modified: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(path: str, _stamps: tuple[tuple[str | int, ...], ...]) -> str:
+    return content_digest(Path(path))
 
 
 def operators(cfg: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:

@@ -90,6 +90,24 @@ class NpzOptions(FileOptions):
     name: Literal["npz"]  # type: ignore[assignment]
 
 
+class FolderOptions(FileOptions):
+    """The group ``data``: a folder of arrays, each in an npy file."""
+
+    name: Literal["folder"]  # type: ignore[assignment]
+    path: Annotated[Text, Field(min_length=1)] = _option(
+        ..., "The folder; absolute, or relative to the directory in which the command is started."
+    )
+    test_path: Annotated[Text, Field(min_length=1)] | None = _option(
+        None, "A folder of the same form with the test part; null takes the test part from the folder."
+    )
+    missing: Literal["nan", "mask"] = _option(
+        "nan", "What says that a row lacks a view: nan, numbers that are all NaN; mask, the array in mask.npy."
+    )
+    memory_gb: Annotated[float, Field(ge=0)] = _option(
+        1.0, "Views of more gigabytes (10^9 bytes of their files) stay on the disk and are streamed."
+    )
+
+
 _Files: Any = Annotated[
     Annotated[Text, Field(min_length=1)] | Annotated[dict[str, Text], Field(min_length=1)],
     Field(json_schema_extra={"expected": "a file, or a mapping of a file per view such as {rna: rna.csv}"}),
@@ -230,7 +248,9 @@ class FabricationNode(Options):
     name: Text = _named("fabrication")
 
 
-AnyData = Annotated[DataOptions | NpzOptions | TableOptions, Field(discriminator="name", json_schema_extra=_GROUP)]
+AnyData = Annotated[
+    DataOptions | NpzOptions | FolderOptions | TableOptions, Field(discriminator="name", json_schema_extra=_GROUP)
+]
 
 
 class RunConfig(Options):
@@ -348,16 +368,20 @@ def data_options(values: Mapping[str, Any]) -> DataOptions:
 
 def described(group: str) -> dict[str, str]:
     """Return what each option of ``data``, ``model`` or ``train`` may be, in words."""
-    groups: dict[str, type[Options]] = {"data": TableOptions, "model": ModelOptions, "train": TrainOptions}
-    whole = groups[group].model_json_schema()
-    return {name: expected(schema, whole) for name, schema in whole["properties"].items()}
+    groups: dict[str, tuple[type[Options], ...]] = {
+        "data": (FolderOptions, TableOptions),
+        "model": (ModelOptions,),
+        "train": (TrainOptions,),
+    }
+    wholes = [one.model_json_schema() for one in groups[group]]
+    return {name: expected(schema, whole) for whole in wholes for name, schema in whole["properties"].items()}
 
 
 def defaults(cfg: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     """Return the defaults of a config's options by path: what those are that a config of an earlier version lacks."""
     node = cfg.get("data")
     name = str(node.get("name")) if isinstance(node, Mapping) else ""
-    forms: dict[str, type[Options]] = {"npz": NpzOptions, "table": TableOptions}
+    forms: dict[str, type[Options]] = {"npz": NpzOptions, "folder": FolderOptions, "table": TableOptions}
     groups: dict[str, type[Options]] = {"model": ModelOptions, "train": TrainOptions, "fusion": FusionNode}
     groups["data"] = forms.get(name, DataOptions)
     found: dict[tuple[str, ...], Any] = {(name,): field for name, field in RunConfig.model_fields.items()}

@@ -1,4 +1,4 @@
-"""Multi-view data for a run: a built-in data set, a ``.npz`` file or a table, checked, with its task."""
+"""Multi-view data for a run: a built-in data set, a ``.npz`` file, a folder or a table, checked, with its task."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from fusionkit._util.text import printable
-from fusionkit.config.options import FileOptions, NpzOptions, TableOptions, data_options
+from fusionkit.config.options import FileOptions, FolderOptions, NpzOptions, TableOptions, data_options
 from fusionkit.errors import ConfigError, DimsError, FusionError
-from fusionkit.experiment.missing import presence
+from fusionkit.experiment.folder import read_folder
+from fusionkit.experiment.missing import check_mask, presence
 from fusionkit.experiment.moments import Moments
 from fusionkit.experiment.npz import EMBEDDED, arrays_source, read_npz
 from fusionkit.experiment.source import Array, Rows, Source
-from fusionkit.experiment.stored import StoredView
+from fusionkit.experiment.stored import StoredView, joined
 from fusionkit.experiment.stream import survey
 from fusionkit.experiment.tables.format import TableFormat
 from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.tasks.choice import choose
 
 #: The data groups that read a user's own files.
-OWN = ("npz", "table")
+OWN = ("npz", "folder", "table")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Dataset(Source):
     """What a run reads, and its targets; the rows of ``test_path`` are the last ones.
 
     Attributes:
-        name: ``mfeat``, ``digits``, ``npz``, ``table``.
+        name: ``mfeat``, ``digits``, ``npz``, ``folder``, ``table``.
         task: not fitted yet.
         target: (m,) or (m, t), as the task takes it.
         impute: ``mean``: present rows may have some NaN, for which the means of the training part stand.
@@ -94,9 +95,9 @@ class Dataset(Source):
             FusionError: as ``stream.survey``.
         """
         if self.stored:
-            what, names = f"The array 'mask' of {self.path}", [f"View {key!r} of {self.path}" for key in self.views]
+            names = [f"View {key!r} of {self.path}" for key in self.views]
             stored: list[Any] = list(self.views.values())
-            found = survey(names, stored, self.mask, self.impute, training_rows, what=what, shown=shown)
+            found = survey(names, stored, self.mask, self.impute, training_rows, shown=shown)
             return replace(self, mask=found[0], moments=found[1])
         if self.table is None:
             return self
@@ -162,7 +163,7 @@ def read_source(options: FileOptions, known: TableFormat | None = None) -> Sourc
     if isinstance(options, TableOptions):
         source: Source = _imported("tables.reading:read_table")(options, known=known)
         return source
-    return read_npz(options)
+    return read_folder(options) if isinstance(options, FolderOptions) else read_npz(options)
 
 
 def is_stored(source: Source) -> bool:
@@ -185,7 +186,8 @@ def _own_data(options: FileOptions, task: str) -> Dataset:
             should = "a file" if form is str else f"a mapping of {', '.join(options.path)} to files"
             raise ConfigError(f"data.test_path should be {should}, as data.path is; found {options.test_path!r}.")
         before = len(source.labels.values)
-        test = options.model_copy(update={"path": options.test_path})
+        # The other one becomes that of the test part, so that both count in what fits in memory.
+        test = options.model_copy(update={"path": options.test_path, "test_path": options.path})
         try:
             source = _joined(source, read_source(test, known=source.table))
         except FusionError as error:
@@ -207,13 +209,9 @@ def dataset(options: FileOptions, source: Source, task: str, test_rows: Rows | N
         ConfigError: the label cannot be that of the task.
         FusionError: views or a mask that cannot be used.
     """
-    names = [f"View {key!r} of {source.path}" for key in source.views]
-    what, views = f"The array 'mask' of {source.path}", list(source.views.values())
-    # Views that stay in their files are read by ``fitted``.
-    present = source.mask if is_stored(source) else presence(names, views, source.mask, options.impute, what)
     chosen = choose(source.labels, task, getattr(options, "label_separator", None))
     return Dataset(
-        **{**vars(source), "mask": present},
+        **{**vars(source), "mask": _present(options, source)},
         name=options.name,
         task=chosen.task,
         target=chosen.values,
@@ -221,6 +219,18 @@ def dataset(options: FileOptions, source: Source, task: str, test_rows: Rows | N
         reason=chosen.reason,
         test_rows=test_rows,
     )
+
+
+def _present(options: FileOptions, source: Source) -> Any:
+    """Return which views are present, (m, k); None if all are.  Of stored views it is the mask of the file."""
+    names = [f"View {key!r} of {source.path}" for key in source.views]
+    what = f"The array 'mask' of {source.path}"
+    if not is_stored(source):
+        return presence(names, list(source.views.values()), source.mask, options.impute, what)
+    if source.mask is None:
+        return None
+    check_mask(what, source.mask, (len(source.labels.values), len(names)))
+    return None if source.mask.all() else source.mask
 
 
 def _imported(target: str) -> Any:
@@ -252,11 +262,14 @@ def _joined(first: Source, second: Source) -> Source:
     return replace(
         first,
         digest=digest,
-        views={name: np.concatenate([view, second.views[name]]) for name, view in first.views.items()},
+        views={
+            name: (joined if isinstance(view, StoredView) else np.concatenate)([view, second.views[name]])
+            for name, view in first.views.items()
+        },
         labels=replace(first.labels, values=np.concatenate(labels)),
         roles={name: _joined_role(name, first, second) for name in first.roles},
         mask=np.concatenate(masks) if masks else None,
-        notes=[*first.notes, *second.notes],
+        notes=list(dict.fromkeys([*first.notes, *second.notes])),
         unlabelled=first.unlabelled + second.unlabelled,
     )
 

@@ -20,6 +20,7 @@ def presence(
     mask: npt.NDArray[Any] | None = None,
     impute: str | None = None,
     what: str = "mask",
+    first: int = 0,
 ) -> npt.NDArray[np.bool_] | None:
     """Return which views of each row are present, (m, k); None if all are.
 
@@ -29,6 +30,7 @@ def presence(
         mask: (m, k), True where a view is present; None: where it is not all NaN.
         impute: as for ``present_rows``.
         what: the mask, for messages.
+        first: the number of the first row, for messages.
 
     Raises:
         FusionError: the mask does not fit, or as ``present_rows``.
@@ -36,7 +38,7 @@ def presence(
     if mask is not None:
         check_mask(what, mask, (len(views[0]), len(views)))
     columns = [
-        present_rows(name, view, None if mask is None else mask[:, i], impute=impute)
+        present_rows(name, view, None if mask is None else mask[:, i], impute=impute, first=first)
         for i, (name, view) in enumerate(zip(names, views, strict=True))
     ]
     present = np.stack(columns, axis=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import lzma
 import math
 import stat
@@ -16,29 +15,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fusionkit._util.files import MAX_RATIO, MAX_UNPACKED, size_on_disk
+from fusionkit._util.files import MAX_RATIO, MAX_UNPACKED, file_digest, size_on_disk
 from fusionkit._util.text import count_of
 from fusionkit.config.options import FileOptions
 from fusionkit.errors import FusionError, nearest
 from fusionkit.experiment.missing import check_mask
 from fusionkit.experiment.roles import check_role
-from fusionkit.experiment.source import ROLES, Array, Labels, Source, decoded, native
+from fusionkit.experiment.source import LABELS, ROLES, Array, Labels, Source, decoded, native, objects_refused
+from fusionkit.experiment.stored import StoredArray, StoredView, read_header
 
 #: The data sets that ship with the package: name -> file.
 EMBEDDED: dict[str, Path] = {"mfeat": Path(__file__).parents[1] / "data" / "mfeat.npz"}
-#: The readers of the headers of arrays of numbers, by magic string.
-_HEADERS = {
-    np.lib.format.magic(1, 0): np.lib.format.read_array_header_1_0,
-    np.lib.format.magic(2, 0): np.lib.format.read_array_header_2_0,
-}
 #: What reading a damaged file raises; the last three come from an encrypted member and from odd shapes.
 _DAMAGES = (
     *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError),
     *(RuntimeError, OverflowError, TypeError),
 )
-_LABEL = "an array 'label' with a label per row"
-_MASK = "an array 'mask' (rows, views), which data.missing=mask asks for"
-_LABELS = "numbers or strings, one per row"
+_NEEDED = {
+    "label": "an array 'label' with a label per row",
+    "mask": "an array 'mask' (rows, views), which data.missing=mask asks for",
+}
 
 
 def read_npz(options: FileOptions) -> Source:
@@ -54,20 +50,30 @@ def read_npz(options: FileOptions) -> Source:
     """
     path = Path(options.path)
     arrays, digest = _read(path)
-    mask = _pop(path, arrays, "mask", _MASK) if options.missing == "mask" else None
+    mask = pop_array(path, arrays, "mask") if options.missing == "mask" else None
     return arrays_source(path, digest, arrays, mask)
 
 
-def _pop(path: Path, arrays: dict[str, Array], name: str, what: str) -> Array:
-    """Take an array out of those of a file; ``what`` describes it in messages."""
+def pop_array(path: Path, arrays: dict[str, Any], name: str) -> Any:
+    """Take an array out of those of a file or a folder.
+
+    Raises:
+        FusionError: there is none of this name.
+    """
     if name not in arrays:
+        what = _NEEDED.get(name, f"the view {name!r}, which the run was trained on")
         found = ", ".join(map(repr, arrays)) or "none"
         raise FusionError(f"{path} should contain {what}; found the arrays {found}.{nearest(name, arrays)}")
     return arrays.pop(name)
 
 
+def pop_roles(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Take those that have a role out of arrays, which may be stored: name -> array of one dimension."""
+    return {name: arrays.pop(name) for name in ROLES if name in arrays and arrays[name].ndim == 1}
+
+
 def read_views(options: FileOptions, names: Sequence[str], labelled: bool = False) -> Source:
-    """Read the views of some names, in this order, and ids; other arrays are ignored.
+    """Read the views of some names, in this order, and ids, of new data; other arrays are ignored.
 
     Args:
         options: of the group ``data``.
@@ -79,12 +85,26 @@ def read_views(options: FileOptions, names: Sequence[str], labelled: bool = Fals
     """
     path = Path(options.path)
     arrays, digest = _read(path)
-    mask = _pop(path, arrays, "mask", _MASK) if options.missing == "mask" else None
-    label = _pop(path, arrays, "label", _LABEL) if labelled else arrays.pop("label", np.empty(0))
-    roles = {name: arrays.pop(name) for name in ROLES if name in arrays and arrays[name].ndim == 1}
-    order = list(arrays)
-    found = {name: _pop(path, {**arrays}, name, f"the view {name!r}, which the run was trained on") for name in names}
-    views = {name: _check_view(path, name, array) for name, array in found.items()}
+    mask = pop_array(path, arrays, "mask") if options.missing == "mask" else None
+    label = pop_array(path, arrays, "label") if labelled else arrays.pop("label", None)
+    return views_source(path, digest, arrays, names, mask, label if labelled else None)
+
+
+def views_source(
+    path: Path,
+    digest: str,
+    arrays: dict[str, Any],
+    names: Sequence[str],
+    mask: Array | None = None,
+    label: Array | None = None,
+) -> Source:
+    """Return the views of some names, in this order, and ids; arguments as for ``arrays_source``, but for the label.
+
+    Raises:
+        FusionError: as ``read_npz``.
+    """
+    roles, order = pop_roles(arrays), list(arrays)
+    views = {name: check_view(path, name, pop_array(path, {**arrays}, name)) for name in names}
     ids = {"id": roles["id"]} if "id" in roles else {}
     counts = {name: len(array) for name, array in {**views, **ids}.items()}
     if len({*counts.values()}) > 1:
@@ -93,29 +113,45 @@ def read_views(options: FileOptions, names: Sequence[str], labelled: bool = Fals
     if mask is not None:
         check_mask(f"The array 'mask' of {path}", mask, (rows, len(order)))
         mask = mask[:, [order.index(name) for name in names]]
-    labels = _check_label(path, label, rows) if labelled else Labels(np.empty((rows, 0)), [], "")
+    labels = Labels(np.empty((rows, 0)), [], "") if label is None else _check_label(path, label, rows)
     return Source(path, digest, views, labels, ids, mask)
 
 
-def arrays_source(path: Path, digest: str, arrays: dict[str, Array], mask: Array | None = None) -> Source:
+def arrays_source(path: Path, digest: str, arrays: dict[str, Any], mask: Array | None = None) -> Source:
     """Return what arrays hold: the label, those with a role, and the views.
+
+    Args:
+        path: of the file or the folder.
+        digest: of its content.
+        arrays: by name; views may be stored.
+        mask: which views are present, not checked yet.
 
     Raises:
         FusionError: as ``read_npz``.
     """
-    label = _pop(path, arrays, "label", _LABEL)
-    roles = {name: arrays.pop(name) for name in ROLES if name in arrays and arrays[name].ndim == 1}
-    if not arrays:
-        raise FusionError(f"{path} should contain at least one view besides 'label'; found none.")
-    views = {key: _check_view(path, key, array) for key, array in arrays.items()}
+    label, roles = pop_array(path, arrays, "label"), pop_roles(arrays)
+    views = check_views(path, arrays)
     rows = len(next(iter(views.values())))
-    for key, view in views.items():
-        if len(view) != rows:
-            raise FusionError(f"View {key!r} of {path} should have {rows} rows, as the first view; found {len(view)}.")
     checked = {role: check_role(role, one, rows, f"The array {role!r} of {path}") for role, one in roles.items()}
     unused = "mask" in views and views["mask"].dtype == bool
     notes = ["The array 'mask' is a view; data.missing=mask takes it as which views are present."] if unused else []
     return Source(path, digest, views, _check_label(path, label, rows), checked, mask, notes)
+
+
+def check_views(path: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the views among arrays, which may be stored, as PyTorch takes them: all but label, roles and mask.
+
+    Raises:
+        FusionError: there is none, or one that is no view, or has another number of rows.
+    """
+    if not arrays:
+        raise FusionError(f"{path} should contain at least one view besides 'label'; found none.")
+    views = {key: check_view(path, key, array) for key, array in arrays.items()}
+    rows = len(next(iter(views.values())))
+    for key, view in views.items():
+        if len(view) != rows:
+            raise FusionError(f"View {key!r} of {path} should have {rows} rows, as the first view; found {len(view)}.")
+    return views
 
 
 def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
@@ -129,13 +165,14 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
             with zipfile.ZipFile(file) as members:
                 _check_sizes(path, members)
             file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = file_digest(file)
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 _check_names(path, archive.files)
                 return {key: _array(path, key, archive) for key in archive.files}, digest
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise FusionError(f"The data file should be a .npz file; found {path}: {error.strerror}.") from None
+        hint = "  data=folder reads a folder." if isinstance(error, IsADirectoryError) else ""
+        raise FusionError(f"The data file should be a .npz file; found {path}: {error.strerror}.{hint}") from None
     except FusionError:
         raise
     except _DAMAGES as error:
@@ -164,11 +201,8 @@ def _check_sizes(path: Path, archive: zipfile.ZipFile) -> None:
 def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
     """Return shape and dtype of an array in an archive; None where its header cannot be read."""
     with archive.open(member) as file:
-        read = _HEADERS.get(file.read(8))
-        if read is None:
-            return None
-        shape, _, dtype = read(file)
-    return shape, dtype
+        header = read_header(file)
+    return None if header is None else (header[0], header[2])
 
 
 def _check_names(path: Path, names: list[str]) -> None:
@@ -186,17 +220,18 @@ def _array(path: Path, key: str, archive: Mapping[str, Any]) -> npt.NDArray[Any]
     except ValueError as error:
         if "allow_pickle" not in str(error):
             raise
-        what, hint = "numbers", ""
-        if key == "label":
-            what, hint = _LABELS, "  numpy.unique(label, return_inverse=True)[1] numbers the classes."
-        found = "Python objects, which are not read because that could run code"
-        raise FusionError(f"The array {key!r} of {path} should contain {what}; found {found}.{hint}") from None
+        raise objects_refused(path, key) from None
     if not isinstance(array, np.ndarray):
         raise FusionError(f"{path} should contain arrays only; found {key!r}, which is none.")
     return array
 
 
-def _check_view(path: Path, key: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def check_view(path: Path, key: str, array: Any) -> Any:
+    """Return a view as PyTorch takes it; one that is stored, of which only dtype and shape are checked, as it is.
+
+    Raises:
+        FusionError: another dtype or shape.
+    """
     view = f"View {key!r} of {path}"
     roles = f"  Arrays of one dimension named {', '.join(ROLES)} have that role." if array.ndim == 1 else ""
     if array.dtype.kind not in "fiub":
@@ -204,6 +239,8 @@ def _check_view(path: Path, key: str, array: npt.NDArray[Any]) -> npt.NDArray[An
     if array.ndim != 2 or not array.size:
         found = f"found {array.shape}.{roles}"
         raise FusionError(f"{view} should have the shape (rows, width), neither of them 0; {found}")
+    if isinstance(array, StoredArray | StoredView):
+        return array
     with np.errstate(over="ignore"):  # A long double may become infinite, which is refused later.
         return native(array)
 
@@ -211,7 +248,7 @@ def _check_view(path: Path, key: str, array: npt.NDArray[Any]) -> npt.NDArray[An
 def _check_label(path: Path, label: Array, rows: int) -> Labels:
     what = f"The array 'label' of {path}"
     if label.dtype.kind not in "fiubUS":
-        raise FusionError(f"{what} should contain {_LABELS}; found dtype {label.dtype}.")
+        raise FusionError(f"{what} should contain {LABELS}; found dtype {label.dtype}.")
     if label.ndim not in (1, 2) or len(label) != rows or not label.size:
         should = f"have the shape ({rows},), or ({rows}, targets), as the views have {rows} rows"
         raise FusionError(f"{what} should {should}; found {label.shape}.")

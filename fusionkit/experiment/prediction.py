@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
@@ -11,14 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusionkit.config.options import FileOptions, TableOptions, data_options
-from fusionkit.experiment.data import OWN, read_source
+from fusionkit.config.options import FileOptions, FolderOptions, TableOptions, data_options
+from fusionkit.experiment.data import is_stored, read_source
+from fusionkit.experiment.folder import read_stored
 from fusionkit.experiment.load import load
 from fusionkit.experiment.missing import presence
 from fusionkit.experiment.npz import read_views
 from fusionkit.experiment.results import RESULT, read_result
-from fusionkit.experiment.source import Array, Batch
+from fusionkit.experiment.source import Array, Batch, Source
 from fusionkit.experiment.tasks.choice import known_target
+
+#: Rows that ``evaluate`` predicts at a time.
+_ROWS = 10_000
 
 
 class Predictor:
@@ -26,7 +31,8 @@ class Predictor:
 
     Args:
         run_dir: the directory of a completed run.
-        path: the new data, a file, or a file per view if the run was trained on such.
+        path: the new data: a table, or one per view if the run was trained on such; of a run on arrays a ``.npz`` file
+            or a folder of ``.npy`` files, whichever it was trained on.
         device: where to compute; None is the CPU.
 
     Attributes:
@@ -42,9 +48,10 @@ class Predictor:
     def __init__(self, run_dir: Path, path: Any, device: str | None = None) -> None:
         self.model = load(run_dir, device)
         node = read_result(run_dir / RESULT)["config"]["data"]
-        # Data that ship with a package are arrays.
-        form = {"name": "npz"} if node["name"] not in OWN else node
-        self.options: FileOptions = data_options({**form, "path": path})  # type: ignore[assignment]
+        if node["name"] != "table":  # Data that ship with a package are arrays too.
+            folder = isinstance(path, str) and Path(path).is_dir()
+            node = {"name": "folder" if folder else "npz", "missing": node.get("missing", "nan")}
+        self.options: FileOptions = data_options({**node, "path": path})  # type: ignore[assignment]
         self.unseen: Counter[str] = Counter()
         self.rows = self.absent = 0
         self.notes: list[str] = []
@@ -66,9 +73,8 @@ class Predictor:
 
     def predicted(self, views: list[Array], mask: Array | None) -> Array:
         """Return what the task predicts for raw views (m, n_i), (m, c), and count the rows."""
-        given = np.stack([~np.isnan(view).all(1) for view in views], 1) if mask is None else mask
-        self.rows += len(given)
-        self.absent += int((~given.any(1)).sum())
+        self.rows += len(views[0])
+        self.absent += _without_view(views) if mask is None else int((~mask.any(1)).sum())
         device = self.model.scaler.get_buffer("mean_0").device
         tensors = [torch.from_numpy(np.ascontiguousarray(view)).to(device) for view in views]
         present = None if mask is None else torch.from_numpy(mask).to(device)
@@ -79,13 +85,25 @@ class Predictor:
         yield from reading.read_chunks(self.model.table, self.options.path, rows)
 
     def _arrays(self, rows: int) -> Iterator[Batch]:
-        source = read_views(self.options, self.model.scaler.names)
-        views, ids = list(source.views.values()), source.roles.get("id")
+        yield from self._array_batches(self._views(), rows)
+
+    def _views(self, labelled: bool = False) -> Source:
+        """Return the new data; those of a folder stay there, but for mask and label."""
+        read = read_stored if isinstance(self.options, FolderOptions) else read_views
+        return read(self.options, self.model.scaler.names, labelled)
+
+    def _array_batches(self, source: Source, rows: int) -> Iterator[Batch]:
+        """Yield the rows of arrays; those that are in memory are checked first, the others batch by batch."""
+        views, ids, impute = list(source.views.values()), source.roles.get("id"), self.model.scaler.impute
         names = [f"View {name!r} of {source.path}" for name in source.views]
-        mask, total = presence(names, views, source.mask, self.model.scaler.impute), len(views[0])
+        mask, total, stored = source.mask, len(views[0]), is_stored(source)
+        if not stored:
+            mask = presence(names, views, mask, impute)
         for start in range(0, total, rows):
             some = [view[start : start + rows] for view in views]
             chosen, named = (None if one is None else one[start : start + rows] for one in (mask, ids))
+            if stored:
+                chosen = presence(names, some, chosen, impute, first=start)
             yield Batch(start, some, named, chosen, fraction=min(1.0, (start + rows) / total))
 
     def evaluate(self) -> dict[str, float | None]:
@@ -95,24 +113,39 @@ class Predictor:
             FusionError: data that cannot be used, or a label that the run does not know.
         """
         if self.model.table is None:
-            source = read_views(self.options, self.model.scaler.names, labelled=True)
+            source = self._views(labelled=True)
         else:
             source = read_source(self.options, known=self.model.table)
         self.notes = source.notes
         target = known_target(self.model.task, source.labels, getattr(self.options, "label_separator", None))
-        return self.model.task.measure(self.predicted(list(source.views.values()), source.mask), target)
+        if is_stored(source):
+            batches = self._array_batches(source, _ROWS)
+            predicted = np.concatenate([self.predicted(batch.views, batch.mask) for batch in batches])
+        else:
+            predicted = self.predicted(list(source.views.values()), source.mask)
+        return self.model.task.measure(predicted, target)
+
+
+def _without_view(views: list[Array]) -> int:
+    """Return the number of rows of views (m, n_i) all of which are NaN."""
+    absent = np.ones(len(views[0]), dtype=bool)
+    for view in views:
+        if math.isfinite(float(view.sum())):  # As it is nearly always; the rest takes several times as long.
+            return 0
+        absent &= np.isnan(view).all(1)
+    return int(absent.sum())
 
 
 def columns(predictor: Predictor, batch: Batch, predicted: Array) -> dict[str, Any]:
     """Return the columns of the predictions of a batch: name -> m values."""
     task, id = predictor.model.task, predictor.id
-    values, found = task.values(predicted), dict[str, Any]()
-    if task.name == "multilabel" or (task.outputs > 1 and task.name == "regression"):
+    values, found = task.array(predicted), dict[str, Any]()
+    if values.ndim == 2:
         names = task.classes or task.targets
-        found = {f"prediction_{name}": one for name, one in zip(names, np.array(values).T, strict=True)}
+        found = {f"prediction_{name}": one for name, one in zip(names, values.T, strict=True)}
     else:
         found["prediction"] = values
-    found |= {f"probability_{name}": predicted[:, i] for i, name in enumerate(task.classes)}
+    found |= {f"probability_{name}": one for name, one in zip(task.classes, predicted.T, strict=False)}
     if batch.ids is None or id is None:
         return {"row": np.arange(batch.start, batch.start + len(values)), **found}
     return {"id" if id in found else id: batch.ids, **found}

@@ -1,4 +1,4 @@
-"""Files of predictions: written batch by batch, so that memory does not grow with the rows, but for .npz."""
+"""Files of predictions: written batch by batch, so that memory does not grow with the rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -23,13 +24,37 @@ def write_csv(batches: Iterator[Columns], path: Path) -> None:
 
 
 def write_npz(batches: Iterator[Columns], path: Path) -> None:
-    """Write an array per column."""
-    found = list(batches)
-    arrays: Columns = {name: np.concatenate([np.asarray(batch[name]) for batch in found]) for name in found[0]}
-    with zipfile.ZipFile(path, "w") as archive:  # For numpy.savez no array can be called file.
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    """Write an array per column: the values of all batches go to a temporary file beside ``path`` first."""
+    pieces: dict[str, list[_Piece]] = {}
+    with TemporaryFile(dir=path.parent) as values:
+        for batch in batches:
+            for name, column in batch.items():
+                array = np.ascontiguousarray(column)
+                pieces.setdefault(name, []).append(_Piece(values.tell(), len(array), array.dtype))
+                values.write(array.view(np.uint8).data)
+        with zipfile.ZipFile(path, "w") as archive:  # For numpy.savez no array can be called file.
+            for name, column_pieces in pieces.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    _write_column(values, column_pieces, member)
+
+
+class _Piece(NamedTuple):
+    """Values of a column in a file: where they start, and how many there are."""
+
+    start: int
+    rows: int
+    dtype: np.dtype[Any]
+
+
+def _write_column(values: IO[bytes], pieces: list[_Piece], member: IO[bytes]) -> None:
+    """Write the array of a column, in the type that holds all of its pieces, such as the widest text."""
+    dtype, rows = np.result_type(*(piece.dtype for piece in pieces)), sum(piece.rows for piece in pieces)
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (rows,)}
+    np.lib.format.write_array_header_1_0(member, header)
+    for piece in pieces:
+        values.seek(piece.start)
+        found = np.frombuffer(values.read(piece.rows * piece.dtype.itemsize), piece.dtype)
+        member.write(found.astype(dtype, copy=False).view(np.uint8).data)
 
 
 def write_parquet(batches: Iterator[Columns], path: Path) -> None:

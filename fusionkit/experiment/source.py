@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
 
-#: What a one-dimensional array of such a name in a .npz file is, or the column of such a key of a table.
+#: What a one-dimensional array of such a name in a .npz file or a folder is, or the column of such a key of a table.
 ROLES = ("id", "group", "split", "folds", "weight")
+#: What the labels of rows should be.
+LABELS = "numbers or strings, one per row"
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ class Source:
     """k views of the same m rows, their labels and roles.
 
     Attributes:
-        path: the file, or the first of several, for messages.
+        path: the file, or the first of several, or the folder, for messages.
         digest: SHA-256 of the content of all files.
-        views: name -> array (m, n_i) of real numbers; rows of NaN where a view is absent.
+        views: name -> array (m, n_i) of real numbers, or a ``StoredView``; rows of NaN where a view is absent.
         labels: of the rows.
         roles: of ``ROLES``, those that are there: (m,).  ``weight`` is float64, the others text or numbers.
         mask: (m, k), True where a view of a row is present; None: where it is not all NaN.
@@ -56,7 +58,7 @@ class Source:
 
     path: Path
     digest: str
-    views: dict[str, Array]
+    views: dict[str, Any]
     labels: Labels
     roles: dict[str, Array] = field(default_factory=dict)
     mask: npt.NDArray[np.bool_] | None = None
@@ -97,6 +99,15 @@ def decoded(what: str, values: Array) -> Array:
     except UnicodeDecodeError as error:
         hint = "numpy.char.decode(array, 'latin-1') decodes another encoding."
         raise FusionError(f"{what} should contain text in UTF-8; found {error.object!r}.  {hint}") from None
+
+
+def objects_refused(path: Path, key: str) -> FusionError:
+    """Return the error of an array of Python objects in a file or a folder."""
+    what, hint = "numbers", ""
+    if key == "label":
+        what, hint = LABELS, "  numpy.unique(label, return_inverse=True)[1] numbers the classes."
+    found = "Python objects, which are not read because that could run code"
+    return FusionError(f"The array {key!r} of {path} should contain {what}; found {found}.{hint}")
 
 
 def check_unmasked(what: str, values: Any) -> None:

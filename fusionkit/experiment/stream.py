@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from fusionkit._util.progress import ProgressBar
-from fusionkit.experiment.missing import check_mask, present_rows
+from fusionkit.experiment.missing import present_rows
 from fusionkit.experiment.model import Scaler
 from fusionkit.experiment.moments import Moments
 from fusionkit.experiment.parts import Part
@@ -67,7 +67,6 @@ def survey(
     impute: str | None,
     training_rows: Rows,
     *,
-    what: str = "mask",
     shown: bool = False,
 ) -> tuple[npt.NDArray[np.bool_] | None, list[Moments]]:
     """Read all views once; return which are present, (m, k), None if all are, and the moments of the training rows.
@@ -78,15 +77,12 @@ def survey(
         mask: (m, k), True where a view of a row is present; None: where it is not all NaN.
         impute: as for ``present_rows``.
         training_rows: their present values have the moments.
-        what: the mask, for messages.
         shown: whether to show the progress.
 
     Raises:
-        FusionError: the mask does not fit, or as ``present_rows`` and ``StoredView.read``.
+        FusionError: as ``present_rows`` and ``StoredView.read``.
     """
     total = len(views[0])
-    if mask is not None:
-        check_mask(what, mask, (total, len(views)))
     member = members(total, training_rows)
     present = np.empty((total, len(views)), dtype=bool)
     found = [Moments(view.shape[1]) for view in views]

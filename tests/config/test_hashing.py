@@ -60,6 +60,22 @@ def test_a_data_file_counts_by_its_content(tmp_path: Path) -> None:
     assert named("missing") != named("other")
 
 
+def test_a_folder_counts_by_its_arrays(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.npy").write_bytes(b"1")
+
+    def named(folder: str) -> str:
+        return config_hash(compose(["data=folder", f"data.path={tmp_path / folder}"]))
+
+    before = named("a")
+    assert named("b") == before
+    (tmp_path / "a/notes.txt").write_text("more")
+    assert named("a") == before
+    (tmp_path / "a/x.npy").write_bytes(b"22")
+    assert named("a") != before
+
+
 def test_what_says_that_views_are_missing_matters_but_for_the_default() -> None:
     line = ["data=npz", "data.path=views.npz"]
     names = [config_hash(compose([*line, *more])) for more in ([], ["data.missing=nan"], ["data.impute=null"])]

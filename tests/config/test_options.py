@@ -104,7 +104,8 @@ def test_what_is_right(base: dict[str, Any], key: str, value: Any) -> None:
         (
             "data.name",
             "mfaet",
-            "data.name should be one of breast_cancer, digits, mfeat, npz, table; found 'mfaet'. Did you mean 'mfeat'?",
+            "data.name should be one of breast_cancer, digits, folder, mfeat, npz, table; found 'mfaet'. Did you mean "
+            "'mfeat'?",
         ),
         (
             "data.path",
@@ -265,11 +266,13 @@ def test_widths_of_the_inputs_of_the_fusion(base: dict[str, Any]) -> None:
         ("train", schema.TrainOptions),
         ("model", schema.ModelOptions),
         ("data", schema.NpzOptions),
+        ("folder", schema.FolderOptions),
         ("", schema.RunConfig),
     ],
 )
 def test_the_comments_of_the_files_are_the_descriptions(group: str, model: type[schema.Options]) -> None:
-    file = {"train": "train/default", "model": "model/linear", "data": "data/npz", "": "config"}[group]
+    files = {"train": "train/default", "model": "model/linear", "data": "data/npz", "folder": "data/folder"}
+    file = files.get(group, "config")
     lines = (conf_dir() / f"{file}.yaml").read_text().splitlines()
     described = {name: field.description for name, field in model.model_fields.items() if field.description}
     assert described

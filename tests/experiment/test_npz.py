@@ -223,12 +223,12 @@ def test_a_device_or_a_pipe_is_not_opened(tmp_path: Path) -> None:
         assert file_digest(str(tmp_path / name)) is None
 
 
-def test_a_sparse_file_is_not_hashed(tmp_path: Path) -> None:
+def test_a_sparse_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "sparse.npz"
     with path.open("wb") as file:
         file.truncate(40 * 2**30)
     refused(path, "{path} should be a .npz file, as numpy.savez writes it; found another format.")
-    assert file_digest(str(path)) is None
+    assert file_digest(str(path)) is not None  # Of 64 blocks.
 
 
 def archive(path: Path, size: int, shape: tuple[int, ...], compression: int = zipfile.ZIP_DEFLATED) -> Path:

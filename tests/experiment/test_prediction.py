@@ -237,6 +237,95 @@ class TestArrays:
             next(Predictor(run, str(tmp_path / "views.npz")).batches(10))
 
 
+class TestFolders:
+    @pytest.fixture
+    def written(self, tmp_path: Path, arrays: dict[str, Any]) -> Callable[..., tuple[Path, Path]]:
+        """Return a function that writes arrays, changed, as a file and as a folder."""
+
+        def write(name: str, **changed: Any) -> tuple[Path, Path]:
+            found = {key: array for key, array in {**arrays, **changed}.items() if array is not None}
+            np.savez(tmp_path / f"{name}.npz", **found)
+            (tmp_path / name).mkdir()
+            for key, array in found.items():
+                np.save(tmp_path / name / f"{key}.npy", array)
+            return tmp_path / f"{name}.npz", tmp_path / name
+
+        return write
+
+    def test_a_run_on_either_predicts_both(self, written: Any, tmp_path: Path, arrays: dict[str, Any]) -> None:
+        view = arrays["a"].copy()
+        view[3] = view[55] = np.nan
+        train_file, train_folder = written("train", a=view, id=np.array([f"i{i}" for i in range(60)]))
+        runs = [
+            train(tmp_path / "run_npz", "data=npz", f"data.path={train_file}"),
+            train(tmp_path / "run_folder", "data=folder", f"data.path={train_folder}"),
+        ]
+        frames = [predicted(run, path, 7) for run in runs for path in (train_file, train_folder)]
+        for frame in frames[1:]:
+            pd.testing.assert_frame_equal(frames[0], frame)
+        assert frames[0]["id"].tolist() == [f"i{i}" for i in range(60)]
+        metrics = [Predictor(run, str(path)).evaluate() for run in runs for path in (train_file, train_folder)]
+        assert metrics[1:] == [pytest.approx(metrics[0], rel=1e-6)] * 3
+
+    def test_a_mask(self, written: Any, tmp_path: Path, arrays: dict[str, Any]) -> None:
+        mask = np.ones((60, 2), dtype=bool)
+        mask[3], mask[50, 0] = False, False
+        view = arrays["a"].copy()
+        view[50] = np.inf  # What the mask calls absent may hold anything.
+        file, folder = written("train", mask=mask, a=view, group=np.arange(60), c=None)
+        run = train(tmp_path / "run", "data=npz", f"data.path={file}", "data.missing=mask")
+        pd.testing.assert_frame_equal(predicted(run, file, 20), predicted(run, folder, 20))
+        predictor = Predictor(run, str(folder))
+        list(predictor.batches(8))
+        assert predictor.absent == 1
+        (folder / "mask.npy").unlink()
+        with pytest.raises(FusionError, match=r"contain an array 'mask' .* found the arrays"):
+            predicted(run, folder)
+
+    def test_batches_are_read_one_by_one(self, written: Any, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from fusionkit.experiment.stored import StoredArray
+
+        _, folder = written("new", label=None, id=np.arange(60), unused=np.zeros((60, 9)))
+        read, seen = StoredArray.read, []
+
+        def noted(self: StoredArray, start: int, stop: int) -> Any:
+            seen.append((self.path.stem, start, stop))
+            return read(self, start, stop)
+
+        monkeypatch.setattr(StoredArray, "read", noted)
+        monkeypatch.setattr(StoredArray, "whole", None)
+        batches = Predictor(run_dir, str(folder)).batches(25)
+        for start, stop in ((0, 25), (25, 50), (50, 60)):
+            batch, found = next(batches)
+            assert (batch.start, len(found), batch.fraction) == (start, stop - start, min(1, (start + 25) / 60))
+            assert sorted(seen) == [(name, start, stop) for name in ("a", "b", "id")]
+            seen.clear()
+
+    def test_rows_are_numbered_from_the_start_of_the_file(
+        self, written: Any, run_dir: Path, arrays: dict[str, Any]
+    ) -> None:
+        arrays["a"][50, 1] = arrays["a"][57, 1] = np.nan
+        _, folder = written("new", a=arrays["a"])
+        batches = Predictor(run_dir, str(folder)).batches(20)
+        assert [len(next(batches)[1]) for _ in range(2)] == [20, 20]
+        with pytest.raises(FusionError, match=r"View 'a' of .*new should .* 2 with NaN, the first is row 50"):
+            next(batches)
+
+    def test_what_does_not_fit(self, written: Any, run_dir: Path, arrays: dict[str, Any], tmp_path: Path) -> None:
+        wrong = {
+            "lacks": ({"a": None}, "contain the view 'a', which the run was trained on; found the arrays 'b'"),
+            "rows": ({"b": arrays["b"][:9]}, "should have the same number of rows; found {'a': 60, 'b': 9}"),
+            "order": ({"a": np.asfortranarray(arrays["a"])}, "should be in C order"),
+            "width": ({"a": np.zeros((60, 9))}, r"View 0 \(a\) should have width 4"),
+        }
+        for name, (changed, sentence) in wrong.items():
+            for use in (lambda one: list(one.batches(60)), Predictor.evaluate):
+                with pytest.raises(FusionError, match=sentence):
+                    use(Predictor(run_dir, str(written(f"{name}{use.__name__}", **changed)[1])))
+        with pytest.raises(FusionError, match="an array 'label' with a label per row"):
+            Predictor(run_dir, str(written("unlabelled", label=None)[1])).evaluate()
+
+
 def test_arrays_need_no_pandas(run_dir: Path, tmp_path: Path, npz: Callable[..., Path]) -> None:
     code = (
         "import sys; from fusionkit import cli; status = cli.main(sys.argv[1:]);"
@@ -253,4 +342,4 @@ def test_ids_whose_column_is_called_as_a_prediction_are_kept(name: str, kept: st
     batch = Batch(0, [np.zeros((2, 1))], ids=np.array(["x", "y"]))
     found = columns(predictor, batch, np.array([[0.8, 0.2], [0.1, 0.9]]))  # type: ignore[arg-type]
     assert list(found) == [kept, "prediction", "probability_a", "probability_b"]
-    assert (found[kept].tolist(), found["prediction"]) == (["x", "y"], ["a", "b"])
+    assert (found[kept].tolist(), found["prediction"].tolist()) == (["x", "y"], ["a", "b"])

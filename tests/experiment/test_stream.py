@@ -300,12 +300,6 @@ def test_the_scaler_refuses_what_it_refuses_in_memory(
     assert torch.equal(scaler.get_buffer("scale_1"), torch.ones(3, dtype=torch.float64))
 
 
-def test_a_mask_that_does_not_fit(tmp_path: Path) -> None:
-    views = files(tmp_path, np.ones((5, 2)), np.ones((5, 3)))
-    with pytest.raises(FusionError, match=re.escape("MASK should have the shape (5, 2)")):
-        survey(NAMES, views, np.ones((5, 3), dtype=bool), None, np.arange(5), what="MASK")
-
-
 def test_the_progress_of_the_pass_is_shown(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

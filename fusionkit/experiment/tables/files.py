@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import io
 import os
 import re
@@ -21,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 
+from fusionkit._util.files import content_digest
 from fusionkit._util.text import count_of, error_message, printable
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.tables.columns import MISSING
@@ -68,8 +68,8 @@ class TableFile:
 
     def digest(self) -> str:
         """Return the SHA-256 of the file."""
-        with explained(self.path), self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with explained(self.path):
+            return content_digest(self.path)
 
     def frame(self, exact: Collection[str]) -> pd.DataFrame:
         """Return all rows.

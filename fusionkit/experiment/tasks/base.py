@@ -82,8 +82,12 @@ class Task(ABC):
         """Return the prediction (1, c) of a model that ignores the views and knows only the targets of training."""
 
     @abstractmethod
+    def array(self, predicted: Array) -> Array:
+        """Return the predicted value of each row: a label or a number (m,); labels' 0 and 1, or numbers, (m, t)."""
+
     def values(self, predicted: Array) -> list[Any]:
-        """Return the predicted value of each row, in JSON types: a label, a list of labels' 0 and 1, a number."""
+        """Return what ``array`` does, in JSON types."""
+        return self.array(predicted).tolist()  # type: ignore[no-any-return]
 
     def groups(self, target: Array) -> dict[str, Array]:
         """Return which rows (m,) belong to each class or label, by its text; without any, ``all`` rows."""

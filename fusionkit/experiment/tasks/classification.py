@@ -83,6 +83,11 @@ class Classification(Task):
         """Return the rows of each true class."""
         return {value_text(name): target == i for i, name in enumerate(self.classes)}
 
-    def values(self, predicted: Array) -> list[Any]:
+    def array(self, predicted: Array) -> Array:
         """Return the most probable class of each row."""
+        values: Array = np.asarray(self.classes)[predicted.argmax(-1)]
+        return values
+
+    def values(self, predicted: Array) -> list[Any]:
+        """Return the most probable class of each row, as it stands in the classes."""
         return [self.classes[i] for i in predicted.argmax(-1).tolist()]

@@ -80,6 +80,6 @@ class Multilabel(Task):
         """Return the rows that have each label; a row may belong to several, or to none."""
         return {value_text(name): target[:, i] for i, name in enumerate(self.classes)}
 
-    def values(self, predicted: Array) -> list[Any]:
-        """Return a list of 0 and 1 per row, in the order of the labels."""
-        return (predicted >= 0.5).astype(int).tolist()  # type: ignore[no-any-return]
+    def array(self, predicted: Array) -> Array:
+        """Return 0 and 1 (m, t), in the order of the labels."""
+        return (predicted >= 0.5).astype(np.int64)

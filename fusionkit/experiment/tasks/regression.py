@@ -108,9 +108,9 @@ class Regression(Task):
         """Return the means (1, t)."""
         return np.asarray(target.mean(0, keepdims=True))
 
-    def values(self, predicted: Array) -> list[Any]:
-        """Return a number per row, or a list of them for several targets."""
-        return predicted[:, 0].tolist() if self.outputs == 1 else predicted.tolist()  # type: ignore[no-any-return]
+    def array(self, predicted: Array) -> Array:
+        """Return a number per row, (m,), or several, (m, t)."""
+        return predicted[:, 0] if self.outputs == 1 else predicted
 
 
 def _of_target(metric: Metric, i: int, predicted: Array, target: Array) -> float | None:

@@ -64,7 +64,7 @@ REFUSED = {
     "abbreviated_flag": (["--multi"], "found '--multi'. Did you mean '--multirun'?"),
     "key_of_another_option": (
         ["data.path=x.npz"],
-        "There is no key 'data.path' here. It belongs to data=npz, data=table.",
+        "There is no key 'data.path' here. It belongs to data=folder, data=npz, data=table.",
     ),
     "key_of_another_option_misspelt": (
         ["fabrication.rank=4"],
@@ -152,6 +152,13 @@ def test_a_wrong_command_line_is_one_sentence_and_writes_nothing(
     assert "Traceback" not in out + err
     assert list(Path.cwd().iterdir()) == []
     assert trained == []
+
+
+def test_a_folder_in_place_of_the_form_of_the_data(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path("arrays").mkdir()
+    status, _, err = run("data=arrays")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "not the folder; write data=folder data.path=arrays." in err
 
 
 @pytest.mark.parametrize("argv", [["--cfg", "jbo"], ["--cfg"], ["--resolve=yes"]])
