@@ -34,7 +34,7 @@ from fusionkit.experiment.robustness import Mask, Views, robustness
 from fusionkit.experiment.source import Array, Rows
 from fusionkit.experiment.splits import Parts, split
 from fusionkit.experiment.state import exclusive
-from fusionkit.experiment.stream import BUFFER, StreamedPart, block_rows, members, read_blocks
+from fusionkit.experiment.stream import BUFFER, StreamedPart, block_rows, buffer_blocks, members, read_blocks
 from fusionkit.experiment.summary import print_data, print_summary, run_title
 from fusionkit.experiment.training import History, Monitored, Training, seeded, threads, train
 from fusionkit.experiment.view_weights import Weights, mean_weights
@@ -374,9 +374,8 @@ def _training_part(model: FusionModel, data: Dataset, rows: Rows) -> Batches:
     if not data.stored:
         return _standardized(model, data, rows)
     views: list[Any] = list(data.views.values())
-    size, rest = block_rows(views), _rest(model, data, slice(None))
-    blocks = max(1, BUFFER // (4 * size * sum(data.dims)))
-    return StreamedPart(views, model.scaler, rest, members(data.rows, rows), size, blocks)
+    rest, member = _rest(model, data, slice(None)), members(data.rows, rows)
+    return StreamedPart(views, model.scaler, rest, member, block_rows(views), buffer_blocks(views))
 
 
 def _standardized(model: FusionModel, data: Dataset, rows: Rows) -> Part:

@@ -31,6 +31,11 @@ def block_rows(views: Sequence[StoredView]) -> int:
     return max(1, BLOCK // (4 * sum(view.shape[1] for view in views)))
 
 
+def buffer_blocks(views: Sequence[StoredView]) -> int:
+    """Return the number of blocks in a buffer."""
+    return max(1, BUFFER // (4 * block_rows(views) * sum(view.shape[1] for view in views)))
+
+
 def read_blocks(
     views: Sequence[StoredView], rows: int, among: npt.NDArray[np.bool_] | None = None
 ) -> Generator[tuple[int, list[Array]]]:
