@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 
 import fusionkit
 from fusionkit import registry
+from fusionkit.cli import main
 from fusionkit.config.options import validate
 from fusionkit.errors import FusionError
 from fusionkit.experiment import run, stream
@@ -220,16 +222,30 @@ def test_an_operator_that_refuses_masks(config: Config, npz: Any, arrays: Any, t
     npz(**absent(arrays))
     cfg = config(fusion__name="first", model__encoder="linear")
     cfg["fusion"] = {key: cfg["fusion"][key] for key in ("_target_", "_recursive_", "_convert_", "name", "dims")}
-    given = on_disk(cfg, tmp_path)
-    assert given[0].mask is None
     plugin = SimpleNamespace(__name__="refusing")
     plugin.fusionkit_fusions = fusionkit.hookimpl(lambda: {"first": First})
     plugin.fusionkit_fusions.__name__ = "fusionkit_fusions"
-    with (
-        registry.isolated(plugin),
-        pytest.raises(FusionError, match=like("The fusion 'first' … because rows of views.npz lack a view; …")),
-    ):
-        run_job(cfg, tmp_path / "run", quiet=True, given=given)
+    with registry.isolated(plugin):
+        given = on_disk(cfg, tmp_path)
+        assert given[0].mask is None
+        with pytest.raises(FusionError, match=like("The fusion 'first' … because rows of views.npz lack a view; …")):
+            run_job(cfg, tmp_path / "run", quiet=True, given=given)
+
+
+def test_a_folder_above_the_memory_is_streamed(tmp_path: Path, arrays: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "arrays").mkdir()
+    for name, array in {**arrays, **absent(arrays)}.items():
+        np.save(tmp_path / "arrays" / f"{name}.npy", array)
+    options = [f"data.path={tmp_path / 'arrays'}", "train.epochs=2", "train.lr=1e-12", "n=5"]
+    found = []
+    for memory in ("1.0", "0.000001"):
+        main(["run", "data=folder", *options, f"data.memory_gb={memory}", f"hydra.run.dir={tmp_path / memory}"])
+        shown = capfd.readouterr()
+        assert ("streamed" in shown.err) == (memory != "1.0")
+        assert "missing     34 of 120 views (a in 22, b in 12 of 60 rows); 2 rows without any view" in shown.out
+        found.append(json.loads((tmp_path / memory / "result.json").read_text()))
+    for key in ("metrics", "confusion", "robustness", "data", "baseline"):
+        close(found[1][key], found[0][key])
 
 
 # -- what is measured on some rows -------------------------------------------------------------------------------------
