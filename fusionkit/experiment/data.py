@@ -19,9 +19,11 @@ from fusionkit.config.options import DataOptions, FileOptions, FolderOptions, Np
 from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment.folder import read_folder
 from fusionkit.experiment.missing import check_mask, presence
+from fusionkit.experiment.moments import Moments
 from fusionkit.experiment.npz import arrays_source, read_npz
 from fusionkit.experiment.source import Array, Rows, Source
 from fusionkit.experiment.stored import StoredView, joined
+from fusionkit.experiment.stream import survey
 from fusionkit.experiment.tables.format import TableFormat
 from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.tasks.choice import choose
@@ -44,6 +46,7 @@ class Dataset(Source):
         impute: ``mean``: present rows may have some NaN, for which the means of the training part stand.
         reason: what the label is, and what follows for the task.
         test_rows: the rows of ``test_path``; None without one.
+        moments: of the training part, where the views stay in their files; None before ``fitted``.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Dataset(Source):
     impute: str | None = None
     reason: str = ""
     test_rows: Rows | None = None
+    moments: list[Moments] | None = None
 
     @property
     def classes(self) -> list[Any]:
@@ -83,8 +87,23 @@ class Dataset(Source):
         """The number of rows m."""
         return len(self.target)
 
-    def fitted(self, training_rows: Rows) -> Dataset:
-        """Return the data with zeros for the categories that the training rows lack."""
+    def fitted(self, training_rows: Rows, *, shown: bool = False) -> Dataset:
+        """Return the data with zeros for the categories that the training rows lack.
+
+        Views that stay in their files are read once: which are present, and their moments, are known then.
+
+        Args:
+            training_rows: of the training part.
+            shown: whether to show the progress.
+
+        Raises:
+            FusionError: as ``stream.survey``.
+        """
+        if self.stored:
+            names = [f"View {key!r} of {self.path}" for key in self.views]
+            stored: list[Any] = list(self.views.values())
+            found = survey(names, stored, self.mask, self.impute, training_rows, shown=shown)
+            return replace(self, mask=found[0], moments=found[1])
         if self.table is None:
             return self
         table, views = self.table.fitted(self.views, training_rows)

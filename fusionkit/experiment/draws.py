@@ -32,12 +32,17 @@ def draw_rows(strata: Rows | None, rows: int, held: int, seed: int) -> tuple[Row
     members = np.split(np.argsort(strata, kind="stable"), np.cumsum(counts)[:-1])
     in_training = _shares(counts, rows - held, random)
     in_test = _shares(counts - in_training, held, random)
-    train, test = [], []
-    for own, first, second in zip(members, in_training, in_test, strict=True):
+    # Shuffled in place: of many millions of rows, copies would take most of the memory of a run.
+    train, test = np.empty(rows - held, dtype=np.int64), np.empty(held, dtype=np.int64)
+    trained = tested = 0
+    for own, first, second in zip(members, in_training.tolist(), in_test.tolist(), strict=True):
         shuffled = own[random.permutation(len(own))]
-        train.append(shuffled[:first])
-        test.append(shuffled[first : first + second])
-    return random.permutation(np.concatenate(train)), random.permutation(np.concatenate(test))
+        train[trained : trained + first] = shuffled[:first]
+        test[tested : tested + second] = shuffled[first : first + second]
+        trained, tested = trained + first, tested + second
+    random.shuffle(train)
+    random.shuffle(test)
+    return train, test
 
 
 def _shares(counts: Rows, total: int, random: np.random.RandomState) -> Rows:

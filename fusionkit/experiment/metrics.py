@@ -93,7 +93,7 @@ def log_loss(predicted: Array, target: Array) -> float:
     eps = np.finfo(np.float64).eps
     found = predicted[np.arange(len(target)), target].clip(eps, 1 - eps)
     # By the C library's logarithm: numpy's own may differ in the last bit.
-    return float(np.mean([-math.log(p) for p in found.tolist()]))
+    return float(np.mean(np.fromiter((-math.log(p) for p in found), np.float64, len(found))))
 
 
 def calibration_error(predicted: Array, target: Array) -> float:

@@ -19,6 +19,7 @@ from fusionkit.config.options import ModelOptions
 from fusionkit.core import factory
 from fusionkit.errors import DimsError, FusionError
 from fusionkit.experiment.missing import check_mask, present_rows
+from fusionkit.experiment.moments import Moments, moments
 from fusionkit.experiment.source import Array, check_unmasked, native
 from fusionkit.experiment.state import evaluating, exclusive
 from fusionkit.experiment.tables.format import TableFormat, unseen_text
@@ -63,26 +64,46 @@ class Scaler(nn.Module):
         for i, view in enumerate(views):
             with np.errstate(over="ignore", invalid="ignore"):  # Refused below.
                 view = self._known(i, view if mask is None else view[mask[:, i]])
-                mean, scale = _moments(view.astype(np.float64))  # Sums of float16 and of integers would overflow.
-                largest = np.maximum(view.max(0) - mean, mean - view.min(0))
-            if not np.isfinite([mean, scale, largest]).all():
-                what = f"View {i} ({self.names[i]}) should have columns of finite mean and variance"
-                raise FusionError(f"{what}; found values up to {np.abs(view).max():.3g}.")
-            found[f"mean_{i}"], found[f"scale_{i}"] = torch.from_numpy(mean), torch.from_numpy(scale)
+                mean, scale = moments(view.astype(np.float64))  # Sums of float16 and of integers would overflow.
+                found |= self._checked(i, mean, scale, view.min(0), view.max(0))
         self.load_state_dict(found)
+
+    def take(self, views: Sequence[Moments]) -> None:
+        """Take mean and scale from what was added up for each view over the present rows of the training part.
+
+        Raises:
+            FusionError: as ``fit``.
+        """
+        found: dict[str, Tensor] = {}
+        for i, one in enumerate(views):
+            self._check_known(i, one.rows, one.known > 0)
+            with np.errstate(over="ignore", invalid="ignore"):
+                found |= self._checked(i, *one.result(), one.low, one.high)
+        self.load_state_dict(found)
+
+    def _checked(self, i: int, mean: Array, scale: Array, low: Array, high: Array) -> dict[str, Tensor]:
+        """Return the buffers of view i, whose columns have these means, scales, least and greatest values."""
+        if not np.isfinite([mean, scale, np.maximum(high - mean, mean - low)]).all():
+            what = f"View {i} ({self.names[i]}) should have columns of finite mean and variance"
+            raise FusionError(f"{what}; found values up to {np.maximum(np.abs(low), np.abs(high)).max():.3g}.")
+        return {f"mean_{i}": torch.from_numpy(mean), f"scale_{i}": torch.from_numpy(scale)}
 
     def _known(self, i: int, view: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the present rows of view i, with the means in place of NaN if they are to be imputed."""
-        what = f"View {i} ({self.names[i]})"
-        if not len(view):
-            raise FusionError(f"{what} should be present in one row of the training part at least; found it in none.")
         nan = np.isnan(view)
+        self._check_known(i, len(view), ~nan.all(0))
         if self.impute is None or not nan.any():
             return view
-        if nan.all(0).any():
-            should = "have a value in every column of the training part"
-            raise FusionError(f"{what} should {should}; found column {int(nan.all(0).argmax())} without any.")
         return np.where(nan, np.nanmean(view, axis=0, dtype=np.float64), view)
+
+    def _check_known(self, i: int, rows: int, known: Array) -> None:
+        """Refuse view i if it has no present rows, or no value in a column that is to be imputed."""
+        what = f"View {i} ({self.names[i]})"
+        if not rows:
+            raise FusionError(f"{what} should be present in one row of the training part at least; found it in none.")
+        if self.impute is not None and not known.all():
+            should = "have a value in every column of the training part"
+            raise FusionError(f"{what} should {should}; found column {int(known.argmin())} without any.")
 
     def _apply(self, fn: Any, recurse: bool = True) -> Scaler:
         """Move the buffers with the model, but keep their precision where it is cast, as by ``model.bfloat16()``."""
@@ -135,20 +156,6 @@ class Scaler(nn.Module):
                 standard = torch.where(nan & ~nan.all(-1, keepdim=True), 0.0, standard)
             out.append(standard)
         return out
-
-
-def _moments(view: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return mean and scale of the columns of (m, n_i): the numbers of scikit-learn's ``StandardScaler``."""
-    m, eps = len(view), np.finfo(np.float64).eps
-    exponent = np.frexp(np.abs(view).max(0))[1]
-    view = np.ldexp(view, -exponent)  # Exact; squares of values up to 1 neither overflow nor underflow.
-    mean = view.sum(0) / m
-    centred = view - mean
-    rest = centred.sum(0)  # Not zero, because the mean is rounded: the variance is corrected by it.
-    variance = ((centred**2).sum(0) - rest**2 / m) / m
-    constant = variance <= m * eps * variance + (m * mean * eps) ** 2  # Up to rounding errors.
-    scale = np.ldexp(np.sqrt(variance), exponent)
-    return np.ldexp(mean, exponent), np.where(constant | (scale == 0), 1.0, scale)
 
 
 def _checked_mask(mask: Any, views: Sequence[Tensor | None]) -> Tensor | None:

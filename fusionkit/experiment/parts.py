@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Batches(Protocol):
+    """What a network trains on: a ``Part``, or one whose views stay in their files."""
+
+    @property
+    def mask(self) -> Any:
+        """Which views are present; None if all of all rows are."""
+
+    def __len__(self) -> int:
+        """Return the number of rows m."""
+
+    def to(self, device: torch.device) -> Batches:
+        """Return the same rows; the batches are on ``device``."""
+
+    def batches(self, sizes: Sequence[int], generator: torch.Generator) -> Iterator[Part]:
+        """Yield all rows once, in random order, as ``Part.batches`` does."""
 
 
 @dataclass
@@ -40,6 +58,16 @@ class Part:
     def every(self, rows: slice) -> Part:
         """Return the rows of a slice."""
         return self._each(lambda tensor: tensor[rows])
+
+    def joined(self, others: Sequence[Part]) -> Part:
+        """Return the rows of the part and of others like it behind each other."""
+        parts = [self, *others]
+        mask, weight = (
+            None if first is None else torch.cat([getattr(part, name) for part in parts])
+            for name, first in (("mask", self.mask), ("weight", self.weight))
+        )
+        views = [torch.cat(views) for views in zip(*(part.views for part in parts), strict=True)]
+        return Part(views, torch.cat([part.target for part in parts]), mask, weight)
 
     def batches(self, sizes: Sequence[int], generator: torch.Generator) -> Iterator[Part]:
         """Yield all rows once, in random order.

@@ -32,15 +32,20 @@ from fusionkit.experiment.importance import Importance, importance, some
 from fusionkit.experiment.load import save
 from fusionkit.experiment.metrics import confusion_matrix
 from fusionkit.experiment.model import FusionModel, Network, Scaler
-from fusionkit.experiment.parts import Part
+from fusionkit.experiment.parts import Batches, Part
 from fusionkit.experiment.robustness import Mask, Views, robustness
 from fusionkit.experiment.source import Array, Rows
 from fusionkit.experiment.splits import Parts, split
 from fusionkit.experiment.state import exclusive
+from fusionkit.experiment.stream import BUFFER, StreamedPart, block_rows, buffer_blocks, members, read_blocks
 from fusionkit.experiment.summary import print_data, print_summary, run_title
 from fusionkit.experiment.training import History, Monitored, Training, seeded, threads, train
 from fusionkit.experiment.view_weights import Weights, mean_weights
 from fusionkit.fusion import Fusion, check_device
+
+#: Of views that stay in their files, the curve shows at most so many rows, which take this share of data.memory_gb at
+#: most, or as much as a buffer; views are disturbed, and their weights averaged, on at most so many.
+_SHOWN, _SHARE, _DISTURBED = 100_000, 1 / 8, 10_000
 
 
 @exclusive()
@@ -185,7 +190,7 @@ class Run:
         """
         config, weight = self.config, self.data.roles.get("weight")
         rows = rows if weight is None else rows[weight[rows] > 0]  # The others should change nothing.
-        self.fitted = data = self.data.fitted(rows)
+        self.fitted = data = self.data.fitted(rows, shown=self.where is not None)
         model = _untrained(config, data, rows)
         checkpoints, progress = self._checkpoints(stop), None
         if self.where is not None:
@@ -195,8 +200,9 @@ class Run:
             progress = f"training {title}{again}{after}{self.where}"
         measured = None
         if len(shown):
+            shown = self._some(shown, _SHOWN)
             measured = Monitored(_standardized(model, data, shown), data.target[shown], self.metric, chooses)
-        part, target = _standardized(model, data, rows), data.target[rows]
+        part, target = _training_part(model, data, rows), data.target[rows]
         report = self.report
         if report is not None and config.train.refit:
             report = partial(_report_half, report, stop is not None)
@@ -210,21 +216,48 @@ class Run:
         Raises:
             FusionError: outputs that are not finite.
         """
-        views = [view[rows] for view in self.fitted.views.values()]
         try:
             with threads(self.model.network, self.config.train, torch.device("cpu")):
-                output = self.model.evaluate(views, _mask(self.data, rows))
+                return self._predicted(rows)
         except FusionError as error:
             last = ", the last" if self.history.best_epoch == len(self.history.loss) else ""
             raise FusionError(f"{str(error).rstrip('.')} after epoch {self.history.best_epoch}{last}.") from error
-        return self.model.task.predicted(output)
+
+    def _predicted(self, rows: Rows) -> Array:
+        data, model = self.fitted, self.model
+        if not data.stored:
+            views = [view[rows] for view in data.views.values()]
+            return model.task.predicted(model.evaluate(views, _mask(data, rows)))
+        # Rows without any view are refused only where there are no others, as in memory.
+        empty = data.mask is not None and bool(data.mask[rows].any())
+        stored: list[Any] = list(data.views.values())
+        order, member = np.argsort(rows), members(data.rows, rows)
+        found, done = np.empty((len(rows), model.task.outputs)), 0
+        for start, block in read_blocks(stored, block_rows(stored), member):
+            own = member[start : start + len(block[0])]
+            present = None if data.mask is None else torch.from_numpy(data.mask[start : start + len(own)][own])
+            output = model.evaluate([view[own] for view in block], present, empty=empty)
+            found[order[done : done + len(output)]] = model.task.predicted(output)
+            done += len(output)
+        return found
+
+    def _some(self, rows: Rows, most: int) -> Rows:
+        """Return rows of a part to measure: of views that stay in their files at most ``most``, drawn by the seed."""
+        if not self.data.stored:
+            return rows
+        memory = max(_SHARE * 1e9 * getattr(self.config.data, "memory_gb", 1.0), BUFFER)
+        most = max(1, min(most, int(memory / (4 * sum(self.data.dims)))))
+        if len(rows) <= most:
+            return rows
+        drawn = np.random.default_rng(self.config.seed).choice(len(rows), most, replace=False, shuffle=False)
+        return rows[np.sort(drawn)]
 
     def record(self) -> dict[str, Any]:
         """Measure the trained model, and return the record of the run."""
         config, data, model, parts = self.config, self.data, self.model, self.parts
         fusion, task, target = model.fusion, model.task, data.target[parts.test]
         self.tested = self.predicted(parts.test) if len(target) else np.empty((0, task.outputs))
-        baseline = task.baseline(data.target[parts.training]).repeat(len(target), 0)
+        baseline = np.broadcast_to(task.baseline(data.target[parts.training]), self.tested.shape)
         sizes = {f"{name}_rows": len(rows) for name, rows in parts.named().items()}
         return results.record(
             config.tree,
@@ -243,12 +276,12 @@ class Run:
             baseline=task.measure(baseline, target),
             best_epoch=self.history.best_epoch,
             config_hash=config_hash(config.tree),
-            data={**data.describe(), **sizes},
+            data={**self.fitted.describe(), **sizes},
             classes=task.classes or None,
             targets=task.targets or None,
             confusion=self._confusion(target),
             robustness=self._robustness() if len(target) else None,
-            weights=self._weights(target) if len(target) else None,
+            weights=self._weights() if len(target) else None,
             views=self._importance() if config.train.importance else None,
             history=self._history(),
             provenance=results.provenance(config.tree),
@@ -268,8 +301,9 @@ class Run:
 
     def _robustness(self) -> dict[str, dict[str, float | None]]:
         """Return the task's first metric on the test part with views missing and noisy."""
-        part, mask = self._disturbed(self.parts.test)
-        score = partial(self._score, self.model.task.metric(None), self.data.target[self.parts.test])
+        rows = self._some(self.parts.test, _DISTURBED)
+        part, mask = self._disturbed(rows)
+        score = partial(self._score, self.model.task.metric(None), self.data.target[rows])
         refuses = not self.model.fusion.takes_masks
         with threads(self.model.network, self.config.train, torch.device("cpu")):
             return robustness(score, part, seed=self.config.seed, mask=mask, refuses=refuses)
@@ -303,18 +337,18 @@ class Run:
         output = network(given, mask=None if mask is None else torch.from_numpy(mask))
         return task.score(metric, task.predicted(task.in_units(output.double())), target)
 
-    def _weights(self, target: Array) -> Weights | None:
+    def _weights(self) -> Weights | None:
         """Return the mean weights of the views in the fusion on the test part; None if it does not say any."""
-        model, rows = self.model, self.parts.test
+        model, data, rows = self.model, self.fitted, self._some(self.parts.test, _DISTURBED)
         if not model.fusion.explains():
             return None
-        views = [view[rows] for view in self.fitted.views.values()]
+        views = [view[rows] for view in data.views.values()]
         with threads(model.network, self.config.train, torch.device("cpu")):
-            weights = model.explain(views, _mask(self.data, rows)).get("weights")
+            weights = model.explain(views, _mask(data, rows)).get("weights")
         if weights is None:
             return None
-        mask = None if self.data.mask is None else self.data.mask[rows]
-        return mean_weights(weights.double().numpy(), mask, model.task.groups(target), list(self.data.views))
+        mask = None if data.mask is None else data.mask[rows]
+        return mean_weights(weights.double().numpy(), mask, model.task.groups(data.target[rows]), list(data.views))
 
     def keep(self, result: Mapping[str, Any], run_dir: Path) -> None:
         """Write the model, the row numbers of the parts, and the pictures."""
@@ -357,8 +391,11 @@ def _untrained(config: RunConfig, data: Dataset, training_rows: Rows) -> FusionM
     check_view_dropout(model.fusion, config)
     if data.mask is not None:
         check_takes_masks(model.fusion, f"rows of {data.label} lack a view")
-    known = None if data.mask is None else data.mask[training_rows]
-    model.scaler.fit([view[training_rows] for view in data.views.values()], known)
+    if data.moments is not None:
+        model.scaler.take(data.moments)
+    else:
+        known = None if data.mask is None else data.mask[training_rows]
+        model.scaler.fit([view[training_rows] for view in data.views.values()], known)
     model.task = data.task.fitted(data.target[training_rows])
     return model
 
@@ -388,18 +425,28 @@ def takes_group(config: RunConfig) -> bool:
     return bool(config.tree["fusion"].get("parameter_fabrication") == config.tree["fabrication"])
 
 
+def _training_part(model: FusionModel, data: Dataset, rows: Rows) -> Batches:
+    """Return rows to train on, in memory or in the files of their views."""
+    if not data.stored:
+        return _standardized(model, data, rows)
+    views: list[Any] = list(data.views.values())
+    rest, member = _rest(model, data, slice(None)), members(data.rows, rows)
+    return StreamedPart(views, model.scaler, rest, member, block_rows(views), buffer_blocks(views))
+
+
 def _standardized(model: FusionModel, data: Dataset, rows: Rows) -> Part:
     views = model.scaler([np.ascontiguousarray(view[rows]) for view in data.views.values()])
+    return replace(_rest(model, data, rows), views=[view for view in views if view is not None])
+
+
+def _rest(model: FusionModel, data: Dataset, rows: Rows | slice) -> Part:
+    """Return target, mask and weight of rows, without views."""
     weight = data.roles.get("weight")
-    return Part(
-        [view for view in views if view is not None],
-        model.task.tensor(data.target[rows]),
-        _mask(data, rows),
-        None if weight is None else torch.from_numpy(weight[rows].astype(np.float32)),
-    )
+    weights = None if weight is None else torch.from_numpy(weight[rows].astype(np.float32))
+    return Part([], model.task.tensor(data.target[rows]), _mask(data, rows), weights)
 
 
-def _mask(data: Dataset, rows: Rows) -> Tensor | None:
+def _mask(data: Dataset, rows: Rows | slice) -> Tensor | None:
     """Return which views of the rows are present, (m, k); None if all views of all data are."""
     return None if data.mask is None else torch.from_numpy(data.mask[rows])
 

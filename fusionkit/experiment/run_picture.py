@@ -207,7 +207,8 @@ def _curve(
 def _roc(figure: Figure, axes: Axes, score: Array, positive: Array, name: Any) -> None:
     """Draw the ROC curve of a class."""
     false, true, _ = roc_curve(positive, score)
-    axes.plot(false, true, color=_BLUE, linewidth=1.8)
+    points = _chosen(len(false))  # A line of millions of points would take minutes.
+    axes.plot(false[points], true[points], color=_BLUE, linewidth=1.8)
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":")
     axes.set_title(f"ROC, positive: {one_line(str(name), 20)}", fontweight="normal")
     axes.set_xlabel("false positive rate")
@@ -231,7 +232,7 @@ def _reliability(figure: Figure, axes: Axes, confidence: Array, right: Array, of
 
 
 def _chosen(rows: int) -> Array:
-    """Return the numbers of rows, evenly spaced, that a scatter plot can show."""
+    """Return the numbers of rows, evenly spaced, that a plot can show as points."""
     return np.unique(np.linspace(0, rows - 1, min(rows, _MAX_POINTS)).astype(int))
 
 

@@ -53,17 +53,17 @@ def split(data: Dataset, options: DataOptions, seed: int) -> Parts:
         FusionError: the data say something else than parts, or a class or a part has too few rows or groups.
     """
     origin = _origin(data, options)
-    everything, validation = np.arange(data.rows), np.arange(0)
+    validation = np.arange(0)
     notes = []
     if origin is not None:
         rest, validation, test = _given(data, options, origin)
         notes = _cuts(data, origin, (rest, validation, test))
     elif options.test_size:
-        rest, test = _draw(data, everything, "test", options.test_size, seed, options.fold)
+        rest, test = _draw(data, None, "test", options.test_size, seed, options.fold)
     elif options.fold is not None:
         raise ConfigError("data.test_size should be above 0 where data.fold is given; found 0.")
     else:
-        rest, test = everything, np.arange(0)
+        rest, test = np.arange(data.rows), np.arange(0)
     _check_training(data, rest)
     if options.validation_size:
         if len(validation):
@@ -198,31 +198,36 @@ def _cuts(data: Dataset, origin: str, parts: Sequence[Rows]) -> list[str]:
 # -- parts that are drawn ----------------------------------------------------------------------------------------------
 
 
-def _draw(data: Dataset, among: Rows, part: str, size: float, seed: int, fold: Any = None) -> tuple[Rows, Rows]:
-    """Return the rows of ``among`` that stay, and those of the part: fold ``fold`` of ``round(1 / size)``, or drawn."""
+def _draw(data: Dataset, among: Rows | None, part: str, size: float, seed: int, fold: Any = None) -> tuple[Rows, Rows]:
+    """Return the rows of ``among`` that stay, and those of the part: fold ``fold`` of ``round(1 / size)``, or drawn.
+
+    None stands for all rows.
+    """
     folds = None if fold is None else _folds(size, fold)
-    strata = None if data.strata is None else data.strata[among]
-    groups = None
-    if "group" in data.roles:
-        _, groups = np.unique(data.roles["group"][among], return_inverse=True)
-    where = str(data.path) if len(among) == data.rows else f"{data.path} outside the test part"
-    _check_counts(data, where, strata, groups, len(among), folds or 2)
-    held = int(np.ceil(size * len(among)))
+    rows = data.rows if among is None else len(among)
+    strata, groups = data.strata, data.roles.get("group")
+    if among is not None:
+        strata, groups = (None if one is None else one[among] for one in (strata, groups))
+    if groups is not None:
+        _, groups = np.unique(groups, return_inverse=True)
+    where = str(data.path) if rows == data.rows else f"{data.path} outside the test part"
+    _check_counts(data, where, strata, groups, rows, folds or 2)
+    held = int(np.ceil(size * rows))
     if groups is None:
         least = "1 row" if strata is None else f"{len(data.classes)} rows, one per class"
-        for name, rows in ((part, held), ("training", len(among) - held)):
-            if rows < (1 if strata is None else len(data.classes)):
-                found = f"{rows} of {len(among)} rows at {part}_size {size}"
+        for name, count in ((part, held), ("training", rows - held)):
+            if count < (1 if strata is None else len(data.classes)):
+                found = f"{count} of {rows} rows at {part}_size {size}"
                 raise FusionError(f"The {name} part of {data.path} should have at least {least}; found {found}.")
     if fold is not None and folds is not None:
         from fusionkit.experiment.folds import fold_of
 
-        stays, drawn = fold_of(strata, groups, rows=len(among), folds=folds, fold=fold, seed=seed)
+        stays, drawn = fold_of(strata, groups, rows=rows, folds=folds, fold=fold, seed=seed)
     elif groups is not None:
         stays, drawn = draw_groups(strata, groups, size, seed)
     else:
-        stays, drawn = draw_rows(strata, len(among), held, seed)
-    return among[stays], among[drawn]
+        stays, drawn = draw_rows(strata, rows, held, seed)
+    return (stays, drawn) if among is None else (among[stays], among[drawn])
 
 
 def _folds(size: float, fold: Any) -> int:

@@ -28,7 +28,7 @@ from fusionkit.experiment.checkpoint import Checkpoint, Checkpoints, random_stat
 from fusionkit.experiment.metrics import numeral, rank_value
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.optimizer import Optimizer, one_cycle
-from fusionkit.experiment.parts import Part, batch_sizes
+from fusionkit.experiment.parts import Batches, Part, batch_sizes
 from fusionkit.experiment.source import Array
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.tasks.base import Task
@@ -118,7 +118,7 @@ class Training:
     """
 
     task: Task
-    part: Part
+    part: Batches
     target: Array
     monitored: Monitored | None
     settings: TrainOptions

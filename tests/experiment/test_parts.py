@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from fusionkit.experiment.parts import Part, batch_sizes
 
@@ -44,3 +45,17 @@ def test_every_row_comes_once_with_its_target_mask_and_weight() -> None:
 def test_every_takes_the_rows_of_a_slice() -> None:
     part = Part([torch.arange(7.0)[:, None]], torch.arange(7)).every(slice(1, None, 3))
     assert part.target.tolist() == [1, 4] == part.views[0][:, 0].tolist()
+
+
+def test_parts_are_joined_in_order() -> None:
+    def part(target: Tensor) -> Part:
+        return Part([target[:, None].float()], target, target[:, None] > 2, target.double())
+
+    joined = part(torch.arange(3)).joined([part(torch.arange(3, 5)), part(torch.arange(5, 6))])
+    assert joined.target.tolist() == joined.views[0][:, 0].tolist() == list(range(6))
+    assert joined.mask is not None
+    assert joined.mask[:, 0].tolist() == [False] * 3 + [True] * 3
+    assert joined.weight is not None
+    assert joined.weight.tolist() == list(range(6))
+    plain = Part([torch.ones(2, 1)], torch.zeros(2))
+    assert plain.joined([plain]).mask is plain.joined([plain]).weight is None

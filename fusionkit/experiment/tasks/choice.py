@@ -83,11 +83,12 @@ def _classification(labels: Labels, least: int = 2) -> Target:
     if labels.values.ndim == 2:
         found = f"{labels.values.shape[1]} columns"
         raise ConfigError(f"{labels.what} should be one column for task=classification; found {found}.")
-    different, target = np.unique(labels.values, return_inverse=True)
+    different = np.unique(labels.values)
     classes: list[Any] = different.tolist()
     if len(classes) < least:
         raise FusionError(f"{labels.what} should contain at least two classes; found only {classes[0]!r}.")
-    return Target(Classification(classes), target.astype(np.int64))
+    # The inverse of ``unique`` would take five times the memory.
+    return Target(Classification(classes), np.searchsorted(different, labels.values))
 
 
 def _multilabel(labels: Labels) -> Target:

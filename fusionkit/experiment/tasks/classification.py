@@ -47,7 +47,7 @@ class Classification(Task):
 
     def tensor(self, target: Array) -> Tensor:
         """Return the indices (m,) as int64."""
-        return torch.from_numpy(target.astype(np.int64))
+        return torch.from_numpy(target.astype(np.int64, copy=False))
 
     def criterion(self, settings: TrainOptions, target: Array) -> Criterion:
         """Return the cross-entropy, or the focal loss of the probability of the true class."""
