@@ -95,12 +95,12 @@ def _file(group: str, name: str) -> str:
     if name not in options:
         known = ", ".join(sorted(options))
         raise ConfigError(f"{group} should be one of {known}; found {name!r}.{nearest(name, options)}")
-    return f"# {options[name]}\n{_with_descriptions(group, name, options[name].read_text(encoding='utf-8'))}"
+    return f"# {options[name]}\n{_with_descriptions(group, options[name].read_text(encoding='utf-8'))}"
 
 
-def _with_descriptions(group: str, name: str, text: str) -> str:
+def _with_descriptions(group: str, text: str) -> str:
     """Append to each option of data, model or train its type and range."""
-    words = described(group, name) if group in ("data", "model", "train") else {}
+    words = described(group) if group in ("data", "model", "train") else {}
     return re.sub(
         r"^(\w+):.*$", lambda line: f"{line[0]}  # {words[line[1]]}" if line[1] in words else line[0], text, flags=re.M
     )

@@ -366,14 +366,9 @@ def data_options(values: Mapping[str, Any]) -> DataOptions:
     return made
 
 
-#: The forms of a user's own data.
-_FORMS: dict[str, type[Options]] = {"npz": NpzOptions, "folder": FolderOptions, "table": TableOptions}
-
-
-def described(group: str, name: str = "") -> dict[str, str]:
-    """Return what each option of ``data``, ``model`` or ``train`` may be, in words; ``name`` is that of the data."""
-    data = _FORMS.get(name, DataOptions)
-    groups: dict[str, type[Options]] = {"data": data, "model": ModelOptions, "train": TrainOptions}
+def described(group: str) -> dict[str, str]:
+    """Return what each option of ``data``, ``model`` or ``train`` may be, in words."""
+    groups: dict[str, type[Options]] = {"data": TableOptions, "model": ModelOptions, "train": TrainOptions}
     whole = groups[group].model_json_schema()
     return {name: expected(schema, whole) for name, schema in whole["properties"].items()}
 
@@ -382,8 +377,9 @@ def defaults(cfg: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     """Return the defaults of a config's options by path: what those are that a config of an earlier version lacks."""
     node = cfg.get("data")
     name = str(node.get("name")) if isinstance(node, Mapping) else ""
+    forms: dict[str, type[Options]] = {"npz": NpzOptions, "folder": FolderOptions, "table": TableOptions}
     groups: dict[str, type[Options]] = {"model": ModelOptions, "train": TrainOptions, "fusion": FusionNode}
-    groups["data"] = _FORMS.get(name, DataOptions)
+    groups["data"] = forms.get(name, DataOptions)
     found: dict[tuple[str, ...], Any] = {(name,): field for name, field in RunConfig.model_fields.items()}
     found |= {(group, name): field for group, one in groups.items() for name, field in one.model_fields.items()}
     known = {path: field.default for path, field in found.items() if not field.is_required()}
