@@ -19,7 +19,8 @@ _device = click.option("--device", default="cpu", show_default=True, help="Where
 Examples:
   fusionkit run data=table data.path=patients.csv data.label=outcome data.id=patient hydra.run.dir=first
   fusionkit predict first data.path=new.csv --out predictions.csv
-  fusionkit predict first 'data.path={rna: rna.csv, scan: scan.csv}' --out predictions.parquet"""
+  fusionkit predict first 'data.path={rna: rna.csv, scan: scan.csv}' --out predictions.parquet
+  fusionkit predict second data.path=FOLDER --out predictions.npz"""
 )
 @_run_dir
 @_overrides

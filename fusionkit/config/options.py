@@ -368,13 +368,9 @@ def data_options(values: Mapping[str, Any]) -> DataOptions:
 
 def described(group: str) -> dict[str, str]:
     """Return what each option of ``data``, ``model`` or ``train`` may be, in words."""
-    groups: dict[str, tuple[type[Options], ...]] = {
-        "data": (FolderOptions, TableOptions),
-        "model": (ModelOptions,),
-        "train": (TrainOptions,),
-    }
-    wholes = [one.model_json_schema() for one in groups[group]]
-    return {name: expected(schema, whole) for whole in wholes for name, schema in whole["properties"].items()}
+    groups: dict[str, type[Options]] = {"data": TableOptions, "model": ModelOptions, "train": TrainOptions}
+    whole = groups[group].model_json_schema()
+    return {name: expected(schema, whole) for name, schema in whole["properties"].items()}
 
 
 def defaults(cfg: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:

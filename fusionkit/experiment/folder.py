@@ -42,7 +42,8 @@ def read_folder(options: FolderOptions) -> Source:
         size += sum(view.nbytes for name, view in _headers(test).items() if name in views)
     notes = _ignored(path)
     if stored := size > options.memory_gb * 1e9:
-        notes.append(f"The views take {size / 1e9:.3g} GB, more than data.memory_gb={options.memory_gb:g}: streamed.")
+        more = f"more than data.memory_gb={options.memory_gb:g}"
+        notes.append(f"The views take {size / 1e9:.3g} GB, {more}: they stay in their files and are streamed.")
     arrays: dict[str, Any] = {
         name: StoredView((array,)) if stored and name in views else array.whole() for name, array in headers.items()
     }

@@ -22,8 +22,11 @@ from fusionkit.experiment.results import RESULT, read_result
 from fusionkit.experiment.source import Array, Batch, Source
 from fusionkit.experiment.tasks.choice import known_target
 
-#: Rows that ``evaluate`` predicts at a time.
+#: Rows that ``evaluate`` reads at a time.
 _ROWS = 10_000
+#: Of views in float64 that the model takes at a time: with more the allocator gives memory back and asks for it again,
+#: 60 ms for 8192 rows of mfeat in place of 38.
+_BYTES = 2**23
 
 
 class Predictor:
@@ -75,9 +78,14 @@ class Predictor:
         """Return what the task predicts for raw views (m, n_i), (m, c), and count the rows."""
         self.rows += len(views[0])
         self.absent += _without_view(views) if mask is None else int((~mask.any(1)).sum())
+        step = max(1, _BYTES // (8 * sum(self.model.scaler.dims)))
+        starts = range(0, max(1, len(views[0])), step)
+        return np.concatenate([self._predicted(views, mask, slice(start, start + step)) for start in starts])
+
+    def _predicted(self, views: list[Array], mask: Array | None, rows: slice) -> Array:
         device = self.model.scaler.get_buffer("mean_0").device
-        tensors = [torch.from_numpy(np.ascontiguousarray(view)).to(device) for view in views]
-        present = None if mask is None else torch.from_numpy(mask).to(device)
+        tensors = [torch.from_numpy(np.ascontiguousarray(view[rows])).to(device) for view in views]
+        present = None if mask is None else torch.from_numpy(mask[rows]).to(device)
         return self.model.task.predicted(self.model.evaluate(tensors, present, empty=True).cpu())
 
     def _tables(self, rows: int) -> Iterator[Batch]:
