@@ -248,8 +248,10 @@ def dataset(options: FileOptions, source: Source, task: str, test_rows: Rows | N
         FusionError: views or a mask that cannot be used.
     """
     chosen = choose(source.labels, task, getattr(options, "label_separator", None))
+    # Of data larger than memory, labels are kept once: as targets.
+    labels = replace(source.labels, values=np.empty(0)) if is_stored(source) else source.labels
     return Dataset(
-        **{**vars(source), "mask": _present(options, source)},
+        **{**vars(source), "labels": labels, "mask": _present(options, source)},
         name=options.name,
         task=chosen.task,
         target=chosen.values,
