@@ -70,7 +70,7 @@ class Facts(_Facts):
         versions: of the distributions.
         seconds: that the run has taken so far.
         first: in the second training of ``train.refit``, what the first one gave.
-        history: the curves so far; the training was after so many epochs.
+        history: the curves so far, a value per epoch that is done.
         best_epoch: the best so far; 0 where no part chooses it, or none has a value.
         best_value: of that epoch, so that more is better.
         scaler: the state of the gradient scaler of train.precision=16-mixed.

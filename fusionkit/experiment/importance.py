@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -60,37 +60,37 @@ def importance(
         for these rows and this model, as it covers the draws of the permutation only; ``without``, the metric with the
         view absent from every row.  None: undefined, fewer than two rows have the view, or the model refuses masks.
     """
-    generator = np.random.default_rng(seed)
-    clean, rows = list(views.values()), len(next(iter(views.values())))
-    known = np.ones((rows, len(clean)), dtype=bool) if mask is None else mask
-    orders = [generator.permutation(rows) for _ in range(DRAWS)]
-
-    def loss(i: int, order: npt.NDArray[np.int64]) -> float | None:
-        # The rows that have the view, in their order and in a random one.
-        there, other = np.flatnonzero(known[:, i]), order[known[order, i]]
-        permuted = clean[i].copy()
-        permuted[there] = clean[i][other]
-        found = score([*clean[:i], permuted, *clean[i + 1 :]], mask)
-        return None if whole is None or found is None else rank_value(metric, whole) - rank_value(metric, found)
-
-    def losses(i: int) -> dict[str, float | None]:
-        drawn = [loss(i, order) for order in orders] if known[:, i].sum() > 1 else [None]
-        numbers = [one for one in drawn if one is not None]
-        # A metric that is undefined for some permutations has no mean.
-        found = _mean_interval(numbers) if len(numbers) == len(drawn) else (None, None, None)
-        return dict(zip(("loss", "low", "high"), found, strict=True))
-
-    absent = np.arange(len(clean))
-    return {
-        name: {**losses(i), "without": None if refuses else score(clean, known & (absent != i))}
-        for i, name in enumerate(views)
-    }
+    given = list(views.values())
+    known = np.ones((len(given[0]), len(given)), dtype=bool) if mask is None else mask
+    generator, columns = np.random.default_rng(seed), np.arange(len(given))
+    orders = [generator.permutation(len(known)) for _ in range(DRAWS)]
+    found: Importance = {}
+    for i, name in enumerate(views):
+        drawn = orders if known[:, i].sum() > 1 else []
+        losses = [_loss(metric, whole, score(_permuted(given, i, known[:, i], order), mask)) for order in drawn]
+        found[name] = dict(zip(("loss", "low", "high"), _mean_interval(losses), strict=True))
+        found[name]["without"] = None if refuses else score(given, known & (columns != i))
+    return found
 
 
-def _mean_interval(numbers: list[float]) -> tuple[float, float, float]:
-    """Return the mean of ``DRAWS`` numbers and its 95 % interval."""
+def _permuted(views: Views, i: int, known: npt.NDArray[np.bool_], order: Rows) -> Views:
+    """Return the views, with the rows of view i that are known in a random ``order``."""
+    permuted = views[i].copy()
+    permuted[np.flatnonzero(known)] = views[i][order[known[order]]]
+    return [*views[:i], permuted, *views[i + 1 :]]
+
+
+def _loss(metric: str, whole: float | None, found: float | None) -> float | None:
+    return None if whole is None or found is None else rank_value(metric, whole) - rank_value(metric, found)
+
+
+def _mean_interval(losses: Sequence[float | None]) -> tuple[float | None, float | None, float | None]:
+    """Return the mean of ``DRAWS`` losses and its 95 % interval; None where there are none, or one is undefined."""
+    numbers = [loss for loss in losses if loss is not None]
+    if not numbers or len(numbers) < len(losses):
+        return None, None, None
     if min(numbers) == max(numbers):  # Rounding would make an interval.
-        return (numbers[0],) * 3
+        return numbers[0], numbers[0], numbers[0]
     mean, half = fmean(numbers), _QUANTILE * stdev(numbers) / math.sqrt(DRAWS)
     return mean, mean - half, mean + half
 
