@@ -13,6 +13,13 @@ Counts = npt.NDArray[np.float64]
 _ATTEMPTS = 10_000
 
 
+def draw_some(rows: Rows, most: int, seed: int) -> Rows:
+    """Return the rows, or ``most`` of them, chosen by the seed, in their order."""
+    if len(rows) <= most:
+        return rows
+    return rows[np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False, shuffle=False))]
+
+
 def draw_rows(strata: Rows | None, rows: int, held: int, seed: int) -> tuple[Rows, Rows]:
     """Return the rows that stay and the ``held`` that are held out, as scikit-learn's ``train_test_split`` draws them.
 

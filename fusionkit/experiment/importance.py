@@ -14,20 +14,13 @@ from fusionkit.experiment.metrics import rank_value
 from fusionkit.experiment.robustness import Mask, Views
 from fusionkit.experiment.source import Rows
 
-#: How often a view is permuted, and the most rows that are measured.
-DRAWS, MOST_ROWS = 10, 10_000
+#: How often a view is permuted.
+DRAWS = 10
 #: The 97.5 % quantile of Student's t distribution with DRAWS - 1 degrees of freedom; scipy is slow to import.
 _QUANTILE = 2.262157162798205
 
 Score = Callable[[Views, Mask | None], float | None]
 Importance = dict[str, dict[str, float | None]]
-
-
-def some(rows: Rows, seed: int) -> Rows:
-    """Return the rows, or ``MOST_ROWS`` of them, chosen by the seed, in their order."""
-    if len(rows) <= MOST_ROWS:
-        return rows
-    return rows[np.sort(np.random.default_rng(seed).choice(len(rows), MOST_ROWS, replace=False))]
 
 
 def importance(

@@ -28,7 +28,8 @@ from fusionkit.errors import ConfigError, DimsError, FusionError
 from fusionkit.experiment import results
 from fusionkit.experiment.checkpoint import Checkpoint, Checkpoints, First
 from fusionkit.experiment.data import OWN, Dataset, load_data
-from fusionkit.experiment.importance import Importance, importance, some
+from fusionkit.experiment.draws import draw_some
+from fusionkit.experiment.importance import Importance, importance
 from fusionkit.experiment.load import save
 from fusionkit.experiment.metrics import confusion_matrix
 from fusionkit.experiment.model import FusionModel, Network, Scaler
@@ -43,9 +44,11 @@ from fusionkit.experiment.training import History, Monitored, Training, seeded, 
 from fusionkit.experiment.view_weights import Weights, mean_weights
 from fusionkit.fusion import Fusion, check_device
 
-#: Of views that stay in their files, the curve shows at most so many rows, which take this share of data.memory_gb at
-#: most, or as much as a buffer; views are disturbed, and their weights averaged, on at most so many.
-_SHOWN, _SHARE, _DISTURBED = 100_000, 1 / 8, 10_000
+#: Of views that stay in their files, the most rows that the curve shows, and the share of data.memory_gb for them.
+_SHOWN, _SHARE = 100_000, 1 / 8
+#: The most rows on which the importance of views is measured, of views that stay in their files also what they do when
+#: they are missing, noisy or weighted.
+_DISTURBED = 10_000
 
 
 @exclusive()
@@ -200,7 +203,7 @@ class Run:
             progress = f"training {title}{again}{after}{self.where}"
         measured = None
         if len(shown):
-            shown = self._some(shown, _SHOWN)
+            shown = self._shown(shown)
             measured = Monitored(_standardized(model, data, shown), data.target[shown], self.metric, chooses)
         part, target = _training_part(model, data, rows), data.target[rows]
         report = self.report
@@ -241,16 +244,16 @@ class Run:
             done += len(output)
         return found
 
-    def _some(self, rows: Rows, most: int) -> Rows:
-        """Return rows of a part to measure: of views that stay in their files at most ``most``, drawn by the seed."""
+    def _shown(self, rows: Rows) -> Rows:
+        """Return the rows of a part that are measured after every epoch."""
         if not self.data.stored:
             return rows
         memory = max(_SHARE * 1e9 * getattr(self.config.data, "memory_gb", 1.0), BUFFER)
-        most = max(1, min(most, int(memory / (4 * sum(self.data.dims)))))
-        if len(rows) <= most:
-            return rows
-        drawn = np.random.default_rng(self.config.seed).choice(len(rows), most, replace=False, shuffle=False)
-        return rows[np.sort(drawn)]
+        return draw_some(rows, max(1, min(_SHOWN, int(memory / (4 * sum(self.data.dims))))), self.config.seed)
+
+    def _few(self, rows: Rows) -> Rows:
+        """Return rows of a part to read at once: all, or of views that stay in their files a few."""
+        return draw_some(rows, _DISTURBED, self.config.seed) if self.data.stored else rows
 
     def record(self) -> dict[str, Any]:
         """Measure the trained model, and return the record of the run."""
@@ -301,7 +304,7 @@ class Run:
 
     def _robustness(self) -> dict[str, dict[str, float | None]]:
         """Return the task's first metric on the test part with views missing and noisy."""
-        rows = self._some(self.parts.test, _DISTURBED)
+        rows = self._few(self.parts.test)
         part, mask = self._disturbed(rows)
         score = partial(self._score, self.model.task.metric(None), self.data.target[rows])
         refuses = not self.model.fusion.takes_masks
@@ -313,7 +316,7 @@ class Run:
         trained on; None without such rows.
         """
         test, seed = self.parts.test, self.config.seed
-        rows = some(test if len(test) or self.config.train.refit else self.parts.validation, seed)
+        rows = draw_some(test if len(test) or self.config.train.refit else self.parts.validation, _DISTURBED, seed)
         if not len(rows):
             return None
         views, mask = self._disturbed(rows)
@@ -339,7 +342,7 @@ class Run:
 
     def _weights(self) -> Weights | None:
         """Return the mean weights of the views in the fusion on the test part; None if it does not say any."""
-        model, data, rows = self.model, self.fitted, self._some(self.parts.test, _DISTURBED)
+        model, data, rows = self.model, self.fitted, self._few(self.parts.test)
         if not model.fusion.explains():
             return None
         views = [view[rows] for view in data.views.values()]

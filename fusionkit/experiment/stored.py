@@ -16,7 +16,7 @@ import numpy as np
 from fusionkit.errors import FusionError
 from fusionkit.experiment.source import Array, Rows, native, objects_refused
 
-#: Rows that are apart by fewer bytes are read together, because a seek costs more; but at most so many bytes at once.
+#: Rows that are apart by fewer bytes are read together, because a seek costs more; at once at most the second number.
 _GAP, _READ = 2**16, 2**23
 #: The readers of the headers of arrays of numbers, by magic string.
 _HEADERS = {

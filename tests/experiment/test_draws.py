@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from fusionkit.experiment.draws import draw_groups, draw_rows
+from fusionkit.experiment.draws import draw_groups, draw_rows, draw_some
 
 Rows = np.ndarray[Any, Any]
 
@@ -124,3 +124,14 @@ def test_the_names_of_the_classes_do_not_matter() -> None:
     random = np.random.default_rng(0)
     groups = random.integers(0, 30, 400)
     np.testing.assert_array_equal(drawn(groups % 2, groups, 0.3, 5), drawn(1 - groups % 2, groups, 0.3, 5))
+
+
+def test_at_most_some_rows() -> None:
+    rows = np.arange(100, 0, -1)
+    assert draw_some(rows, 100, 0) is rows
+    chosen = draw_some(rows, 60, 1)
+    assert len(chosen) == 60
+    assert (np.diff(chosen) < 0).all()
+    assert set(chosen) < set(rows)
+    assert (draw_some(rows, 60, 1) == chosen).all()
+    assert (draw_some(rows, 60, 2) != chosen).any()

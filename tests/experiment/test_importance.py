@@ -19,7 +19,7 @@ import fusionkit
 from fusionkit.config.options import data_options
 from fusionkit.experiment import results
 from fusionkit.experiment.data import load_data
-from fusionkit.experiment.importance import DRAWS, MOST_ROWS, importance, ranked, some, worse
+from fusionkit.experiment.importance import DRAWS, importance, ranked, worse
 from fusionkit.experiment.metrics import rank_value
 from fusionkit.experiment.robustness import Mask, Views
 from fusionkit.experiment.splits import Parts, split
@@ -239,18 +239,6 @@ def test_views_without_a_number_are_last() -> None:
         name: {"loss": loss} for name, loss in (("a", None), ("b", -0.1), ("c", 0.2), ("d", None), ("e", 0.2))
     }
     assert list(ranked(views)) == ["c", "e", "b", "a", "d"]
-
-
-def test_at_most_ten_thousand_rows() -> None:
-    rows = np.arange(MOST_ROWS, 0, -1)
-    assert some(rows, 0) is rows
-    more = 3 * np.arange(MOST_ROWS + 5)
-    chosen = some(more, 1)
-    assert len(chosen) == MOST_ROWS
-    assert (np.diff(chosen) > 0).all()
-    assert set(chosen) < set(more)
-    assert (some(more, 1) == chosen).all()
-    assert (some(more, 2) != chosen).any()
 
 
 # -- of a run ----------------------------------------------------------------------------------------------------------

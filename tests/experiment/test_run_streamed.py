@@ -281,6 +281,7 @@ def test_curve_robustness_and_weights_are_of_some_rows_and_the_metrics_of_all(
 def test_rows_to_measure_are_drawn_by_the_seed(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, memory: float, rows: int
 ) -> None:
+    monkeypatch.setattr(run, "_SHOWN", most)
     monkeypatch.setattr(run, "_SHARE", 0.0)
     monkeypatch.setattr(run, "BUFFER", memory)
     drawn = []
@@ -288,10 +289,10 @@ def test_rows_to_measure_are_drawn_by_the_seed(
         cfg = config(seed=seed)
         data, parts = on_disk(cfg, tmp_path)
         test = np.arange(20, 32)
-        drawn.append(Run(validate(cfg), data, parts, None)._some(test, most).tolist())
+        drawn.append(Run(validate(cfg), data, parts, None)._shown(test).tolist())
         assert len(drawn[-1]) == rows
         assert set(drawn[-1]) <= set(test.tolist())
-        assert Run(validate(cfg), run.read(validate(cfg))[0], parts, None)._some(test, most) is test
+        assert Run(validate(cfg), run.read(validate(cfg))[0], parts, None)._shown(test) is test
     assert drawn[0] == drawn[1]
     assert (drawn[0] == drawn[2]) == (rows == 12)
 
