@@ -13,6 +13,7 @@ from fusionkit.core.validation import check_dims, check_dtype, check_number, che
 from fusionkit.errors import FusionError
 from fusionkit.kernels.tracing import Recorder, apart
 from fusionkit.registry import lookup
+from fusionkit.registry.catalogue import OPERATORS
 
 
 def cost(
@@ -56,7 +57,7 @@ def cost(
         raise FusionError(f"mask, the share of absent views, should be from 0 to 1; found {mask!r}.")
     options.pop("device", None)
     dtype = check_dtype(options.get("dtype")) or torch.get_default_dtype()
-    found = lookup.find(name, kind).kind
+    found = lookup.find(name, kind or OPERATORS).kind
 
     def run() -> dict[str, Any]:
         return _measure(_build(name, found, n, widths, options).eval(), widths, rows, dtype, mask is not None)

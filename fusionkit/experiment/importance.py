@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fusionkit.experiment.metrics import rank_value
-from fusionkit.experiment.robustness import Mask, Views
 from fusionkit.experiment.source import Rows
+
+if TYPE_CHECKING:
+    from fusionkit.experiment.robustness import Mask, Views  # It imports torch.
 
 #: How often a view is permuted.
 DRAWS = 10
 #: The 97.5 % quantile of Student's t distribution with DRAWS - 1 degrees of freedom; scipy is slow to import.
 _QUANTILE = 2.262157162798205
 
-Score = Callable[[Views, Mask | None], float | None]
+Score = Callable[["Views", "Mask | None"], float | None]
 Importance = dict[str, dict[str, float | None]]
 
 

@@ -232,7 +232,7 @@ def test_the_progress_goes_on_and_the_checkpoints_go(stopped: Path, capsys: pyte
     assert "seed 0, after epoch 4, in run\nepoch 5/5  loss " in err
     assert "accuracy    " in out
     assert sorted(path.name for path in stopped.iterdir()) == [
-        *("curve.png", "model.safetensors", "result.json", "rows.npz")
+        *("curve.png", "model.safetensors", "result.json", "rows.npz", "views.png")
     ]
 
 

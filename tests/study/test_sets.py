@@ -74,7 +74,8 @@ def test_jobs(tmp_path: Path) -> None:
         *(("given", name, 4, None) for name in ("default", "n=8", "logistic_regression", "rbf_svm")),
         *(("amounts", name, 4, fold) for name in ("default", "n=8", "ridge", "rbf_svr") for fold in range(3)),
     ]
-    shared = ["data=amounts", f"data.test_size={1 / 3!r}", "train.epochs=1", "seed=4", "data.fold=2"]
+    shared = ["data=amounts", f"data.test_size={1 / 3!r}", "train.importance=false", "train.epochs=1"]
+    shared += ["seed=4", "data.fold=2"]
     assert study.jobs[6].config == compose(shared)
     assert about["given"] == {
         **{"task": "classification", "metric": "accuracy", "rows": 60, "views": {"a": 2, "b": 3}},
