@@ -82,7 +82,8 @@ def expected(schema: Schema, whole: Schema) -> str:
     if "enum" in schema:
         return f"one of {', '.join(map(str, schema['enum']))}"
     if "const" in schema:
-        return {True: "true", False: "false"}.get(schema["const"], repr(schema["const"]))
+        const = schema["const"]
+        return str(const).lower() if isinstance(const, bool) else repr(const)
     if schema.get("type") in ("integer", "number"):
         return f"{'an integer' if schema['type'] == 'integer' else 'a number'}{_bounds(schema)}"
     if schema.get("type") == "array":

@@ -32,6 +32,8 @@ from fusionkit.experiment.state import exclusive
 
 #: The name of the input that says which views are present.
 MASK = "mask"
+#: Names that the code of torch.fx uses, which an argument of the same name would hide.
+_GLOBALS = ("inf", "nan", "NoneType", "torch", "device", "fx_pytree", "pytree", "getattr", "slice")
 SCHEMA_VERSION = 1
 #: The rows of the two batches of the check.
 CHECKED_ROWS = (3, 17)
@@ -158,7 +160,7 @@ def _is_masked(model: FusionModel, result: Mapping[str, Any]) -> bool:
 def input_names(views: Sequence[str]) -> list[str]:
     """Return a name of its own for the input of each view: an identifier of ASCII, no keyword, and not ``mask``."""
     names: list[str] = []
-    taken = {MASK, "self", *(name for name, _ in _OUTPUTS.values())}
+    taken = {MASK, "self", *_GLOBALS, *(name for name, _ in _OUTPUTS.values())}
     for view in views:
         name = base = re.sub(r"\W", "_", view, flags=re.ASCII)
         if not name.isidentifier() or keyword.iskeyword(name):

@@ -254,12 +254,18 @@ def test_views_with_the_names_of_values(ending: str, tmp_path: Path) -> None:
         "größe",
         "mask",
         "convert_element_type_default",
+        "torch",
+        "inf",
+        "device",
+        "getattr",
+        "slice",
+        "float",
     ]
     model = small(average(len(views)), views)
     about = export_model(model, tmp_path / f"m{ending}", masked=True).description
     assert [one["view"] for one in about["inputs"]] == views
     inputs = {one["name"]: np.random.default_rng(i).random((1001, 3)) for i, one in enumerate(about["inputs"])}
-    expect_same(tmp_path / f"m{ending}", model, inputs, np.random.default_rng(9).random((1001, 8)) < 0.5)
+    expect_same(tmp_path / f"m{ending}", model, inputs, np.random.default_rng(9).random((1001, len(views))) < 0.5)
 
 
 def test_the_same_bytes_and_nothing_of_this_machine(tmp_path: Path) -> None:
