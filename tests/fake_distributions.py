@@ -41,7 +41,9 @@ def read(path):
         raise OSError("the disk is gone")
     if path.endswith(".npz"):
         return path
-    return {"list": [1, 2], "text": {**arrays, "left": "text"}, "views": {"left": rows[:, None]}}[path.split("/")[-1]]
+    print("reading")
+    found = {"list": [1, 2], "array": rows, "text": {**arrays, "left": "text"}, "none": {**arrays, "left": None}}
+    return {**found, "number": {**arrays, 1: rows[:, None]}, "views": {"left": rows[:, None]}}[path.split("/")[-1]]
 """
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -182,7 +184,7 @@ def _registered_data(options: DataOptions, task: str) -> Dataset:
     record, function = registry.resolve("dataset", options.name), registry.dataset(options.name)
     spec, title = record.spec, lookup.title(record)
     try:
-        with foreign_code("", title):
+        with foreign_code("", title), redirect_stdout(sys.stderr):  # The output of a command may be JSON.
             found = function(options.path)
     except PluginProblem as problem:
         cause = problem.__cause__
@@ -208,11 +210,13 @@ def _read(path: Path, title: str, found: object) -> Source:
     """Return what the function of a data set found: arrays, or the path of an ``.npz`` file."""
     if isinstance(found, str | Path):
         return read_npz(NpzOptions(name="npz", path=str(found)))
-    arrays = found.values() if isinstance(found, Mapping) else [found]
-    wrong = next((array for array in arrays if not isinstance(array, np.ndarray)), None)
-    if wrong is not None or not isinstance(found, Mapping):
+    wrong = [found]
+    if isinstance(found, Mapping):
+        typed = [pair for name, array in found.items() for pair in ((name, str), (array, np.ndarray))]
+        wrong = [one for one, kind in typed if not isinstance(one, kind)]
+    if wrong or not isinstance(found, Mapping):
         should = "a dict of arrays, or the path of an .npz file"
-        raise FusionError(f"the function of {title} should return {should}; found {one_line(short_repr(wrong))}.")
+        raise FusionError(f"the function of {title} should return {should}; found {one_line(short_repr(wrong[0]))}.")
     return arrays_source(path, arrays_digest(found), dict(found))
 
 

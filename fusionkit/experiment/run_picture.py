@@ -105,9 +105,13 @@ def draw_views(result: Mapping[str, Any], whole: float | None, path: Path) -> No
         axes.margins(x=0.05, y=0.01)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_title(f"by how much the {metric} {worse(metric)} when a view is permuted", fontweight="normal")
+        axes.set_title(
+            f"by how much the {metric} {worse(metric)} when a view is permuted", loc="right", fontweight="normal"
+        )
         mark = ";  ◆ when it is absent from every row" if np.isfinite(absent).any() else ""
-        axes.set_xlabel(f"mean of {DRAWS} draws, 95 % interval{mark}")  # A legend takes a tenth of the time.
+        axes.set_xlabel(
+            f"mean of {DRAWS} draws, 95 % interval{mark}", loc="right"
+        )  # A legend takes a tenth of the time.
         axes.xaxis.set_major_locator(MaxNLocator(5))
         figure.suptitle(fill(f"{_name(result)}, seed {result['seed']}", 70), fontsize=12, fontweight="bold")
 

@@ -116,12 +116,16 @@ def _views(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     known = [(name, view) for name, view in ranked(result["views"] or {}).items() if view["loss"] is not None]
     if not known:
         return
+    part = "" if result["metrics"] else "; on the validation part"
     (most, first), (least, last) = known[0], known[-1]
+    if first["loss"] <= 0:
+        yield "views", f"none matters: {metric} does not {worse(metric)[:-1]} when one is permuted{part}"
+        return
     digits = places(metric, max(abs(view["loss"]) for _, view in known))
     loss, low, high, lowest = (f"{x:z.{digits}f}" for x in (first["loss"], first["low"], first["high"], last["loss"]))
     fall = f"{metric} {worse(metric)} by {loss}{_unit(result, metric)} ({low} to {high}) when it is permuted"
     other = f"; least: {least} {lowest}" if len(known) > 1 else ""
-    yield "views", f"{most} matters most: {fall}{other}{'' if result['metrics'] else '; on the validation part'}"
+    yield "views", f"{most} matters most: {fall}{other}{part}"
 
 
 def _positive(result: Mapping[str, Any], metric: str) -> str:

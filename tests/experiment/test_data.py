@@ -87,15 +87,21 @@ def test_a_registered_data_set_may_be_an_npz_file(site: Site, npz: Write) -> Non
         ("broken", "the data set 'toy' of fk-data 1.0 should be readable; found OSError: the disk is gone."),
         ("list", "should return a dict of arrays, or the path of an .npz file; found [1, 2]."),
         ("text", "should return a dict of arrays, or the path of an .npz file; found 'text'."),
+        ("array", "should return a dict of arrays, or the path of an .npz file; found array([ 0., 1.,"),
+        ("none", "should return a dict of arrays, or the path of an .npz file; found None."),
+        ("number", "should return a dict of arrays, or the path of an .npz file; found 1."),
         ("views", "toy should contain an array 'label' with a label per row; found the arrays 'left'."),
     ],
 )
-def test_a_data_set_that_is_not_there_is_one_sentence(path: str, sentence: str, site: Site) -> None:
+def test_a_data_set_that_is_not_there_is_one_sentence(
+    path: str, sentence: str, site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     site.dataset()
     with pytest.raises(FusionError) as caught:
         load_data({"name": "toy", "path": path})
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not capsys.readouterr().out
 
 
 def test_every_array_but_label_is_a_view(npz: Write, arrays: dict[str, Any]) -> None:

@@ -389,14 +389,14 @@ def test_the_view_that_matters_most_is_on_top(tmp_path: Path, monkeypatch: pytes
     assert [bar.get_width() for bar in axes.patches] == [0.02, 0.01, 0.0]  # type: ignore[attr-defined]
     np.testing.assert_allclose(ends(axes), [[0.01, 0.04], [0.0, 0.03], [0.0, 0.0]], atol=1e-12)
     np.testing.assert_allclose(axes.lines[0].get_xdata(), [0.09, 0.07, 0.05])  # type: ignore[arg-type]
-    assert axes.get_title(loc="left") == "by how much the accuracy falls when a view is permuted"
+    assert axes.get_title(loc="right") == "by how much the accuracy falls when a view is permuted"
     assert axes.get_xlabel() == "mean of 10 draws, 95 % interval;  ◆ when it is absent from every row"
 
 
 def test_of_an_error_a_rise_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = mattering(["a", "b"], metric="rmse", metrics={"rmse": 0.5})
     (axes,) = views_of(monkeypatch, result, 0.5, tmp_path / "x.png").axes
-    assert axes.get_title(loc="left") == "by how much the rmse rises when a view is permuted"
+    assert axes.get_title(loc="right") == "by how much the rmse rises when a view is permuted"
     np.testing.assert_allclose(axes.lines[0].get_xdata(), [0.38, 0.4])  # type: ignore[arg-type]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["b   0.01000", "a   0.00000"]
 
@@ -421,6 +421,17 @@ def test_many_views_with_long_names(count: int, tmp_path: Path, monkeypatch: pyt
     assert min(box.x0 for box in boxes) >= 0
     assert axes.get_window_extent().width > 0.4 * figure.bbox.width
     assert max(figure.get_size_inches()) < 30
+
+
+def test_the_text_about_views_with_long_names_stays_in_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = mattering(["W" * 40, "b"], metric="average_precision")
+    figure = views_of(monkeypatch, result, 0.9, tmp_path / "x.png")
+    (axes,) = figure.axes
+    for text in (axes.title, axes._left_title, axes._right_title, axes.xaxis.label):  # type: ignore[attr-defined]
+        box = text.get_window_extent()
+        assert 0 <= box.x0 <= box.x1 <= figure.bbox.width
 
 
 def test_views_of_a_metric_that_is_undefined(tmp_path: Path) -> None:

@@ -67,8 +67,13 @@ FALLS = "b matters most: accuracy falls by 0.2100 (0.2000 to 0.2200) when it is 
             record({"a": view(0.5)}, metric="mae", targets=["x", "y"]),
             "a matters most: mae rises by 0.5000 standard deviations (0.5000 to 0.5000) when it is permuted",
         ),
+        (record({"a": view(-0.02, 0.03), "b": view(0.0)}), "none matters: accuracy does not fall when one is permuted"),
+        (
+            record({"a": view(-0.5)}, metric="rmse", metrics={}),
+            "none matters: rmse does not rise when one is permuted; on the validation part",
+        ),
     ],
-    ids=["two", "negative", "one of them unknown", "validation", "rmse", "several targets"],
+    ids=["two", "negative", "one of them unknown", "validation", "rmse", "several targets", "none", "none of one"],
 )
 def test_the_line_about_views(result: dict[str, Any], line: str) -> None:
     assert list(_views(result)) == [("views", line)]
