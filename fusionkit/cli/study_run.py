@@ -17,7 +17,7 @@ from fusionkit._util.progress import ProgressBar
 from fusionkit._util.tables import print_table
 from fusionkit._util.text import duration
 from fusionkit.cli.commands import print_json
-from fusionkit.cli.study_sets import make_directory, run_sets
+from fusionkit.cli.study_sets import begin, run_sets
 from fusionkit.errors import ConfigError
 from fusionkit.experiment.plots import draw_missing, draw_robustness, draw_study
 from fusionkit.experiment.results import provenance
@@ -65,9 +65,7 @@ def run_study(
             as_json=as_json,
         )
     planned = plan(directory, **_settings(given))
-    make_directory(directory)
-    for sentence in planned.left_out:
-        print(f"left out: {sentence}", file=sys.stderr)
+    begin(planned)
     failed = _execute(planned, workers or cpu_count())
     rows, missing = analyse(planned), analyse_missing(planned)
     summary = {

@@ -36,9 +36,7 @@ def run_sets(directory: Path, settings: Settings, execute: Any, arguments: Seque
     names = settings["data"] or [record.key for record in registry.records("dataset")]
     settings["data"] = names
     planned, about = plan_sets(directory, **settings)
-    make_directory(directory)
-    for sentence in planned.left_out:
-        print(f"left out: {sentence}", file=sys.stderr)
+    begin(planned)
     failed: list[str] = execute(planned)
     rows = analyse_sets(planned, about)
     summary = {
@@ -64,16 +62,19 @@ def run_sets(directory: Path, settings: Settings, execute: Any, arguments: Seque
     return 1 if failed else 0
 
 
-def make_directory(directory: Path) -> None:
-    """Make the directory of a study.
+def begin(study: Study) -> None:
+    """Make the directory of a study, and say what it leaves out.
 
     Raises:
         ConfigError: it cannot be made.
     """
+    directory = study.directory
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out should be a directory to write to; found {directory}: {error.strerror}.") from error
+    for sentence in study.left_out:
+        print(f"left out: {sentence}", file=sys.stderr)
 
 
 def _write(planned: Study, summary: Mapping[str, Any]) -> None:

@@ -117,7 +117,7 @@ class FolderOptions(FileOptions):
         "nan", "What says that a row lacks a view: nan, numbers that are all NaN; mask, the array in mask.npy."
     )
     memory_gb: Annotated[float, Field(ge=0)] = _option(
-        1.0, "Views of more gigabytes (10^9 bytes of their files) stay on the disk and are streamed."
+        1.0, "Views larger than this, in gigabytes (10^9 bytes of their files), stay on the disk and are streamed."
     )
 
 

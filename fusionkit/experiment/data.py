@@ -42,7 +42,7 @@ class Dataset(Source):
     """What a run reads, and its targets; the rows of ``test_path`` are the last ones.
 
     Attributes:
-        name: ``mfeat``, ``digits``, ``npz``, ``folder``, ``table``.
+        name: the form of a user's own data (``OWN``), or the registered data set.
         task: not fitted yet.
         target: (m,) or (m, t), as the task takes it.
         impute: ``mean``: present rows may have some NaN, for which the means of the training part stand.
@@ -278,7 +278,7 @@ def _present(options: FileOptions, source: Source) -> Any:
 
 
 def _imported(target: str) -> Any:
-    """Import ``module:name`` of this room; pandas and scikit-learn take longer to import than a short run."""
+    """Import ``module:name`` of this package; pandas and scikit-learn take longer to import than a short run."""
     module, _, name = target.partition(":")
     return getattr(import_module(f"{__package__}.{module}"), name)
 

@@ -55,7 +55,7 @@ class Part:
         """Return the rows at ``index`` (b,)."""
         return self._each(lambda tensor: tensor.index_select(0, index))
 
-    def every(self, rows: slice) -> Part:
+    def sliced(self, rows: slice) -> Part:
         """Return the rows of a slice."""
         return self._each(lambda tensor: tensor[rows])
 

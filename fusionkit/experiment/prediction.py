@@ -51,7 +51,7 @@ class Predictor:
     def __init__(self, run_dir: Path, path: Any, device: str | None = None) -> None:
         self.model = load(run_dir, device)
         node = read_result(run_dir / RESULT)["config"]["data"]
-        if node["name"] != "table":  # Data that ship with a package are arrays too.
+        if node["name"] != "table":  # Registered data sets are arrays too.
             folder = isinstance(path, str) and Path(path).is_dir()
             node = {"name": "folder" if folder else "npz", "missing": node.get("missing", "nan")}
         self.options: FileOptions = data_options({**node, "path": path})  # type: ignore[assignment]

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fusionkit import registry
 from fusionkit._util.files import write_atomic, write_json
@@ -24,31 +23,27 @@ from fusionkit.config.hashing import config_hash
 from fusionkit.config.options import RunConfig
 from fusionkit.config.safe import build
 from fusionkit.core import first_call
-from fusionkit.errors import ConfigError, DimsError, FusionError
+from fusionkit.errors import ConfigError, DimsError
 from fusionkit.experiment import results
 from fusionkit.experiment.checkpoint import Checkpoint, Checkpoints, First
 from fusionkit.experiment.data import OWN, Dataset, load_data
 from fusionkit.experiment.draws import draw_some
-from fusionkit.experiment.importance import Importance, importance
+from fusionkit.experiment.importance import Importance
 from fusionkit.experiment.load import save
 from fusionkit.experiment.metrics import confusion_matrix
 from fusionkit.experiment.model import FusionModel, Network, Scaler
-from fusionkit.experiment.parts import Batches, Part
-from fusionkit.experiment.robustness import Mask, Views, robustness
 from fusionkit.experiment.source import Array, Rows
 from fusionkit.experiment.splits import Parts, split
 from fusionkit.experiment.state import exclusive
-from fusionkit.experiment.stream import BUFFER, StreamedPart, block_rows, buffer_blocks, members, read_blocks
+from fusionkit.experiment.stream import BUFFER
 from fusionkit.experiment.summary import print_data, print_summary, run_title
-from fusionkit.experiment.training import History, Monitored, Training, seeded, threads, train
-from fusionkit.experiment.view_weights import Weights, mean_weights
+from fusionkit.experiment.tensors import standardized, training_part
+from fusionkit.experiment.trained import Trained
+from fusionkit.experiment.training import History, Monitored, Training, seeded, train
 from fusionkit.fusion import Fusion, check_device
 
 #: Of views that stay in their files, the most rows that the curve shows, and the share of data.memory_gb for them.
 _SHOWN, _SHARE = 100_000, 1 / 8
-#: The most rows on which the importance of views is measured, of views that stay in their files also what they do when
-#: they are missing, noisy or weighted.
-_DISTURBED = 10_000
 
 
 @exclusive()
@@ -162,10 +157,15 @@ class Run:
         else:
             self.model, self.history = self._fit(parts.training, parts.validation, chooses=True)
             target = self.data.target[parts.validation]
-            self.validation = self.model.task.measure(self.predicted(parts.validation), target)
+            self.validation = self.model.task.measure(self.trained.predicted(parts.validation), target)
         if self.config.train.refit:
             rows = np.concatenate([parts.training, parts.validation])
             self.model, _ = self._fit(rows, rows[:0], stop=self.history.best_epoch)
+
+    @property
+    def trained(self) -> Trained:
+        """The model of the last training."""
+        return Trained(self.config, self.model, self.fitted, self.history)
 
     def _first(self) -> First | None:
         """Return what the first training gave, where a checkpoint of the second was found."""
@@ -204,45 +204,14 @@ class Run:
         measured = None
         if len(shown):
             shown = self._shown(shown)
-            measured = Monitored(_standardized(model, data, shown), data.target[shown], self.metric, chooses)
-        part, target = _training_part(model, data, rows), data.target[rows]
+            measured = Monitored(standardized(model, data, shown), data.target[shown], self.metric, chooses)
+        part, target = training_part(model, data, rows), data.target[rows]
         report = self.report
         if report is not None and config.train.refit:
             report = partial(_report_half, report, stop is not None)
         recipe = (config.train, config.seed, progress, report, stop, checkpoints)
         training = Training(model.task, part, target, measured, *recipe)
         return model, train(model.network, training, check_device(config.device))
-
-    def predicted(self, rows: Rows) -> Array:
-        """Return what the task predicts for rows, by the whole model on the CPU.
-
-        Raises:
-            FusionError: outputs that are not finite.
-        """
-        try:
-            with threads(self.model.network, self.config.train, torch.device("cpu")):
-                return self._predicted(rows)
-        except FusionError as error:
-            last = ", the last" if self.history.best_epoch == len(self.history.loss) else ""
-            raise FusionError(f"{str(error).rstrip('.')} after epoch {self.history.best_epoch}{last}.") from error
-
-    def _predicted(self, rows: Rows) -> Array:
-        data, model = self.fitted, self.model
-        if not data.stored:
-            views = [view[rows] for view in data.views.values()]
-            return model.task.predicted(model.evaluate(views, _mask(data, rows)))
-        # Rows without any view are refused only where there are no others, as in memory.
-        empty = data.mask is not None and bool(data.mask[rows].any())
-        stored: list[Any] = list(data.views.values())
-        order, member = np.argsort(rows), members(data.rows, rows)
-        found, done = np.empty((len(rows), model.task.outputs)), 0
-        for start, block in read_blocks(stored, block_rows(stored), member):
-            own = member[start : start + len(block[0])]
-            present = None if data.mask is None else torch.from_numpy(data.mask[start : start + len(own)][own])
-            output = model.evaluate([view[own] for view in block], present, empty=empty)
-            found[order[done : done + len(output)]] = model.task.predicted(output)
-            done += len(output)
-        return found
 
     def _shown(self, rows: Rows) -> Rows:
         """Return the rows of a part that are measured after every epoch."""
@@ -251,15 +220,11 @@ class Run:
         memory = max(_SHARE * 1e9 * getattr(self.config.data, "memory_gb", 1.0), BUFFER)
         return draw_some(rows, max(1, min(_SHOWN, int(memory / (4 * sum(self.data.dims))))), self.config.seed)
 
-    def _few(self, rows: Rows) -> Rows:
-        """Return rows of a part to read at once: all, or of views that stay in their files a few."""
-        return draw_some(rows, _DISTURBED, self.config.seed) if self.data.stored else rows
-
     def record(self) -> dict[str, Any]:
         """Measure the trained model, and return the record of the run."""
         config, data, model, parts = self.config, self.data, self.model, self.parts
         fusion, task, target = model.fusion, model.task, data.target[parts.test]
-        self.tested = self.predicted(parts.test) if len(target) else np.empty((0, task.outputs))
+        self.tested = self.trained.predicted(parts.test) if len(target) else np.empty((0, task.outputs))
         baseline = np.broadcast_to(task.baseline(data.target[parts.training]), self.tested.shape)
         sizes = {f"{name}_rows": len(rows) for name, rows in parts.named().items()}
         return results.record(
@@ -283,8 +248,8 @@ class Run:
             classes=task.classes or None,
             targets=task.targets or None,
             confusion=self._confusion(target),
-            robustness=self._robustness() if len(target) else None,
-            weights=self._weights() if len(target) else None,
+            robustness=self.trained.robustness(parts.test) if len(target) else None,
+            weights=self.trained.weights(parts.test) if len(target) else None,
             views=self._importance() if config.train.importance else None,
             history=self._history(),
             provenance=results.provenance(config.tree),
@@ -302,56 +267,16 @@ class Run:
         name = f"validation_{self.metric}" if len(self.parts.validation) else self.metric
         return {"loss": history.loss, **({name: history.score} if history.score else {}), "lr": history.lr}
 
-    def _robustness(self) -> dict[str, dict[str, float | None]]:
-        """Return the task's first metric on the test part with views missing and noisy."""
-        rows = self._few(self.parts.test)
-        part, mask = self._disturbed(rows)
-        score = partial(self._score, self.model.task.metric(None), self.data.target[rows])
-        refuses = not self.model.fusion.takes_masks
-        with threads(self.model.network, self.config.train, torch.device("cpu")):
-            return robustness(score, part, seed=self.config.seed, mask=mask, refuses=refuses)
-
     def _importance(self) -> Importance | None:
         """Return how much each view matters on the test part, or else on a validation part that the model was not
         trained on; None without such rows.
         """
-        test, seed = self.parts.test, self.config.seed
-        rows = draw_some(test if len(test) or self.config.train.refit else self.parts.validation, _DISTURBED, seed)
+        test = self.parts.test
+        rows = test if len(test) or self.config.train.refit else self.parts.validation
         if not len(rows):
             return None
-        views, mask = self._disturbed(rows)
-        score = partial(self._score, self.metric, self.data.target[rows])
-        refuses = not self.model.fusion.takes_masks
-        with threads(self.model.network, self.config.train, torch.device("cpu")):
-            self.whole = score(list(views.values()), mask)
-            return importance(self.metric, score, views, self.whole, seed=seed, mask=mask, refuses=refuses)
-
-    def _disturbed(self, rows: Rows) -> tuple[dict[str, Array], Mask | None]:
-        """Return the standardized views of rows by name, (m, n_i), and which are present, (m, k), to change them."""
-        part = _standardized(self.model, self.fitted, rows)
-        views = {name: view.numpy() for name, view in zip(self.data.views, part.views, strict=True)}
-        return views, None if part.mask is None else part.mask.numpy()
-
-    @torch.no_grad()
-    def _score(self, metric: str, target: Array, views: Views, mask: Mask | None) -> float | None:
-        """Return a metric of the trained network for standardized views (m, n_i) and a mask; None: it is undefined."""
-        task, network = self.model.task, self.model.network
-        given = [torch.from_numpy(view).to(network.dtype) for view in views]
-        output = network(given, mask=None if mask is None else torch.from_numpy(mask))
-        return task.score(metric, task.predicted(task.in_units(output.double())), target)
-
-    def _weights(self) -> Weights | None:
-        """Return the mean weights of the views in the fusion on the test part; None if it does not say any."""
-        model, data, rows = self.model, self.fitted, self._few(self.parts.test)
-        if not model.fusion.explains():
-            return None
-        views = [view[rows] for view in data.views.values()]
-        with threads(model.network, self.config.train, torch.device("cpu")):
-            weights = model.explain(views, _mask(data, rows)).get("weights")
-        if weights is None:
-            return None
-        mask = None if data.mask is None else data.mask[rows]
-        return mean_weights(weights.double().numpy(), mask, model.task.groups(data.target[rows]), list(data.views))
+        self.whole, found = self.trained.importance(rows, self.metric)
+        return found
 
     def keep(self, result: Mapping[str, Any], run_dir: Path) -> None:
         """Write the model, the row numbers of the parts, and the pictures."""
@@ -426,32 +351,6 @@ def build_model(config: RunConfig, data: Dataset) -> FusionModel:
 def takes_group(config: RunConfig) -> bool:
     """Whether the fusion has the fabrication of the group; a preset, or an override, may have its own."""
     return bool(config.tree["fusion"].get("parameter_fabrication") == config.tree["fabrication"])
-
-
-def _training_part(model: FusionModel, data: Dataset, rows: Rows) -> Batches:
-    """Return rows to train on, in memory or in the files of their views."""
-    if not data.stored:
-        return _standardized(model, data, rows)
-    views: list[Any] = list(data.views.values())
-    rest, member = _rest(model, data, slice(None)), members(data.rows, rows)
-    return StreamedPart(views, model.scaler, rest, member, block_rows(views), buffer_blocks(views))
-
-
-def _standardized(model: FusionModel, data: Dataset, rows: Rows) -> Part:
-    views = model.scaler([np.ascontiguousarray(view[rows]) for view in data.views.values()])
-    return replace(_rest(model, data, rows), views=[view for view in views if view is not None])
-
-
-def _rest(model: FusionModel, data: Dataset, rows: Rows | slice) -> Part:
-    """Return target, mask and weight of rows, without views."""
-    weight = data.roles.get("weight")
-    weights = None if weight is None else torch.from_numpy(weight[rows].astype(np.float32))
-    return Part([], model.task.tensor(data.target[rows]), _mask(data, rows), weights)
-
-
-def _mask(data: Dataset, rows: Rows | slice) -> Tensor | None:
-    """Return which views of the rows are present, (m, k); None if all views of all data are."""
-    return None if data.mask is None else torch.from_numpy(data.mask[rows])
 
 
 def _fabrication(fusion: Fusion) -> str | None:

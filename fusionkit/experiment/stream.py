@@ -127,8 +127,8 @@ class StreamedPart:
         scaler: standardizes them.
         rest: target, mask and weight of all m rows, without views.
         member: which rows are in the part, (m,).
-        rows: of a block.
-        blocks: of a buffer.
+        block_rows: the number of rows in a block.
+        buffer_blocks: the number of blocks in a buffer.
         device: of the batches; None: the CPU.
     """
 
@@ -136,8 +136,8 @@ class StreamedPart:
     scaler: Scaler
     rest: Part
     member: npt.NDArray[np.bool_]
-    rows: int
-    blocks: int
+    block_rows: int
+    buffer_blocks: int
     device: torch.device | None = None
 
     @property
@@ -169,16 +169,16 @@ class StreamedPart:
 
     def _buffers(self, order: torch.Generator) -> Iterator[Part]:
         """Yield buffers of about equally many blocks."""
-        starts = np.arange(0, len(self.member), self.rows)
+        starts = np.arange(0, len(self.member), self.block_rows)
         starts = starts[np.logical_or.reduceat(self.member, starts)]
         starts = starts[torch.randperm(len(starts), generator=order).numpy()]
-        for some in np.array_split(starts, -(-len(starts) // self.blocks)):
+        for some in np.array_split(starts, -(-len(starts) // self.buffer_blocks)):
             buffer = self._buffer(np.sort(some).tolist(), order)
             yield buffer if self.device is None else buffer.to(self.device)
 
     def _buffer(self, starts: Sequence[int], order: torch.Generator) -> Part:
         """Return the rows of the part in some blocks, in random order."""
-        members = [self.member[start : start + self.rows] for start in starts]
+        members = [self.member[start : start + self.block_rows] for start in starts]
         rows = torch.from_numpy(
             np.concatenate([start + np.flatnonzero(own) for start, own in zip(starts, members, strict=True)])
         )
@@ -200,9 +200,9 @@ def _cut(buffers: Iterator[Part], sizes: Iterable[int]) -> Iterator[Part]:
     """Yield the rows of several parts in batches of these sizes."""
     buffer, start = next(buffers), 0
     for size in sizes:
-        batch = buffer.every(slice(start, start + size))
+        batch = buffer.sliced(slice(start, start + size))
         start += size
         while (lacks := size - len(batch)) > 0:
             buffer, start = next(buffers), lacks
-            batch = batch.joined([buffer.every(slice(lacks))])
+            batch = batch.joined([buffer.sliced(slice(lacks))])
         yield batch

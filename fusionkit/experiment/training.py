@@ -432,7 +432,7 @@ class _Steps:
         if self.process.world_size == 1:
             return self.model(batch.views, **_masked(batch.mask), **with_loss), batch.target, batch.weight
         rows = slice(self.process.global_rank, None, self.process.world_size)
-        part = batch.every(rows)
+        part = batch.sliced(rows)
         if not isinstance(self.network, Network):
             return self.model(part.views, **_masked(part.mask), **with_loss), part.target, part.weight
         return self.model(batch.views, rows, **_masked(batch.mask), **with_loss), part.target, part.weight

@@ -42,8 +42,8 @@ def test_every_row_comes_once_with_its_target_mask_and_weight() -> None:
         assert torch.equal(batch.weight, batch.target.double())
 
 
-def test_every_takes_the_rows_of_a_slice() -> None:
-    part = Part([torch.arange(7.0)[:, None]], torch.arange(7)).every(slice(1, None, 3))
+def test_sliced_takes_the_rows_of_a_slice() -> None:
+    part = Part([torch.arange(7.0)[:, None]], torch.arange(7)).sliced(slice(1, None, 3))
     assert part.target.tolist() == [1, 4] == part.views[0][:, 0].tolist()
 
 

@@ -19,7 +19,7 @@ from fusionkit import registry
 from fusionkit.cli import main
 from fusionkit.config.options import validate
 from fusionkit.errors import FusionError
-from fusionkit.experiment import run, stream
+from fusionkit.experiment import run, stream, trained
 from fusionkit.experiment.data import Dataset
 from fusionkit.experiment.robustness import robustness
 from fusionkit.experiment.run import Run
@@ -255,7 +255,7 @@ def test_curve_robustness_and_weights_are_of_some_rows_and_the_metrics_of_all(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "_SHOWN", 5)
-    monkeypatch.setattr(run, "_DISTURBED", 4)
+    monkeypatch.setattr(trained, "_DISTURBED", 4)
     disturbed: list[Any] = []
     shown: list[Any] = []
 
@@ -263,12 +263,12 @@ def test_curve_robustness_and_weights_are_of_some_rows_and_the_metrics_of_all(
         disturbed.append(views)
         return robustness(score, views, **how)
 
-    def trained(network: Any, training: Any, device: Any) -> Any:
+    def trains(network: Any, training: Any, device: Any) -> Any:
         shown.append(training.monitored)
         return train(network, training, device)
 
-    monkeypatch.setattr(run, "robustness", noted)
-    monkeypatch.setattr(run, "train", trained)
+    monkeypatch.setattr(trained, "robustness", noted)
+    monkeypatch.setattr(run, "train", trains)
     cfg = config(train__epochs=2)
     found = run_job(cfg, tmp_path, quiet=True, given=on_disk(cfg, tmp_path))
     assert [len(view) for view in disturbed[0].values()] == [4, 4]

@@ -1,0 +1,43 @@
+"""Rows of a data set as a network takes them: standardized views, target, mask and weight."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusionkit.experiment.data import Dataset
+from fusionkit.experiment.model import FusionModel
+from fusionkit.experiment.parts import Batches, Part
+from fusionkit.experiment.source import Rows
+from fusionkit.experiment.stream import StreamedPart, block_rows, buffer_blocks, members
+
+
+def training_part(model: FusionModel, data: Dataset, rows: Rows) -> Batches:
+    """Return rows to train on, in memory or in the files of their views."""
+    if not data.stored:
+        return standardized(model, data, rows)
+    views: list[Any] = list(data.views.values())
+    rest, member = _rest(model, data, slice(None)), members(data.rows, rows)
+    return StreamedPart(views, model.scaler, rest, member, block_rows(views), buffer_blocks(views))
+
+
+def standardized(model: FusionModel, data: Dataset, rows: Rows) -> Part:
+    """Return rows with their views, which are read at once."""
+    views = model.scaler([np.ascontiguousarray(view[rows]) for view in data.views.values()])
+    return replace(_rest(model, data, rows), views=[view for view in views if view is not None])
+
+
+def _rest(model: FusionModel, data: Dataset, rows: Rows | slice) -> Part:
+    """Return target, mask and weight of rows, without views."""
+    weight = data.roles.get("weight")
+    weights = None if weight is None else torch.from_numpy(weight[rows].astype(np.float32))
+    return Part([], model.task.tensor(data.target[rows]), present_mask(data, rows), weights)
+
+
+def present_mask(data: Dataset, rows: Rows | slice) -> Tensor | None:
+    """Return which views of the rows are present, (m, k); None if all views of all data are."""
+    return None if data.mask is None else torch.from_numpy(data.mask[rows])
