@@ -71,6 +71,9 @@ def _headers(path: Path) -> dict[str, StoredArray]:
         files = npy_files(path)
     except OSError as error:
         raise FusionError(f"The data should be a folder of .npy files; found {path}: {error.strerror}.") from None
+    for name in files:
+        if name.encode(errors="replace").decode() != name:  # No record could hold half of a surrogate pair.
+            raise FusionError(f"The files of {path} should have names in UTF-8; found {name!r}.")
     return {name: stored_array(file) for name, file in files.items()}
 
 

@@ -88,5 +88,6 @@ def present_rows(what: str, view: Any, given: Any = None, *, impute: str | None 
         raise FusionError(f"{what} should {should}; found {found}.  {_ADVICE}")
     infinite = ((view == math.inf) | (view == -math.inf)) & present[..., None]
     if count := int(infinite.sum()):
-        raise FusionError(f"{what} should be finite; found {count} infinite among {math.prod(view.shape)} values.")
+        row = first + infinite.any(-1).reshape(-1).tolist().index(True)
+        raise FusionError(f"{what} should be finite; found {count} infinite, the first in row {row}.")
     return present

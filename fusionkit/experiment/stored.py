@@ -18,10 +18,12 @@ from fusionkit.experiment.source import Array, Rows, native, objects_refused
 
 #: Rows that are apart by fewer bytes are read together, because a seek costs more; at once at most the second number.
 _GAP, _READ = 2**16, 2**23
-#: The readers of the headers of arrays of numbers, by magic string.
+#: The readers of the headers of arrays of numbers, by magic string.  Version 3.0 differs from 2.0 in the encoding of
+#: the names of fields, which such arrays do not have.
 _HEADERS = {
     np.lib.format.magic(1, 0): np.lib.format.read_array_header_1_0,
     np.lib.format.magic(2, 0): np.lib.format.read_array_header_2_0,
+    np.lib.format.magic(3, 0): np.lib.format.read_array_header_2_0,
 }
 #: What reading a damaged header raises.
 _DAMAGES = (ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)

@@ -153,6 +153,16 @@ def test_other_files_are_ignored_and_told(folder: Write) -> None:
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
+def test_a_name_that_is_no_text(folder: Write) -> None:
+    path = folder()
+    try:
+        os.rename(path / "a.npy", os.fsencode(path) + b"/\xff.npy")
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    with pytest.raises(FusionError, match=like(f"The files of {path} should have names in UTF-8; found '\\udcff'.")):
+        read_folder(FolderOptions(name="folder", path=str(path)))
+
+
 def test_no_folder(tmp_path: Path) -> None:
     refused(tmp_path / "none", "The data should be a folder of .npy files; found {path}: No such file or directory.")
     (tmp_path / "file").touch()

@@ -73,6 +73,14 @@ def test_several_files_behind_each_other(save: Save) -> None:
     np.testing.assert_array_equal(view[rows], whole[rows])
 
 
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_version_of_the_format(tmp_path: Path, version: tuple[int, int]) -> None:
+    array = numbers(4, 3)
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.lib.format.write_array(file, array, version=version)
+    np.testing.assert_array_equal(stored_array(tmp_path / "a.npy").whole(), array)
+
+
 @pytest.mark.parametrize("values", [np.array(["x", "größer"]), np.arange(3), np.zeros((2, 2, 2)), np.array(5.0)])
 def test_whole_arrays(tmp_path: Path, values: np.ndarray[Any, Any]) -> None:
     np.save(tmp_path / "a.npy", values)

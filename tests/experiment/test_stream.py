@@ -273,7 +273,7 @@ def test_complete_views_have_no_mask(tmp_path: Path) -> None:
 def test_errors_name_the_row_of_the_file(tmp_path: Path, value: float) -> None:
     b = np.ones((ROWS, 3))
     b[57, 1] = value
-    found = "the first is row 57" if np.isnan(value) else "View 'b' should be finite"
+    found = "the first is row 57" if np.isnan(value) else "found 1 infinite, the first in row 57"
     with pytest.raises(FusionError, match=found):
         survey(NAMES, files(tmp_path, np.ones((ROWS, 2)), b), None, None, np.arange(5))
     assert threads() == 0
