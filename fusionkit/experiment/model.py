@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -31,6 +31,10 @@ from fusionkit.kernels.elementwise import replaced
 ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
 
+#: The values of a view of which mean and scale are taken at once; a copy takes 64 MiB.
+_PIECE = 2**23
+
+
 class Scaler(nn.Module):
     """Standardize each view: ``(x_i - mean_i) / scale_i``, x_i (..., n_i).
 
@@ -49,7 +53,7 @@ class Scaler(nn.Module):
             self.register_buffer(f"mean_{i}", torch.zeros(width, dtype=torch.float64))
             self.register_buffer(f"scale_{i}", torch.ones(width, dtype=torch.float64))
 
-    def fit(self, views: Sequence[np.ndarray[Any, Any]], mask: npt.NDArray[np.bool_] | None = None) -> None:
+    def fit(self, views: Iterable[np.ndarray[Any, Any]], mask: npt.NDArray[np.bool_] | None = None) -> None:
         """Take mean and scale from the present rows of arrays (m, n_i); a constant column keeps scale 1.
 
         Args:
@@ -64,7 +68,9 @@ class Scaler(nn.Module):
         for i, view in enumerate(views):
             with np.errstate(over="ignore", invalid="ignore"):  # Refused below.
                 view = self._known(i, view if mask is None else view[mask[:, i]])
-                mean, scale = moments(view.astype(np.float64))  # Sums of float16 and of integers would overflow.
+                # Sums of float16 and of integers would overflow.
+                found_pieces = [moments(piece.astype(np.float64)) for piece in _pieces(view)]
+                mean, scale = (np.concatenate(pieces) for pieces in zip(*found_pieces, strict=True))
                 found |= self._checked(i, mean, scale, view.min(0), view.max(0))
         self.load_state_dict(found)
 
@@ -174,6 +180,13 @@ def _checked_mask(mask: Any, views: Sequence[Tensor | None]) -> Tensor | None:
     if tensor.device != like.device:
         raise FusionError(f"mask should be on {like.device}, as the views are; found {tensor.device}.")
     return tensor
+
+
+def _pieces(view: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """Return groups of columns whose float64 copies need little memory, but no single column of several: the sums of
+    one are rounded in another way.
+    """
+    return np.array_split(view, max(1, min(view.shape[1] // 2, view.size // _PIECE)), axis=1)
 
 
 def encoder(kind: str, width_in: int, width_out: int) -> nn.Module:

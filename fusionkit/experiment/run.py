@@ -323,7 +323,7 @@ def _untrained(config: RunConfig, data: Dataset, training_rows: Rows) -> FusionM
         model.scaler.take(data.moments)
     else:
         known = None if data.mask is None else data.mask[training_rows]
-        model.scaler.fit([view[training_rows] for view in data.views.values()], known)
+        model.scaler.fit((view[training_rows] for view in data.views.values()), known)
     model.task = data.task.fitted(data.target[training_rows])
     return model
 

@@ -15,6 +15,9 @@ from fusionkit.experiment.parts import Batches, Part
 from fusionkit.experiment.source import Rows
 from fusionkit.experiment.stream import StreamedPart, block_rows, buffer_blocks, members
 
+#: The values of all views that are standardized at once.
+_PIECE = 2**23
+
 
 def training_part(model: FusionModel, data: Dataset, rows: Rows) -> Batches:
     """Return rows to train on, in memory or in the files of their views."""
@@ -26,9 +29,15 @@ def training_part(model: FusionModel, data: Dataset, rows: Rows) -> Batches:
 
 
 def standardized(model: FusionModel, data: Dataset, rows: Rows) -> Part:
-    """Return rows with their views, which are read at once."""
-    views = model.scaler([np.ascontiguousarray(view[rows]) for view in data.views.values()])
-    return replace(_rest(model, data, rows), views=[view for view in views if view is not None])
+    """Return rows with their views, in memory."""
+    views, start = [torch.empty(len(rows), width) for width in data.dims], 0
+    # The scaler computes in float64, which takes several times the memory of the result.
+    for some in np.array_split(rows, max(1, len(rows) * sum(data.dims) // _PIECE)):
+        found = model.scaler([np.ascontiguousarray(view[some]) for view in data.views.values()])
+        for view, piece in zip(views, found, strict=True):
+            view[start : start + len(some)] = piece
+        start += len(some)
+    return replace(_rest(model, data, rows), views=views)
 
 
 def _rest(model: FusionModel, data: Dataset, rows: Rows | slice) -> Part:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import fusionkit
 from fusionkit.config.options import ModelOptions
 from fusionkit.errors import DimsError, FusionError, RegistryError
+from fusionkit.experiment import model
 from fusionkit.experiment.model import FusionModel, Network, Scaler, encoder
 from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.tasks.classification import Classification
@@ -63,6 +64,21 @@ def test_the_scaler_has_the_numbers_of_scikit_learn(order: str) -> None:
     scaler.fit([view])
     np.testing.assert_array_equal(scaler.get_buffer("mean_0").numpy(), wanted.mean_)
     np.testing.assert_array_equal(scaler.get_buffer("scale_0").numpy(), wanted.scale_)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 2), (5, 3), (129, 17), (1000, 64)])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32"])
+def test_the_scaler_has_the_same_bits_in_pieces(
+    shape: tuple[int, int], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = (100 * np.random.default_rng(0).standard_normal(shape) + 1000).astype(dtype)
+    found = []
+    for values in (10**6, 1):
+        monkeypatch.setattr(model, "_PIECE", values)
+        scaler = Scaler(["a"], [shape[1]])
+        scaler.fit([view])
+        found.append(scaler.state_dict())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_scaler_does_not_cancel_large_offsets() -> None:
