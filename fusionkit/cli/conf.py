@@ -51,7 +51,7 @@ def check(as_json: bool) -> int:
 def show(option: str) -> None:
     """Print a config, such as fusion=summation, with types, defaults and comments."""
     group, _, name = option.partition("=")
-    if not name:
+    if not name and group in GROUPS:  # Another group lists its names.
         raise ConfigError(f"conf show should get GROUP=NAME, such as fusion=summation; found {option!r}.")
     kind = GROUPS.get(group)
     if kind == "dataset" and name in FORMS:

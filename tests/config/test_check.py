@@ -202,6 +202,7 @@ def test_report_counts() -> None:
         ("fusion=sumation", 2, ["Did you mean 'summation'"]),
         ("train=defalt", 2, ["train should be one of default; found 'defalt'. Did you mean 'default'?"]),
         ("tarin=default", 2, ["The group should be one of ", "found 'tarin'. Did you mean 'train'?"]),
+        ("train", 2, ["train should be one of default; found ''."]),
         ("fusion", 2, ["conf show should get GROUP=NAME, such as fusion=summation; found 'fusion'."]),
     ],
 )
