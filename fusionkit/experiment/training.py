@@ -242,7 +242,7 @@ class _State:
         """Write a checkpoint if one is due."""
         if self.checkpoints is None or not self.checkpoints.due(epoch):
             return
-        tensors = self._tensors()  # In all processes, whose random states it collects.
+        tensors = self._collected()  # In all processes, whose random states it collects.
         if self.process.is_global_zero:
             best = self.best
             value = best.value if best.epoch else None
@@ -263,7 +263,7 @@ class _State:
         steps.optimizer.allocate(_part(found.tensors, "optimizer"))
         best.epoch, best.value = facts.best_epoch, -math.inf if facts.best_value is None else facts.best_value
         best.state = _copied(self.network) if best.epoch else None
-        own = self._tensors()
+        own = self._collected()
         found.check(own)
         for name, tensor in own.items():
             tensor.copy_(found.tensors[name])
@@ -286,7 +286,7 @@ class _State:
     def _device(self) -> torch.device:
         return self.process.device  # type: ignore[no-any-return]
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def _collected(self) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint by name; those of the network and of the optimizer are not copies."""
         parts = {"network": _tensors(self.network), "best": self.best.state or {}}
         parts["optimizer"] = self.steps.optimizer.tensors()
