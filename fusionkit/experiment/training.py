@@ -247,7 +247,7 @@ class _State:
             best = self.best
             value = best.value if best.epoch else None
             state = {"history": asdict(self.history), "best_epoch": best.epoch, "best_value": value}
-            self.checkpoints.save(epoch, tensors, **state, scaler=self._precision_state())
+            self.checkpoints.save(epoch, tensors, **state, gradient_scaler=self._precision_state())
 
     @torch.no_grad()
     def restore(self, last: int) -> None:
@@ -279,8 +279,8 @@ class _State:
             getattr(self.history, name).extend(getattr(curves, name))
         steps.done = self.begin * len(steps.sizes)
         steps.schedule()
-        if facts.scaler:
-            self.process.strategy.precision.load_state_dict(facts.scaler)
+        if facts.gradient_scaler:
+            self.process.strategy.precision.load_state_dict(facts.gradient_scaler)
 
     @property
     def _device(self) -> torch.device:
@@ -319,8 +319,10 @@ class _State:
         if facts.best_epoch > most or (facts.best_epoch > 0) != (facts.best_value is not None):
             found.refuse(f"a best epoch of at most {most} and its value", f"{facts.best_epoch} and {facts.best_value}")
         scaler = self._precision_state()
-        if facts.scaler.keys() != scaler.keys() or any(value < 0 for value in facts.scaler.values()):
-            found.refuse(f"the gradient scaler's {', '.join(scaler) or 'no state'}", facts.scaler or "no state")
+        if facts.gradient_scaler.keys() != scaler.keys() or any(value < 0 for value in facts.gradient_scaler.values()):
+            found.refuse(
+                f"the gradient scaler's {', '.join(scaler) or 'no state'}", facts.gradient_scaler or "no state"
+            )
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
