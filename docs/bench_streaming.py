@@ -55,7 +55,7 @@ def drop_pages(folder: Path) -> None:
 def in_memory(part: StreamedPart) -> Part:
     """Return the same rows in memory."""
     views: list[list[torch.Tensor]] = [[] for _ in part.views]
-    for start, block in read_blocks(part.views, part.rows, part.member):
+    for start, block in read_blocks(part.views, part.block_rows, part.member):
         own = part.member[start : start + len(block[0])]
         for found, view in zip(views, part.scaler([one[own] for one in block]), strict=True):
             found.append(view)

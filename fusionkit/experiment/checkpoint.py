@@ -73,7 +73,7 @@ class Facts(_Facts):
         history: the curves so far, a value per epoch that is done.
         best_epoch: the best so far; 0 where no part chooses it, or none has a value.
         best_value: of that epoch, so that more is better.
-        scaler: the state of the gradient scaler of train.precision=16-mixed.
+        gradient_scaler: the state of the gradient scaler of train.precision=16-mixed.
         digest: of the tensors.
     """
 
@@ -87,7 +87,7 @@ class Facts(_Facts):
     history: Curves
     best_epoch: results.Natural
     best_value: float | None
-    scaler: dict[str, int | float]
+    gradient_scaler: dict[str, int | float]
     digest: results.Name
 
 
@@ -174,7 +174,7 @@ class Checkpoints:
         Args:
             epoch: counted from 1.
             tensors: on any device.
-            **state: ``history``, ``best_epoch``, ``best_value`` and ``scaler`` of ``Facts``.
+            **state: ``history``, ``best_epoch``, ``best_value`` and ``gradient_scaler`` of ``Facts``.
         """
         copies = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()

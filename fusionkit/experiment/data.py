@@ -228,7 +228,7 @@ def _own_data(options: FileOptions, task: str) -> Dataset:
             should = "a file" if form is str else f"a mapping of {', '.join(options.path)} to files"
             raise ConfigError(f"data.test_path should be {should}, as data.path is; found {options.test_path!r}.")
         before = len(source.labels.values)
-        # The other one becomes that of the test part, so that both count in what fits in memory.
+        # With the two paths exchanged, both still count towards data.memory_gb.
         test = options.model_copy(update={"path": options.test_path, "test_path": options.path})
         try:
             source = _joined(source, read_source(test, known=source.table))

@@ -42,7 +42,8 @@ from fusionkit.experiment.trained import Trained
 from fusionkit.experiment.training import History, Monitored, Training, seeded, train
 from fusionkit.fusion import Fusion, check_device
 
-#: Of views that stay in their files, the most rows that the curve shows, and the share of data.memory_gb for them.
+#: Where views stay in their files: the most rows that the curve is measured on, and the share of data.memory_gb that
+#: they may take.
 _SHOWN, _SHARE = 100_000, 1 / 8
 
 

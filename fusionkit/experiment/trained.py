@@ -22,8 +22,8 @@ from fusionkit.experiment.tensors import present_mask, standardized
 from fusionkit.experiment.training import History, threads
 from fusionkit.experiment.view_weights import Weights, mean_weights
 
-#: The most rows on which the importance of views is measured, of views that stay in their files also what they do when
-#: they are missing, noisy or weighted.
+#: The most rows on which the importance of views is measured; where views stay in their files, also robustness and
+#: weights, because these rows are read at once.
 _DISTURBED = 10_000
 
 
@@ -107,7 +107,7 @@ class Trained:
         return mean_weights(weights.double().numpy(), mask, model.task.groups(data.target[rows]), list(data.views))
 
     def _few(self, rows: Rows) -> Rows:
-        """Return rows of a part to read at once: all, or of views that stay in their files a few."""
+        """Return the rows to read at once: all of them, but only some where the views stay in their files."""
         return draw_some(rows, _DISTURBED, self.config.seed) if self.data.stored else rows
 
     def _disturbed(self, rows: Rows) -> tuple[dict[str, Array], Mask | None]:

@@ -242,12 +242,12 @@ class _State:
         """Write a checkpoint if one is due."""
         if self.checkpoints is None or not self.checkpoints.due(epoch):
             return
-        tensors = self._tensors()  # In all processes, whose random states it collects.
+        tensors = self._collected()  # In all processes, whose random states it collects.
         if self.process.is_global_zero:
             best = self.best
             value = best.value if best.epoch else None
             state = {"history": asdict(self.history), "best_epoch": best.epoch, "best_value": value}
-            self.checkpoints.save(epoch, tensors, **state, scaler=self._precision_state())
+            self.checkpoints.save(epoch, tensors, **state, gradient_scaler=self._precision_state())
 
     @torch.no_grad()
     def restore(self, last: int) -> None:
@@ -263,7 +263,7 @@ class _State:
         steps.optimizer.allocate(_part(found.tensors, "optimizer"))
         best.epoch, best.value = facts.best_epoch, -math.inf if facts.best_value is None else facts.best_value
         best.state = _copied(self.network) if best.epoch else None
-        own = self._tensors()
+        own = self._collected()
         found.check(own)
         for name, tensor in own.items():
             tensor.copy_(found.tensors[name])
@@ -279,14 +279,14 @@ class _State:
             getattr(self.history, name).extend(getattr(curves, name))
         steps.done = self.begin * len(steps.sizes)
         steps.schedule()
-        if facts.scaler:
-            self.process.strategy.precision.load_state_dict(facts.scaler)
+        if facts.gradient_scaler:
+            self.process.strategy.precision.load_state_dict(facts.gradient_scaler)
 
     @property
     def _device(self) -> torch.device:
         return self.process.device  # type: ignore[no-any-return]
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def _collected(self) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint by name; those of the network and of the optimizer are not copies."""
         parts = {"network": _tensors(self.network), "best": self.best.state or {}}
         parts["optimizer"] = self.steps.optimizer.tensors()
@@ -319,8 +319,10 @@ class _State:
         if facts.best_epoch > most or (facts.best_epoch > 0) != (facts.best_value is not None):
             found.refuse(f"a best epoch of at most {most} and its value", f"{facts.best_epoch} and {facts.best_value}")
         scaler = self._precision_state()
-        if facts.scaler.keys() != scaler.keys() or any(value < 0 for value in facts.scaler.values()):
-            found.refuse(f"the gradient scaler's {', '.join(scaler) or 'no state'}", facts.scaler or "no state")
+        if facts.gradient_scaler.keys() != scaler.keys() or any(value < 0 for value in facts.gradient_scaler.values()):
+            found.refuse(
+                f"the gradient scaler's {', '.join(scaler) or 'no state'}", facts.gradient_scaler or "no state"
+            )
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -429,7 +429,7 @@ CURVES = {"loss": [1.0] * 4, "score": [0.5] * 4, "lr": [0.1] * 4, "best_epoch": 
         ({"history": {"loss": [1.0] * 6, "score": [1.0] * 6, "lr": [1.0] * 6, "best_epoch": 0}}, "found the lengths"),
         ({"best_epoch": 1, "best_value": 0.5}, "with a best epoch of at most 0 and its value; found 1 and 0.5."),
         ({"best_value": 0.5}, "with a best epoch of at most 0 and its value; found 0 and 0.5."),
-        ({"scaler": {"scale": 2.0}}, "with the gradient scaler's no state; found {'scale': 2.0}."),
+        ({"gradient_scaler": {"scale": 2.0}}, "with the gradient scaler's no state; found {'scale': 2.0}."),
         ({"config": {}}, "should contain the config of its run; found {}."),
         ({"schema_version": 2}, "should be the checkpoint of a run: schema_version should be 1; found 2."),
     ],

@@ -719,7 +719,7 @@ def test_a_gradient_scaler_goes_on(tmp_path: Path) -> None:
     scaled(5, checkpoints)
     found, _ = newest(tmp_path)
     assert found is not None
-    assert (found.epoch, found.facts.scaler["scale"]) == (4, 8.0 * 2 ** (4 * 4 // 3))
+    assert (found.epoch, found.facts.gradient_scaler["scale"]) == (4, 8.0 * 2 ** (4 * 4 // 3))
     again = scaled(8, replace(checkpoints, found=found))
     assert again[1:] == (history, scale)
     assert all(torch.equal(again[0][name], state[name]) for name in state)
