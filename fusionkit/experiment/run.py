@@ -47,7 +47,7 @@ from fusionkit.fusion import Fusion, check_device
 #: Of views that stay in their files, the most rows that the curve shows, and the share of data.memory_gb for them.
 _SHOWN, _SHARE = 100_000, 1 / 8
 #: The most rows on which the importance of views is measured, of views that stay in their files also what they do when
-#: they are missing, noisy or weighted.
+#: they are missing, noisy or weighted; of wide ones as many as the share has room for.
 _DISTURBED = 10_000
 
 
@@ -246,14 +246,18 @@ class Run:
 
     def _shown(self, rows: Rows) -> Rows:
         """Return the rows of a part that are measured after every epoch."""
-        if not self.data.stored:
-            return rows
-        memory = max(_SHARE * 1e9 * getattr(self.config.data, "memory_gb", 1.0), BUFFER)
-        return draw_some(rows, max(1, min(_SHOWN, int(memory / (4 * sum(self.data.dims))))), self.config.seed)
+        return self._at_most(_SHOWN, rows)
 
     def _few(self, rows: Rows) -> Rows:
         """Return rows of a part to read at once: all, or of views that stay in their files a few."""
-        return draw_some(rows, _DISTURBED, self.config.seed) if self.data.stored else rows
+        return self._at_most(_DISTURBED, rows)
+
+    def _at_most(self, most: int, rows: Rows) -> Rows:
+        """Return the rows; of views that stay in their files ``most`` of them, or as many as the share has room for."""
+        if not self.data.stored:
+            return rows
+        memory = max(_SHARE * 1e9 * getattr(self.config.data, "memory_gb", 1.0), BUFFER)
+        return draw_some(rows, max(1, min(most, int(memory / (4 * sum(self.data.dims))))), self.config.seed)
 
     def record(self) -> dict[str, Any]:
         """Measure the trained model, and return the record of the run."""
@@ -316,7 +320,8 @@ class Run:
         trained on; None without such rows.
         """
         test, seed = self.parts.test, self.config.seed
-        rows = draw_some(test if len(test) or self.config.train.refit else self.parts.validation, _DISTURBED, seed)
+        rows = test if len(test) or self.config.train.refit else self.parts.validation
+        rows = draw_some(self._few(rows), _DISTURBED, seed)
         if not len(rows):
             return None
         views, mask = self._disturbed(rows)

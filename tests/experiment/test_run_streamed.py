@@ -291,6 +291,7 @@ def test_rows_to_measure_are_drawn_by_the_seed(
         test = np.arange(20, 32)
         drawn.append(Run(validate(cfg), data, parts, None)._shown(test).tolist())
         assert len(drawn[-1]) == rows
+        assert len(Run(validate(cfg), data, parts, None)._few(test)) == (12 if memory == 1e6 else rows)
         assert set(drawn[-1]) <= set(test.tolist())
         assert Run(validate(cfg), run.read(validate(cfg))[0], parts, None)._shown(test) is test
     assert drawn[0] == drawn[1]
