@@ -27,7 +27,6 @@ from fusionkit.errors import ConfigError, DimsError
 from fusionkit.experiment import results
 from fusionkit.experiment.checkpoint import Checkpoint, Checkpoints, First
 from fusionkit.experiment.data import OWN, Dataset, load_data
-from fusionkit.experiment.draws import draw_some
 from fusionkit.experiment.importance import Importance
 from fusionkit.experiment.load import save
 from fusionkit.experiment.metrics import confusion_matrix
@@ -35,16 +34,14 @@ from fusionkit.experiment.model import FusionModel, Network, Scaler
 from fusionkit.experiment.source import Array, Rows
 from fusionkit.experiment.splits import Parts, split
 from fusionkit.experiment.state import exclusive
-from fusionkit.experiment.stream import BUFFER
 from fusionkit.experiment.summary import print_data, print_summary, run_title
-from fusionkit.experiment.tensors import standardized, training_part
+from fusionkit.experiment.tensors import affordable, standardized, training_part
 from fusionkit.experiment.trained import Trained
 from fusionkit.experiment.training import History, Monitored, Training, seeded, train
 from fusionkit.fusion import Fusion, check_device
 
-#: Where views stay in their files: the most rows that the curve is measured on, and the share of data.memory_gb that
-#: they may take.
-_SHOWN, _SHARE = 100_000, 1 / 8
+#: Where views stay in their files: the most rows that the curve is measured on.
+_SHOWN = 100_000
 
 
 @exclusive()
@@ -204,7 +201,7 @@ class Run:
             progress = f"training {title}{again}{after}{self.where}"
         measured = None
         if len(shown):
-            shown = self._shown(shown)
+            shown = affordable(shown, _SHOWN, data, config)
             measured = Monitored(standardized(model, data, shown), data.target[shown], self.metric, chooses)
         part, target = training_part(model, data, rows), data.target[rows]
         report = self.report
@@ -213,13 +210,6 @@ class Run:
         recipe = (config.train, config.seed, progress, report, stop, checkpoints)
         training = Training(model.task, part, target, measured, *recipe)
         return model, train(model.network, training, check_device(config.device))
-
-    def _shown(self, rows: Rows) -> Rows:
-        """Return the rows of a part that are measured after every epoch."""
-        if not self.data.stored:
-            return rows
-        memory = max(_SHARE * 1e9 * getattr(self.config.data, "memory_gb", 1.0), BUFFER)
-        return draw_some(rows, max(1, min(_SHOWN, int(memory / (4 * sum(self.data.dims))))), self.config.seed)
 
     def record(self) -> dict[str, Any]:
         """Measure the trained model, and return the record of the run."""

@@ -9,14 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusionkit.config.options import RunConfig
 from fusionkit.experiment.data import Dataset
+from fusionkit.experiment.draws import draw_some
 from fusionkit.experiment.model import FusionModel
 from fusionkit.experiment.parts import Batches, Part
 from fusionkit.experiment.source import Rows
-from fusionkit.experiment.stream import StreamedPart, block_rows, buffer_blocks, members
+from fusionkit.experiment.stream import BUFFER, StreamedPart, block_rows, buffer_blocks, members
 
+#: The share of data.memory_gb that rows of stored views may take in memory; at least as much as the buffer.
+_SHARE = 1 / 8
 #: The values of all views that are standardized at once.
 _PIECE = 2**23
+
+
+def affordable(rows: Rows, most: int, data: Dataset, config: RunConfig) -> Rows:
+    """Return rows to read at once: all; of stored views at most ``most``, or as many as their share has room for."""
+    if not data.stored:
+        return rows
+    memory = max(_SHARE * 1e9 * getattr(config.data, "memory_gb", 1.0), BUFFER)
+    return draw_some(rows, max(1, min(most, int(memory / (4 * sum(data.dims))))), config.seed)
 
 
 def training_part(model: FusionModel, data: Dataset, rows: Rows) -> Batches:

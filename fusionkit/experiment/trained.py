@@ -18,7 +18,7 @@ from fusionkit.experiment.model import FusionModel
 from fusionkit.experiment.robustness import Mask, Views, robustness
 from fusionkit.experiment.source import Array, Rows
 from fusionkit.experiment.stream import block_rows, members, read_blocks
-from fusionkit.experiment.tensors import present_mask, standardized
+from fusionkit.experiment.tensors import affordable, present_mask, standardized
 from fusionkit.experiment.training import History, threads
 from fusionkit.experiment.view_weights import Weights, mean_weights
 
@@ -85,7 +85,7 @@ class Trained:
 
     def importance(self, rows: Rows, metric: str) -> tuple[float | None, Importance]:
         """Return a metric on rows, of which there is at least one, and how much each view matters to it."""
-        seed, rows = self.config.seed, draw_some(rows, _DISTURBED, self.config.seed)
+        seed, rows = self.config.seed, draw_some(self._few(rows), _DISTURBED, self.config.seed)
         views, mask = self._disturbed(rows)
         score = partial(self._score, metric, self.data.target[rows])
         refuses = not self.model.fusion.takes_masks
@@ -108,7 +108,7 @@ class Trained:
 
     def _few(self, rows: Rows) -> Rows:
         """Return the rows to read at once: all of them, but only some where the views stay in their files."""
-        return draw_some(rows, _DISTURBED, self.config.seed) if self.data.stored else rows
+        return affordable(rows, _DISTURBED, self.data, self.config)
 
     def _disturbed(self, rows: Rows) -> tuple[dict[str, Array], Mask | None]:
         """Return the standardized views of rows by name, (m, n_i), and which are present, (m, k), to change them."""

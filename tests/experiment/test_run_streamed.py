@@ -22,7 +22,6 @@ from fusionkit.errors import FusionError
 from fusionkit.experiment import run, stream, trained
 from fusionkit.experiment.data import Dataset
 from fusionkit.experiment.robustness import robustness
-from fusionkit.experiment.run import Run
 from fusionkit.experiment.splits import Parts
 from fusionkit.experiment.training import train
 from tests.exhaustive import exhaustive_unless
@@ -275,26 +274,6 @@ def test_curve_robustness_and_weights_are_of_some_rows_and_the_metrics_of_all(
     assert len(shown[0].part) == len(shown[0].target) == 5
     assert np.sum(found["confusion"]) == 12
     assert {round(5 * score, 6) for score in found["history"]["accuracy"]} <= {*range(6)}
-
-
-@pytest.mark.parametrize(("most", "memory", "rows"), [(5, 1e6, 5), (100, 1e6, 12), (100, 28 * 9, 9), (100, 1, 1)])
-def test_rows_to_measure_are_drawn_by_the_seed(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, memory: float, rows: int
-) -> None:
-    monkeypatch.setattr(run, "_SHOWN", most)
-    monkeypatch.setattr(run, "_SHARE", 0.0)
-    monkeypatch.setattr(run, "BUFFER", memory)
-    drawn = []
-    for seed in (0, 0, 1):
-        cfg = config(seed=seed)
-        data, parts = on_disk(cfg, tmp_path)
-        test = np.arange(20, 32)
-        drawn.append(Run(validate(cfg), data, parts, None)._shown(test).tolist())
-        assert len(drawn[-1]) == rows
-        assert set(drawn[-1]) <= set(test.tolist())
-        assert Run(validate(cfg), run.read(validate(cfg))[0], parts, None)._shown(test) is test
-    assert drawn[0] == drawn[1]
-    assert (drawn[0] == drawn[2]) == (rows == 12)
 
 
 def test_rows_of_the_test_part_without_any_view(
