@@ -68,11 +68,11 @@ def test_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_plugin(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
     hook, function = (text for language, text in BLOCKS if language == "python")
-    for name, text in (("my_data_plugin", hook), ("sklearn_wine", function)):
+    for name, text in (("my_data.plugin", hook), ("my_data.wine", function)):
         module = ModuleType(name)
         exec(text, module.__dict__)
         monkeypatch.setitem(sys.modules, name, module)
-    with registry.isolated(sys.modules["my_data_plugin"]):
+    with registry.isolated(sys.modules["my_data.plugin"]):
         cfg = compose(["data=wine"])
         assert set(cfg["data"]) - {"name"} == set(re.findall(r"`(\w+)`", PAGE[PAGE.index("its options are") :])[:5])
         data = load_data(cfg["data"], task="auto")
