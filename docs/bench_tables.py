@@ -59,7 +59,8 @@ def updated(page: str, content: Mapping[str, Any]) -> str:
 def _index(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     names = dict.fromkeys(row["name"] for row in rows)
     link = title.lower().replace(" ", "-")
-    return f"- [{title}](#{link}): {', '.join(f'[{name}](#of-{name})' for name in names)}"
+    links = (f'<a href="#of-{name}">{name}</a>' for name in names)
+    return f"- [{title}](#{link}): {', '.join(links)}"
 
 
 def _section(title: str, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,0 +1,53 @@
+"""The site: `python -m sphinx -W -b html docs OUT`, without a network."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import fusionkit
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
+
+project = "fusionkit"
+author = "The fusionkit developers"
+copyright = author
+release = version = fusionkit.__version__
+language = "en"
+
+extensions = [
+    "myst_nb",
+    "sphinx_design",
+    "sphinx_copybutton",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
+    "repository_pages",
+]
+exclude_patterns = ["published", "**/jupyter_execute"]
+# What is not a link in a page or a docstring is an error.
+nitpicky = True
+
+myst_enable_extensions = ["colon_fence", "dollarmath", "attrs_inline", "deflist"]
+myst_heading_anchors = 3
+myst_fence_as_directive = ["mermaid"]
+nb_execution_mode = "force"
+nb_execution_timeout = 120
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+# A docstring marks code by single backticks too.
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+add_module_names = False
+
+html_theme = "furo"
+html_title = f"fusionkit {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+copybutton_exclude = ".linenos, .gp, .go"
