@@ -42,7 +42,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
     """
 
     traits: ClassVar[Traits] = Traits()
-    #: The number of trainable factors of which W is a product: ``W(c * w) = c**degree * W(w)``; used by ``init_``.
+    #: The number of trainable factors of which W is a product, ``W(c * w) = c**degree * W(w)``; used by ``init_``.
     degree: int = 1
     #: Whether ``_project`` is used at every size, whatever ``effort`` returns.
     never_builds_W: ClassVar[bool] = False
