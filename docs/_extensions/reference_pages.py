@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from typing import TYPE_CHECKING
 
 import click
 import yaml
-from sphinx.application import Sphinx
 
 from fusionkit.cli import main
 from fusionkit.cli.commands import COMMANDS, imported
 from fusionkit.config import conf_dir, options
 from fusionkit.config.sentences import expected
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 #: Heading, prefix of the keys, model, and the file with the defaults below conf/.
 GROUPS = [
