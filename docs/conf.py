@@ -25,14 +25,17 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",
     "accessible",
+    "reference_pages",
     "repository_pages",
 ]
 exclude_patterns = ["published", "**/jupyter_execute"]
 # What is not a link in a page or a docstring is an error.
 nitpicky = True
+# Types of other packages are named, not linked: their indexes would come from the network.
+nitpick_ignore_regex = [("py:.*", r"(torch|numpy|sklearn|collections|pathlib|pluggy)\..*|.*\.rules\.C")]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "attrs_inline", "deflist"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]
 nb_execution_mode = "force"
 nb_execution_timeout = 120
@@ -41,6 +44,10 @@ nb_merge_streams = True
 
 # A docstring marks code by single backticks too.
 default_role = "code"
+smartquotes = False
+# Attributes of a class in one list; arguments below each other where a signature is long.
+napoleon_use_ivar = True
+python_maximum_signature_line_length = 90
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
