@@ -41,11 +41,11 @@ EXTENSION = pages.read("docs/tutorials/extension.md")
 def in_process(command: str) -> str:
     """Run a command of a page, and return what it prints."""
     program, *arguments = shlex.split(command)
-    if program == "python":
-        return subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True).stdout
     if program == "pip":
         return ""  # It is installed.
-    assert program == "fusionkit"
+    if program != "fusionkit":
+        found = [sys.executable if program == "python" else program, *arguments]
+        return subprocess.run(found, check=True, capture_output=True, text=True).stdout
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
         assert cli.main(arguments) == 0, out.getvalue()
     return out.getvalue()
