@@ -24,6 +24,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",
+    "accessible",
     "repository_pages",
 ]
 exclude_patterns = ["published", "**/jupyter_execute"]

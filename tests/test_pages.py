@@ -94,6 +94,16 @@ def test_the_mistake_of_the_tutorial_is_found(tmp_path: Path, monkeypatch: pytes
         assert cli.main(["check", f"{name}:Midrange", "--select", "mask_restriction"]) == status
 
 
+def test_the_citation_is_that_of_the_repository() -> None:
+    import yaml  # type: ignore[import-untyped, unused-ignore]
+
+    about = yaml.safe_load(pages.read("CITATION.cff"))
+    page = pages.read("docs/citing.md").replace("{PyTorch}", "PyTorch")
+    (author,) = about["authors"]
+    for value in (author["name"], about["title"], about["version"], about["repository-code"], about["license"]):
+        assert f"{{{value}}}" in page
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[Environment]:
     if PIP is None:
