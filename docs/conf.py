@@ -58,4 +58,5 @@ html_title = f"fusionkit {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
-copybutton_exclude = ".linenos, .gp, .go"
+# The commands of a console block alone.
+copybutton_prompt_text = "$ "
