@@ -25,10 +25,16 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",
     "repository_pages",
+    "gallery",
 ]
 exclude_patterns = ["published", "**/jupyter_execute"]
 # What is not a link in a page or a docstring is an error.
 nitpicky = True
+# Types of other packages are named, not linked: their indexes would come from the network.
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|numpy|sklearn|collections|pathlib|pluggy|fusionkit\.contract\.rules\.C)\b.*"),
+    ("py:(exc|class)", r"\w+Error|Metric"),
+]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "attrs_inline", "deflist"]
 myst_heading_anchors = 3
@@ -44,6 +50,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 add_module_names = False
+# A long signature has a line per parameter.
+python_maximum_signature_line_length = 100
 
 html_theme = "furo"
 html_title = f"fusionkit {release}"
