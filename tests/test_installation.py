@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import fusionkit
 from tests.environments import PIP, ROOT, Environment, build
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.skipif(PIP is None, reason="pip is not installed")]
@@ -100,7 +101,8 @@ def test_a_doubled_one_is_explained_counts_once_and_is_mended(env: Environment, 
     plugins = json.loads(env.run("fusionkit plugins --json"))
     assert [one["distribution"] for one in plugins] == ["tensor-fusionkit"]
     env.run("pytest --markers")  # pytest's plugin is named twice, too.
-    explained = "found fusionkit 0.1.0 beside it, the same under its former name: pip uninstall -y fusionkit && "
+    beside = "beside it, the same under its former name: pip uninstall -y fusionkit && "
+    explained = f"found fusionkit {fusionkit.__version__} {beside}"
     assert explained in env.run("fusionkit plugins")
     assert explained in env.run("fusionkit doctor", status=1)
     mend(env)

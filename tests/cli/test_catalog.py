@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import fusionkit
 from fusionkit import cli, registry
 from tests.fake_distributions import PLUGIN, Site
 
@@ -58,7 +59,7 @@ class TestList:
             "shadowed",
             "entry",
             "tensor-fusionkit",
-            "0.1.0",
+            fusionkit.__version__,
             "gram",
         }
         assert ("aliases" in words) == (columns == 300)

@@ -81,7 +81,7 @@ def test_files(package: Callable[..., Path], kind: Operator) -> None:
     }
     for path in target.rglob("*"):
         text = path.read_text() if path.is_file() else ""
-        assert not [mark for mark in ("{%", "%}", "{{ ", "_copier_conf") if mark in text.replace("${{ matrix", "")]
+        assert not [mark for mark in ("{%", "%}", "{{ ", "_copier_conf") if mark in text.replace("${{ ", "")]
         assert text == "" or (text.endswith("\n") and not text.endswith("\n\n")), path
         assert "\n\n\n\n" not in text
     assert list(target.parent.iterdir()) == [target]  # No temporary folder remains.

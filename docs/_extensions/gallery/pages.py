@@ -317,7 +317,7 @@ def _of_fabrication(entry: Entry) -> tuple[list[Picture], Any]:
             2.9,
             heat,
             f"Heat map of |W|, {n} by {D}; {np.mean(W > 0):.0%} of the entries are not 0, the greatest is {top}.",
-            f"\\|W\\| at the start, for n = {n} and views of the widths {', '.join(map(str, DIMS))}: white 0, blue {top}.",
+            f"\\|W\\| at the start, n = {n}, views of the widths {', '.join(map(str, DIMS))}: white 0, blue {top}.",
         ),
         Picture(
             "shared",
