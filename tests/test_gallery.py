@@ -6,7 +6,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +20,7 @@ from fusionkit import registry
 from fusionkit.cli.show import formula
 from fusionkit.config.fits import check_operator, preflight
 from fusionkit.config.options import RunConfig
+from fusionkit.fusion import Layer, LayeredFusion, Layers
 from fusionkit.testing import isolated_registry
 from tests.fake_distributions import Site
 
@@ -118,7 +119,7 @@ def test_no_latex_for_what_is_no_formula(pages: ModuleType) -> None:
         ("block_circulant", 6 * 9 * 4),  # A circulant block of size 4 has 4 different entries.
         ("kronecker", 24 * 36),  # Every product of an entry of A and one of B occurs once.
         ("hashed", 54),
-        ("folded_diagonal", 36),
+        ("duplicated_padding", 12 * 18),
         ("one", 0),
     ],
 )
@@ -155,13 +156,29 @@ def test_jacobian(pages: ModuleType) -> None:
     assert pages.pictures.jacobian(fusion) == pytest.approx(weight.detach().abs().numpy())
 
 
+class Summed(LayeredFusion):
+    per_view = ("inputs",)
+
+    def __init__(self, n: int | None = None, dims: Sequence[int] | None = None) -> None:
+        super().__init__(n, dims)
+        self.create()
+
+    def layers(self) -> Layers:
+        n = self.calculate_n()
+        return {"inputs": [Layer(n, width) for width in self.resolve_dims()], "output": [Layer(n, n, bias=False)]}
+
+
 def test_parameters_by_view(pages: ModuleType) -> None:
-    of_view, shared = pages.pictures.parameters_by_view(fusionkit.create("mlb", dims=[3, 2], n=4, mm_dim=6))
-    assert of_view == [["weight 6 × 3", "bias 6"], ["weight 6 × 2", "bias 6"]]
-    assert shared == ["output.0.weight 4 × 6", "output.0.bias 4"]
+    of_view, shared = pages.pictures.parameters_by_view(Summed(4, [3, 2]))
+    assert of_view == [["weight 4 × 3", "bias 4"], ["weight 4 × 2", "bias 4"]]
+    assert shared == ["output.0.weight 4 × 4"]
+    weighted = fusionkit.create("parameterized_weighted_summation", dims=[3, 3])
+    assert pages.pictures.parameters_by_view(weighted) == ([["weight: 1 of 2"]] * 2, [])
 
 
-@pytest.mark.parametrize(("kind", "name", "n"), [("fabrication", "lowrank", 64), ("fusion", "squeeze_excite", None)])
+@pytest.mark.parametrize(
+    ("kind", "name", "n"), [("fabrication", "lowrank", 64), ("fusion", "parameterized_weighted_summation", None)]
+)
 def test_curve(pages: ModuleType, kind: Any, name: str, n: int | None) -> None:
     costs = pages.pictures.curve(name, kind, n)
     assert [sum(cost["dims"]) for cost in costs] == [16, 128, 1024, 8192]
@@ -173,7 +190,8 @@ def test_curve(pages: ModuleType, kind: Any, name: str, n: int | None) -> None:
 
 
 def test_presets(pages: ModuleType) -> None:
-    assert "A preset: the gated multimodal unit" in pages.presets(entry_of(pages, "fusion", "gated"))["gmu"]
+    found = pages.presets(entry_of(pages, "fusion", "parameterized_concatenation"))
+    assert found["lphm_parameterized_concatenation"].startswith("A preset: the concatenated views times W = A ⊗ (S T).")
     assert pages.presets(entry_of(pages, "fusion", "average")) == {}
 
 
