@@ -25,7 +25,14 @@ KINDS = [
         "bench",
         "published",
     ),
-    *("gallery/index", "gallery/median", "gallery/monarch", "api/index", "api/operators", "api/commands"),
+    *(
+        "gallery/index",
+        "gallery/fusions/median",
+        "gallery/fabrications/monarch",
+        "api/index",
+        "api/operators",
+        "api/commands",
+    ),
     *("packages/attention", "project/changelog", "search"),
 ]
 #: Elements whose content is cut or which stand out of the page.

@@ -27,12 +27,13 @@ extensions = [
     "accessible",
     "reference_pages",
     "repository_pages",
+    "gallery",
 ]
 exclude_patterns = ["published", "**/jupyter_execute"]
 # What is not a link in a page or a docstring is an error.
 nitpicky = True
 # Types of other packages are named, not linked: their indexes would come from the network.
-nitpick_ignore_regex = [("py:.*", r"(torch|numpy|sklearn|collections|pathlib|pluggy)\..*|.*\.rules\.C")]
+nitpick_ignore_regex = [("py:.*", r"(torch|numpy|sklearn|collections|pathlib|pluggy)\..*|.*\.rules\.C|Metric")]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "attrs_inline", "deflist"]
 myst_heading_anchors = 4
