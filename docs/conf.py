@@ -45,7 +45,8 @@ nb_merge_streams = True
 
 # A docstring marks code by single backticks too.
 default_role = "code"
-smartquotes = False
+# Dashes only: quotes and dots stay as they are in code.
+smartquotes_action = "D"
 # Attributes of a class in one list; arguments below each other where a signature is long.
 napoleon_use_ivar = True
 python_maximum_signature_line_length = 90

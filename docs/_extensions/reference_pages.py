@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
@@ -76,7 +77,14 @@ def _add(app: Sphinx, page: str, content: list[str]) -> None:
         content[0] += f"\n{made[page]()}"
 
 
+def _without_ways_back(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Take the links to the reference out of a page with source: they take one module for the home of all its names."""
+    if page.startswith("_modules/"):
+        context["body"] = re.sub(r'<a class="viewcode-back".*?</a>', "", context["body"])
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the sections when Sphinx reads the pages."""
     app.connect("source-read", _add)
+    app.connect("html-page-context", _without_ways_back)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
