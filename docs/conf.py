@@ -24,14 +24,19 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",
+    "accessible",
+    "reference_pages",
     "repository_pages",
+    "gallery",
 ]
 exclude_patterns = ["published", "**/jupyter_execute"]
 # What is not a link in a page or a docstring is an error.
 nitpicky = True
+# Types of other packages are named, not linked: their indexes would come from the network.
+nitpick_ignore_regex = [("py:.*", r"(torch|numpy|sklearn|collections|pathlib|pluggy)\..*|.*\.rules\.C|Metric")]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "attrs_inline", "deflist"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]
 nb_execution_mode = "force"
 nb_execution_timeout = 120
@@ -40,6 +45,11 @@ nb_merge_streams = True
 
 # A docstring marks code by single backticks too.
 default_role = "code"
+# Dashes only: quotes and dots stay as they are in code.
+smartquotes_action = "D"
+# Attributes of a class in one list; arguments below each other where a signature is long.
+napoleon_use_ivar = True
+python_maximum_signature_line_length = 90
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
@@ -50,4 +60,5 @@ html_title = f"fusionkit {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
-copybutton_exclude = ".linenos, .gp, .go"
+# The commands of a console block alone.
+copybutton_prompt_text = "$ "

@@ -35,7 +35,7 @@ def updated(page: str) -> str:
 
 def _hook(function: Callable[..., Any]) -> str:
     signature = str(inspect.signature(function)).replace("'", "")
-    return f"### `{function.__name__}`\n\n```python\ndef {function.__name__}{signature}\n```\n\n{_markdown(function)}\n"
+    return f"### `{function.__name__}`\n\n```python\ndef {function.__name__}{signature}: ...\n```\n\n{_markdown(function)}\n"
 
 
 def _spec(cls: type) -> str:

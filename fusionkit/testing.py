@@ -23,7 +23,6 @@ from fusionkit.registry import isolated
 
 __all__ = ["ContractCheck", "isolated_registry", "parametrize_with_checks"]
 
-#: A context in which the registry holds the core and the given plugin modules, and nothing else.
 isolated_registry = isolated
 
 
@@ -35,7 +34,7 @@ class ContractCheck:
 
     @property
     def rule(self) -> Rule:
-        """The rule of the check: its name, tier and summary."""
+        """The rule of the check, with its name, tier and summary."""
         return rule_of(self.check)
 
     def __repr__(self) -> str:

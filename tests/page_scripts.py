@@ -1,4 +1,4 @@
-"""The scripts of docs/ that make parts of the pages."""
+"""The scripts of docs/ and .ci/ that make or check the pages."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 
-def page_script(name: str) -> ModuleType:
-    """Return the module docs/<name>.py."""
-    spec = spec_from_file_location(name, Path(__file__).parents[1] / f"docs/{name}.py")
+def page_script(name: str, folder: str = "docs") -> ModuleType:
+    """Return the module <folder>/<name>.py of the repository."""
+    spec = spec_from_file_location(name, Path(__file__).parents[1] / f"{folder}/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)

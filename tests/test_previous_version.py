@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from fusionkit.config import compose, config_hash
 from fusionkit.contract import report
 
 PREVIOUS = Path(__file__).parent / "data" / "previous"
+DATA = Path(fusionkit.__file__).parent / "data" / "mfeat.npz"
 #: The keys that came later, by group.
 LATER = {
     "fusion": {"missing"},
@@ -52,6 +54,33 @@ def test_run_directory_loads() -> None:
         ]
     )
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> Path:
+    """Return a file of the first twenty rows of the embedded data."""
+    with np.load(DATA) as found:
+        np.savez(tmp_path / "new.npz", **{name: array[:20] for name, array in found.items()})
+    return tmp_path / "new.npz"
+
+
+@pytest.mark.usefixtures("empty_directory")
+def test_run_directory_predicts(arrays: Path) -> None:
+    assert main(["predict", str(PREVIOUS / "run"), f"data.path={arrays}", "--out", "predictions.csv"]) == 0
+    header, *rows = Path("predictions.csv").read_text().splitlines()
+    assert header.startswith("row,prediction,probability_0,")
+    assert [row.split(",")[0] for row in rows] == [str(i) for i in range(20)]
+
+
+def test_run_directory_is_evaluated(arrays: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(PREVIOUS / "run"), f"data.path={arrays}", "--json"]) == 0
+    assert 0 <= json.loads(capsys.readouterr().out)["metrics"]["accuracy"] <= 1
+
+
+def test_completed_run_is_not_resumed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its record has no metric."""
+    assert main(["run", "--resume", str(runs / "run")]) == 0
+    assert "is completed: accuracy 0.18; nothing is left to do." in capsys.readouterr().out
 
 
 def test_leaderboard_reads_old_records(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

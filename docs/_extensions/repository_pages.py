@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from sphinx.application import Sphinx
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
@@ -18,30 +20,29 @@ REPOSITORY = "https://github.com/tensor-fusionkit/tensor-fusionkit"
 PAGES = {
     "project/changelog": "CHANGELOG.md",
     "project/contributing": "CONTRIBUTING.md",
+    "project/security": "SECURITY.md",
+    "project/code-of-conduct": "CODE_OF_CONDUCT.md",
     **{
         f"packages/{readme.parent.name.removeprefix('fusionkit-')}": readme.relative_to(ROOT).as_posix()
-        for readme in sorted(ROOT.glob("plugins/*/README.md"))
+        for readme in ROOT.glob("plugins/*/README.md")
     },
 }
-_LINK = re.compile(r"(\]\()((?:\.\./|[\w.-])[^)\s:#]*)(#[^)\s]*)?(?=\))")
+PAGES = {page: source for page, source in PAGES.items() if (ROOT / source).is_file()}
+_PAGE_OF = {source: f"docs/{page}.md" for page, source in PAGES.items()}
+_LINK = re.compile(r"\]\((?P<path>(?:\.\./|[\w.-])[^)\s:#]*)(?P<anchor>#[^)\s]*)?\)")
 
 
 def relinked(text: str, source: str, page: str) -> str:
     """Return the Markdown of `source`, a path in the repository, with its links as those of `page` of the site."""
 
-    def replace(match: re.Match[str]) -> str:
-        target = PurePosixPath(os.path.normpath(PurePosixPath(source).parent / match[2]))
-        named = next(
-            (name for name, file in PAGES.items() if PurePosixPath(file) in (target, target / "README.md")), None
-        )
-        if named is None and target.parts[0] == "docs":
-            named = target.relative_to("docs").as_posix()
-        elif named is not None:
-            named += ".md"
-        if named is None or not (named in {f"{page}.md" for page in PAGES} or (DOCS / named).is_file()):
-            kind = "tree" if (ROOT / target).is_dir() else "blob"
-            return f"{match[1]}{REPOSITORY}/{kind}/main/{target}{match[3] or ''}"
-        return f"{match[1]}{os.path.relpath(named, PurePosixPath(page).parent)}{match[3] or ''}"
+    def replace(link: re.Match[str]) -> str:
+        target = os.path.normpath(PurePosixPath(source).parent / link["path"])
+        found = _PAGE_OF.get(target) or _PAGE_OF.get(f"{target}/README.md") or target
+        if found in _PAGE_OF.values() or (found.startswith("docs/") and (ROOT / found).is_file()):
+            url = os.path.relpath(found, PurePosixPath(f"docs/{page}").parent)
+        else:
+            url = f"{REPOSITORY}/{'tree' if (ROOT / target).is_dir() else 'blob'}/main/{target}"
+        return f"]({url}{link['anchor'] or ''})"
 
     return _LINK.sub(replace, text)
 
@@ -56,7 +57,7 @@ def _copy(app: Sphinx) -> None:
 
 
 def _relink(app: Sphinx, page: str, content: list[str]) -> None:
-    if page not in PAGES:
+    if page not in PAGES and app.env.doc2path(page).suffix == ".md":
         content[0] = relinked(content[0], f"docs/{page}.md", page)
 
 

@@ -17,6 +17,9 @@ __all__ = ["allow", "build", "compose", "conf_dir", "config_hash", "node"]
 def compose(overrides: list[str] | None = None) -> dict[str, Any]:
     """Return the configuration that ``fusionkit run OVERRIDES`` would use: checked, resolved, in plain containers.
 
+    Args:
+        overrides: as on the command line, such as ``["fusion=summation", "train.epochs=5"]``.
+
     Raises:
         ConfigError: what is wrong with the configuration, with the dotted key.
     """

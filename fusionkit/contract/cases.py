@@ -48,7 +48,8 @@ class Case:
 
     Attributes:
         options: keywords of the constructor.
-        n, dims: of the host, for a fabrication.
+        n: width of the output of the host, for a fabrication.
+        dims: widths of the views of the host, for a fabrication.
         origin: from ``examples()``, generated, crossed with a fabrication, or the instance itself.
         tier: the lowest tier that includes the case.
         problem: if ``examples()`` fails, what should be and what was found.

@@ -25,13 +25,16 @@ class Result:
     Attributes:
         subject: ``<distribution>/<name>``, or ``module:Class`` for what is not registered.
         kind: fusion or fabrication.
-        distribution, version: of the package that offers it; None for what is not registered.
+        distribution: the package that offers it; None for what is not registered.
+        version: of the distribution; None for what is not registered.
         check: the name of the check.
         case: the arguments with which the operator was built; empty for a check of the whole subject.
         status: passed, failed (the rule is broken), error (the check came to no verdict), skipped, xfailed or xpassed.
         reason: why, in one sentence; if passed, empty or a remark.
         seconds: how long the check took.
-        should, found, rule: the two parts of the reason, if it has them, and the summary of the rule; not in the JSON.
+        should: the first part of the reason, if it has two; not in the JSON.
+        found: the second part of the reason; not in the JSON.
+        rule: the summary of the rule; not in the JSON.
         timed_out: whether the check exceeded the time limit; not in the JSON.
     """
 
@@ -62,7 +65,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """The results of a run."""
+    """The results of a run.
+
+    Attributes:
+        results: one per check and case, in the order in which they ran.
+    """
 
     results: list[Result]
 

@@ -65,7 +65,11 @@ def check(
         expected_failures: check name -> why it fails, or subject -> such a mapping, besides those on the class; the
             check becomes xfailed, or xpassed if it passes, which is a failure.
         seed: of the random views and parameters.
-        time_limit: seconds of processor time that one check may take on one case; ten times as many on the clock.
+        time_limit: seconds of processor time that one check may take on one case (60 by default); ten times as many on
+            the clock.
+
+    Returns:
+        The report; its ``ok`` says whether the subjects keep their contract.
 
     Raises:
         RegistryError: ``obj`` is not registered, cannot be imported, or is of another type.

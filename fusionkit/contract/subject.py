@@ -84,7 +84,7 @@ class Subject:
 
     @property
     def names(self) -> set[str]:
-        """The names that mean it: ``id``, ``key``, and that of the class where it is not registered."""
+        """The names that mean it, ``id``, ``key``, and that of the class where it is not registered."""
         return {self.id, self.key or self.id.rpartition(":")[2]}
 
     @property
@@ -287,7 +287,7 @@ class Subject:
         requires_grad: bool = False,
         dims: Sequence[int] | None = None,
     ) -> list[Tensor]:
-        """Return random views of shape (*lead, n_i)."""
+        """Return random views of shape ``(*lead, n_i)``."""
         return [
             torch.randn(*lead, width, dtype=torch.float64).to(device, dtype).requires_grad_(requires_grad)
             for width in (self.dims if dims is None else dims)

@@ -41,7 +41,7 @@ def cost(
         options: options of the operator or of the fabrication; the views have the same ``dtype``.
 
     Returns:
-        A dict: ``name``, ``kind``, ``dims``, ``dtype``; ``n``, ``m``, ``l``; ``macs``, the multiply-adds in matrix
+        A dict of ``name``, ``kind``, ``dims``, ``dtype``; ``n``, ``m``, ``l``; ``macs``, the multiply-adds in matrix
         products (an FFT counts 2.5 N log2 N); ``elementwise``, the number of other arithmetic operations;
         ``parameter_bytes``, ``buffer_bytes`` (frozen parts), ``output_bytes``; and ``peak_activation_bytes``, the most
         memory that results occupy at one time, with the output, without views and parameters.

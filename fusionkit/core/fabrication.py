@@ -42,7 +42,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
     """
 
     traits: ClassVar[Traits] = Traits()
-    #: The number of trainable factors of which W is a product, so that W(c * w) = c**degree * W(w); used by ``init_``.
+    #: The number of trainable factors of which W is a product, ``W(c * w) = c**degree * W(w)``; used by ``init_``.
     degree: int = 1
     #: Whether ``_project`` is used at every size, whatever ``effort`` returns.
     never_builds_W: ClassVar[bool] = False
@@ -74,7 +74,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         raise NotImplementedError(f"{type(self).__name__} should define _materialize.")
 
     def _project(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
-        """Return concat(x) @ W.T, x: views (..., n_i) -> (..., n)."""
+        """Return ``concat(x) @ W.T``, x: views (..., n_i) -> (..., n)."""
         return linear(x, self._materialize(blocks, n, sum(view.shape[-1] for view in x)))
 
     def _squared_norm(self, blocks: Mapping[str, Tensor], n: int, D: int) -> Tensor:
@@ -109,7 +109,11 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         return sum(prod(shape) for shape in self.checked_shapes(n, D).values())
 
     def materialize(self, w: Tensor, n: int, D: int) -> Tensor:
-        """Return W (n, D) from w of shape (l,) or (1, l)."""
+        """Return W (n, D) from w of shape (l,) or (1, l).
+
+        Raises:
+            FusionError: w has another length, or an option is out of range for this n and D.
+        """
         # A W without blocks has a default dtype and device: give it those of w.
         return self._materialize(self.split(w, n, D), n, D).to(w)
 
@@ -118,14 +122,21 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         return self.materialize(w if device is None else w.to(device), n, D)
 
     def project(self, x: Sequence[Tensor], w: Tensor, n: int) -> Tensor:
-        """Return concat(x) @ materialize(w, n, D).T, x: views (..., n_i) -> (..., n), with or without building W."""
+        """Return ``concat(x) @ materialize(w, n, D).T``, x: views (..., n_i) -> (..., n), with or without building W.
+
+        Raises:
+            FusionError: as ``materialize``.
+        """
         dims = tuple(view.shape[-1] for view in x)
         blocks, sized = self.split(w, n, sum(dims)), self._sized
         prepared = sized is not None and (sized.n, sized.dims) == (n, dims)
         return self._multiply(x, blocks, n, self._break_even if prepared else self._weighed(n, sum(dims)))
 
     def init_(self, w: Tensor, n: int, D: int, generator: torch.Generator | None = None) -> None:
-        """Fill ``w`` (l,) or (1, l) in place with Gaussian blocks, scaled so that W has mean square 1/D."""
+        """Fill ``w`` (l,) or (1, l) in place with Gaussian blocks, scaled so that W has mean square 1/D.
+
+        So the fused views keep the mean square of the views: LeCun et al., "Efficient BackProp" (1998), for a dense W.
+        """
         with torch.no_grad():
             flat = w.reshape(-1)
             if not flat.numel():
@@ -186,7 +197,7 @@ class Fabrication(nn.Module, metaclass=ConstructMeta):
         return cut(w, self.checked_shapes(n, D))
 
     def multiply(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:
-        """Return concat(x) @ W.T for the prepared size, with or without building W, x: views (..., n_i) -> (..., n)."""
+        """Return ``concat(x) @ W.T`` for the prepared size, with or without W, x: views (..., n_i) -> (..., n)."""
         return self._multiply(x, blocks, n, self._break_even)
 
     def multiply_built(self, x: Sequence[Tensor], blocks: Mapping[str, Tensor], n: int) -> Tensor:

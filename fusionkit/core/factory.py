@@ -29,6 +29,9 @@ def create(name: str, *, check: bool = False, missing: StandIn | None = None, **
             k / number of present views); None leaves it to the operator.
         **options: arguments of the constructor: ``dims``, ``n``, ...
 
+    Returns:
+        A ``torch.nn.Module`` that takes a list of k views (..., n_i) and returns a tensor (..., n).
+
     Raises:
         RegistryError: the name is unknown, or its class cannot be imported.
         OptionError: the constructor has no such option.
@@ -44,7 +47,11 @@ def create(name: str, *, check: bool = False, missing: StandIn | None = None, **
 
 
 def create_fabrication(name: str, **options: Any) -> Fabrication:
-    """Build the fabrication that the registry knows as ``name``.
+    """Build the fabrication that the registry knows as ``name``, for instance to pass as ``parameter_fabrication``.
+
+    Args:
+        name: a short name, an alias, or ``<distribution>/<name>``.
+        **options: arguments of the constructor, such as ``r=8``; n and D are given to its methods.
 
     Raises:
         RegistryError: the name is unknown, or its class cannot be imported.
@@ -62,6 +69,7 @@ def as_fabrication(spec: Any) -> Fabrication:
 
     Raises:
         FusionError: anything else.
+        ConfigError: a mapping without a name, or with a ``_target_``.
         RegistryError: an unknown name.
     """
     if spec is None:

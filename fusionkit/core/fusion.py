@@ -107,7 +107,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     traits: ClassVar[Traits] = Traits()
     #: What stands for an absent view behind the preprocess.
     fill: float = 0.0
-    #: What has entries of each view, and ``restrict`` picks from: ModuleLists, tensors, and lists among the options.
+    #: Names of the ModuleLists, tensors and options that have an entry per view, from which ``restrict`` picks.
     per_view: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -140,11 +140,19 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
     # ------------------------------------------------------------------ what a subclass writes
 
     def calculate_n(self, dims: Sequence[int] | None = None) -> int:
-        """Return the width of the output for ``dims`` (default: the operator's own).  Stores nothing."""
+        """Return the width n of the output for ``dims`` (default: the operator's own).  Stores nothing.
+
+        Raises:
+            DimsError: ``dims`` do not fit, or neither they nor n are known.
+        """
         raise NotImplementedError(f"{type(self).__name__} should define calculate_n.")
 
     def calculate_l(self) -> int:
-        """Return the number of learnable parameters.  Stores nothing."""
+        """Return l, the number of learnable parameters of the operator itself.  Stores nothing.
+
+        Raises:
+            DimsError: the operator was created without ``dims``.
+        """
         raise NotImplementedError(f"{type(self).__name__} should define calculate_l.")
 
     def _fuse(self, x: Sequence[Tensor]) -> Tensor:
@@ -269,13 +277,13 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
             mask: as for ``forward``.
 
         Returns:
+            A dict of tensors whose keys are the same for every call, in training and in evaluation.
+
             - ``output`` (..., n): what ``forward`` returns;
             - ``weights`` (..., k): how much each view counts, 0 where it is absent and no placeholder stands for it; of
               an operator with ``gates`` for every coordinate, the mean over those of the view;
             - ``loss`` (): to be added to the loss of the training, with its factor;
             - others that the docstring of the operator names.
-
-            The keys are the same for every call, in training and in evaluation.
 
         Raises:
             DimsError, FusionError: as ``forward``.
@@ -313,7 +321,7 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
 
     @property
     def takes_masks(self) -> bool:
-        """Whether views may be absent: by the trait ``missing``, or by the option of that name."""
+        """Whether views may be absent, by the trait ``missing`` or by the option of that name."""
         return self.traits.missing != "refuse" or self.stand_in is not None
 
     @classmethod
@@ -332,7 +340,11 @@ class Fusion(nn.Module, metaclass=ConstructMeta):
         return f"{means}; a row without any view gives {empty}"
 
     def flat_w(self) -> Tensor:
-        """Return the own parameters as one vector (l,), in the order of ``named_parameters()``; differentiable."""
+        """Return the own parameters as one vector (l,), in the order of ``named_parameters()``; differentiable.
+
+        Raises:
+            FusionError: the operator was created with ``require_parameters=False``.
+        """
         owned = [parameter.reshape(-1) for _, parameter in self._own_parameters()]
         if len(owned) < len(self._layout):
             raise FusionError(f"{self.name} should own its parameters; found require_parameters=False.")

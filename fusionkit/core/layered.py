@@ -45,7 +45,7 @@ class LayeredFusion(Fusion):
     ``layers`` and ``vectors`` are arithmetic only: they are called also when nothing is built.
     """
 
-    #: Of the lists in which a matrix multiplies all views: those that also have a group of rows for each view.
+    #: Names of the lists in which a matrix multiplies all views and also has a group of rows for each view.
     rows_per_view: ClassVar[tuple[str, ...]] = ()
 
     def layers(self) -> Layers:

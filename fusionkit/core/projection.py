@@ -30,7 +30,8 @@ class Projection(nn.Module):
         bias: whether there is b.
         index: number of this matrix in the operator; it is added to the seed of the fabrication, so that the frozen
             parts of matrices of one size differ.
-        device, dtype: of parameters and buffers.
+        device: of parameters and buffers.
+        dtype: of parameters and buffers.
 
     Attributes:
         dense: whether W is the parameter ``weight``.

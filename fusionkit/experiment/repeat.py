@@ -121,7 +121,7 @@ def measured(result: Mapping[str, Any]) -> list[str]:
     """Return the metric that ranks with its value on the test part, or on the validation part if that is the only one;
     nothing for a run that has neither.
     """
-    metric = result["metric"]
+    metric = result.get("metric", "accuracy")  # Records of version 0.1 have none.
     if result["metrics"]:
         return [f"{metric} {result['metrics'].get(metric)}"]
     return [f"validation {metric} {result['validation'].get(metric)}"] if result.get("validation") else []

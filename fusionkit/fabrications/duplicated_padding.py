@@ -16,7 +16,7 @@ from fusionkit.kernels.planning import Effort
 
 
 class DuplicatedPadding(Fabrication):
-    """``W = 1_{p x q} ⊗ B``, cropped to (n, D); block B (s, t), s = ceil(n/p), t = ceil(D/q), l = s*t.
+    """``W = 1_{p×q} ⊗ B``, cropped to (n, D); block B (s, t), s = ceil(n/p), t = ceil(D/q), l = s*t.
 
     Source: Zhang, "RPN: Reconciled Polynomial Network", 2024, duplicated padding reconciliation.
 

@@ -15,9 +15,9 @@ from fusionkit.fusion import check_number, check_size
 
 
 class Masked(Fabrication):
-    """``W`` has the entries ``values`` at fixed positions, zeros elsewhere; block values (nnz), l = nnz.
+    """``W_ij = values[t]`` where i*D + j is the t-th fixed position, zeros elsewhere; block values (nnz), l = nnz.
 
-    nnz = max(1, round(density*n*D)).  The positions i*D + j are drawn without replacement from ``seed`` and kept in
+    nnz = max(1, round(density*n*D)).  The positions are drawn without replacement from ``seed`` and kept in
     ascending order as the buffer ``positions`` (nnz).  Source: Zhang, "RPN: Reconciled Polynomial Network", 2024,
     masking reconciliation.
 

@@ -52,7 +52,7 @@ class Record:
 
     @property
     def key(self) -> str:
-        """The shortest name that means this one: the short or the qualified one."""
+        """The shortest name that means this one, the short or the qualified one."""
         return self.name if self.status in ("ok", "deprecated") else self.qualified
 
     def to_dict(self) -> dict[str, Any]:
