@@ -45,7 +45,8 @@ class ProgressBar:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # rich before 14.3 writes an empty line then.
+            self._bar.stop()
 
     def update(self, completed: float, before: str, after: str = "", *, now: bool = False) -> None:
         """Show the progress.
