@@ -98,7 +98,7 @@ def test_the_citation_is_that_of_the_repository() -> None:
     import yaml  # type: ignore[import-untyped, unused-ignore]
 
     about = yaml.safe_load(pages.read("CITATION.cff"))
-    page = pages.read("docs/citing.md").replace("{PyTorch}", "PyTorch")
+    page = " ".join(pages.read("docs/citing.md").replace("{PyTorch}", "PyTorch").split())
     (author,) = about["authors"]
     for value in (author["name"], about["title"], about["version"], about["repository-code"], about["license"]):
         assert f"{{{value}}}" in page
