@@ -121,9 +121,10 @@ def test_the_extension_tutorial(environment: Environment, monkeypatch: pytest.Mo
     folder, statuses = ["true"], iter([1, 0])  # The first check finds the mistake.
 
     def run(command: str) -> str:
+        status = next(statuses) if command.startswith("fusionkit check") else 0
+        printed = environment.run(f"{' && '.join(folder)}\n{command} 2>&1", status=status)
         if command.startswith("cd "):
             folder.append(command)
-        status = next(statuses) if command.startswith("fusionkit check") else 0
-        return environment.run(f"{' && '.join(folder)}\n{command} 2>&1", status=status)
+        return printed
 
     pages.follow(EXTENSION, run)
