@@ -62,3 +62,4 @@ html_css_files = ["site.css"]
 html_copy_source = False
 # The commands of a console block alone.
 copybutton_prompt_text = "$ "
+copybutton_line_continuation_character = "\\"

@@ -34,8 +34,8 @@ def updated(page: str) -> str:
 
 
 def _hook(function: Callable[..., Any]) -> str:
-    signature = str(inspect.signature(function)).replace("'", "")
-    return f"### `{function.__name__}`\n\n```python\ndef {function.__name__}{signature}: ...\n```\n\n{_markdown(function)}\n"
+    name, signature = function.__name__, str(inspect.signature(function)).replace("'", "")
+    return f"### `{name}`\n\n```python\ndef {name}{signature}: ...\n```\n\n{_markdown(function)}\n"
 
 
 def _spec(cls: type) -> str:

@@ -66,7 +66,7 @@ def follow(page: str, run: Callable[[str], str]) -> None:
             compare(shown if after == "text" else "", printed, text)
         elif language == "console":
             for step in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-                command, _, expected = step.partition("\n")
+                command, _, expected = step.replace("\\\n", "").partition("\n")
                 compare(expected or "...", run(command), command)
 
 

@@ -19,7 +19,7 @@ import fusionkit
 from fusionkit import registry
 from fusionkit.cli.show import formula
 from fusionkit.config.fits import check_operator, preflight
-from fusionkit.config.options import RunConfig
+from fusionkit.config.options import validate
 from fusionkit.fusion import Layer, LayeredFusion, Layers
 from fusionkit.testing import isolated_registry
 from tests.fake_distributions import Site
@@ -96,9 +96,9 @@ def test_formula(pages: ModuleType, kind: Any, name: str) -> None:
 @every_operator
 def test_the_command_is_accepted(pages: ModuleType, kind: Any, name: str) -> None:
     overrides = pages.command(entry_of(pages, kind, name)).split()[2:]
-    config = RunConfig.of(fusionkit.config.compose(overrides))
+    config = validate(fusionkit.config.compose(overrides))
     preflight(config)
-    assert check_operator(config, outputs=10)
+    assert check_operator(config, outputs=10) is not None
 
 
 def test_no_latex_for_what_is_no_formula(pages: ModuleType) -> None:

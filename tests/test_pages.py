@@ -98,7 +98,7 @@ def test_the_citation_is_that_of_the_repository() -> None:
     import yaml  # type: ignore[import-untyped, unused-ignore]
 
     about = yaml.safe_load(pages.read("CITATION.cff"))
-    page = pages.read("docs/citing.md").replace("{PyTorch}", "PyTorch")
+    page = " ".join(pages.read("docs/citing.md").replace("{PyTorch}", "PyTorch").split())
     (author,) = about["authors"]
     for value in (author["name"], about["title"], about["version"], about["repository-code"], about["license"]):
         assert f"{{{value}}}" in page
@@ -121,9 +121,10 @@ def test_the_extension_tutorial(environment: Environment, monkeypatch: pytest.Mo
     folder, statuses = ["true"], iter([1, 0])  # The first check finds the mistake.
 
     def run(command: str) -> str:
+        status = next(statuses) if command.startswith("fusionkit check") else 0
+        printed = environment.run(f"{' && '.join(folder)}\n{command} 2>&1", status=status)
         if command.startswith("cd "):
             folder.append(command)
-        status = next(statuses) if command.startswith("fusionkit check") else 0
-        return environment.run(f"{' && '.join(folder)}\n{command} 2>&1", status=status)
+        return printed
 
     pages.follow(EXTENSION, run)

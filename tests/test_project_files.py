@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
 FORMS = sorted(ROOT.glob(".github/ISSUE_TEMPLATE/*.yml"))
@@ -19,7 +19,7 @@ in_a_clone = pytest.mark.skipif(not FORMS, reason="these files are only in a clo
 
 
 def read_yaml(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return OmegaConf.to_container(OmegaConf.load(path))
 
 
 @in_a_clone

@@ -7,16 +7,13 @@ import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-import click
 import numpy as np
 import pandas as pd
 import pytest
 
 import fusionkit
 from fusionkit import cli
-from fusionkit.cli import run
 from fusionkit.experiment.results import MODEL
 
 ROOT = Path(__file__).parents[1]
@@ -74,27 +71,6 @@ def test_the_search_finds_something(capsys: pytest.CaptureFixture[str]) -> None:
     assert "cv=2" in quick
     exec(quick, {})
     assert re.fullmatch(r"0\.\d+\n", capsys.readouterr().out)
-
-
-def test_commands_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command line of the README is one that its command can parse; what it does is tested elsewhere."""
-    parsed: list[str] = []
-
-    def invoke(self: click.Command, ctx: click.Context) -> Any:
-        if isinstance(self, click.Group):
-            return None  # Its own function; the command below it follows.
-        if self.name == "run":
-            run.parse(ctx.args)
-        parsed.append(str(self.name))
-        return 0
-
-    monkeypatch.setattr(click.Command, "invoke", invoke)
-    blocks = "".join(block for block in README.split("```")[1::2] if block.startswith("\n"))
-    lines = re.findall(r"^(fusionkit .*?)(?:\s+#.*)?$", blocks, re.MULTILINE)
-    assert len(lines) > 15
-    for line in lines:
-        assert cli.main(shlex.split(line)[1:]) == 0, line
-    assert len(parsed) == len(lines)
 
 
 @pytest.mark.exhaustive

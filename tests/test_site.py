@@ -18,7 +18,7 @@ import fusionkit.fabrication
 import fusionkit.fusion
 import fusionkit.testing
 from fusionkit.cli.commands import COMMANDS
-from fusionkit.config.options import ModelOptions, RunConfig, TableOptions, TrainOptions
+from fusionkit.config.options import ModelOptions, Options, RunConfig, TableOptions, TrainOptions
 from tests.page_scripts import page_script
 
 ROOT = Path(__file__).parents[1]
@@ -140,7 +140,7 @@ def test_every_option_has_a_row(reference_pages: ModuleType) -> None:
     page = reference_pages.run_options()
     rows = {row[0]: row[1:] for row in re.findall(r"^\| `(.*?)` \| (.*) \| (.*) \| (.*) \|$", page, re.MULTILINE)}
     described = {name for name, field in RunConfig.model_fields.items() if field.description}
-    groups = {"model": ModelOptions, "train": TrainOptions, "data": TableOptions}
+    groups: dict[str, type[Options]] = {"model": ModelOptions, "train": TrainOptions, "data": TableOptions}
     described |= {f"{group}.{name}" for group, model in groups.items() for name in model.model_fields if name != "name"}
     assert described <= set(rows)
     assert rows["train.epochs"] == ("an integer of at least 1", "`60`", "Passes over the training part.")
