@@ -7,7 +7,6 @@ import io
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,7 @@ def test_the_citation_is_that_of_the_repository() -> None:
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> Iterator[Environment]:
+def environment(tmp_path: Path) -> Environment:
     if PIP is None:
         pytest.skip("pip is not installed")
     build(pages.ROOT, tmp_path / "dist")
