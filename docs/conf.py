@@ -37,9 +37,9 @@ nitpick_ignore_regex = [("py:.*", r"(torch|numpy|sklearn|collections|pathlib|plu
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "attrs_inline", "deflist"]
 myst_heading_anchors = 4
-myst_fence_as_directive = ["mermaid"]
 nb_execution_mode = "force"
-nb_execution_timeout = 120
+# No limit: the machine may be busy.
+nb_execution_timeout = -1
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
