@@ -45,8 +45,8 @@ nb_merge_streams = True
 
 # A docstring marks code by single backticks too.
 default_role = "code"
-# Dashes only: quotes and dots stay as they are in code.
-smartquotes_action = "D"
+# Options such as --resume stay as they are.
+smartquotes = False
 # Attributes of a class in one list; arguments below each other where a signature is long.
 napoleon_use_ivar = True
 python_maximum_signature_line_length = 90
@@ -58,6 +58,7 @@ add_module_names = False
 html_theme = "furo"
 html_title = f"fusionkit {release}"
 html_static_path = ["_static"]
+html_js_files = [("site.js", {"defer": "defer"})]
 html_css_files = ["site.css"]
 html_copy_source = False
 # The commands of a console block alone.

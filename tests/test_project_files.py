@@ -11,8 +11,6 @@ from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
 FORMS = sorted(ROOT.glob(".github/ISSUE_TEMPLATE/*.yml"))
-#: Pages of the site include them, so that a relative link would lead to another place there.
-INCLUDED = ["CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"]
 
 # The source distribution has none of the files whose names begin with a dot.
 in_a_clone = pytest.mark.skipif(not FORMS, reason="these files are only in a clone")
@@ -46,12 +44,6 @@ def test_the_form_for_faults_asks_for_doctor() -> None:
     form = read_yaml(ROOT / ".github/ISSUE_TEMPLATE/bug.yml")
     asked = [one for one in form["body"] if "fusionkit doctor" in one["attributes"].get("label", "")]
     assert [one["validations"]["required"] for one in asked] == [True]
-
-
-@pytest.mark.parametrize("name", INCLUDED)
-def test_links_lead_to_the_same_place_on_the_site(name: str) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    assert [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith(("https://", "#"))] == []
 
 
 def test_security_names_what_is_judged_and_how_to_report() -> None:

@@ -21,7 +21,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
 OWN_ONLY = ("compile_fullgraph", "export", "documented")
 
 HEAD = """\
-# Which checks catch which mutant
+# Mutants: what each check catches
 
 Every check of the kit has operators that are wrong in its way, and that it catches; the tests run each pair.  This
 table shows which other checks of tiers 1 and 2 object to the first case; {own_only} ran on
