@@ -298,7 +298,7 @@ def _draw_fabrication(entry: Entry, images: Path) -> list[Picture]:
         "w": (
             [pictures.heat(W)],
             f"Heat map of |W|, {n} by {D}; {np.mean(W > 0):.0%} of the entries are not 0.",
-            f"\\|W\\| at the start, {n} rows by {D} columns: white 0, darkest blue {W.max():.2g}; "
+            f"\\|W\\| for the initial parameters, {n} rows by {D} columns: white 0, darkest blue {W.max():.2g}; "
             "black lines between the views.",
         ),
     }
