@@ -13,27 +13,26 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+#: One page of each kind.
 KINDS = [
-    *(
-        "index",
-        "tour",
-        "tutorials/application",
-        "howto/adapter",
-        "your-own-data",
-        "contract",
-        "study",
-        "bench",
-        "published",
-    ),
-    *(
-        "gallery/index",
-        "gallery/fusions/median",
-        "gallery/fabrications/monarch",
-        "api/index",
-        "api/operators",
-        "api/commands",
-    ),
-    *("packages/attention", "project/changelog", "search"),
+    "index",
+    "tour",
+    "tutorials/application",
+    "howto/adapter",
+    "your-own-data",
+    "contract",
+    "study",
+    "bench",
+    "published",
+    "gallery/index",
+    "gallery/fusions/median",
+    "gallery/fabrications/monarch",
+    "api/index",
+    "api/operators",
+    "api/commands",
+    "packages/attention",
+    "project/changelog",
+    "search",
 ]
 #: Elements whose content is cut or which stand out of the page.
 CUT = """() => [...document.querySelectorAll('article *, header *, .sidebar-drawer *')].filter(e => {

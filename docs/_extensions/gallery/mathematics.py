@@ -13,7 +13,7 @@ _SIGNS = {
     "...": r"\dots ", "..": r"\dots ", "<=": r"\le ", ">=": r"\ge ", "==": "=", "!=": r"\ne ", "->": r"\to ",
     "⊔": r"\sqcup ", "⊗": r"\otimes ", "∘": r"\circ ", "·": r"\cdot ", ".": r"\cdot ", "×": r"\times ",
     "σ": r"\sigma ", "²": "^2", ":": "{:}", "{": "{", "}": "}", "<": r"\lt ", ">": r"\gt ",
-    **{sign: sign for sign in "+-*/=|()[],;_"},
+    **{sign: sign for sign in "^+-*/=|()[],;_"},
 }  # fmt: skip
 #: Words that LaTeX has a command for, with its space.
 _COMMANDS = {
@@ -23,34 +23,19 @@ _COMMANDS = {
 }
 #: Functions that are also written without parentheses behind them.
 _FUNCTIONS = ("mean", "softmax", "logsumexp", "Re")
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 def latex(code: str, names: Collection[str] = ()) -> str | None:
     """Return a formula of a docstring in LaTeX; None if it has a word that is no function and none of ``names``."""
-    tokens, parts, open_brackets, powers = _TOKEN.findall(code), [], [], []
-    for i, token in enumerate(tokens):
-        called = tokens[i + 1 : i + 2] in (["("], ["["], ["_"])
-        part = _identifier(token, names, called) if token[0].isascii() and token[0].isalnum() else _SIGNS.get(token)
-        if token == "^":
-            # A power in parentheses: LaTeX wants braces in place of them.
-            part = "^"
-            if tokens[i + 1 : i + 2] == ["("]:
-                powers.append(len(open_brackets))
-        elif token in _CLOSING:
-            open_brackets.append(token)
-            if powers and powers[-1] == len(open_brackets) - 1 and tokens[i - 1] == "^":
-                part = "{"
-        elif token in _CLOSING.values():
-            if not open_brackets or _CLOSING[open_brackets.pop()] != token:
-                return None
-            if powers and powers[-1] == len(open_brackets):
-                powers.pop()
-                part = "}"
-        if part is None:
-            return None
-        parts.append(part)
-    return None if open_brackets or not parts else "".join(parts).strip()
+    if any(code.count(opening) != code.count(closing) for opening, closing in ("()", "[]", "{}")):
+        return None
+    tokens = _TOKEN.findall(re.sub(r"\^\(([^()]*)\)", r"^{\1}", code))
+    parts = [
+        _identifier(token, names, following in ("(", "[", "_")) if token[0].isascii() and token[0].isalnum()
+        else _SIGNS.get(token)
+        for token, following in zip(tokens, [*tokens[1:], ""], strict=True)
+    ]  # fmt: skip
+    return None if not parts or None in parts else "".join(map(str, parts)).strip()
 
 
 def _identifier(token: str, names: Collection[str], called: bool) -> str | None:
@@ -61,7 +46,7 @@ def _identifier(token: str, names: Collection[str], called: bool) -> str | None:
         return base and f"{base.strip()}_{{{tail if len(tail) <= 2 else _word('mathrm', tail)}}}"
     if token in _COMMANDS:
         return _COMMANDS[token]
-    if len(token) == 1 or token.isdigit() or token.replace(".", "").isdigit():
+    if len(token) == 1 or token[0].isdigit():
         return f"{token} "
     if re.fullmatch(r"[A-Za-z]\d", token):
         return f"{token[0]}_{token[1]} "

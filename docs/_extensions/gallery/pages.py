@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import yaml  # type: ignore[import-untyped, unused-ignore]
 from click.testing import CliRunner
 
 import fusionkit
-from fusionkit import config, registry
+from fusionkit import registry
 from fusionkit._util.distribution import DISTRIBUTION, unprefixed
 from fusionkit.cli.conf import conf
 from fusionkit.config.folders import conf_dir, folder_of
-from fusionkit.config.nodes import own_options
 from fusionkit.fusion import Fusion
 from fusionkit.registry import Record
 from gallery import mathematics, pictures
@@ -54,9 +51,19 @@ class Entry:
         return f"{self.record.kind}s/{self.record.key.replace('/', '-')}"
 
     @property
+    def stem(self) -> str:
+        """What the files of its pictures begin with."""
+        return self.page.replace("/", "-")
+
+    @property
     def doc(self) -> str:
         """The docstring of the class."""
         return inspect.getdoc(self.cls) or ""
+
+    @property
+    def symbols(self) -> set[str]:
+        """The words of the docstring that are symbols in formulas: its options, and what it gives a value."""
+        return {*inspect.signature(self.cls).parameters, *mathematics.symbols(self.doc)}
 
     @cached_property
     def options(self) -> dict[str, Any]:
@@ -128,23 +135,21 @@ def section(title: str, text: str, line: str = "-") -> str:
 
 def formula(entry: Entry) -> str:
     """Return the first paragraph of the docstring, with its formulas in LaTeX and the first one displayed."""
-    names = {*inspect.signature(entry.cls).parameters, *mathematics.symbols(entry.doc)}
-    text, displayed, parts = " ".join(entry.doc.partition("\n\n")[0].split()), False, []
-    start = 0
-    for span in mathematics.SPAN.finditer(text):
-        parts.append(text[start : span.start()])
-        start = span.end()
+    displayed = False
+
+    def replace(span: re.Match[str]) -> str:
+        nonlocal displayed
         code = next(group for group in span.groups() if group)
-        found = span[3] or mathematics.latex(code, names)
+        found = span[3] or mathematics.latex(code, entry.symbols)
         if found is None or not re.search(r"\w\W|\W\w", code):  # A single word is the name of something.
-            parts.append(f"``{code}``")
-        elif displayed:
-            parts.append(f":math:`{found}`")
-        else:
-            displayed = True
-            parts.append(f"\n\n.. math:: {found}\n\n")
-    rest = text[start:].lstrip(" ,;.") if displayed and len(parts) <= 2 else text[start:]
-    return re.sub(r"(\.\. math::[^\n]*\n\n)[ ,;.]+", r"\1", "".join([*parts, rest])) + "\n\n"
+            return f"``{code}``"
+        if displayed:
+            return f":math:`{found}`"
+        displayed = True
+        return f"\n\n.. math:: {found}\n\n"
+
+    text = mathematics.SPAN.sub(replace, " ".join(entry.doc.partition("\n\n")[0].split()))
+    return re.sub(r"(\.\. math::[^\n]*\n\n)[ ,;.]+", r"\1", text) + "\n\n"
 
 
 def three_lines(entry: Entry) -> str:
@@ -159,10 +164,9 @@ def three_lines(entry: Entry) -> str:
 
 def parameters(entry: Entry) -> str:
     """Return what the docstring says about l, and l of the operator that is shown."""
-    names = {*inspect.signature(entry.cls).parameters, *mathematics.symbols(entry.doc)}
     said = []
     for found in mathematics.statement_of_l(entry.doc):
-        code = None if ", " in found else mathematics.latex(found, names)
+        code = None if ", " in found else mathematics.latex(found, entry.symbols)
         said.append(f"l = {found}" if code is None else f":math:`l = {code}`")
     count = f"The operator of the three lines above has l = {entry.shown.calculate_l()}."
     lines = "".join(f"- {line}\n" for line in said)
@@ -194,44 +198,26 @@ def shown_config(group: str, name: str) -> str:
     return result.output.partition("\n")[2]
 
 
-@cache
-def _configs() -> list[tuple[str, Path, str, str]]:
-    """Return group, file, name of the operator and first comment of every config that chooses an operator."""
-    found = []
-    for folder in [conf_dir(), *filter(None, (folder_of(path) for _, path in registry.conf_paths()))]:
-        for file in sorted((*folder.glob("fusion/*.yaml"), *folder.glob("fabrication/*.yaml"))):
-            text = file.read_text(encoding="utf-8")
-            name, comment = re.search(r"^name: *(\S+)", text, re.MULTILINE), re.match(r"(?:#.*\n)*", text)
-            if name and comment:
-                words = " ".join(line.lstrip("# ") for line in comment[0].splitlines())
-                found.append((file.parent.name, file, name[1], words))
+def presets(entry: Entry) -> dict[str, str]:
+    """Return the configs of other names that choose this operator, with their first comment."""
+    record, found = entry.record, {}
+    folders = [conf_dir(), *filter(None, (folder_of(path) for _, path in registry.conf_paths()))]
+    for file in sorted(file for folder in folders for file in folder.glob(f"{record.kind}/*.yaml")):
+        config = re.match(r"((?:#.*\n)*)(?:.*\n)*?name: *(\S+)", file.read_text(encoding="utf-8"))
+        if config and config[2] in (record.name, record.qualified) and file.stem != record.name:
+            found[file.stem] = " ".join(config[1].replace("#", "").split())
     return found
 
 
-def presets(entry: Entry) -> dict[str, str]:
-    """Return the configs of other names that choose this operator, with their first comment."""
-    record = entry.record
-    return {
-        file.stem: words
-        for group, file, name, words in _configs()
-        if group == record.kind and name in (record.name, record.qualified) and file.stem != record.name
-    }
-
-
 def command(entry: Entry) -> str:
-    """Return a command that trains with the operator on the embedded data."""
-    if not entry.is_fusion:
-        return f"fusionkit run fabrication={entry.record.key}"
-    node = yaml.safe_load(config.node("fusion", entry.record.key) or "")
-    own = {o.name for o in own_options(entry.cls)} - {"parameter_fabrication"}
-    options = {key: value for key, value in node.items() if key in own}
-    data = yaml.safe_load(config.node("dataset", "mfeat") or "")
+    """Return a command that trains with the operator on the embedded data, whose views differ in width."""
+    widths = [width + i for i, width in enumerate(entry.options["dims"])]
     try:
-        free = {"n": 64} if entry.cls.traits.free_n else {}
-        fusionkit.create(entry.record.key, dims=data["dims"], device="meta", **free, **options)
+        fusionkit.create(device="meta", **entry.options | {"dims": widths})
+        encoder = ""
     except fusionkit.FusionError:
-        return f"fusionkit run fusion={entry.record.key} model.encoder=linear"
-    return f"fusionkit run fusion={entry.record.key}"
+        encoder = " model.encoder=linear"
+    return f"fusionkit run {entry.record.kind}={entry.record.key}{encoder}"
 
 
 def definition(entry: Entry) -> str:
@@ -244,102 +230,91 @@ def definition(entry: Entry) -> str:
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Picture:
-    """A picture of a page: what draws it, its height in inches, its text, and its caption."""
+class Picture(NamedTuple):
+    """A picture of a page: its file below images/, its text, and its caption."""
 
-    name: str
-    height: float
-    draw: Callable[[Any], None]
+    file: str
     alt: str
     caption: str
 
 
-def pictures_of(entry: Entry) -> tuple[list[Picture], Any]:
-    """Return the pictures of a page, and the image of the index."""
-    costs = pictures.curve(entry.record.key, entry.record.kind, 64 if _takes_n(entry) else None)
-    found, thumbnail = (_of_fusion if entry.is_fusion else _of_fabrication)(entry)
+def draw(entry: Entry, images: Path) -> list[Picture]:
+    """Draw the pictures of an operator into a folder; the first is that of the index."""
+    found = (_draw_fusion if entry.is_fusion else _draw_fabrication)(entry, images)
+    takes_n = not entry.is_fusion or entry.cls.traits.free_n
+    costs = pictures.curve(entry.record.key, entry.record.kind, 64 if takes_n else None)
     if costs:
-        first, last = costs[0], costs[-1]
-        height = "n = 64" if _takes_n(entry) else "n as it follows"
-        alt = (
-            f"Two curves over D: l goes from {first['l']} at D = {sum(first['dims'])} to {last['l']} at "
-            f"D = {sum(last['dims'])}; multiply-adds per row go from {first['macs'] / pictures.ROWS:.0f} to "
-            f"{last['macs'] / pictures.ROWS:.0f}. A dashed gray line shows a dense W."
+        file = f"{entry.stem}-cost.svg"
+        (images / file).write_text(pictures.plot(costs), encoding="utf-8")
+        points = "; ".join(
+            f"D = {sum(cost['dims'])}: l = {cost['l']}, {cost['macs'] / pictures.ROWS:.0f} multiply-adds, "
+            f"{cost['elementwise'] / pictures.ROWS:.0f} others"
+            for cost in costs
         )
         caption = (
-            f"Parameters and operations against D, counted for 4 views of equal width, {pictures.ROWS} rows, {height}."
+            f"Parameters, and operations per row, against D, with 4 views of equal width, {pictures.ROWS} rows and "
         )
-        found.append(Picture("cost", 3.6, pictures.draw_curve(costs), alt, caption))
-    return found, thumbnail
+        caption += "n = 64." if takes_n else "n as it follows from the widths."
+        found.append(Picture(file, f"Curves over D. {points}.", caption))
+    return found
 
 
-def _takes_n(entry: Entry) -> bool:
-    return not entry.is_fusion or entry.cls.traits.free_n
-
-
-def _of_fusion(entry: Entry) -> tuple[list[Picture], Any]:
-    fusion = entry.shown
+def _draw_fusion(entry: Entry, images: Path) -> list[Picture]:
+    fusion, heat, flow = entry.shown, f"{entry.stem}-jacobian.png", f"{entry.stem}-flow.svg"
     dims, n, J = list(fusion.resolve_dims()), fusion.calculate_n(), pictures.jacobian(fusion)
+    pictures.save_matrices(images / heat, [pictures.heat(J)], dims)
+    (images / flow).write_text(pictures.flow(fusion, entry.record.key), encoding="utf-8")
     read = [int((part > 0).any(0).sum()) for part in np.split(J, np.cumsum(dims)[:-1], 1)]
-    always = "It is linear: these are the entries of its matrix, for all views." if entry.cls.traits.linear else ""
-    flow = Picture(
-        "flow",
-        3.2,
-        pictures.draw_flow(fusion, entry.record.key),
-        f"Data flow: views of the widths {dims} enter {entry.record.key}, which gives an output of width {n}.",
-        "Data flow of the operator of the three lines, with the shapes of its parameters: above the box those that "
-        "belong to one view.",
-    )
-    heat = Picture(
-        "jacobian",
-        3.2,
-        pictures.draw_matrix(J, dims, "output"),
-        f"Heat map, {n} outputs by {sum(dims)} columns: the output changes with {read} columns of the views.",
-        f"How much each output changes with each column of random views: white 0, blue {J.max():.2g}.  {always}",
-    )
-    return [flow, heat], np.sqrt(J / (J.max() or 1))
+    return [
+        Picture(
+            heat,
+            f"Heat map of {n} outputs by {sum(dims)} columns; number of columns of each view that change them: {read}.",
+            f"How much each of the {n} outputs (rows) changes with each of the {sum(dims)} columns of random views: "
+            f"white 0, darkest blue {J.max():.2g}; black lines between the views."
+            f"{'  As the operator is linear, this is its matrix.' if entry.cls.traits.linear else ''}",
+        ),
+        Picture(
+            flow,
+            f"Views of the widths {dims} enter {entry.record.key}, which gives an output of width {n}.",
+            "Data flow, with the shapes of the parameters: those on an arrow belong to one view.",
+        ),
+    ]
 
 
-def _of_fabrication(entry: Entry) -> tuple[list[Picture], Any]:
+def _draw_fabrication(entry: Entry, images: Path) -> list[Picture]:
     made: Any = entry.shown.fabrication
     n, D = N, sum(DIMS)
     W = abs(made.materialize(entry.shown.flat_w(), n, D).detach().numpy())
     shared, blocks = pictures.shared_entries(made, n, D), pictures.dependence(made, n, D)
     zeros, constants = int((shared == pictures.ZERO).sum()), int((shared == pictures.CONSTANT).sum())
-    counted = (
-        f"{shared.max() + 1} different functions of w in {n * D} entries, {zeros} zeros, {constants} other constants"
-    )
-    heat, top = pictures.draw_matrix(W, DIMS, "row"), f"{W.max():.2g}"
-    found = [
-        Picture(
-            "w",
-            2.9,
-            heat,
-            f"Heat map of |W|, {n} by {D}; {np.mean(W > 0):.0%} of the entries are not 0, the greatest is {top}.",
-            f"\\|W\\| at the start, n = {n}, views of the widths {', '.join(map(str, DIMS))}: white 0, blue {top}.",
+    counted = f"{n * D} entries: {zeros} zeros (white), {constants} other constants (gray)"
+    counted += f", {shared.max() + 1} different functions of w"
+    found = {
+        "shared": (
+            [pictures.colours(shared)],
+            f"W, with a colour for each group of equal entries. {counted}.",
+            f"Shared entries: those of one colour are equal for every w, but for the sign.  {counted}.",
         ),
-        Picture(
-            "shared",
-            2.9,
-            pictures.draw_groups({"": shared}, DIMS),
-            f"W with a colour for each group of equal entries: {counted}.",
-            f"Shared entries: those of one colour are equal for every w, but for the sign.  {counted[0].upper()}"
-            f"{counted[1:]} (white and gray).",
+        "w": (
+            [pictures.heat(W)],
+            f"Heat map of |W|, {n} by {D}; {np.mean(W > 0):.0%} of the entries are not 0.",
+            f"\\|W\\| for the initial parameters, {n} rows by {D} columns: white 0, darkest blue {W.max():.2g}; "
+            "black lines between the views.",
         ),
-    ]
-    if len(blocks) > 1 or any((groups != shared).any() for groups in blocks.values()):
-        sets = ", ".join(f"{name} {groups.max() + 1}" for name, groups in blocks.items())
-        draw = pictures.draw_groups({f"block {name}": groups for name, groups in blocks.items()}, DIMS)
-        alt = f"W, coloured by the parameters of each block on which an entry depends; number of colours: {sets}."
-        caption = "What an entry depends on: those of one colour depend on the same parameters of the block."
-        found.append(
-            Picture("blocks", 2.9 if len(blocks) == 1 else 0.3 + 1.4 * -(-len(blocks) // 2), draw, alt, caption)
+    }
+    # Where every entry depends on the whole block there is nothing to see.
+    if len(blocks) > 1 or any(groups.max() > 0 and (groups != shared).any() for groups in blocks.values()):
+        order = f" (from left to right: {', '.join(blocks)})" if len(blocks) > 1 else f" {next(iter(blocks))}"
+        blocks_picture = (
+            [pictures.colours(groups) for groups in blocks.values()],
+            "W, coloured by the parameters on which an entry depends; number of colours: "
+            f"{', '.join(f'{name} {groups.max() + 1}' for name, groups in blocks.items())}.",
+            f"What an entry depends on: those of one colour depend on the same parameters of the block{order}.",
         )
-    first = next(iter(blocks.values()), shared)
-    if len(found) == 2 or first.max() > 0:
-        return found, pictures.colours(shared if len(found) == 2 else first)
-    return found, np.sqrt(W / (W.max() or 1))
+        found = {"blocks": blocks_picture, **found}
+    for name, (panels, _, _) in found.items():
+        pictures.save_matrices(images / f"{entry.stem}-{name}.png", panels, DIMS)
+    return [Picture(f"{entry.stem}-{name}.png", alt, caption) for name, (_, alt, caption) in found.items()]
 
 
 # -- pages -------------------------------------------------------------------------------------------------------------
@@ -350,8 +325,8 @@ def page(entry: Entry, shown: Iterable[Picture]) -> str:
     record = entry.record
     items = ""
     for picture in shown:
-        file = f"/gallery/images/{entry.page.replace('/', '-')}-{picture.name}.png"
-        items += block("grid-item::", block(f"figure:: {file}", picture.caption, alt=picture.alt))
+        figure = block(f"figure:: /gallery/images/{picture.file}", picture.caption, alt=picture.alt)
+        items += block("grid-item::", figure)
     also = f"Also named {', '.join(f'``{alias}``' for alias in record.aliases)}.  " if record.aliases else ""
     origin = " ".join(filter(None, (record.distribution, record.version)))
     summary = escaped(record.summary[:1].upper() + record.summary[1:])
@@ -376,64 +351,36 @@ def page(entry: Entry, shown: Iterable[Picture]) -> str:
     return section(record.key, text, "=")
 
 
-def cards(group: Iterable[Entry]) -> str:
-    """Return the grid of a group's cards."""
-    items = ""
-    for entry in group:
-        image = f"/gallery/images/{entry.page.replace('/', '-')}-small.png"
-        what = "Which columns its outputs read" if entry.is_fusion else "Structure of its W"
-        fields = {"link": f"/gallery/{entry.page}", "link_type": "doc", "img_top": image}
-        summary = escaped(entry.record.summary)
-        # A zero-width space, where a long name may be broken.
-        title = entry.record.key.replace("_", "_\u200b")
-        items += block(f"grid-item-card:: {title}", summary, **fields, img_alt=f"{what}: {entry.record.key}")
-    return block("grid:: 2 2 3 4", items, gutter="2")
-
-
-def files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Draw the pictures into a folder, and yield each page with its text."""
-    images = folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    overview = ""
-    for group, members in groupby(entries(), key=lambda entry: entry.group):
-        listed = list(members)
-        for entry in listed:
-            shown, thumbnail = pictures_of(entry)
-            stem = entry.page.replace("/", "-")
-            for picture in shown:
-                pictures.save(images / f"{stem}-{picture.name}.png", picture.height, picture.draw)
-            pictures.thumbnail(images / f"{stem}-small.png", thumbnail)
-            yield folder / f"{entry.page}.rst", page(entry, shown)
-        tree = block("toctree::", "\n".join(f"/gallery/{entry.page}" for entry in listed), hidden="")
-        slug = re.sub(r"\W+", "-", group.lower())
-        yield folder / f"{slug}.rst", section(group, cards(listed) + tree, "=")
-        overview += section(group, cards(listed))
-    introduction = (
-        "Every fusion and every fabrication that is installed, drawn and described from the registry and the classes.  "
-        "The picture of a fusion shows which columns of the views each output reads; that of a fabrication, which "
-        "entries of W share parameters."
-    )
-    yield folder / "index.rst", section("All operators", f"{introduction}\n\n{overview}", "=")
-
-
-def _digest() -> str:
-    """Return a digest of everything that the gallery shows: sources, configs, and what the registry has."""
-    folders = {Path(__file__).parent, Path(fusionkit.__file__).parent, conf_dir()}
-    found = [(record, registry.load(record.kind, record.qualified)) for record in _operators()]
-    folders |= {Path(inspect.getfile(cls)).parent for _, cls in found}
-    digest = hashlib.sha256(repr([record.to_dict() for record, _ in found]).encode())
-    for file in sorted(file for folder in folders for file in (*folder.rglob("*.py"), *folder.rglob("*.yaml"))):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+def card(entry: Entry, picture: Picture) -> str:
+    """Return the card of an operator in the index."""
+    what = "Which columns its outputs read" if entry.is_fusion else "Structure of its W"
+    fields = {"link": f"/gallery/{entry.page}", "link_type": "doc", "img_top": f"/gallery/images/{picture.file}"}
+    # A zero-width space, where a long name may be broken.
+    title = entry.record.key.replace("_", "_\u200b")
+    summary = escaped(entry.record.summary)
+    return block(f"grid-item-card:: {title}", summary, **fields, img_alt=f"{what}: {entry.record.key}")
 
 
 def write(folder: Path) -> None:
-    """Write the gallery, unless it is there already; pages of other operators are removed."""
-    made = folder / "digest"
-    if made.is_file() and made.read_text(encoding="utf-8") == _digest():
-        return
+    """Write the pictures, a page per operator, a page per group, and the index of all; empty the folder first."""
     shutil.rmtree(folder, ignore_errors=True)
-    for path, text in files(folder):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    made.write_text(_digest(), encoding="utf-8")
+    for name in ("images", "fusions", "fabrications"):
+        (folder / name).mkdir(parents=True)
+    overview = ""
+    for group, members in groupby(entries(), key=lambda entry: entry.group):
+        cards, listed = "", ""
+        for entry in members:
+            shown = draw(entry, folder / "images")
+            (folder / f"{entry.page}.rst").write_text(page(entry, shown), encoding="utf-8")
+            cards += card(entry, shown[0])
+            listed += f"/gallery/{entry.page}\n"
+        grid = block("grid:: 2 2 3 4", cards, gutter="2")
+        slug = re.sub(r"\W+", "-", group.lower())
+        file = folder / f"{slug}.rst"
+        file.write_text(section(group, grid + block("toctree::", listed, hidden=""), "="), encoding="utf-8")
+        overview += section(group, grid)
+    introduction = (
+        "Every fusion and every fabrication that is installed.  The picture of a fusion shows which columns of the "
+        "views each output reads; that of a fabrication, which entries of W depend on the same parameters."
+    )
+    (folder / "index.rst").write_text(section("All operators", f"{introduction}\n\n{overview}", "="), encoding="utf-8")

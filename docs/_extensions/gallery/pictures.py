@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
+from matplotlib import colormaps
 from matplotlib.image import imsave
-from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 import fusionkit
@@ -23,31 +20,46 @@ from fusionkit.fabrication import Fabrication
 from fusionkit.fusion import Fusion
 
 Groups = NDArray[np.int64]
+Image = NDArray[np.float64]
 #: The group of the entries that are 0 for every w, and of those that are another constant.
 ZERO, CONSTANT = -2, -1
-_BLUE, _ORANGE, _GRAY = "#2b6cb0", "#c05621", "#718096"
-_STYLE: dict[str, Any] = {"font.size": 9, "axes.titlesize": 9, "legend.frameon": False}
+
+# -- matrices (n, D) ---------------------------------------------------------------------------------------------------
 
 
-def save(path: Path, height: float, draw: Callable[[Figure], None]) -> None:
-    """Draw into a figure of the width of half a page, and write it as PNG."""
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(4, height))
-        # Fixed margins, in inches; the layout engines take half of the time.
-        sides = {"left": 0.14, "right": 0.97, "bottom": 0.5 / height, "top": 1 - 0.25 / height}
-        figure.subplots_adjust(**sides, hspace=0.35, wspace=0.1)
-        draw(figure)
-        figure.savefig(path, dpi=160, metadata={"Software": None})
+def save_matrices(path: Path, images: Sequence[Image], dims: Sequence[int]) -> None:
+    """Write images (n, D, 3) of matrices side by side, with a black line between two views; no axes, which are slow."""
+    height, width, gap = 360, 540 // len(images), 8
+    panels = []
+    for image in images:
+        rows, columns = np.arange(height) * image.shape[0] // height, np.arange(width) * image.shape[1] // width
+        panel = image[rows][:, columns]
+        for start in np.cumsum(dims)[:-1] * width // sum(dims):
+            panel[:, start - 1 : start + 1] = 0
+        panels += [panel, np.ones((height, gap, 3))]
+    imsave(path, np.hstack(panels[:-1]), metadata={"Software": None})
 
 
-# -- W -----------------------------------------------------------------------------------------------------------------
+def heat(M: Image) -> Image:
+    """Return an image (n, D, 3) of absolute values: 0 is white, the greatest dark blue."""
+    return np.asarray(colormaps["Blues"](np.sqrt(M / (M.max() or 1)))[..., :3])
 
 
-def values(fabrication: Fabrication, n: int, D: int, draws: int = 3) -> NDArray[np.float64]:
-    """Return W (n*D, draws) for random w."""
-    generator = torch.Generator().manual_seed(0)
-    w = torch.randn(draws, fabrication.calculate_l(n, D), generator=generator, dtype=torch.float64)
-    return torch.stack([fabrication.materialize(each, n, D).flatten() for each in w], -1).detach().numpy()
+def colours(groups: Groups) -> Image:
+    """Return an image (n, D, 3): a colour per group, by its number; white for ZERO, gray for CONSTANT."""
+    count = groups.max() + 1
+    own = [colorsys.hsv_to_rgb(0.8 * i / count, 0.6, 0.95 - 0.2 * (i % 2)) for i in range(count)]
+    return np.array([*own, (1.0, 1.0, 1.0), (0.6, 0.6, 0.6)])[groups]
+
+
+def _matrices(fabrication: Fabrication, w: torch.Tensor, n: int, D: int) -> NDArray[np.float64]:
+    """Return W (rows of w, n*D) for each row of w."""
+    W = torch.func.vmap(lambda each: fabrication.materialize(each, n, D))(w)
+    return W.detach().flatten(1).numpy()
+
+
+def _random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def shared_entries(fabrication: Fabrication, n: int, D: int) -> Groups:
@@ -55,7 +67,7 @@ def shared_entries(fabrication: Fabrication, n: int, D: int) -> Groups:
 
     The groups are numbered from 0; entries that do not depend on w are in ZERO or CONSTANT.
     """
-    W = values(fabrication, n, D)
+    W = _matrices(fabrication, _random(3, fabrication.calculate_l(n, D)), n, D).T
     tied = np.round(W * np.sign(W[:, :1]) / (abs(W).max() or 1) * 1e9).astype(np.int64)
     groups = np.unique(tied, axis=0, return_inverse=True)[1].reshape(-1)
     groups[(tied == tied[:, :1]).all(1)] = CONSTANT
@@ -66,13 +78,9 @@ def shared_entries(fabrication: Fabrication, n: int, D: int) -> Groups:
 def dependence(fabrication: Fabrication, n: int, D: int) -> dict[str, Groups]:
     """Return per block of w groups (n, D) of the entries of W that depend on the same parameters of the block."""
     l = fabrication.calculate_l(n, D)
-    w, other = torch.randn(2, l, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    W = fabrication.materialize(w, n, D).detach()
-    depends = np.zeros((n * D, l), bool)
-    for i in range(l):
-        changed = w.clone()
-        changed[i] = other[i]
-        depends[:, i] = (abs(fabrication.materialize(changed, n, D).detach() - W) > 1e-12).flatten().numpy()
+    w, other = _random(2, l)
+    W = _matrices(fabrication, torch.cat([w[None], torch.where(torch.eye(l, dtype=torch.bool), other, w)]), n, D)
+    depends = abs(W[1:] - W[0]).T > 1e-12  # (n*D, l)
     found = {}
     for name, block in fabrication.split(torch.arange(l), n, D).items():
         mine = depends[:, block.flatten().numpy()]
@@ -88,69 +96,16 @@ def _numbered(groups: Groups) -> Groups:
     return np.array([order.get(group, group) for group in groups.tolist()])
 
 
-def colours(groups: Groups) -> NDArray[np.float64]:
-    """Return an image (n, D, 3): a colour per group, by its number; white for ZERO, gray for CONSTANT."""
-    count = groups.max() + 1
-    own = [colorsys.hsv_to_rgb(0.8 * i / count, 0.6, 0.95 - 0.2 * (i % 2)) for i in range(count)]
-    return np.array([*own, (1.0, 1.0, 1.0), (0.6, 0.6, 0.6)])[groups]
-
-
-def _frame(axes: Axes, dims: Sequence[int], rows: str, columns: str) -> None:
-    """Label the axes of a matrix, and mark where each view begins."""
-    axes.set(xlabel=columns, ylabel=rows)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(6, integer=True))
-    for start in np.cumsum(dims)[:-1]:
-        axes.axvline(start - 0.5, color="black", linewidth=0.8, linestyle=(0, (2, 2)))
-
-
-def draw_matrix(M: NDArray[np.float64], dims: Sequence[int], rows: str) -> Callable[[Figure], None]:
-    """Return what draws a heat map of the entries of a matrix (n, D): 0 is white, the greatest dark blue."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        norm = PowerNorm(0.5, vmin=0, vmax=M.max() or 1)
-        axes.imshow(M, cmap="Blues", norm=norm, aspect="auto", interpolation="nearest")
-        _frame(axes, dims, rows, "column of the joined views")
-
-    return draw
-
-
-def draw_groups(panels: dict[str, Groups], dims: Sequence[int]) -> Callable[[Figure], None]:
-    """Return what draws groups of entries, a panel with its title for each."""
-
-    def draw(figure: Figure) -> None:
-        columns = min(2, len(panels))
-        if columns > 1:  # Without labels below.
-            figure.subplots_adjust(bottom=0.1 / figure.get_figheight())
-        grid = figure.subplots(-(-len(panels) // columns), columns, squeeze=False)
-        for axes in grid.flat[len(panels) :]:
-            axes.set_axis_off()
-        for axes, (title, groups) in zip(grid.flat, panels.items(), strict=False):
-            axes.imshow(colours(groups), aspect="auto", interpolation="nearest")
-            axes.set_title(title)
-            _frame(axes, dims, *(("row", "column of the joined views") if len(panels) == 1 else ("", "")))
-            if len(panels) > 1:
-                axes.set(xticks=[], yticks=[])
-
-    return draw
-
-
-def thumbnail(path: Path, image: NDArray[np.float64]) -> None:
-    """Write an image (n, D, 3) or of numbers from 0 to 1 (n, D) with the sides 180 and 120, without a frame."""
-    rows, columns = (np.arange(size) * image.shape[i] // size for i, size in enumerate((120, 180)))
-    imsave(path, image[rows][:, columns], cmap="Blues", vmin=0, vmax=1, metadata={"Software": None})
-
-
-# -- a fusion ----------------------------------------------------------------------------------------------------------
-
-
-def jacobian(fusion: Fusion) -> NDArray[np.float64]:
+def jacobian(fusion: Fusion) -> Image:
     """Return the absolute derivatives (n, D) of the output with respect to the views, at random views."""
     dims = fusion.resolve_dims()
-    x = torch.randn(sum(dims), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found: torch.Tensor = torch.autograd.functional.jacobian(lambda joined: fusion(joined.split(dims)), x)  # type: ignore[no-untyped-call]
+    found: torch.Tensor = torch.autograd.functional.jacobian(  # type: ignore[no-untyped-call]
+        lambda joined: fusion(joined.split(dims)), _random(sum(dims))
+    )
     return found.abs().numpy()
+
+
+# -- the data flow of a fusion -----------------------------------------------------------------------------------------
 
 
 def parameters_by_view(fusion: Fusion) -> tuple[list[list[str]], list[str]]:
@@ -170,41 +125,51 @@ def parameters_by_view(fusion: Fusion) -> tuple[list[list[str]], list[str]]:
     return of_view, shared
 
 
-def draw_flow(fusion: Fusion, name: str) -> Callable[[Figure], None]:
-    """Return what draws the views, the parameters that each passes, the operator with the others, and the output."""
-    dims, n = fusion.resolve_dims(), fusion.calculate_n()
-    of_view, shared = parameters_by_view(fusion)
+def flow(fusion: Fusion, name: str) -> str:
+    """Return an SVG of the views, the parameters that each passes, the operator with the others, and the output."""
+    dims, (of_view, shared) = fusion.resolve_dims(), parameters_by_view(fusion)
     more = [*shared[:3], *([f"and {len(shared) - 3} more"] if len(shared) > 3 else [])]
+    parts = []
+    for i, (width, own) in enumerate(zip(dims, of_view, strict=True)):
+        x = (2 * i + 1) * 200 // len(dims)
+        parts += [_arrow(x, 40, 120), _text(x, 75, own[:3]), _box(x, 25, 110, 30, [f"view {i}: {width}"])]
+    parts += [_box(200, 175, 380, 110, [name, *more]), _arrow(200, 230, 260)]
+    parts += [_box(200, 275, 110, 30, [f"output: {fusion.calculate_n()}"])]
+    return _svg(parts)
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
 
-        def box(x: float, y: float, text: str, colour: str) -> None:
-            axes.text(
-                x, y, text, ha="center", va="center", bbox={"boxstyle": "round,pad=0.35", "fc": colour, "lw": 0.7}
-            )
+def _svg(parts: Sequence[str]) -> str:
+    """Return an SVG of 400 by 300 with these parts."""
+    marker = 'viewBox="0 0 8 8" refY="4" orient="auto" markerWidth="8" markerHeight="8"'
+    tip = f'<marker id="tip" {marker} refX="8"><path d="M0 0L8 4L0 8z"/></marker>'
+    style = 'font-family="sans-serif" font-size="12" text-anchor="middle"'
+    size = 'width="400" height="300" viewBox="0 0 400 300"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n{tip}\n{"".join(parts)}</svg>\n'
 
-        def arrow(x: float, start: float, end: float) -> None:
-            axes.annotate("", (x, end), (x, start), arrowprops={"arrowstyle": "->"})
 
-        for i, (width, own) in enumerate(zip(dims, of_view, strict=True)):
-            x = (i + 0.5) / len(dims)
-            arrow(x, 0.88, 0.65)
-            box(x, 0.92, f"view {i}: {width}", "#ebf4ff")
-            axes.text(x, 0.77, "\n".join(own[:3]), ha="center", va="center", fontsize=8, backgroundcolor="white")
-        arrow(0.5, 0.23, 0.1)
-        axes.add_patch(FancyBboxPatch((0.05, 0.25), 0.9, 0.38, boxstyle="round,pad=0.01", fc="#f7fafc", lw=0.7))
-        axes.text(0.5, 0.44, "\n".join([name, *more]), ha="center", va="center", linespacing=1.4)
-        box(0.5, 0.06, f"output: {n}", "#fffaf0")
+def _text(x: int, y: int, lines: Sequence[str]) -> str:
+    """Return lines of text on white, centred at a point."""
+    found = ""
+    for i, line in enumerate(lines):
+        at = f'x="{x}" y="{y + 4 + 16 * i - 8 * (len(lines) - 1)}"'
+        found += f'<text {at} stroke="white" stroke-width="4" paint-order="stroke">{escape(line)}</text>\n'
+    return found
 
-    return draw
+
+def _box(x: int, y: int, width: int, height: int, lines: Sequence[str]) -> str:
+    """Return a box with lines of text, centred at a point."""
+    at = f'x="{x - width // 2}" y="{y - height // 2}" width="{width}" height="{height}" rx="5"'
+    return f'<rect {at} fill="white" stroke="black"/>\n{_text(x, y, lines)}'
+
+
+def _arrow(x: int, start: int, end: int) -> str:
+    return f'<path d="M{x} {start}V{end}" stroke="black" marker-end="url(#tip)"/>\n'
 
 
 # -- cost --------------------------------------------------------------------------------------------------------------
 
 #: Number of views and of rows of the curves, and the widths of the views.
-VIEWS, ROWS, WIDTHS = 4, 64, (4, 32, 256, 2048)
+VIEWS, ROWS, WIDTHS = 4, 64, (4, 64, 1024)
 
 
 def curve(name: str, kind: Any, n: int | None) -> list[dict[str, Any]]:
@@ -218,34 +183,33 @@ def curve(name: str, kind: Any, n: int | None) -> list[dict[str, Any]]:
     return found
 
 
-def draw_curve(costs: Sequence[dict[str, Any]]) -> Callable[[Figure], None]:
-    """Return what draws l, and the operations per row, against D; gray: those of a dense W of the same height."""
-    D = [sum(cost["dims"]) for cost in costs]
-    dense = [cost["n"] * width for cost, width in zip(costs, D, strict=True)]
-    lines = {
-        "l": {"l": [cost["l"] for cost in costs]},
-        "operations per row": {
-            "multiply-adds": [cost["macs"] / ROWS for cost in costs],
-            "others": [cost["elementwise"] / ROWS for cost in costs],
-        },
+def plot(costs: Sequence[dict[str, Any]]) -> str:
+    """Return an SVG of l and the operations per row against D, on logarithmic axes that begin at D = 16 and at 1."""
+    lines = {  # Label: colour, width of the line, values; the first lines are wider, to be seen under the others.
+        "n D, as of a dense W": ("#a0aec0", 7, [cost["n"] * sum(cost["dims"]) for cost in costs]),
+        "l": ("#2b6cb0", 5, [cost["l"] for cost in costs]),
+        "multiply-adds per row": ("#c05621", 3, [cost["macs"] / ROWS for cost in costs]),
+        "other operations per row": ("#276749", 1, [cost["elementwise"] / ROWS for cost in costs]),
     }
-
-    def draw(figure: Figure) -> None:
-        for axes, (label, mine) in zip(figure.subplots(2, 1, sharex=True), lines.items(), strict=True):
-            axes.plot(D, dense, color=_GRAY, linewidth=1, linestyle="--", label="dense W")
-            for (name, counted), colour in zip(mine.items(), (_BLUE, _ORANGE), strict=False):
-                shown = [(x, y) for x, y in zip(D, counted, strict=True) if y]
-                empty = "" if shown else " = 0" if name == "l" else ": 0"
-                axes.plot(
-                    *zip(*shown, strict=True) if shown else ([], []), "o-", color=colour, ms=4, label=name + empty
-                )
-            axes.set(xscale="log", yscale="log")
-            axes.set_title(label, loc="left")
-            axes.set_xticks(D, map(str, D), minor=False)
-            axes.minorticks_off()
-            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
-            axes.grid(alpha=0.3)
-            axes.legend(fontsize=8)
-        axes.set_xlabel("D")
-
-    return draw
+    decades = math.ceil(math.log10(max(2, *(value for *_, values in lines.values() for value in values))))
+    parts = []
+    for decade in range(0, decades + 1, -(-decades // 6)):
+        y = 250 - 180 * decade // decades
+        parts += [
+            f'<path d="M50 {y}H390" stroke="#e2e8f0"/>\n',
+            _text(25, y, [f"{10 ** (decade % 3)}{' kMGTPE'[decade // 3].strip()}"]),
+        ]
+    x = [65 + 155 * math.log(sum(cost["dims"]) / (VIEWS * WIDTHS[0]), 16) for cost in costs]
+    parts += [_text(round(at), 268, [f"{sum(cost['dims'])}"]) for at, cost in zip(x, costs, strict=True)]
+    parts += [_text(220, 288, ["D"])]
+    for i, (label, (colour, width, values)) in enumerate(lines.items()):
+        heights = [250 - 180 * math.log10(max(value, 1)) / decades for value in values]
+        points = [f"{at:.0f},{y:.0f}" for at, y, value in zip(x, heights, values, strict=True) if value]
+        line = f'fill="none" stroke="{colour}" stroke-width="{width}"'
+        parts += [f'<polyline points="{" ".join(points)}" {line}/>\n']
+        at = 110 + 180 * (i // 2), 20 + 22 * (i % 2)
+        parts += [
+            f'<path d="M{at[0] - 85} {at[1] + 10}h170" {line}/>\n',
+            _text(*at, [label if any(values) else f"{label}: 0"]),
+        ]
+    return _svg(parts)
