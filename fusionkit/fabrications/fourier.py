@@ -21,7 +21,7 @@ FFT_COST = 16
 
 
 class Fourier(Fabrication):
-    """``W = Re ifft2(S)``, S (n, D) zero but for ``S[u_k, v_k] = f_k``; block f (l).
+    """``W = sqrt(n D) Re ifft2(S)``, S (n, D) zero but for ``S[u_k, v_k] = f_k``; block f (l).
 
     ``W_ij = sum_k f_k cos(2 pi (u_k i / n + v_k j / D)) / sqrt(n D)``: the transform is orthonormal, which keeps f of
     the order of 1.  The frequencies are drawn from ``seed`` without replacement, of each pair (u, v), (-u, -v) one at

@@ -26,11 +26,14 @@ from fusionkit.fusion import Fusion
 from fusionkit.registry import Record
 from gallery import mathematics, pictures
 
+PLUGINS = Path(__file__).parents[3] / "plugins"
 #: The size at which fabrications are shown.
 N, DIMS = 24, (16, 12, 8)
 #: The sizes for fusions, of which the first is taken that fits: n, where it is free, and the widths of the views.
 SIZES = ((8, (10, 6, 4)), (None, (10, 6, 4)), (None, (8, 8, 8)), (None, (8, 8)))
 MOST_PARAMETERS = 100_000
+#: Of a line of code that a page shows whole.
+MOST_COLUMNS = 88
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,17 @@ def block(directive: str, body: str, **options: str) -> str:
     return f".. {directive}\n{content}\n\n"
 
 
+def package(entry: Entry) -> str:
+    """Return where the plugin of an operator is described, if it is one of this repository."""
+    name = unprefixed(entry.record.distribution)
+    if entry.record.distribution == DISTRIBUTION or not (PLUGINS / name).is_dir():
+        return ""
+    about = f"/packages/{name.removeprefix('fusionkit-')}"
+    return (
+        f"It belongs to the plugin :doc:`{entry.record.distribution} <{about}>`, whose page says how to install it.\n\n"
+    )
+
+
 def section(title: str, text: str, line: str = "-") -> str:
     """Return a section with its heading."""
     return f"{title}\n{line * len(title)}\n\n{text.strip()}\n\n"
@@ -149,15 +163,18 @@ def formula(entry: Entry) -> str:
         return f"\n\n.. math:: {found}\n\n"
 
     text = mathematics.SPAN.sub(replace, " ".join(entry.doc.partition("\n\n")[0].split()))
-    return re.sub(r"(\.\. math::[^\n]*\n\n)[ ,;.]+", r"\1", text) + "\n\n"
+    return re.sub(r"(\.\. math::[^\n]*\n\n)[ ,;.:]+", r"\1", text) + "\n\n"
 
 
 def three_lines(entry: Entry) -> str:
     """Return Python that builds the operator that is shown, and calls it."""
     name, *given = ([key, repr(value).replace("'", '"')] for key, value in entry.options.items())
     options = "".join(f", {key}={value}" for key, value in given)
+    call = f"fusion = fusionkit.create({name[1]}{options})"
+    if len(call) > MOST_COLUMNS:
+        call = call.replace(", parameter_fabrication", f",\n{' ' * call.index(name[1])}parameter_fabrication")
     return (
-        f"import torch, fusionkit\nfusion = fusionkit.create({name[1]}{options})\n"
+        f"import torch, fusionkit\n{call}\n"
         f"out = fusion([torch.randn(32, width) for width in fusion.dims])  # (32, {entry.shown.calculate_n()})"
     )
 
@@ -254,7 +271,7 @@ def draw(entry: Entry, images: Path) -> list[Picture]:
         caption = (
             f"Parameters, and operations per row, against D, with 4 views of equal width, {pictures.ROWS} rows and "
         )
-        caption += "n = 64." if takes_n else "n as it follows from the widths."
+        caption += "n = 64." if takes_n else "n that follows from the widths."
         found.append(Picture(file, f"Curves over D. {points}.", caption))
     return found
 
@@ -286,22 +303,26 @@ def _draw_fabrication(entry: Entry, images: Path) -> list[Picture]:
     n, D = N, sum(DIMS)
     W = abs(made.materialize(entry.shown.flat_w(), n, D).detach().numpy())
     shared, blocks = pictures.shared_entries(made, n, D), pictures.dependence(made, n, D)
+    shares = len(np.unique(shared[shared >= 0])) < int((shared >= 0).sum())
     zeros, constants = int((shared == pictures.ZERO).sum()), int((shared == pictures.CONSTANT).sum())
     counted = f"{n * D} entries: {zeros} zeros (white), {constants} other constants (gray)"
-    counted += f", {shared.max() + 1} different functions of w"
+    different = len(np.unique(shared[shared >= 0]))
+    counted += f", {different} different functions of w"
     found = {
         "shared": (
             [pictures.colours(shared)],
             f"W, with a colour for each group of equal entries. {counted}.",
-            f"Shared entries: those of one colour are equal for every w, but for the sign.  {counted}.",
+            f"Shared entries: entries of one colour are equal for every w, up to the sign.  {counted}.",
         ),
         "w": (
             [pictures.heat(W)],
             f"Heat map of |W|, {n} by {D}; {np.mean(W > 0):.0%} of the entries are not 0.",
             f"\\|W\\| for the initial parameters, {n} rows by {D} columns: white 0, darkest blue {W.max():.2g}; "
-            "black lines between the views.",
+            f"black lines between the views.{'' if shares else f'  No two entries are the same function of w.  {counted}.'}",
         ),
     }
+    if not shares:
+        del found["shared"]
     # Where every entry depends on the whole block there is nothing to see.
     if len(blocks) > 1 or any(groups.max() > 0 and (groups != shared).any() for groups in blocks.values()):
         order = f" (from left to right: {', '.join(blocks)})" if len(blocks) > 1 else f" {next(iter(blocks))}"
@@ -329,8 +350,10 @@ def page(entry: Entry, shown: Iterable[Picture]) -> str:
         items += block("grid-item::", figure)
     also = f"Also named {', '.join(f'``{alias}``' for alias in record.aliases)}.  " if record.aliases else ""
     origin = " ".join(filter(None, (record.distribution, record.version)))
-    summary = escaped(record.summary[:1].upper() + record.summary[1:])
+    begins = record.summary.split(" ")[0].isalpha()  # Not with a formula or a name.
+    summary = escaped(record.summary[:1].upper() + record.summary[1:] if begins else record.summary)
     text = f"{summary}.  {also}From {origin}, as ``{record.qualified}``.\n\n" if summary else ""
+    text += package(entry)
     text += formula(entry)
     text += block("code-block:: python", three_lines(entry))
     text += block("grid:: 1 1 2 2", items, gutter="3")

@@ -46,9 +46,11 @@ def heat(M: Image) -> Image:
 
 
 def colours(groups: Groups) -> Image:
-    """Return an image (n, D, 3): a colour per group, by its number; white for ZERO, gray for CONSTANT."""
-    count = groups.max() + 1
-    own = [colorsys.hsv_to_rgb(0.8 * i / count, 0.6, 0.95 - 0.2 * (i % 2)) for i in range(count)]
+    """Return an image (n, D, 3): a colour per group; white for ZERO, gray for CONSTANT.
+
+    Hues a golden section apart: groups of neighbouring numbers, and so of neighbouring entries, differ clearly.
+    """
+    own = [colorsys.hsv_to_rgb(0.618034 * i % 1, 0.4 + 0.25 * (i % 3), 0.95) for i in range(groups.max() + 1)]
     return np.array([*own, (1.0, 1.0, 1.0), (0.6, 0.6, 0.6)])[groups]
 
 
