@@ -76,7 +76,7 @@ class Entry:
             return {"name": "parameterized_concatenation", **shown}
         for n, dims in SIZES:
             free = {"n": n} if n and self.cls.traits.free_n else {}
-            options = {"name": self.record.key, "dims": list(dims), **free}
+            options: dict[str, Any] = {"name": self.record.key, "dims": list(dims), **free}
             try:
                 if fusionkit.create(device="meta", **options).calculate_l() <= MOST_PARAMETERS:
                     return options
@@ -106,13 +106,10 @@ class Entry:
         return f"Fabrications: {'products of factors' if factors else 'parameters in place'}"
 
 
-def _operators() -> list[Record]:
-    return [record for record in registry.records() if record.kind != "dataset"]
-
-
 def entries() -> list[Entry]:
     """Return all fusions and fabrications, in the order of the index."""
-    found = [Entry(record, registry.load(record.kind, record.qualified)) for record in _operators()]
+    records = [record for record in registry.records() if record.kind != "dataset"]
+    found = [Entry(record, registry.load(record.kind, record.qualified)) for record in records]  # type: ignore[arg-type]
     return sorted(found, key=lambda e: (e.record.distribution != DISTRIBUTION, not e.is_fusion, e.group, e.page))
 
 
@@ -325,12 +322,12 @@ def _draw_fabrication(entry: Entry, images: Path) -> list[Picture]:
         del found["shared"]
     # Where every entry depends on the whole block there is nothing to see.
     if len(blocks) > 1 or any(groups.max() > 0 and (groups != shared).any() for groups in blocks.values()):
-        order = f" (from left to right: {', '.join(blocks)})" if len(blocks) > 1 else f" {next(iter(blocks))}"
         blocks_picture = (
             [pictures.colours(groups) for groups in blocks.values()],
             "W, coloured by the parameters on which an entry depends; number of colours: "
             f"{', '.join(f'{name} {groups.max() + 1}' for name, groups in blocks.items())}.",
-            f"What an entry depends on: those of one colour depend on the same parameters of the block{order}.",
+            "What an entry depends on: those of one colour depend on the same parameters.  "
+            f"{'Blocks of w, from left to right' if len(blocks) > 1 else 'Block of w'}: {', '.join(blocks)}.",
         )
         found = {"blocks": blocks_picture, **found}
     for name, (panels, _, _) in found.items():

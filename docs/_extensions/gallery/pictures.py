@@ -37,7 +37,7 @@ def save_matrices(path: Path, images: Sequence[Image], dims: Sequence[int]) -> N
         for start in np.cumsum(dims)[:-1] * width // sum(dims):
             panel[:, start - 1 : start + 1] = 0
         panels += [panel, np.ones((height, gap, 3))]
-    imsave(path, np.hstack(panels[:-1]), metadata={"Software": None})
+    imsave(path, np.hstack(panels[:-1]))
 
 
 def heat(M: Image) -> Image:
@@ -101,7 +101,7 @@ def _numbered(groups: Groups) -> Groups:
 def jacobian(fusion: Fusion) -> Image:
     """Return the absolute derivatives (n, D) of the output with respect to the views, at random views."""
     dims = fusion.resolve_dims()
-    found: torch.Tensor = torch.autograd.functional.jacobian(  # type: ignore[no-untyped-call]
+    found: torch.Tensor = torch.autograd.functional.jacobian(
         lambda joined: fusion(joined.split(dims)), _random(sum(dims))
     )
     return found.abs().numpy()
