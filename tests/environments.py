@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 # What a new package needs besides tensor-fusionkit[run,new]; the build's own requirements, since nothing is downloaded.
-TOOLS = ("pip", "hatchling", "hatch-fancy-pypi-readme", "editables", "pytest>=8.3", "hypothesis>=6.112")
+TOOLS = ("pip", "hatchling", "hatch-fancy-pypi-readme", "editables", "pytest>=8.3", "hypothesis>=6.150")
 
 # Not find_spec: setuptools answers it by switching off what torch's compiler needs.
 PIP = next(iter(distributions(name="pip")), None)

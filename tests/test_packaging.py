@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 # The source distribution of the core has no plugins.
 PROJECTS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
 REPOSITORY = "https://github.com/tensor-fusionkit/tensor-fusionkit"
+#: Of the packages that `fusionkit new` writes.
+TEMPLATE = ROOT / "fusionkit/scaffold/template/project/pyproject.toml.jinja"
 #: Labels of the links that PyPI shows beside a project.
 URLS = {"Documentation", "Source", "Changelog", "Issues"}
 
@@ -112,6 +115,21 @@ def test_plugins_require_this_minor_version() -> None:
     minor = VERSION.rpartition(".")[0]
     for folder in PROJECTS[1:]:
         assert f"tensor-fusionkit>={minor}" in project(folder)["dependencies"], folder.name
+
+
+def lower_bounds(text: str) -> dict[str, Version]:
+    """Return the lower bounds of requirements in the text of a pyproject.toml."""
+    return {name: Version(bound) for name, bound in re.findall(r'"([a-z0-9-]+)>=([0-9.]+)', text)}
+
+
+@pytest.mark.parametrize(
+    "path", [*(folder / "pyproject.toml" for folder in PROJECTS[1:]), TEMPLATE], ids=lambda path: path.parent.name
+)
+def test_plugins_admit_nothing_older_than_the_core(path: Path) -> None:
+    """.ci/lowest tries each plugin with the versions that it has installed for the core."""
+    core, found = (lower_bounds(one.read_text(encoding="utf-8")) for one in (ROOT / "pyproject.toml", path))
+    assert {"pytest"} <= found.keys() & core.keys()
+    assert {name: str(found[name]) for name in found.keys() & core.keys() if found[name] < core[name]} == {}
 
 
 def test_version_is_said_once_more_by_the_citation_and_the_changelog() -> None:

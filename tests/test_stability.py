@@ -130,7 +130,9 @@ def parameters(path: str, command: click.Command) -> Iterator[str]:
             several = " ..." if parameter.multiple else ""
             value = "" if parameter.is_flag else f" {parameter.metavar or parameter.type.name.upper()}"
             choices = f" {'|'.join(parameter.type.choices)}" if isinstance(parameter.type, click.Choice) else value
-            yield f"{path} {', '.join(parameter.opts)}{choices}{several}"
+            found = parameter.default
+            default = f" = {found!r}" if isinstance(found, str | int | float) and not parameter.is_flag else ""
+            yield f"{path} {', '.join(parameter.opts)}{choices}{several}{default}"
         else:
             yield f"{path} ARGUMENT {parameter.name}{' ...' if parameter.nargs == -1 else ''}"
     if isinstance(command, click.Group) and command is not command_group:
@@ -191,6 +193,7 @@ def test_public_names_are_those_of_the_list() -> None:
         "hook fusionkit_run_finished(result: dict[str, Any], run_dir: Path | None)",
         "command fusionkit run --resume RUN_DIR",
         "command fusionkit conf check",
+        "command fusionkit bench --device TEXT = 'cpu'",
         "config train.lr = ",
         "result.json data.digest",
     ],
