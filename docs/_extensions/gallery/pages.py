@@ -305,6 +305,7 @@ def _draw_fabrication(entry: Entry, images: Path) -> list[Picture]:
     counted = f"{n * D} entries: {zeros} zeros (white), {constants} other constants (gray)"
     different = len(np.unique(shared[shared >= 0]))
     counted += f", {different} different functions of w"
+    unshared = "" if shares else f"  No two entries are the same function of w.  {counted}."
     found = {
         "shared": (
             [pictures.colours(shared)],
@@ -315,7 +316,7 @@ def _draw_fabrication(entry: Entry, images: Path) -> list[Picture]:
             [pictures.heat(W)],
             f"Heat map of |W|, {n} by {D}; {np.mean(W > 0):.0%} of the entries are not 0.",
             f"\\|W\\| for the initial parameters, {n} rows by {D} columns: white 0, darkest blue {W.max():.2g}; "
-            f"black lines between the views.{'' if shares else f'  No two entries are the same function of w.  {counted}.'}",
+            f"black lines between the views.{unshared}",
         ),
     }
     if not shares:
