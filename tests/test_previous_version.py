@@ -100,10 +100,10 @@ def test_sweep_that_was_begun_starts_anew_beside_its_records(runs: Path, capsys:
     assert len(after) == len(before) + 2
 
 
-def test_repetition_says_nothing_of_the_change_of_name(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repetition_names_the_version_that_changed_not_the_name(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["run", "--from", str(runs / "run"), f"hydra.run.dir={runs / 'again'}"])  # Another processor rounds otherwise.
     changed = {line.split()[0] for line in capsys.readouterr().out.partition("what ")[2].splitlines()[1:]}
-    assert not {key for key in changed if "fusionkit" in key or key == "config_hash"}
+    assert {key for key in changed if "fusionkit" in key or key == "config_hash"} == {"fusionkit"}
     then, now = (json.loads((runs / name / "result.json").read_text()) for name in ("run", "again"))
     assert (then["provenance"]["versions"]["fusionkit"], then["config_hash"]) == ("0.1.0", now["config_hash"])
     assert "tensor-fusionkit" in now["provenance"]["versions"]
