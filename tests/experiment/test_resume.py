@@ -530,12 +530,15 @@ def test_a_killed_sweep_goes_on_with_its_job(killable: list[str]) -> None:
 
 @pytest.mark.exhaustive
 def test_a_job_whose_worker_dies_goes_on_in_the_same_sweep(killable: list[str]) -> None:
-    """Each process of the operator dies in its fourth epoch, which is enough for five from the checkpoint on."""
+    """Each process of the operator dies in its fourth epoch, which is enough for five from the checkpoint on.
+
+    The first that dies takes the other worker along, in whatever epoch that is.
+    """
     sweep = [*killable, "-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     assert call([*sweep, "hydra.sweep.dir=whole"]).returncode == 0
     again = call([*sweep, "hydra.sweep.dir=killed"], 11)
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("resumed after epoch 3") == 2
+    assert "resumed after epoch 3" in again.stderr
     for run_dir in Path("whole").glob("*/result.json"):
         assert state(run_dir.parent) == state(Path("killed") / run_dir.parent.name)
 
