@@ -29,7 +29,7 @@ extensions = [
     "repository_pages",
     "gallery",
 ]
-exclude_patterns = ["published", "**/jupyter_execute"]
+exclude_patterns = ["published"]
 # What is not a link in a page or a docstring is an error.
 nitpicky = True
 # Types of other packages are named, not linked: their indexes would come from the network.

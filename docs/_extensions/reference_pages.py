@@ -78,7 +78,7 @@ def _add(app: Sphinx, page: str, content: list[str]) -> None:
 
 
 def _without_ways_back(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """Take the links to the reference out of a page with source: they take one module for the home of all its names."""
+    """Remove the links from a source page back to the reference: they assume one page for all names of a module."""
     if page.startswith("_modules/"):
         context["body"] = re.sub(r'<a class="viewcode-back".*?</a>', "", context["body"])
 

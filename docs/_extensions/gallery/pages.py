@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from click.testing import CliRunner
+from repository_pages import PAGES
 
 import fusionkit
 from fusionkit import registry
@@ -26,7 +27,6 @@ from fusionkit.fusion import Fusion
 from fusionkit.registry import Record
 from gallery import mathematics, pictures
 
-PLUGINS = Path(__file__).parents[3] / "plugins"
 #: The size at which fabrications are shown.
 N, DIMS = 24, (16, 12, 8)
 #: The sizes for fusions, of which the first is taken that fits: n, where it is free, and the widths of the views.
@@ -130,13 +130,11 @@ def block(directive: str, body: str, **options: str) -> str:
 
 def package(entry: Entry) -> str:
     """Return where the plugin of an operator is described, if it is one of this repository."""
-    name = unprefixed(entry.record.distribution)
-    if entry.record.distribution == DISTRIBUTION or not (PLUGINS / name).is_dir():
+    about = f"packages/{unprefixed(entry.record.distribution).removeprefix('fusionkit-')}"
+    if about not in PAGES:
         return ""
-    about = f"/packages/{name.removeprefix('fusionkit-')}"
-    return (
-        f"It belongs to the plugin :doc:`{entry.record.distribution} <{about}>`, whose page says how to install it.\n\n"
-    )
+    link = f":doc:`{entry.record.distribution} </{about}>`"
+    return f"It belongs to the plugin {link}, whose page says how to install it.\n\n"
 
 
 def section(title: str, text: str, line: str = "-") -> str:
