@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from fusionkit import cli
+from tests.pages import python_blocks
 
 PAGE = (Path(__file__).parents[1] / "docs/embeddings.md").read_text(encoding="utf-8")
 
@@ -37,7 +38,7 @@ def test_the_page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     if find_spec("wordllama") is None:
         standing = SimpleNamespace(__file__="wordllama/__init__.py", WordLlama=Drawn)
         monkeypatch.setitem(sys.modules, "wordllama", standing)
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (block,) = python_blocks(PAGE)
     exec(block, {})
     rows = int(capsys.readouterr().out.split()[0])  # It depends on the version of Python.
     commands = re.findall(r"^fusionkit (.*)$", PAGE, re.MULTILINE)

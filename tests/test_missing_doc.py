@@ -11,9 +11,10 @@ import torch
 
 from fusionkit.cli import run
 from fusionkit.config import compose
+from tests.pages import python_blocks
 
 PAGE = (Path(__file__).parents[1] / "docs/missing.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+BLOCKS = python_blocks(PAGE)
 
 
 def test_the_calls_of_an_operator() -> None:

@@ -15,15 +15,14 @@ import pytest
 import fusionkit
 from fusionkit import cli
 from fusionkit.experiment.results import MODEL
+from tests.pages import python_blocks
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def block(after: str) -> str:
-    match = re.search(r"```python\n(.*?)```", README[README.index(after) :], re.DOTALL)
-    assert match is not None
-    return match[1]
+    return python_blocks(README[README.index(after) :])[0]
 
 
 def test_ten_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
