@@ -318,13 +318,13 @@ def test_a_file_that_is_off_is_not_left(ending: str, tmp_path: Path, monkeypatch
     path = tmp_path / f"m{ending}"
     path.write_text("before")
     monkeypatch.setattr(exporting, "_predicted", shifted(exporting._predicted))
-    with pytest.raises(FusionError, match=r"probabilities up to 0\.001; found them off by 0\.00[23]"):
+    with pytest.raises(FusionError, match=r"probabilities up to 0\.01; found them off by 0\.02"):
         export_model(small(average()), path)
     assert [one.read_text() for one in tmp_path.iterdir()] == ["before"]
 
 
 def shifted(predicted: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    return lambda *given: predicted(*given) + 2.5e-3
+    return lambda *given: predicted(*given) + 2.5e-2
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxscript"])
