@@ -32,6 +32,7 @@ FOLLOWED = [
     *(f"docs/howto/{name}.md" for name in ("hypernetwork", "ensembles", "adapter")),
     "docs/tutorials/application.md",
     "docs/citing.md",
+    "docs/wide.md",
     *exhaustive(["docs/index.md", "docs/tutorials/research.md"]),
 ]
 EXTENSION = pages.read("docs/tutorials/extension.md")

@@ -31,7 +31,7 @@ FILE = Path(__file__).with_name("public_names.txt")
 #: Modules of which everything in ``__all__`` is public.
 MODULES = [
     *("fusionkit", "fusionkit.errors", "fusionkit.fusion", "fusionkit.fabrication", "fusionkit.testing"),
-    *("fusionkit.experiment", "fusionkit.config", "fusionkit.contract.rules"),
+    *("fusionkit.experiment", "fusionkit.experiment.parallel", "fusionkit.config", "fusionkit.contract.rules"),
 ]
 #: What public functions return, and what the bench of a plugin imports.
 MORE = {

@@ -27,6 +27,8 @@ from fusionkit.fusion import check_dims, check_size
 from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 from fusionkit.kernels.matmul import linear
 
+__all__ = ["by_output", "by_view", "views_by_process"]
+
 
 def by_output() -> ParallelStyle:
     """Return the plan by which each process has some rows of W, or of a low-rank ``W = A B`` some of the r ranks.
@@ -34,13 +36,11 @@ def by_output() -> ParallelStyle:
     Every process gets all views, the same ones, and returns the whole output.  Dense: the rows are divided as
     ``torch.chunk`` does, and the parts of the output are gathered.  Low rank: a process has columns of A (n, r) and the
     rows of B (r, D) that belong to them, and the parts are summed.  With fewer rows or ranks than processes, some have
-    nothing.
-
-    ``parallelize_module(fusion, mesh, by_output())`` changes the operator in place, and raises:
+    nothing.  ``parallelize_module(fusion, mesh, by_output())`` changes the operator in place.
 
     Raises:
-        FusionError: another operator or fabrication, one without parameters of its own, or a mesh of several
-            dimensions.
+        FusionError: from ``parallelize_module``: another operator or fabrication, one without parameters of its own,
+            or a mesh of several dimensions.
     """
     return _ByOutput()
 
@@ -50,12 +50,11 @@ def by_view() -> ParallelStyle:
 
     ``views_by_process`` says which views a process has.  It is called with the list of all views, in which those of
     other processes may be None; they get no gradient here.  A (n, r) is in every process.
-
-    ``parallelize_module(fusion, mesh, by_view())`` changes the operator in place, and raises:
+    ``parallelize_module(fusion, mesh, by_view())`` changes the operator in place.
 
     Raises:
-        FusionError: as ``by_output``; a ``preprocess`` with parameters or buffers, the option ``missing``, or more
-            processes than views.
+        FusionError: from ``parallelize_module``: as ``by_output``; a ``preprocess`` with parameters or buffers, the
+            option ``missing``, or more processes than views.
     """
     return _ByView()
 

@@ -317,19 +317,31 @@ def test_as_one_process(name: str, found: dict[str, list[Found]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "elements", "backward"),
+    ("name", "expected"),
     [
-        ("by_output: dense", [3 * 13, 2 * 13], 3),  # of n = 5 rows; a collective for each view with a gradient
-        ("by_output: lowrank", [2 * (5 + 13), 1 * (5 + 13)], 3),  # of r = 3 ranks
-        ("by_output: one output", [13, 0], 3),
-        ("by_view: dense", [5 * 7, 5 * 7], 0),  # views of 4 + 3 and 6 columns
-        ("by_view: lowrank", [3 * 5 + 3 * 7, 3 * 5 + 3 * 7], 0),
-        ("by_view: even lowrank", [2 * 4 + 2 * 5, 2 * 4 + 2 * 5], 0),
+        ("by_output: dense", [3 * 13, 2 * 13]),  # of n = 5 rows
+        ("by_output: lowrank", [2 * (5 + 13), 1 * (5 + 13)]),  # of r = 3 ranks
+        ("by_output: one output", [13, 0]),
+        ("by_view: dense", [5 * 7, 5 * 7]),  # views of 4 + 3 and 6 columns
+        ("by_view: lowrank", [3 * 5 + 3 * 7, 3 * 5 + 3 * 7]),
+        ("by_view: even lowrank", [2 * 4 + 2 * 5, 2 * 4 + 2 * 5]),
     ],
 )
-def test_what_each_process_has(name: str, elements: list[int], backward: int, found: dict[str, list[Found]]) -> None:
-    assert [one["elements"] for one in found[name]] == elements
-    assert [one["collectives"][1] for one in found[name]] == [backward, backward]
+def test_parameters_of_each_process(name: str, expected: list[int], found: dict[str, list[Found]]) -> None:
+    assert [one["elements"] for one in found[name]] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("by_output: dense", 3),  # one for each view with a gradient
+        ("by_output: even lowrank", 3),
+        ("by_view: dense", 0),
+        ("by_view: lowrank", 0),
+    ],
+)
+def test_collectives_backward(name: str, expected: int, found: dict[str, list[Found]]) -> None:
+    assert [one["collectives"][1] for one in found[name]] == [expected, expected]
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
