@@ -1,4 +1,4 @@
-"""Remakes the tables in ``bench.md`` and ``bench_gpu.md`` from the JSON files beside them.
+"""Remakes the tables and the pictures of ``bench.md`` and ``bench_gpu.md`` from the JSON files beside them.
 
 ``fusionkit bench --json`` writes these.
 """
@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from fusionkit.bench.measure import Row
+from fusionkit.bench.plot import draw
 
 PAGES = [Path(__file__).with_name(name) for name in ("bench.md", "bench_gpu.md")]
 BEGIN, END = "<!-- tables: made by docs/bench_tables.py -->\n", "<!-- end of tables -->\n"
@@ -54,6 +58,13 @@ def updated(page: str, content: Mapping[str, Any]) -> str:
     if not begin or not end:
         raise ValueError(f"The page should contain {BEGIN.strip()} and {END.strip()}; found one of them missing.")
     return f"{before}{begin}\n{tables(content)}\n{end}{after}"
+
+
+def row(record: Mapping[str, Any]) -> Row:
+    """Return the row that ``Row.to_dict`` wrote."""
+    own = {field.name for field in fields(Row)} - {"ratios"}
+    ratios = {name: value for name, value in record.items() if name not in own}
+    return Row(**{name: record[name] for name in own}, ratios=ratios)
 
 
 def _index(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -114,3 +125,4 @@ if __name__ == "__main__":
     for page in PAGES:
         found = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
         page.write_text(updated(page.read_text(encoding="utf-8"), found), encoding="utf-8")
+        draw([row(record) for record in found["rows"]], page.parent / f"images/{page.stem}.png")

@@ -52,6 +52,12 @@ def test_the_tables_are_those_of_the_record(page: str, bench_tables: ModuleType)
 
 
 @each_page
+def test_the_rows_of_the_picture_are_those_of_the_record(page: str, bench_tables: ModuleType) -> None:
+    records = RECORDS[page]["rows"]
+    assert [bench_tables.row(record).to_dict() for record in records] == records
+
+
+@each_page
 def test_every_link_of_the_index_leads_somewhere(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     links = re.findall(r'<a href="#of-(\w+)">', text)

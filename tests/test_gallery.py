@@ -46,6 +46,20 @@ def entry_of(pages: ModuleType, kind: Any, name: str) -> Any:
     return pages.Entry(registry.find(name, kind), registry.load(kind, name))
 
 
+#: Words of formulas with a fixed meaning.
+FUNCTIONS = re.compile(
+    "sum|prod|mean|median|min|max|log1?p?|expm?1?|logsumexp|softmax|sqrt|abs|norm|cos|tanh|relu|gelu|sigmoid|floor|mod"
+    "|if|else|with|and|hash|sign|diag|reshape|Re|T|i|j"
+)
+
+
+def displayed(pages: ModuleType, entry: Any) -> tuple[str, str]:
+    """Return the formulas of a docstring that its page displays, and the docstring without them."""
+    text = entry.doc.partition("\nRaises:")[0]
+    _, start, end = pages.mathematics.displayed(text, entry.symbols)
+    return text[start:end], text[:start] + text[end:]
+
+
 def test_sphinx_is_not_needed(pages: ModuleType) -> None:
     assert inspect.isfunction(importlib.import_module("gallery").setup)
     assert "sphinx" not in {name.partition(".")[0] for name in vars(pages)}
@@ -83,14 +97,26 @@ def test_page(pages: ModuleType, kind: Any, name: str) -> None:
 
 @every_operator
 def test_formula(pages: ModuleType, kind: Any, name: str) -> None:
-    # The first formula of the docstring is displayed in LaTeX: letters, digits and words in their order.
+    # The first formulas of the docstring are displayed in LaTeX: letters, digits and words in their order.
     entry = entry_of(pages, kind, name)
-    code, shown = formula(entry.doc), re.search(r"\.\. math:: (.+)", pages.formula(entry))
-    assert code is not None
+    code, shown = displayed(pages, entry)[0], re.search(r"\.\. math:: (.+)", pages.description(entry))
     assert shown is not None
+    assert (formula(entry.doc) or "none") in code
     latex = re.sub(r"\\(operatorname|mathrm|text|sqcup|otimes|circ|dots|times|lt|gt|le|ge|ne|cdot)\b", "", shown[1])
     assert re.findall(r"[A-Za-z0-9]", latex) == re.findall(r"[A-Za-z0-9]", re.sub("σ", "sigma", code).replace("²", "2"))
     assert latex.count("{") == latex.count("}")
+
+
+@every_operator
+def test_every_symbol_of_the_formula_is_explained(pages: ModuleType, kind: Any, name: str) -> None:
+    # Each letter is also in the text below, with or without a subscript, in the legend, or is given by the formula.
+    entry = entry_of(pages, kind, name)
+    code, text = displayed(pages, entry)
+    text += pages.legend(entry, entry.doc)
+    symbols = {word.partition("_")[0] for word in re.findall(r"[A-Za-zσ]\w*", code)}
+    given = {word.partition("_")[0] for word in re.findall(r"`(\w+) = ", f"`{code}")}
+    symbols = {symbol for symbol in symbols - given if not FUNCTIONS.fullmatch(symbol)}
+    assert {symbol for symbol in symbols if not re.search(rf"(?<![\w\\]){symbol}(?![A-Za-z0-9])", text)} == set()
 
 
 @pytest.mark.exhaustive
@@ -100,6 +126,41 @@ def test_the_command_is_accepted(pages: ModuleType, kind: Any, name: str) -> Non
     config = validate(fusionkit.config.compose(overrides))
     preflight(config)
     assert check_operator(config, outputs=10) is not None
+
+
+def test_late_fusion(pages: ModuleType) -> None:
+    assert pages.command(entry_of(pages, "fusion", "log_pool")).endswith(" model.encoder=linear model.head=none")
+    assert "head" not in pages.command(entry_of(pages, "fusion", "gaussian_product"))
+
+
+def test_the_example_of_a_fabrication_saves_parameters(pages: ModuleType) -> None:
+    sizes = {}
+    for kind, name in NAMES:
+        if kind == "fabrication":
+            shown = entry_of(pages, kind, name).shown
+            sizes[name] = shown.calculate_l() < shown.n * sum(shown.dims)
+    assert [name for name, saves in sizes.items() if not saves] == ["fusionkit/dense"]
+
+
+def test_papers_are_linked(pages: ModuleType) -> None:
+    # Every title with a year is in the table, and every title of the table is cited.
+    docs = " ".join(" ".join(entry.doc.split()) for entry in pages.entries())
+    assert set(re.findall(r'"([^"]+)", (?:19|20)\d\d', docs)) == set(pages.references())
+    shown = pages.linked('Hu et al., "LoRA", 2021; "another"')
+    assert shown == f'Hu et al., "`LoRA <{pages.references()["LoRA"]}>`__", 2021; "another"'
+
+
+def test_text_of_a_page(pages: ModuleType) -> None:
+    shown = pages.prose("The ``x_1`` of `a + b` and P_i^j, a_b(c) is mm_dim*2 of `code`.", {"mm_dim"})
+    assert shown == (
+        "The \\ :math:`x_{1}`\\  of \\ :math:`a +b`\\  and \\ :math:`P_{i}^j`\\ , a\\_b(c) is mm\\_dim\\*2 of ``code``."
+    )
+
+
+def test_formulas_that_belong_together(pages: ModuleType) -> None:
+    shown, start, end = pages.mathematics.displayed("Twice: `a = b` with `b = c`, `c = d` of `d = 1`")
+    assert shown == r"& a =b \\ & \text{with }b =c \\ & c =d"
+    assert (start, end) == (7, 36)
 
 
 def test_no_latex_for_what_is_no_formula(pages: ModuleType) -> None:
@@ -171,10 +232,24 @@ class Summed(LayeredFusion):
 
 def test_parameters_by_view(pages: ModuleType) -> None:
     of_view, shared = pages.pictures.parameters_by_view(Summed(4, [3, 2]))
-    assert of_view == [["weight 4 × 3", "bias 4"], ["weight 4 × 2", "bias 4"]]
-    assert shared == ["output.0.weight 4 × 4"]
+    assert of_view == [["matrix 4 × 3", "bias 4"], ["matrix 4 × 2", "bias 4"]]
+    assert shared == ["matrix 4 × 4"]
     weighted = fusionkit.create("parameterized_weighted_summation", dims=[3, 3])
-    assert pages.pictures.parameters_by_view(weighted) == ([["weight: 1 of 2"]] * 2, [])
+    assert pages.pictures.parameters_by_view(weighted) == ([["a weight of 2"]] * 2, [])
+
+
+class Repeated(Summed):
+    def layers(self) -> Layers:
+        return {
+            "inputs": [layer for layer in super().layers()["inputs"] for _ in range(2)],
+            "output": [Layer(4, 4, bias=False)] * 5,
+        }
+
+
+def test_parameters_of_one_shape_are_counted(pages: ModuleType) -> None:
+    of_view, shared = pages.pictures.parameters_by_view(Repeated(4, [3, 2]))
+    assert of_view == [["2 matrices 4 × 3", "2 biases 4"], ["2 matrices 4 × 2", "2 biases 4"]]
+    assert shared == ["5 matrices 4 × 4"]
 
 
 @pytest.mark.parametrize(
@@ -209,8 +284,8 @@ def test_plot(pages: ModuleType) -> None:
 def test_flow(pages: ModuleType) -> None:
     svg = ElementTree.fromstring(pages.pictures.flow(Summed(4, [3, 2]), "a<b"))
     texts = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text")]
-    first, second = ["weight 4 × 3", "bias 4", "view 0: 3"], ["weight 4 × 2", "bias 4", "view 1: 2"]
-    assert texts == [*first, *second, "a<b", "output.0.weight 4 × 4", "output: 4"]
+    first, second = ["matrix 4 × 3", "bias 4", "view 0: 3"], ["matrix 4 × 2", "bias 4", "view 1: 2"]
+    assert texts == [*first, *second, "a<b", "matrix 4 × 4", "output: 4"]
 
 
 def test_presets(pages: ModuleType) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from fusionkit.bench.cases import label
 from fusionkit.bench.measure import Row
 
-COLUMNS = 6
+COLUMNS = 4
 #: The operator itself and the references that are drawn: label and style of the line.
 LINES = (
     ("limit", "limit", {"color": "#a0aec0", "linestyle": ":"}),
@@ -36,7 +37,7 @@ def draw(rows: Sequence[Row], path: Path) -> bool:
     columns = min(COLUMNS, len(panels))
     height = -(-len(panels) // columns)
     across = min(len(LINES), columns)  # As many entries of the legend fit into one line.
-    above = 0.2 * -(-len(LINES) // across)
+    above = 0.25 * -(-len(LINES) // across)
     figure = Figure(figsize=(2.6 * columns + 0.6, 2.2 * height + 0.5 + above), dpi=110, layout="constrained")
     grid = figure.subplots(height, columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
@@ -44,9 +45,11 @@ def draw(rows: Sequence[Row], path: Path) -> bool:
     for axes, (name, chosen) in zip(grid.flat, panels.items(), strict=False):
         _panel(axes, name, chosen)
     handles = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=across, fontsize=8, frameon=False)
-    figure.supxlabel("rows m")
-    figure.supylabel("forward, ms")
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside upper center", ncols=across, fontsize=11, frameon=False
+    )
+    figure.supxlabel("rows m", fontsize=12)
+    figure.supylabel("forward, ms", fontsize=12)
     figure.savefig(path, format="png")
     return True
 
@@ -76,6 +79,6 @@ def _panel(axes: Axes, title: str, rows: Sequence[Row]) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
-    axes.set_title(title, fontsize=8, loc="left")
-    axes.tick_params(labelsize=7)
+    axes.set_title(fill(title.replace("_", "_ "), 24).replace("_ ", "_"), fontsize=11, loc="left")
+    axes.tick_params(labelsize=10)
     axes.grid(alpha=0.25)

@@ -22,10 +22,10 @@ SHORT = 64
 
 
 class BlockCirculant(Fabrication):
-    """Block (I, J) of W is the circulant matrix ``C_ij = c[I, J, (i - j) mod b]``; block c (ceil(n/b), ceil(D/b), b).
+    """``W_ij = c[floor(i/b), floor(j/b), (i - j) mod b]``; block c (ceil(n/b), ceil(D/b), b).
 
-    The grid of blocks is cropped to (n, D).  l = ceil(n/b) * ceil(D/b) * b.  A circulant matrix is diagonal in the
-    Fourier basis.  Source: Ding et al., "CirCNN", 2017, section 3.
+    W is a grid of circulant matrices (b, b), cropped to (n, D).  l = ceil(n/b) * ceil(D/b) * b.  A circulant matrix is
+    diagonal in the Fourier basis.  Source: Ding et al., "CirCNN", 2017, section 3.
 
     Args:
         b: size of the blocks, from 1 to max(n, D); None means the greatest power of two up to sqrt(min(n, D)).

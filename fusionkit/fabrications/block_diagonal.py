@@ -18,7 +18,8 @@ from fusionkit.kernels.planning import Effort
 class BlockDiagonal(Fabrication):
     """``W = I_p ⊗ B``, cropped to (n, D); block B (s, t), s = ceil(n/p), t = ceil(D/p), l = s*t.
 
-    Source: Zhang, "RPN: Reconciled Polynomial Network", 2024, duplicated diagonal padding reconciliation.
+    I_p is the identity (p, p).  Source: Zhang, "RPN: Reconciled Polynomial Network", 2024, duplicated diagonal padding
+    reconciliation.
 
     Args:
         p: the number of copies, such that (p-1)*ceil(n/p) < n and (p-1)*ceil(D/p) < D; None means 2, or 1 where n or D

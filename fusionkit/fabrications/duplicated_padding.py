@@ -18,7 +18,8 @@ from fusionkit.kernels.planning import Effort
 class DuplicatedPadding(Fabrication):
     """``W = 1_{p×q} ⊗ B``, cropped to (n, D); block B (s, t), s = ceil(n/p), t = ceil(D/q), l = s*t.
 
-    Source: Zhang, "RPN: Reconciled Polynomial Network", 2024, duplicated padding reconciliation.
+    1_{p×q} is the matrix (p, q) of ones.  Source: Zhang, "RPN: Reconciled Polynomial Network", 2024, duplicated padding
+    reconciliation.
 
     Args:
         p, q: numbers of copies below and beside each other, such that (p-1)*ceil(n/p) < n, q likewise; None means 2,

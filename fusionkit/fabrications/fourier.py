@@ -21,12 +21,12 @@ FFT_COST = 16
 
 
 class Fourier(Fabrication):
-    """``W = sqrt(n D) Re ifft2(S)``, S (n, D) zero but for ``S[u_k, v_k] = f_k``; block f (l).
+    """``W = sqrt(n D) Re ifft2(S)``, S (n, D) zero but for ``S[u_k, v_k] = f_k``, 1 <= k <= l; block f (l).
 
-    ``W_ij = sum_k f_k cos(2 pi (u_k i / n + v_k j / D)) / sqrt(n D)``: the transform is orthonormal, which keeps f of
-    the order of 1.  The frequencies are drawn from ``seed`` without replacement, of each pair (u, v), (-u, -v) one at
-    most, since their real parts coincide; they are the buffer ``frequencies`` (2, l).  Source: Gao et al.,
-    "Parameter-Efficient Fine-Tuning with Discrete Fourier Transform", 2024, equations 2 to 4.
+    ``W_ij = sum_k f_k cos(2 pi (u_k i / n + v_k j / D)) / sqrt(n D)``: ifft2 is the orthonormal inverse Fourier
+    transform, which keeps f of the order of 1.  The frequencies are drawn from ``seed`` without replacement, of each
+    pair (u, v), (-u, -v) one at most, since their real parts coincide; they are the buffer ``frequencies`` (2, l).
+    Source: Gao et al., "Parameter-Efficient Fine-Tuning with Discrete Fourier Transform", 2024, equations 2 to 4.
 
     Args:
         l: number of frequencies, at most the number of those pairs, about n*D/2; None means at most 64.

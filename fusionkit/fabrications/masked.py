@@ -15,11 +15,11 @@ from fusionkit.fusion import check_number, check_size
 
 
 class Masked(Fabrication):
-    """``W_ij = values[t]`` where i*D + j is the t-th fixed position, zeros elsewhere; block values (nnz), l = nnz.
+    """``W_ij = values[t] if i*D + j = positions[t] else 0``; block values (nnz), l = nnz.
 
-    nnz = max(1, round(density*n*D)).  The positions are drawn without replacement from ``seed`` and kept in
-    ascending order as the buffer ``positions`` (nnz).  Source: Zhang, "RPN: Reconciled Polynomial Network", 2024,
-    masking reconciliation.
+    nnz = max(1, round(density*n*D)) and 0 <= t < nnz.  The buffer ``positions`` (nnz) is drawn without
+    replacement from ``seed``, in ascending order.  Source: Zhang, "RPN: Reconciled Polynomial Network", 2024, masking
+    reconciliation.
 
     Args:
         density: share of the kept entries, above 0 and at most 1.

@@ -20,9 +20,9 @@ from fusionkit.kernels.planning import COPY, Effort
 class Monarch(Fabrication):
     """``W = blockdiag(L) P blockdiag(R)``, cropped to (n, D); blocks R (nb, c, ib) and L (nb, ob, c).
 
-    ib = ceil(D/nb), ob = ceil(n/nb), c = min(ib, ob), l = nb*c*(ib + ob).  P is the stride permutation: input t of
-    block b of L is entry t*nb + b of blockdiag(R) x.  Source: Dao et al., "Monarch", 2022, definition 3.1, without
-    the permutation of the outputs.
+    blockdiag puts the nb blocks of L or R on a diagonal.  ib = ceil(D/nb), ob = ceil(n/nb), c = min(ib, ob), l =
+    nb*c*(ib + ob).  P is the stride permutation: input t of block b of L is entry t*nb + b of blockdiag(R) x.  Source:
+    Dao et al., "Monarch", 2022, definition 3.1, without the permutation of the outputs.
 
     Args:
         nb: number of blocks, such that none is all padding; None means floor(sqrt(min(n, D))), the most with which

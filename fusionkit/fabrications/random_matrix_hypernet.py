@@ -17,8 +17,9 @@ class RandomMatrixHypernet(Hypernet):
     """``W = A diag(σ(w P Q) S) B``: a frozen network whose layers are products of thin matrices; block w (l), l given.
 
     P (l, h), Q (h, hidden), S (hidden, h), A (n, h) and B (h, D) are Gaussian buffers drawn from ``seed``; σ is the
-    leaky ReLU.  Source: Zhang, "RPN 2", 2024, random matrix based hypernet reconciliation, whose output layer here
-    has rows that are matrices of rank one.
+    leaky ReLU.  Source: Zhang, "RPN 2: On Interdependence Function Learning Towards Unifying and Advancing CNN, RNN,
+    GNN, and Transformer", 2024, random matrix based hypernet reconciliation, whose output layer here has rows that are
+    matrices of rank one.
 
     Args:
         l: number of parameters.

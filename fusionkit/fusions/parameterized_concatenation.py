@@ -14,7 +14,7 @@ from fusionkit.fusion import Fusion, FusionOptions, Traits
 
 
 class ParameterizedConcatenation(Fusion):
-    """``(A_1 ⊔ A_2 ⊔ ... ⊔ A_k) W^T`` with W of shape (n, D), views (..., n_i) -> (..., n).
+    """``(A_1 ⊔ A_2 ⊔ ... ⊔ A_k) W^T`` with W of shape (n, D), ^T for transposed; views (..., n_i) -> (..., n).
 
     l = n*D for the dense W, else ``calculate_l`` of the fabrication.  The blocks of w are parameters in their natural
     shape (dense: ``weight`` (n, D)).  Source: Zhang, "RPN 2: On Interdependence Function Learning Towards Unifying and

@@ -8,6 +8,11 @@ from collections.abc import Collection
 #: A formula: in double or single backticks, or in dollars, where it is LaTeX already.
 SPAN = re.compile(r"``(.+?)``|`(.+?)`|\$+(.+?)\$+", re.DOTALL)
 
+#: A formula, or a symbol with a subscript outside of one.
+PIECE = re.compile(rf"{SPAN.pattern}|(?<![\w.])([A-Za-z]_\w+(?:\^\w\b|\^\{{.*?\}})?)(?![\w(])", re.DOTALL)
+#: Between two formulas that are displayed together.
+_JOINT = re.compile(r"\s*[,;]?\s*(with|where|and|or)?\s*")
+
 _TOKEN = re.compile(r"\s*([A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*|\d+(?:\.\d+)?|\.\.\.?|[<>=!]=|->|\S)")
 _SIGNS = {
     "...": r"\dots ", "..": r"\dots ", "<=": r"\le ", ">=": r"\ge ", "==": "=", "!=": r"\ne ", "->": r"\to ",
@@ -56,7 +61,34 @@ def _identifier(token: str, names: Collection[str], called: bool) -> str | None:
 
 
 def _word(command: str, word: str) -> str:
+    if re.search(r"[a-z]\d", word):  # Without a space in front of the digit.
+        word = rf"\text{{{word}}}"
     return rf"\{command}{{{word}}}".replace("_", r"\_")
+
+
+def content(span: re.Match[str]) -> str:
+    """Return the formula of a match of ``PIECE`` or ``SPAN``, without backticks or dollars."""
+    return next(group for group in span.groups() if group)
+
+
+def formula(span: re.Match[str], names: Collection[str] = ()) -> str | None:
+    """Return a match of ``PIECE`` or ``SPAN`` in LaTeX; None if it is code, or a word without a subscript."""
+    code = content(span)
+    return (span[3] or latex(code, names)) if re.search(r"\w\W|\W\w|^[A-Za-z]_", code) else None
+
+
+def displayed(text: str, names: Collection[str] = ()) -> tuple[str, int, int]:
+    """Return the first formula and those that belong to it in LaTeX, a row for each, and where they begin and end."""
+    rows, start, end = "", 0, 0
+    for span in SPAN.finditer(text):
+        joint, found = _JOINT.fullmatch(text, end, span.start()), formula(span, names)
+        if rows and (joint is None or found is None):
+            break
+        if found is not None:
+            word = rf"\text{{{joint[1]} }}" if joint and joint[1] else ""
+            start, end = (start if rows else span.start()), span.end()
+            rows += rf" \\ & {word}{found}" if rows else found
+    return (f"& {rows}" if r"\\" in rows else rows), start, end
 
 
 def symbols(doc: str) -> set[str]:

@@ -6,10 +6,11 @@ import inspect
 import re
 import shutil
 import textwrap
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import groupby
+from functools import cache, cached_property
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,11 +28,36 @@ from fusionkit.fusion import Fusion
 from fusionkit.registry import Record
 from gallery import mathematics, pictures
 
-#: The size at which fabrications are shown.
-N, DIMS = 24, (16, 12, 8)
+#: The sizes for fabrications, of which the first is taken at which it saves parameters: n, and the widths of the views.
+SIZES_OF_W = ((24, (16, 12, 8)), (32, (32, 24, 16)))
 #: The sizes for fusions, of which the first is taken that fits: n, where it is free, and the widths of the views.
-SIZES = ((8, (10, 6, 4)), (None, (10, 6, 4)), (None, (8, 8, 8)), (None, (8, 8)))
-MOST_PARAMETERS = 100_000
+SIZES = ((32, (64, 32, 16)), (None, (64, 32, 16)), (None, (16, 16, 16)), (None, (16, 16)))
+MOST_PARAMETERS = 15_000_000
+#: For a fusion that has more with its defaults.
+SMALLER = {"mm_dim": 160}
+#: Addresses of the papers that docstrings cite.
+REFERENCES = Path(__file__).parents[2] / "references.toml"
+#: What means the same in the docstrings of all fusions, of all fabrications, and of both: a pattern, and the meaning.
+OF_FUSIONS = {
+    r"\bA_[1k]": ":math:`A_i` is view i of k",
+    r"\bx_": ":math:`x_i` is view i of k",
+    r"\by = ": ":math:`y` is the output",
+    r"\bn_i\b": ":math:`n_i` is the width of view i",
+}
+OF_FABRICATIONS = {
+    "W": ":math:`W` maps the concatenated views to the output",
+    r"\bw\b": ":math:`w` are its parameters",
+    "ij|i, j": ":math:`i` and :math:`j` count its rows and columns from 0",
+}
+OF_BOTH = {
+    r"\bD\b": ":math:`D` is the sum of the widths of the views",
+    r"\bn\b": ":math:`n` is the width of the output",
+    r"\bl\b": ":math:`l` is the number of parameters",
+    "⊔": ":math:`\\sqcup` puts a view behind another",
+    r"\[[^]]*;": ":math:`[a; b]` is a with b behind it",
+    "⊗": ":math:`\\otimes` is the Kronecker product",
+    "∘": ":math:`\\circ` multiplies entry by entry",
+}
 #: Of a line of code that a page shows whole.
 MOST_COLUMNS = 88
 
@@ -72,17 +98,24 @@ class Entry:
     def options(self) -> dict[str, Any]:
         """The options, at a small size, of the fusion that is shown; the first entry is its name."""
         if not self.is_fusion:
-            shown = {"dims": list(DIMS), "n": N, "parameter_fabrication": self.record.key}
+            fitting = (size for size in SIZES_OF_W if self.parameters_of_w(*size) < size[0] * sum(size[1]))
+            n, dims = next(fitting, SIZES_OF_W[0])
+            shown = {"dims": list(dims), "n": n, "parameter_fabrication": self.record.key}
             return {"name": "parameterized_concatenation", **shown}
-        for n, dims in SIZES:
+        for (n, dims), smaller in product(SIZES, ({}, SMALLER)):
             free = {"n": n} if n and self.cls.traits.free_n else {}
-            options: dict[str, Any] = {"name": self.record.key, "dims": list(dims), **free}
+            options: dict[str, Any] = {"name": self.record.key, "dims": list(dims), **free, **smaller}
             try:
                 if fusionkit.create(device="meta", **options).calculate_l() <= MOST_PARAMETERS:
                     return options
             except (fusionkit.FusionError, TypeError):
                 continue
         return {"name": self.record.key, **next(iter(self.cls.examples()))}
+
+    def parameters_of_w(self, n: int, dims: Sequence[int]) -> int:
+        """Return l of the fabrication at a size."""
+        options: dict[str, Any] = {"dims": dims, "n": n, "parameter_fabrication": self.record.key}
+        return fusionkit.create("parameterized_concatenation", device="meta", **options).calculate_l()
 
     @cached_property
     def shown(self) -> Fusion:
@@ -142,23 +175,48 @@ def section(title: str, text: str, line: str = "-") -> str:
     return f"{title}\n{line * len(title)}\n\n{text.strip()}\n\n"
 
 
-def formula(entry: Entry) -> str:
-    """Return the first paragraph of the docstring, with its formulas in LaTeX and the first one displayed."""
-    displayed = False
+def description(entry: Entry) -> str:
+    """Return the docstring up to the arguments, with its formulas in LaTeX, and those that it begins with displayed."""
+    text = entry.doc.partition("\nArgs:")[0].partition("\nRaises:")[0]
+    shown, start, end = mathematics.displayed(text, entry.symbols)
+    before, after = (prose(part, entry.symbols) for part in (text[:start], text[end:].lstrip(" ,;.:")))
+    return f"{before}\n\n.. math:: {shown}\n\n{after}\n\n{legend(entry, text)}\n\n"
 
-    def replace(span: re.Match[str]) -> str:
-        nonlocal displayed
-        code = next(group for group in span.groups() if group)
-        found = span[3] or mathematics.latex(code, entry.symbols)
-        if found is None or not re.search(r"\w\W|\W\w", code):  # A single word is the name of something.
-            return f"``{code}``"
-        if displayed:
-            return f":math:`{found}`"
-        displayed = True
-        return f"\n\n.. math:: {found}\n\n"
 
-    text = mathematics.SPAN.sub(replace, " ".join(entry.doc.partition("\n\n")[0].split()))
-    return re.sub(r"(\.\. math::[^\n]*\n\n)[ ,;.:]+", r"\1", text) + "\n\n"
+def prose(text: str, names: Collection[str]) -> str:
+    """Return the text of a docstring, with its formulas in LaTeX, and links at the titles of papers."""
+    parts, end = [], 0
+    for found in mathematics.PIECE.finditer(text):
+        code = mathematics.content(found)
+        formula = mathematics.formula(found, names)
+        parts += [linked(escaped(text[end : found.start()]))]
+        parts += [f"``{code}``" if formula is None else rf"\ :math:`{formula}`\ "]
+        end = found.end()
+    return "".join(parts) + linked(escaped(text[end:]))
+
+
+def linked(text: str) -> str:
+    """Return text in which the titles of papers are links."""
+
+    def link(title: re.Match[str]) -> str:
+        url = references().get(" ".join(title[1].split()))
+        return f'"`{title[1]} <{url}>`__"' if url else title[0]
+
+    return re.sub(r'"([^"]+)"', link, text)
+
+
+@cache
+def references() -> dict[str, str]:
+    """Return the addresses of papers by their titles."""
+    found: dict[str, str] = tomllib.loads(REFERENCES.read_text(encoding="utf-8"))
+    return found
+
+
+def legend(entry: Entry, text: str) -> str:
+    """Return a sentence about the signs in a docstring that mean the same in every one."""
+    signs = (OF_FUSIONS if entry.is_fusion else OF_FABRICATIONS) | OF_BOTH
+    found = [meaning for sign, meaning in signs.items() if re.search(sign, text)]
+    return f"Here {', '.join(found)}; what stands in parentheses behind a symbol is its shape."
 
 
 def three_lines(entry: Entry) -> str:
@@ -222,14 +280,18 @@ def presets(entry: Entry) -> dict[str, str]:
 
 
 def command(entry: Entry) -> str:
-    """Return a command that trains with the operator on the embedded data, whose views differ in width."""
+    """Return a command that trains with the operator on the embedded data, whose views differ in width.
+
+    What a docstring says about the model, as ``model.head=none``, belongs to it.
+    """
     widths = [width + i for i, width in enumerate(entry.options["dims"])]
     try:
         fusionkit.create(device="meta", **entry.options | {"dims": widths})
         encoder = ""
     except fusionkit.FusionError:
         encoder = " model.encoder=linear"
-    return f"fusionkit run {entry.record.kind}={entry.record.key}{encoder}"
+    model = "".join(f" {option}" for option in re.findall(r"``(model\.\w+=\w+)``", entry.doc))
+    return f"fusionkit run {entry.record.kind}={entry.record.key}{encoder}{model}"
 
 
 def definition(entry: Entry) -> str:
@@ -295,7 +357,8 @@ def _draw_fusion(entry: Entry, images: Path) -> list[Picture]:
 
 def _draw_fabrication(entry: Entry, images: Path) -> list[Picture]:
     made: Any = entry.shown.fabrication
-    n, D = N, sum(DIMS)
+    n, dims = entry.options["n"], entry.options["dims"]
+    D = sum(dims)
     W = abs(made.materialize(entry.shown.flat_w(), n, D).detach().numpy())
     shared, blocks = pictures.shared_entries(made, n, D), pictures.dependence(made, n, D)
     shares = len(np.unique(shared[shared >= 0])) < int((shared >= 0).sum())
@@ -330,7 +393,7 @@ def _draw_fabrication(entry: Entry, images: Path) -> list[Picture]:
         )
         found = {"blocks": blocks_picture, **found}
     for name, (panels, _, _) in found.items():
-        pictures.save_matrices(images / f"{entry.stem}-{name}.png", panels, DIMS)
+        pictures.save_matrices(images / f"{entry.stem}-{name}.png", panels, dims)
     return [Picture(f"{entry.stem}-{name}.png", alt, caption) for name, (_, alt, caption) in found.items()]
 
 
@@ -350,7 +413,7 @@ def page(entry: Entry, shown: Iterable[Picture]) -> str:
     summary = escaped(record.summary[:1].upper() + record.summary[1:] if begins else record.summary)
     text = f"{summary}.  {also}From {origin}, as ``{record.qualified}``.\n\n" if summary else ""
     text += package(entry)
-    text += formula(entry)
+    text += description(entry)
     text += block("code-block:: python", three_lines(entry))
     text += block("grid:: 1 1 2 2", items, gutter="3")
     text += section("Number of parameters", parameters(entry))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -111,31 +112,53 @@ def jacobian(fusion: Fusion) -> Image:
 
 
 def parameters_by_view(fusion: Fusion) -> tuple[list[list[str]], list[str]]:
-    """Return name and shape of the parameters of each view (``per_view``), and of the others."""
-    of_view: list[list[str]] = [[] for _ in fusion.resolve_dims()]
-    shared = []
+    """Return the parameters of each view (``per_view``), and the others, in words with their shapes."""
+    of_view: list[Counter[str]] = [Counter() for _ in fusion.resolve_dims()]
+    shared = Counter[str]()
+    # A list in ``per_view`` may have several entries for each view: those of the first one stand first.
+    entries = Counter(first for first, *_ in {tuple(name.split(".")[:2]) for name, _ in fusion.named_parameters()})
     for name, parameter in fusion.named_parameters():
         first, *rest = name.split(".")
-        shape = " × ".join(map(str, parameter.shape))
-        if first in fusion.per_view and rest and int(rest[0]) < len(of_view):
-            of_view[int(rest[0])].append(f"{'.'.join(rest[1:])} {shape}".strip())
+        text = f"{_word(name, parameter.dim())} {' × '.join(map(str, parameter.shape))}"
+        if first in fusion.per_view and rest:
+            of_view[int(rest[0]) * len(of_view) // entries[first]][text] += 1
         elif first in fusion.per_view:
             for texts in of_view:
-                texts.append(f"{first}: 1 of {shape}")
+                texts[f"a {first} of {len(of_view)}"] += 1
         else:
-            shared.append(f"{name} {shape}")
-    return of_view, shared
+            shared[text] += 1
+    return [_counted(texts) for texts in of_view], _counted(shared)
+
+
+def _word(name: str, dim: int) -> str:
+    """Return a word for a parameter: "matrix", "bias", or its own name."""
+    last = name.rpartition(".")[2]
+    return "matrix" if last == "weight" and dim == 2 else last.replace("_", " ")
+
+
+def _counted(texts: Counter[str]) -> list[str]:
+    """Return each text, with its number where it is there several times."""
+    plural = {"matrix": "matrices", "bias": "biases"}
+    found = []
+    for text, count in texts.items():
+        word, rest = text.split(" ", 1)
+        found.append(text if count == 1 else f"{count} {plural.get(word, word)} {rest}")
+    return found
+
+
+def _first(texts: list[str]) -> list[str]:
+    """Return at most four lines, the last of which says how many there are beside the others."""
+    return texts if len(texts) <= 4 else [*texts[:3], f"and {len(texts) - 3} more"]
 
 
 def flow(fusion: Fusion, name: str) -> str:
     """Return an SVG of the views, the parameters that each passes, the operator with the others, and the output."""
     dims, (of_view, shared) = fusion.resolve_dims(), parameters_by_view(fusion)
-    more = [*shared[:3], *([f"and {len(shared) - 3} more"] if len(shared) > 3 else [])]
     parts = []
     for i, (width, own) in enumerate(zip(dims, of_view, strict=True)):
         x = (2 * i + 1) * 200 // len(dims)
-        parts += [_arrow(x, 40, 120), _text(x, 75, own[:3]), _box(x, 25, 110, 30, [f"view {i}: {width}"])]
-    parts += [_box(200, 175, 380, 110, [name, *more]), _arrow(200, 230, 260)]
+        parts += [_arrow(x, 40, 120), _text(x, 75, _first(own)), _box(x, 25, 110, 30, [f"view {i}: {width}"])]
+    parts += [_box(200, 175, 380, 110, [name, *_first(shared)]), _arrow(200, 230, 260)]
     parts += [_box(200, 275, 110, 30, [f"output: {fusion.calculate_n()}"])]
     return _svg(parts)
 

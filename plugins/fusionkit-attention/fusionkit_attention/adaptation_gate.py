@@ -18,8 +18,8 @@ class AdaptationGate(MainViewFusion):
     """`x_0 + min(beta norm(x_0) / norm(H), 1) H` with `H = sum_j g_j * (W_j x_j) + b_H`, (..., n_i) -> (..., n_0).
 
     `g_j = relu(G_j [x_0; x_j] + b_j)`; x_0 is the main view, j runs over the others; `*` is elementwise; the factor of
-    H is 1 where H = 0.  G_j (n_0, n_0 + n_j), W_j (n_0, n_j), which start at 1/(k-1) of the usual mean square, b_H
-    (n_0,); l = n_0 ((k-1)(n_0 + 1) + 2 (D - n_0) + 1).  An absent view counts as zeros; a row without any view, or
+    H is 1 where H = 0.  G_j (n_0, n_0 + n_j), W_j (n_0, n_j), which start at 1/(k-1) of the usual mean square, b_j and
+    b_H (n_0,); l = n_0 ((k-1)(n_0 + 1) + 2 (D - n_0) + 1).  An absent view counts as zeros; a row without any view, or
     without the main one, gives 0.  With one view, H = b_H.  `explain` returns `weights` (..., k), the mean entry of
     each g_j and 1 for the main view, and `scale` (...), the factor of H.
     Source: Rahman et al., "Integrating Multimodal Information in Large Pretrained Transformers", 2020, the Multimodal

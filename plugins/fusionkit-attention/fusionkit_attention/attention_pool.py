@@ -23,7 +23,8 @@ from torch import Tensor
 class AttentionPool(LayeredFusion):
     """`sum_i softmax_i(s_i / tau) * h_i` with `h_i = P_i x_i + b_i`, views (..., n_i) -> (..., n).
 
-    `*` is elementwise, [x] joins all views, a is ``hidden``:
+    P_i (n, n_i) and b_i (n,) are learned; `*` is elementwise.  The scores s_i, where [x] joins all views, a is
+    ``hidden``, and v, c and d (a,) and u (k,) are learned too:
 
     - "plain": `s_i = v.tanh(V h_i + c)`, V (a, n); l = n (D + k) + a (n + 2);
     - "gated": `s_i = v.(tanh(V h_i + c) * sigmoid(U h_i + d))`, U and V (a, n); l = n (D + k) + a (2n + 3);

@@ -16,9 +16,9 @@ from torch import Tensor
 class EmbraceNet(LayeredFusion):
     """`y = mean_i h_i`, `h_i = relu(P_i x_i + b_i)`; in training each coordinate of y is that of one h_i, drawn evenly.
 
-    Views (..., n_i) -> (..., n), with P_i (n, n_i) at mean square 2/n_i; l = n*(D + k).  Mean and draw are over the
-    present views; a row without any gives 0.  The draw takes numbers from torch's generator, as dropout does; with one
-    view there is none.
+    Views (..., n_i) -> (..., n), with P_i (n, n_i) at mean square 2/n_i and b_i (n,); l = n*(D + k).  Mean and draw are
+    over the present views; a row without any gives 0.  The draw takes numbers from torch's generator, as dropout does;
+    with one view there is none.
 
     explain: `weights` (..., k), which sum to one: 1 / number of present views, or in training the share of coordinates
     drawn from the view.

@@ -16,9 +16,10 @@ from fusionkit_attention.main_view import MainViewFusion, check_main
 class Film(MainViewFusion):
     """`(1 + g) * (W x_main) + b` with `[g; b] = G [x_j, j != main] + g0`, views (..., n_i) -> (..., n).
 
-    `*` is elementwise.  W (n, n_main); G (2n, D - n_main), which starts at a quarter of the usual mean square; g0
-    (2n,), which starts at 0; l = n (2D - n_main + 2).  An absent view counts as zeros; a row without any gives the b of
-    g0.  With one view, g and b are g0.  `explain` returns `gates` (..., n), 1 + g.
+    `*` is elementwise.  x_main is the main view; [x_j, j != main] joins the others.  W (n, n_main); G (2n, D - n_main),
+    which starts at a quarter of the usual mean square; g0 (2n,), which starts at 0; l = n (2D - n_main + 2).  An absent
+    view counts as zeros; a row without any gives the b of g0.  With one view, g and b are g0.  `explain` returns
+    `gates` (..., n), 1 + g.
     Source: Perez et al., "FiLM: Visual Reasoning with a General Conditioning Layer", 2018, equations 1 and 2; 1 + g as
     in the authors' code.
 

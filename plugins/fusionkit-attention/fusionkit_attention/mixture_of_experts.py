@@ -14,10 +14,10 @@ from torch import Tensor
 class MixtureOfExperts(LayeredFusion):
     """`y = sum_e g_e (E_e [x] + c_e)`, `g = softmax(G [x] + b)`; with ``experts="views"`` `E_i x_i + c_i` of each view.
 
-    Views (..., n_i) -> (..., n), [x] all of them joined, E_e (n, D) or (n, n_i), G (E, D); l = E*(n + 1)*(D + 1), with
-    "views" n*(D + k) + k*(D + 1).  ``top_k`` takes the softmax over the greatest scores, and 0 for the others; every
-    expert is computed, so that the work does not depend on the data.  Absent views are 0; with "views" their g_i is 0
-    too, and a row without any gives 0.  With "views" and one view, y is a linear map.
+    Views (..., n_i) -> (..., n), [x] all of them joined, E_e (n, D) or (n, n_i), c_e (n,), G (E, D), b (E,); l = E*(n +
+    1)*(D + 1), with "views" n*(D + k) + k*(D + 1).  ``top_k`` takes the softmax over the greatest scores, and 0 for the
+    others; every expert is computed, so that the work does not depend on the data.  Absent views are 0; with "views"
+    their g_i is 0 too, and a row without any gives 0.  With "views" and one view, y is a linear map.
 
     explain: `experts` (..., E), the g_e, or with "views" `weights` (..., k), which sum to one; unless ``balance`` is 0
     also `loss` (), `balance * E * sum_e f_e p_e`, with p the mean of g over the rows that have any and f the share of

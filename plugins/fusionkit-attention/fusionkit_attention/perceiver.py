@@ -14,14 +14,15 @@ from fusionkit_attention.tokens import TokenFusion, normed
 
 
 class Perceiver(TokenFusion):
-    """`y = O pool(LN(z)) + o`, z the M learned latents behind attention to the views and ``depth`` layers.
+    """`y = O pool(LN(z)) + o`; z: the M learned latents behind attention to the views and ``depth`` layers.
 
     First `z = latents + Att(LN(latents), LN(t))`, where the keys are the tokens `t_i = P_i x_i + b_i` and one key and
-    value of zeros, then `z + FF(LN(z))`; a layer is `z + Att(LN(z))`, then `z + FF(LN(z))`.  Att has no key bias, FF
-    has GELU.  Views (..., n_i) -> (..., n), P_i (d, n_i), latents (M, d), O (n, d*p), p = 1 or with ``pool="flatten"``
-    M.  With ATT = 4d² + 3d and FF = 2df + f + d, l = d*(D + k) + M*d + (ATT + FF + 6d) + depth*(ATT + FF + 4d) + 2d +
-    n*(d*p + 1).  With one view, the key of zeros keeps the softmax from being 1.  Absent views are no keys; a row
-    without any gives what the latents alone give.
+    value of zeros, then `z + FF(LN(z))`; a layer is `z + Att(LN(z))`, then `z + FF(LN(z))`.  LN is layer normalization,
+    Att attention, without a bias of the keys, FF a network with one hidden layer and GELU.  Views (..., n_i) -> (...,
+    n), P_i (d, n_i), latents (M, d), O (n, d*p), o (n,), p = 1 or with ``pool="flatten"`` M.  With ATT = 4d² + 3d and
+    FF = 2df + f + d, l = d*(D + k) + M*d + (ATT + FF + 6d) + depth*(ATT + FF + 4d) + 2d + n*(d*p + 1).  With one view,
+    the key of zeros keeps the softmax from being 1.  Absent views are no keys; a row without any gives what the latents
+    alone give.
 
     explain: `weights` (..., k), how the latents attend to the views, mean over latents and heads; the key of zeros has
     the rest of one.

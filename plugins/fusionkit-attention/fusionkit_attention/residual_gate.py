@@ -15,10 +15,10 @@ from torch import Tensor, nn
 class ResidualGate(LayeredFusion):
     """`sum_i g_i h_i + R gelu(Q [g_1 h_1; ...; g_k h_k] + q) + r`, views (..., n_i) -> (..., n).
 
-    h_i = P_i x_i + b_i and the weights g_i = softmax_i(v.tanh(V h_i + c)) are those of ``attention_pool`` with plain
-    scores; a is ``hidden``, V (a, n), Q (a, k n), R (n, a); R and r start at 0, so it starts as that pool.
-    l = n (D + k) + a (n + 2) + a (k n + 1) + n (a + 1).  An absent view is left out; a row without any gives
-    R gelu(q) + r.  With one view, g_1 = 1.  `explain` returns `weights` (..., k), the g_i.
+    `h_i = P_i x_i + b_i` and the weights `g_i = softmax_i(v.tanh(V h_i + c))` are those of ``attention_pool`` with
+    plain scores; a is ``hidden``, V (a, n), v and c (a,), Q (a, k n), q (a,), R (n, a), r (n,); R and r start at 0, so
+    it starts as that pool.  l = n (D + k) + a (n + 2) + a (k n + 1) + n (a + 1).  An absent view is left out; a row
+    without any gives R gelu(q) + r.  With one view, g_1 = 1.  `explain` returns `weights` (..., k), the g_i.
     Source: the weights are those of Ilse et al., "Attention-based Deep Multiple Instance Learning", 2018, equation 8;
     the residual branch is a construction of this package.
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 class SqueezeExcite(LayeredFusion):
     """`2 sigmoid(U s + c) * [x]` with `s = relu(W [x] + b)`, views (..., n_i) -> (..., D).
 
-    `*` is elementwise, [x] joins all views, a is ``hidden``; W (a, D), U (D, a); l = 2 a D + a + D.  The gates are near
-    1 at the start.  An absent view counts as zeros; a row without any gives 0.  With one view it is a squeeze and
-    excitation of its entries.  `explain` returns `gates` (..., D), 0 where the view is absent, and `weights` (..., k),
-    their means over each view's entries.
+    `*` is elementwise, [x] joins all views, a is ``hidden``; W (a, D), b (a,), U (D, a), c (D,); l = 2 a D + a + D.
+    The gates are near 1 at the start.  An absent view counts as zeros; a row without any gives 0.  With one view it is
+    a squeeze and excitation of its entries.  `explain` returns `gates` (..., D), 0 where the view is absent, and
+    `weights` (..., k), their means over each view's entries.
     Source: Joze et al., "MMTM: Multimodal Transfer Module for CNN Fusion", 2020, section 3, for views without spatial
     dimensions.
 

@@ -14,13 +14,13 @@ from fusionkit_attention.tokens import TokenFusion, normed
 
 
 class Transformer(TokenFusion):
-    """`y = O pool(LN(z)) + o`, z the tokens `[cls, P_1 x_1 + b_1, ..., P_k x_k + b_k]` behind ``depth`` layers.
+    """`y = O pool(LN(z)) + o`; z: the tokens `[cls, P_1 x_1 + b_1, ..., P_k x_k + b_k]` behind ``depth`` layers.
 
-    A layer is `z + Att(LN(z))`, then `z + FF(LN(z))`; Att has no key bias, FF has GELU.  Views (..., n_i) -> (..., n),
-    P_i (d, n_i), the b_i tell the views apart; O (n, d*p), p = 1 or with ``pool="concat"`` k.  With ATT = 4d² + 3d and
-    FF = 2df + f + d, l = d*(D + k) + [d] + depth*(ATT + FF + 4d) + 2d + n*(d*p + 1), [d] only for "cls".  One view is
-    a token like others.  Absent views are no keys and not pooled ("concat": 0); a row without any gives what cls alone
-    gives, else o.
+    A layer is `z + Att(LN(z))`, then `z + FF(LN(z))`; LN is layer normalization, Att self-attention, without a bias of
+    the keys, FF a network with one hidden layer and GELU.  Views (..., n_i) -> (..., n), P_i (d, n_i), the b_i tell the
+    views apart; O (n, d*p), o (n,), p = 1 or with ``pool="concat"`` k.  With ATT = 4d² + 3d and FF = 2df + f + d, l =
+    d*(D + k) + [d] + depth*(ATT + FF + 4d) + 2d + n*(d*p + 1), [d] only for "cls".  One view is a token like others.
+    Absent views are no keys and not pooled ("concat": 0); a row without any gives what cls alone gives, else o.
 
     explain: `weights` (..., k), how the last layer's cls attends to the views, which sum to less than one, since it
     attends to itself too; without cls the mean over the present queries, which sums to one.  Mean over the heads.

@@ -17,12 +17,12 @@ from fusionkit_bilinear.functions import chunk_sizes, pooled, power_normalized
 class Block(MultiplicativeFusion):
     """`P_o [z_1; ...; z_C] + b_o`, `z_c = sum_r prod_i (M_i^{c,r} y_i^c + m_i^{c,r})`, `y_i = P_i x_i + b_i`.
 
-    Views (..., n_i) -> (..., n); y_i is cut into C chunks y_i^c.  P_i (mm_dim, n_i), M_i^c (rank*s_c, s_c), P_o (n,
-    mm_dim), where the s_c are the sizes of the chunks, with the sum mm_dim; l = sum_i [(n_i + 1)*mm_dim + sum_c (s_c +
-    1)*rank*s_c] + (mm_dim + 1)*n.
-    With one view, a linear map before the normalization.  Source: Ben-younes et al., "BLOCK: Bilinear Superdiagonal
-    Fusion for Visual Question Answering and Visual Relationship Detection", 2019, equations 3 (sum of blocks) and 4
-    (block-superdiagonal core), with blocks of low rank as in the authors' code.
+    Views (..., n_i) -> (..., n); y_i is cut into C chunks y_i^c.  P_i (mm_dim, n_i), M_i^c (rank*s_c, s_c) with
+    M_i^{c,r} one below the other, r = 1, ..., rank, P_o (n, mm_dim), and the biases m_i^c, b_i and b_o, where the s_c
+    are the sizes of the chunks, with the sum mm_dim; l = sum_i [(n_i + 1)*mm_dim + sum_c (s_c + 1)*rank*s_c] + (mm_dim
+    + 1)*n.  With one view, a linear map before the normalization.  Source: Ben-younes et al., "BLOCK: Bilinear
+    Superdiagonal Fusion for Visual Question Answering and Visual Relationship Detection", 2019, equations 3 (sum of
+    blocks) and 4 (block-superdiagonal core), with blocks of low rank as in the authors' code.
 
     Args:
         mm_dim: width of the y_i.

@@ -19,12 +19,13 @@ MM_DIM, ENTRIES = 1600, 20 * 80**3
 
 
 class BlockTucker(MultiplicativeFusion):
-    """`P_o [z_1; ...; z_C] + b_o`, `z_c = T_c (y_1^c ⊗ ... ⊗ y_k^c) + t_c`, `y_i = P_i x_i + b_i` in C chunks.
+    """`P_o [z_1; ...; z_C] + b_o`, `z_c = T_c (y_1^c ⊗ ... ⊗ y_k^c) + t_c`, `y_i = P_i x_i + b_i`.
 
-    Views (..., n_i) -> (..., n).  P_i (mm_dim, n_i), T_c (s_c, s_c^k) with the columns of y_k running fastest, P_o (n,
-    mm_dim), where the s_c are the sizes of the chunks, with the sum mm_dim; l = sum_i (n_i + 1)*mm_dim + sum_c (s_c^k +
-    1)*s_c + (mm_dim + 1)*n.  With one view, a linear map before the normalization.  Source: Ben-younes et al., "BLOCK:
-    Bilinear Superdiagonal Fusion", 2019, equations 3 (sum of blocks) and 4 (block-superdiagonal core).
+    Views (..., n_i) -> (..., n); y_i is cut into C chunks y_i^c; t_c, b_i and b_o are biases.  P_i (mm_dim, n_i), T_c
+    (s_c, s_c^k) with the columns of y_k running fastest, P_o (n, mm_dim), where the s_c are the sizes of the chunks,
+    with the sum mm_dim; l = sum_i (n_i + 1)*mm_dim + sum_c (s_c^k + 1)*s_c + (mm_dim + 1)*n.  With one view, a linear
+    map before the normalization.  Source: Ben-younes et al., "BLOCK: Bilinear Superdiagonal Fusion for Visual Question
+    Answering and Visual Relationship Detection", 2019, equations 3 (sum of blocks) and 4 (block-superdiagonal core).
 
     Args:
         mm_dim: width of the y_i; None: 1600 up to k = 2, beyond chunks * s with the greatest s for which

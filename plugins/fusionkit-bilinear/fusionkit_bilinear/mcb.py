@@ -24,9 +24,9 @@ class MCB(MultiplicativeFusion):
 
     The count sketch S_i has in column j the one entry s_i[j] = 1 or -1, in row h_i[j] of mm_dim, both random and fixed;
     so the convolution sketches the outer product.  It is a product of real Fourier transforms, in float32 for half
-    precision.  P_o (n, mm_dim); l = (mm_dim + 1)*n; buffers sketches.i.h, s (n_i).  With one view, a linear map of its
-    sketch.  Source: Fukui et al., "Multimodal Compact Bilinear Pooling", 2016, algorithm 1, and section 3.2 for the
-    normalization.
+    precision.  P_o (n, mm_dim), b_o (n,); l = (mm_dim + 1)*n; buffers sketches.i.h, s (n_i).  With one view, a linear
+    map of its sketch.  Source: Fukui et al., "Multimodal Compact Bilinear Pooling", 2016, algorithm 1, and section 3.2
+    for the normalization.
 
     Args:
         mm_dim: width of the sketches.

@@ -15,12 +15,12 @@ from fusionkit_bilinear.functions import activation, leveled, power_normalized, 
 
 
 class MFB(MultiplicativeFusion):
-    """`g(P_o z + b_o)`, `z = sum_f prod_i f(P_i^f x_i + b_i^f)` over `factor` products; views (..., n_i) -> (..., n).
+    """`g(P_o z + b_o)`, `z = sum_f prod_i f(P_i^f x_i + b_i^f)`.
 
-    P_i (factor*mm_dim, n_i), whose row f*mm_dim + o gives factor f of entry o; P_o (n, mm_dim); l = sum_i (n_i +
-    1)*factor*mm_dim + (mm_dim + 1)*n.  With one view, a network with one hidden layer.  Source: Yu et al., "Multi-modal
-    Factorized Bilinear Pooling with Co-attention Learning", 2017, equation 3, and the
-    normalization after it.
+    Views (..., n_i) -> (..., n); the sum has ``factor`` products.  P_i (factor*mm_dim, n_i), whose row f*mm_dim + o
+    gives factor f of entry o; P_o (n, mm_dim); b_i and b_o are biases; l = sum_i (n_i + 1)*factor*mm_dim + (mm_dim +
+    1)*n.  With one view, a network with one hidden layer.  Source: Yu et al., "Multi-modal Factorized Bilinear Pooling
+    with Co-attention Learning", 2017, equation 3, and the normalization after it.
 
     Args:
         mm_dim: width of z.

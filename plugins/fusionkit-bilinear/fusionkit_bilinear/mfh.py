@@ -17,10 +17,11 @@ from fusionkit_bilinear.functions import activation, leveled, power_normalized, 
 class MFH(MultiplicativeFusion):
     """`g(P_o [z_1; ...; z_p] + b_o)`, `z_j = sum_f h_j^f`, `h_j = h_{j-1} ∘ prod_i f(P_i^j x_i + b_i^j)`, `h_0 = 1`.
 
-    Views (..., n_i) -> (..., n).  P_i^j (factor*mm_dim, n_i), whose row f*mm_dim + o gives factor f of entry o;
-    P_o (n, p*mm_dim), p = order; l = p * sum_i (n_i + 1)*factor*mm_dim + (p*mm_dim + 1)*n.  One view gives powers of
-    it.  Source: Yu et al., "Beyond Bilinear: Generalized Multimodal Factorized High-order Pooling", 2018, section
-    "From Bilinear Pooling to Generalized High-order Pooling": the recursion of z_exp^i and their concatenation MFH^p.
+    Views (..., n_i) -> (..., n).  P_i^j (factor*mm_dim, n_i), whose row f*mm_dim + o gives factor f of entry o; P_o (n,
+    p*mm_dim), p = order; b_i^j and b_o are biases; l = p * sum_i (n_i + 1)*factor*mm_dim + (p*mm_dim + 1)*n.  One view
+    gives powers of it.  Source: Yu et al., "Beyond Bilinear: Generalized Multimodal Factorized High-order Pooling",
+    2018, section "From Bilinear Pooling to Generalized High-order Pooling": the recursion of z_exp^i and their
+    concatenation MFH^p.
 
     Args:
         mm_dim: width of each z_j.

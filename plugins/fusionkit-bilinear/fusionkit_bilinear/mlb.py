@@ -17,9 +17,9 @@ from fusionkit_bilinear.functions import activation, leveled, power_normalized, 
 class MLB(MultiplicativeFusion):
     """`g(P_o (f(P_1 x_1 + b_1) ∘ ... ∘ f(P_k x_k + b_k)) + b_o)`, views (..., n_i) -> (..., n).
 
-    P_i (mm_dim, n_i), P_o (n, mm_dim); l = sum_i (n_i + 1)*mm_dim + (mm_dim + 1)*n.  One view is a network with one
-    hidden layer.  Source: Kim et al., "Hadamard Product for Low-rank Bilinear Pooling", 2017, equation 3 with the
-    biases of section 3.1 and the activations of section 3.2.
+    P_i (mm_dim, n_i), b_i (mm_dim,), P_o (n, mm_dim), b_o (n,); l = sum_i (n_i + 1)*mm_dim + (mm_dim + 1)*n.  One view
+    is a network with one hidden layer.  Source: Kim et al., "Hadamard Product for Low-rank Bilinear Pooling", 2017,
+    equation 3 with the biases of section 3.1 and the activations of section 3.2.
 
     Args:
         mm_dim: width of the product.

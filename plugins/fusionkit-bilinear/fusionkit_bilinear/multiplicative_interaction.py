@@ -22,13 +22,13 @@ FORMS = ("matrix", "vector", "scalar")
 class MultiplicativeInteraction(MultiplicativeFusion):
     """`sum_{i<j} x_i W_ij x_j + sum_i U_i x_i + b`, views (..., n_i) -> (..., n).
 
-    In the form "matrix" every entry of the output has a matrix (n_i, n_j) of its own: W_ij is kept as (n, n_i*n_j), and
-    l = n*(sum_{i<j} n_i*n_j + D + 1).  In the forms "vector", `(W_ij x_j) ∘ x_i` with W_ij (n, n_j), and "scalar",
-    `(w_ij · x_j) x_i` with w_ij (n_j,), a view scales those before it, entry by entry or as a whole: the views but the
-    last have the width n, and U_i is a vector v_i (n,) or a number v_i but for the last view.
-    l = n*(sum_{i<j} n_j + k-1 + n_k + 1), or sum_{i<j} n_j + k-1 + n*(n_k + 1).
-    Two views are the paper's case; one view is a linear map.  Source: Jayakumar et al., "Multiplicative Interactions
-    and Where to Find Them", 2020, equation 1 and section 3, with x = x_1 and z = x_2.
+    b (n,) is a bias.  In the form "matrix" every entry of the output has a matrix (n_i, n_j) of its own: W_ij is kept
+    as (n, n_i*n_j), and l = n*(sum_{i<j} n_i*n_j + D + 1).  In the forms "vector", `(W_ij x_j) ∘ x_i` with W_ij (n,
+    n_j), and "scalar", `(w_ij · x_j) x_i` with w_ij (n_j,), a view scales those before it, entry by entry or as a
+    whole: the views but the last have the width n, and U_i is a vector v_i (n,) or a number v_i but for the last view.
+    l = n*(sum_{i<j} n_j + k-1 + n_k + 1), or sum_{i<j} n_j + k-1 + n*(n_k + 1).  Two views are the paper's case; one
+    view is a linear map.  Source: Jayakumar et al., "Multiplicative Interactions and Where to Find Them", 2020,
+    equation 1 and section 3, with x = x_1 and z = x_2.
 
     Args:
         form: "matrix", "vector" or "scalar".

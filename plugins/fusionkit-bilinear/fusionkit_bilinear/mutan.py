@@ -20,9 +20,10 @@ NOMINAL_ROWS = 1024
 class Mutan(MultiplicativeFusion):
     """`P_o (sum_r prod_i (M_i^r y_i + c_i^r)) + b_o`, `y_i = P_i x_i + b_i`; views (..., n_i) -> (..., n).
 
-    P_i (mm_dim, n_i), M_i (rank*mm_dim, mm_dim), P_o (n, mm_dim); l = sum_i [(n_i + 1)*mm_dim + (mm_dim +
-    1)*rank*mm_dim] + (mm_dim + 1)*n.  With one view, a linear map.  Source: Ben-younes et al., "MUTAN: Multimodal
-    Tucker Fusion for Visual Question Answering", 2017, section 3.3: `z = sum_r z_r` for a core with slices of low rank.
+    P_i (mm_dim, n_i), M_i (rank*mm_dim, mm_dim) with the M_i^r below each other, r = 1, ..., rank, P_o (n, mm_dim);
+    c_i, b_i and b_o are biases; l = sum_i [(n_i + 1)*mm_dim + (mm_dim + 1)*rank*mm_dim] + (mm_dim + 1)*n.  With one
+    view, a linear map.  Source: Ben-younes et al., "MUTAN: Multimodal Tucker Fusion for Visual Question Answering",
+    2017, section 3.3: `z = sum_r z_r` for a core with slices of low rank.
 
     Args:
         mm_dim: width of the y_i and of the sum.

@@ -20,10 +20,10 @@ MM_DIM = 235
 class Tucker(MultiplicativeFusion):
     """`P_o (T (y_1 ⊗ ... ⊗ y_k) + c) + b_o`, `y_i = P_i x_i + b_i`; views (..., n_i) -> (..., n).
 
-    P_i (mm_dim, n_i), T (mm_dim, mm_dim^k) with the columns of y_k running fastest, P_o (n, mm_dim); l = sum_i (n_i +
-    1)*mm_dim + mm_dim^(k+1) + mm_dim + (mm_dim + 1)*n.  With one view, a linear map.  Source: Ben-younes et al.,
-    "MUTAN: Multimodal Tucker Fusion for Visual Question Answering", 2017, sections 3.1 (the decomposition) and 3.2
-    (`z`, the core on two projections).
+    P_i (mm_dim, n_i), T (mm_dim, mm_dim^k) with the columns of y_k running fastest, P_o (n, mm_dim); c, b_i and b_o
+    are biases; l = sum_i (n_i + 1)*mm_dim + mm_dim^(k+1) + mm_dim + (mm_dim + 1)*n.  With one view, a linear map.
+    Source: Ben-younes et al., "MUTAN: Multimodal Tucker Fusion for Visual Question Answering", 2017, sections 3.1 (the
+    decomposition) and 3.2 (`z`, the core on two projections).
 
     Args:
         mm_dim: width of the y_i and of the core's result; None: 235 up to k = 2, beyond the greatest with

@@ -19,10 +19,10 @@ LOWEST = -1e3
 class ConfidencePool(ClassFusion):
     """`sum_i w_i x_i` with `w = softmax_i(s_i / tau)`, scores of c classes, (..., c) each -> (..., c); l = 0.
 
-    The confidence s_i of a view is computed from p_i = softmax(x_i).  One view is returned as it is.  A row without
-    any view gives 0.  Source: minus the entropy, `p_i . x_i - logsumexp(x_i)`, and the difference of the two greatest
-    probabilities are the usual measures of confidence; logsumexp: Liu et al., "Energy-based Out-of-distribution
-    Detection", 2020, the negative free energy.
+    Late fusion: ``model.head=none``, where the encoders give the scores.  The confidence s_i of a view is computed from
+    p_i = softmax(x_i).  One view is returned as it is.  A row without any view gives 0.  Source: minus the entropy,
+    `p_i . x_i - logsumexp(x_i)`, and the difference of the two greatest probabilities are the usual measures of
+    confidence; logsumexp: Liu et al., "Energy-based Out-of-distribution Detection", 2020, the negative free energy.
 
     ``explain`` adds `weights` (..., k), the w_i.
 

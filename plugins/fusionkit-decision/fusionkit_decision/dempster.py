@@ -18,14 +18,14 @@ LINEAR = 40.0
 
 
 class Dempster(ClassFusion):
-    """`log(e + 1)` or `e` of the evidence `e = c expm1(s)`, `s = sum_i log1p(e_i / c)`, (..., c) each -> (..., c).
+    """`e = c expm1(s)` with `s = sum_i log1p(e_i / c)`, of which log(e + 1) is given, (..., c) each -> (..., c).
 
-    Evidence e_i for each of c classes are the parameters e_i + 1 of a Dirichlet distribution and an opinion with the
-    uncertainty c / (sum e_i + c); e is what Dempster's rule makes of all opinions, whatever their order.  It is
-    computed as `log(e + 1) = s + log1p(-(c-1) expm1(-s))`, which is finite for any evidence.  The softmax of
-    log(e + 1) is the mean of the Dirichlet distribution.  l = 0.  One view gives its own evidence.  A row without any
-    view gives 0.  Source: Han et al., "Trusted Multi-View Classification", 2021, section 3.2, the reduced combination
-    rule, here in closed form.
+    Late fusion: ``model.head=none``, where the encoders give what evidence is made of.  Evidence e_i of view i for each
+    of c classes are the parameters e_i + 1 of a Dirichlet distribution and an opinion with the uncertainty c / (sum e_i
+    + c); e is what Dempster's rule makes of all opinions, whatever their order.  It is computed as `log(e + 1) = s +
+    log1p(-(c-1) expm1(-s))`, which is finite for any evidence.  The softmax of log(e + 1) is the mean of the Dirichlet
+    distribution.  l = 0.  One view gives its own evidence.  A row without any view gives 0.  Source: Han et al.,
+    "Trusted Multi-View Classification", 2021, section 3.2, the reduced combination rule, here in closed form.
 
     ``explain`` adds the `uncertainty` (...), c / (sum e + c), and the `view_uncertainty` (..., k) of each view, which
     is 1 for an absent one: it has no evidence.

@@ -20,7 +20,7 @@ MOST_VIEWS = 10
 class GaussianMixture(GaussianFusion):
     """`mu = mean mu_i`, `lv = log mean(exp(lv_i) + (mu_i - mu)²)` of experts [mu_i; lv_i], (..., 2d) each -> (..., 2d).
 
-    Mean and variance of the mixture in which all experts N(mu_i, exp(lv_i)) have the same weight.  Nothing is drawn,
+    Mean and variance of the mixture in which all experts `N(mu_i, exp(lv_i))` have the same weight.  Nothing is drawn,
     and a row depends on no other.  l = 0.  One view is returned.  A row without any view gives 0.  Source: Shi et al.,
     "Variational Mixture-of-Experts Autoencoders for Multi-Modal Deep Generative Models", 2019, section 3; subsets:
     Sutter et al., "Generalized Multimodal ELBO", 2021, definition 1.

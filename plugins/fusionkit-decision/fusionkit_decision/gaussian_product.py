@@ -13,13 +13,14 @@ from fusionkit_decision.base import GaussianFusion, ViewWeights, added, exponent
 
 
 class GaussianProduct(ViewWeights, GaussianFusion):
-    """`mu = sum_i softmax_i(t_i) ∘ mu_i`, `lv = -logsumexp_i t_i` with `t_i = log a_i - lv_i`, [mu; lv] (..., 2d) each.
+    """`mu = sum_i softmax_i(t_i) ∘ mu_i`, `lv = -logsumexp_i t_i` with `t_i = log a_i - lv_i`.
 
-    The experts N(mu_i, exp(lv_i) / a_i), one per view and coordinate, multiplied and normalized: precisions add up.
-    l = 0, or k with learned log a_i.  One view is returned with lv_1 - log a_1.  A row without any view gives 0, the
-    N(0, 1) of the prior.  Source: Wu and Goodman, "Multimodal Generative Models for Scalable Weakly-Supervised
-    Learning", 2018, section 2.1; a_i: Cao and Fleet, "Generalized Product of Experts for Automatic and Principled
-    Fusion of Gaussian Process Predictions", 2014.
+    Views [mu_i; lv_i] (..., 2d) each -> [mu; lv] (..., 2d), means and logarithms of variances.  The experts `N(mu_i,
+    exp(lv_i) / a_i)`, one per view and coordinate, multiplied and normalized: precisions add up.  l = 0, or k with
+    learned log a_i.  One view is returned with lv_1 - log a_1.  A row without any view gives 0, the N(0, 1) of the
+    prior.  Source: Wu and Goodman, "Multimodal Generative Models for Scalable Weakly-Supervised Learning", 2018,
+    section 2.1; a_i: Cao and Fleet, "Generalized Product of Experts for Automatic and Principled Fusion of Gaussian
+    Process Predictions", 2014.
 
     ``explain`` adds `gates` (..., k, d), the share of each view in the precision, and `weights` (..., k), their means
     over the coordinates.  With a prior they add up to less than 1.

@@ -17,9 +17,10 @@ from fusionkit_decision.base import ClassFusion, ViewWeights, logsumexp, wide
 class LinearPool(ViewWeights, ClassFusion):
     """`logsumexp_i(log w_i + log_softmax(x_i / tau))`, scores of c classes (..., c) each -> log-probabilities (..., c).
 
-    sum_i w_i = 1 over the present views.  l = 0, or k with learned weights.  One view is log_softmax(x_1 / tau).  A
-    row without any view gives -log c.  Source: Stone, "The Opinion Pool", 1961; Genest and Zidek, "Combining
-    Probability Distributions", 1986, the linear opinion pool.
+    Late fusion: ``model.head=none``, where the encoders give the scores.  sum_i w_i = 1 over the present views.  l = 0,
+    or k with learned weights.  One view is log_softmax(x_1 / tau).  A row without any view gives -log c.  Source:
+    Stone, "The Opinion Pool", 1961; Genest and Zidek, "Combining Probability Distributions", 1986, the linear opinion
+    pool.
 
     ``explain`` adds `weights` (..., k), the w_i.
 

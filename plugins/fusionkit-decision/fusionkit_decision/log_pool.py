@@ -17,10 +17,10 @@ from fusionkit_decision.base import ClassFusion, ViewWeights, added, weighted_su
 class LogPool(ViewWeights, ClassFusion):
     """`log_softmax(sum_i w_i x_i / tau)`, scores of c classes, (..., c) each -> log-probabilities (..., c).
 
-    w_i = 1 is the product of experts, w_i = 1/k their geometric mean.  l = 0, or k with learned weights.  One view is
-    log_softmax(w_1 x_1 / tau).  A row without any view gives -log c.  Source: Genest and Zidek, "Combining Probability
-    Distributions", 1986, the logarithmic opinion pool; w_i = 1: Hinton, "Training Products of Experts by Minimizing
-    Contrastive Divergence", 2002, equation 1.
+    Late fusion: ``model.head=none``, where the encoders give the scores.  w_i = 1 is the product of experts, w_i = 1/k
+    their geometric mean.  l = 0, or k with learned weights.  One view is log_softmax(w_1 x_1 / tau).  A row without any
+    view gives -log c.  Source: Genest and Zidek, "Combining Probability Distributions", 1986, the logarithmic opinion
+    pool; w_i = 1: Hinton, "Training Products of Experts by Minimizing Contrastive Divergence", 2002, equation 1.
 
     ``explain`` adds `weights` (..., k), the w_i of the present views divided by their sum.
 

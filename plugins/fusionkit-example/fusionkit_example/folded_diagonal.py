@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class FoldedDiagonal(fusionkit.Fabrication):
-    """`W[i, j] = d[j]` where `i = j mod n`, else 0; block d (D,), l = D.
+    """`W_ij = d[j] if i = j mod n else 0`; block d (D,), l = D.
 
     Every entry of the views is weighted once, and every n-th of the products is added up.
     """
