@@ -115,14 +115,15 @@ def _lines(text: str) -> Iterator[str]:
 def metadata_of(distribution: importlib.metadata.Distribution) -> tuple[str, str | None, tuple[str, ...]]:
     """Return name ("unknown" if the metadata are missing or unreadable), version and requirements."""
     try:
-        text = distribution.read_text("METADATA")
+        text, requires = distribution.read_text("METADATA"), None
         if text is None:  # An egg-info folder has the metadata in other files.
-            return distribution.name or "unknown", distribution.version, tuple(distribution.requires or ())
-    except (OSError, ValueError, KeyError):
-        text = ""
+            text, requires = distribution.read_text("PKG-INFO") or "", distribution.requires
+    except (OSError, ValueError):
+        text, requires = "", None
     # Faster than ``distribution.metadata``, which also parses the description, often hundreds of lines.
     headers = message_from_string(text.partition("\n\n")[0])
-    return headers.get("Name", "unknown"), headers.get("Version"), tuple(headers.get_all("Requires-Dist") or ())
+    found = requires or headers.get_all("Requires-Dist") or ()
+    return headers.get("Name", "unknown"), headers.get("Version"), tuple(found)
 
 
 def _malformed(line: str) -> NoReturn:

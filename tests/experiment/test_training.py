@@ -698,6 +698,7 @@ def test_a_network_without_parameters_is_only_measured(more: dict[str, Any]) -> 
     assert history.score == [1.0] * 8
 
 
+@pytest.mark.filterwarnings("ignore:The .srun. command is available")
 def test_a_gradient_scaler_goes_on(tmp_path: Path) -> None:
     def fabric() -> Fabric:
         # On the CPU, where only this test asks for it; the scale doubles after three steps.
