@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from fusionkit._util.files import write_atomic
 from fusionkit._util.text import count_of, printable
 from fusionkit.experiment.importance import ranked
-from fusionkit.experiment.leaderboard import PARTS, Board, Group, Table, limits
+from fusionkit.experiment.leaderboard import Board, Group, Table
+from fusionkit.experiment.records import PARTS, limits
 from fusionkit.experiment.reproduce import command
 
 #: Robustness is measured by the first metric of the task.
