@@ -17,7 +17,7 @@ from fusionkit._util.text import printable
 from fusionkit.errors import FusionError
 from fusionkit.experiment.results import RESULT, checked, checkpoints, parsed, read_result
 
-#: The file beside the runs; whoever deletes it loses nothing but the time to read all records once more.
+#: The file beside the runs; without it all records are read once more.
 CACHE: Final = ".leaderboard.json"
 _SCHEMA_VERSION: Final = 1
 #: A cache that is larger takes longer to read than it saves, and would fill the memory.
@@ -99,7 +99,7 @@ def _cached(entry: Any, stamp: _Stamp, path: Path) -> dict[str, Any] | None:
     try:
         before, record = entry
         return _usable(checked(record, path), path) if before == stamp else None
-    except (TypeError, ValueError):  # ``FusionError`` is one: somebody else wrote the cache.
+    except (TypeError, ValueError):  # ``FusionError`` is one: the cache is not of this program.
         return None
 
 

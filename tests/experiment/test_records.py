@@ -184,7 +184,7 @@ def test_texts_of_a_cache_are_printed_harmless(runs: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_to(runs: Path) -> None:
-    (runs / CACHE).mkdir()  # As in a folder of somebody else, no file can be put there.
+    (runs / CACHE).mkdir()  # No file can be put there, as in a read-only folder.
     (runs / CACHE / "full").touch()
     assert found(runs) == found(runs)
     assert [path.name for path in runs.glob(".*")] == [CACHE]
