@@ -221,6 +221,11 @@ def start(run_dir: Path, *, keep_checkpoints: bool = False) -> None:
         raise FusionError(f"The run directory should be writable; found {run_dir}: {error.strerror}.") from error
 
 
+def pictures(result: Mapping[str, Any]) -> list[str]:
+    """Return the names of the pictures that a completed run has, or can have."""
+    return [CURVE, *(name for key, name in (("weights", WEIGHTS), ("views", VIEWS)) if result[key])]
+
+
 def checkpoint_path(run_dir: Path, epoch: int, *, refit: bool) -> Path:
     """Return the file of a checkpoint; ``refit``: of the second training of ``train.refit``."""
     return run_dir / f"checkpoint-{'refit-' if refit else ''}{epoch:06d}.safetensors"
