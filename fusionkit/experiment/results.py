@@ -331,7 +331,7 @@ def checked(found: Any, path: Path) -> dict[str, Any]:
     return found
 
 
-def _is_deeper(tree: dict[str, Any] | list[Any], levels: int) -> bool:
+def _is_deeper(tree: Any, levels: int) -> bool:
     """Whether plain JSON is nested deeper than this many levels."""
     if levels < 0:
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def test_a_change_is_seen(runs: Path, change: Callable[[Path], None]) -> None:
 
 
 def test_a_change_within_a_step_of_the_clock_is_seen(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records.time, "time_ns", lambda: LONG_AGO * 10**9 + 1_000_000)
+    monkeypatch.setattr(time, "time_ns", lambda: LONG_AGO * 10**9 + 1_000_000)
     found(runs)
     assert not (runs / CACHE).exists()
 
