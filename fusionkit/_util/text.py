@@ -12,6 +12,8 @@ _REPR.maxother = _REPR.maxstring = 100
 
 def printable(text: str) -> str:
     """Escape unpaired surrogates, which UTF-8 cannot encode, and control characters, but line feeds and tabs."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 

@@ -27,7 +27,7 @@ from fusionkit.errors import ConfigError, FusionError, RegistryError, Terminated
 #: name of a command -> its function, as ``module:function`` below ``fusionkit.cli``, and its line in the help.
 COMMANDS = {
     "list": ("catalog:list_names", "List every fusion, fabrication and data set on this machine"),
-    "show": ("show:show", "Show one operator or data set: signature, formula, sizes; licence, origin"),
+    "show": ("show:show", "Show one operator, data set or run: signature, sizes; licence, origin; summary, pictures"),
     "plugins": ("catalog:plugins", "Show which plugins are loaded, which are not, and why"),
     "check": ("check:check", "Verify that operators keep their contract"),
     "run": ("run:run", "Train and evaluate (a Hydra application)"),

@@ -1,4 +1,4 @@
-"""The command ``fusionkit show``: everything about one operator or data set."""
+"""The command ``fusionkit show``: everything about one operator, data set or run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,6 +22,7 @@ from fusionkit._util.text import error_message
 from fusionkit.cli.commands import imported, json_option, kind_option, print_json, wrong_usage
 from fusionkit.config.nodes import annotation, yaml_file
 from fusionkit.errors import ConfigError, FusionError, RegistryError
+from fusionkit.experiment.results import RESULT
 from fusionkit.registry.catalogue import Record, instead
 from fusionkit.registry.loading import Kind, Operator
 
@@ -34,21 +36,29 @@ Examples:
   fusionkit show lowrank
   fusionkit show parameterized_concatenation dims=[76,216] n=64
   fusionkit show mfeat
-  fusionkit show data=table data.path=patients.csv data.label=outcome"""
+  fusionkit show data=table data.path=patients.csv data.label=outcome
+  fusionkit show multirun/c8280a2eedbf5ac1"""
 )
 @click.argument("name")
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
 @kind_option
 @json_option
 def show(name: str, options: tuple[str, ...], kind: Kind | None, as_json: bool) -> None:
-    """Show one fusion, fabrication or data set.
+    """Show one fusion, fabrication, data set or run.
 
     Of an operator its origin, signature, formula and traits, with options also its sizes; of a data set its licence,
     who collected it, and how to get it.
 
     NAME is a name, an alias, or DISTRIBUTION/NAME.  The options are those of its constructor: dims=[76,216] n=64.
     With data=NAME and further options of the command run instead, show what that run would read.
+    With the directory of a completed run instead, print its summary as the command run does, and draw its pictures
+    where they are absent, as in the jobs of a sweep.
     """
+    if kind is None and (Path(name) / RESULT).is_file():
+        if options:
+            raise click.UsageError(f"A run should be shown without options; found {' '.join(options)}.")
+        imported("show_run:show_run")(Path(name), as_json)
+        return
     if "=" in name:
         imported("show_data:show_data")([name, *options], as_json)
         return

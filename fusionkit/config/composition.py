@@ -375,7 +375,12 @@ def prepare() -> None:
 
 def compose(overrides: Sequence[str]) -> dict[str, Any]:
     """Return the checked, resolved, plain configuration; see ``fusionkit.config.compose``."""
+    return compose_twice(overrides)[0]
+
+
+def compose_twice(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what ``compose`` does, and the same configuration with its interpolations as text."""
     prepare()
     loader = CheckingLoader(search_path())
-    loader.load_configuration("config", [*overrides, "hydra.mode=RUN"], RunMode.RUN, from_shell=False)
-    return loader.config.tree
+    cfg = loader.load_configuration("config", [*overrides, "hydra.mode=RUN"], RunMode.RUN, from_shell=False)
+    return loader.config.tree, {key: value for key, value in raw(cfg).items() if key != "hydra"}

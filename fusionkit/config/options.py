@@ -7,7 +7,7 @@ check of operator options imports torch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
@@ -414,9 +414,13 @@ def described(group: str, name: str = "table") -> dict[str, str]:
 def defaults(cfg: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     """Return the defaults of a config's options by path: what those are that a config of an earlier version lacks."""
     node = cfg.get("data")
-    name = str(node.get("name")) if isinstance(node, Mapping) else ""
+    return dict(_defaults(_OWN.get(str(node.get("name")) if isinstance(node, Mapping) else "", DataOptions)))
+
+
+@cache
+def _defaults(data: type[Options]) -> Mapping[tuple[str, ...], Any]:
     groups: dict[str, type[Options]] = {"model": ModelOptions, "train": TrainOptions, "fusion": FusionNode}
-    groups["data"] = _OWN.get(name, DataOptions)
+    groups["data"] = data
     found: dict[tuple[str, ...], Any] = {(name,): field for name, field in RunConfig.model_fields.items()}
     found |= {(group, name): field for group, one in groups.items() for name, field in one.model_fields.items()}
     known = {path: field.default for path, field in found.items() if not field.is_required()}

@@ -188,7 +188,7 @@ class Job:
         save_composed(task, run_dir, self.subdir)
         if own_process:
             return _run_alone(cfg, run_dir)
-        return run.run_job(config, run_dir, quiet=True, report=report, found=found)
+        return run.run_job(config, run_dir, quiet=True, draw=False, report=report, found=found)
 
 
 @cache
@@ -332,7 +332,7 @@ def alone() -> None:
     """Run the job that stdin describes in JSON: the main function of a job's own process."""
     content = json.load(sys.stdin)
     with contextlib.suppress(KeyboardInterrupt):
-        run_recorded(content["cfg"], Path(content["run_dir"]), resume=True, quiet=True)
+        run_recorded(content["cfg"], Path(content["run_dir"]), resume=True, quiet=True, draw=False)
 
 
 def _signal_name(number: int) -> str:

@@ -6,35 +6,28 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shlex
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fusionkit._util.text import count_of, one_line, printable
-from fusionkit._util.trees import flatten, mapped
+from fusionkit._util.trees import flatten
 from fusionkit.config.options import defaults
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.metrics import places, rank_value
+from fusionkit.experiment.records import PARTS, limits, read_records
 from fusionkit.experiment.reproduce import as_override
-from fusionkit.experiment.results import RESULT, checkpoints, read_result, resumable_after, shown
+from fusionkit.experiment.results import RESULT, resumable_after, shown
 from fusionkit.experiment.statistics import Summary, pareto, summarize
-
-#: Hydra makes this folder in a run directory before the run begins.
-_HYDRA = ".hydra"
-
 
 _IGNORED = re.compile(r"seed|device|.*\.device|train\.checkpoint_every|data\.fold|data\.(test_)?path(\..*)?", re.DOTALL)
 _FABRICATION = "fusion.parameter_fabrication."
-#: The key of a record -> what it is called in tables.
-PARTS = {"metrics": "test", "validation": "validation"}
-#: A greater number in a record is a mistake; the deviation of two would be infinite.
-_MOST = 1e100
 
 
 class DataSet(NamedTuple):
@@ -72,7 +65,7 @@ class Run:
         value = (self.result.get(part) or {}).get(metric or self.metric)
         return None if value is None else float(value)
 
-    @property
+    @cached_property
     def data(self) -> DataSet:
         """What was learnt from; runs of two data sets are never averaged."""
         data = self.result.get("data", {})
@@ -89,23 +82,23 @@ class Run:
         rows, training = data.get(f"{PARTS[part]}_rows"), data.get("training_rows")
         return float(rows / (rows + training)) if rows and training else 0.2
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
         """The config without what may differ within a group: seed, number of the fold, device, and the data's paths."""
         mappings = ("train", "class_weight"), ("data", "views")  # Each is one option.
-        pairs = flatten(self.result.get("config", {}), whole=lambda path: path in mappings)
+        pairs = flatten(self.result.get("config", {}), whole=mappings.__contains__)
         flat = {".".join(path): value for path, value in pairs}
         kept = {key: value for key, value in flat.items() if not _IGNORED.fullmatch(key)}
         # The test parts of folds and of draws by seeds are not alike.
         return kept if flat.get("data.fold") is None else {**kept, "data.fold": "each"}
 
-    @property
+    @cached_property
     def filled(self) -> dict[str, Any]:
         """The same, with the defaults of options that a record of before lacks."""
         known = {".".join(path): value for path, value in defaults(self.result.get("config", {})).items()}
         return {**known, **self.config}
 
-    @property
+    @cached_property
     def fabrication(self) -> str:
         """The fabrication with the options that were given."""
         given = {
@@ -158,7 +151,7 @@ class Group:
         """Return why the group has no ``summary`` of a part."""
         return "undefined" if self.first.get(part) else f"no {PARTS[part]} part"
 
-    @property
+    @cached_property
     def ranking(self) -> Summary | None:
         """The summary of the value that ranks; None where it is undefined, or the runs have no such part."""
         return self.summary(self.part)
@@ -340,7 +333,7 @@ class Board:
 
 
 def read_board(directory: Path) -> Board:
-    """Read every ``result.json`` below ``directory``, through links too, and group the runs.
+    """Read the records of all runs below ``directory``, as ``read_records`` does, and group the runs.
 
     Raises:
         ConfigError: no such directory.  A record that cannot be used is among the board's problems.
@@ -350,17 +343,15 @@ def read_board(directory: Path) -> Board:
     board = Board(directory)
     runs: list[Run] = []
     seen: set[str] = set()
-    for folder in _run_dirs(directory):
-        path = folder / RESULT
-        if not os.path.lexists(path):
+    for folder, found in read_records(directory):
+        if found is None:
             board.unfinished.append(folder)
             _note_resumable(board, folder)
             continue
-        try:
-            run = Run(path, _checked(path))
-        except FusionError as error:
-            board.problems.append(str(error))
+        if isinstance(found, FusionError):
+            board.problems.append(str(found))
             continue
+        run = Run(folder / RESULT, found)
         digest = run.result.get("config_hash")
         if run.result["status"] == "failed":
             board.failed.append(run)
@@ -378,50 +369,6 @@ def read_board(directory: Path) -> Board:
 def _note_resumable(board: Board, folder: Path) -> None:
     if place := resumable_after(folder):
         board.resumable[folder] = place
-
-
-def _run_dirs(directory: Path) -> Iterator[Path]:
-    """Yield the directories of all runs, each once, sorted, so that the result does not depend on the file system."""
-    seen: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(directory, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:  # A link to a folder that was read, maybe above this one.
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        if RESULT in files or _HYDRA in folders or checkpoints(Path(folder)):
-            yield Path(folder)
-        folders[:] = sorted(name for name in folders if name != _HYDRA)
-
-
-def _checked(path: Path) -> dict[str, Any]:
-    """Read a record; one of a completed run should contain l, and its metric for each part that it has."""
-    result = read_result(path)
-    texts = {key: value for key, value in result.items() if key != "config"}
-    result |= mapped(texts, lambda value: printable(value) if isinstance(value, str) else value, printable)
-    if result["status"] != "completed":
-        return result
-    metric = Run(path, result).metric
-    for part in PARTS:
-        values = result.get(part) or {metric: None}  # The run has no such part.
-        if metric not in values:
-            raise FusionError(f"{path} should have a number or null as {part}.{metric}; found none.")
-        for name in sorted({metric, "accuracy"} & values.keys()):
-            low, high = limits(name)
-            if (value := values[name]) is not None and not low <= value <= high:
-                raise FusionError(
-                    f"{path} should have a number from {low:g} to {high:g} as {part}.{name}; found {value!r}."
-                )
-    if result.get("l") is None:
-        raise FusionError(f"{path} should have a non-negative integer as l; found None.")
-    return result
-
-
-def limits(metric: str) -> tuple[float, float]:
-    """Return the least and the greatest number that a metric can be."""
-    if metric.startswith(("rmse", "mae", "log_loss")):
-        return 0.0, _MOST
-    return (-_MOST if metric.startswith("r2") else 0.0), 1.0
 
 
 def _tables(runs: Sequence[Run]) -> list[Table]:
@@ -481,7 +428,8 @@ def _set_options(groups: Sequence[Group]) -> None:
     for bucket in alike.values():
         configs = [group.runs[0].filled for group in bucket]
         keys = sorted({key for config in configs for key in config})
-        differing = [key for key in keys if len({_canonical(config.get(key)) for config in configs}) > 1]
+        alone = len(bucket) == 1
+        differing = [key for key in keys if not alone and len({_canonical(config.get(key)) for config in configs}) > 1]
         for group, config in zip(bucket, configs, strict=True):
             shown = sorted({*differing, *(["model.head"] if config.get("model.head") == "none" else [])})
             group.options = one_line(" ".join(f"{key}={as_override(config.get(key))}" for key in shown), 400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from fusionkit._util.text import one_line
 _BLUE, _ORANGE, _GREY = "#2b6cb0", "#c05621", "#718096"
 _CYCLE = ("#2b6cb0", "#c05621", "#2f855a", "#805ad5", "#b83280", "#b7791f", "#319795", "#4a5568")
 _MARKERS = "osD^vPX*<>"
+#: How many points of a panel the legend names.
+_NAMED = 24
 #: Where a legend lies beside its axes.
 _OUTSIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
 
@@ -35,11 +38,15 @@ def draw_leaderboard(points: Sequence[Mapping[str, Any]], path: Path) -> None:
         panels = figure.subplots(len(tables), 1, squeeze=False)[:, 0]
         for axes, table in zip(panels, tables, strict=True):
             mine = [point for point in points if point["table"] == table]
-            for i, point in enumerate(mine):
+            # An entry of the legend has points of its own; the others are drawn together where they look alike.
+            for point in mine[:_NAMED]:
                 mean = f"{point['mean']:.{point['places']}f}"
-                label = f"{one_line(point['label'], 100)}  {mean}" if i < 24 else None
-                style: dict[str, Any] = dict(looks[point["label"]], linestyle="", markersize=7, capsize=3, elinewidth=1)
-                axes.errorbar(point["l"], point["mean"], yerr=point["std"] or None, label=label, **style)
+                _points(axes, [point], looks[point["label"]], f"{one_line(point['label'], 100)}  {mean}")
+            alike: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+            for point in mine[_NAMED:]:
+                alike.setdefault(tuple(looks[point["label"]].values()), []).append(point)
+            for some in alike.values():
+                _points(axes, some, looks[some[0]["label"]])
             _l_axis(axes, [point["l"] for point in mine])
             notes = ["less is better"] if mine[0]["less_is_better"] else []
             notes += ["mean ± std over seeds or folds"] if any(point["std"] is not None for point in mine) else []
@@ -48,6 +55,15 @@ def draw_leaderboard(points: Sequence[Mapping[str, Any]], path: Path) -> None:
                 axes.invert_yaxis()
             axes.set_title(one_line(table, 100))
             axes.legend(**_OUTSIDE)
+
+
+def _points(axes: Axes, points: Sequence[Mapping[str, Any]], look: Mapping[str, str], label: str | None = None) -> None:
+    """Draw points of one look, with their deviations where they have any."""
+    style: dict[str, Any] = dict(look, linestyle="", markersize=7, capsize=3, elinewidth=1)
+    x, y = ([point[key] for point in points] for key in ("l", "mean"))
+    deviations = [point["std"] or math.nan for point in points]
+    error = None if all(map(math.isnan, deviations)) else deviations
+    axes.errorbar(x, y, yerr=error, label=label, **style)
 
 
 def draw_study(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -14,9 +16,12 @@ from typing import Any, NamedTuple
 from fusionkit._util.files import write_atomic
 from fusionkit._util.text import count_of, printable
 from fusionkit.experiment.importance import ranked
-from fusionkit.experiment.leaderboard import PARTS, Board, Group, Table, limits
+from fusionkit.experiment.leaderboard import Board, Group, Table
+from fusionkit.experiment.records import PARTS, limits
 from fusionkit.experiment.reproduce import command
 
+#: The most rows of a table on the screen, and points of a curve.
+_SCREEN, _POINTS = 100, 200
 #: Robustness is measured by the first metric of the task.
 _FIRST = {"classification": "accuracy", "multilabel": "average_precision", "regression": "r2"}
 
@@ -45,6 +50,7 @@ def write_report(board: Board, path: Path) -> None:
     """
     places = [(table, group) for table in board.tables for group in table.groups]
     groups = [_group(i, table, group) for i, (table, group) in enumerate(places)]
+    by_table = {table.name: [group for group in groups if group["table"] == table.name] for table in board.tables}
     runs = sum(len(group.runs) for group in board.groups)
     template = Template(resources.files("fusionkit.experiment").joinpath("report.html").read_text(encoding="utf-8"))
     page = template.substitute(
@@ -52,11 +58,10 @@ def write_report(board: Board, path: Path) -> None:
         summary=escape(
             printable(f"{count_of(runs, 'run')} in {count_of(len(groups), 'group')} below {board.directory}")
         ),
-        tables="".join(
-            _table(table, [group for group in groups if group["table"] == table.name]) for table in board.tables
-        ),
+        tables="".join(_table(table, by_table[table.name]) for table in board.tables),
         problems=_problems(board),
-        data=_embed({"groups": groups}),
+        data=_packed({"groups": groups}),
+        screen=_SCREEN,
     )
     write_atomic(path, lambda temporary: temporary.write_bytes(page.encode(errors="xmlcharrefreplace")))
 
@@ -96,9 +101,14 @@ def _columns(table: Table) -> list[_Column]:
     ]
 
 
-def _table(table: Table, groups: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table with its heading; a column without any value is left out."""
+def _table(table: Table, groups: Sequence[dict[str, Any]]) -> str:
+    """Return a table with its heading and first rows; a column without any value is left out.
+
+    Each group gets ``cells``, its texts by column.
+    """
     columns = [column for column in _columns(table) if any(group[column.key] not in (None, "") for group in groups)]
+    for group in groups:
+        group["cells"] = [_cell(group, column) for column in columns]
     template = Template(
         """<section class="board" data-table="$name">
 <h2>$heading</h2>
@@ -109,6 +119,10 @@ def _table(table: Table, groups: Sequence[Mapping[str, Any]]) -> str:
 $body</tbody>
 </table>
 </div>
+<nav class="pages" aria-label="Rows of $heading" hidden>
+<button type="button" data-step="-1">Previous</button><span role="status"></span>
+<button type="button" data-step="1">Next</button>
+</nav>
 </section>
 """
     )
@@ -120,7 +134,7 @@ $body</tbody>
             f'data-direction="{column.direction}"><button type="button">{escape(column.heading)}</button></th>'
             for column in columns
         ),
-        body="".join(_row(group, columns) for group in groups),
+        body="".join(_row(group, columns) for group in groups[:_SCREEN]),
     )
 
 
@@ -149,9 +163,9 @@ def _group(i: int, table: Table, group: Group) -> dict[str, Any]:
             {
                 "name": f"{PARTS['validation' if group.first.get('validation') else 'metrics']} {table.metric}",
                 "less": table.less_is_better,
-                "values": _curve(group, curve),
+                **_curve(group, curve),
             },
-            {"name": _loss(table.task), "less": True, "values": _curve(group, "loss")},
+            {"name": _loss(table.task), "less": True, **_curve(group, "loss")},
         ],
         "views": _views(group),
         "weights": _weights(group),
@@ -175,12 +189,16 @@ def _loss(task: str) -> str:
     return "training loss" if task == "classification" else f"training loss, {task}"
 
 
-def _curve(group: Group, key: str) -> list[float]:
-    """Return the mean curve of a group by epoch; [] if a run has none, or one with gaps or of another length."""
+def _curve(group: Group, key: str) -> dict[str, Any]:
+    """Return the mean curve of a group: ``values``, of every ``step``-th epoch up to the last of ``epochs``; none if a
+    run has none, or one with gaps or of another length.
+    """
     curves = [(run.result.get("history") or {}).get(key, []) for run in group.runs]
-    if len({len(curve) for curve in curves}) > 1 or any(None in curve for curve in curves):
-        return []
-    return [round(fmean(values), 5) for values in zip(*curves, strict=True)]
+    whole = len({len(curve) for curve in curves}) == 1 and not any(None in curve for curve in curves)
+    epochs = len(curves[0]) if whole else 0
+    step = max(1, -(-epochs // _POINTS))
+    values = zip(*(curve[(epochs - 1) % step :: step] for curve in curves), strict=True) if epochs else ()
+    return {"values": [round(fmean(one), 5) for one in values], "epochs": epochs, "step": step}
 
 
 def _views(group: Group) -> dict[str, dict[str, float]]:
@@ -226,17 +244,21 @@ def _mean(numbers: Sequence[float | None]) -> float | None:
     return round(fmean(known), 5) if known else None
 
 
+def _cell(group: Mapping[str, Any], column: _Column) -> str:
+    value = group[column.key]
+    text = group["absent"].get(column.key, "") if value is None else format(value, column.form)
+    if column.key.endswith("low") and text:
+        text += f" – {format(group[column.key.replace('low', 'high')], column.form)}"
+    return text
+
+
 def _row(group: Mapping[str, Any], columns: Sequence[_Column]) -> str:
-    cells = []
-    for _, key, form, _ in columns:
-        value = group[key]
-        text = group["absent"].get(key, "") if value is None else format(value, form)
-        if key.endswith("low") and text:
-            text += f" – {format(group[key.replace('low', 'high')], form)}"
-        mark = ' <span class="front" title="on the Pareto front">◆</span>' if key == "l" and group["on_front"] else ""
-        cells.append(f"<td{' class=number' if form else ''}>{escape(text).replace('_', '_<wbr>')}{mark}</td>")
-    label = escape(f"show {group['label']} on {group['table']}", quote=True)
-    return f'<tr data-id="{group["id"]}"><td><input type="checkbox" aria-label="{label}"></td>{"".join(cells)}</tr>\n'
+    """Return a row as it is before the script has run."""
+    cells = "".join(
+        f"<td{' class=number' if column.form else ''}>{escape(text).replace('_', '_<wbr>')}</td>"
+        for column, text in zip(columns, group["cells"], strict=True)
+    )
+    return f"<tr><td></td>{cells}</tr>\n"
 
 
 def _problems(board: Board) -> str:
@@ -247,7 +269,7 @@ def _problems(board: Board) -> str:
     return f'<section id="problems"><h2>Not in the table</h2><ul>{items}</ul></section>' if lines else ""
 
 
-def _embed(value: Any) -> str:
-    """Return JSON that cannot end the script element around it."""
+def _packed(value: Any) -> str:
+    """Return JSON, deflated (RFC 1950) and in base64, which no name can end: ten thousand groups are 30 MB of it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return base64.b64encode(zlib.compress(text.encode(errors="backslashreplace"))).decode()

@@ -26,10 +26,10 @@ from fusionkit._util.files import TEMPORARY, write_atomic, write_json
 from fusionkit._util.machine import cpu_count
 from fusionkit._util.text import error_message, one_line, short_repr
 from fusionkit.config.hashing import config_hash
-from fusionkit.config.keys import walk
+from fusionkit.config.keys import MAX_DEPTH
 from fusionkit.config.sentences import mistakes
 from fusionkit.config.types import Text
-from fusionkit.errors import ConfigError, FusionError, RegistryError
+from fusionkit.errors import FusionError, RegistryError
 from fusionkit.registry.catalogue import KINDS
 
 SCHEMA_VERSION: Final = 1
@@ -221,6 +221,11 @@ def start(run_dir: Path, *, keep_checkpoints: bool = False) -> None:
         raise FusionError(f"The run directory should be writable; found {run_dir}: {error.strerror}.") from error
 
 
+def pictures(result: Mapping[str, Any]) -> list[str]:
+    """Return the names of the pictures that a completed run has, or can have."""
+    return [CURVE, *(name for key, name in (("weights", WEIGHTS), ("views", VIEWS)) if result[key])]
+
+
 def checkpoint_path(run_dir: Path, epoch: int, *, refit: bool) -> Path:
     """Return the file of a checkpoint; ``refit``: of the second training of ``train.refit``."""
     return run_dir / f"checkpoint-{'refit-' if refit else ''}{epoch:06d}.safetensors"
@@ -283,21 +288,39 @@ def read_result(path: Path) -> dict[str, Any]:
         FusionError: the file is missing, unreadable, truncated, of another schema version, or no result.
     """
     try:
-        if (status := path.stat()).st_size > _MAX_BYTES or not stat.S_ISREG(status.st_mode):
-            raise FusionError(f"A record should be a file of at most {_MAX_BYTES} bytes; found another.")
-        found = json.loads(path.read_bytes(), parse_float=_finite, parse_constant=_finite)
-        for _ in walk(found, "A record"):  # It refuses deep nesting.
-            pass
+        status = path.stat()
+        fits = status.st_size <= _MAX_BYTES and stat.S_ISREG(status.st_mode)
+        found = parsed(path.read_bytes()) if fits else None
     except FileNotFoundError:
         raise FusionError(f"{path} should exist; found no such file.") from None
     except OSError as error:
         raise FusionError(f"{path} should be readable; found: {error.strerror}.") from None
-    except (FusionError, ConfigError) as error:
-        raise FusionError(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise FusionError(f"{path} should be complete JSON; found {error}.") from None
+    if not fits:
+        raise FusionError(f"{path}: A record should be a file of at most {_MAX_BYTES} bytes; found another.")
+    return checked(found, path)
+
+
+def parsed(content: bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError, RecursionError: it is incomplete, nested too deep, or has a number that is not finite.
+    """
+    return json.loads(content, parse_float=_finite, parse_constant=_finite)
+
+
+def checked(found: Any, path: Path) -> dict[str, Any]:
+    """Return a parsed value that should be the record of the file ``path``.
+
+    Raises:
+        FusionError: it is no record, or one of another schema version.
+    """
     if not isinstance(found, dict) or "schema_version" not in found:
         raise FusionError(f"{path} should be the record of a run, with a schema_version; found none.")
+    if _is_deeper(found, MAX_DEPTH):
+        raise FusionError(f"{path}: A record should be nested at most {MAX_DEPTH} levels deep; found more.")
     if found["schema_version"] != SCHEMA_VERSION:
         raise FusionError(
             f"{path} should have the schema version {SCHEMA_VERSION}; found {short_repr(found['schema_version'])}, "
@@ -306,6 +329,16 @@ def read_result(path: Path) -> dict[str, Any]:
     if wrong := mistakes(_RESULT, found):
         raise FusionError(f"{path} should be the record of a run: {one_line(' '.join(wrong.values()), 400)}")
     return found
+
+
+def _is_deeper(tree: Any, levels: int) -> bool:
+    """Whether plain JSON is nested deeper than this many levels."""
+    if levels < 0:
+        return True
+    for value in tree.values() if type(tree) is dict else tree:
+        if type(value) in (dict, list) and _is_deeper(value, levels - 1):
+            return True
+    return False
 
 
 def _finite(text: str) -> float:

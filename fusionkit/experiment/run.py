@@ -51,6 +51,7 @@ def run_job(
     *,
     quiet: bool = False,
     record_only: bool = False,
+    draw: bool = True,
     report: Callable[[float], None] | None = None,
     given: tuple[Dataset, Parts] | None = None,
     found: Checkpoint | None = None,
@@ -62,6 +63,7 @@ def run_job(
         run_dir: created if needed; the files of an earlier run in it are removed first.
         quiet: show neither progress nor summary.
         record_only: write the record alone.
+        draw: write the pictures too; ``pictures.draw_absent`` does that later.
         report: called after each epoch with the fraction of the training that is done, maybe in another process.
         given: what ``read`` returns for the config; None reads it.
         found: the checkpoint to go on from.
@@ -84,7 +86,9 @@ def run_job(
     run.train()
     result = run.record()
     if not record_only:
-        run.keep(result, run_dir)
+        run.keep(run_dir)
+        if draw:
+            run.draw(result, run_dir)
     result["seconds"] = round(time.perf_counter() - begun, 3)
     write_json(run_dir / results.RESULT, result)
     results.remove_checkpoints(run_dir)
@@ -139,6 +143,7 @@ class Run:
         self.config, self.data, self.parts, self.where, self.report = config, data, parts, where, report
         self.metric = data.task.metric(config.metric)
         self.validation: dict[str, float | None] | None = None
+        self.whole: float | None = None
         for key, value in (("patience", config.train.patience), ("refit", config.train.refit)):
             if value and not len(parts.validation):
                 advice = "data.validation_size=0.2 makes one."
@@ -157,7 +162,7 @@ class Run:
             target = self.data.target[parts.validation]
             self.validation = self.model.task.measure(self.trained.predicted(parts.validation), target)
         if self.config.train.refit:
-            rows = np.concatenate([parts.training, parts.validation])
+            rows = last_rows(self.config, parts)
             self.model, _ = self._fit(rows, rows[:0], stop=self.history.best_epoch)
 
     @property
@@ -189,8 +194,7 @@ class Run:
             chooses: whether they choose the epoch.
             stop: the number of epochs; None: all.
         """
-        config, weight = self.config, self.data.roles.get("weight")
-        rows = rows if weight is None else rows[weight[rows] > 0]  # The others should change nothing.
+        config, rows = self.config, weighted(rows, self.data)
         self.fitted = data = self.data.fitted(rows, shown=self.where is not None)
         model = _untrained(config, data, rows)
         checkpoints, progress = self._checkpoints(stop), None
@@ -259,28 +263,39 @@ class Run:
         return {"loss": history.loss, **({name: history.score} if history.score else {}), "lr": history.lr}
 
     def _importance(self) -> Importance | None:
-        """Return how much each view matters on the test part, or else on a validation part that the model was not
-        trained on; None without such rows.
-        """
-        test = self.parts.test
-        rows = test if len(test) or self.config.train.refit else self.parts.validation
+        """Return how much each view matters; None without rows to measure it on."""
+        rows = unseen_rows(self.config, self.parts)
         if not len(rows):
             return None
         self.whole, found = self.trained.importance(rows, self.metric)
         return found
 
-    def keep(self, result: Mapping[str, Any], run_dir: Path) -> None:
-        """Write the model, the row numbers of the parts, and the pictures."""
-        from fusionkit.experiment import run_picture
-
+    def keep(self, run_dir: Path) -> None:
+        """Write the model and the row numbers of the parts."""
         save(self.model, run_dir / results.MODEL)
         write_atomic(run_dir / results.ROWS, partial(_write_rows, self.parts.named(), self.data))
-        tested = (self.tested, self.data.target[self.parts.test])
-        write_atomic(run_dir / results.CURVE, lambda path: run_picture.draw_run(result, path, tested))
-        if result["weights"]:
-            write_atomic(run_dir / results.WEIGHTS, lambda path: run_picture.draw_weights(result, path))
-        if result["views"]:
-            write_atomic(run_dir / results.VIEWS, lambda path: run_picture.draw_views(result, self.whole, path))
+
+    def draw(self, result: Mapping[str, Any], run_dir: Path) -> None:
+        """Write the pictures."""
+        from fusionkit.experiment import run_picture
+
+        run_picture.draw_pictures(result, run_dir, (self.tested, self.data.target[self.parts.test]), self.whole)
+
+
+def last_rows(config: RunConfig, parts: Parts) -> Rows:
+    """Return the rows of the last training: those of the training part, and for a refit those of validation too."""
+    return np.concatenate([parts.training, parts.validation]) if config.train.refit else parts.training
+
+
+def weighted(rows: Rows, data: Dataset) -> Rows:
+    """Return the rows whose weight is not 0; the others should change nothing."""
+    weight = data.roles.get("weight")
+    return rows if weight is None else rows[weight[rows] > 0]
+
+
+def unseen_rows(config: RunConfig, parts: Parts) -> Rows:
+    """Return the test part, or else a validation part that the model was not trained on; maybe no rows."""
+    return parts.test if len(parts.test) or config.train.refit else parts.validation
 
 
 def _report_half(report: Callable[[float], None], second: bool, done: float) -> None:

@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
+from fusionkit._util.files import write_atomic
 from fusionkit._util.text import one_line
 from fusionkit.experiment.importance import DRAWS, ranked, worse
 from fusionkit.experiment.metrics import calibration_bins, numeral, places, rank_value
 from fusionkit.experiment.plots import _BLUE, _GREY, _ORANGE, _figure
+from fusionkit.experiment.results import CURVE, VIEWS, WEIGHTS
 from fusionkit.experiment.source import Array
 
 #: More classes do not fit into a confusion matrix, nor more points and targets into a scatter plot.
@@ -27,6 +29,22 @@ _MAX_CLASSES, _MAX_POINTS, _MAX_TARGETS = 30, 5000, 4
 _CELL, _MOST_COLUMNS, _MOST_ROWS = (0.6, 0.3), 40, 80
 
 Panel = Callable[[Figure, Axes], None]
+
+
+def draw_pictures(result: Mapping[str, Any], run_dir: Path, tested: tuple[Array, Array], whole: float | None) -> None:
+    """Write the pictures of a completed run to its directory: ``results.pictures`` names them.
+
+    Args:
+        result: its record.
+        run_dir: the directory.
+        tested: as for ``draw_run``.
+        whole: as for ``draw_views``.
+    """
+    write_atomic(run_dir / CURVE, lambda path: draw_run(result, path, tested))
+    if result["weights"]:
+        write_atomic(run_dir / WEIGHTS, lambda path: draw_weights(result, path))
+    if result["views"]:
+        write_atomic(run_dir / VIEWS, lambda path: draw_views(result, whole, path))
 
 
 def draw_run(result: Mapping[str, Any], path: Path, tested: tuple[Array, Array]) -> None:

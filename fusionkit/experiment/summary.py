@@ -48,8 +48,7 @@ def described_data(data: Dataset, parts: Parts) -> Iterator[str]:
 
 def print_summary(result: Mapping[str, Any], run_dir: Path) -> None:
     """Print the results of a run, and the command that predicts with it."""
-    files = [results.RESULT, results.MODEL, results.ROWS, results.CURVE]
-    files += [name for key, name in (("weights", results.WEIGHTS), ("views", results.VIEWS)) if result[key]]
+    files = [results.RESULT, results.MODEL, results.ROWS, *results.pictures(result)]
     print_table(
         ("run", run_title(result["fusion"], result["fabrication"], result["data"]["label"], result["seed"])),
         [

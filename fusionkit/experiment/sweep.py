@@ -14,7 +14,7 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Container, Iterator, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -201,8 +201,10 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def _read(folder: Path) -> Iterator[Outcome]:
-    for file in filter(Path.is_file, folder.glob("[0-9]*.json")):
+def _read(folder: Path, known: Container[str] = ()) -> Iterator[Outcome]:
+    """Yield the outcomes in a folder, but those of the numbers that are ``known``."""
+    files = (file for file in folder.glob("[0-9]*.json") if file.stem not in known)
+    for file in filter(Path.is_file, files):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # From another release, or damaged.
             yield Outcome.read(file)
 
@@ -303,7 +305,9 @@ class Watch:
     def read(self) -> list[Outcome]:
         """Show the jobs that have ended since the last call; return the state of all that have started, by number."""
         with self._lock:
-            for outcome in sorted(_read(self.folder), key=lambda outcome: outcome.number):
+            # One that has ended does not change: reading thousands of them again would cost more than the jobs.
+            ended = {str(number) for number, outcome in self.outcomes.items() if outcome.ended}
+            for outcome in sorted(_read(self.folder, ended), key=lambda outcome: outcome.number):
                 before = self.outcomes.get(outcome.number)
                 self.outcomes[outcome.number] = outcome
                 if self._first is None and not outcome.earlier:

@@ -84,14 +84,24 @@ class Trained:
             return robustness(score, part, seed=self.config.seed, mask=mask, refuses=refuses)
 
     def importance(self, rows: Rows, metric: str) -> tuple[float | None, Importance]:
-        """Return a metric on rows, of which there is at least one, and how much each view matters to it."""
-        seed, rows = self.config.seed, draw_some(self._few(rows), _DISTURBED, self.config.seed)
+        """Return ``whole``, and how much each view matters to it."""
+        seed, rows = self.config.seed, self._drawn(rows)
         views, mask = self._disturbed(rows)
         score = partial(self._score, metric, self.data.target[rows])
         refuses = not self.model.fusion.takes_masks
         with threads(self.model.network, self.config.train, torch.device("cpu")):
             whole = score(list(views.values()), mask)
             return whole, importance(metric, score, views, whole, seed=seed, mask=mask, refuses=refuses)
+
+    def whole(self, rows: Rows, metric: str) -> float | None:
+        """Return a metric on rows, of which there is at least one, or on some of very many."""
+        rows = self._drawn(rows)
+        views, mask = self._disturbed(rows)
+        with threads(self.model.network, self.config.train, torch.device("cpu")):
+            return self._score(metric, self.data.target[rows], list(views.values()), mask)
+
+    def _drawn(self, rows: Rows) -> Rows:
+        return draw_some(self._few(rows), _DISTURBED, self.config.seed)
 
     def weights(self, rows: Rows) -> Weights | None:
         """Return the mean weights of the views in the fusion on rows; None if it does not say any."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 HOSTILE = '</script><img src=x onerror="document.title=1">'
+
+
+def groups_of(text: str) -> list[dict[str, Any]]:
+    """Return the data in a page."""
+    (packed,) = re.findall(r'<script type="text/plain" id="packed">([A-Za-z0-9+/=]*)</script>', text)
+    groups: list[dict[str, Any]] = json.loads(zlib.decompress(base64.b64decode(packed)))["groups"]
+    return groups
 
 
 def put(folder: Path, name: str, accuracy: float, **changes: Any) -> None:
@@ -89,10 +98,29 @@ def test_it_is_self_contained(page_file: Path) -> None:
 def test_the_table_needs_no_script(page_file: Path) -> None:
     text = page_file.read_text()
     other, mfeat = (part.split("</tbody>")[0] for part in text.split("<tbody>")[1:])
-    assert (other.count("<tr "), mfeat.count("<tr ")) == (1, 5)
+    assert (other.count("<tr>"), mfeat.count("<tr>")) == (1, 5)
     assert "<td class=number>0.9200</td><td class=number>0.0283</td>" in mfeat
     assert "&lt;/script&gt;" in other
     assert "<h2>mfeat: classification, ranked by test accuracy (no run has a validation part)</h2>" in text
+
+
+def test_rows_are_data_and_the_first_are_html(tmp_path: Path) -> None:
+    history = {"loss": [1 / epoch for epoch in range(1, 1000)], "accuracy": [0.5] * 999}
+    for i in range(230):
+        put(tmp_path, str(i), i / 1000, fusion=HOSTILE, fabrication=None, l=i, history=history if i == 229 else None)
+    assert cli.main(["leaderboard", str(tmp_path), "--html", str(tmp_path / "report.html")]) == 0
+    text = (tmp_path / "report.html").read_text()
+    assert text.split("<tbody>")[1].split("</tbody>")[0].count("<tr>") == 100
+    assert HOSTILE not in text
+    assert text.count("</script>") == 2
+    groups = groups_of(text)
+    assert [group["l"] for group in groups] == list(reversed(range(230)))
+    heads = re.findall(r'data-key="(\w+)"', text.split("<tbody>")[0])
+    assert all(len(group["cells"]) == len(heads) for group in groups)
+    by_head = dict(zip(heads, groups[7]["cells"], strict=True))
+    assert (by_head["fusion"], by_head["l"], by_head["value"]) == (HOSTILE, "222", "0.2220")
+    _, loss = groups[0]["curves"]
+    assert (loss["epochs"], loss["step"], len(loss["values"]), loss["values"][-1]) == (999, 5, 200, 0.001)
 
 
 def test_a_table_per_metric(metrics_file: Path) -> None:
@@ -106,7 +134,7 @@ def test_a_table_per_metric(metrics_file: Path) -> None:
     first, second = (part.split("</tbody>")[0] for part in text.split("<tbody>")[1:])
     assert re.findall(r"<td class=number>(0\.\d{4})</td>", first) == ["0.9000", "0.8000", "0.8000", "0.9900"]
     assert "<td class=number>12.50</td><td class=number>0.71</td><td class=number>4.72 – 20.28</td>" in second
-    groups = json.loads(re.findall(r'id="groups">(.*?)</script>', text, re.S)[0])["groups"]
+    groups = groups_of(text)
     names = [[(curve["name"], curve["values"]) for curve in group["curves"]] for group in groups]
     assert names[0] == [("validation accuracy", [0.4, 0.9]), ("training loss", [2.0, 1.0])]
     assert names[2] == [("test rmse", [20.0, 12.5]), ("training loss, regression", [2.0, 1.0])]
@@ -123,7 +151,7 @@ def test_what_is_left_out_is_said(page_file: Path) -> None:
 
 def test_commands(page_file: Path) -> None:
     text = page_file.read_text()
-    groups = json.loads(re.findall(r'id="groups">(.*?)</script>', text, re.S)[0])["groups"]
+    groups = groups_of(text)
     commands = [run["command"] for group in groups for run in group["list"]]
     assert "fusionkit run train.epochs=3" in commands
     assert "fusionkit run train.epochs=3 seed=1" in commands
@@ -208,6 +236,36 @@ def test_browser_filters(page: Page) -> None:
     page.locator("#search").fill("nothing like that")
     assert page.locator("#shown").inner_text() == "0 of 6 groups shown"
     assert page.locator("#against svg").count() == 0
+
+
+def test_browser_shows_a_screen_at_a_time(browser: Browser, tmp_path: Path) -> None:
+    for i in range(230):
+        put(tmp_path, str(i), i / 1000, fusion="even" if i % 2 else "odd", l=i)
+    assert cli.main(["leaderboard", str(tmp_path), "--html", str(tmp_path / "report.html")]) == 0
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto((tmp_path / "report.html").as_uri())
+        page.locator("#board tbody input").first.wait_for()
+        before, after = (page.get_by_role("button", name=name) for name in ("Previous", "Next"))
+        sizes = page.locator("#board tbody td:nth-child(6)")
+        assert (before.is_disabled(), sizes.count(), page.locator("#runs details").count()) == (True, 100, 100)
+        after.focus()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")
+        assert page.locator(".pages span").inner_text() == "rows 201 to 230 of 230"
+        assert (after.is_disabled(), sizes.count(), page.locator("#runs details").count()) == (True, 30, 30)
+        assert page.locator("#board tbody tr").first.get_attribute("aria-rowindex") == "202"
+        page.locator("#board tbody input").first.check()
+        page.locator("th[data-key=l] button").click()
+        assert sizes.first.inner_text().split()[0] == "0"
+        before.wait_for()
+        assert page.locator("#board tbody input:checked").count() == 1  # That of l = 29, which is on this page now.
+        page.locator("#fusion").select_option("odd")
+        assert page.locator(".pages span").inner_text() == "rows 1 to 100 of 115"
+        assert page.locator("#shown").inner_text() == "115 of 230 groups shown"
+        page.locator("#most").fill("50")
+        assert not page.locator(".pages").is_visible()
+        assert sizes.count() == 26
 
 
 def test_browser_draws(page: Page) -> None:
@@ -368,7 +426,7 @@ def weights_file(tmp_path: Path) -> Path:
 
 
 def test_weights_are_means_over_runs(weights_file: Path) -> None:
-    groups = json.loads(re.findall(r'id="groups">(.*?)</script>', weights_file.read_text(), re.S)[0])["groups"]
+    groups = groups_of(weights_file.read_text())
     assert [group["weights"] for group in groups] == [
         {"0": {"a": 0.375, "b": 0.625}, HOSTILE: {"a": 1.0, "b": None}},
         {},
@@ -413,7 +471,7 @@ def importance_file(tmp_path: Path) -> Path:
 
 
 def test_importance_is_a_mean_over_runs(importance_file: Path) -> None:
-    groups = json.loads(re.findall(r'id="groups">(.*?)</script>', importance_file.read_text(), re.S)[0])["groups"]
+    groups = groups_of(importance_file.read_text())
     nothing = {"low": None, "high": None}
     assert [list(group["importance"].items()) for group in groups] == [
         [

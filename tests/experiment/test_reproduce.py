@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fusionkit.config import compose, config_hash
+from fusionkit.config.composition import compose_twice
+from fusionkit.experiment import reproduce
 from fusionkit.experiment.reproduce import command
 from tests.exhaustive import exhaustive
 
@@ -75,21 +78,49 @@ def test_the_keys_that_a_record_of_before_lacks_are_at_the_defaults_of_their_opt
     assert command({"config": config}, RUN) == expected
 
 
-def test_runs_of_a_group_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fusionkit.experiment import reproduce
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Return a list that is filled with the overrides that are composed."""
+    calls: list[list[str]] = []
 
-    config = compose(["train.epochs=7"])
-    calls: list[Any] = []
-
-    def counted(overrides: list[str]) -> dict[str, Any]:
-        calls.append(overrides)
-        return compose(overrides)
+    def composing(overrides: Sequence[str]) -> Any:
+        calls.append(list(overrides))
+        return compose_twice(overrides)
 
     reproduce._composed.cache_clear()
-    monkeypatch.setattr(reproduce, "compose", counted)
-    found = [command({"config": {**config, "seed": seed}}, RUN) for seed in range(3)]
-    assert found == [f"fusionkit run train.epochs=7{tail}" for tail in ("", " seed=1", " seed=2")]
-    assert calls == [[], ["train.epochs=7"]]
+    monkeypatch.setattr(reproduce, "compose_twice", composing)
+    return calls
+
+
+def test_runs_that_differ_in_values_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = [compose(["train.epochs=7"]), compose(["n=9", "train.lr=0.5"]), compose(["fusion.n=9", "seed=2"])]
+    calls = counted(monkeypatch)
+    found = [command({"config": {**config, "seed": seed}}, RUN) for config in configs for seed in range(2)]
+    words = ["train.epochs=7", "n=9 train.lr=0.5", "fusion.n=9"]
+    assert found == [f"fusionkit run {overrides}{tail}" for overrides in words for tail in ("", " seed=1")]
+    assert calls == [[]]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["n=9"],
+        ["fusion.n=9", "n=5"],
+        ["fabrication=lowrank", "fabrication.r=4", "train.epochs=7"],
+        ["fusion=summation", "model.encoder=mlp", "train.patience=3", "data.validation_size=0.25"],
+        ["data=digits", "task=classification", "fusion.postprocess=relu", "train.lr=1e-05"],
+        ["fabrication=view_lowrank", "fabrication.r=[1,2,3,1,2,3]", "train.precision='64-true'", "dims=[1,2]"],
+    ],
+    ids=" ".join,
+)
+def test_references_are_followed_as_hydra_does(words: list[str]) -> None:
+    choices = tuple(word for word in words if word.split("=")[0] in ("data", "fusion", "fabrication"))
+    others = [word for word in words if word not in choices]
+    flat = reproduce._flatten(compose(words))
+    values = {
+        tuple(key.split(".")): flat[tuple(key.split("."))] for key, _, _ in (one.partition("=") for one in others)
+    }
+    followed = reproduce._followed(choices, values)
+    assert followed == (None if "train.precision='64-true'" in words else flat)
 
 
 def test_what_cannot_be_composed_is_repeated_from_its_directory() -> None:

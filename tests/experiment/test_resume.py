@@ -290,7 +290,7 @@ def test_another_version_is_a_note(stopped: Path, capsys: pytest.CaptureFixture[
         rewrite(path, versions={"torch": "2.0", "gone": "1"}, config_hash="0")
     status, _, err = command(capsys, "run", "--resume", "run")
     assert status == 0, err
-    assert f"note: the checkpoint is of torch 2.0, and {version("torch")} is installed, so the numbers may" in err
+    assert f"note: the checkpoint is of torch 2.0, and {version('torch')} is installed, so the numbers may" in err
     assert "note: the checkpoint is of gone 1, and none is installed" in err
 
 

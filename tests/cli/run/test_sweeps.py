@@ -13,6 +13,7 @@ import pytest
 
 from fusionkit import cli
 from fusionkit.config import config_hash
+from tests.cli.run.records import only
 from tests.exhaustive import exhaustive
 from tests.fake_distributions import Site
 
@@ -220,3 +221,12 @@ def test_a_sweep_over_the_head(
     rows = capsys.readouterr().out.splitlines()
     assert ["model.head=none" in row for row in rows].count(True) == 1
     assert len(rows) == 4
+
+
+def test_a_job_draws_its_pictures_when_they_are_asked_for(run: Callable[..., tuple[int, str, str]], views: str) -> None:
+    assert run("-m", "data=npz", f"data.path={views}", "n=5", "train.epochs=1", "seed=0")[0] == 0
+    folder = only("multirun/*/result.json").parent
+    names = {"result.json", "model.safetensors", "rows.npz", ".hydra"}
+    assert {file.name for file in folder.iterdir()} == names
+    assert cli.main(["show", str(folder)]) == 0
+    assert {file.name for file in folder.iterdir()} == {*names, "curve.png", "views.png"}
