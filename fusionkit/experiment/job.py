@@ -53,6 +53,9 @@ from fusionkit.registry.loading import process_state
 #: Seconds between two reports of the progress of a job, at least.
 _INTERVAL = 0.5
 
+#: How often a job is tried whose worker is lost.
+MAX_TRIES = 2
+
 #: The state of a job whose fusion does not take its fabrication.
 NOT_APPLICABLE = "not applicable"
 
@@ -81,6 +84,7 @@ class Outcome:
         fraction: the part of the job that is done, 0 to 1.
         earlier: whether it was completed before this sweep.
         resumed: after which epoch it went on from a checkpoint, in words; None: it began afresh.
+        tries: how often it started in this sweep.
     """
 
     directory: str
@@ -95,6 +99,7 @@ class Outcome:
     fraction: float = 0.0
     earlier: bool = False
     resumed: str | None = None
+    tries: int = 1
 
     @property
     def ended(self) -> bool:
@@ -153,6 +158,8 @@ class Job:
             before = Outcome.read(folder / f"{state.number}.json")
         if before is not None and before.ended:  # The launcher was started again, after a process died.
             return before.objective
+        if before is not None:
+            state = replace(state, tries=before.tries + 1)
         own_process = before is not None or str(run_dir) in self.suspects
         begun = time.perf_counter()
         done: Mapping[str, Any] | None = None
@@ -186,6 +193,8 @@ class Job:
         except NotApplicable as error:
             return {"status": NOT_APPLICABLE, "error": sentence(error)}
         save_composed(task, run_dir, self.subdir)
+        if report.outcome.tries > MAX_TRIES:  # The worker itself was lost each time, and wrote no record.
+            raise FusionError(f"The worker of a job should live until the job ends; found {MAX_TRIES} that were lost.")
         if own_process:
             return _run_alone(cfg, run_dir)
         return run.run_job(config, run_dir, quiet=True, report=report, found=found)

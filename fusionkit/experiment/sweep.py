@@ -102,8 +102,8 @@ class _Sweep:
     def run(self, job: Job, watch: Watch) -> Exception | None:
         """Run the jobs, and again those whose process died; return the error that stopped the sweep before its end."""
         progress, stopped = -1, None
-        # Repeat while a round starts or ends a job.  Jobs that had started and not ended get their own processes.
-        while (events := sum(1 + outcome.ended for outcome in watch.read())) > progress:
+        # Repeat while a round tries or ends a job.  Jobs that had started and not ended get their own processes.
+        while (events := sum(outcome.tries + outcome.ended for outcome in watch.read())) > progress:
             progress = events
             try:
                 self.start(task_function=job)
@@ -140,6 +140,10 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
         # Optuna's default, minimize; a user's choice is text.  What a job returns is the better, the greater it is.
         lines.append("hydra.sweeper.direction=maximize")
     node = raw(master)["hydra"]
+    ray = node["launcher"].get("ray", {}).get("init", {})
+    if ray.get("address") is not None and "object_store_memory" not in ray:
+        # The launcher would set it, and a cluster that is running takes none.
+        lines.append("+hydra.launcher.ray.init.object_store_memory=null")
     timed, directory = "${" in node["sweep"]["dir"], os.path.expanduser(str(master.hydra.sweep.dir))
     if timed or directory != str(master.hydra.sweep.dir):
         # Compositions at different times should give the same name.
