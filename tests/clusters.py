@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 #: Of Debian's packages munge, slurmctld, slurmd, slurm-client.
@@ -50,7 +50,8 @@ exec squeue --noheader --array --states=all --format='%i|%T|%N'
 def _program(argv: Sequence[str], log: Path, env: dict[str, str] | None = None) -> Iterator[Callable[[], None]]:
     """Run a program until the context ends; yield a function that raises if the program has ended."""
     with log.open("w") as out:
-        process = subprocess.Popen(argv, stdout=out, stderr=subprocess.STDOUT, env=env)
+        # Not in the directory of the test, which a job should find all the same.
+        process = subprocess.Popen(argv, stdout=out, stderr=subprocess.STDOUT, env=env, cwd=log.parent)
 
     def check() -> None:
         if process.poll() is not None:
@@ -88,7 +89,7 @@ def ray_cluster(folder: Path) -> Iterator[str]:
     options = ["--block", "--num-cpus=1", "--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
     options += ["--object-store-memory=78643200", "--dashboard-agent-listen-port=0"]
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", *options]
-    head = [*start, "--head", "--port=0", "--include-dashboard=false", f"--temp-dir={folder}"]
+    head = [*start, "--head", f"--port={_free_ports(1)[0]}", "--include-dashboard=false", f"--temp-dir={folder}"]
     address = folder / "ray_current_cluster"
     with _program(head, folder / "head.log") as check:
         _wait(address.exists, check)
@@ -132,11 +133,15 @@ def slurm_cluster(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+    """Return free ports below those that the system gives away, which the cluster's own servers take later."""
+    found: list[int] = []
+    for port in range(20_000 + os.getpid() % 10_000, 32_768):
+        with suppress(OSError), socket.socket() as one:
+            one.bind(("", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("There should be free ports; found none.")
 
 
 def _output(argv: Sequence[str], env: dict[str, str]) -> str:

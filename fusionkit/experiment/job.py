@@ -55,6 +55,8 @@ _INTERVAL = 0.5
 
 #: How often a job is tried whose worker is lost.
 MAX_TRIES = 2
+#: The launcher that ends all workers when one is lost: there a job may lose several through no fault of its own.
+_POOL = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 
 #: The state of a job whose fusion does not take its fabrication.
 NOT_APPLICABLE = "not applicable"
@@ -193,7 +195,8 @@ class Job:
         except NotApplicable as error:
             return {"status": NOT_APPLICABLE, "error": sentence(error)}
         save_composed(task, run_dir, self.subdir)
-        if report.outcome.tries > MAX_TRIES:  # The worker itself was lost each time, and wrote no record.
+        if report.outcome.tries > MAX_TRIES and HydraConfig.get().launcher["_target_"] != _POOL:
+            # The worker itself was lost each time, and wrote no record.
             raise FusionError(f"The worker of a job should live until the job ends; found {MAX_TRIES} that were lost.")
         if own_process:
             return _run_alone(cfg, run_dir)

@@ -71,8 +71,9 @@ def _results() -> Iterator[str]:
 
 @pytest.mark.exhaustive
 @pytest.mark.usefixtures("_hostile")
-def test_a_sweep_on_a_ray_cluster_that_is_running(folder: Path) -> None:
+def test_a_sweep_on_a_ray_cluster_that_is_running(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # A token that Ray wrote for another cluster may be in the home.
     with ray_cluster(folder) as address:
         sweep({"dies": KILLED, "fells": LOST}, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}")
 
