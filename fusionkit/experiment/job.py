@@ -53,6 +53,11 @@ from fusionkit.registry.loading import process_state
 #: Seconds between two reports of the progress of a job, at least.
 _INTERVAL = 0.5
 
+#: How often a job is tried whose worker is lost.
+MAX_TRIES = 2
+#: The launcher that ends all workers when one is lost: there a job may lose several through no fault of its own.
+_POOL = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
+
 #: The state of a job whose fusion does not take its fabrication.
 NOT_APPLICABLE = "not applicable"
 
@@ -81,6 +86,7 @@ class Outcome:
         fraction: the part of the job that is done, 0 to 1.
         earlier: whether it was completed before this sweep.
         resumed: after which epoch it went on from a checkpoint, in words; None: it began afresh.
+        tries: how often it started in this sweep.
     """
 
     directory: str
@@ -95,6 +101,7 @@ class Outcome:
     fraction: float = 0.0
     earlier: bool = False
     resumed: str | None = None
+    tries: int = 1
 
     @property
     def ended(self) -> bool:
@@ -153,6 +160,8 @@ class Job:
             before = Outcome.read(folder / f"{state.number}.json")
         if before is not None and before.ended:  # The launcher was started again, after a process died.
             return before.objective
+        if before is not None:
+            state = replace(state, tries=before.tries + 1)
         own_process = before is not None or str(run_dir) in self.suspects
         begun = time.perf_counter()
         done: Mapping[str, Any] | None = None
@@ -186,6 +195,9 @@ class Job:
         except NotApplicable as error:
             return {"status": NOT_APPLICABLE, "error": sentence(error)}
         save_composed(task, run_dir, self.subdir)
+        if report.outcome.tries > MAX_TRIES and HydraConfig.get().launcher["_target_"] != _POOL:
+            # The worker itself was lost each time, and wrote no record.
+            raise FusionError(f"The worker of a job should live until the job ends; found {MAX_TRIES} that were lost.")
         if own_process:
             return _run_alone(cfg, run_dir)
         return run.run_job(config, run_dir, quiet=True, draw=False, report=report, found=found)

@@ -32,7 +32,7 @@ from fusionkit._util.progress import ProgressBar
 from fusionkit._util.text import count_of, duration
 from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs, raw
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment.job import EXPECTED, NOT_APPLICABLE, Job, Outcome, directory_lock, sentence
+from fusionkit.experiment.job import EXPECTED, MAX_TRIES, NOT_APPLICABLE, Job, Outcome, directory_lock, sentence
 from fusionkit.experiment.metrics import numeral
 from fusionkit.experiment.results import check_own, shown
 
@@ -102,8 +102,8 @@ class _Sweep:
     def run(self, job: Job, watch: Watch) -> Exception | None:
         """Run the jobs, and again those whose process died; return the error that stopped the sweep before its end."""
         progress, stopped = -1, None
-        # Repeat while a round starts or ends a job.  Jobs that had started and not ended get their own processes.
-        while (events := sum(1 + outcome.ended for outcome in watch.read())) > progress:
+        # Repeat while a round tries or ends a job.  Jobs that had started and not ended get their own processes.
+        while (events := sum(min(state.tries, MAX_TRIES) + state.ended for state in watch.read())) > progress:
             progress = events
             try:
                 self.start(task_function=job)
@@ -141,6 +141,11 @@ def _composed(hydra: Any, name: str, overrides: Sequence[str]) -> _Sweep:
         lines.append("hydra.sweeper.direction=maximize")
     node = raw(master)["hydra"]
     timed, directory = "${" in node["sweep"]["dir"], os.path.expanduser(str(master.hydra.sweep.dir))
+    ray = node["launcher"].get("ray", {}).get("init", {})
+    if ray.get("address") is not None:
+        directory = os.path.abspath(directory)  # The workers of a cluster that is running are in another one.
+        if "object_store_memory" not in ray:  # The launcher would set it, and such a cluster takes none.
+            lines.append("+hydra.launcher.ray.init.object_store_memory=null")
     if timed or directory != str(master.hydra.sweep.dir):
         # Compositions at different times should give the same name.
         lines.append(f"hydra.sweep.dir={QuotedString(directory, Quote.double).with_quotes()}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,3 +70,12 @@ class Roams(Exits):
 
     def _fuse(self, x: Sequence[torch.Tensor]) -> torch.Tensor:
         return super()._fuse(x) * (1 + random.random() + float(np.random.rand()))
+
+
+class Fells(Exits):
+    """Kills the worker of the job, also from a process of the job's own."""
+
+    def trouble(self) -> None:
+        if "alone()" in sys.orig_argv[-1]:
+            os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
