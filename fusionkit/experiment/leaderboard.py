@@ -29,7 +29,10 @@ from fusionkit.experiment.statistics import Summary, pareto, summarize
 _HYDRA = ".hydra"
 
 
-_IGNORED = re.compile(r"seed|device|.*\.device|train\.checkpoint_every|data\.fold|data\.(test_)?path(\..*)?", re.DOTALL)
+_IGNORED = re.compile(
+    r"seed|device|.*\.device|train\.(checkpoint_every|num_nodes|timeout)|data\.fold|data\.(test_)?path(\..*)?",
+    re.DOTALL,
+)
 _FABRICATION = "fusion.parameter_fabrication."
 #: The key of a record -> what it is called in tables.
 PARTS = {"metrics": "test", "validation": "validation"}
