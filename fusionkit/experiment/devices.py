@@ -18,19 +18,24 @@ from typing import Any
 import lightning_fabric
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
-from lightning_fabric.plugins.environments.lightning import find_free_network_port
-from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment, find_free_network_port
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import distribute_tensor
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.ranks import Team, team
+
+__all__ = ["Task", "distribute_tensor", "environment", "run"]
 
 #: The tensors of a trained network, and its history in JSON types.
 Outcome = tuple[dict[str, Tensor], Any]
@@ -104,8 +109,16 @@ class Task:
 
 
 def _sharded(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Return the network with its parameters cut into rows, of which each process has some."""
-    return fully_shard(network, mesh=mesh["data_parallel"])
+    """Return the network with its parameters cut into rows, of which each process has some.
+
+    Raises:
+        FusionError: a parameter has no dimension, which ``fully_shard`` refuses.
+    """
+    if scalars := [name for name, parameter in network.named_parameters() if parameter.ndim == 0]:
+        should = "train.strategy should be ddp for parameters without dimensions"
+        raise FusionError(f"{should}; found fsdp and {', '.join(scalars)}.")
+    fully_shard(network, mesh=mesh["data_parallel"])
+    return network
 
 
 def run(task: Task, count: int) -> Outcome:

@@ -299,7 +299,8 @@ class Network(nn.Module):
         if drawn is None or not self.training or not self.dropout.p:
             return self.dropout(view)  # type: ignore[no-any-return]
         size, rows = drawn
-        return view * self.dropout(view.new_ones(size, view.shape[-1]))[rows]
+        kept: Tensor = self.dropout(view.new_ones(size, view.shape[-1]))
+        return view * kept[rows]
 
 
 class FusionModel(nn.Module):

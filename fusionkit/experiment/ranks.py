@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
 from fusionkit._util.text import error_line, error_message
 from fusionkit.config.options import TrainOptions
@@ -60,7 +61,7 @@ class Team:
 
     def _meet(self, word: str) -> list[str]:
         """Wait until all processes are there, and return the word of each."""
-        keys = [f"word/{rank}" for rank in range(self.size)]
+        keys = [f"fusionkit/word/{rank}" for rank in range(self.size)]
         try:
             self._store.set(keys[self.rank], word)
             self._store.wait(keys, timedelta(seconds=_START))
@@ -74,7 +75,7 @@ class Team:
     def connect(self, settings: TrainOptions, device: str) -> None:
         """Connect all processes with each other, once."""
         if not distributed.is_initialized() and not self._ended.is_set():
-            self._store.set("begin", json.dumps({"timeout": settings.timeout, "device": device}))
+            self._store.set("fusionkit/begin", json.dumps({"timeout": settings.timeout, "device": device}))
             self._connect(settings.timeout, torch.device(device))
 
     def call(self, function: Callable[[Team], T]) -> T:
@@ -100,7 +101,7 @@ class Team:
         if distributed.is_initialized():
             self.call(_end)
         else:
-            self._store.set("begin", "null")
+            self._store.set("fusionkit/begin", "null")
         self._ended.set()
 
     def stop(self) -> list[int]:
@@ -108,10 +109,10 @@ class Team:
         silent = [] if self._ended.is_set() else list(range(1, self.size))
         self._ended.set()
         with contextlib.suppress(RuntimeError):  # The store is gone, and with it the launcher.
-            self._store.set("stop", "")
+            self._store.set("fusionkit/stop", "")
             end = time.monotonic() + _ANSWER
             while silent and time.monotonic() < end:
-                silent = [rank for rank in silent if not self._store.check([f"stopped/{rank}"])]
+                silent = [rank for rank in silent if not self._store.check([f"fusionkit/stopped/{rank}"])]
                 time.sleep(_LOOK / 10)
         return silent
 
@@ -122,8 +123,8 @@ class Team:
         silent = self.stop()
         should = f"All {self.size} processes should train to the end"
         with contextlib.suppress(RuntimeError):
-            if self._store.check(["failed"]):
-                found = json.loads(self._store.get("failed"))
+            if self._store.check(["fusionkit/failed"]):
+                found = json.loads(self._store.get("fusionkit/failed"))
                 cause = FusionError(f"{should}; found in rank {found['rank']}: {found['error']}")
                 cause.add_note(found["traceback"])
                 return cause
@@ -155,9 +156,9 @@ class Team:
             self._ended.set()
 
     def _followed(self) -> None:
-        while not self._store.check(["begin"]):
+        while not self._store.check(["fusionkit/begin"]):
             time.sleep(_LOOK / 10)
-        begin = json.loads(self._store.get("begin"))
+        begin = json.loads(self._store.get("fusionkit/begin"))
         if begin is None:
             return
         self._connect(begin["timeout"], torch.device(begin["device"]))
@@ -181,15 +182,15 @@ class Team:
         what = error_message(error) if users else error_line(error, limit=None)
         found = {"rank": self.rank, "error": what, "traceback": "".join(traceback.format_exception(error))}
         with contextlib.suppress(RuntimeError):
-            self._store.compare_set("failed", "", json.dumps(found))
-            self._store.set(f"stopped/{self.rank}", "")
+            self._store.compare_set("fusionkit/failed", "", json.dumps(found))
+            self._store.set(f"fusionkit/stopped/{self.rank}", "")
 
     def _watch(self) -> None:
         """End this process when the first one says so, or is gone with its store."""
         while not self._ended.wait(_LOOK):
             try:
-                if self._store.check(["stop"]):
-                    self._store.set(f"stopped/{self.rank}", "")
+                if self._store.check(["fusionkit/stop"]):
+                    self._store.set(f"fusionkit/stopped/{self.rank}", "")
                     os._exit(1)
             except RuntimeError:
                 if not self._ended.wait(_ANSWER):
@@ -208,7 +209,7 @@ class Team:
         # What is sent by pickle goes from CPU to CPU.
         backend = own if device.type == "cpu" else f"cpu:gloo,{device.type}:{own}"
         group = {"rank": self.rank, "world_size": self.size, "timeout": timedelta(seconds=timeout)}
-        distributed.init_process_group(backend, store=distributed.PrefixStore("group", self._store), **group)
+        distributed.init_process_group(backend, store=self._store, **group)
 
 
 def _end(team: Team) -> None:
@@ -231,11 +232,11 @@ class _Gathered:
 def _store(rank: int, size: int) -> Any:
     """Return the store in which the processes find each other, as MASTER_ADDR and MASTER_PORT say."""
     try:
-        store, _, _ = next(distributed.rendezvous("env://", rank, size, timeout=timedelta(seconds=_START)))
+        store, _, _ = next(rendezvous("env://", rank, size, timeout=timedelta(seconds=_START)))
     except RuntimeError as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise FusionError(f"The first process should be reachable at {where}; found {error_line(error)}") from error
-    return distributed.PrefixStore("fusionkit", store)
+    return store
 
 
 def _disconnected(error: Exception) -> bool:

@@ -171,6 +171,14 @@ def train(network: nn.Module, training: Training, device: Any) -> History:
     return History(**history)
 
 
+def _fill(tensor: Tensor, whole: Tensor) -> None:
+    """Copy a whole tensor, or the part of it that this process has."""
+    if (mesh := getattr(tensor, "device_mesh", None)) is not None:
+        placements = tensor.placements  # type: ignore[attr-defined]
+        whole = ranks.devices().distribute_tensor(whole, mesh, placements, src_data_rank=None)
+    tensor.copy_(whole)
+
+
 def _trainable(network: nn.Module) -> list[Tensor]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
@@ -190,18 +198,21 @@ def _processes(device: torch.device, settings: TrainOptions) -> int:
     """
     if device.type == "meta":
         raise ConfigError("device should be one that computes, such as cpu or cuda; found 'meta'.")
+    if settings.strategy == "fsdp" and settings.precision in ("16-mixed", "64-true"):
+        should = "train.precision should be 32-true, bf16-mixed, bf16-true or 16-true with train.strategy=fsdp"
+        raise ConfigError(f"{should}; found {settings.precision!r}.")
     if device.type == "cpu":
         if settings.precision == "16-mixed":
             raise ConfigError("train.precision should be bf16-mixed or a true precision on the cpu; found '16-mixed'.")
         own, available, where = cpu_count(), max(os.cpu_count() or 1, 8), "this machine"
     else:
-        own = available = torch.get_device_module(device.type).device_count() - (device.index or 0)
+        own = available = int(torch.get_device_module(device.type).device_count()) - (device.index or 0)
         where = f"this machine, counted from {device}"
     if (team := ranks.team()) is not None:
         if device.type != "cpu" and team.local_size > available:
             should = f"The launcher should start at most {available} processes on {where}"
             raise ConfigError(f"{should}; found {team.local_size}.")
-        return team.size
+        return int(team.size)
     count = own if settings.devices == "auto" else settings.devices
     if count > available:
         raise ConfigError(f"train.devices should be at most {available} on {where}; found {count}.")
@@ -219,7 +230,8 @@ def _fit(
 
 def _whole(tensor: Tensor) -> Tensor:
     """Return a tensor with the parts that other processes have, which all call this; a common one as it is."""
-    return getattr(tensor, "full_tensor", lambda: tensor)()  # type: ignore[no-any-return]
+    whole: Tensor = getattr(tensor, "full_tensor", lambda: tensor)()
+    return whole
 
 
 def _epochs(process: Any, network: nn.Module, training: Training) -> tuple[History, dict[str, Tensor] | None]:
@@ -272,8 +284,13 @@ class _State:
         """Write a checkpoint if one is due."""
         if self.checkpoints is None or not self.checkpoints.due(epoch):
             return
-        tensors = self._collected()  # In all processes, whose random states it collects.
-        if self.process.is_global_zero:
+        first = self.process.is_global_zero
+        tensors = {}
+        for name, tensor in self._collected().items():  # In all processes, each of which has a part.
+            whole = _whole(tensor)
+            if first:
+                tensors[name] = whole
+        if first:
             best = self.best
             value = best.value if best.epoch else None
             state = {"history": asdict(self.history), "best_epoch": best.epoch, "best_value": value}
@@ -286,8 +303,9 @@ class _State:
         Raises:
             FusionError: it is not of this training.
         """
-        if (found := self.found) is None:
+        if self.found is None:
             return
+        found = self.found.for_processes(self.process.world_size)
         self._check(found, last)
         facts, steps, best = found.facts, self.steps, self.best
         steps.optimizer.allocate(_part(found.tensors, "optimizer"))
@@ -296,7 +314,7 @@ class _State:
         own = self._collected()
         found.check(own)
         for name, tensor in own.items():
-            tensor.copy_(found.tensors[name])
+            _fill(tensor, found.tensors[name])
         try:
             steps.generator.set_state(own["order"])
             steps.drops.set_state(own["drops"])
@@ -474,8 +492,8 @@ class _Steps:
         if mask is None:
             target = batch.part.target
             mask = torch.ones((batch.size, len(batch.part.views)), dtype=torch.bool, device=target.device)
-        mask = self.drop(mask, self.drops)
-        return mask if batch.rows is None else mask[batch.rows]
+        kept: Tensor = self.drop(mask, self.drops)
+        return kept if batch.rows is None else kept[batch.rows]
 
 
 @torch.no_grad()

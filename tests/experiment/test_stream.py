@@ -180,11 +180,18 @@ def test_processes_read_blocks_of_their_own_and_have_the_batches_of_one(
 ) -> None:
     part, _ = streamed(tmp_path, rows=7, blocks=4, member=member)
     sizes = batch_sizes(len(part), 20)
-    whole = list(part.batches(sizes, torch.Generator().manual_seed(0)))
+    whole: list[Any] = list(part.batches(sizes, torch.Generator().manual_seed(0)))
     read: list[int] = []
     real = StoredView.read
-    monkeypatch.setattr(StoredView, "read", lambda self, *rows: (read.append(rows[0]), real(self, *rows))[1])
-    shares = [list(part.batches(sizes, torch.Generator().manual_seed(0), Share(i, count, False))) for i in range(count)]
+
+    def note(self: StoredView, start: int, stop: int) -> Any:
+        read.append(start)
+        return real(self, start, stop)
+
+    monkeypatch.setattr(StoredView, "read", note)
+    shares: list[Any] = [
+        list(part.batches(sizes, torch.Generator().manual_seed(0), Share(i, count, False))) for i in range(count)
+    ]
     assert len(read) == len(set(read)) * 2  # Each block of both views once, by one of the processes.
     for batch, *own in zip(whole, *shares, strict=True):
         rows = torch.cat([one.rows for one in own])
@@ -201,9 +208,10 @@ def test_processes_read_blocks_of_their_own_and_have_the_batches_of_one(
 def test_an_even_share_of_a_batch(tmp_path: Path) -> None:
     part, whole = streamed(tmp_path)
     for one in (part, whole):
-        (batch,), (own,) = (
+        both: Any = (
             list(one.batches([ROWS], torch.Generator().manual_seed(0), share)) for share in (Share(), Share(1, 3))
         )
+        (batch,), (own,) = both
         assert (own.size, own.rows) == (ROWS, slice(1, None, 3))
         assert torch.equal(own.part.target, batch.part.target[1::3])
         assert torch.equal(own.mask, batch.mask)
