@@ -1,7 +1,8 @@
 """Rows per second of a training in two processes and in one, of one thread each, by the number of rows in a step.
 
-``OMP_NUM_THREADS=1 python docs/bench_processes.py [PAIRS [OPTION=VALUE ...]]`` trains a dense concatenation of two views
-of 1024 columns, D = 2048 and n = 64, in both ways, in turn; the first epoch is not counted.  It needs two free cores.
+``OMP_NUM_THREADS=1 python docs/bench_processes.py [PAIRS [ROWS [OPTION=VALUE ...]]]`` trains a dense concatenation of
+two views of 1024 columns, D = 2048 and n = 64, in both ways, in turn, without dropout unless train.input_dropout is
+given; the first epoch is not counted.  It needs two free cores.
 """
 
 from __future__ import annotations
@@ -76,11 +77,11 @@ def bench(rows: int, pairs: int, given: Sequence[str]) -> dict[int, float]:
     return found
 
 
-def main(pairs: str = "5", *given: str) -> None:
+def main(pairs: str = "5", rows: str = "32768", *given: str) -> None:
     """Print the median ratios."""
     if os.environ.get("OMP_NUM_THREADS") != "1":
         sys.exit("OMP_NUM_THREADS should be 1, for processes of one thread each.")
-    for step, found in bench(int(os.environ.get("ROWS", 2**15)), int(pairs), given).items():
+    for step, found in bench(int(rows), int(pairs), given).items():
         print(f"{step} rows a step: two processes / one, median of {pairs}: {found:.2f}")
 
 
