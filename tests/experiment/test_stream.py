@@ -18,6 +18,7 @@ import torch
 
 from fusionkit._util.progress import ProgressBar
 from fusionkit.errors import FusionError
+from fusionkit.experiment import ranks
 from fusionkit.experiment.model import Scaler
 from fusionkit.experiment.parts import Part, Share, batch_sizes
 from fusionkit.experiment.stored import StoredView
@@ -285,7 +286,11 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("impute", [None, "mean"])
 @pytest.mark.parametrize("with_mask", [False, True])
-def test_the_scaler_is_that_of_the_array(tmp_path: Path, impute: str | None, with_mask: bool) -> None:
+@pytest.mark.parametrize("count", [1, 2, 20])
+def test_the_scaler_is_that_of_the_array(
+    tmp_path: Path, impute: str | None, with_mask: bool, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "gathered", lambda function: [function(rank, count) for rank in range(count)])
     random = np.random.default_rng(0)
     views: list[npt.NDArray[Any]] = [random.normal(1e6, 3, (ROWS, 2)), random.normal(-2, 0.1, (ROWS, 3))]
     views[1] = views[1].astype(np.float32)
