@@ -140,15 +140,18 @@ def _dispatch(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             _look(hydra, name, args, parser)
             return 0
         # Late: they import torch, which would slow down the completion in a shell.
-        from fusionkit.experiment import repeat, resume, single, sweep
+        from fusionkit.experiment import ranks, repeat, resume, single, sweep
 
-        if args.resume is not None:
-            return resume.resume(Path(args.resume).absolute())
-        if args.source is not None:
-            return repeat.repeat(Path(args.source), _run_dir(hydra, name, args.overrides))
-        if args.multirun:
-            return sweep.run_sweep(hydra, name, args.overrides)
-        return single.run_single(hydra, name, args.overrides)
+        with ranks.joined() as team:
+            if team is not None and team.rank:
+                return team.follow()
+            if args.resume is not None:
+                return resume.resume(Path(args.resume).absolute())
+            if args.source is not None:
+                return repeat.repeat(Path(args.source), _run_dir(hydra, name, args.overrides))
+            if args.multirun:
+                return sweep.run_sweep(hydra, name, args.overrides)
+            return single.run_single(hydra, name, args.overrides)
 
 
 def _look(hydra: Any, name: str, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

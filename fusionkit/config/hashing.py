@@ -28,9 +28,10 @@ from fusionkit.registry.loading import FORMS, target_name
 def config_hash(cfg: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that name the experiment ``cfg`` describes.
 
-    The order of keys, the device, the ``hydra`` node, the epochs between checkpoints and a distribution's prefix
-    ``tensor-`` do not matter.  A data file counts by its content; the versions of the distributions of operators and of
-    a data set count, and of what does not belong to fusionkit also its source.
+    The order of keys, the device, the ``hydra`` node, the epochs between checkpoints, the number of machines, the time
+    that processes wait and a distribution's prefix ``tensor-`` do not matter.  A data file counts by its content; the
+    versions of the distributions of operators and of a data set count, and of what does not belong to fusionkit also
+    its source.
     """
     from fusionkit.config.interpolations import resolve
 
@@ -40,7 +41,9 @@ def config_hash(cfg: Mapping[str, Any]) -> str:
     if isinstance(plain.get("fusion"), Mapping):
         plain["fusion"] = _without(plain["fusion"], "device")
     if isinstance(plain.get("train"), Mapping):
-        plain["train"] = _without(plain["train"], "checkpoint_every")
+        plain["train"] = _without(plain["train"], "checkpoint_every", "num_nodes", "timeout")
+        if plain["train"].get("strategy") == "auto":  # As before there was a choice.
+            del plain["train"]["strategy"]
     if isinstance(data := plain.get("data"), Mapping):
         plain["data"] = _with_digests(data)
     records = (find_record(kind, name) for kind, name in registered(plain))

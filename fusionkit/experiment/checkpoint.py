@@ -12,7 +12,7 @@ import random
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -117,6 +117,14 @@ class Checkpoint:
     def place(self) -> str:
         """That epoch in words."""
         return f"epoch {self.epoch}{'' if self.facts.first is None else ' of the refit'}"
+
+    def for_processes(self, count: int) -> Checkpoint:
+        """Return the checkpoint for ``count`` processes: new ones have the random states of the first."""
+        tensors = dict(self.tensors)
+        for name, states in self.tensors.items():
+            if name.startswith("random.") and states.ndim and len(states):
+                tensors[name] = states[[rank if rank < len(states) else 0 for rank in range(count)]]
+        return replace(self, tensors=tensors)
 
     def check(self, wanted: Mapping[str, Tensor]) -> None:
         """Compare the tensors with those that the training has.

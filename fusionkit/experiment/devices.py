@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import multiprocessing
@@ -10,19 +11,31 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning_fabric
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment, find_free_network_port
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import distribute_tensor
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
-from fusionkit.errors import FusionError
+from fusionkit.config.options import TrainOptions
+from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment.ranks import Team, team
+
+__all__ = ["Task", "distribute_tensor", "environment", "run"]
 
 #: The tensors of a trained network, and its history in JSON types.
 Outcome = tuple[dict[str, Tensor], Any]
@@ -32,57 +45,103 @@ Fit = Callable[[Any, nn.Module], Outcome]
 _LOGGER = logging.getLogger(lightning_fabric.__name__)
 
 
-def run(
-    fit: Fit, network: nn.Module, device: torch.device, devices: int, precision: Any, *, unused: bool = False
-) -> Outcome:
-    """Return ``fit(fabric, network)``, from one process per device, by ``ddp_spawn`` if there are several.
-
-    Args:
-        fit: can be pickled.
-        network: to train.
-        device: the first.
-        devices: their number.
-        precision: as lightning-fabric names it.
-        unused: whether some parameters take no part in the loss, which DDP would refuse.
+def environment() -> Any:
+    """Return what lightning-fabric knows of the processes that torchrun or SLURM started; None if neither did.
 
     Raises:
-        FusionError: of ``fit``; processes that ended otherwise.
+        ConfigError: SLURM's variables do not say how many processes each machine has.
     """
-    first = device.index or 0
-    strategy = DDPStrategy(start_method="spawn", find_unused_parameters=unused) if devices > 1 else "auto"
-    with _quiet():
-        fabric = Fabric(
-            accelerator=device.type,
-            devices=devices if device.type == "cpu" else list(range(first, first + devices)),
-            strategy=strategy,
-            precision=precision,
-        )
-        return fit(fabric, network) if devices == 1 else _spawn(fabric, fit, network)
+    for kind in (TorchElasticEnvironment, SLURMEnvironment):
+        if kind.detect():
+            try:
+                return kind()
+            except RuntimeError as error:
+                should = "srun should be given --ntasks-per-node, the number of processes on each machine"
+                raise ConfigError(f"{should}; found --ntasks={os.environ['SLURM_NTASKS']} alone.") from error
+    return None
 
 
-class _Fit:
-    """A function for a new process.  Not a dataclass: lightning-fabric searches those, and refuses frozen ones."""
+class Task:
+    """A training, for any of its processes.  Not a dataclass: lightning-fabric searches those, and refuses frozen ones.
 
-    def __init__(self, function: Fit) -> None:
-        self.function = function
+    Args:
+        fit: what each process calls with its Fabric and the network; can be pickled.
+        network: to train.
+        device: the first of each machine.
+        settings: the recipe.
+        unused: whether some parameters take no part in the loss, which DDP would refuse.
+    """
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # The first code that a new process runs: lightning-fabric would log a line for each process.
-        _LOGGER.setLevel(logging.WARNING)
-        self.__dict__.update(state)
+    def __init__(
+        self, fit: Fit, network: nn.Module, device: torch.device, settings: TrainOptions, unused: bool
+    ) -> None:
+        self.fit, self.network, self.device, self.settings, self.unused = fit, network, device, settings, unused
+
+    def __call__(self, team: Team) -> Outcome:
+        """Train in one of the processes that torchrun or SLURM started."""
+        return self.run(team.environment, team.local_size, team.nodes)
+
+    def run(self, environment: Any, devices: int, nodes: int = 1) -> Outcome:
+        """Train in one of ``devices`` processes on each of ``nodes`` machines."""
+        first, network = self.device.index or 0, self.network
+        if devices * nodes > 1:  # New processes get it in memory that they share, and the first may need it unchanged.
+            network = copy.deepcopy(network)
+        with _quiet():
+            fabric = Fabric(
+                accelerator=self.device.type,
+                devices=devices if self.device.type == "cpu" else list(range(first, first + devices)),
+                num_nodes=nodes,
+                strategy=self._strategy(devices * nodes),
+                precision=self.settings.precision,
+                plugins=[environment],
+            )
+            fabric.launch()
+            return self.fit(fabric, network)
+
+    def _strategy(self, processes: int) -> Any:
+        """Return how the processes share the training of a network."""
+        timeout = timedelta(seconds=self.settings.timeout)
+        if processes == 1:
+            return "auto"
+        if self.settings.strategy == "fsdp":
+            return ModelParallelStrategy(_sharded, processes, tensor_parallel_size=1, timeout=timeout)
+        return DDPStrategy(timeout=timeout, find_unused_parameters=self.unused)
 
 
-def _spawn(fabric: Fabric, fit: Fit, network: nn.Module) -> Outcome:
-    """Run ``fit`` in ``fabric.world_size`` new processes.
+def _sharded(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Return the network with its parameters cut into rows, of which each process has some.
 
-    The outcome comes back through a file, because the queue of lightning-fabric is read only after the processes have
-    ended: a tensor in it is lost with its process, and an object larger than the buffer of a pipe blocks for ever.
+    Raises:
+        FusionError: a parameter has no dimension, which ``fully_shard`` refuses.
+    """
+    if scalars := [name for name, parameter in network.named_parameters() if parameter.ndim == 0]:
+        should = "train.strategy should be ddp for parameters without dimensions"
+        raise FusionError(f"{should}; found fsdp and {', '.join(scalars)}.")
+    fully_shard(network, mesh=mesh["data_parallel"])
+    return network
+
+
+def run(task: Task, count: int) -> Outcome:
+    """Train in the processes that torchrun or SLURM started, or in ``count`` new ones of this machine, or in this one.
+
+    Raises:
+        FusionError: of the training; processes that ended otherwise.
+    """
+    if (others := team()) is not None:
+        return others.call(task)
+    return task.run(LightningEnvironment(), 1) if count == 1 else _spawn(task, count)
+
+
+def _spawn(task: Task, count: int) -> Outcome:
+    """Train in ``count`` new processes.
+
+    The outcome comes back through a file: an object larger than the buffer of a pipe would block a process for ever.
     """
     with tempfile.TemporaryDirectory(prefix="fusionkit-") as folder, _spawning():
         path = Path(folder) / "outcome.safetensors"
         before = multiprocessing.active_children()
         try:
-            fabric.launch(_spawned, _Fit(fit), network, path)  # type: ignore[arg-type]
+            spawn(_spawned, (task, count, find_free_network_port(), path), count)
         except KeyboardInterrupt:  # The processes may not have received it, and Python would wait for them to end.
             for process in multiprocessing.active_children():
                 if process not in before:
@@ -103,16 +162,16 @@ def _spawn(fabric: Fabric, fit: Fit, network: nn.Module) -> Outcome:
     return state, found["value"]
 
 
-def _spawned(fabric: Fabric, fit: _Fit, network: nn.Module, path: Path) -> None:
-    """Run ``fit`` in one of several processes; the first writes the outcome to ``path``."""
+def _spawned(rank: int, task: Task, count: int, port: int, path: Path) -> None:
+    """Train in one of several new processes; the first writes the outcome to ``path``."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     state: dict[str, Tensor] = {}
     found: dict[str, Any] = {"error": None, "value": None}
-    with _quiet():
-        try:
-            state, found["value"] = fit.function(fabric, network)
-        except FusionError as error:  # In all processes at once, as the loss is reduced over them.
-            found["error"] = str(error)
-    if fabric.is_global_zero:
+    try:
+        state, found["value"] = task.run(LightningEnvironment(), count)
+    except FusionError as error:  # In all processes at once, as the loss is reduced over them.
+        found["error"] = str(error)
+    if rank == 0:
         save_file({name: tensor.clone() for name, tensor in state.items()}, path, {"outcome": json.dumps(found)})
     # A process that exits with the group's threads still running can be aborted by the C++ runtime.
     torch.distributed.barrier()
@@ -121,9 +180,7 @@ def _spawned(fabric: Fabric, fit: _Fit, network: nn.Module, path: Path) -> None:
 
 @contextmanager
 def _spawning() -> Iterator[None]:
-    """Let new processes start as fresh interpreters; restore the start method and the environment afterwards."""
-    names = "MASTER_PORT", "MASTER_ADDR"  # Lightning-fabric sets them.
-    before = {name: os.environ[name] for name in names if name in os.environ}
+    """Let new processes start as fresh interpreters; restore the start method afterwards."""
     method = multiprocessing.get_start_method(allow_none=True)
     # A worker of joblib has its own start method, which the new processes do not know.
     multiprocessing.set_start_method("spawn", force=True)
@@ -131,9 +188,6 @@ def _spawning() -> Iterator[None]:
         yield
     finally:
         multiprocessing.set_start_method(method, force=True)
-        for name in names:
-            os.environ.pop(name, None)
-        os.environ.update(before)
 
 
 @contextmanager

@@ -26,7 +26,10 @@ from fusionkit.experiment.reproduce import as_override
 from fusionkit.experiment.results import RESULT, resumable_after, shown
 from fusionkit.experiment.statistics import Summary, pareto, summarize
 
-_IGNORED = re.compile(r"seed|device|.*\.device|train\.checkpoint_every|data\.fold|data\.(test_)?path(\..*)?", re.DOTALL)
+_IGNORED = re.compile(
+    r"seed|device|.*\.device|train\.(checkpoint_every|num_nodes|timeout)|data\.fold|data\.(test_)?path(\..*)?",
+    re.DOTALL,
+)
 _FABRICATION = "fusion.parameter_fabrication."
 
 

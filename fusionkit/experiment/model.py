@@ -263,23 +263,22 @@ class Network(nn.Module):
     def forward(
         self,
         x: Sequence[Tensor | None],
-        rows: slice | None = None,
+        drawn: tuple[int, slice | Tensor] | None = None,
         mask: Tensor | None = None,
         *,
         with_loss: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return outputs (..., c) for standardized views (..., n_i), or for some of their rows.
-
-        Dropout is drawn for all rows, so that several processes which share a batch drop the inputs that one would.
+        """Return outputs (..., c) for standardized views (..., n_i).
 
         Args:
             x: the views; for None no encoder runs.
-            rows: which rows; None is all.
-            mask: bool (..., k) for all rows, True where a view is present; encoders get zeros for the others.
+            drawn: of a process that shares a batch with others, the number of rows of the batch, and which of them
+                these are: dropout is drawn for all, so that the processes together drop the inputs that one would.
+            mask: bool (..., k), True where a view is present; encoders get zeros for the others.
             with_loss: return the loss () of the fusion too, which has one; by this way a wrapper for several devices
                 sees it.
         """
-        encoded, mask = self._encoded(x, rows, mask)
+        encoded, mask = self._encoded(x, drawn, mask)
         if with_loss:
             said = self.fusion.explain(encoded, mask=mask)
             return self.head(self.activation(said["output"])), said["loss"]
@@ -287,17 +286,21 @@ class Network(nn.Module):
         return output
 
     def _encoded(
-        self, x: Sequence[Tensor | None], rows: slice | None, mask: Tensor | None
+        self, x: Sequence[Tensor | None], drawn: tuple[int, slice | Tensor] | None, mask: Tensor | None
     ) -> tuple[list[Tensor | None], Tensor | None]:
-        """Return what the encoders make of the views, and the mask, of these rows."""
-        views = [None if view is None else self.dropout(view) for view in x]
-        if rows is not None:
-            views = [None if view is None else view[rows] for view in views]
-            mask = None if mask is None else mask[rows]
+        """Return what the encoders make of the views, and the mask."""
+        views = [None if view is None else self._dropped(view, drawn) for view in x]
         if mask is not None and self.options.encoder != "none":  # The fusion replaces what is absent by itself.
             views = replaced(views, mask, [0.0] * len(views))
         encoded = zip(self.encoders, views, strict=True)
         return [None if view is None else encode(view) for encode, view in encoded], mask
+
+    def _dropped(self, view: Tensor, drawn: tuple[int, slice | Tensor] | None) -> Tensor:
+        if drawn is None or not self.training or not self.dropout.p:
+            return self.dropout(view)  # type: ignore[no-any-return]
+        size, rows = drawn
+        kept: Tensor = self.dropout(view.new_ones(size, view.shape[-1]))
+        return view * kept[rows]
 
 
 class FusionModel(nn.Module):

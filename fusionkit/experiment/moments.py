@@ -87,6 +87,14 @@ class Moments:
         self.low, self.high = np.fmin(self.low, low), np.fmax(self.high, high)
         self._combine(count, mean, squares, exponent)
 
+    def merge(self, other: Moments) -> None:
+        """Add the rows of another one."""
+        self._first = np.where((self.known == 0) & (other.known > 0), other._first, self._first)
+        shift = np.ldexp(other._first, -other._exponent) - np.ldexp(self._first, -other._exponent)
+        self.rows += other.rows
+        self.low, self.high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
+        self._combine(other.known, other._mean + shift, other._squares, other._exponent)
+
     def _combine(
         self, count: npt.NDArray[np.int64], mean: Columns, squares: Columns, exponent: npt.NDArray[np.int64]
     ) -> None:

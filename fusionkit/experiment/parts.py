@@ -23,8 +23,56 @@ class Batches(Protocol):
     def to(self, device: torch.device) -> Batches:
         """Return the same rows; the batches are on ``device``."""
 
-    def batches(self, sizes: Sequence[int], generator: torch.Generator) -> Iterator[Part]:
-        """Yield all rows once, in random order, as ``Part.batches`` does."""
+    def batches(self, sizes: Sequence[int], generator: torch.Generator, share: Share) -> Iterator[Batch]:
+        """Yield the share of one process of all rows, in random order, as ``Part.batches`` does."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which rows of each batch one process computes.
+
+    Attributes:
+        rank: of the process.
+        count: of processes.
+        even: whether each must have as many rows as the others, up to one.  Otherwise, of views in files, a process has
+            the rows of its own blocks, and reads no others.
+    """
+
+    rank: int = 0
+    count: int = 1
+    even: bool = True
+
+    @property
+    def rows(self) -> slice | None:
+        """The rows of a batch in an even share; None: all of them."""
+        return slice(self.rank, None, self.count) if self.count > 1 else None
+
+
+#: That of the only process.
+WHOLE = Share()
+
+
+@dataclass
+class Batch:
+    """The share of one process of a batch.
+
+    Attributes:
+        part: its rows.
+        size: the number of rows of the whole batch.
+        rows: which of those it has: a slice, or their numbers; None: all.
+        mask: of the whole batch, (size, k); None: all views are present.
+    """
+
+    part: Part
+    size: int
+    rows: slice | Tensor | None
+    mask: Tensor | None
+
+    @classmethod
+    def of(cls, part: Part, share: Share) -> Batch:
+        """Return an even share of a whole batch."""
+        own = part if share.rows is None else part.sliced(share.rows)
+        return cls(own, len(part), share.rows, part.mask)
 
 
 @dataclass
@@ -69,16 +117,19 @@ class Part:
         views = [torch.cat(views) for views in zip(*(part.views for part in parts), strict=True)]
         return Part(views, torch.cat([part.target for part in parts]), mask, weight)
 
-    def batches(self, sizes: Sequence[int], generator: torch.Generator) -> Iterator[Part]:
-        """Yield all rows once, in random order.
+    def batches(self, sizes: Sequence[int], generator: torch.Generator, share: Share = WHOLE) -> Iterator[Batch]:
+        """Yield a share of all rows, each once, in random order.
 
         Args:
-            sizes: of the batches; they add up to m.
+            sizes: of the whole batches; they add up to m.
             generator: of the order, on the CPU, so that the order is the same on every device and in every process.
+            share: always taken evenly.
         """
         order = torch.randperm(len(self), generator=generator).to(self.target.device)
         for index in order.split([*sizes]):
-            yield self.rows(index)
+            part = self.rows(index if share.rows is None else index[share.rows])
+            mask = part.mask if share.rows is None or self.mask is None else self.mask[index]
+            yield Batch(part, len(index), share.rows, mask)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Part:
         mask, weight = (None if one is None else change(one) for one in (self.mask, self.weight))

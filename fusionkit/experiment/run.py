@@ -24,7 +24,7 @@ from fusionkit.config.options import RunConfig
 from fusionkit.config.safe import build
 from fusionkit.core import first_call
 from fusionkit.errors import ConfigError, DimsError
-from fusionkit.experiment import results
+from fusionkit.experiment import ranks, results
 from fusionkit.experiment.checkpoint import Checkpoint, Checkpoints, First
 from fusionkit.experiment.data import OWN, Dataset, load_data
 from fusionkit.experiment.importance import Importance
@@ -82,8 +82,10 @@ def run_job(
     checkpoints = None
     if found is not None or config.train.checkpoint_every is not None:
         checkpoints = Checkpoints(run_dir, config.train.checkpoint_every, about(config, data), begun, found=found)
+    ranks.connect(config.train, config.device)
     run = Run(config, data, parts, None if quiet else f", in {results.shown(run_dir)}", report, checkpoints)
     run.train()
+    ranks.release()
     result = run.record()
     if not record_only:
         run.keep(run_dir)

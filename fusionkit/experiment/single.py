@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from fusionkit.config.fits import check_operator, preflight, uses_n
 from fusionkit.config.options import RunConfig
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment import run
+from fusionkit.experiment import ranks, run
 from fusionkit.experiment.job import EXPECTED, check_logs, directory_lock, objective, recorded, save_composed
 from fusionkit.experiment.sweep import run_sweep
 
@@ -40,6 +40,7 @@ def run_single(hydra: Any, name: str, overrides: Sequence[str]) -> int:
     if cfg is None:
         return run_sweep(hydra, name, overrides)
     config = hydra.config_loader.config
+    ranks.check(config.train)
     try:
         preflight(config, run.takes_group(config))
         given = run.read(config)

@@ -32,6 +32,7 @@ from fusionkit._util.progress import ProgressBar
 from fusionkit._util.text import count_of, duration
 from fusionkit.config.hydra_bridge import BASIC_SWEEPER, number_of_jobs, raw
 from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment import ranks
 from fusionkit.experiment.job import EXPECTED, MAX_TRIES, NOT_APPLICABLE, Job, Outcome, directory_lock, sentence
 from fusionkit.experiment.metrics import numeral
 from fusionkit.experiment.results import check_own, shown
@@ -57,6 +58,9 @@ def run_sweep(hydra: Any, name: str, overrides: Sequence[str]) -> int:
         ConfigError: the sweep was refused before its first job; nothing was written.
         FusionError: the directory cannot be written to, or the sweep stopped before its end.
     """
+    if (team := ranks.team()) is not None:
+        should = "A sweep should be started by one process, and its jobs by train.devices or a launcher of Hydra"
+        raise ConfigError(f"{should}; found {team.size} processes.")
     sweep = _composed(hydra, name, overrides)
     for own in (OUTCOMES, "multirun.yaml"):
         check_own(sweep.directory / own, sweep.directory)

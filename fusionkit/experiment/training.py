@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fusionkit._util.machine import cpu_count
 from fusionkit._util.progress import ProgressBar
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment import ranks
 from fusionkit.experiment.checkpoint import Checkpoint, Checkpoints, random_states, set_random_states
 from fusionkit.experiment.metrics import numeral, rank_value
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.optimizer import Optimizer, one_cycle
-from fusionkit.experiment.parts import Batches, Part, batch_sizes
+from fusionkit.experiment.parts import Batch, Batches, Part, Share, batch_sizes
 from fusionkit.experiment.source import Array
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.tasks.base import Task
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 #: Below this number of multiply-adds per step, several threads cost more than they gain; on a busy machine much more,
 #: because each of thousands of small kernels waits for the slowest thread.
 _SERIAL_WORK = 2**26
+
+#: What computes with the numbers of the whole batch, and refuses one of a single row.
+_OF_BATCHES = (nn.BatchNorm1d, nn.SyncBatchNorm)
 
 #: Without a terminal, a line shows the progress after this number of seconds.
 _SILENCE = 30.0
@@ -70,9 +75,18 @@ class _Process:
     device: torch.device
     world_size, global_rank, is_global_zero = 1, 0, True
 
-    def setup(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        """Return the network, moved to the device, and its optimizer."""
-        return network.to(self.device), optimizer
+    def setup_module(self, network: nn.Module) -> nn.Module:
+        """Return the network, moved to the device."""
+        return network.to(self.device)
+
+    @property
+    def strategy(self) -> _Process:
+        """What does the steps of the optimizer."""
+        return self
+
+    def optimizer_step(self, optimizer: Optimizer) -> None:
+        """Update the parameters."""
+        optimizer.step()
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of ``loss``."""
@@ -144,18 +158,25 @@ def train(network: nn.Module, training: Training, device: Any) -> History:
             another training.
     """
     settings, first = training.settings, check_device(device) or torch.device("cpu")
-    _check_available(first, settings)
+    count = _processes(first, settings)
     # Without a head there may be nothing to train: the model is only measured.
-    if (settings.devices == 1 and settings.precision == "32-true") or not _trainable(network):
+    if (count == 1 and settings.precision == "32-true") or not _trainable(network):
         state, history = _fit(_Process(first), network, training)
     else:
-        from fusionkit.experiment import devices
-
+        devices = ranks.devices()
         fit, unused = partial(_fit, training=training), _has_unused_parameters(network, training)
-        state, history = devices.run(fit, network, first, settings.devices, settings.precision, unused=unused)
+        state, history = devices.run(devices.Task(fit, network, first, settings, unused), count)
     network.load_state_dict(state)
     network.cpu().eval()
     return History(**history)
+
+
+def _fill(tensor: Tensor, whole: Tensor) -> None:
+    """Copy a whole tensor, or the part of it that this process has."""
+    if (mesh := getattr(tensor, "device_mesh", None)) is not None:
+        placements = tensor.placements  # type: ignore[attr-defined]
+        whole = ranks.devices().distribute_tensor(whole, mesh, placements, src_data_rank=None)
+    tensor.copy_(whole)
 
 
 def _trainable(network: nn.Module) -> list[Tensor]:
@@ -169,18 +190,33 @@ def _has_unused_parameters(network: nn.Module, training: Training) -> bool:
     return complete and part is not None and any(parameter.requires_grad for parameter in part.parameters())
 
 
-def _check_available(device: torch.device, settings: TrainOptions) -> None:
+def _processes(device: torch.device, settings: TrainOptions) -> int:
+    """Return the number of processes of the training.
+
+    Raises:
+        ConfigError: the machine does not have them, or not this precision.
+    """
     if device.type == "meta":
         raise ConfigError("device should be one that computes, such as cpu or cuda; found 'meta'.")
+    if settings.strategy == "fsdp" and settings.precision in ("16-mixed", "64-true"):
+        should = "train.precision should be 32-true, bf16-mixed, bf16-true or 16-true with train.strategy=fsdp"
+        raise ConfigError(f"{should}; found {settings.precision!r}.")
     if device.type == "cpu":
         if settings.precision == "16-mixed":
             raise ConfigError("train.precision should be bf16-mixed or a true precision on the cpu; found '16-mixed'.")
-        available, where = max(os.cpu_count() or 1, 8), "this machine"
+        own, available, where = cpu_count(), max(os.cpu_count() or 1, 8), "this machine"
     else:
-        available = torch.get_device_module(device.type).device_count() - (device.index or 0)
+        own = available = int(torch.get_device_module(device.type).device_count()) - (device.index or 0)
         where = f"this machine, counted from {device}"
-    if settings.devices > available:
-        raise ConfigError(f"train.devices should be at most {available} on {where}; found {settings.devices}.")
+    if (team := ranks.team()) is not None:
+        if device.type != "cpu" and team.local_size > available:
+            should = f"The launcher should start at most {available} processes on {where}"
+            raise ConfigError(f"{should}; found {team.local_size}.")
+        return int(team.size)
+    count = own if settings.devices == "auto" else settings.devices
+    if count > available:
+        raise ConfigError(f"train.devices should be at most {available} on {where}; found {count}.")
+    return count
 
 
 def _fit(
@@ -189,7 +225,13 @@ def _fit(
     """Train in this process, one of ``process.world_size``; return the tensors, and the history in JSON types."""
     with threads(network, training.settings, process.device):
         history, state = _epochs(process, network, training)
-    return {name: tensor.cpu() for name, tensor in (state or network.state_dict()).items()}, asdict(history)
+    return {name: _whole(tensor).cpu() for name, tensor in (state or network.state_dict()).items()}, asdict(history)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Return a tensor with the parts that other processes have, which all call this; a common one as it is."""
+    whole: Tensor = getattr(tensor, "full_tensor", lambda: tensor)()
+    return whole
 
 
 def _epochs(process: Any, network: nn.Module, training: Training) -> tuple[History, dict[str, Tensor] | None]:
@@ -242,8 +284,13 @@ class _State:
         """Write a checkpoint if one is due."""
         if self.checkpoints is None or not self.checkpoints.due(epoch):
             return
-        tensors = self._collected()  # In all processes, whose random states it collects.
-        if self.process.is_global_zero:
+        first = self.process.is_global_zero
+        tensors = {}
+        for name, tensor in self._collected().items():  # In all processes, each of which has a part.
+            whole = _whole(tensor)
+            if first:
+                tensors[name] = whole
+        if first:
             best = self.best
             value = best.value if best.epoch else None
             state = {"history": asdict(self.history), "best_epoch": best.epoch, "best_value": value}
@@ -256,8 +303,9 @@ class _State:
         Raises:
             FusionError: it is not of this training.
         """
-        if (found := self.found) is None:
+        if self.found is None:
             return
+        found = self.found.for_processes(self.process.world_size)
         self._check(found, last)
         facts, steps, best = found.facts, self.steps, self.best
         steps.optimizer.allocate(_part(found.tensors, "optimizer"))
@@ -266,7 +314,7 @@ class _State:
         own = self._collected()
         found.check(own)
         for name, tensor in own.items():
-            tensor.copy_(found.tensors[name])
+            _fill(tensor, found.tensors[name])
         try:
             steps.generator.set_state(own["order"])
             steps.drops.set_state(own["drops"])
@@ -378,10 +426,12 @@ class _Steps:
         settings = self.settings = training.settings
         self.process, self.network = process, network
         self.training = training.part.to(process.device)
-        self.trainable = _trainable(network)
-        self.optimizer = Optimizer(self.trainable, settings.optimizer, settings.lr, settings.weight_decay)
         self.has_loss = isinstance(network, Network) and network.has_loss()
-        self.model, self.wrapped = process.setup(network, self.optimizer)
+        even = self.has_loss or any(isinstance(module, _OF_BATCHES) for module in network.modules())
+        self.own = Share(process.global_rank, process.world_size, even)
+        self.model = process.setup_module(network)
+        self.trainable = _trainable(network)  # After the setup, which may have put others in their places.
+        self.optimizer = Optimizer(self.trainable, settings.optimizer, settings.lr, settings.weight_decay)
         self.loss = training.task.criterion(settings, training.target)
         # The order is drawn on the CPU: the same on every device and in every process.  So are the views to drop, for
         # whole batches, by a generator of a seed that no order has.
@@ -401,52 +451,49 @@ class _Steps:
         m, process = len(self.training), self.process
         self.model.train()
         total = torch.zeros((), device=process.device)
-        for batch in self.training.batches(self.sizes, self.generator):
+        for batch in self.training.batches(self.sizes, self.generator, self.own):
             loss = self.batch_loss(batch)
             if self.trainable:
                 self.optimizer.zero_grad()
                 process.backward(loss)
-                self.wrapped.step()
+                process.strategy.optimizer_step(self.optimizer)
             self.done += 1
             self.schedule()
-            total += loss.detach() * (len(batch) / m)
+            total += loss.detach() * (batch.size / m)
         return float(process.all_reduce(total, reduce_op="mean"))
 
-    def batch_loss(self, batch: Part) -> Tensor:
+    def batch_loss(self, batch: Batch) -> Tensor:
         """Return the loss of this process's share of a batch.
 
         Its mean over the processes is that of the whole batch, and so are the gradients.  A loss of the fusion counts
         for each process by its number of rows; their weights do not change it.
         """
-        output, target, weight = self.share(batch)
+        part = batch.part
+        output = self.outputs(batch)
         output, own = output if self.has_loss else (output, None)
-        scale = self.process.world_size / len(batch)
-        loss: Tensor = self.loss(output, target, weight) * scale
-        return loss if own is None else loss + own * (len(target) * scale)
+        scale = self.process.world_size / batch.size
+        loss: Tensor = self.loss(output, part.target, part.weight) * scale
+        return loss if own is None else loss + own * (len(part) * scale)
 
-    def share(self, batch: Part) -> tuple[Any, Tensor, Tensor | None]:
-        """Return outputs, targets and weights of this process's share of a batch.
+    def outputs(self, batch: Batch) -> Any:
+        """Return the outputs of this process's share of a batch; where the fusion has a loss, a pair with that."""
+        options: dict[str, Any] = _masked(self.present(batch))
+        # A network of another class has no such arguments.
+        options |= {"with_loss": True} if self.has_loss else {}
+        if batch.rows is not None and isinstance(self.network, Network):
+            options["drawn"] = (batch.size, batch.rows)
+        return self.model(batch.part.views, **options)
 
-        Where the fusion has a loss, it comes with the outputs, as a pair.
-        """
-        batch = replace(batch, mask=self.present(batch))
-        with_loss = {"with_loss": True} if self.has_loss else {}  # A network of another class has no such argument.
-        if self.process.world_size == 1:
-            return self.model(batch.views, **_masked(batch.mask), **with_loss), batch.target, batch.weight
-        rows = slice(self.process.global_rank, None, self.process.world_size)
-        part = batch.sliced(rows)
-        if not isinstance(self.network, Network):
-            return self.model(part.views, **_masked(part.mask), **with_loss), part.target, part.weight
-        return self.model(batch.views, rows, **_masked(batch.mask), **with_loss), part.target, part.weight
-
-    def present(self, batch: Part) -> Tensor | None:
-        """Return which views of a batch are present and not dropped, (b, k); None: all of them."""
+    def present(self, batch: Batch) -> Tensor | None:
+        """Return which views of the share are present and not dropped, (r, k); None: all of them."""
         if batch.mask is None and not self.settings.view_dropout:
             return None
         mask = batch.mask
         if mask is None:
-            mask = torch.ones((len(batch), len(batch.views)), dtype=torch.bool, device=batch.target.device)
-        return self.drop(mask, self.drops)  # type: ignore[no-any-return]
+            target = batch.part.target
+            mask = torch.ones((batch.size, len(batch.part.views)), dtype=torch.bool, device=target.device)
+        kept: Tensor = self.drop(mask, self.drops)
+        return kept if batch.rows is None else kept[batch.rows]
 
 
 @torch.no_grad()

@@ -26,6 +26,20 @@ def wide_range() -> View:
     return np.hstack(columns)
 
 
+@pytest.mark.parametrize("count", [2, 5, 200])
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_merged_ones_have_the_moments_of_the_whole(count: int, missing: float) -> None:
+    view = wide_range()
+    view[np.random.default_rng(1).random(view.shape) < missing] = np.nan
+    first, *others = (of_blocks(view[i::count], 7) for i in range(count))  # Of 200 most have no row or one.
+    for other in others:
+        first.merge(other)
+    whole = of_blocks(view, 7)
+    np.testing.assert_allclose(first.result(), whole.result(), rtol=1e-12)
+    assert (first.rows, first.known.tolist()) == (whole.rows, whole.known.tolist())
+    np.testing.assert_array_equal([first.low, first.high], [whole.low, whole.high])
+
+
 @pytest.mark.parametrize("rows", [1, 7, 100, 101, 1000])
 def test_blocks_have_the_moments_of_the_whole(rows: int) -> None:
     view = wide_range()

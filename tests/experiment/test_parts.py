@@ -29,7 +29,7 @@ def test_every_row_comes_once_with_its_target_mask_and_weight() -> None:
     target = torch.arange(11)
     mask = target[:, None] % torch.tensor([2, 3]) == 0
     part = Part([target[:, None].float(), -target[:, None].float()], target, mask, target.double())
-    batches = list(part.batches([4, 4, 3], torch.Generator().manual_seed(0)))
+    batches = [batch.part for batch in part.batches([4, 4, 3], torch.Generator().manual_seed(0))]
     assert [len(batch) for batch in batches] == [4, 4, 3]
     order = torch.cat([batch.target for batch in batches])
     assert sorted(order.tolist()) == target.tolist() != order.tolist()

@@ -18,8 +18,9 @@ import torch
 
 from fusionkit._util.progress import ProgressBar
 from fusionkit.errors import FusionError
+from fusionkit.experiment import ranks
 from fusionkit.experiment.model import Scaler
-from fusionkit.experiment.parts import Part, batch_sizes
+from fusionkit.experiment.parts import Part, Share, batch_sizes
 from fusionkit.experiment.stored import StoredView
 from fusionkit.experiment.stream import StreamedPart, ahead, block_rows, members, read_blocks, survey
 from tests.experiment.stored_views import stored, touch
@@ -54,7 +55,7 @@ def streamed(
 
 def order(part: StreamedPart, seed: int, sizes: list[int]) -> list[int]:
     generator = torch.Generator().manual_seed(seed)
-    return [row for batch in part.batches(sizes, generator) for row in batch.target.tolist()]
+    return [row for batch in part.batches(sizes, generator) for row in batch.part.target.tolist()]
 
 
 SOME = np.random.default_rng(5).random(ROWS) < 0.6
@@ -71,7 +72,7 @@ def test_every_row_of_the_part_comes_once_as_in_memory(
     part, whole = streamed(tmp_path, rows=rows, blocks=blocks, member=member)
     sizes = batch_sizes(len(whole), batch_size)
     assert len(part) == len(whole)
-    batches = list(part.batches(sizes, torch.Generator().manual_seed(0)))
+    batches = [batch.part for batch in part.batches(sizes, torch.Generator().manual_seed(0))]
     assert [len(batch) for batch in batches] == sizes
     found = batches[0].joined(batches[1:])
     place = torch.argsort(found.target)
@@ -87,7 +88,7 @@ def test_every_row_of_the_part_comes_once_as_in_memory(
 def test_one_view_without_mask_and_weight(tmp_path: Path) -> None:
     part, whole = streamed(tmp_path, widths=(2,))
     part.rest = Part([], part.rest.target)
-    batches = list(part.batches([50, 53], torch.Generator().manual_seed(0)))
+    batches = [batch.part for batch in part.batches([50, 53], torch.Generator().manual_seed(0))]
     assert part.mask is batches[0].mask is batches[1].weight is None
     assert torch.equal(batches[1].views[0], whole.views[0][batches[1].target])
 
@@ -107,7 +108,7 @@ def test_epochs_differ_and_begin_again_from_a_state(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
 
     def epoch() -> list[int]:
-        return [row for batch in part.batches([50, 53], generator) for row in batch.target.tolist()]
+        return [row for batch in part.batches([50, 53], generator) for row in batch.part.target.tolist()]
 
     first, state = epoch(), generator.get_state()
     second, third = epoch(), epoch()
@@ -169,7 +170,52 @@ def test_it_goes_to_another_process_without_its_data(tmp_path: Path) -> None:
 def test_batches_are_on_the_device(tmp_path: Path) -> None:
     part, _ = streamed(tmp_path)
     (batch,) = part.to(torch.device("meta")).batches([ROWS], torch.Generator())
-    assert {one.device.type for one in (*batch.views, batch.target, batch.mask, batch.weight)} == {"meta"}  # type: ignore[union-attr]
+    tensors = (*batch.part.views, batch.part.target, batch.mask, batch.part.weight)
+    assert {one.device.type for one in tensors if one is not None} == {"meta"}
+
+
+@pytest.mark.parametrize("count", [2, 3, 20])
+@pytest.mark.parametrize("member", [None, SOME], ids=["all", "some"])
+def test_processes_read_blocks_of_their_own_and_have_the_batches_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, member: Mask | None
+) -> None:
+    part, _ = streamed(tmp_path, rows=7, blocks=4, member=member)
+    sizes = batch_sizes(len(part), 20)
+    whole: list[Any] = list(part.batches(sizes, torch.Generator().manual_seed(0)))
+    read: list[int] = []
+    real = StoredView.read
+
+    def note(self: StoredView, start: int, stop: int) -> Any:
+        read.append(start)
+        return real(self, start, stop)
+
+    monkeypatch.setattr(StoredView, "read", note)
+    shares: list[Any] = [
+        list(part.batches(sizes, torch.Generator().manual_seed(0), Share(i, count, False))) for i in range(count)
+    ]
+    assert len(read) == len(set(read)) * 2  # Each block of both views once, by one of the processes.
+    for batch, *own in zip(whole, *shares, strict=True):
+        rows = torch.cat([one.rows for one in own])
+        assert torch.equal(rows.sort().values, torch.arange(batch.size))
+        for one in own:
+            assert one.size == batch.size
+            assert torch.equal(one.mask, batch.mask)
+            wanted = batch.part.rows(one.rows)
+            for name in ("target", "mask", "weight"):
+                assert torch.equal(getattr(one.part, name), getattr(wanted, name))
+            assert all(map(torch.equal, one.part.views, wanted.views))
+
+
+def test_an_even_share_of_a_batch(tmp_path: Path) -> None:
+    part, whole = streamed(tmp_path)
+    for one in (part, whole):
+        both: Any = (
+            list(one.batches([ROWS], torch.Generator().manual_seed(0), share)) for share in (Share(), Share(1, 3))
+        )
+        (batch,), (own,) = both
+        assert (own.size, own.rows) == (ROWS, slice(1, None, 3))
+        assert torch.equal(own.part.target, batch.part.target[1::3])
+        assert torch.equal(own.mask, batch.mask)
 
 
 # -- the thread --------------------------------------------------------------------------------------------------------
@@ -240,7 +286,11 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("impute", [None, "mean"])
 @pytest.mark.parametrize("with_mask", [False, True])
-def test_the_scaler_is_that_of_the_array(tmp_path: Path, impute: str | None, with_mask: bool) -> None:
+@pytest.mark.parametrize("count", [1, 2, 20])
+def test_the_scaler_is_that_of_the_array(
+    tmp_path: Path, impute: str | None, with_mask: bool, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "gathered", lambda function: [function(rank, count) for rank in range(count)])
     random = np.random.default_rng(0)
     views: list[npt.NDArray[Any]] = [random.normal(1e6, 3, (ROWS, 2)), random.normal(-2, 0.1, (ROWS, 3))]
     views[1] = views[1].astype(np.float32)

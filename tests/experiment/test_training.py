@@ -19,12 +19,14 @@ import fusionkit
 from fusionkit.config.options import ModelOptions, TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import optimizer
+from fusionkit.experiment import training as trainings
 from fusionkit.experiment.checkpoint import Checkpoints, newest
+from fusionkit.experiment.devices import Task, _sharded, run
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.parts import Part
 from fusionkit.experiment.tasks.classification import Classification
 from fusionkit.experiment.tasks.regression import Regression
-from fusionkit.experiment.training import Monitored, Training, _Display, _fit, train
+from fusionkit.experiment.training import Monitored, Training, _Display, _fit, _Process, train
 from tests.contract.mutants.right import Says
 from tests.exhaustive import exhaustive
 from tests.experiment.explaining import Balanced
@@ -312,6 +314,56 @@ def test_two_processes_agree_with_one_and_drop_the_same(
     assert together.score == alone.score
     for a, b in zip(network.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+FABRICATIONS: list[Any] = [None, {"name": "lowrank", "r": 2}, {"name": "kronecker", "p": 2, "q": 2}]
+
+
+def networks() -> nn.ModuleList:
+    """Return networks with a matrix W that is dense, of low rank, and a Kronecker product."""
+    torch.manual_seed(0)
+    made = nn.ModuleList()
+    for one in FABRICATIONS:
+        fusion = fusionkit.create("parameterized_concatenation", dims=[4, 4], n=6, parameter_fabrication=one)
+        made.append(Network(fusion, [4, 3], 3, ModelOptions(encoder="linear", encoder_width=4), 0.1))
+    return made
+
+
+def five_steps(process: Any, made: Any) -> tuple[dict[str, torch.Tensor], Any]:
+    """Train each network by five steps; return all tensors, and the losses."""
+    options = settings(epochs=1, batch_size=12, lr=0.02)
+    found = [_fit(process, network, training(*parts(), options, 0)) for network in made]
+    tensors = {f"{i}.{name}": tensor for i, (state, _) in enumerate(found) for name, tensor in state.items()}
+    return tensors, [history["loss"] for _, history in found]
+
+
+@pytest.mark.exhaustive
+def test_processes_that_share_the_parameters_train_as_one() -> None:
+    alone, losses = five_steps(_Process(torch.device("cpu")), networks())
+    task = Task(five_steps, networks(), torch.device("cpu"), settings(strategy="fsdp"), False)
+    found, other = run(task, 2)
+    assert found.keys() == alone.keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, alone[name], rtol=0, atol=3e-5)
+    assert np.ravel(other) == pytest.approx(np.ravel(losses), rel=1e-5)
+
+
+class Scaled(Linear):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+
+def test_parameters_that_cannot_be_shared_are_named() -> None:
+    with pytest.raises(FusionError, match=like("train.strategy should be ddp … found fsdp and scale.")):
+        _sharded(Scaled(), None)  # type: ignore[arg-type]
+
+
+def test_all_devices_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainings, "cpu_count", lambda: 3)
+    assert trainings._processes(torch.device("cpu"), settings(devices="auto")) == 3
+    with pytest.raises(ConfigError, match=like("train.precision should be 32-true, … found '64-true'.")):
+        trainings._processes(torch.device("cpu"), settings(strategy="fsdp", precision="64-true"))
 
 
 class Raises(Linear):
