@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning_fabric
 import torch
@@ -33,7 +33,9 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
-from fusionkit.experiment.ranks import Team, team
+
+if TYPE_CHECKING:
+    from fusionkit.experiment.ranks import Team
 
 __all__ = ["Task", "distribute_tensor", "environment", "run"]
 
@@ -122,13 +124,11 @@ def _sharded(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 
 def run(task: Task, count: int) -> Outcome:
-    """Train in the processes that torchrun or SLURM started, or in ``count`` new ones of this machine, or in this one.
+    """Train in ``count`` new processes of this machine; in this one if it is one.
 
     Raises:
         FusionError: of the training; processes that ended otherwise.
     """
-    if (others := team()) is not None:
-        return others.call(task)
     return task.run(LightningEnvironment(), 1) if count == 1 else _spawn(task, count)
 
 

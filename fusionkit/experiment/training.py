@@ -165,7 +165,8 @@ def train(network: nn.Module, training: Training, device: Any) -> History:
     else:
         devices = ranks.devices()
         fit, unused = partial(_fit, training=training), _has_unused_parameters(network, training)
-        state, history = devices.run(devices.Task(fit, network, first, settings, unused), count)
+        task, team = devices.Task(fit, network, first, settings, unused), ranks.team()
+        state, history = devices.run(task, count) if team is None else team.call(task)
     network.load_state_dict(state)
     network.cpu().eval()
     return History(**history)
