@@ -79,9 +79,7 @@ def run_job(
     data, parts = given or read(config)
     if not quiet and data.name in OWN:
         print_data(data, parts, sys.stderr)
-    checkpoints = None
-    if found is not None or config.train.checkpoint_every is not None:
-        checkpoints = Checkpoints(run_dir, config.train.checkpoint_every, about(config, data), begun, found=found)
+    checkpoints = _checkpoints(config, data, run_dir, begun, found)
     ranks.connect(config.train, config.device)
     run = Run(config, data, parts, None if quiet else f", in {results.shown(run_dir)}", report, checkpoints)
     run.train()
@@ -98,6 +96,14 @@ def run_job(
     if not quiet:
         print_summary(result, run_dir)
     return result
+
+
+def _checkpoints(
+    config: RunConfig, data: Dataset, run_dir: Path, begun: float, found: Checkpoint | None
+) -> Checkpoints | None:
+    if found is None and config.train.checkpoint_every is None:
+        return None
+    return Checkpoints(run_dir, config.train.checkpoint_every, about(config, data), begun, found=found)
 
 
 def about(config: RunConfig, data: Dataset) -> dict[str, Any]:
