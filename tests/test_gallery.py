@@ -30,6 +30,10 @@ if not EXTENSIONS.is_dir():
     pytest.skip("the site is no part of this distribution", allow_module_level=True)
 
 NAMES = [(record.kind, record.qualified) for record in registry.records() if record.kind != "dataset"]
+#: Whether those of this repository whose operators cite papers are installed.
+ALL_PLUGINS = {"attention", "bilinear", "decision"} <= {
+    name.split("/")[0].removeprefix("fusionkit-") for _, name in NAMES
+}
 every_operator = pytest.mark.parametrize(("kind", "name"), NAMES, ids=[name for _, name in NAMES])
 
 
@@ -128,6 +132,7 @@ def test_the_command_is_accepted(pages: ModuleType, kind: Any, name: str) -> Non
     assert check_operator(config, outputs=10) is not None
 
 
+@pytest.mark.skipif(not ALL_PLUGINS, reason="needs tensor-fusionkit-decision")
 def test_late_fusion(pages: ModuleType) -> None:
     assert pages.command(entry_of(pages, "fusion", "log_pool")).endswith(" model.encoder=linear model.head=none")
     assert "head" not in pages.command(entry_of(pages, "fusion", "gaussian_product"))
@@ -145,7 +150,9 @@ def test_the_example_of_a_fabrication_saves_parameters(pages: ModuleType) -> Non
 def test_papers_are_linked(pages: ModuleType) -> None:
     # Every title with a year is in the table, and every title of the table is cited.
     docs = " ".join(" ".join(entry.doc.split()) for entry in pages.entries())
-    assert set(re.findall(r'"([^"]+)", (?:19|20)\d\d', docs)) == set(pages.references())
+    cited = set(re.findall(r'"([^"]+)", (?:19|20)\d\d', docs))
+    assert cited <= set(pages.references())
+    assert cited == set(pages.references()) or not ALL_PLUGINS
     shown = pages.linked('Hu et al., "LoRA", 2021; "another"')
     assert shown == f'Hu et al., "`LoRA <{pages.references()["LoRA"]}>`__", 2021; "another"'
 
