@@ -55,6 +55,9 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 add_module_names = False
 
+# What a command prints is no Python.
+highlight_language = "text"
+pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_title = f"fusionkit {release}"
 html_static_path = ["_static"]

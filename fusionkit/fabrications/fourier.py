@@ -21,7 +21,7 @@ FFT_COST = 16
 
 
 class Fourier(Fabrication):
-    """``W = sqrt(n D) Re ifft2(S)``, S (n, D) zero but for ``S[u_k, v_k] = f_k``, 1 <= k <= l; block f (l).
+    """``W = Re ifft2(S)``, S (n, D) zero but for ``S[u_k, v_k] = f_k``, 1 <= k <= l; block f (l).
 
     ``W_ij = sum_k f_k cos(2 pi (u_k i / n + v_k j / D)) / sqrt(n D)``: ifft2 is the orthonormal inverse Fourier
     transform, which keeps f of the order of 1.  The frequencies are drawn from ``seed`` without replacement, of each

@@ -18,12 +18,15 @@ _SIGNS = {
     "...": r"\dots ", "..": r"\dots ", "<=": r"\le ", ">=": r"\ge ", "==": "=", "!=": r"\ne ", "->": r"\to ",
     "⊔": r"\sqcup ", "⊗": r"\otimes ", "∘": r"\circ ", "·": r"\cdot ", ".": r"\cdot ", "×": r"\times ",
     "σ": r"\sigma ", "²": "^2", ":": "{:}", "{": "{", "}": "}", "<": r"\lt ", ">": r"\gt ",
-    **{sign: sign for sign in "^+-*/=|()[],;_"},
+    r"\sqrt{": r"\sqrt{", **{sign: sign for sign in "^+-*/=|()[],;_"},
 }  # fmt: skip
 #: Words that LaTeX has a command for, with its space.
 _COMMANDS = {
-    **{word: rf"\{word} " for word in ("alpha", "beta", "tau", "mu", "lambda", "sum", "prod", "log", "exp", "min")},
-    **{word: rf"\{word} " for word in ("max", "cos", "sin", "tanh")},
+    **{
+        word: rf"\{word} "
+        for word in ("alpha", "beta", "tau", "mu", "lambda", "sum", "prod", "log", "exp", "min")
+    },
+    **{word: rf"\{word} " for word in ("pi", "max", "cos", "sin", "tanh")},
     **{word: rf"\text{{ {word} }}" for word in ("if", "else", "mod", "for")},
 }
 #: Functions that are also written without parentheses behind them.
@@ -34,13 +37,27 @@ def latex(code: str, names: Collection[str] = ()) -> str | None:
     """Return a formula of a docstring in LaTeX; None if it has a word that is no function and none of ``names``."""
     if any(code.count(opening) != code.count(closing) for opening, closing in ("()", "[]", "{}")):
         return None
-    tokens = _TOKEN.findall(re.sub(r"\^\(([^()]*)\)", r"^{\1}", code))
+    tokens = _rooted(_TOKEN.findall(re.sub(r"\^\(([^()]*)\)", r"^{\1}", code)))
     parts = [
         _identifier(token, names, following in ("(", "[", "_")) if token[0].isascii() and token[0].isalnum()
         else _SIGNS.get(token)
         for token, following in zip(tokens, [*tokens[1:], ""], strict=True)
     ]  # fmt: skip
     return None if not parts or None in parts else "".join(map(str, parts)).strip()
+
+
+def _rooted(tokens: list[str]) -> list[str]:
+    """Return the tokens with braces, as LaTeX has them, instead of the parentheses behind ``sqrt``."""
+    found, open_roots = [], []  # Of each open parenthesis, whether it belongs to a root.
+    for before, token in zip(["", *tokens], tokens, strict=False):
+        if token == "(":
+            open_roots.append(before == "sqrt")
+            found[-1:] = [r"\sqrt{"] if before == "sqrt" else [*found[-1:], token]
+        elif token == ")":
+            found.append("}" if open_roots.pop() else token)
+        else:
+            found.append(token)
+    return found
 
 
 def _identifier(token: str, names: Collection[str], called: bool) -> str | None:
