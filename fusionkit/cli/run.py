@@ -63,11 +63,15 @@ def _termination() -> Iterator[None]:
     def end(number: int, frame: Any) -> None:
         raise Terminated(number)
 
+    def restore(number: int, before: Any) -> None:
+        if signal.getsignal(number) is end:  # ``ranks`` lets it be ignored until the process has ended.
+            signal.signal(number, before)
+
     with contextlib.ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is signal.SIG_DFL:  # Otherwise nohup, or a caller in Python, has set it.
-                    stack.callback(signal.signal, number, signal.signal(number, end))
+                    stack.callback(restore, number, signal.signal(number, end))
         yield
 
 

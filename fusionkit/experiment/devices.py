@@ -165,6 +165,7 @@ def _spawn(task: Task, count: int) -> Outcome:
 def _spawned(rank: int, task: Task, count: int, port: int, path: Path) -> None:
     """Train in one of several new processes; the first writes the outcome to ``path``."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+    os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # Of a torchrun of one process: it does not know these.
     state: dict[str, Tensor] = {}
     found: dict[str, Any] = {"error": None, "value": None}
     try:

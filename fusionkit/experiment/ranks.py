@@ -87,10 +87,10 @@ class Team:
         try:
             distributed.broadcast_object_list([function], src=0)
             return function(self)
-        except (RuntimeError, KeyboardInterrupt) as error:
-            if not isinstance(error, KeyboardInterrupt) and not _disconnected(error):
-                raise
-            if (cause := self._cause(error)) is None:
+        except BaseException as error:
+            _ignore_termination()
+            lost = isinstance(error, KeyboardInterrupt) or _disconnected(error)
+            if not lost or (cause := self._cause(error)) is None:
                 raise
             raise cause from None
 
@@ -106,6 +106,7 @@ class Team:
 
     def stop(self) -> list[int]:
         """Let the other processes end at once; return those that do not answer."""
+        _ignore_termination()
         silent = [] if self._ended.is_set() else list(range(1, self.size))
         self._ended.set()
         with contextlib.suppress(RuntimeError):  # The store is gone, and with it the launcher.
@@ -118,8 +119,6 @@ class Team:
 
     def _cause(self, error: BaseException) -> FusionError | None:
         """Return why the processes lost each other; None: this one was interrupted."""
-        with contextlib.suppress(ValueError):  # In another thread.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Torchrun sends it when another process has died.
         silent = self.stop()
         should = f"All {self.size} processes should train to the end"
         with contextlib.suppress(RuntimeError):
@@ -170,8 +169,7 @@ class Team:
 
     def _left(self) -> int:
         """Wait for the first process to say "stop", which ends this one; say that it is gone if it does not."""
-        with contextlib.suppress(ValueError):  # In another thread.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _ignore_termination()
         time.sleep(_ANSWER)
         self._orphaned()
         return 1
@@ -239,7 +237,13 @@ def _store(rank: int, size: int) -> Any:
     return store
 
 
-def _disconnected(error: Exception) -> bool:
+def _ignore_termination() -> None:
+    """Ignore SIGTERM, which torchrun sends to all processes when one has ended: what happened is still to be told."""
+    with contextlib.suppress(ValueError):  # In another thread.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _disconnected(error: BaseException) -> bool:
     """Whether an error of a collective function says that another process is gone, or silent."""
     return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 

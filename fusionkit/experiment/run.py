@@ -80,7 +80,6 @@ def run_job(
     if not quiet and data.name in OWN:
         print_data(data, parts, sys.stderr)
     checkpoints = _checkpoints(config, data, run_dir, begun, found)
-    ranks.connect(config.train, config.device)
     run = Run(config, data, parts, None if quiet else f", in {results.shown(run_dir)}", report, checkpoints)
     run.train()
     ranks.release()
@@ -160,6 +159,7 @@ class Run:
     def train(self) -> None:
         """Train the model; with a validation part, measure that too."""
         parts = self.parts
+        ranks.connect(self.config.train, self.config.device)
         if not len(parts.validation):
             self.model, self.history = self._fit(parts.training, parts.test)
             return

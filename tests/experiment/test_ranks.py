@@ -130,6 +130,24 @@ def test_torchrun_trains_as_one_process(start: Start) -> None:
 
 
 @pytest.mark.exhaustive
+def test_a_mistake_is_said_once(start: Start) -> None:
+    command = [*TORCHRUN, "--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "fusionkit", "run"]
+    assert start([*command, "train.epohs=2"]).wait(LIMIT) == 1
+    assert re.findall("^error: .*", log(), re.MULTILINE) == [
+        "error: There is no key 'train.epohs'. Did you mean 'train.epochs'?"
+    ]
+
+
+@pytest.mark.exhaustive
+def test_a_torchrun_of_one_process_starts_others(start: Start, arrays: dict[str, Any]) -> None:
+    options = [*folder(arrays), "train.epochs=2", "train.devices=2"]
+    one = single(options)
+    process = start([*TORCHRUN, "--standalone", "-m", "fusionkit", "run", *options, "hydra.run.dir=two"])
+    assert process.wait(120) == 0, log()
+    agree("two", one)
+
+
+@pytest.mark.exhaustive
 def test_a_killed_process_of_srun_ends_the_run_which_goes_on_in_one(start: Start, arrays: dict[str, Any]) -> None:
     options = [*folder(arrays), "train.epochs=300", "train.checkpoint_every=1", "train.strategy=fsdp"]
     one = single(options)
