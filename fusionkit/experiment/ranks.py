@@ -62,11 +62,15 @@ class Team:
     def _meet(self, word: str) -> list[str]:
         """Wait until all processes are there, and return the word of each."""
         keys = [f"fusionkit/word/{rank}" for rank in range(self.size)]
+        should = f"All {self.size} processes should start within {_START} seconds"
+        end = time.monotonic() + _START
         try:
             self._store.set(keys[self.rank], word)
-            self._store.wait(keys, timedelta(seconds=_START))
+            while not self._store.check(keys):  # Not the store's own waiting, which no signal ends.
+                if time.monotonic() > end:
+                    raise FusionError(f"{should}; found one that did not.")
+                time.sleep(_LOOK / 10)
         except RuntimeError as error:
-            should = f"All {self.size} processes should start within {_START} seconds"
             raise FusionError(f"{should}; found {error_line(error)}") from error
         return [self._store.get(key).decode() for key in keys]
 
@@ -331,7 +335,8 @@ def launcher() -> Any:
     Raises:
         ConfigError: SLURM's does not say how many processes each machine has.
     """
-    if not {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS"} & os.environ.keys():
+    # The script of sbatch has SLURM_NTASKS too, but only srun starts a step.
+    if not {"TORCHELASTIC_RUN_ID", "SLURM_STEP_ID"} & os.environ.keys():
         return None
     return devices().environment()
 

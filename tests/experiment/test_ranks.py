@@ -151,8 +151,9 @@ def test_a_torchrun_of_one_process_starts_others(start: Start, arrays: dict[str,
 def test_a_killed_process_of_srun_ends_the_run_which_goes_on_in_one(start: Start, arrays: dict[str, Any]) -> None:
     options = [*folder(arrays), "train.epochs=300", "train.checkpoint_every=1", "train.strategy=fsdp"]
     one = single(options)
-    names = {"SLURM_JOB_ID": 1, "SLURM_JOB_NAME": "run", "SLURM_NTASKS": 2, "SLURM_NTASKS_PER_NODE": 2}
-    names |= {"SLURM_NNODES": 1, "SLURM_NODEID": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    names = {"SLURM_JOB_ID": 1, "SLURM_STEP_ID": 0, "SLURM_JOB_NAME": "run", "SLURM_NTASKS": 2}
+    names |= {"SLURM_NTASKS_PER_NODE": 2, "SLURM_NNODES": 1, "SLURM_NODEID": 0}
+    names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     first, second = (
         start([*RUN, *options, "hydra.run.dir=two"], **names, SLURM_PROCID=rank, SLURM_LOCALID=rank)
         for rank in range(2)
@@ -286,14 +287,18 @@ def test_a_sweep_is_started_by_one_process(monkeypatch: pytest.MonkeyPatch, caps
 def test_srun_has_to_say_how_many_processes_a_machine_has(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "run", "SLURM_PROCID": "0"}.items():
+    slurm = {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "run", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0"}
+    for name, value in slurm.items():
         monkeypatch.setenv(name, value)
     assert cli.main(["run", "train.epochs=1"]) == 2
     assert "srun should be given --ntasks-per-node" in capsys.readouterr().err
 
 
-def test_a_task_of_srun_alone_is_a_plain_run(monkeypatch: pytest.MonkeyPatch, arrays: dict[str, Any]) -> None:
-    for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "run", "SLURM_PROCID": "0"}.items():
+@pytest.mark.parametrize("started", [{"SLURM_NTASKS": "1", "SLURM_STEP_ID": "0"}, {"SLURM_NTASKS": "2"}])
+def test_one_task_of_srun_and_a_script_of_sbatch_are_plain_runs(
+    started: dict[str, str], monkeypatch: pytest.MonkeyPatch, arrays: dict[str, Any]
+) -> None:
+    for name, value in {**started, "SLURM_JOB_NAME": "run", "SLURM_PROCID": "0"}.items():
         monkeypatch.setenv(name, value)
     record = single([*folder(arrays), "train.epochs=1"])
     assert json.dumps(record["config"]["train"]["num_nodes"]) == "1"

@@ -22,10 +22,7 @@ _SIGNS = {
 }  # fmt: skip
 #: Words that LaTeX has a command for, with its space.
 _COMMANDS = {
-    **{
-        word: rf"\{word} "
-        for word in ("alpha", "beta", "tau", "mu", "lambda", "sum", "prod", "log", "exp", "min")
-    },
+    **{word: rf"\{word} " for word in ("alpha", "beta", "tau", "mu", "lambda", "sum", "prod", "log", "exp", "min")},
     **{word: rf"\{word} " for word in ("pi", "max", "cos", "sin", "tanh")},
     **{word: rf"\text{{ {word} }}" for word in ("if", "else", "mod", "for")},
 }
