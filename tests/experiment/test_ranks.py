@@ -106,14 +106,14 @@ def agree(name: str, one: dict[str, Any], rows: int = 1) -> None:
     assert {path.name for path in Path(name).iterdir()} == files
 
 
-def pid_of(rank: int, name: str) -> int:
-    """Return the process of a rank of the run in the directory ``name``."""
+def pid_of(rank: int) -> int:
+    """Return the process of a rank that works in the current directory."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            variables, words = ((path / file).read_bytes().split(b"\0") for file in ("environ", "cmdline"))
+            here, variables = (path / "cwd").samefile("."), (path / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if f"hydra.run.dir={name}".encode() in words and f"RANK={rank}".encode() in variables:
+        if here and f"RANK={rank}".encode() in variables:
             return int(path.name)
     raise AssertionError(f"no process has the rank {rank}")
 
@@ -177,7 +177,7 @@ def test_the_first_process_is_lost(start: Start, arrays: dict[str, Any]) -> None
     command = [*TORCHRUN, "--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "fusionkit", "run"]
     process = start([*command, *options, "hydra.run.dir=two"])
     wait_for(Path("two/checkpoint-*"), process)
-    os.kill(pid_of(0, "two"), signal.SIGKILL)
+    os.kill(pid_of(0), signal.SIGKILL)
     assert process.wait(LIMIT) == 1
     assert log().count("error: Rank 0, which writes the result, should stay to the end; found it lost.") == 1
     assert not Path("two", results.RESULT).exists()
@@ -200,7 +200,7 @@ def test_a_killed_torchrun_with_its_processes_ends_the_run_of_the_other(start: S
     options = [*folder(arrays), "train.epochs=100000", "train.checkpoint_every=10"]
     first, second = two_machines(start, options, [], [], address="127.0.0.1")
     wait_for(Path("two/checkpoint-*"), first)
-    worker = pid_of(1, "two")
+    worker = pid_of(1)
     os.killpg(second.pid, signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
     assert first.wait(LIMIT) == 1
