@@ -18,8 +18,8 @@ class Transformer(TokenFusion):
 
     A layer is `z + Att(LN(z))`, then `z + FF(LN(z))`; LN is layer normalization, Att self-attention, without a bias of
     the keys, FF a network with one hidden layer and GELU.  Views (..., n_i) -> (..., n), P_i (d, n_i), the b_i tell the
-    views apart; O (n, d*p), o (n,), p = 1 or with ``pool="concat"`` k.  With ATT = 4d² + 3d and FF = 2df + f + d, l =
-    d*(D + k) + [d] + depth*(ATT + FF + 4d) + 2d + n*(d*p + 1), [d] only for "cls".  One view is a token like others.
+    views apart; O (n, d*p), o (n,), p = 1 or with ``pool="concat"`` k.  With ATT = 4d² + 3d and FF = 2df + f + d,
+    l = d*(D + k) + [d] + depth*(ATT + FF + 4d) + 2d + n*(d*p + 1), [d] only for "cls".  A single view is a token too.
     Absent views are no keys and not pooled ("concat": 0); a row without any gives what cls alone gives, else o.
 
     explain: `weights` (..., k), how the last layer's cls attends to the views, which sum to less than one, since it

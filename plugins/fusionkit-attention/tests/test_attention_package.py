@@ -10,7 +10,6 @@ import sys
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import fusionkit
 import pytest
@@ -34,9 +33,9 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_docstring(name: str) -> None:
-    text: Any = fusionkit.registry.load("fusion", name).__doc__
+    text = " ".join(str(fusionkit.registry.load("fusion", name).__doc__).split())
     assert text.startswith("`")
-    assert re.search(r"Source: .*\d{4}", " ".join(text.split()))
+    assert re.search(r"Source: .*\d{4}", text)
     assert "l = " in text
     assert "explain" in text
 
