@@ -34,8 +34,12 @@ from fusionkit.errors import ConfigError, FusionError, RegistryError
 
 T = TypeVar("T")
 
-#: Seconds in which all processes have to start; between two looks into the store; in which the others have to answer.
-_START, _LOOK, _ANSWER = 600, 0.5, 5.0
+#: Seconds in which all processes have to start.
+_START = 600
+#: Seconds between two looks into the store.
+_LOOK = 0.5
+#: Seconds in which the other processes have to answer the first one.
+_ANSWER = 5.0
 
 
 class Team:
