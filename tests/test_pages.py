@@ -40,9 +40,9 @@ EXTENSION = pages.read("docs/tutorials/extension.md")
 
 def in_process(command: str) -> str:
     """Run a command of a page, and return what it prints."""
-    program, *arguments = shlex.split(command)
-    if program == "pip":
+    if command.startswith(("pip ", "python3 -m venv ")):
         return ""  # It is installed.
+    program, *arguments = shlex.split(command)
     if program != "fusionkit":
         found = [sys.executable if program == "python" else program, *arguments]
         return subprocess.run(found, check=True, capture_output=True, text=True).stdout

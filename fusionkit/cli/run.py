@@ -23,6 +23,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
+from fusionkit._util.machine import launched_rank
 from fusionkit._util.text import error_message
 from fusionkit.cli.commands import COMMANDS
 from fusionkit.config.composition import CheckingLoader, Level, prepare, search_path
@@ -51,7 +52,7 @@ def run(ctx: click.Context) -> int:
     """
     try:
         with _termination():
-            return _dispatch(*parse(ctx.args))
+            return _dispatch(*_parsed_once(ctx.args))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(error_message(error)) from error
 
@@ -81,6 +82,16 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise an error of argparse as one of click."""
         raise click.UsageError(message, click.get_current_context(silent=True))
+
+
+def _parsed_once(arguments: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
+    """Parse the arguments; of several processes only the first one says what is wrong with them."""
+    try:
+        return parse(arguments)
+    except (ConfigError, click.UsageError):
+        if launched_rank():
+            raise SystemExit(1) from None
+        raise
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, argparse.ArgumentParser]:

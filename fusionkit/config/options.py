@@ -234,8 +234,10 @@ class TrainOptions(Options):
         1, "Devices (processes) to train on; auto: all of this machine.  With torchrun or srun: those that it starts."
     )
     num_nodes: Size = _option(1, "Machines to train on, by torchrun or srun.")
-    strategy: Literal["auto", "ddp", "fsdp"] = _option(
-        "auto", "How processes share the model: ddp, each has all of it; fsdp, each has a part.  auto: ddp."
+    strategy: Literal["auto", "ddp", "fsdp", "by_output"] = _option(
+        "auto",
+        "How processes share the model: ddp, each has all of it; fsdp, a part of each parameter; by_output, some rows "
+        "of W, and computes all rows of a batch.  auto: ddp.",
     )
     timeout: Annotated[float, Field(gt=0)] = _option(600.0, "Seconds that a process waits for another one.")
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"] = _option(

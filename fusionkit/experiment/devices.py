@@ -29,10 +29,13 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import distribute_tensor
+from torch.distributed.tensor.parallel import parallelize_module
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
+from fusionkit.experiment.parallel import by_output
+from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 
 if TYPE_CHECKING:
     from fusionkit.experiment.ranks import Team
@@ -107,6 +110,8 @@ class Task:
             return "auto"
         if self.settings.strategy == "fsdp":
             return ModelParallelStrategy(_sharded, processes, tensor_parallel_size=1, timeout=timeout)
+        if self.settings.strategy == "by_output":
+            return ModelParallelStrategy(_by_output, 1, tensor_parallel_size=processes, timeout=timeout)
         return DDPStrategy(timeout=timeout, find_unused_parameters=self.unused)
 
 
@@ -120,6 +125,20 @@ def _sharded(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
         should = "train.strategy should be ddp for parameters without dimensions"
         raise FusionError(f"{should}; found fsdp and {', '.join(scalars)}.")
     fully_shard(network, mesh=mesh["data_parallel"])
+    return network
+
+
+def _by_output(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Return the network with the matrix W of its fusion cut into rows, of which each process has some.
+
+    Raises:
+        FusionError: the fusion is no parameterized concatenation, dense or of low rank.
+    """
+    fusion = getattr(network, "fusion", None)
+    if not isinstance(fusion, ParameterizedConcatenation):
+        should = "train.strategy should be by_output for the fusion parameterized_concatenation only"
+        raise FusionError(f"{should}; found it for {type(fusion or network).__name__}.")
+    parallelize_module(fusion, mesh["tensor_parallel"], by_output())
     return network
 
 

@@ -76,7 +76,9 @@ class Optimizer:
         """Update the parameters from their gradients."""
         update = self._sgd if self.name == "sgd" else self._adam
         for group in self.param_groups:
-            if parameters := [p for p in group["params"] if p.grad is not None]:
+            trained: list[Any] = [p for p in group["params"] if p.grad is not None]
+            for kind in dict.fromkeys(map(type, trained)):  # torch refuses DTensors and others in one call.
+                parameters = [p for p in trained if type(p) is kind]
                 update(parameters, [p.grad for p in parameters], group["weight_decay"])
 
     def _adam(self, parameters: list[Tensor], gradients: list[Tensor], weight_decay: float) -> None:

@@ -26,8 +26,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
-from torch.distributed.rendezvous import rendezvous
 
+from fusionkit._util.machine import launched_rank
 from fusionkit._util.text import error_line, error_message
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError, RegistryError
@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 #: Seconds in which all processes have to start.
 _START = 600
+#: Seconds of one try to reach the store.
+_TRY = 5
 #: Seconds between two looks into the store.
 _LOOK = 0.5
 #: Seconds in which the other processes have to answer the first one.
@@ -237,12 +239,21 @@ class _Gathered:
 
 def _store(rank: int, size: int) -> Any:
     """Return the store in which the processes find each other, as MASTER_ADDR and MASTER_PORT say."""
-    try:
-        store, _, _ = next(rendezvous("env://", rank, size, timeout=timedelta(seconds=_START)))
-    except RuntimeError as error:
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise FusionError(f"The first process should be reachable at {where}; found {error_line(error)}") from error
-    return store
+    host, port, end = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), time.monotonic() + _START
+    serves = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"  # Otherwise torchrun has it.
+    while True:
+        try:  # For a short time only, because no signal ends it.
+            timeout = timedelta(seconds=_TRY)
+            store = distributed.TCPStore(  # type: ignore[attr-defined]
+                host, port, size, is_master=serves, timeout=timeout, wait_for_workers=False
+            )
+        except RuntimeError as error:
+            if serves or time.monotonic() > end:
+                should = f"The first process should be reachable at {host}:{port}"
+                raise FusionError(f"{should}; found {error_line(error)}") from error
+        else:
+            store.set_timeout(timedelta(seconds=_START))
+            return store
 
 
 def _ignore_termination() -> None:
@@ -293,8 +304,6 @@ def check(settings: TrainOptions) -> None:
             should = f"train.num_nodes should be given where {command} machine, or srun, starts the processes"
             raise ConfigError(f"{should}; found {settings.num_nodes} and one process.")
         return
-    if not _team.even:
-        raise ConfigError("The launcher should start as many processes on each machine; found different numbers.")
     for key, given, here in (
         ("devices", settings.devices, _team.local_size),
         ("num_nodes", settings.num_nodes, _team.nodes),
@@ -313,6 +322,7 @@ def joined() -> Iterator[Team | None]:
 
     Raises:
         FusionError: they do not find each other.
+        ConfigError: machines with different numbers of processes.
     """
     global _team
     environment = launcher()
@@ -321,6 +331,8 @@ def joined() -> Iterator[Team | None]:
         return
     _team = found = Team(environment)
     try:
+        if found.rank == 0 and not found.even:
+            raise ConfigError("The launcher should start as many processes on each machine; found different numbers.")
         yield found
     except BaseException:
         if found.rank == 0:
@@ -339,10 +351,7 @@ def launcher() -> Any:
     Raises:
         ConfigError: SLURM's does not say how many processes each machine has.
     """
-    # The script of sbatch has SLURM_NTASKS too, but only srun starts a step.
-    if not {"TORCHELASTIC_RUN_ID", "SLURM_STEP_ID"} & os.environ.keys():
-        return None
-    return devices().environment()
+    return None if launched_rank() is None else devices().environment()
 
 
 def devices() -> Any:

@@ -199,9 +199,9 @@ def _processes(device: torch.device, settings: TrainOptions) -> int:
     """
     if device.type == "meta":
         raise ConfigError("device should be one that computes, such as cpu or cuda; found 'meta'.")
-    if settings.strategy == "fsdp" and settings.precision in ("16-mixed", "64-true"):
-        should = "train.precision should be 32-true, bf16-mixed, bf16-true or 16-true with train.strategy=fsdp"
-        raise ConfigError(f"{should}; found {settings.precision!r}.")
+    if settings.strategy in ("fsdp", "by_output") and settings.precision in ("16-mixed", "64-true"):
+        should = "train.precision should be 32-true, bf16-mixed, bf16-true or 16-true"
+        raise ConfigError(f"{should} with train.strategy={settings.strategy}; found {settings.precision!r}.")
     if device.type == "cpu":
         if settings.precision == "16-mixed":
             raise ConfigError("train.precision should be bf16-mixed or a true precision on the cpu; found '16-mixed'.")
@@ -242,7 +242,7 @@ def _epochs(process: Any, network: nn.Module, training: Training) -> tuple[Histo
     state = _State(process, network, training)
     steps, best, history = state.steps, state.best, state.history
     # A Network draws the same dropout in all processes, then takes the rows of its own.
-    seed = training.seed + (0 if isinstance(network, Network) else process.global_rank)
+    seed = training.seed + (0 if isinstance(network, Network) else steps.own.rank)
     # Seeded last, because modules imported on the way here may draw numbers.
     shown = _Display(last, best.metric, training.progress if first else None, begin=state.begin)
     with shown as display, seeded(seed, process.device):
@@ -429,7 +429,9 @@ class _Steps:
         self.training = training.part.to(process.device)
         self.has_loss = isinstance(network, Network) and network.has_loss()
         even = self.has_loss or any(isinstance(module, _OF_BATCHES) for module in network.modules())
-        self.own = Share(process.global_rank, process.world_size, even)
+        # Of a matrix W that is shared out, each process computes some outputs of all rows.
+        shared = settings.strategy == "by_output"
+        self.own = Share(even=even) if shared else Share(process.global_rank, process.world_size, even)
         self.model = process.setup_module(network)
         self.trainable = _trainable(network)  # After the setup, which may have put others in their places.
         self.optimizer = Optimizer(self.trainable, settings.optimizer, settings.lr, settings.weight_decay)
@@ -438,7 +440,7 @@ class _Steps:
         # whole batches, by a generator of a seed that no order has.
         self.generator = torch.Generator().manual_seed(training.seed)
         self.drop, self.drops = ViewDropout(settings.view_dropout), torch.Generator().manual_seed(training.seed + 2**32)
-        self.sizes = batch_sizes(len(self.training), settings.batch_size, process.world_size)
+        self.sizes = batch_sizes(len(self.training), settings.batch_size, self.own.count)
         self.done, self.total = 0, settings.epochs * len(self.sizes)
         self.schedule()
 
@@ -472,7 +474,7 @@ class _Steps:
         part = batch.part
         output = self.outputs(batch)
         output, own = output if self.has_loss else (output, None)
-        scale = self.process.world_size / batch.size
+        scale = self.own.count / batch.size
         loss: Tensor = self.loss(output, part.target, part.weight) * scale
         return loss if own is None else loss + own * (len(part) * scale)
 

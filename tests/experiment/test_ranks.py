@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -148,8 +149,11 @@ def test_a_torchrun_of_one_process_starts_others(start: Start, arrays: dict[str,
 
 
 @pytest.mark.exhaustive
-def test_a_killed_process_of_srun_ends_the_run_which_goes_on_in_one(start: Start, arrays: dict[str, Any]) -> None:
-    options = [*folder(arrays), "train.epochs=300", "train.checkpoint_every=1", "train.strategy=fsdp"]
+@pytest.mark.parametrize("strategy", ["fsdp", "by_output"])
+def test_a_killed_process_of_srun_ends_the_run_which_goes_on_in_one(
+    start: Start, arrays: dict[str, Any], strategy: str
+) -> None:
+    options = [*folder(arrays), "train.epochs=300", "train.checkpoint_every=1", f"train.strategy={strategy}"]
     one = single(options)
     names = {"SLURM_JOB_ID": 1, "SLURM_STEP_ID": 0, "SLURM_JOB_NAME": "run", "SLURM_NTASKS": 2}
     names |= {"SLURM_NTASKS_PER_NODE": 2, "SLURM_NNODES": 1, "SLURM_NODEID": 0}
@@ -256,19 +260,57 @@ def options(**given: Any) -> TrainOptions:
     [
         ({"devices": 3}, "train.devices should be 4, as the processes were started, or not be given; found 3."),
         ({"num_nodes": 3}, "train.num_nodes should be 2, as the processes were started, or not be given; found 3."),
-        ({"even": False}, "The launcher should start as many processes on each machine; found different numbers."),
     ],
 )
 def test_options_that_do_not_fit(given: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    team = SimpleNamespace(local_size=4, nodes=2, even=given.pop("even", True))
-    monkeypatch.setattr(ranks, "_team", team)
+    monkeypatch.setattr(ranks, "_team", SimpleNamespace(local_size=4, nodes=2))
     with pytest.raises(ConfigError, match=like(sentence)):
         ranks.check(options(**given))
 
 
+@pytest.mark.parametrize("command", [["train.epochs=1"], ["--from", "one"], ["--resume", "one"]])
+def test_machines_with_different_numbers_of_processes(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped: list[bool] = []
+    team = SimpleNamespace(rank=0, even=False, stop=lambda: stopped.append(True))
+    monkeypatch.setattr(ranks, "launcher", lambda: SimpleNamespace(world_size=lambda: 3))
+    monkeypatch.setattr(ranks, "Team", lambda environment: team)
+    assert cli.main(["run", *command]) == 2
+    assert "The launcher should start as many processes on each machine" in capsys.readouterr().err
+    assert stopped == [True]
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize("launcher", [{"TORCHELASTIC_RUN_ID": "x"}, {"SLURM_STEP_ID": "0"}])
+@pytest.mark.parametrize("option", ["--epohs=2", "--cfg=all"])
+def test_a_mistake_in_the_options_is_said_by_the_first_process(
+    launcher: dict[str, str], option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rank, status in (("0", 2), ("1", 1)):
+        for name, value in {**launcher, "RANK": rank, "SLURM_PROCID": rank}.items():
+            monkeypatch.setenv(name, value)
+        with contextlib.suppress(SystemExit):
+            assert cli.main(["run", option, "--multirun"]) == status
+        assert bool(capsys.readouterr().err) == (rank == "0")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_wait_for_a_process_that_does_not_come_can_be_interrupted(start: Start, rank: int) -> None:
+    names = {"SLURM_JOB_ID": 1, "SLURM_STEP_ID": 0, "SLURM_JOB_NAME": "run", "SLURM_NTASKS": 2}
+    names |= {"SLURM_NTASKS_PER_NODE": 2, "SLURM_NNODES": 1, "SLURM_NODEID": 0, "SLURM_LOCALID": rank}
+    process = start(RUN, **names, SLURM_PROCID=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port())
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(15)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(LIMIT) == 130
+    assert "Traceback" not in log()
+
+
 @pytest.mark.parametrize("given", [{}, {"devices": 4}, {"devices": "auto", "num_nodes": 2}])
 def test_options_that_fit(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "_team", SimpleNamespace(local_size=4, nodes=2, even=True))
+    monkeypatch.setattr(ranks, "_team", SimpleNamespace(local_size=4, nodes=2))
     ranks.check(options(**given))
 
 

@@ -4,8 +4,11 @@ import copy
 import multiprocessing
 import random
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,7 @@ from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import optimizer
 from fusionkit.experiment import training as trainings
 from fusionkit.experiment.checkpoint import Checkpoints, newest
-from fusionkit.experiment.devices import Task, _sharded, run
+from fusionkit.experiment.devices import Task, _by_output, _sharded, run
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.parts import Part
 from fusionkit.experiment.tasks.classification import Classification
@@ -319,28 +322,30 @@ def test_two_processes_agree_with_one_and_drop_the_same(
 FABRICATIONS: list[Any] = [None, {"name": "lowrank", "r": 2}, {"name": "kronecker", "p": 2, "q": 2}]
 
 
-def networks() -> nn.ModuleList:
-    """Return networks with a matrix W that is dense, of low rank, and a Kronecker product."""
+def networks(fabrications: Sequence[Any]) -> nn.ModuleList:
+    """Return a network for each of the fabrications of W."""
     torch.manual_seed(0)
     made = nn.ModuleList()
-    for one in FABRICATIONS:
+    for one in fabrications:
         fusion = fusionkit.create("parameterized_concatenation", dims=[4, 4], n=6, parameter_fabrication=one)
         made.append(Network(fusion, [4, 3], 3, ModelOptions(encoder="linear", encoder_width=4), 0.1))
     return made
 
 
-def five_steps(process: Any, made: Any) -> tuple[dict[str, torch.Tensor], Any]:
+def five_steps(process: Any, made: Any, strategy: str) -> tuple[dict[str, torch.Tensor], Any]:
     """Train each network by five steps; return all tensors, and the losses."""
-    options = settings(epochs=1, batch_size=12, lr=0.02)
+    options = settings(epochs=1, batch_size=12, lr=0.02, strategy=strategy)
     found = [_fit(process, network, training(*parts(), options, 0)) for network in made]
     tensors = {f"{i}.{name}": tensor for i, (state, _) in enumerate(found) for name, tensor in state.items()}
     return tensors, [history["loss"] for _, history in found]
 
 
 @pytest.mark.exhaustive
-def test_processes_that_share_the_parameters_train_as_one() -> None:
-    alone, losses = five_steps(_Process(torch.device("cpu")), networks())
-    task = Task(five_steps, networks(), torch.device("cpu"), settings(strategy="fsdp"), False)
+@pytest.mark.parametrize(("strategy", "fabrications"), [("fsdp", FABRICATIONS), ("by_output", FABRICATIONS[:2])])
+def test_processes_that_share_the_parameters_train_as_one(strategy: str, fabrications: Sequence[Any]) -> None:
+    alone, losses = five_steps(_Process(torch.device("cpu")), networks(fabrications), strategy)
+    fit = partial(five_steps, strategy=strategy)
+    task = Task(fit, networks(fabrications), torch.device("cpu"), settings(strategy=strategy), False)
     found, other = run(task, 2)
     assert found.keys() == alone.keys()
     for name, tensor in found.items():
@@ -359,11 +364,27 @@ def test_parameters_that_cannot_be_shared_are_named() -> None:
         _sharded(Scaled(), None)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (Linear, "it for Linear"),
+        (
+            lambda: Network(fusionkit.create("concatenation", dims=[4, 3]), [4, 3], 3, ModelOptions()),
+            "it for Concatenation",
+        ),
+        (lambda: networks(FABRICATIONS)[2], "kronecker"),
+    ],
+)
+def test_a_fusion_without_a_W_to_share_is_named(make: Callable[[], nn.Module], found: str) -> None:
+    with pytest.raises(FusionError, match=like(f"…by_output … found {found}…")):
+        _by_output(make(), {"tensor_parallel": SimpleNamespace(ndim=1)})  # type: ignore[arg-type]
+
+
 def test_all_devices_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainings, "cpu_count", lambda: 3)
     assert trainings._processes(torch.device("cpu"), settings(devices="auto")) == 3
     with pytest.raises(ConfigError, match=like("train.precision should be 32-true, … found '64-true'.")):
-        trainings._processes(torch.device("cpu"), settings(strategy="fsdp", precision="64-true"))
+        trainings._processes(torch.device("cpu"), settings(strategy="by_output", precision="64-true"))
 
 
 class Raises(Linear):
