@@ -235,9 +235,7 @@ class TrainOptions(Options):
     )
     num_nodes: Size = _option(1, "Machines to train on, by torchrun or srun.")
     strategy: Literal["auto", "ddp", "fsdp", "by_output"] = _option(
-        "auto",
-        "How processes share the model: ddp, each has all of it; fsdp, a part of each parameter; by_output, some rows "
-        "of W, and computes all rows of a batch.  auto: ddp.",
+        "auto", "How processes share the model: ddp, a copy each; fsdp, parts of it; by_output, rows of W.  auto: ddp."
     )
     timeout: Annotated[float, Field(gt=0)] = _option(600.0, "Seconds that a process waits for another one.")
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"] = _option(
