@@ -163,15 +163,18 @@ def _short(dims: Sequence[int]) -> str:
     return f"{len(dims)}x{dims[0]}" if same else ",".join(map(str, dims))
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
+def processor_name() -> str:
+    """Return the name of the processor as the system gives it."""
     name = platform.processor() or platform.machine()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    elif sys.platform == "linux":
-        info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), name)
+    if sys.platform != "linux":
+        return name
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), name)
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
     return {
-        "processor": name,
+        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "cores": os.cpu_count(),
         "device": str(device),
         "python": platform.python_version(),

@@ -74,9 +74,20 @@ def free_port() -> int:
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     """Wait for a file, such as a checkpoint, that a process writes."""
-    while not list(path.parent.glob(path.name)):
+    wait_until(lambda: bool(list(path.parent.glob(path.name))), process)
+
+
+def wait_until(true: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait for what a process does."""
+    while not true():
         assert process.poll() is None, log()
         time.sleep(0.05)
+
+
+def reached(port: int) -> bool:
+    """Whether something listens on a port of this machine."""
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def folder(arrays: dict[str, Any]) -> list[str]:
@@ -300,11 +311,16 @@ def test_a_mistake_in_the_options_is_said_by_the_first_process(
 def test_the_wait_for_a_process_that_does_not_come_can_be_interrupted(start: Start, rank: int) -> None:
     names = {"SLURM_JOB_ID": 1, "SLURM_STEP_ID": 0, "SLURM_JOB_NAME": "run", "SLURM_NTASKS": 2}
     names |= {"SLURM_NTASKS_PER_NODE": 2, "SLURM_NNODES": 1, "SLURM_NODEID": 0, "SLURM_LOCALID": rank}
-    process = start(RUN, **names, SLURM_PROCID=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port())
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(15)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(LIMIT) == 130
+    port = free_port()
+    process = start(RUN, **names, SLURM_PROCID=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    if rank:
+        with socket.create_server(("127.0.0.1", port)) as server:
+            server.settimeout(120)
+            server.accept()[0].close()  # From then on there is no first process.
+    else:
+        wait_until(lambda: reached(port), process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(LIMIT) == 128 + signal.SIGTERM
     assert "Traceback" not in log()
 
 
