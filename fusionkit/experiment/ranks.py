@@ -300,9 +300,9 @@ def check(settings: TrainOptions) -> None:
     """
     if _team is None:
         if settings.num_nodes > 1:
-            command = f"torchrun --nnodes {settings.num_nodes} ... -m fusionkit run ... on each"
-            should = f"train.num_nodes should be given where {command} machine, or srun, starts the processes"
-            raise ConfigError(f"{should}; found {settings.num_nodes} and one process.")
+            command = f"torchrun --nnodes {settings.num_nodes} ... -m fusionkit run ..."
+            advice = f"Start the run by {command} on each machine, or by srun."
+            raise ConfigError(f"train.num_nodes should be 1 in a plain run; found {settings.num_nodes}.  {advice}")
         return
     for key, given, here in (
         ("devices", settings.devices, _team.local_size),
