@@ -149,13 +149,13 @@ class Team:
 
     def follow(self) -> int:
         """Call the functions of the first process until it ends; return the exit status."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._interrupted)
         threading.Thread(target=self._watch, daemon=True).start()
         try:
             with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
                 self._followed()
             return 0
-        except KeyboardInterrupt:
-            return self._left()
         except Exception as error:
             if _disconnected(error):
                 return self._left()
@@ -176,6 +176,17 @@ class Team:
             distributed.broadcast_object_list(functions, src=0)
             functions[0](self)
         self._ended.set()
+
+    def _interrupted(self, number: int, frame: object) -> None:
+        """Go on until the first process, which got the same signal, says "stop"; end if it got none."""
+
+        def leave() -> None:
+            self._failed(FusionError(f"an end by {signal.Signals(number).name}"))
+            os._exit(1)
+
+        timer = threading.Timer(_ANSWER, leave)
+        timer.daemon = True
+        timer.start()
 
     def _left(self) -> int:
         """Wait for the first process to say "stop", which ends this one; say that it is gone if it does not."""

@@ -187,6 +187,29 @@ def test_a_killed_process_of_srun_ends_the_run_which_goes_on_in_one(
 
 
 @pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("to", "error"),
+    [
+        ("all", "The run should come to its end; found an end by SIGTERM."),
+        ("second", "All 2 processes should train to the end; found in rank 1: an end by SIGTERM"),
+    ],
+)
+def test_the_processes_are_told_to_end(start: Start, arrays: dict[str, Any], to: str, error: str) -> None:
+    options = [*folder(arrays), "train.epochs=100000", "train.checkpoint_every=10"]
+    command = [*TORCHRUN, "--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "fusionkit", "run"]
+    process = start([*command, *options, "hydra.run.dir=two"])
+    wait_for(Path("two/checkpoint-*"), process)
+    if to == "all":
+        process.send_signal(signal.SIGTERM)  # torchrun sends it on.
+    else:
+        os.kill(pid_of(1), signal.SIGTERM)
+    assert process.wait(LIMIT) != 0
+    record = results.read_result(Path("two", results.RESULT))
+    assert (record["status"], record["error"]) == ("failed", error)
+    assert not re.search("^error: .* lost", log(), re.MULTILINE)
+
+
+@pytest.mark.exhaustive
 def test_the_first_process_is_lost(start: Start, arrays: dict[str, Any]) -> None:
     options = [*folder(arrays), "train.epochs=100000", "train.checkpoint_every=10"]
     command = [*TORCHRUN, "--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "fusionkit", "run"]
