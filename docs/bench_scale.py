@@ -1,13 +1,14 @@
 """Measures what several processes and long sweeps cost, for the page ``scale.md``.
 
 ``OMP_NUM_THREADS=1 python docs/bench_scale.py FILE [--pairs N] [--rows N] [--jobs N,N,...] [OPTION=VALUE ...]`` writes
-a JSON file; ``scale_tables.py`` makes the tables and the pictures from it.  It needs two free cores.
+a JSON file; ``scale_tables.py`` makes the tables and the pictures from it.  It needs Linux and two free cores.
 
 - steps: rows per second of a training in two processes and in one, of one thread each, in turn.  It trains a dense
   concatenation of two views of 1024 columns, D = 2048 and n = 64, without dropout unless train.input_dropout is given;
-  the first epoch is not counted.
+  the first epoch is not counted.  "bare" is the ratio of a loop around torch's own DistributedDataParallel.
 - sums: seconds of an all_reduce between the two processes, by the number of float32 numbers.
-- sweeps: processor time of a sweep of the default run, one job after the other, and the memory of its process.
+- sweeps: processor time of a sweep of the default run with train.epochs=5, one job after the other, and the memory of
+  its process.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 from torch.multiprocessing.spawn import spawn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 
 import fusionkit
 from fusionkit.cli.bench_run import processor_name
@@ -39,7 +42,7 @@ from fusionkit.experiment.tasks.classification import Classification
 from fusionkit.experiment.training import Training, train
 
 WIDTHS, N, CLASSES = [1024, 1024], 64, 10
-STEPS = (128, 1024, 8192)
+STEPS, EPOCHS = (128, 1024, 8192), 4
 #: Of the sums: one number; the gradients of the network above; 64 MiB.
 NUMBERS = (1, 2**17, 2**24)
 
@@ -79,14 +82,49 @@ def steps(rows: int, pairs: int, given: Sequence[str], folder: Path) -> Iterator
     part = Part(views, torch.randint(CLASSES, (rows,)))
     for step in STEPS:
         found: dict[int, list[float]] = {1: [], 2: []}
+        bare: dict[int, list[float]] = {1: [], 2: []}
         for pair in range(pairs):
             for count in (1, 2) if pair % 2 else (2, 1):
-                keys = {"batch_size": step, "devices": count, "epochs": 4, "input_dropout": 0.0}
+                keys = {"batch_size": step, "devices": count, "epochs": EPOCHS, "input_dropout": 0.0}
                 changes = [*(f"train.{key}={value}" for key, value in keys.items()), *given]
                 found[count].append(speed(part, validate(compose(changes)).train, folder))
-        ratio = median(two / one for one, two in zip(found[1], found[2], strict=True))
-        yield {"rows": step, "one": median(found[1]), "two": median(found[2]), "ratio": ratio}
-        print(f"{step} rows a step: two processes / one, median of {pairs}: {ratio:.2f}", flush=True)
+                bare[count].append(bare_speed(rows, step, count, folder))
+        ratio, other = (
+            median(two / one for one, two in zip(times[1], times[2], strict=True)) for times in (found, bare)
+        )
+        yield {"rows": step, "one": median(found[1]), "two": median(found[2]), "ratio": ratio, "bare": other}
+        text = f"{step} rows a step: two processes / one, median of {pairs}: {ratio:.2f}; bare DDP {other:.2f}"
+        print(text, flush=True)
+
+
+def bare_speed(rows: int, step: int, count: int, folder: Path) -> float:
+    """Return the rows per second of a loop around torch's own DistributedDataParallel."""
+    file = folder / "bare.json"
+    spawn(_bare, (count, rows, step, folder, file), count)
+    (folder / "store").unlink(missing_ok=True)
+    return (EPOCHS - 1) * rows / float(json.loads(file.read_text()))
+
+
+def _bare(rank: int, count: int, rows: int, step: int, folder: Path, file: Path) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
+    torch.manual_seed(0)
+    x, target = torch.randn(rows, sum(WIDTHS)), torch.randint(CLASSES, (rows,))
+    layers = (nn.Linear(sum(WIDTHS), N), nn.GELU(), nn.Linear(N, CLASSES))
+    model: nn.Module = nn.Sequential(*layers)
+    model = DistributedDataParallel(model) if count > 1 else model
+    optimizer, begun = torch.optim.AdamW(model.parameters(), fused=True), 0.0
+    for epoch in range(EPOCHS):
+        if epoch == 1:
+            begun = perf_counter()
+        for batch in torch.randperm(rows).split(step):
+            own = batch[rank::count]
+            optimizer.zero_grad()
+            cross_entropy(model(x[own]), target[own]).backward()
+            optimizer.step()
+    if rank == 0:
+        file.write_text(json.dumps(perf_counter() - begun))
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 
 def sums(folder: Path) -> list[dict[str, float]]:
@@ -118,17 +156,27 @@ def _sums(rank: int, folder: Path) -> None:
 def sweeps(counts: Sequence[int], given: Sequence[str], folder: Path) -> Iterator[dict[str, float]]:
     """Yield processor time per job and the memory of the process, by the number of jobs."""
     for jobs in counts:
-        command = [sys.executable, "-m", "fusionkit", "run", "-m", f"seed=range({jobs})", *given]
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen([*command, f"hydra.sweep.dir={folder}/{jobs}"], stdout=log, stderr=log)
-            _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            sys.exit((folder / "log").read_text())
-        seconds = (usage.ru_utime + usage.ru_stime) / jobs
-        megabytes = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        options = [f"seed=range({jobs})", "train.epochs=5", *given, f"hydra.sweep.dir={folder}/{jobs}"]
+        # The sweep reports its own peak: to a parent, ru_maxrss is at least the memory of the parent.
+        command = [sys.executable, "-c", _SWEEP, "run", "-m", *options]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        if found.returncode:
+            sys.exit(found.stderr)
+        seconds, megabytes = map(float, found.stdout.splitlines()[-1].split())
+        seconds /= jobs
         print(f"sweep of {jobs}: {seconds:.2f} s of processor time per job, {megabytes:.0f} MiB", flush=True)
         yield {"jobs": jobs, "seconds": seconds, "megabytes": megabytes}
+
+
+_SWEEP = """
+import sys, time
+from fusionkit import cli
+status = cli.main(sys.argv[1:])
+with open("/proc/self/status") as file:
+    peak = next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
+print(time.process_time(), peak)
+sys.exit(status)
+"""
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ def test_it_writes_what_it_measured(tmp_path: Path) -> None:
     content = json.loads(file.read_text())
     assert [one["rows"] for one in content["steps"]] == [128, 1024, 8192]
     assert all(one["ratio"] == one["two"] / one["one"] > 0 for one in content["steps"])
+    assert all(one["bare"] > 0 for one in content["steps"])
     assert [one["numbers"] for one in content["sums"]] == [1, 2**17, 2**24]
     assert all(one["seconds"] > 0 for one in content["sums"])
     assert [one["jobs"] for one in content["sweeps"]] == [1, 2]

@@ -30,10 +30,8 @@ def test_the_tables_are_those_of_the_record(scale_tables: ModuleType, content: A
 
 
 def test_the_record_has_what_the_page_promises(content: Any) -> None:
-    ratios = {step["rows"]: step["ratio"] for step in content["steps"]}
-    assert [*ratios] == [128, 1024, 8192]
-    assert ratios[1024] >= 1.3
-    assert ratios[8192] >= 1.4
+    assert [step["rows"] for step in content["steps"]] == [128, 1024, 8192]
+    assert all(step["ratio"] >= 0.9 * step["bare"] for step in content["steps"])
     assert [one["jobs"] for one in content["sweeps"]] == [10, 100, 1000]
 
 
