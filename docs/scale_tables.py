@@ -62,8 +62,8 @@ assumed, P processes train so many times the rows per second of one process:
 $projected
 
 The processes are cores of the measured kind. A GPU has a smaller b, so a network has to be faster, or a step larger,
-for the same ratio. A sweep of N jobs in K processes takes N / K times the time of a job. The memory of the command
-grows by $job KiB per job, so by $many MiB for 10,000.
+for the same ratio. A sweep of N jobs in K processes takes N / K times the time of a job: 10,000 of those above take
+$hours hours on one core. The memory of the command grows by $job KiB per job, so by $many MiB for 10,000.
 """
 
 
@@ -139,6 +139,7 @@ def tables(content: Mapping[str, Any]) -> str:
         "other_B": f"{ETHERNET.bandwidth / 1e9:g}",
         "job": f"{1024 * per_job:.0f}",
         "many": f"{10000 * per_job:.0f}",
+        "hours": f"{10000 * sweeps[-1]['seconds'] / 3600:.1f}",
     }
     return Template(TEXT).substitute(constants)
 
@@ -190,7 +191,7 @@ def draw(content: Mapping[str, Any], folder: Path) -> None:
     axes.axhline(1, color="#a0aec0", linewidth=0.8)
     axes.set_xscale("log", base=2)
     axes.set_xticks(PROCESSES, [str(count) for count in PROCESSES])
-    axes.set_xlabel("processes (dots: measured here; dashes: projected)", fontsize=12)
+    axes.set_xlabel("processes (dots: measured; dashes: projected, Ethernet)", fontsize=12)
     axes.set_ylabel("rows per second / one process", fontsize=12)
     axes.legend(fontsize=11, frameon=False)
     figure.savefig(folder / "scale_processes.png", format="png")
@@ -201,7 +202,7 @@ def draw(content: Mapping[str, Any], folder: Path) -> None:
     ):  # fmt: skip
         axes.plot([one["jobs"] for one in sweeps], [one[key] for one in sweeps], color=color, marker="o")
         axes.set_xscale("log")
-        axes.set_ylim(0)
+        axes.set_ylim(0, 1.1 * max(one[key] for one in sweeps))
         axes.set_xlabel("jobs", fontsize=12)
         axes.set_title(label, fontsize=12, loc="left")
     figure.savefig(folder / "scale_sweeps.png", format="png")
