@@ -35,7 +35,6 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment.parallel import by_output
-from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 
 if TYPE_CHECKING:
     from fusionkit.experiment.ranks import Team
@@ -129,17 +128,8 @@ def _sharded(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 
 def _by_output(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Return the network with the matrix W of its fusion cut into rows, of which each process has some.
-
-    Raises:
-        FusionError: the fusion is no parameterized concatenation, dense or of low rank.
-    """
-    fusion = getattr(network, "fusion", None)
-    if not isinstance(fusion, ParameterizedConcatenation):
-        should = "train.strategy should be by_output for the fusion parameterized_concatenation only"
-        raise FusionError(f"{should}; found it for {type(fusion or network).__name__}.")
-    parallelize_module(fusion, mesh["tensor_parallel"], by_output())
-    return network
+    """Return the network with the matrix W of its fusion cut into rows, of which each process has some."""
+    return parallelize_module(network, mesh["tensor_parallel"], {"fusion": by_output()})
 
 
 def run(task: Task, count: int) -> Outcome:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fusionkit import registry
 from fusionkit._util.machine import cpu_count
 from fusionkit._util.progress import ProgressBar
 from fusionkit.config.options import TrainOptions
@@ -35,7 +36,10 @@ from fusionkit.experiment.source import Array
 from fusionkit.experiment.state import exclusive
 from fusionkit.experiment.tasks.base import Task
 from fusionkit.experiment.view_dropout import ViewDropout
-from fusionkit.fusion import check_device
+from fusionkit.fabrications.dense import Dense
+from fusionkit.fabrications.lowrank import LowRank
+from fusionkit.fusion import Fusion, check_device
+from fusionkit.fusions.parameterized_concatenation import ParameterizedConcatenation
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -153,11 +157,14 @@ def train(network: nn.Module, training: Training, device: Any) -> History:
         device: where to train.
 
     Raises:
-        ConfigError: a precision or a number of devices that the device does not have; a loss that does not fit.
+        ConfigError: a precision or a number of devices that the device does not have; a loss that does not fit; a
+            fusion that train.strategy=by_output cannot share out.
         FusionError: a device that does not exist; a loss that is NaN or infinite, with its epoch; a checkpoint of
             another training.
     """
     settings, first = training.settings, check_device(device) or torch.device("cpu")
+    if settings.strategy == "by_output":
+        _check_shareable(network)
     count = _processes(first, settings)
     # Without a head there may be nothing to train: the model is only measured.
     if (count == 1 and settings.precision == "32-true") or not _trainable(network):
@@ -170,6 +177,19 @@ def train(network: nn.Module, training: Training, device: Any) -> History:
     network.load_state_dict(state)
     network.cpu().eval()
     return History(**history)
+
+
+def _check_shareable(network: nn.Module) -> None:
+    """Refuse a network whose W cannot be shared out, in one process too: the same command is meant for several."""
+    fusion = getattr(network, "fusion", None)
+    if isinstance(fusion, ParameterizedConcatenation) and type(fusion.fabrication) in (Dense, LowRank):
+        return
+    found = fusion.name if isinstance(fusion, Fusion) else type(network).__name__
+    if isinstance(fusion, ParameterizedConcatenation):
+        kind = type(fusion.fabrication)
+        found += f" with {registry.key_of(kind) or kind.__name__}"
+    should = "train.strategy should be by_output for parameterized_concatenation with dense or lowrank only"
+    raise ConfigError(f"{should}; found it for {found}.  fsdp shares out any parameters.")
 
 
 def _fill(tensor: Tensor, whole: Tensor) -> None:
@@ -440,7 +460,8 @@ class _Steps:
         # whole batches, by a generator of a seed that no order has.
         self.generator = torch.Generator().manual_seed(training.seed)
         self.drop, self.drops = ViewDropout(settings.view_dropout), torch.Generator().manual_seed(training.seed + 2**32)
-        self.sizes = batch_sizes(len(self.training), settings.batch_size, self.own.count)
+        # Otherwise a process may have no row of a batch, and the batches are those of one process.
+        self.sizes = batch_sizes(len(self.training), settings.batch_size, self.own.count if even else 1)
         self.done, self.total = 0, settings.epochs * len(self.sizes)
         self.schedule()
 

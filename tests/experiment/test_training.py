@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from fusionkit.errors import ConfigError, FusionError
 from fusionkit.experiment import optimizer
 from fusionkit.experiment import training as trainings
 from fusionkit.experiment.checkpoint import Checkpoints, newest
-from fusionkit.experiment.devices import Task, _by_output, _sharded, run
+from fusionkit.experiment.devices import Task, _sharded, run
 from fusionkit.experiment.model import Network
 from fusionkit.experiment.parts import Part
 from fusionkit.experiment.tasks.classification import Classification
@@ -319,6 +318,19 @@ def test_two_processes_agree_with_one_and_drop_the_same(
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("processes", "batch_size"), [(3, 29), (2, 19)])
+def test_processes_agree_with_one_where_some_have_no_row_of_the_last_batch(processes: int, batch_size: int) -> None:
+    network = Network(fusionkit.create("parameterized_concatenation", dims=[4, 3], n=5), [4, 3], 3, ModelOptions(), 0.3)
+    twin = copy.deepcopy(network)
+    _, alone = fit(network=network, lr=0.02, batch_size=batch_size)
+    _, together = fit(network=twin, lr=0.02, batch_size=batch_size, devices=processes)
+    assert together.loss == pytest.approx(alone.loss, rel=1e-5)
+    assert together.lr == alone.lr
+    for a, b in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 FABRICATIONS: list[Any] = [None, {"name": "lowrank", "r": 2}, {"name": "kronecker", "p": 2, "q": 2}]
 
 
@@ -367,17 +379,15 @@ def test_parameters_that_cannot_be_shared_are_named() -> None:
 @pytest.mark.parametrize(
     ("make", "found"),
     [
-        (Linear, "it for Linear"),
-        (
-            lambda: Network(fusionkit.create("concatenation", dims=[4, 3]), [4, 3], 3, ModelOptions()),
-            "it for Concatenation",
-        ),
-        (lambda: networks(FABRICATIONS)[2], "kronecker"),
+        (Linear, "Linear"),
+        (lambda: Network(fusionkit.create("concatenation", dims=[4, 3]), [4, 3], 3, ModelOptions()), "concatenation"),
+        (lambda: networks(FABRICATIONS)[2], "parameterized_concatenation with kronecker"),
     ],
 )
 def test_a_fusion_without_a_W_to_share_is_named(make: Callable[[], nn.Module], found: str) -> None:
-    with pytest.raises(FusionError, match=like(f"…by_output … found {found}…")):
-        _by_output(make(), {"tensor_parallel": SimpleNamespace(ndim=1)})  # type: ignore[arg-type]
+    sentence = f"train.strategy should be by_output for … found it for {found}.  fsdp"
+    with pytest.raises(ConfigError, match=like(sentence)):
+        fit(network=make(), strategy="by_output")  # In one process, as in several.
 
 
 def test_all_devices_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
