@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,6 +33,9 @@ from fusionkit.config.hydra_bridge import application, argument_parser, executio
 from fusionkit.config.hydra_node import HANDLERS
 from fusionkit.core.allowed import FACTORIES, extra_names
 from fusionkit.errors import ConfigError, Terminated, nearest
+
+#: Seconds in which the first of several processes says what is wrong with the arguments.
+_PATIENCE = 5.0
 
 
 @click.command(
@@ -90,6 +94,7 @@ def _parsed_once(arguments: list[str]) -> tuple[argparse.Namespace, argparse.Arg
         return parse(arguments)
     except (ConfigError, click.UsageError):
         if launched_rank():
+            time.sleep(_PATIENCE)  # A launcher ends all processes with the first that ends: let that be the first one.
             raise SystemExit(1) from None
         raise
 

@@ -129,7 +129,8 @@ def _sharded(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 def _by_output(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Return the network with the matrix W of its fusion cut into rows, of which each process has some."""
-    return parallelize_module(network, mesh["tensor_parallel"], {"fusion": by_output()})
+    shared = parallelize_module(network, mesh["tensor_parallel"], {"fusion": by_output()})
+    return shared.to(mesh.device_type)  # Fabric leaves that to this function, and torch moves W only.
 
 
 def run(task: Task, count: int) -> Outcome:

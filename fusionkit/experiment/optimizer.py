@@ -77,7 +77,7 @@ class Optimizer:
         update = self._sgd if self.name == "sgd" else self._adam
         for group in self.param_groups:
             trained: list[Any] = [p for p in group["params"] if p.grad is not None]
-            for kind in {type(p) for p in trained}:  # torch refuses DTensors and others in one call.
+            for kind in dict.fromkeys(type(p) for p in trained):  # torch refuses DTensors and others in one call.
                 parameters = [p for p in trained if type(p) is kind]
                 update(parameters, [p.grad for p in parameters], group["weight_decay"])
 

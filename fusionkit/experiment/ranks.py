@@ -150,7 +150,8 @@ class Team:
     def follow(self) -> int:
         """Call the functions of the first process until it ends; return the exit status."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._interrupted)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # As nohup sets it.
+                signal.signal(number, self._interrupted)
         threading.Thread(target=self._watch, daemon=True).start()
         try:
             with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
@@ -178,15 +179,14 @@ class Team:
         self._ended.set()
 
     def _interrupted(self, number: int, frame: object) -> None:
-        """Go on until the first process, which got the same signal, says "stop"; end if it got none."""
+        """Go on: the first process usually gets the same signal and says "stop".  End this one if it does not."""
 
         def leave() -> None:
-            self._failed(FusionError(f"an end by {signal.Signals(number).name}"))
-            os._exit(1)
+            if not self._ended.wait(_ANSWER):
+                self._failed(FusionError(f"an end by {signal.Signals(number).name}"))
+                os._exit(1)
 
-        timer = threading.Timer(_ANSWER, leave)
-        timer.daemon = True
-        timer.start()
+        threading.Thread(target=leave, daemon=True).start()
 
     def _left(self) -> int:
         """Wait for the first process to say "stop", which ends this one; say that it is gone if it does not."""
@@ -254,7 +254,7 @@ def _store(rank: int, size: int) -> Any:
     serves = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"  # Otherwise torchrun has it.
     while True:
         try:  # For a short time only, because no signal ends it.
-            timeout = timedelta(seconds=_TRY)
+            timeout = timedelta(seconds=_START if serves else _TRY)
             store = distributed.TCPStore(  # type: ignore[attr-defined]
                 host, port, size, is_master=serves, timeout=timeout, wait_for_workers=False
             )

@@ -310,7 +310,7 @@ class _State:
         for name, tensor in self._collected().items():  # In all processes, each of which has a part.
             whole = _whole(tensor)
             if first:
-                tensors[name] = whole
+                tensors[name] = whole.cpu()
         if first:
             best = self.best
             value = best.value if best.epoch else None
@@ -449,7 +449,7 @@ class _Steps:
         self.training = training.part.to(process.device)
         self.has_loss = isinstance(network, Network) and network.has_loss()
         even = self.has_loss or any(isinstance(module, _OF_BATCHES) for module in network.modules())
-        # Of a matrix W that is shared out, each process computes some outputs of all rows.
+        # With by_output each process computes some outputs for all rows of a batch.
         shared = settings.strategy == "by_output"
         self.own = Share(even=even) if shared else Share(process.global_rank, process.world_size, even)
         self.model = process.setup_module(network)
@@ -460,7 +460,7 @@ class _Steps:
         # whole batches, by a generator of a seed that no order has.
         self.generator = torch.Generator().manual_seed(training.seed)
         self.drop, self.drops = ViewDropout(settings.view_dropout), torch.Generator().manual_seed(training.seed + 2**32)
-        # Otherwise a process may have no row of a batch, and the batches are those of one process.
+        # Unless shares must be even, a process may have no row of a batch, so the batches are those of one process.
         self.sizes = batch_sizes(len(self.training), settings.batch_size, self.own.count if even else 1)
         self.done, self.total = 0, settings.epochs * len(self.sizes)
         self.schedule()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ import pytest
 from safetensors.torch import load_file
 
 from fusionkit import cli
+from fusionkit.cli import run as cli_run
 from fusionkit.config.options import TrainOptions
 from fusionkit.errors import ConfigError
 from fusionkit.experiment import ranks, results
@@ -321,11 +321,11 @@ def test_machines_with_different_numbers_of_processes(
 def test_a_mistake_in_the_options_is_said_by_the_first_process(
     launcher: dict[str, str], option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(cli_run, "_PATIENCE", 0.0)
     for rank, status in (("0", 2), ("1", 1)):
         for name, value in {**launcher, "RANK": rank, "SLURM_PROCID": rank}.items():
             monkeypatch.setenv(name, value)
-        with contextlib.suppress(SystemExit):
-            assert cli.main(["run", option, "--multirun"]) == status
+        assert cli.main(["run", option, "--multirun"]) == status
         assert bool(capsys.readouterr().err) == (rank == "0")
 
 
