@@ -55,9 +55,9 @@ $$$$T(P) = a + \frac{b\,m\,D}{P} + c + 2\,(P - 1)\left(L + \frac{4\,G}{P\,B}\rig
 
 first the work of a process, and last a ring all_reduce of G gradients, about n D. Fitted to the measurements above:
 a = $a ms for a step, b = $b ns for a row and a column, c = $c ms for a step in several processes;
-L = $L µs for a message and B = $B GB/s between two processes of this machine. One process more costs more than it brings beyond
-$$P = \sqrt{(b\,m\,D - 8\,G / B) / (2\,L)}$$. Between machines with L = $other_L µs and B = $other_B GB/s, which are
-assumed, the table has the rows per second relative to one process:
+L = $L µs for a message and B = $B GB/s between two processes of this machine. One process more costs more than it
+brings beyond $$P = \sqrt{(b\,m\,D - 8\,G / B) / (2\,L)}$$. Between machines with L = $other_L µs and
+B = $other_B GB/s, which are assumed, the table has the rows per second relative to one process:
 
 $projected
 

@@ -144,7 +144,7 @@ def test_torchrun_trains_as_one_process(start: Start) -> None:
 @pytest.mark.exhaustive
 def test_a_mistake_is_said_once(start: Start) -> None:
     command = [*TORCHRUN, "--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "fusionkit", "run"]
-    assert start([*command, "train.epohs=2"]).wait(LIMIT) == 1
+    assert start([*command, "train.epohs=2"]).wait(300) == 1
     assert re.findall("^error: .*", log(), re.MULTILINE) == [
         "error: There is no key 'train.epohs'. Did you mean 'train.epochs'?"
     ]
